@@ -1,0 +1,187 @@
+"""What PyTorch models share: the device, reading weights, fitting them into a network."""
+
+from __future__ import annotations
+
+import fnmatch
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bacpipe.errors import CheckpointError, SettingsError
+from bacpipe.models.base import ModelBaseClass
+from bacpipe.models.card import ModelCard
+
+
+def choose_device(device: str = "auto") -> str:
+    """Name of the device to compute on.
+
+    Parameters
+    ----------
+    device : str
+        'auto' (cuda, then mps, then cpu), or a device that must be there.
+
+    Raises
+    ------
+    SettingsError
+        If the device is asked for by name and this machine lacks it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    present = {
+        "cpu": lambda: True,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if kind not in present:
+        raise SettingsError(
+            f"device={device!r} is not a device; expected auto, cpu, cuda, cuda:<number> or mps."
+        )
+    if not present[kind]():
+        raise SettingsError(
+            f"device={device!r} was asked for, but PyTorch finds no such device on this machine; "
+            f"use device=auto or device=cpu."
+        )
+    return device
+
+
+def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
+    """Read a ``torch.save`` or safetensors file without executing anything in it.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+    allow : iterable
+        Classes that this container is known to hold beside tensors and plain Python types
+        (``argparse.Namespace``, say).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or holds anything else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(list(allow)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because this checkpoint holds more than weights "
+            f"({_first_line(error)}); use the file that the model's authors published."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: this checkpoint cannot be read ({_first_line(error)}); delete it, so that "
+            f"it is fetched again, or copy it here once more."
+        ) from error
+    except Exception as error:
+        # safetensors raises a class of its own that derives from Exception directly.
+        if type(error).__module__.startswith("safetensors"):
+            raise CheckpointError(
+                f"{path}: this safetensors file cannot be read ({_first_line(error)}); delete "
+                f"it, so that it is fetched again, or copy it here once more."
+            ) from error
+        raise
+
+
+def fit_weights(
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    *,
+    model: str,
+    path: Path,
+    rename: Callable[[str], str] = lambda key: key,
+    unused: Iterable[str] = (),
+) -> None:
+    """Load a state dict strictly, in place.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Receives the weights.
+    state : mapping
+        Weights as they are in the file.
+    model, path : str, Path
+        Named in the error.
+    rename : callable
+        Maps a key of the file to a key of the network.
+    unused : iterable of str
+        Patterns (fnmatch) of keys of the file, before renaming, that the network has no use
+        for.
+
+    Raises
+    ------
+    CheckpointError
+        Naming keys that are missing, unexpected or of another shape.
+    """
+    patterns = tuple(unused)
+    renamed = {
+        rename(key): value
+        for key, value in state.items()
+        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+    }
+    expected = network.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - renamed.keys()),
+        "unexpected": sorted(renamed.keys() - expected.keys()),
+        "of another shape": sorted(
+            f"{key} {tuple(renamed[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in expected.keys() & renamed.keys()
+            if renamed[key].shape != expected[key].shape
+        ),
+    }
+    found = [f"{len(v)} {what} ({_shorten(v)})" for what, v in problems.items() if v]
+    if found:
+        raise CheckpointError(
+            f"{path}: these are not the weights of {model}; keys {'; '.join(found)}."
+        )
+    network.load_state_dict(renamed)
+
+
+class TorchModel(ModelBaseClass):
+    """A model of the zoo that PyTorch computes.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Its card.
+    files : mapping of str to Path
+        Checkpoint files by the names of ``card.files``.
+    device : str
+        Where it computes.
+    """
+
+    card: ModelCard
+
+    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        super().__init__(
+            sr=card.sample_rate,
+            segment_length=card.window,
+            device=device,
+            card=card,
+            files=files,
+            batch_size=card.cpu_batch,
+        )
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Put a network on the model's device, for inference only."""
+        return network.eval().requires_grad_(False).to(self.device)
+
+
+def _shorten(names: list[str], most: int = 4) -> str:
+    more = f", … {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

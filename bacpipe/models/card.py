@@ -1,0 +1,130 @@
+"""What is known of a model before any of it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Backend = Literal["torch", "tensorflow", "onnx"]
+
+
+@dataclass(frozen=True)
+class InPackage:
+    """Weights that come with an installed Python distribution.
+
+    ``files`` maps our file names to paths inside the distribution.  The distribution is
+    searched on disk and never imported.
+    """
+
+    distribution: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class HubArchive:
+    """``{model}/{model}.tar.xz`` in a Hugging Face *dataset* repository."""
+
+    model: str
+    repo_id: str = "vskode/bacpipe_models"
+
+    @property
+    def filename(self) -> str:
+        return f"{self.model}/{self.model}.tar.xz"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Single files of a Hugging Face *model* repository, stored under ``{model}/``."""
+
+    model: str
+    repo_id: str
+    files: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KaggleModel:
+    """A SavedModel that Kaggle hosts, fetched with kagglehub into ``{model}/``."""
+
+    model: str
+    handle: str
+
+
+@dataclass(frozen=True)
+class Url:
+    """One file, or one member of a zip archive, behind a plain address."""
+
+    model: str
+    address: str
+    filename: str
+    member: str | None = None
+    sha256: str | None = None
+
+
+Source = InPackage | HubArchive | HubFiles | KaggleModel | Url
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model of the zoo: data, no logic.
+
+    Attributes
+    ----------
+    name : str
+        Name by which users ask for the model.
+    sample_rate : int
+        Sample rate of the input in Hz.
+    window : int
+        Input length in samples at ``sample_rate``.
+    dim : int
+        Length of one embedding.
+    backend : {'torch', 'tensorflow', 'onnx'}
+        Framework that computes the model.
+    wrapper : str
+        ``module:Class`` of the wrapper, imported when the model is first used.
+    files : tuple of str
+        Files (or SavedModel folders) that the wrapper needs, as posix paths below
+        ``settings.model_base_path``.
+    sources : tuple
+        Where `files` come from when the local folder lacks them, tried in this order.
+    n_classes : int or None
+        Number of classes of the integrated classifier; None when the model has none.
+    classes : str
+        What the classes are, in words; empty when the model has no classifier.
+    extra : str or None
+        Name of the optional dependency group that the model needs.
+    cpu_batch : int
+        Windows per batch that were fastest on a CPU.
+    trained_on, licence, citation, homepage : str
+        Origin of the model, for people who publish results made with it.
+    non_commercial : bool
+        True when the licence of the weights forbids commercial use.
+    """
+
+    name: str
+    sample_rate: int
+    window: int
+    dim: int
+    backend: Backend
+    wrapper: str
+    files: tuple[str, ...]
+    sources: tuple[Source, ...]
+    trained_on: str
+    licence: str
+    citation: str
+    homepage: str
+    n_classes: int | None = None
+    classes: str = ""
+    extra: str | None = None
+    cpu_batch: int = 8
+    non_commercial: bool = False
+
+    @property
+    def window_seconds(self) -> float:
+        """Input length in seconds."""
+        return self.window / self.sample_rate
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the weights must be downloaded (no installed package carries them)."""
+        return not any(isinstance(source, InPackage) for source in self.sources)

@@ -1,0 +1,116 @@
+"""From a model's name, or a user's class, to a model that is ready to run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import logging
+from pathlib import Path
+from typing import Any
+
+from bacpipe.errors import ModelUnavailableError, UnknownModelError
+from bacpipe.models import checkpoints
+from bacpipe.models.base import ModelBaseClass
+from bacpipe.models.card import ModelCard
+from bacpipe.models.zoo import CARDS
+
+logger = logging.getLogger(__name__)
+
+
+def find_card(name: str) -> ModelCard:
+    """Card of a model of the zoo.
+
+    Raises
+    ------
+    UnknownModelError
+        Naming the closest supported models.
+    """
+    try:
+        return CARDS[name]
+    except (KeyError, TypeError):
+        closest = difflib.get_close_matches(str(name).lower(), CARDS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(closest)}?" if closest else "no name is close to it."
+        raise UnknownModelError(
+            f"There is no model {name!r}; {hint} All models: {', '.join(CARDS)}."
+        ) from None
+
+
+def load_model(name: str, *, device: str, model_base_path: str | Path) -> ModelBaseClass:
+    """Load a model of the zoo with its weights.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model.
+    device : str
+        Where it computes: 'cpu', 'cuda', 'cuda:1', 'mps'.
+    model_base_path : str or Path
+        Folder that holds (or receives) the checkpoints.
+
+    Raises
+    ------
+    UnknownModelError
+        If no model has this name.
+    ModelUnavailableError
+        If the wrapper is not written yet or its optional dependency is missing.
+    CheckpointNotFoundError, CheckpointError
+        If the weights are missing or do not fit.
+    """
+    card = find_card(name)
+    wrapper = _import_wrapper(card)
+    files = checkpoints.resolve(card, Path(model_base_path))
+    model: ModelBaseClass = wrapper(card=card, files=files, device=device)
+    if card.non_commercial:
+        _announce_licence(card)
+    return model
+
+
+def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Any:
+    """Make a user's model ready: an instance is taken as it is, a class is constructed.
+
+    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.
+    """
+    if not inspect.isclass(custom):
+        return custom
+    offered = {"device": device, "model_base_path": str(model_base_path)}
+    parameters = inspect.signature(custom).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        # **kwargs usually go on to ModelBaseClass, which takes the device.
+        accepted = {"device": device}
+    else:
+        accepted = {key: value for key, value in offered.items() if key in parameters}
+    return custom(**accepted)
+
+
+def _import_wrapper(card: ModelCard) -> Any:
+    module_name, class_name = card.wrapper.split(":")
+    if importlib.util.find_spec(module_name) is None:
+        raise ModelUnavailableError(
+            f"The model {card.name!r} is known but not written yet in this version of bacpipe; "
+            f"choose another one (bacpipe.supported_models)."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if card.extra is None or (error.name or "").startswith("bacpipe"):
+            raise
+        raise ModelUnavailableError(
+            f"The model {card.name!r} needs the package {error.name!r}, which is not installed; "
+            f'install it with: pip install "bacpipe[{card.extra}]"'
+        ) from error
+    return getattr(module, class_name)
+
+
+_announced: set[str] = set()
+
+
+def _announce_licence(card: ModelCard) -> None:
+    if card.name not in _announced:
+        _announced.add(card.name)
+        logger.info(
+            "%s: its weights are licensed for non-commercial use only (%s).",
+            card.name,
+            card.licence,
+        )

