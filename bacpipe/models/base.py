@@ -41,6 +41,8 @@ class ModelBaseClass:
     one_pass : bool
         Whether `infer` needs one forward pass for embeddings and scores together, so that
         scores cannot be had from stored embeddings.
+    concurrent : bool
+        Whether several threads may call the model at the same time.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class ModelBaseClass:
     segment_length: int
     classes: Sequence[str] = ()
     one_pass: ClassVar[bool] = False
+    concurrent: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ _CARDS = (
         n_classes=17,
         classes="UK bat species",
         extra="bats",
-        cpu_batch=2,
+        cpu_batch=1,
         trained_on="annotated recordings of UK bats",
         licence=_CC_BY_NC,
         non_commercial=True,
@@ -168,7 +168,7 @@ _CARDS = (
         n_classes=17,
         classes="UK bat species",
         extra="bats",
-        cpu_batch=2,
+        cpu_batch=1,
         trained_on="annotated recordings of UK bats",
         licence=_CC_BY_NC,
         non_commercial=True,
@@ -190,8 +190,7 @@ _CARDS = (
         trained_on="AudioSet, self-supervised, then fine-tuned",
         licence=_MIT,
         citation=(
-            "Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, "
-            "arXiv 2212.09058"
+            "Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, arXiv 2212.09058"
         ),
         homepage="https://github.com/microsoft/unilm/tree/master/beats",
     ),
@@ -247,14 +246,8 @@ _CARDS = (
         dim=1280,
         backend="torch",
         wrapper="bacpipe.models.birdmae:BirdMae",
-        files=("birdmae/config.json", "birdmae/model.safetensors"),
-        sources=(
-            HubFiles(
-                "birdmae",
-                "DBD-research-group/Bird-MAE-Huge",
-                ("config.json", "model.safetensors"),
-            ),
-        ),
+        files=("birdmae/model.safetensors",),
+        sources=(HubFiles("birdmae", "DBD-research-group/Bird-MAE-Huge", ("model.safetensors",)),),
         cpu_batch=2,
         trained_on="BirdSet XCL (Xeno-canto), self-supervised",
         licence=_CC_BY_NC,
@@ -323,15 +316,28 @@ _CARDS = (
         backend="onnx",
         wrapper="bacpipe.models.birdnet_v3:BirdNetV3",
         files=("birdnet_v3/model.onnx",),
-        sources=(HubArchive("birdnet_v3"),),
+        sources=(
+            HubArchive("birdnet_v3"),
+            Url(
+                "birdnet_v3",
+                "https://zenodo.org/records/18247420/files/"
+                "BirdNET+_V3.0-preview3_Global_11K_FP32.onnx",
+                filename="model.onnx",
+            ),
+            Url(
+                "birdnet_v3",
+                "https://zenodo.org/records/18247420/files/"
+                "BirdNET+_V3.0-preview3_Global_11K_Labels.csv",
+                filename="labels.csv",
+            ),
+        ),
         classes="about 11 000 species of birds and other animals",
         extra="onnx",
-        trained_on="developer preview of BirdNET 3.0; see the homepage",
-        licence=_CC_BY_NC_SA,
-        non_commercial=True,
+        trained_on="developer preview 3 of BirdNET+ 3.0; see the homepage",
+        licence="CC BY-SA 4.0, with terms of use (no military use, no poaching)",
         citation=(
-            "Kahl et al. 2021, BirdNET: A deep learning solution for avian diversity "
-            "monitoring, Ecological Informatics 61, 101236"
+            "Lasseck et al. 2026, BirdNET+ V3.0 model developer preview (Preview 3), Zenodo, "
+            "doi 10.5281/zenodo.18247420"
         ),
         homepage="https://github.com/birdnet-team/birdnet-V3.0-dev",
     ),
@@ -371,9 +377,7 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.google_whale:GoogleWhale",
         files=("google_whale/saved_model.pb",),
-        sources=(
-            KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default"),
-        ),
+        sources=(KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default"),),
         n_classes=12,
         classes="whale species and call types",
         extra="tensorflow",
@@ -493,8 +497,7 @@ _CARDS = (
         sources=(
             KaggleModel(
                 "perch_bird",
-                "google/bird-vocalization-classifier/tensorFlow2/"
-                "bird-vocalization-classifier/8",
+                "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
             ),
         ),
         n_classes=10932,

@@ -162,6 +162,7 @@ class TorchModel(ModelBaseClass):
     """
 
     card: ModelCard
+    concurrent = True
 
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
         super().__init__(

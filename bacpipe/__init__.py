@@ -1,0 +1,58 @@
+"""bacpipe: bioacoustic deep-learning models over your recordings.
+
+The public names are loaded when they are first used, so that ``import bacpipe`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from bacpipe._version import __version__
+
+# Public name -> module that defines it.
+_PUBLIC = {
+    "AudioHandler": "bacpipe.inference.audio_handler",
+    "BacpipeError": "bacpipe.errors",
+    "Embedder": "bacpipe.inference.embedder",
+    "Loader": "bacpipe.store.loader",
+    "ModelBaseClass": "bacpipe.models.base",
+    "confirm_model_name": "bacpipe.workflows",
+    "ensure_models_exist": "bacpipe.workflows",
+    "evaluation_with_settings_already_exists": "bacpipe.workflows",
+    "generate_embeddings": "bacpipe.workflows",
+    "get_audio_files": "bacpipe.workflows",
+    "get_model_names": "bacpipe.workflows",
+    "make_demo": "bacpipe.demo",
+    "make_set_paths_func": "bacpipe.workflows",
+    "play": "bacpipe.workflows",
+    "run_pipeline_for_models": "bacpipe.workflows",
+    "run_pipeline_for_single_model": "bacpipe.workflows",
+}
+_CONSTANTS = (
+    "EMBEDDING_DIMENSIONS",
+    "NEEDS_CHECKPOINT",
+    "TF_MODELS",
+    "models_needing_checkpoint",
+    "supported_models",
+)
+_NAMESPACES = ("config", "settings")
+
+__all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    elif name in _CONSTANTS:
+        value = getattr(importlib.import_module("bacpipe.models.constants"), name)
+    elif name in _NAMESPACES:
+        value = getattr(importlib.import_module("bacpipe.configuration"), name)()
+    else:
+        raise AttributeError(f"module 'bacpipe' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

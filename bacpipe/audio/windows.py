@@ -1,0 +1,339 @@
+"""Cut a stream of samples into the windows that models take.
+
+The rule, for n samples, windows of `window` samples and a step of `hop` samples: windows start
+at 0, hop, 2 * hop, ... and the last one is the first that reaches the end.  So no window is
+added that would hold nothing new (with overlap) or nothing at all (with gaps, where the end may
+lie in a gap), and a length that fits exactly needs no padding.  If the last window reaches
+beyond the end, it is filled by `numpy.pad` from its own samples.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from bacpipe.audio.stream import AudioStream, Samples
+from bacpipe.errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+# The modes of numpy.pad that need no further argument and always give the same values.
+PADDING_MODES = (
+    "wrap",
+    "reflect",
+    "symmetric",
+    "edge",
+    "constant",
+    "linear_ramp",
+    "maximum",
+    "mean",
+    "median",
+    "minimum",
+)
+
+_MAX_BLOCK_VALUES = 2**22  # samples in one block of windows, unless one window is longer
+
+
+class WindowBlock(NamedTuple):
+    """Consecutive windows.
+
+    Attributes
+    ----------
+    first : int
+        Index of the first of these windows among all windows of the recording.
+    windows : ndarray, shape (n, window), float32, C-contiguous
+        The samples.  May share memory with the blocks they were cut from.
+    padded : int
+        How many samples at the end of the last of these windows are padding.
+    """
+
+    first: int
+    windows: Samples
+    padded: int
+
+
+class Segment(NamedTuple):
+    """An annotated part of a recording; `start` and `stop` in seconds."""
+
+    start: float
+    stop: float
+
+
+def count_windows(n_samples: int, window: int, hop: int | None = None) -> int:
+    """Count the windows that `cut_windows` makes of a signal.
+
+    Parameters
+    ----------
+    n_samples : int
+        Length of the signal.
+    window, hop : int
+        As for `cut_windows`.
+
+    Returns
+    -------
+    int
+        0 for an empty signal, otherwise at least 1.
+    """
+    hop = _check_sizes(window, hop)
+    if n_samples <= 0:
+        return 0
+    reach_end = -(-max(0, n_samples - window) // hop)  # windows before the first that does
+    start_inside = (n_samples - 1) // hop  # windows after the first that start in the signal
+    return 1 + min(reach_end, start_inside)
+
+
+def cut_windows(
+    blocks: Iterable[Samples],
+    window: int,
+    hop: int | None = None,
+    padding: str = "wrap",
+    first: int = 0,
+) -> Iterator[WindowBlock]:
+    """Cut a stream of samples into windows, in bounded memory.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray, shape (n,), float32
+        Consecutive samples, such as `bacpipe.audio.stream.read_blocks` yields.
+    window : int
+        Samples in a window.
+    hop : int, optional
+        Samples from the start of a window to the start of the next; by default `window`.
+        Windows overlap if it is smaller and leave gaps if it is larger.
+    padding : str
+        One of `PADDING_MODES`: how the last window is filled if the signal ends inside of it.
+    first : int
+        Index of the first window.
+
+    Yields
+    ------
+    WindowBlock
+        Only the last one can be padded; it then holds one window.  None for an empty signal.
+
+    Raises
+    ------
+    ValueError
+        If `window`, `hop` or `padding` is impossible.
+    """
+    hop = _check_sizes(window, hop)
+    if padding not in PADDING_MODES:
+        raise ValueError(f"padding must be one of {', '.join(PADDING_MODES)}, got {padding!r}.")
+    return _cut_windows(blocks, window, hop, padding, first)
+
+
+def _check_sizes(window: int, hop: int | None) -> int:
+    """Validate the sizes; return the hop."""
+    hop = window if hop is None else hop
+    if window < 1 or hop < 1:
+        raise ValueError(f"window and hop must be at least 1 sample, got {window} and {hop}.")
+    return hop
+
+
+def _cut_windows(
+    blocks: Iterable[Samples], window: int, hop: int, padding: str, first: int
+) -> Iterator[WindowBlock]:
+    index = first
+    largest = max(1, _MAX_BLOCK_VALUES // window)
+    pieces: list[Samples] = []  # samples not yet cut, from the start of the next window on
+    length = 0  # of all pieces
+    skip = 0  # samples still to drop before the next window starts, in a gap between windows
+    for block in blocks:
+        piece = block[skip:]
+        skip -= len(block) - len(piece)
+        pieces.append(piece)
+        length += len(piece)
+        if length < window:  # joining only now keeps small blocks from being copied often
+            continue
+        signal = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        count = (length - window) // hop + 1
+        for start in range(0, count, largest):
+            windows = _stack(signal[start * hop :], min(largest, count - start), window, hop)
+            yield WindowBlock(index, windows, 0)
+            index += len(windows)
+        rest = signal[count * hop :]
+        skip = max(0, count * hop - length)
+        pieces, length = [rest], len(rest)
+    # With overlap, the beginning of the rest is the end of the previous window.
+    known = max(0, window - hop) if index > first else 0
+    if length > known:
+        padded = window - length
+        last = np.pad(np.concatenate(pieces), (0, padded), mode=padding)  # type: ignore[call-overload]
+        yield WindowBlock(index, last[np.newaxis], padded)
+
+
+def _stack(signal: Samples, count: int, window: int, hop: int) -> Samples:
+    """Stack `count` windows as rows: a view if they lie side by side, otherwise a copy."""
+    if hop == window:
+        return np.ascontiguousarray(signal[: count * window]).reshape(count, window)
+    return sliding_window_view(signal, window)[::hop][:count].copy()
+
+
+# --- Annotated segments -----------------------------------------------------------------------
+
+
+def merge_segments(pairs: Iterable[tuple[float, float]]) -> list[Segment]:
+    """Sort segments and drop repeated ones; overlapping ones stay apart.
+
+    Parameters
+    ----------
+    pairs : iterable of (float, float)
+        Start and stop of each segment in seconds.
+
+    Returns
+    -------
+    list of Segment
+        By start, then by stop.
+
+    Raises
+    ------
+    ValueError
+        If a segment is not finite, starts before 0 or does not stop after its start.
+    """
+    segments = sorted({Segment(float(start), float(stop)) for start, stop in pairs})
+    for start, stop in segments:
+        if not (0 <= start < stop < math.inf):
+            raise ValueError(
+                f"The segment from {start} to {stop} seconds must start at 0 or later and stop "
+                f"after its start."
+            )
+    return segments
+
+
+def cut_segments(
+    path: str | os.PathLike[str],
+    segments: Sequence[Segment],
+    sample_rate: int,
+    window: int,
+    hop: int | None = None,
+    padding: str = "wrap",
+    *,
+    audio_dir: str | os.PathLike[str] | None = None,
+    block_seconds: float = 10.0,
+    speed: float = 1.0,
+    allow_truncated: bool = False,
+) -> Iterator[tuple[int, WindowBlock]]:
+    """Cut annotated segments of a recording into windows.
+
+    Only the segments are decoded, each by itself; the last window of each is padded as if the
+    recording stopped there.  What a segment has behind the end of the recording is left out; a
+    segment with nothing before it is skipped and logged, and its index does not turn up.
+
+    Parameters
+    ----------
+    path : path
+        The recording.
+    segments : sequence of Segment
+        The parts, in seconds of the recording.
+    sample_rate, audio_dir, block_seconds, speed, allow_truncated
+        As for `bacpipe.audio.stream.AudioStream`.
+    window, hop, padding
+        As for `cut_windows`.
+
+    Yields
+    ------
+    segment : int
+        Index into `segments`.
+    block : WindowBlock
+        Windows of this segment, numbered on over all segments.
+
+    Raises
+    ------
+    AudioError
+        If the recording cannot be read, or all of its segments lie behind its end.
+    ValueError
+        If a parameter is impossible.
+    """
+    next_window = 0
+    skipped = 0
+    with AudioStream(
+        path,
+        sample_rate,
+        audio_dir=audio_dir,
+        block_seconds=block_seconds,
+        speed=speed,
+        allow_truncated=allow_truncated,
+    ) as stream:
+        recording = stream.recording
+        for index, segment in enumerate(segments):
+            before = next_window
+            if round(segment.start * recording.sample_rate) < recording.frames:
+                blocks = stream.blocks(segment.start, segment.stop)
+                for block in cut_windows(blocks, window, hop, padding, next_window):
+                    yield index, block
+                    next_window = block.first + len(block.windows)
+            if next_window == before:
+                skipped += 1
+                logger.warning(
+                    "%s: the segment from %.2f to %.2f seconds is skipped, nothing can be read "
+                    "there (the recording lasts %.2f seconds).",
+                    recording.name,
+                    *segment,
+                    recording.duration,
+                )
+    if segments and skipped == len(segments):
+        raise AudioError(
+            f"{recording.name}: none of its {skipped} annotated segments holds audio, "
+            f"the recording lasts {recording.duration:.2f} seconds."
+        )
+
+
+def window_times(
+    n_windows: int,
+    window: int,
+    hop: int | None,
+    sample_rate: int,
+    speed: float = 1.0,
+    segments: Sequence[Segment] | None = None,
+    counts: Sequence[int] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tell when the windows start and end in the recording.
+
+    Parameters
+    ----------
+    n_windows : int
+        Number of windows.
+    window, hop : int
+        As for `cut_windows`.
+    sample_rate : int
+        Rate of the windows in Hz.
+    speed : float
+        As for `bacpipe.audio.stream.AudioStream`.
+    segments : sequence of Segment, optional
+        The segments that the windows were cut from, if not from the whole recording.
+    counts : sequence of int, optional
+        Number of windows of each segment (0 for a skipped one); needed with `segments`.
+
+    Returns
+    -------
+    starts, ends : ndarray, shape (n_windows,), float64
+        Seconds of the real recording.  Every window has its full length, so the end of a padded
+        one lies behind the end of the recording or segment.
+
+    Raises
+    ------
+    ValueError
+        If only one of `segments` and `counts` is given, or they do not fit each other or
+        `n_windows`.
+    """
+    hop = _check_sizes(window, hop)
+    if (segments is None) != (counts is None):
+        raise ValueError("segments and counts (windows per segment) must be given together.")
+    if segments is None or counts is None:
+        segments, counts = [Segment(0.0, math.inf)], [n_windows]
+    if len(counts) != len(segments) or sum(counts) != n_windows:
+        raise ValueError(
+            f"{len(segments)} segments with {sum(counts)} windows in {len(counts)} counts "
+            f"do not make {n_windows} windows."
+        )
+    # Index of every window within its segment.
+    within = np.concatenate([np.arange(0), *(np.arange(count) for count in counts)])
+    origins = np.repeat([segment.start for segment in segments], np.asarray(counts, dtype=int))
+    starts = origins + within * hop / sample_rate * speed
+    return starts, starts + window / sample_rate * speed

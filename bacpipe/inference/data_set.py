@@ -1,0 +1,294 @@
+"""A model over a data set: plan, lock, embed, classify, write tables."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bacpipe._version import __version__
+from bacpipe.audio.files import read_recording
+from bacpipe.errors import AudioError, NothingEmbeddedError, ResultsError
+from bacpipe.inference.pipeline import run
+from bacpipe.inference.progress import RunProgress
+from bacpipe.inference.report import RunReport
+from bacpipe.inference.runner import ModelRunner
+from bacpipe.models.checkpoints import checkpoint_hash, resolve
+from bacpipe.models.zoo import CARDS
+from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.store.layout import dataset_name
+from bacpipe.store.lock import exclusive
+from bacpipe.store.plan import RunPlan, Source, look_at, make_plan
+from bacpipe.store.predictions import write_combined_tables, write_raven_table
+from bacpipe.store.sets import adopt_old_set, create_set, differences, find_set, read_embeddings
+from bacpipe.store.sink import RunSink
+
+if TYPE_CHECKING:
+    from bacpipe.configuration import Options
+    from bacpipe.inference.embedder import Embedder
+    from bacpipe.store.loader import Loader
+
+logger = logging.getLogger(__name__)
+
+
+def model_identity(model_name: str, options: Options, model: Any = None) -> dict[str, Any]:
+    """What of a model changes its embeddings.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model.
+    options : Options
+        Where checkpoints are.
+    model : object, optional
+        The loaded model; needed for models that are not of the zoo.
+
+    Returns
+    -------
+    dict
+        ``model``, ``sample_rate``, ``window`` and ``checkpoint`` (SHA-256 by file).
+    """
+    card = getattr(model, "card", None) if model is not None else CARDS.get(model_name)
+    if card is None:
+        kind = type(model)
+        return {
+            "model": model_name,
+            "sample_rate": int(model.sr),
+            "window": int(model.segment_length),
+            "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
+        }
+    base = Path(options.model_base_path)
+    return {
+        "model": card.name,
+        "sample_rate": card.sample_rate,
+        "window": card.window,
+        "checkpoint": {
+            name: checkpoint_hash(path, base) for name, path in resolve(card, base).items()
+        },
+    }
+
+
+def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
+    """Decide what is to be done, and let the loader point to the set to continue.
+
+    Parameters
+    ----------
+    loader : Loader
+        Data set and results tree.
+    identity : mapping
+        What `model_identity` returned.
+    predict : bool
+        Whether predictions are wanted and the model has a classifier.
+    """
+    options = loader.options
+    wanted = {**identity, **settings_identity(options)}
+    if loader.check_if_combination_exists and options.check_if_already_processed:
+        loader.embedding_set = find_set(
+            loader.paths.main_embeds_path,
+            str(loader.model_name),
+            dataset_name(loader.audio_dir),
+            wanted,
+        )
+    return make_plan(
+        loader.embedding_set,
+        loader.paths,
+        _sources(loader),
+        predictions=prediction_settings(options) if predict else None,
+        allow_truncated=options.allow_truncated,
+    )
+
+
+def _sources(loader: Loader) -> list[Source]:
+    if not loader.options.only_embed_annotations:
+        return [look_at(path, loader.audio_dir) for path in loader.files]
+    segments = loader.annotated_segments()
+    chosen = (path for path in loader.files if _name(path, loader) in segments)
+    return [look_at(path, loader.audio_dir, segments[_name(path, loader)]) for path in chosen]
+
+
+def _name(path: Path, loader: Loader) -> str:
+    return path.relative_to(loader.audio_dir).as_posix()
+
+
+def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunReport:
+    """Embed what is not done yet and store the results.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    loader : Loader
+        Data set and results tree; reads the results afterwards.
+    threads : bool
+        False decodes and computes by turns.
+
+    Raises
+    ------
+    NothingEmbeddedError
+        If not one recording could be embedded.
+    ResultsLockedError
+        If another run writes these results.
+    """
+    options = loader.options
+    report = RunReport(str(loader.model_name))
+    predict = options.run_pretrained_classifier and bool(embedder.classifier.classes)
+    identity = model_identity(str(loader.model_name), options, embedder.model)
+    with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+        plan = plan_run(loader, identity, predict=predict)
+        full = {**identity, **settings_identity(options)}
+        provenance = _provenance(embedder)
+        created = loader.embedding_set is None
+        _prepare_set(loader, full, provenance)
+        try:
+            _work(embedder, loader, plan, report, provenance, predict=predict, threads=threads)
+        except BaseException:
+            if created and not loader.embedding_set.content.recordings:  # type: ignore[union-attr]
+                shutil.rmtree(loader.get_embedding_dir())
+                loader.embedding_set = None
+            raise
+        report.results = loader.embed_dir
+        if not loader.lines:
+            reasons = "; ".join(reason for _, reason in report.failed[:3])
+            raise NothingEmbeddedError(
+                f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
+                f"({reasons})."
+            )
+        loader.write_metadata_file()
+        if predict:
+            write_prediction_tables(loader)
+    return report
+
+
+def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Continue the loader's set, or start one and say why."""
+    found, name = loader.embedding_set, str(loader.model_name)
+    dataset = dataset_name(loader.audio_dir)
+    if found is not None and found.identity is None:
+        logger.info(
+            "%s: continuing embeddings of an older bacpipe; what it computed is kept.", found.folder
+        )
+        adopt_old_set(found, identity, provenance)
+    elif found is None:
+        earlier = find_set(loader.paths.main_embeds_path, name, dataset, None)
+        if earlier is not None and earlier.identity is not None:
+            changed = differences(identity, earlier.identity) or ["a new set was asked for"]
+            logger.info("%s: starting a new set of embeddings (%s).", name, ", ".join(changed))
+        parent = loader.paths.main_embeds_path
+        loader.embedding_set = create_set(parent, name, dataset, identity, provenance)
+
+
+def _provenance(embedder: Embedder) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "device": embedder.device,
+        "precision": "float32",
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def _work(
+    embedder: Embedder,
+    loader: Loader,
+    plan: RunPlan,
+    report: RunReport,
+    provenance: Mapping[str, Any],
+    *,
+    predict: bool,
+    threads: bool,
+) -> None:
+    options, found = loader.options, loader.embedding_set
+    assert found is not None
+    report.kept = len(plan.keep)
+    settings = prediction_settings(options)
+    sink = RunSink(
+        found,
+        loader.paths,
+        str(loader.model_name),
+        [_name(path, loader) for path in loader.files],
+        classes=embedder.classifier.classes if predict else (),
+        prediction_settings=settings,
+        provenance={**(found.identity or {}), **provenance, **settings},
+    )
+    runner = ModelRunner(
+        embedder.model,
+        scores=predict,
+        threshold=options.classifier_threshold,
+        top=options.max_predictions_per_window,
+    )
+    progress = RunProgress(
+        str(loader.model_name),
+        len(plan.embed) + len(plan.classify),
+        sum(source.size for source in [*plan.embed, *plan.classify]),
+    )
+    try:
+        sink.mark(plan.removed, "removed")
+        sink.mark(plan.restored, "done")
+        embed = [*plan.embed, *_classify(embedder, loader, plan, runner, sink, report, progress)]
+        if embed:
+            workload = embedder.workload(runner, threads=threads)
+            run(embed, embedder.decode, runner, sink, workload, report, progress)
+    except KeyboardInterrupt:
+        sink.close()
+        if options.rm_embedding_on_keyboard_interrupt:
+            sink.discard_run()
+        raise
+    finally:
+        progress.close()
+        sink.close()
+
+
+def _classify(
+    embedder: Embedder,
+    loader: Loader,
+    plan: RunPlan,
+    runner: ModelRunner,
+    sink: RunSink,
+    report: RunReport,
+    progress: RunProgress,
+) -> list[Source]:
+    """Classify stored embeddings; returns the recordings that must be embedded again."""
+    if getattr(embedder.model, "one_pass", False):
+        return plan.classify
+    again, found = [], loader.embedding_set
+    assert found is not None
+    for source in plan.classify:
+        line = found.content.recordings[source.name]
+        try:
+            embeddings = read_embeddings(found, line, verify=True)
+        except ResultsError as error:
+            logger.warning("%s", error)
+            again.append(source)
+            continue
+        sink.classify(source, runner.classify(embeddings))
+        report.done += 1
+        report.windows += len(embeddings)
+        report.audio_seconds += line["duration"]
+        progress.advance(source.size, line["duration"])
+    return again
+
+
+def write_prediction_tables(loader: Loader) -> None:
+    """Write the tables over all recordings and, if the settings say so, Raven's."""
+    name = str(loader.model_name)
+    write_combined_tables(loader.paths.preds_path, name, loader.detections())
+    if not loader.options.save_raven_tables:
+        return
+    found = loader.embedding_set
+    assert found is not None and found.identity is not None
+    nyquist = found.identity["sample_rate"] * found.identity["speed"] / 2
+    stems = loader.stems()
+    for item in loader.detections():
+        audio = loader.audio_dir / item.recording
+        try:
+            high = min(nyquist, read_recording(audio).sample_rate / 2)
+        except AudioError as error:
+            logger.warning("no Raven table: %s", error)
+            continue
+        path = loader.paths.raven_path / f"{stems[item.recording]}_{name}.selection.table.txt"
+        write_raven_table(path, item, audio.resolve(), high)

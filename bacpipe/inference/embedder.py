@@ -1,0 +1,272 @@
+"""`Embedder`: a model that is ready to run on recordings, arrays or a whole data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bacpipe import configuration
+from bacpipe.errors import AudioError, SettingsError
+from bacpipe.inference.audio_handler import AudioHandler
+from bacpipe.inference.classifier import Classifier
+from bacpipe.inference.memory_sink import MemorySink
+from bacpipe.inference.pipeline import Workload, run
+from bacpipe.inference.report import RunReport
+from bacpipe.inference.runner import (
+    ModelRunner,
+    available_cores,
+    choose_batch_size,
+    choose_workers,
+)
+from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.loading import load_custom_model, load_model
+from bacpipe.store.plan import Source
+from bacpipe.store.sink import StreamEnd
+
+if TYPE_CHECKING:
+    from bacpipe.store.loader import Loader
+
+logger = logging.getLogger(__name__)
+
+
+class Embedder(AudioHandler):
+    """A loaded model, and the ways to run it.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of a model of the zoo, or a name of your choice for `CustomModel`.
+    loader : Loader, optional
+        Data set and results tree, for `run_inference_pipeline_using_multithreading`.
+    CustomModel : class or object, optional
+        A model of your own; see `ModelBaseClass`.
+    dim_reduction_model : bool or str
+        Name of a reducer: the embedder then reduces embeddings and loads no model.
+    **kwargs
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+
+    Attributes
+    ----------
+    model : ModelBaseClass
+        The model; ``model.classes`` names its class scores.
+    classifier : Classifier
+        ``classifier.predictions`` are the class scores of what was embedded last in memory.
+    report : RunReport
+        Counts of the last run.
+
+    Raises
+    ------
+    UnknownModelError, ModelUnavailableError, CheckpointError
+        If the model cannot be loaded.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> embedder = bacpipe.Embedder("birdnet")                              # doctest: +SKIP
+    >>> embedder.get_embeddings_from_model("recording.wav").shape           # doctest: +SKIP
+    (20, 1024)
+    >>> embedder.classifier.predictions.shape                               # doctest: +SKIP
+    (20, 6522)
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        loader: Loader | None = None,
+        CustomModel: Any = None,
+        dim_reduction_model: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        options = loader.options if loader is not None and not kwargs else None
+        options = options or configuration.current(**kwargs)
+        self.model_name = model_name
+        self.loader = loader
+        self.dim_reduction_model = dim_reduction_model
+        self.device = choose_device(options.device)
+        self.report = RunReport(model_name)
+        super().__init__(self._load(CustomModel, options), options)
+        self.classifier = Classifier(getattr(self.model, "classes", ()))
+
+    def _load(self, custom: Any, options: configuration.Options) -> Any:
+        place = {"device": self.device, "model_base_path": options.model_base_path}
+        if custom is not None:
+            return load_custom_model(custom, **place)
+        return load_model(self.model_name, **place)
+
+    # ------------------------------------------------------------------ in memory
+
+    def get_embeddings_from_model(self, sample: str | Path | np.ndarray) -> np.ndarray:
+        """Embed one recording, or reduce embeddings; nothing is written.
+
+        Parameters
+        ----------
+        sample : str, Path or np.ndarray
+            A recording.  For an embedder with a `dim_reduction_model`: embeddings, float32 of
+            shape (windows, dim).
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+
+        Raises
+        ------
+        AudioError
+            If the recording cannot be read.
+        """
+        if isinstance(sample, np.ndarray):
+            return self.get_reduced_dimensionality_embeddings(sample)
+        path = Path(sample)
+        return self._in_memory([Source(path, path.name, 0, 0)], self.decode)
+
+    def embeddings_using_multithreading(
+        self, array_of_audios: np.ndarray | Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Embed audio that is in memory already.
+
+        Parameters
+        ----------
+        array_of_audios : array of shape (n, samples), or sequence of arrays of shape (samples,)
+            Audio at the model's sample rate; each item is cut into windows by itself.  A
+            single array of shape (samples,) is one item.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+            The windows of the first item, then those of the second one, and so on.
+        """
+        audios = [array_of_audios] if np.ndim(array_of_audios[0]) == 0 else array_of_audios
+        sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
+        audio_of = dict(zip((source.name for source in sources), audios, strict=True))
+
+        def decode(source: Source, emit: Callable[[np.ndarray], None]) -> StreamEnd:
+            audio = np.asarray(audio_of[source.name], dtype=np.float32)
+            if not np.isfinite(audio).all():
+                raise AudioError(f"{source.name}: holds values that are not numbers")
+            emit(self.window_audio(audio).numpy())
+            return StreamEnd(audio.size / self.model.sr, padded=0)
+
+        return self._in_memory(sources, decode)
+
+    def _in_memory(self, sources: Sequence[Source], decode: Any) -> np.ndarray:
+        sink, self.report = MemorySink(), RunReport(self.model_name)
+        wanted = self.options.run_pretrained_classifier and bool(self.classifier.classes)
+        runner = ModelRunner(self.model, scores=wanted, dense=True)
+        run(sources, decode, runner, sink, self.workload(runner), self.report)
+        self.file_length.update((name, end.duration) for name, end in sink.ends.items())
+        self.classifier.predictions = sink.scores()
+        return sink.embeddings()
+
+    def init_dataloader(self, audio: Any) -> Iterator[Any]:
+        """Split preprocessed windows into batches.
+
+        Parameters
+        ----------
+        audio : torch.Tensor
+            What `prepare_audio` returned.
+
+        Yields
+        ------
+        torch.Tensor
+            Views of at most a batch of windows.
+        """
+        size = choose_batch_size(
+            ModelRunner(self.model, scores=False), self.options.global_batch_size, 1
+        )
+        for first in range(0, len(audio), size):
+            yield audio[first : first + size]
+
+    def batch_inference(
+        self, batched_samples: Iterable[Any], callback: Callable[[int], Any] | None = None
+    ) -> np.ndarray:
+        """Embed preprocessed windows batch by batch.
+
+        Parameters
+        ----------
+        batched_samples : iterable
+            Batches, such as `init_dataloader` yields.
+        callback : callable, optional
+            Called after each batch with the number of windows done so far.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+        """
+        parts: list[np.ndarray] = []
+        done = 0
+        with torch.inference_mode():
+            for batch in batched_samples:
+                embeddings = self.model(batch)
+                if isinstance(embeddings, torch.Tensor):
+                    embeddings = embeddings.float().cpu().numpy()
+                parts.append(np.asarray(embeddings, dtype=np.float32))
+                done += len(parts[-1])
+                if callback is not None:
+                    callback(done)
+        return np.concatenate(parts)
+
+    def get_embeddings_for_audio(self, sample: Any) -> np.ndarray:
+        """Embed preprocessed windows.
+
+        Parameters
+        ----------
+        sample : torch.Tensor
+            What `prepare_audio` returned.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+        """
+        return self.batch_inference(self.init_dataloader(sample))
+
+    # ------------------------------------------------------------------ data sets
+
+    def run_inference_pipeline_using_multithreading(self) -> Loader:
+        """Embed the recordings of the loader's data set and store the results.
+
+        Recordings are decoded in threads while the model computes; finished ones are kept if
+        the run is interrupted.
+
+        Returns
+        -------
+        Loader
+            The loader, which now reads the results.
+
+        Raises
+        ------
+        NothingEmbeddedError
+            If not one recording could be embedded.
+        ResultsLockedError
+            If another run writes these results.
+        """
+        return self._run_data_set(threads=True)
+
+    def run_inference_pipeline_sequentially(self) -> Loader:
+        """Do the same as `run_inference_pipeline_using_multithreading`, without threads."""
+        return self._run_data_set(threads=False)
+
+    def _run_data_set(self, *, threads: bool) -> Loader:
+        from bacpipe.inference.data_set import embed_data_set
+
+        if self.loader is None:
+            raise SettingsError(
+                "This Embedder has no loader, so it does not know the recordings; create it with "
+                "Embedder(model_name, Loader(audio_dir, model_name, use_folder_structure=True))."
+            )
+        self.report = embed_data_set(self, self.loader, threads=threads)
+        return self.loader
+
+    def workload(self, runner: ModelRunner, *, threads: bool = True) -> Workload:
+        """How many batches and recordings to work on at the same time."""
+        workers = choose_workers(self.model) if threads else 1
+        batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
+        decoders = self.options.nr_parallel_workers
+        if decoders == "auto":
+            cores = available_cores()
+            # A GPU outruns a few decoders; on a CPU the model needs the cores.
+            decoders = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        return Workload(batch_size, workers, decoders if threads else 0)

@@ -1,0 +1,308 @@
+"""Recordings to results: producer threads, the model, and a sink.
+
+Producers decode recordings into windows; batches mix windows of successive recordings; the
+model runs on them; results leave in the order of the recordings.  What is in flight is
+bounded, whatever the length or number of recordings.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from bacpipe.errors import AudioError
+from bacpipe.inference.batcher import Batch, Ended, Rows, make_batches
+from bacpipe.inference.buffer import BufferClosedError, OrderedBuffer
+from bacpipe.inference.progress import RunProgress
+from bacpipe.inference.report import RunReport
+from bacpipe.inference.runner import BatchResult, ModelRunner, limited_threads
+from bacpipe.store.plan import Source
+from bacpipe.store.predictions import SparsePredictions
+from bacpipe.store.sink import StreamEnd
+
+logger = logging.getLogger(__name__)
+
+Emit = Callable[[np.ndarray], None]
+Decode = Callable[[Source, Emit], StreamEnd]
+"""Decodes one recording, hands its windows to the second argument, and says how it ended."""
+
+
+class Sink(Protocol):
+    """Where results go, recording after recording."""
+
+    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
+        """Take the next windows of a recording, with their sparse or dense predictions."""
+
+    def finish(self, source: Source, end: StreamEnd) -> None:
+        """Complete a recording."""
+
+    def fail(self, source: Source, reason: str) -> None:
+        """Drop a recording."""
+
+
+class Failure(NamedTuple):
+    """Why a recording could not be embedded."""
+
+    reason: str
+
+
+class Workload(NamedTuple):
+    """How many things happen at once.
+
+    Attributes
+    ----------
+    batch_size : int
+        Windows per batch.
+    workers : int
+        Batches computed at the same time.
+    decoders : int
+        Recordings decoded at the same time; 0 decodes and computes by turns, without threads.
+    """
+
+    batch_size: int
+    workers: int
+    decoders: int
+
+
+def run(
+    sources: Sequence[Source],
+    decode: Decode,
+    runner: ModelRunner,
+    sink: Sink,
+    workload: Workload,
+    report: RunReport,
+    progress: RunProgress | None = None,
+) -> None:
+    """Embed recordings.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        What to embed, in the order of the results.
+    decode : callable
+        See `Decode`.  An `AudioError` or `OSError` makes the recording a failure; the run
+        goes on.
+    runner : ModelRunner
+        The model.
+    sink : Sink
+        Receives results in this thread.
+    workload : Workload
+        How many things happen at once.
+    report : RunReport
+        Is filled in.
+    progress : RunProgress, optional
+        Is advanced by every recording.
+    """
+    started = time.perf_counter()
+    delivery = _Delivery(sources, sink, report, progress)
+    try:
+        if workload.decoders:
+            _run_in_threads(sources, decode, runner, workload, delivery, report)
+        else:
+            items = _decode_by_turns(sources, decode, report)
+            for batch in make_batches(items, workload.batch_size):
+                delivery(batch, _compute(runner, batch, report))
+    finally:
+        report.wall_seconds += time.perf_counter() - started
+
+
+def _run_in_threads(
+    sources: Sequence[Source],
+    decode: Decode,
+    runner: ModelRunner,
+    workload: Workload,
+    delivery: _Delivery,
+    report: RunReport,
+) -> None:
+    in_flight = workload.workers + 1
+    buffer = OrderedBuffer(len(sources), capacity=2 * in_flight * workload.batch_size)
+    producers = [
+        threading.Thread(
+            target=_produce,
+            args=(buffer, sources, decode, report),
+            name=f"bacpipe-decoder-{i}",
+            daemon=True,
+        )
+        for i in range(min(workload.decoders, len(sources)))
+    ]
+    waiting: deque[tuple[Batch, Future[BatchResult | None]]] = deque()
+    with limited_threads(workload.workers) as threads:
+        pool = ThreadPoolExecutor(
+            workload.workers,
+            thread_name_prefix="bacpipe-model",
+            # PyTorch keeps the number of threads for each calling thread.
+            initializer=torch.set_num_threads,
+            initargs=(threads,),
+        )
+        try:
+            for producer in producers:
+                producer.start()
+            for batch in make_batches(buffer, workload.batch_size):
+                waiting.append((batch, pool.submit(_compute, runner, batch, report)))
+                while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
+                    first, future = waiting.popleft()
+                    delivery(first, future.result())
+            while waiting:
+                first, future = waiting.popleft()
+                delivery(first, future.result())
+        finally:
+            buffer.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+            for producer in producers:
+                producer.join()
+
+
+def _produce(
+    buffer: OrderedBuffer, sources: Sequence[Source], decode: Decode, report: RunReport
+) -> None:
+    while (number := buffer.claim()) is not None:
+        try:
+            buffer.end(number, _decode_one(sources[number], decode, number, report, buffer.put))
+        except BufferClosedError:
+            return
+
+
+def _decode_one(
+    source: Source,
+    decode: Decode,
+    number: int,
+    report: RunReport,
+    put: Callable[[int, np.ndarray, int], None],
+) -> Ended:
+    waited = 0.0
+
+    def emit(windows: np.ndarray) -> None:
+        nonlocal waited
+        started = time.perf_counter()
+        put(number, windows, len(windows))
+        waited += time.perf_counter() - started
+
+    started = time.perf_counter()
+    try:
+        result: Any = decode(source, emit)
+    except AudioError as error:
+        result = Failure(str(error))
+    except OSError as error:
+        result = Failure(f"{source.name}: cannot be read ({error.strerror or error})")
+    except BufferClosedError:
+        raise
+    except Exception as error:
+        # A fault of ours in one recording must not cost the user all the others.
+        logger.exception("%s: unexpected error while decoding", source.name)
+        result = Failure(f"{source.name}: unexpected error ({type(error).__name__}: {error})")
+    finally:
+        report.add_time("decode", time.perf_counter() - started - waited)
+    return Ended(number, result)
+
+
+def _decode_by_turns(
+    sources: Sequence[Source], decode: Decode, report: RunReport
+) -> Iterator[tuple[int, Any]]:
+    for number, source in enumerate(sources):
+        blocks: deque[np.ndarray] = deque()
+        end = _decode_one(source, decode, number, report, lambda _, w, __, b=blocks: b.append(w))
+        while blocks:
+            yield number, blocks.popleft()
+        yield number, end
+
+
+def _compute(runner: ModelRunner, batch: Batch, report: RunReport) -> BatchResult | None:
+    if not len(batch.windows):
+        return None
+    started = time.perf_counter()
+    try:
+        return runner(batch.windows)
+    finally:
+        report.add_time("model", time.perf_counter() - started)
+
+
+class _Delivery:
+    """Gives each recording its part of the batches' results, and counts."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        sink: Sink,
+        report: RunReport,
+        progress: RunProgress | None,
+    ) -> None:
+        self._sources, self._sink = sources, sink
+        self._report, self._progress = report, progress
+        self._windows: dict[int, int] = {}
+        self._broken: dict[int, str] = {}
+
+    def __call__(self, batch: Batch, result: BatchResult | None) -> None:
+        started = time.perf_counter()
+        row = 0
+        for part in batch.parts:
+            if isinstance(part, Rows):
+                assert result is not None
+                self._rows(part, result, row)
+                row += part.count
+            else:
+                self._end(part)
+        self._report.add_time("write", time.perf_counter() - started)
+
+    def _rows(self, part: Rows, result: BatchResult, row: int) -> None:
+        number = part.recording
+        before = self._windows.get(number, 0)
+        self._windows[number] = before + part.count
+        embeddings = result.embeddings[row : row + part.count]
+        finite = np.isfinite(embeddings).all(axis=1)
+        if not finite.all():
+            self._broken.setdefault(
+                number,
+                f"{self._sources[number].name}: the model returned values that are not numbers "
+                f"for window {before + int(np.argmin(finite))}",
+            )
+        if number in self._broken:
+            return
+        self._sink.add(self._sources[number], embeddings, _predictions(result, row, part.count))
+
+    def _end(self, part: Ended) -> None:
+        source, end = self._sources[part.recording], part.result
+        windows = self._windows.pop(part.recording, 0)
+        if isinstance(end, StreamEnd) and part.recording in self._broken:
+            end = Failure(self._broken.pop(part.recording))
+        if isinstance(end, StreamEnd) and not windows:
+            end = Failure(f"{source.name}: holds no samples")
+        if isinstance(end, Failure):
+            self._sink.fail(source, end.reason)
+            self._report.failed.append((source.name, end.reason))
+            logger.warning("failed: %s", end.reason)
+        else:
+            self._sink.finish(source, end)
+            self._report.done += 1
+            self._report.windows += windows
+            self._report.audio_seconds += end.duration
+            if end.truncated is not None:
+                self._report.notes.append(
+                    f"{source.name}: ends at {end.truncated:.1f} s, before its header says; the "
+                    f"readable part was used."
+                )
+        if self._progress is not None:
+            seconds = end.duration if isinstance(end, StreamEnd) else 0.0
+            self._progress.advance(source.size, seconds)
+
+
+def _predictions(
+    result: BatchResult, row: int, count: int
+) -> SparsePredictions | np.ndarray | None:
+    """Predictions of some rows of a batch; all scores if those were asked for."""
+    if result.scores is not None:
+        return result.scores[row : row + count]
+    if result.predictions is None:
+        return None
+    found = result.predictions
+    first, last = np.searchsorted(found.window, [row, row + count])
+    return SparsePredictions(
+        found.window[first:last] - np.int32(row), found.label[first:last], found.score[first:last]
+    )

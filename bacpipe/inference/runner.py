@@ -1,0 +1,227 @@
+"""One call of a model: windows in, embeddings and predictions out, whatever the framework."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from bacpipe.errors import BacpipeError
+from bacpipe.inference.classifier import select
+from bacpipe.store.predictions import SparsePredictions
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_GPU_BATCH = 256
+
+
+class BatchResult(NamedTuple):
+    """What the model made of a batch of n windows.
+
+    Attributes
+    ----------
+    embeddings : np.ndarray, float32, shape (n, dim)
+    predictions : SparsePredictions or None
+        Thresholded scores; None when there is no classifier or nobody wants it.
+    scores : np.ndarray, float32, shape (n, classes), or None
+        All scores, only when asked for.
+    """
+
+    embeddings: np.ndarray
+    predictions: SparsePredictions | None = None
+    scores: np.ndarray | None = None
+
+
+class ModelRunner:
+    """Calls a model on batches of windows.
+
+    Parameters
+    ----------
+    model : ModelBaseClass
+        The model, or anything with its methods.
+    scores : bool
+        Whether class scores are wanted.
+    threshold, top
+        Scores below the threshold, and all but the `top` best of a window, are dropped.
+    dense : bool
+        Return all scores instead.
+
+    Raises
+    ------
+    BacpipeError
+        If not even one window fits into memory, or the model returns the wrong shape.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        scores: bool,
+        threshold: float = 0.0,
+        top: int = 1,
+        dense: bool = False,
+    ) -> None:
+        self.model = model
+        self.device = str(getattr(model, "device", "cpu"))
+        self.scores = scores
+        self._threshold, self._top, self._dense = threshold, top, dense
+        self._most = 2**31
+        self._lock = threading.Lock()
+
+    def __call__(self, windows: np.ndarray) -> BatchResult:
+        """Run the model on float32 windows of shape (n, samples), n at least 1."""
+        if len(windows) > self._most:
+            half = len(windows) // 2
+            return _join(self(windows[:half]), self(windows[half:]), half)
+        try:
+            return self._run(windows)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._shrink(len(windows), error)
+        return self(windows)
+
+    def classify(self, embeddings: np.ndarray) -> SparsePredictions:
+        """Predictions from stored embeddings, float32 of shape (n, dim)."""
+        with torch.inference_mode():
+            scores = self.model.classifier_predictions(self._to_device(embeddings))
+            return select(scores, self._threshold, self._top)
+
+    def _run(self, windows: np.ndarray) -> BatchResult:
+        with torch.inference_mode():
+            embeddings, scores = self._infer(self._to_device(windows))
+            rows = _to_numpy(embeddings)
+            if rows.ndim != 2 or len(rows) != len(windows):
+                raise BacpipeError(
+                    f"{type(self.model).__name__} returned embeddings of shape {rows.shape} for "
+                    f"{len(windows)} windows; expected ({len(windows)}, dim)."
+                )
+            if scores is None:
+                return BatchResult(rows)
+            if self._dense:
+                return BatchResult(rows, scores=_to_numpy(scores))
+            return BatchResult(rows, select(scores, self._threshold, self._top))
+
+    def _infer(self, audio: torch.Tensor) -> tuple[Any, Any | None]:
+        x = self.model.preprocess(audio)
+        if hasattr(self.model, "infer"):
+            return self.model.infer(x, scores=self.scores)
+        embeddings = self.model(x)
+        return embeddings, self.model.classifier_predictions(embeddings) if self.scores else None
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def _shrink(self, failed: int, error: BaseException) -> None:
+        if failed == 1:
+            raise BacpipeError(
+                f"{type(self.model).__name__}: not even one window fits into the memory of "
+                f"{self.device}; free memory, or use device=cpu."
+            ) from error
+        with self._lock:
+            self._most = min(self._most, failed // 2)
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        logger.warning(
+            "%s ran out of memory with %d windows; going on with %d per batch.",
+            type(self.model).__name__,
+            failed,
+            failed // 2,
+        )
+
+
+def choose_batch_size(runner: ModelRunner, wanted: int | str, workers: int) -> int:
+    """Windows per batch.
+
+    Parameters
+    ----------
+    runner : ModelRunner
+        What will be called.
+    wanted : int or 'auto'
+        The user's choice.
+    workers : int
+        Batches that are computed at the same time.
+
+    Returns
+    -------
+    int
+        On a GPU, as many as use half of its free memory; elsewhere what the model was fastest
+        with.
+    """
+    if wanted != "auto":
+        return int(wanted)
+    usual = int(getattr(runner.model, "batch_size", 8))
+    if not runner.device.startswith("cuda"):
+        return usual
+    device = torch.device(runner.device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    runner(np.zeros((usual, runner.model.segment_length), np.float32))
+    per_window = max(1, (torch.cuda.max_memory_allocated(device) - before) // usual)
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = free // 2 // workers // per_window
+    return int(min(_LARGEST_GPU_BATCH, max(usual, 1 << max(0, int(fitting).bit_length() - 1))))
+
+
+def choose_workers(model: Any) -> int:
+    """Batches to compute at the same time.
+
+    On a CPU, a batch per core is faster than all cores on one batch, for models that allow
+    it; on a GPU, a second batch hides the copies of the first.
+    """
+    if not getattr(model, "concurrent", False):
+        return 1
+    if str(getattr(model, "device", "cpu")) == "cpu":
+        return min(8, available_cores())
+    return 2
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def limited_threads(workers: int) -> Iterator[int]:
+    """Share the cores among `workers` calls at once; PyTorch's setting is put back after."""
+    before = torch.get_num_threads()
+    threads = max(1, available_cores() // workers)
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.float().cpu().numpy()
+    return np.asarray(values, dtype=np.float32)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _join(one: BatchResult, other: BatchResult, offset: int) -> BatchResult:
+    predictions = scores = None
+    if one.predictions is not None and other.predictions is not None:
+        moved = other.predictions._replace(window=other.predictions.window + np.int32(offset))
+        predictions = SparsePredictions.join([one.predictions, moved])
+    if one.scores is not None and other.scores is not None:
+        scores = np.concatenate([one.scores, other.scores])
+    return BatchResult(np.concatenate([one.embeddings, other.embeddings]), predictions, scores)

@@ -1,0 +1,137 @@
+"""AvesEcho v1 with PaSST: a classifier of European birds.
+
+References
+----------
+Ghani et al. 2024, Impact of transfer learning methods and dataset characteristics on
+generalization in birdsong classification, arXiv 2409.15383;
+https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import get_mel_banks
+
+from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
+from bacpipe.models.card import ModelCard
+from bacpipe.models.frontends import MelSpectrogram
+from bacpipe.models.networks.passt import Passt
+
+logger = logging.getLogger(__name__)
+
+LABELS = "list_AvesEcho.csv"
+"""Species list of the authors' repository (folder ``inputs``): scientific and common name."""
+
+_N_FFT, _FRAME, _HOP = 1024, 800, 320
+_N_MELS, _HIGHEST_HZ = 128, 15500.0
+_PREEMPHASIS = 0.97
+_COLUMNS_IN_TIME = 99
+
+
+class AvesEchoPasst(TorchModel):
+    """PaSST fine-tuned to 585 European bird species, on windows of three seconds.
+
+    The embedding is the mean of the two summary tokens; the classifier is a head on top of it,
+    so class scores can be had from stored embeddings.
+
+    The checkpoint holds no class names.  They are read from the authors' ``list_AvesEcho.csv``
+    when it lies beside the checkpoint; without it the classes are called ``class_000`` to
+    ``class_584``, by their position.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Card of the model.
+    files : mapping of str to Path
+        The checkpoint under ``card.files[0]``.
+    device : str
+        Where it computes.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is damaged or does not fit, or the species list has another length.
+    """
+
+    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        super().__init__(card=card, files=files, device=device)
+        path = self.files[card.files[0]]
+        n_classes = card.n_classes or 0
+        network = _passt(n_classes)
+        fit_weights(
+            network,
+            read_checkpoint(path),
+            model=card.name,
+            path=path,
+            rename=lambda key: key.removeprefix("net."),
+            # The distillation head is trained along, but gives no scores.
+            unused=("device_proxy", "net.head_dist.*"),
+        )
+        self._network = self.place(network)
+        self._mel = self.place(
+            MelSpectrogram(_kaldi_filters(card.sample_rate), hop=_HOP, window=_taper())
+        )
+        self.classes = _class_names(path.parent / LABELS, n_classes)
+
+    def preprocess(self, audio: Tensor) -> Tensor:
+        """Log-mel spectrogram of the pre-emphasised waveform, float32, shape (n, 128, 300)."""
+        emphasised = audio[:, 1:] - _PREEMPHASIS * audio[:, :-1]
+        mel: Tensor = self._mel(emphasised)
+        return mel.add_(1e-5).log_().add_(4.5).div_(5.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings, float32, shape (n, 768)."""
+        embeddings: Tensor = self._network(x)
+        return embeddings
+
+    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
+        """Class scores, float32, shape (n, 585)."""
+        return self._network.classify(embeddings).sigmoid()
+
+
+def _passt(n_classes: int) -> Passt:
+    # Built without initial values, which would take longer than reading the checkpoint.
+    with torch.device("meta"):
+        network = Passt(positions=(12, _COLUMNS_IN_TIME), n_classes=n_classes)
+    return network.to_empty(device="cpu")
+
+
+def _kaldi_filters(sample_rate: int) -> Tensor:
+    filters, _ = get_mel_banks(
+        _N_MELS, _N_FFT, float(sample_rate), 0.0, _HIGHEST_HZ, 100.0, -500.0, 1.0
+    )
+    # Kaldi leaves out the bin at the Nyquist frequency.
+    return nn.functional.pad(filters.T, (0, 0, 0, 1))
+
+
+def _taper() -> Tensor:
+    margin = (_N_FFT - _FRAME) // 2
+    return nn.functional.pad(torch.hann_window(_FRAME, periodic=False), (margin, margin))
+
+
+def _class_names(path: Path, n_classes: int) -> list[str]:
+    if not path.is_file():
+        logger.info(
+            "avesecho_passt: its checkpoint holds no class names; put %s from the authors' "
+            "repository beside it (%s) to see species names.",
+            LABELS,
+            path.parent,
+        )
+        return [f"class_{i:03d}" for i in range(n_classes)]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if len(rows) != n_classes or any(len(row) < 2 for row in rows):
+        raise CheckpointError(
+            f"{path}: expected {n_classes} rows of a scientific and a common name, found "
+            f"{len(rows)} rows; use the file of the authors' repository, or remove it."
+        )
+    # The list writes 'White-cheekedPintail'.
+    return [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row[1].strip()) for row in rows]

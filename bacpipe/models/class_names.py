@@ -1,0 +1,87 @@
+"""Names of a model's classes, from the label file beside its checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+from bacpipe.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+
+def find_label_file(folder: Path, *patterns: str) -> Path | None:
+    """First file of a folder whose name matches the first pattern, then the second, ..."""
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                return path
+    return None
+
+
+def read_table(path: Path, *, delimiter: str = ",") -> list[list[str]]:
+    """Rows of a label file that are not empty.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError(
+            f"{path}: this label file cannot be read ({error}); expected UTF-8 text with one "
+            f"class per line."
+        ) from error
+
+
+def check_number(names: list[str], n_classes: int, path: Path) -> list[str]:
+    """Return `names` if there is one per class.
+
+    Raises
+    ------
+    CheckpointError
+        Otherwise.
+    """
+    if len(names) != n_classes:
+        raise CheckpointError(
+            f"{path}: holds {len(names)} class names, but the model has {n_classes} classes; the "
+            f"label file and the model must be of the same version."
+        )
+    return names
+
+
+def read_list(path: Path, n_classes: int) -> list[str]:
+    """First column of a label file that may begin with the name of its vocabulary.
+
+    Parameters
+    ----------
+    path : Path
+        One class per line.
+    n_classes : int
+        Classes of the model; one line more than that is a header.
+
+    Raises
+    ------
+    CheckpointError
+        If the number of lines fits neither way.
+    """
+    names = [row[0].strip() for row in read_table(path)]
+    if len(names) == n_classes + 1:
+        names = names[1:]
+    return check_number(names, n_classes, path)
+
+
+def numbered(n_classes: int, model: str, wanted: Path) -> list[str]:
+    """Names for the classes of a model that came without its label file."""
+    logger.warning(
+        "%s: its classes are only numbered, because the list of their names is missing; put it "
+        "at %s.",
+        model,
+        wanted,
+    )
+    digits = len(str(n_classes - 1))
+    return [f"class_{i:0{digits}d}" for i in range(n_classes)]

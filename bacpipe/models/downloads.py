@@ -1,0 +1,588 @@
+"""Downloading checkpoints: Hugging Face, Kaggle, plain addresses.
+
+Invariants
+----------
+- A model's folder appears below ``model_base_path`` by one rename, after everything in it
+  was received, verified and unpacked.  An interrupted download leaves nothing there.
+- What is under way lies in ``{model_base_path}/.downloads/{model}/``.  Partial files stay
+  there and the next download goes on where they end, if the remote file is still the same.
+- One process at a time works on a model (a lock file); others wait and then find it there.
+- Size and hash are verified where the hub or the card gives them.  ``.source.json`` in the
+  model's folder remembers where the files came from and what was verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import lzma
+import re
+import shutil
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from filelock import FileLock
+
+from bacpipe.errors import CheckpointError
+from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Source, Url
+
+if TYPE_CHECKING:
+    import requests
+
+logger = logging.getLogger(__name__)
+
+STAGING = ".downloads"
+ORIGIN = ".source.json"
+ATTEMPTS = 4
+WAIT_SECONDS = 2.0
+TIMEOUT_SECONDS = (15.0, 60.0)
+CHUNK_BYTES = 1 << 16  # at most this much is lost when a connection breaks
+
+# Weights hardly compress; an archive that grows beyond this is not a checkpoint.
+MOST_EXPANSION = 20
+LEAST_ALLOWED_BYTES = 64 << 20
+
+
+class DownloadError(CheckpointError):
+    """One source of a checkpoint could not deliver it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a downloaded file came from and what was verified."""
+
+    address: str
+    size: int | None
+    hash_kind: str | None
+    hash: str | None
+    revision: str | None = None
+
+
+def provides(source: Source, name: str) -> bool:
+    """Whether a source is one of the places that a file of a card comes from."""
+    if isinstance(source, InPackage):
+        return name in dict(source.files)
+    folder, _, inside = name.partition("/")
+    if isinstance(source, Url):
+        return folder == source.model and inside == source.filename
+    if isinstance(source, HubFiles):
+        return folder == source.model and inside in (*source.files, *source.optional)
+    return folder == source.model
+
+
+def address(source: HubArchive | HubFiles | KaggleModel | Url) -> str:
+    """Where people find a source with a browser."""
+    if isinstance(source, Url):
+        return source.address
+    if isinstance(source, KaggleModel):
+        return f"https://www.kaggle.com/models/{source.handle}"
+    from huggingface_hub import constants
+
+    if isinstance(source, HubArchive):
+        return f"{constants.ENDPOINT}/datasets/{source.repo_id}/resolve/main/{source.filename}"
+    return f"{constants.ENDPOINT}/{source.repo_id}"
+
+
+def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, base: Path) -> str:
+    """How people get a source onto this machine without us."""
+    where = address(source)
+    folder = base / source.model
+    if isinstance(source, HubArchive):
+        return f"download {where} and unpack it into {base}"
+    if isinstance(source, HubFiles):
+        return f"download {', '.join(source.files)} from {where} into {folder}"
+    if isinstance(source, KaggleModel):
+        return f"download the model from {where} and unpack it into {folder}"
+    if source.member is None:
+        return f"download {where} as {folder / source.filename}"
+    return f"download {where} and copy {source.member} from it to {folder / source.filename}"
+
+
+def fetch(
+    source: HubArchive | HubFiles | KaggleModel | Url,
+    card: ModelCard,
+    base: Path,
+    wanted: Iterable[str],
+) -> None:
+    """Download one source of a model into ``base / source.model``.
+
+    Parameters
+    ----------
+    source
+        One of ``card.sources``.
+    card : ModelCard
+        The model.
+    base : Path
+        Folder of all checkpoints.
+    wanted : iterable of str
+        Names of ``card.files`` that the source must bring.
+
+    Raises
+    ------
+    DownloadError
+        If it cannot be had, is damaged, or lacks a file of `wanted`.
+    """
+    names = list(wanted)
+    staging = base / STAGING / source.model
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        with FileLock(base / STAGING / f"{source.model}.lock"):
+            if all((base / name).exists() for name in names):
+                return  # another process was quicker
+            content = _empty(staging / "content")
+            origins = _collect(source, card, base, staging, content)
+            _install(content, card, source, base, names, origins)
+            shutil.rmtree(staging)
+    except OSError as error:
+        raise DownloadError(f"{address(source)}: {_sentence(error)}") from error
+
+
+def hash_file(path: Path, kind: str) -> str:
+    """Hash of a file, as a hexadecimal string.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        Name of a `hashlib` algorithm, or 'git-sha1' for git's hash of a blob.
+    """
+    git = kind == "git-sha1"
+    digest = hashlib.new("sha1" if git else kind)
+    if git:
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _collect(
+    source: HubArchive | HubFiles | KaggleModel | Url,
+    card: ModelCard,
+    base: Path,
+    staging: Path,
+    content: Path,
+) -> list[Origin]:
+    """Put the files of a source into `content`."""
+    if isinstance(source, HubArchive):
+        archive = staging / "archive.tar.xz"
+        origin = _from_hub(source.repo_id, "dataset", source.filename, archive)
+        _unpack_tar(archive, content, origin.address)
+        archive.unlink()
+        return [origin]
+    if isinstance(source, HubFiles):
+        return _collect_hub_files(source, staging, content)
+    if isinstance(source, KaggleModel):
+        shutil.copytree(_from_kaggle(source.handle), content, dirs_exist_ok=True)
+        return [Origin(address(source), None, None, None)]
+    return _collect_url(source, card, base, staging, content)
+
+
+def _collect_hub_files(source: HubFiles, staging: Path, content: Path) -> list[Origin]:
+    # Complete files wait outside of `content`, which every attempt begins anew.
+    waiting = staging / "files"
+    origins = {}
+    for name in (*source.files, *source.optional):
+        (waiting / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            origins[name] = _from_hub(source.repo_id, "model", name, waiting / name)
+        except _NoSuchFileError:
+            if name in source.files:
+                raise
+    for name in origins:
+        (content / name).parent.mkdir(parents=True, exist_ok=True)
+        (waiting / name).replace(content / name)
+    return list(origins.values())
+
+
+def _collect_url(
+    source: Url, card: ModelCard, base: Path, staging: Path, content: Path
+) -> list[Origin]:
+    """Get all files of the model that have plain addresses, so that they appear together."""
+    parts: dict[str, list[Url]] = {}
+    for part in card.sources:
+        if (
+            isinstance(part, Url)
+            and part.model == source.model
+            and not (base / part.model / part.filename).exists()
+        ):
+            parts.setdefault(part.address, []).append(part)
+    received = {}
+    origins = []
+    for url, members in parts.items():
+        received[url] = staging / quote(urlsplit(url).path, safe="")
+        expected = ("sha256", members[0].sha256) if members[0].sha256 else None
+        origins.append(_receive(url, received[url], label=source.model, expected=expected))
+    for url, members in parts.items():
+        for part in members:
+            if part.member is None:
+                shutil.copyfile(received[url], content / part.filename)
+            else:
+                _unpack_member(received[url], part.member, content / part.filename, url)
+        received[url].unlink()
+    return origins
+
+
+def _install(
+    content: Path,
+    card: ModelCard,
+    source: HubArchive | HubFiles | KaggleModel | Url,
+    base: Path,
+    names: list[str],
+    origins: list[Origin],
+) -> None:
+    """Make received files appear in the model's folder."""
+    inside = [name.partition("/")[2] for name in names]
+    root = _root(content, inside)
+    if root is None:
+        raise DownloadError(f"{address(source)} does not hold {', '.join(inside)}")
+    target = base / source.model
+    notes = _read_origins(target) + [asdict(origin) for origin in origins]
+    (root / ORIGIN).write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    if not target.exists():
+        root.replace(target)
+        return
+    # A folder of the user's is completed: what the model looks for comes last, and files of
+    # the model that are there stay as they are.
+    kept = {name for name in card.files if (base / name).exists()}
+    files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
+    for file in sorted(files, key=lambda file: (file in inside, file)):
+        if f"{source.model}/{file}" not in kept:
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).replace(target / file)
+
+
+def _root(content: Path, inside: list[str]) -> Path | None:
+    """Shallowest folder below which all files lie; archives often have a folder on top."""
+    folders = [content, *sorted(p for p in content.rglob("*") if p.is_dir())]
+    for folder in sorted(folders, key=lambda folder: len(folder.parts)):
+        if all((folder / name).exists() for name in inside):
+            return folder
+    return None
+
+
+def _read_origins(target: Path) -> list[Any]:
+    try:
+        notes = json.loads((target / ORIGIN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return notes if isinstance(notes, list) else []
+
+
+# --- Hugging Face ---------------------------------------------------------------------------
+
+
+class _NoSuchFileError(DownloadError):
+    """The repository exists and lacks the file."""
+
+
+def _from_hub(repo_id: str, repo_type: str, filename: str, target: Path) -> Origin:
+    """Download one file of a Hugging Face repository, resuming an earlier attempt.
+
+    huggingface_hub tells what the file is; it cannot go on with a partial file of an earlier
+    process, which checkpoints of gigabytes need, so that the transfer itself is ours.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repository = f"the Hugging Face {repo_type} repository {repo_id}"
+    url = huggingface_hub.hf_hub_url(repo_id, filename, repo_type=repo_type)
+    try:
+        metadata = huggingface_hub.get_hf_file_metadata(url)
+    except errors.GatedRepoError as error:
+        raise DownloadError(
+            f"{repository} is open only to people who accepted its terms and logged in "
+            f"(hf auth login)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise DownloadError(f"{repository} does not exist or is private") from error
+    except errors.EntryNotFoundError as error:
+        raise _NoSuchFileError(f"{repository} has no file {filename}") from error
+    except _transport_errors() as error:
+        cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, repo_type=repo_type)
+        if isinstance(cached, str):
+            shutil.copyfile(cached, target)
+            return Origin(url, target.stat().st_size, None, None)
+        raise DownloadError(f"{url} cannot be reached ({_sentence(error)})") from error
+    pinned = huggingface_hub.hf_hub_url(
+        repo_id, filename, repo_type=repo_type, revision=metadata.commit_hash
+    )
+    return _receive(
+        pinned,
+        target,
+        label=f"{repo_id}/{filename}",
+        headers={"Authorization": f"Bearer {token}"}
+        if (token := huggingface_hub.get_token())
+        else {},
+        version=metadata.etag,
+        size=metadata.size,
+        expected=_hash_in(metadata.etag),
+        revision=metadata.commit_hash,
+    )
+
+
+def _hash_in(etag: str | None) -> tuple[str, str] | None:
+    """Hash that the hub gives as a tag: SHA-256 of large files, git's of the others."""
+    if etag and re.fullmatch("[0-9a-f]{64}", etag):
+        return "sha256", etag
+    if etag and re.fullmatch("[0-9a-f]{40}", etag):
+        return "git-sha1", etag
+    return None
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Give what huggingface_hub raises without a network; its HTTP library has changed."""
+    from huggingface_hub import get_session
+
+    library = sys.modules[type(get_session()).__module__.partition(".")[0]]
+    found = (getattr(library, name, None) for name in ("HTTPError", "RequestException"))
+    return OSError, *(kind for kind in found if kind is not None)
+
+
+# --- Kaggle ---------------------------------------------------------------------------------
+
+
+def _from_kaggle(handle: str) -> Path:
+    """Folder into which kagglehub downloaded a model (it resumes and verifies itself)."""
+    try:
+        import kagglehub
+    except ModuleNotFoundError as error:
+        raise DownloadError(
+            'Kaggle needs the package kagglehub; install it with: pip install "bacpipe[tensorflow]"'
+        ) from error
+    try:
+        return Path(kagglehub.model_download(handle))
+    except OSError:
+        raise
+    except Exception as error:
+        # kagglehub has no common class for its errors.
+        if type(error).__module__.partition(".")[0] != "kagglehub":
+            raise
+        raise DownloadError(f"Kaggle, {handle}: {_sentence(error)}") from error
+
+
+# --- the transfer ---------------------------------------------------------------------------
+
+
+def _receive(
+    url: str,
+    target: Path,
+    *,
+    label: str,
+    headers: Mapping[str, str] | None = None,
+    version: str | None = None,
+    size: int | None = None,
+    expected: tuple[str, str] | None = None,
+    revision: str | None = None,
+) -> Origin:
+    """Download `url` to `target`, which exists afterwards only if complete and verified.
+
+    Parameters
+    ----------
+    url, target
+        From where, to where.
+    label : str
+        Shown beside the progress bar.
+    headers : mapping
+        Further HTTP headers.
+    version : str, optional
+        Tag of the remote file, if known before; a partial file of another version is dropped.
+    size : int, optional
+        Expected size in bytes, if known before.
+    expected : (kind, hash), optional
+        Expected hash, see `hash_file`.
+    revision : str, optional
+        Remembered in the result.
+    """
+    if expected is not None and target.exists() and hash_file(target, expected[0]) == expected[1]:
+        return Origin(url, target.stat().st_size, *expected, revision)
+    partial = target.with_name(f"{target.name}.part")
+    note = target.with_name(f"{target.name}.version")
+    if version is not None and _read_text(note) != version:
+        partial.unlink(missing_ok=True)
+        note.write_text(version, encoding="utf-8")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            total = _transfer(url, partial, note, dict(headers or {}), label, known=version)
+            break
+        except OSError as error:
+            if attempt == ATTEMPTS or not _passing(error):
+                raise
+            logger.info("%s: interrupted (%s), going on", url, _sentence(error))
+            time.sleep(WAIT_SECONDS * attempt)
+    received = partial.stat().st_size
+    total = size if size is not None else total
+    if total is not None and received != total:
+        partial.unlink()
+        raise DownloadError(f"{url}: received {received} bytes instead of {total}")
+    kind, wanted = expected or ("sha256", None)
+    found = hash_file(partial, kind)
+    if wanted is not None and found != wanted:
+        partial.unlink()
+        raise DownloadError(
+            f"{url}: what was received is damaged ({kind} {found} instead of {wanted}) and was "
+            f"deleted; try again"
+        )
+    partial.replace(target)
+    note.unlink(missing_ok=True)
+    return Origin(url, received, kind, found, revision)
+
+
+def _transfer(
+    url: str,
+    partial: Path,
+    note: Path,
+    headers: dict[str, str],
+    label: str,
+    *,
+    known: str | None,
+) -> int | None:
+    """Append what is missing to `partial`; returns the size of the whole, if it is known."""
+    import requests
+    from tqdm import tqdm
+
+    done = partial.stat().st_size if partial.exists() else 0
+    if done and known is None:
+        validator = _read_text(note)
+        if validator is None:
+            done = 0
+        else:
+            headers["If-Range"] = validator
+    # A compressed transfer would make sizes and positions meaningless.
+    headers["Accept-Encoding"] = "identity"
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code == 416:
+            # Nothing beyond what we have: complete, or another file; the caller verifies.
+            return _total_in(response)
+        response.raise_for_status()
+        if response.status_code != 206:
+            done = 0
+        if known is None:
+            _remember_version(note, response)
+        total = _total_in(response)
+        with (
+            partial.open("ab" if done else "wb") as file,
+            tqdm(
+                desc=label, total=total, initial=done, unit="B", unit_scale=True, disable=None
+            ) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+    return total
+
+
+def _total_in(response: requests.Response) -> int | None:
+    ranged = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
+    if ranged:
+        return int(ranged.group(1))
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _remember_version(note: Path, response: requests.Response) -> None:
+    # Weak tags promise no equal bytes and cannot be used to go on with a file.
+    tag = response.headers.get("ETag", "")
+    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    if validator:
+        note.write_text(validator, encoding="utf-8")
+    else:
+        note.unlink(missing_ok=True)
+
+
+def _passing(error: OSError) -> bool:
+    """Whether trying again may help."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code in (408, 429, 500, 502, 503, 504)
+    return isinstance(
+        error,
+        requests.exceptions.ChunkedEncodingError
+        | requests.exceptions.ConnectionError
+        | requests.exceptions.Timeout,
+    )
+
+
+def _read_text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+# --- archives -------------------------------------------------------------------------------
+
+
+class _Bounded:
+    """A stream that refuses to deliver more than `limit` bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int, name: str) -> None:
+        self.stream, self.left, self.limit, self.name = stream, limit, limit, name
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise DownloadError(
+                f"{self.name}: refused, because it unpacks to more than "
+                f"{self.limit >> 20} MiB, which no checkpoint of this size does"
+            )
+        return data
+
+
+def _limit(archive: Path) -> int:
+    return max(LEAST_ALLOWED_BYTES, MOST_EXPANSION * archive.stat().st_size)
+
+
+def _unpack_tar(archive: Path, folder: Path, name: str) -> None:
+    try:
+        with lzma.open(archive) as stream:
+            bounded: Any = _Bounded(stream, _limit(archive), name)
+            # Read as a stream, so that the bound holds for headers too.
+            with tarfile.open(fileobj=bounded, mode="r|") as tar:
+                tar.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise DownloadError(
+            f"{name}: refused, because it would write outside of its folder ({error})"
+        ) from error
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        archive.unlink()
+        raise DownloadError(
+            f"{name}: this is not a complete tar.xz archive ({_sentence(error)})"
+        ) from error
+
+
+def _unpack_member(archive: Path, member: str, target: Path, name: str) -> None:
+    limit = _limit(archive)
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as stream:
+            bounded: Any = _Bounded(stream, limit, name)
+            with target.open("wb") as file:
+                shutil.copyfileobj(bounded, file, CHUNK_BYTES)
+    except KeyError as error:
+        raise DownloadError(f"{name} does not hold {member}") from error
+    except (zipfile.BadZipFile, EOFError) as error:
+        archive.unlink()
+        raise DownloadError(
+            f"{name}: this is not a complete zip archive ({_sentence(error)})"
+        ) from error
+
+
+def _empty(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _sentence(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,84 @@
+"""Google's multispecies whale model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import torch
+
+from bacpipe.models.backends.tensorflow import TfModel
+from bacpipe.models.card import ModelCard
+
+# Spectra of one context window.
+_FRAMES = 128
+
+# What the abbreviations of the saved model mean, as its Kaggle page explains them.
+_NAMES = {
+    "Ba": "Minke whale",
+    "Be": "Bryde's whale",
+    "Bm": "Blue whale",
+    "Bp": "Fin whale",
+    "Eg": "North Atlantic right whale",
+    "Mn": "Humpback whale",
+    "Oo": "Killer whale",
+    "Call": "Killer whale call",
+    "Echolocation": "Killer whale echolocation",
+    "Gunshot": "Right whale gunshot",
+    "Upcall": "Right whale upcall",
+    "Whistle": "Killer whale whistle",
+}
+
+
+class GoogleWhale(TfModel):
+    """Multispecies whale model (kaggle.com/models/google/multispecies-whale).
+
+    The saved model is used by its parts: ``front_end`` (waveform to spectrogram), ``features``
+    (to the embedding) and ``logits`` (to the classes, which do not exclude each other: their
+    scores are sigmoids).
+
+    Attributes
+    ----------
+    class_codes : list of str
+        The classes as the saved model calls them ('Mn', 'Upcall').
+    """
+
+    one_pass = True
+
+    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        super().__init__(card=card, files=files, device=device)
+        self._front_end = self._part("front_end")
+        self._features = self._part("features")
+        self._logits = self._part("logits")
+        names = self._part("metadata")()["class_names"].numpy()
+        self.class_codes = [name.decode() for name in names]
+        self.classes = [_NAMES.get(code, code) for code in self.class_codes]
+
+    def __call__(self, x: torch.Tensor) -> np.ndarray:
+        embeddings: np.ndarray = self.compute(self._embed, x).numpy()
+        return embeddings
+
+    def infer(self, x: torch.Tensor, *, scores: bool = False) -> tuple[Any, Any | None]:
+        if not scores:
+            return self(x), None
+        embeddings, probabilities = self.compute(self._embed_and_classify, x)
+        return embeddings.numpy(), probabilities.numpy()
+
+    def _embed(self, batch: Any) -> Any:
+        return self._features(self._spectrogram(batch))
+
+    def _embed_and_classify(self, batch: Any) -> tuple[Any, Any]:
+        spectrogram = self._spectrogram(batch)
+        return self._features(spectrogram), tf.sigmoid(self._logits(spectrogram))
+
+    def _spectrogram(self, batch: Any) -> Any:
+        return self._front_end(tf.expand_dims(batch, -1))[:, :_FRAMES]
+
+    def _part(self, name: str) -> Any:
+        part = getattr(self.saved_model, name, None)
+        if not callable(part):
+            raise self.not_this_model(f"it has no part {name!r}")
+        return part

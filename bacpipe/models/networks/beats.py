@@ -1,0 +1,211 @@
+"""BEATs: a transformer over patches of a spectrogram with gated relative position bias.
+
+References
+----------
+Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, arXiv 2212.09058;
+https://github.com/microsoft/unilm/tree/master/beats
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
+
+
+@dataclass(frozen=True)
+class BeatsConfig:
+    """Size of a BEATs network, by the names that its checkpoints use.
+
+    Attributes
+    ----------
+    input_patch_size : int
+        Side of the square patches in spectrogram cells.
+    embed_dim : int
+        Width of the patch embedding.
+    encoder_embed_dim, encoder_ffn_embed_dim : int
+        Width of the transformer and of its feed-forward layers.
+    encoder_layers, encoder_attention_heads : int
+        Depth of the transformer and heads of each layer.
+    conv_bias : bool
+        Whether the patch embedding has a bias.
+    conv_pos, conv_pos_groups : int
+        Kernel length and groups of the convolution that encodes position.
+    num_buckets, max_distance : int
+        Resolution and reach, in tokens, of the relative position bias.
+    deep_norm : bool
+        Whether residual connections are scaled up with the depth.
+    """
+
+    input_patch_size: int
+    embed_dim: int
+    encoder_embed_dim: int
+    encoder_ffn_embed_dim: int
+    encoder_layers: int
+    encoder_attention_heads: int
+    conv_bias: bool
+    conv_pos: int
+    conv_pos_groups: int
+    num_buckets: int
+    max_distance: int
+    deep_norm: bool
+
+
+class Beats(nn.Module):
+    """Encoder of BEATs.
+
+    Norms come after the residual connections, attention is biased by gated relative positions:
+    the variant of all published checkpoints.
+
+    Parameters
+    ----------
+    config : BeatsConfig
+        Size of the network.
+    """
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        width, patch = config.encoder_embed_dim, config.input_patch_size
+        self.patch_embedding = nn.Conv2d(
+            1, config.embed_dim, patch, stride=patch, bias=config.conv_bias
+        )
+        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.post_extract_proj = nn.Linear(config.embed_dim, width)
+        self.encoder = _Encoder(config)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """Tokens of spectrograms.
+
+        Parameters
+        ----------
+        spectrogram : torch.Tensor, float32, shape (n, frames, mels)
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (n, frames // patch * mels // patch, width)
+        """
+        patches = self.patch_embedding(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.encoder(self.post_extract_proj(self.layer_norm(patches)))
+        return tokens
+
+    def fold_weight_norm(self) -> None:
+        """Replace the weight norm by the weights that it stands for, once they are loaded."""
+        remove_parametrizations(self.encoder.pos_conv, "weight")
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        width = config.encoder_embed_dim
+        self.pos_conv = weight_norm(
+            nn.Conv1d(
+                width,
+                width,
+                config.conv_pos,
+                padding=config.conv_pos // 2,
+                groups=config.conv_pos_groups,
+            ),
+            dim=2,
+        )
+        self.layer_norm = nn.LayerNorm(width)
+        self.relative_attention_bias = nn.Embedding(
+            config.num_buckets, config.encoder_attention_heads
+        )
+        self.max_distance = config.max_distance
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        # An even kernel gives one position too many.
+        position = self.pos_conv(tokens.transpose(1, 2))[..., :count].transpose(1, 2)
+        tokens = self.layer_norm(tokens + functional.gelu(position))
+        bias = self._relative_bias(count)
+        for layer in self.layers:
+            tokens = layer(tokens, bias)
+        return tokens
+
+    def _relative_bias(self, count: int) -> Tensor:
+        """Bias of each head for each pair of tokens, shape (heads, count, count)."""
+        place = torch.arange(count, device=self.relative_attention_bias.weight.device)
+        offset = place[None, :] - place[:, None]
+        buckets = relative_position_bucket(
+            offset, buckets=self.relative_attention_bias.num_embeddings, reach=self.max_distance
+        )
+        bias: Tensor = self.relative_attention_bias(buckets)
+        return bias.permute(2, 0, 1)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        width = config.encoder_embed_dim
+        self.self_attn = _GatedAttention(width, config.encoder_attention_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.residual = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        attended = self.self_attn(tokens, bias)
+        tokens = self.self_attn_layer_norm(attended.add_(tokens, alpha=self.residual))
+        transformed = self.fc2(functional.gelu(self.fc1(tokens)))
+        tokens = self.final_layer_norm(transformed.add_(tokens, alpha=self.residual))
+        return tokens
+
+
+class _GatedAttention(nn.Module):
+    """Self-attention whose position bias is scaled by gates that each query sets itself."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.grep_linear = nn.Linear(width // heads, 8)
+        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        queries, keys, values = (
+            projection(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        gates = self.grep_linear(queries).unflatten(3, (2, 4)).sum(4).sigmoid()
+        update, reset = gates.split(1, dim=3)
+        gate = update * (reset * self.grep_a - 1.0) + 2.0
+        attended = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=gate * bias
+        )
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+def relative_position_bucket(offset: Tensor, *, buckets: int, reach: int) -> Tensor:
+    """Buckets of T5: exact for near tokens, logarithmic for far ones, one half per direction.
+
+    Parameters
+    ----------
+    offset : torch.Tensor, int64
+        Position of the key minus position of the query, in tokens.
+    buckets : int
+        How many there are, for both directions together.
+    reach : int
+        Distance from which on all tokens share the last bucket.
+
+    Returns
+    -------
+    torch.Tensor, int64, of the shape of `offset`, from 0 to `buckets` - 1
+    """
+    half = buckets // 2
+    exact = half // 2
+    distance = offset.abs()
+    ratio = (distance.clamp(min=1).float() / exact).log() / math.log(reach / exact)
+    far = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
+    return torch.where(distance < exact, distance, far) + half * (offset > 0)

@@ -1,0 +1,209 @@
+"""What every key of config.yaml and settings.yaml may hold: data, and the checks it names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Check = Callable[[Any], Any]
+"""Returns the value in its normal form, or raises ValueError saying what was expected."""
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("expected true or false")
+
+
+def _number(
+    low: float, high: float = math.inf, *, whole: bool = False, open_low: bool = False
+) -> Check:
+    kind = "a whole number" if whole else "a number"
+    above = "above" if open_low else "from"
+    span = f"{kind} {above} {low:g}" + (f" to {high:g}" if high < math.inf else "")
+
+    def check(value: Any) -> Any:
+        valid = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if (
+            not valid
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+            or not low <= value <= high
+            or (open_low and value == low)
+        ):
+            raise ValueError(f"expected {span}")
+        return value
+
+    return check
+
+
+def _either(word: Any, check: Check) -> Check:
+    def check_either(value: Any) -> Any:
+        if value == word and type(value) is type(word):
+            return value
+        try:
+            return check(value)
+        except ValueError as error:
+            name = {None: "null", False: "false"}.get(word, word)
+            raise ValueError(f"{error}, or {name}") from None
+
+    return check_either
+
+
+def _choice(*allowed: Any) -> Check:
+    def check(value: Any) -> Any:
+        if value in allowed and not isinstance(value, bool):
+            return value
+        raise ValueError(f"expected one of {', '.join(map(str, allowed))}")
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("expected a text")
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
+        return str(value)
+    raise ValueError("expected the path of a folder")
+
+
+def _folder_name(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[^/\\\0]+", value) and value not in {".", ".."}:
+        return value
+    raise ValueError("expected the name of a folder, without slashes")
+
+
+def _list_of(check: Check) -> Check:
+    def check_list(value: Any) -> list[Any]:
+        # One value is accepted where a list of one is meant.
+        values = list(value) if isinstance(value, list | tuple | set) else [value]
+        return [check(item) for item in values]
+
+    return check_list
+
+
+def _tasks(value: Any) -> list[str]:
+    if value in (None, False, "None", "none"):
+        return []
+    return _list_of(_choice("probing", "clustering"))(value)
+
+
+def _reducer(value: Any) -> str:
+    if value in (None, False, "none"):
+        return "None"
+    return _choice("None", "pca", "sparse_pca", "t_sne", "umap")(value)
+
+
+def _device(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        return value
+    raise ValueError("expected one of auto, cpu, cuda, cuda:<number>, mps")
+
+
+def _suffix(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"\.?\w+", value):
+        return "." + value.lower().lstrip(".")
+    raise ValueError("expected file suffixes such as .wav")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        for key, inner in value.items():
+            if inner is not None and not isinstance(inner, Mapping):
+                raise ValueError(f"expected parameters below {key!r}, such as 'n_neighbors: 15'")
+        return {key: dict(inner or {}) for key, inner in value.items()}
+    raise ValueError("expected names with parameters below them")
+
+
+PADDING_MODES = (
+    "wrap",
+    "reflect",
+    "symmetric",
+    "edge",
+    "constant",
+    "linear_ramp",
+    "maximum",
+    "mean",
+    "median",
+    "minimum",
+)
+
+_POSITIVE = _number(1, whole=True)
+_RATIO = _number(0, 0.99, open_low=True)
+
+CONFIG_RULES: dict[str, Check] = {
+    "audio_dir": _either(None, _path),
+    "models": _list_of(_text),
+    "already_computed": _boolean,
+    "dim_reduction_model": _reducer,
+    "evaluation_task": _tasks,
+    "overwrite": _boolean,
+    "dashboard": _boolean,
+}
+
+SETTINGS_RULES: dict[str, Check] = {
+    "main_results_dir": _path,
+    "embed_parent_dir": _folder_name,
+    "dim_reduc_parent_dir": _folder_name,
+    "evaluations_dir": _folder_name,
+    "model_base_path": _either(None, _path),
+    "device": _device,
+    "global_batch_size": _either("auto", _POSITIVE),
+    "nr_parallel_workers": _either("auto", _POSITIVE),
+    "avoid_pipelined_gpu_inference": _boolean,
+    "testing": _boolean,
+    "audio_suffixes": _list_of(_suffix),
+    "padding": _choice(*PADDING_MODES),
+    "hop": _either(None, _number(0, open_low=True)),
+    "allow_truncated": _boolean,
+    "bool_change_speed": _boolean,
+    "new_speed": _number(0, 1000, open_low=True),
+    "check_if_already_processed": _boolean,
+    "check_if_already_dim_reduced": _boolean,
+    "rm_embedding_on_keyboard_interrupt": _boolean,
+    "run_pretrained_classifier": _boolean,
+    "classifier_threshold": _number(0, 1),
+    "max_predictions_per_window": _POSITIVE,
+    "save_raven_tables": _boolean,
+    "annotations_filename": _text,
+    "label_column": _text,
+    "only_embed_annotations": _boolean,
+    "min_annotation_length": _number(0),
+    "default_label_keys": _list_of(
+        _choice(
+            "time_of_day",
+            "day_of_year",
+            "week_of_year",
+            "continuous_timestamp",
+            "parent_directory",
+            "audio_file_name",
+            "default_classifier",
+        )
+    ),
+    "max_labels_per_timestamp": _POSITIVE,
+    "min_label_occurrences": _POSITIVE,
+    "bool_filter_labels": _boolean,
+    "train_ratio": _RATIO,
+    "test_ratio": _RATIO,
+    "probe_configs": _mapping,
+    "save_probe": _boolean,
+    "evaluate_with_silhouette": _boolean,
+    "clust_configs": _mapping,
+    "visualization_dimensions": _choice(2, 3),
+    "nr_predictions_to_display": _POSITIVE,
+    "max_nr_categories": _POSITIVE,
+    "dashboard_port": _number(1, 65535, whole=True),
+    "dashboard_address": _text,
+    "dashboard_websocket_origin": _either(False, _text),
+    "embedding_figure_height": _number(100, 5000, whole=True),
+    "spectrogram_figure_height": _number(100, 5000, whole=True),
+    "embedding_colour_scale": _text,
+    "spectrogram_colour_scale": _text,
+}

@@ -1,0 +1,474 @@
+"""`Loader`: read a results tree through the public API."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from bacpipe import configuration
+from bacpipe.audio.files import find_audio_files
+from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.store import predictions as prediction_files
+from bacpipe.store.identity import settings_identity
+from bacpipe.store.layout import ResultPaths, dataset_name, result_paths, result_stems
+from bacpipe.store.metadata import metadata_of, write_metadata
+from bacpipe.store.predictions import Detections
+from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
+from bacpipe.store.times import window_times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+class Loader:
+    """Results of one model for one folder of recordings.
+
+    Parameters
+    ----------
+    audio_dir : str or Path
+        Folder with the recordings.
+    model_name : str, optional
+        Name of the model; without it the loader only lists recordings.
+    check_if_combination_exists : bool
+        True looks for embeddings of this model and these settings; False ignores them, so that
+        a run starts a new set.
+    dim_reduction_model : bool or str
+        Name of a reducer to read reduced embeddings instead.
+    use_folder_structure : bool
+        True when a run is going to write to the results tree: only embeddings with exactly the
+        current settings are taken.  False reads the newest embeddings there are.
+    testing : bool
+        Whether this is a trial run, whose results are kept apart.
+    **kwargs
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+
+    Attributes
+    ----------
+    paths : ResultPaths
+        Folders of the results.
+    embed_dir : Path or None
+        Folder of the embeddings; None while there are none.
+
+    Raises
+    ------
+    NoRecordingsError
+        If `audio_dir` is missing or, when results are to be written, holds no recordings.
+
+    Examples
+    --------
+    >>> loader = Loader("recordings", "birdnet")                    # doctest: +SKIP
+    >>> loader.embeddings("array").shape                            # doctest: +SKIP
+    (120, 1024)
+    """
+
+    def __init__(
+        self,
+        audio_dir: str | Path,
+        model_name: str | None = None,
+        check_if_combination_exists: bool = True,
+        dim_reduction_model: bool | str = False,
+        use_folder_structure: bool = False,
+        testing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.options = configuration.current(**{**kwargs, "testing": testing})
+        self.audio_dir = Path(audio_dir)
+        self.model_name = model_name
+        self.dim_reduction_model = dim_reduction_model
+        self.use_folder_structure = use_folder_structure
+        self.check_if_combination_exists = check_if_combination_exists
+        self._files: list[Path] | None = None
+        self.paths: ResultPaths = result_paths(
+            self.audio_dir,
+            model_name or "none",
+            main_results_dir=self.options.main_results_dir,
+            embed_parent_dir=self.options.embed_parent_dir,
+            dim_reduc_parent_dir=self.options.dim_reduc_parent_dir,
+            evaluations_dir=self.options.evaluations_dir,
+            testing=self.options.testing,
+        )
+        self.embedding_set: EmbeddingSet | None = None
+        if model_name is not None and check_if_combination_exists:
+            self.embedding_set = self._find_set(exact=use_folder_structure)
+
+    # ------------------------------------------------------------------ recordings
+
+    @property
+    def files(self) -> list[Path]:
+        """Recordings in `audio_dir`, sorted; three of them in a trial run."""
+        if self._files is None:
+            self.update_files()
+        assert self._files is not None
+        return self._files
+
+    def update_files(self) -> list[Path]:
+        """Search `audio_dir` again.
+
+        Returns
+        -------
+        list of Path
+        """
+        found = find_audio_files(self.audio_dir, tuple(self.options.audio_suffixes))
+        self._files = found[:3] if self.options.testing else found
+        return self._files
+
+    @staticmethod
+    def get_audio_files(
+        audio_dir: str | Path,
+        audio_suffixes: Sequence[str] | None = None,
+        return_type: str = "pathlib.Path",
+    ) -> list[Path] | list[str]:
+        """List the recordings in a folder and its sub-folders.
+
+        Parameters
+        ----------
+        audio_dir : str or Path
+            Folder to search.
+        audio_suffixes : sequence of str, optional
+            Suffixes of recordings, upper and lower case alike; ``settings.audio_suffixes``
+            unless given.
+        return_type : {'pathlib.Path', 'str'}
+            Type of the items.
+
+        Raises
+        ------
+        NoRecordingsError
+            If the folder is missing or holds no recordings.
+        """
+        if return_type not in {"pathlib.Path", "Path", "str"}:
+            raise SettingsError(
+                f"return_type={return_type!r} is not possible: expected 'pathlib.Path' or 'str'."
+            )
+        suffixes = configuration.settings().audio_suffixes
+        files = find_audio_files(Path(audio_dir), tuple(audio_suffixes or suffixes))
+        return [str(file) for file in files] if return_type == "str" else files
+
+    def annotated_segments(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Start and end in seconds of the annotated parts of each recording that has some.
+
+        Raises
+        ------
+        AnnotationsError
+            If the annotation table is missing or cannot be understood.
+        """
+        from bacpipe.audio.annotations import annotated_segments, read_annotations
+
+        names = [file.relative_to(self.audio_dir).as_posix() for file in self.files]
+        table = read_annotations(self.audio_dir / self.options.annotations_filename, names)
+        return annotated_segments(table, self.options.min_annotation_length)
+
+    # ------------------------------------------------------------------ embeddings
+
+    @property
+    def embed_dir(self) -> Path | None:
+        """Folder of the embeddings; None while there are none."""
+        return self.embedding_set.folder if self.embedding_set else None
+
+    @property
+    def embeddings_state(self) -> str:
+        """Hash of all embeddings, by which results made from them know that they are stale."""
+        return self._require_set().state
+
+    @property
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """The journal's line of every recording that is done, sorted by recording."""
+        return dict(sorted(self._require_set().content.done.items()))
+
+    def get_embedding_dir(self) -> Path:
+        """Folder of the embeddings.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If there are none.
+        """
+        return self._require_set().folder
+
+    @overload
+    def embeddings(self, return_type: Literal["dict"] = "dict") -> dict[str, np.ndarray]: ...
+    @overload
+    def embeddings(self, return_type: Literal["array"]) -> np.ndarray: ...
+
+    def embeddings(self, return_type: str = "dict") -> dict[str, np.ndarray] | np.ndarray:
+        """Load embeddings that were computed before.
+
+        Parameters
+        ----------
+        return_type : {'dict', 'array'}
+            'dict': float32 arrays of shape (windows, dim) by the name of the embedding file
+            (posix path below `embed_dir`).  'array': all of them, one below the other, float32
+            of shape (all windows, dim), in the order of the dictionary.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If nothing was computed yet.
+        ResultsError
+            If a file is missing or damaged.
+        """
+        _check_return_type(return_type, "dict", "array")
+        found = self._require_set()
+        lines = self.lines.values()
+        if return_type == "dict":
+            return {
+                line["embeddings"]["path"]: read_embeddings(found, line, verify=True)
+                for line in lines
+            }
+        total = sum(line["windows"] for line in lines)
+        array, row = np.zeros((0, 0), np.float32), 0
+        for line in lines:
+            part = read_embeddings(found, line, verify=True)
+            if row == 0:
+                array = np.empty((total, part.shape[1]), np.float32)
+            array[row : row + len(part)] = part
+            row += len(part)
+        return array
+
+    def read_embedding_file(self, file: str | Path) -> np.ndarray:
+        """Embeddings of one recording.
+
+        Parameters
+        ----------
+        file : str or Path
+            The recording or its embedding file: an absolute path, or relative to `audio_dir`
+            or `embed_dir`.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+        """
+        found = self._require_set()
+        wanted = self._relative(file)
+        for name, line in found.content.done.items():
+            if wanted in (name, line["embeddings"]["path"]):
+                return read_embeddings(found, line, verify=True)
+        raise ResultsNotFoundError(
+            f"{file}: there are no embeddings of this recording in {found.folder}."
+        )
+
+    def save_embedding_file(self, file: str | Path, embeds: np.ndarray) -> Path:
+        """Store embeddings of one recording that were computed elsewhere.
+
+        Parameters
+        ----------
+        file : str or Path
+            The recording, in `audio_dir`.
+        embeds : np.ndarray, float32, shape (windows, dim)
+            Its embeddings.
+
+        Returns
+        -------
+        Path
+            The file written.
+        """
+        from bacpipe.store.sink import save_embeddings
+
+        found, path = save_embeddings(self, self._relative(file), embeds)
+        self.embedding_set = found
+        return path
+
+    # ------------------------------------------------------------------ metadata
+
+    @property
+    def metadata_dict(self) -> dict[str, Any]:
+        """Description of the embeddings, as ``metadata.yml`` holds it.
+
+        Audio and embedding folders, recordings, their lengths in seconds and numbers of
+        embeddings, embedding size, sample rate and window.
+        """
+        return metadata_of(self._require_set(), self.model_name or "", self.audio_dir)
+
+    def write_metadata_file(self) -> Path:
+        """Write ``metadata.yml`` into the folder of the embeddings."""
+        return write_metadata(self._require_set(), self.model_name or "", self.audio_dir)
+
+    def window_times(self, recording: str) -> tuple[np.ndarray, np.ndarray]:
+        """Start and end of every window of a recording.
+
+        Parameters
+        ----------
+        recording : str
+            Posix path relative to `audio_dir`.
+
+        Returns
+        -------
+        start, end : np.ndarray, float64, shape (windows,)
+            Seconds of the recording; the end of a padded window is the end of the recording.
+        """
+        found = self._require_set()
+        return window_times(found.content.done[recording], found.content.header)
+
+    # ------------------------------------------------------------------ predictions
+
+    def classifier_should_be_run(
+        self,
+        paths: ResultPaths,
+        run_pretrained_classifier: bool,
+        testing: bool,
+        **kwargs: Any,
+    ) -> bool:
+        """Whether predictions of the integrated classifier are wanted and not there yet.
+
+        Parameters
+        ----------
+        paths : ResultPaths
+            Folders of the results.
+        run_pretrained_classifier : bool
+            Whether they are wanted.
+        testing : bool
+            Whether this is a trial run, which always computes them.
+        """
+        if not run_pretrained_classifier:
+            return False
+        if testing or self.embedding_set is None:
+            return True
+        lines = self.lines.values()
+        return not lines or any(not self._has_predictions(paths, line) for line in lines)
+
+    def predictions(self, return_type: str = "dict") -> Any:
+        """Load class predictions that were computed before.
+
+        Parameters
+        ----------
+        return_type : {'dict', 'array', 'dataframe'}
+            'dict': ``(scores, classes)``, scores by recording, float32 of shape (windows,
+            classes found).  'array': ``(scores, classes)`` with all windows below one another.
+            In both, `classes` gives the name of each column.  'dataframe': a row per window
+            with a prediction, columns audiofilename, start, end (seconds) and a column of
+            scores per class found.
+
+        Returns
+        -------
+        tuple or pandas.DataFrame
+            Scores below the threshold of the run are 0.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If the model has no predictions for these recordings.
+        """
+        _check_return_type(return_type, "dict", "array", "dataframe")
+        if return_type == "dataframe":
+            return self.get_annotations_parquet()
+        return self.get_preds_array(return_type)
+
+    def get_annotations_parquet(self, **kwargs: Any) -> pd.DataFrame:
+        """Predictions as a table: a row per window with a prediction, a column per class.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns audiofilename, start, end (seconds), and float32 scores per class found.
+        """
+        return prediction_files.wide_frame(self.detections())
+
+    def get_preds_array(self, return_type: str = "dict", **kwargs: Any) -> tuple[Any, dict]:
+        """Predictions as arrays.
+
+        Parameters
+        ----------
+        return_type : {'dict', 'array'}
+            One array per recording, or one for all.
+
+        Returns
+        -------
+        scores : dict of np.ndarray, or np.ndarray
+            float32 of shape (windows, classes found).
+        classes : dict
+            Name of the class by column.
+        """
+        _check_return_type(return_type, "dict", "array")
+        items = list(self.detections())
+        names = sorted({str(name) for item in items for name in set(item.label)})
+        column = {name: i for i, name in enumerate(names)}
+        counts = {name: line["windows"] for name, line in self.lines.items()}
+        scores = np.zeros((sum(counts.values()), len(names)), np.float32)
+        by_recording, row = {}, 0
+        for item in items:
+            part = scores[row : row + counts[item.recording]]
+            part[item.window, [column[str(name)] for name in item.label]] = item.score
+            by_recording[item.recording] = part
+            row += len(part)
+        classes = dict(enumerate(names))
+        return (by_recording if return_type == "dict" else scores), classes
+
+    def detections(self) -> Iterator[Detections]:
+        """Predictions of every recording with their times, in the order of the recordings."""
+        found = self._require_set()
+        lines = self.lines
+        if not any(line.get("predictions") for line in lines.values()):
+            raise ResultsNotFoundError(
+                f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
+                f"recordings; run a model that has a classifier, with "
+                f"run_pretrained_classifier=True."
+            )
+        source = prediction_files.predictions_source(self.paths.preds_path)
+        if source.get("embeddings") != found.folder.name:
+            raise ResultsError(
+                f"{self.paths.preds_path}: these predictions belong to the embeddings "
+                f"{source.get('embeddings')}, not to {found.folder.name}; run the pipeline again "
+                f"with the present settings."
+            )
+        for name, line in lines.items():
+            if line.get("predictions"):
+                path = self.paths.sparse_predictions_path / line["predictions"]["path"]
+                window, label, score = prediction_files.read_predictions(path)
+                start, end = self.window_times(name)
+                yield Detections(name, window, start[window], end[window], label, score)
+
+    # ------------------------------------------------------------------ inside
+
+    def stems(self) -> dict[str, str]:
+        """Stem of the result files of each recording in `audio_dir`."""
+        return result_stems(file.relative_to(self.audio_dir).as_posix() for file in self.files)
+
+    def _has_predictions(self, paths: ResultPaths, line: Mapping[str, Any]) -> bool:
+        stored = line.get("predictions")
+        return bool(stored) and (paths.sparse_predictions_path / stored["path"]).is_file()
+
+    def _find_set(self, *, exact: bool) -> EmbeddingSet | None:
+        assert self.model_name is not None
+        parent, dataset = self.paths.main_embeds_path, dataset_name(self.audio_dir)
+        wanted = settings_identity(self.options)
+        found = find_set(parent, self.model_name, dataset, wanted)
+        if found is not None or exact:
+            return found
+        newest = find_set(parent, self.model_name, dataset, None)
+        if newest is not None and newest.identity is not None:
+            logger.warning(
+                "%s: these embeddings were computed with %s.",
+                newest.folder,
+                ", ".join(differences(newest.identity, wanted)),
+            )
+        return newest
+
+    def _require_set(self) -> EmbeddingSet:
+        if self.embedding_set is None:
+            raise ResultsNotFoundError(
+                f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
+                f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "
+                f"python -m bacpipe."
+            )
+        return self.embedding_set
+
+    def _relative(self, file: str | Path) -> str:
+        path = Path(file)
+        for base in (self.audio_dir, self.embed_dir):
+            if base is not None and path.is_absolute() and path.is_relative_to(base.resolve()):
+                return path.relative_to(base.resolve()).as_posix()
+            if base is not None and path.is_relative_to(base):
+                return path.relative_to(base).as_posix()
+        return path.as_posix()
+
+
+def _check_return_type(value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise SettingsError(
+            f"return_type={value!r} is not possible: expected one of {', '.join(allowed)}."
+        )

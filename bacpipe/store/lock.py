@@ -1,0 +1,69 @@
+"""One writer per model and data set.
+
+The operating system holds the lock for the process and drops it when the process ends,
+however it ends, so a lock never outlives its owner.  A file beside it names the owner for
+those who have to wait.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bacpipe.errors import ResultsLockedError
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock ``<folder>/.<what>.lock`` for the length of the block.
+
+    Raises
+    ------
+    ResultsLockedError
+        At once, naming the owner, if another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{what}.lock")
+    owner_file = folder / f".{what}.lock-owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultsLockedError(
+            f"{folder}: {what} is being written by {_read_owner(owner_file)}; wait until that "
+            f"run is done, or choose another main_results_dir."
+        ) from None
+    try:
+        owner_file.write_text(json.dumps(_owner()), encoding="utf-8")
+        yield
+    finally:
+        owner_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner() -> dict[str, str | int]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown user"  # no entry in the system's user table, as in some containers
+    return {
+        "user": user,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "since": datetime.now().isoformat(" ", "seconds"),
+    }
+
+
+def _read_owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return "process {process} of {user} on {host} since {since}".format(**owner)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"  # it has only just started

@@ -1,0 +1,165 @@
+"""Files that appear complete or not at all.
+
+Every file is written under a temporary name in the folder of its final name, flushed to the
+disk and renamed, so that a crash at any moment leaves either the old file, the new file or
+no file, and a temporary one that the next run removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import yaml
+
+from bacpipe.errors import ResultsError
+
+TEMPORARY = ".bacpipe-tmp"
+
+_NPY_HEADER = 128
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def temporary_name(path: Path) -> Path:
+    """Name under which a file is written before it is complete."""
+    return path.with_name(f".{path.name}{TEMPORARY}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Binary file that takes `path`'s place when the block ends without an error.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "new" / "table.csv"
+    >>> with replacing(target) as file:
+    ...     _ = file.write(b"a,b")
+    >>> target.read_bytes()
+    b'a,b'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) at once."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file at once."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Write a YAML file at once, keys in the order given."""
+    # libyaml's dumper is ten times faster, but not in every build of PyYAML.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    write_text(path, yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True))
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a pyarrow table as Parquet at once."""
+    import pyarrow.parquet
+
+    with replacing(path) as file:
+        pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what interrupted writes left below a folder; only its lock's owner may."""
+    if folder.is_dir():
+        for path in folder.rglob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+
+class EmbeddingFile:
+    """A ``.npy`` file that grows window by window, so that memory stays flat.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+
+    Attributes
+    ----------
+    windows : int
+        Rows written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.windows = 0
+        self._dim: int | None = None
+        self._digest = hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = temporary_name(path)
+        self._file = self._temporary.open("wb")
+        self._file.write(bytes(_NPY_HEADER))
+
+    def append(self, embeddings: np.ndarray) -> None:
+        """Append rows, float32 of shape (n, dim)."""
+        rows = np.ascontiguousarray(embeddings, dtype="<f4")
+        if rows.ndim != 2 or (self._dim is not None and rows.shape[1] != self._dim):
+            raise ResultsError(
+                f"{self.path.name}: the model returned embeddings of shape {rows.shape}; expected "
+                f"(windows, {self._dim or 'dim'})."
+            )
+        self._dim = rows.shape[1]
+        self.windows += len(rows)
+        data = memoryview(rows).cast("B")
+        self._digest.update(data)
+        self._file.write(data)
+
+    def commit(self) -> dict[str, Any]:
+        """Complete the file under its final name.
+
+        Returns
+        -------
+        dict
+            ``bytes`` (size of the file), ``sha256`` (of the rows, without the header) and
+            ``dim``.
+        """
+        self._file.seek(0)
+        self._file.write(_npy_header(self.windows, self._dim or 0))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        size = self._temporary.stat().st_size
+        self._temporary.replace(self.path)
+        return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 of an array's float32 rows, as the journal holds it."""
+    rows = np.ascontiguousarray(array, dtype="<f4")
+    return hashlib.sha256(memoryview(rows).cast("B")).hexdigest()
+
+
+def _npy_header(windows: int, dim: int) -> bytes:
+    # Format 1.0 of numpy's files; the padding makes room for any number of rows.
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({windows}, {dim}), }}"
+    room = _NPY_HEADER - len(_NPY_MAGIC) - 2
+    return _NPY_MAGIC + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"

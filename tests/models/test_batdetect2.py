@@ -1,0 +1,240 @@
+"""batdetect2 against the package's own functions, on bat-like chirps and on real bats."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("batdetect2", reason="needs the optional dependency group 'bats'")
+
+from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.pytorch import read_checkpoint
+from bacpipe.models.batdetect2 import BatDetect2ClipAverage, BatDetect2DetectionAverage
+from bacpipe.models.loading import find_card
+from bacpipe.models.networks.batdetect2 import BatDetect2Spectrogram
+
+SAMPLE_RATE = 256_000
+CPU = torch.device("cpu")
+WRAPPERS = {
+    "batdetect2_clip_avg": BatDetect2ClipAverage,
+    "batdetect2_dets_avg": BatDetect2DetectionAverage,
+}
+REAL_BATS = Path(__file__).parents[3] / "shared" / "audio" / "bats"
+SPECIES_OF_REAL_BATS = {
+    "0166_20240603_033731.wav": "Myotis nattereri",  # 312.5 kHz
+    "20230322_172000_selec2.wav": "Pipistrellus pipistrellus",  # 192 kHz
+    "Audiomoth.WAV": "Pipistrellus pygmaeus",  # 250 kHz
+    "AudiomothNoBatCalls.WAV": None,  # 250 kHz, 0.1 s
+}
+
+
+def make_bats(seed: int, n_calls: int, level: float = 0.1) -> np.ndarray:
+    """One second of noise with calls that sweep down to a pipistrelle's 46 kHz."""
+    rng = np.random.default_rng(seed)
+    audio = rng.normal(0, 1e-3, SAMPLE_RATE)
+    t = np.arange(int(0.006 * SAMPLE_RATE)) / SAMPLE_RATE
+    frequency = 46_000 + 40_000 * np.exp(-t / 0.001)
+    call = np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE) * np.hanning(len(t))
+    for i in range(n_calls):
+        start = int((0.04 + 0.09 * i) * SAMPLE_RATE)
+        audio[start : start + len(t)] += level * call
+    return audio.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def windows() -> torch.Tensor:
+    """Many calls, some at the threshold of detection, none, and calls on digital silence."""
+    many, faint, none = make_bats(1, 10), make_bats(0, 10, level=5e-4), make_bats(2, 0)
+    half_silent = make_bats(3, 6)
+    half_silent[SAMPLE_RATE // 2 :] = 0
+    return torch.from_numpy(np.stack([many, faint, none, half_silent]))
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    (package,) = find_spec("batdetect2").submodule_search_locations
+    return Path(package) / "models" / "Net2DFast_UK_same.pth.tar"
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint):
+    return {
+        name: wrapper(
+            card=find_card(name), files={find_card(name).files[0]: checkpoint}, device="cpu"
+        )
+        for name, wrapper in WRAPPERS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def api():
+    return pytest.importorskip("batdetect2.api")
+
+
+@pytest.fixture(scope="module")
+def network(api):
+    """The package's own model; `api.model` would be on a GPU where there is one."""
+    return api.load_model(device=CPU)[0]
+
+
+@pytest.fixture(params=WRAPPERS)
+def model(request, models):
+    return models[request.param]
+
+
+def infer(model, audio):
+    with torch.inference_mode():
+        return model.infer(model.preprocess(audio), scores=True)
+
+
+def relative_error(got, expected) -> float:
+    got, expected = torch.as_tensor(got), torch.as_tensor(expected)
+    return float((got - expected).norm() / expected.norm())
+
+
+def assert_spectrogram_is_the_packages(model, api, audio):
+    with torch.inference_mode():
+        ours = model.preprocess(audio[None])
+    theirs = api.generate_spectrogram(audio.numpy(), device=CPU)
+    assert ours.shape == theirs.shape
+    assert relative_error(ours, theirs) < 1e-5
+
+
+def assert_detections_are_the_packages(model, api, network, audio) -> int:
+    """Compare one window with `process_audio`; the number of calls that it found."""
+    embedding, scores = (result[0] for result in infer(model, audio[None]))
+    calls, features, _ = api.process_audio(
+        audio.numpy(),
+        model=network,
+        config=api.get_config(detection_threshold=0.3),
+        device=CPU,
+    )
+    if not calls:
+        assert not embedding.any()
+        assert not scores.any()
+        return 0
+    assert relative_error(embedding, features.mean(axis=0)) < 1e-4
+    best = max(calls, key=lambda call: call["class_prob"])
+    assert model.classes[int(scores.argmax())] == best["class"]
+    assert float(scores.max()) == pytest.approx(best["class_prob"], abs=6e-4)  # 3 decimals
+    return len(calls)
+
+
+def test_shapes_and_classes(model, windows):
+    embeddings, scores = infer(model, windows)
+    assert embeddings.shape == (4, model.card.dim)
+    assert scores.shape == (4, model.card.n_classes)
+    assert embeddings.dtype == scores.dtype == torch.float32
+    assert float(scores.min()) >= 0
+    assert float(scores.max()) <= 1
+    assert len(model.classes) == len(set(model.classes)) == 17
+    assert "Pipistrellus pipistrellus" in model.classes
+
+
+def test_call_gives_the_embeddings_of_infer(model, windows):
+    with torch.inference_mode():
+        x = model.preprocess(windows[:1])
+        embeddings, scores = model.infer(x)
+        assert scores is None
+        torch.testing.assert_close(model(x), embeddings)
+        torch.testing.assert_close(model.infer(x, scores=True)[0], embeddings)
+
+
+def test_spectrogram_equals_the_packages(models, api, windows):
+    # At a billionth of the level the state in which PCEN starts is heard.
+    for audio in (*windows, windows[0] * 1e-9):
+        assert_spectrogram_is_the_packages(models["batdetect2_clip_avg"], api, audio)
+
+
+def test_spectrogram_in_single_precision_is_close(checkpoint, api, windows):
+    params = read_checkpoint(checkpoint)["params"]
+    single = BatDetect2Spectrogram(params, n_samples=SAMPLE_RATE, precision=torch.float32)
+    theirs = api.generate_spectrogram(windows[0].numpy(), device=CPU)
+    assert relative_error(single(windows[:1]), theirs) < 1e-4
+
+
+def test_clip_average_pools_the_packages_maps(models, api, network, windows):
+    embeddings, scores = infer(models["batdetect2_clip_avg"], windows)
+    for audio, embedding, score in zip(windows, embeddings, scores, strict=True):
+        with torch.inference_mode():
+            maps = network(api.generate_spectrogram(audio.numpy(), device=CPU))
+        assert relative_error(embedding, maps.features[0].mean((1, 2))) < 1e-4
+        torch.testing.assert_close(score, maps.pred_class[0, :-1].amax((1, 2)), atol=1e-5, rtol=0)
+
+
+def test_detections_equal_the_packages(models, api, network, windows):
+    calls = [
+        assert_detections_are_the_packages(models["batdetect2_dets_avg"], api, network, audio)
+        for audio in windows
+    ]
+    assert calls[0] == 10
+    assert 0 < calls[1] < 10
+    assert calls[2] == 0
+
+
+def test_window_does_not_depend_on_its_batch(model, windows):
+    together = infer(model, windows)
+    alone = [infer(model, audio[None]) for audio in windows]
+    for i, result in enumerate(together):
+        torch.testing.assert_close(
+            result, torch.cat([window[i] for window in alone]), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_silence_is_finite(model):
+    silence = torch.zeros(1, SAMPLE_RATE)
+    for audio in (silence, silence + 0.5):
+        for result in infer(model, audio):
+            assert torch.isfinite(result).all()
+
+
+def test_numpy_warnings_stay_as_they_were():
+    # batdetect2's post-processing turns them off when it is imported.
+    assert np.geterr()["divide"] == "warn"
+    assert np.geterr()["invalid"] == "warn"
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1}, {"params": {}, "state_dict": {}}])
+def test_another_checkpoint_is_refused(content, tmp_path):
+    card = find_card("batdetect2_clip_avg")
+    path = tmp_path / "other.pth.tar"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"other\.pth\.tar.*batdetect2"):
+        BatDetect2ClipAverage(card=card, files={card.files[0]: path}, device="cpu")
+
+
+@pytest.mark.skipif(not REAL_BATS.is_dir(), reason="no real bat recordings in ../shared/audio")
+@pytest.mark.parametrize("name", SPECIES_OF_REAL_BATS)
+def test_real_bats_equal_the_packages(name, models, api, network):
+    model = models["batdetect2_dets_avg"]
+    audio = torch.from_numpy(api.load_audio(str(REAL_BATS / name)))
+    windows = torch.nn.functional.pad(audio, (0, -len(audio) % SAMPLE_RATE)).split(SAMPLE_RATE)
+    calls = 0
+    for window in windows[:3]:
+        assert_spectrogram_is_the_packages(model, api, window)
+        calls += assert_detections_are_the_packages(model, api, network, window)
+    assert (calls > 0) == (SPECIES_OF_REAL_BATS[name] is not None)
+
+
+@pytest.mark.skipif(not REAL_BATS.is_dir(), reason="no real bat recordings in ../shared/audio")
+@pytest.mark.parametrize("name", SPECIES_OF_REAL_BATS)
+def test_species_of_a_recording_is_the_packages(name, models, api, network):
+    """The package cuts recordings every 3 s and resamples in another way than bacpipe."""
+    import librosa
+
+    model = models["batdetect2_dets_avg"]
+    path = REAL_BATS / name
+    config = api.get_config(detection_threshold=0.3)
+    result = api.process_file(str(path), model=network, config=config, device=CPU)
+    theirs = result["pred_dict"]["class_name"]
+    audio, _ = librosa.load(path, sr=SAMPLE_RATE, res_type="soxr_hq")
+    audio = np.pad(audio, (0, -len(audio) % SAMPLE_RATE), mode="wrap")
+    scores = torch.cat(
+        [infer(model, torch.from_numpy(w)[None])[1] for w in audio.reshape(-1, SAMPLE_RATE)]
+    ).amax(0)
+    ours = model.classes[int(scores.argmax())] if scores.any() else "None"
+    assert ours == theirs == str(SPECIES_OF_REAL_BATS[name])
