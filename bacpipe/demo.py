@@ -190,26 +190,30 @@ def _schedule(
     singers = active + [active[i] for i in more]
     slot = seconds / len(singers)
     for number, i in enumerate(rng.permutation(len(singers))):
-        yield (number + rng.uniform(0.02, 0.5)) * slot, singers[i]
+        yield (number + rng.uniform(0, 0.7)) * slot, singers[i]
 
 
 def _background(n_samples: int, channels: int, rng: _Random) -> np.ndarray:
     """Gusts of wind below a few hundred hertz and a faint hiss above."""
     white = rng.standard_normal((2, n_samples, channels), dtype=np.float32)
-    rumble = _filter(white[0], "lowpass", rng.uniform(80, 200))
-    hiss = _filter(white[1], "lowpass", rng.uniform(3000, 8000))
+    rumble = _filter(white[0], rng.uniform(80, 200))
+    hiss = _filter(white[1], rng.uniform(3000, 8000))
     gusts = rng.uniform(0.2, 1, int(n_samples / SAMPLE_RATE / 1.5) + 2)
-    strength = np.interp(np.linspace(0, len(gusts) - 1, n_samples), np.arange(len(gusts)), gusts)
+    at = np.linspace(0, len(gusts) - 1, n_samples)
+    strength = np.interp(at, np.arange(len(gusts)), gusts).astype(np.float32)[:, None]
     wind_level = 10 ** (rng.uniform(-40, -30) / 20)
     hiss_level = 10 ** (rng.uniform(-56, -46) / 20)
-    return (
-        wind_level * strength[:, None] * rumble / rumble.std() + hiss_level * hiss / hiss.std()
-    ).astype(np.float32)
+    rumble *= strength * np.float32(wind_level / rumble.std())
+    hiss *= np.float32(hiss_level / hiss.std())
+    return rumble + hiss
 
 
-def _filter(samples: np.ndarray, kind: str, hertz: float) -> np.ndarray:
-    b, a = signal.butter(1, hertz, kind, fs=SAMPLE_RATE)
-    filtered: np.ndarray = signal.lfilter(b, a, samples, axis=0)
+def _filter(samples: np.ndarray, hertz: float) -> np.ndarray:
+    """First-order low-pass, in the precision of the samples."""
+    b, a = signal.butter(1, hertz, fs=SAMPLE_RATE)
+    filtered: np.ndarray = signal.lfilter(
+        b.astype(samples.dtype), a.astype(samples.dtype), samples, axis=0
+    )
     return filtered
 
 
@@ -297,9 +301,9 @@ def _insect_chorus(rng: _Random) -> np.ndarray:
 def _insect(n_samples: int, rng: _Random) -> np.ndarray:
     t = np.arange(n_samples) / SAMPLE_RATE
     carrier = np.sin(2 * np.pi * rng.uniform(7200, 9200) * t)
-    pulses = signal.square(2 * np.pi * rng.uniform(28, 45) * t, duty=0.5) > 0
+    pulses = (rng.uniform(28, 45) * t) % 1 < 0.5
     chirps = np.sin(2 * np.pi * rng.uniform(1.5, 3) * t + rng.uniform(0, 6)) > -0.3
-    insect: np.ndarray = carrier * _filter(np.float64(pulses & chirps), "lowpass", 300)
+    insect: np.ndarray = carrier * _filter((pulses & chirps).astype(np.float32), 300)
     return insect
 
 
@@ -314,7 +318,7 @@ def _frog(n_samples: int, rng: _Random) -> np.ndarray:
     since_pulse = (t * rate) % 1 / rate
     throat = np.sin(2 * np.pi * hertz * t) + 0.5 * np.sin(2 * np.pi * 0.5 * hertz * t)
     croaks = np.sin(2 * np.pi * rng.uniform(1.2, 2.2) * t + rng.uniform(0, 6)) > 0
-    return throat * np.exp(-since_pulse * 150) * _filter(np.float64(croaks), "lowpass", 20)
+    return throat * np.exp(-since_pulse * 150) * _filter(croaks.astype(np.float32), 20)
 
 
 def _chorus(

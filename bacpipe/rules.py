@@ -172,10 +172,12 @@ SETTINGS_RULES: dict[str, Check] = {
     "classifier_threshold": _number(0, 1),
     "max_predictions_per_window": _POSITIVE,
     "save_raven_tables": _boolean,
+    "event_gap": _either(None, _number(0)),
     "annotations_filename": _text,
     "label_column": _text,
     "only_embed_annotations": _boolean,
     "min_annotation_length": _number(0),
+    "annotation_overlap": _number(0, 1),
     "default_label_keys": _list_of(
         _choice(
             "time_of_day",

@@ -1,4 +1,4 @@
-"""A model over a data set: plan, lock, embed, classify, write tables."""
+"""A model over a data set: lock, embed, classify, write tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import platform
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,104 +14,23 @@ from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, NothingEmbeddedError, ResultsError
 from bacpipe.inference.pipeline import run
+from bacpipe.inference.planning import model_identity, plan_run, recording_name
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.models.checkpoints import checkpoint_hash, resolve
-from bacpipe.models.zoo import CARDS
 from bacpipe.store.identity import prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.lock import exclusive
-from bacpipe.store.plan import RunPlan, Source, look_at, make_plan
+from bacpipe.store.plan import RunPlan, Source
 from bacpipe.store.predictions import write_combined_tables, write_raven_table
 from bacpipe.store.sets import adopt_old_set, create_set, differences, find_set, read_embeddings
 from bacpipe.store.sink import RunSink
 
 if TYPE_CHECKING:
-    from bacpipe.configuration import Options
     from bacpipe.inference.embedder import Embedder
     from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
-
-
-def model_identity(model_name: str, options: Options, model: Any = None) -> dict[str, Any]:
-    """What of a model changes its embeddings.
-
-    Parameters
-    ----------
-    model_name : str
-        Name of the model.
-    options : Options
-        Where checkpoints are.
-    model : object, optional
-        The loaded model; needed for models that are not of the zoo.
-
-    Returns
-    -------
-    dict
-        ``model``, ``sample_rate``, ``window`` and ``checkpoint`` (SHA-256 by file).
-    """
-    card = getattr(model, "card", None) if model is not None else CARDS.get(model_name)
-    if card is None:
-        kind = type(model)
-        return {
-            "model": model_name,
-            "sample_rate": int(model.sr),
-            "window": int(model.segment_length),
-            "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
-        }
-    base = Path(options.model_base_path)
-    return {
-        "model": card.name,
-        "sample_rate": card.sample_rate,
-        "window": card.window,
-        "checkpoint": {
-            name: checkpoint_hash(path, base) for name, path in resolve(card, base).items()
-        },
-    }
-
-
-def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
-    """Decide what is to be done, and let the loader point to the set to continue.
-
-    Parameters
-    ----------
-    loader : Loader
-        Data set and results tree.
-    identity : mapping
-        What `model_identity` returned.
-    predict : bool
-        Whether predictions are wanted and the model has a classifier.
-    """
-    options = loader.options
-    wanted = {**identity, **settings_identity(options)}
-    if loader.check_if_combination_exists and options.check_if_already_processed:
-        loader.embedding_set = find_set(
-            loader.paths.main_embeds_path,
-            str(loader.model_name),
-            dataset_name(loader.audio_dir),
-            wanted,
-        )
-    return make_plan(
-        loader.embedding_set,
-        loader.paths,
-        _sources(loader),
-        predictions=prediction_settings(options) if predict else None,
-        allow_truncated=options.allow_truncated,
-    )
-
-
-def _sources(loader: Loader) -> list[Source]:
-    if not loader.options.only_embed_annotations:
-        return [look_at(path, loader.audio_dir) for path in loader.files]
-    segments = loader.annotated_segments()
-    chosen = (path for path in loader.files if _name(path, loader) in segments)
-    return [look_at(path, loader.audio_dir, segments[_name(path, loader)]) for path in chosen]
-
-
-def _name(path: Path, loader: Loader) -> str:
-    return path.relative_to(loader.audio_dir).as_posix()
 
 
 def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunReport:
@@ -210,7 +128,7 @@ def _work(
         found,
         loader.paths,
         str(loader.model_name),
-        [_name(path, loader) for path in loader.files],
+        [recording_name(path, loader) for path in loader.files],
         classes=embedder.classifier.classes if predict else (),
         prediction_settings=settings,
         provenance={**(found.identity or {}), **provenance, **settings},

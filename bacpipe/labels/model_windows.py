@@ -1,0 +1,163 @@
+"""The windows that labels belong to: those of a model's embeddings, stored or still to come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe.audio.stream import AudioStream
+from bacpipe.audio.windows import count_windows
+from bacpipe.errors import AudioError, NoRecordingsError, ResultsNotFoundError, UnknownModelError
+from bacpipe.models.loading import find_card
+from bacpipe.store.identity import settings_identity
+from bacpipe.store.loader import Loader
+from bacpipe.store.times import hop_samples, window_times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelWindows:
+    """All windows of a data set for one model, in the order of ``Loader.embeddings('array')``.
+
+    Attributes
+    ----------
+    lines : dict
+        For each recording, sorted by name, what the journal says (or would say) of its
+        duration, windows and annotated segments.
+    header : mapping
+        Description of the windows, as in the first line of the journal.
+    state : str
+        Changes when the windows do.
+    """
+
+    lines: dict[str, dict[str, Any]]
+    header: Mapping[str, Any]
+    state: str
+
+    @property
+    def recordings(self) -> list[str]:
+        """Posix paths relative to the audio folder."""
+        return list(self.lines)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Windows of each recording, int64."""
+        return np.array([line["windows"] for line in self.lines.values()], dtype=np.int64)
+
+    @cached_property
+    def times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Start and end of every window in seconds of its recording, float64."""
+        pairs = [window_times(line, self.header) for line in self.lines.values()]
+        if not pairs:
+            return np.zeros(0), np.zeros(0)
+        starts, ends = zip(*pairs, strict=True)
+        return np.concatenate(starts), np.concatenate(ends)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def slices(self) -> Iterator[tuple[str, slice]]:
+        """Recordings, each with the rows of its windows."""
+        stops = np.cumsum(self.counts)
+        for name, count, stop in zip(self.lines, self.counts, stops, strict=True):
+            yield name, slice(int(stop - count), int(stop))
+
+    def frame(self) -> pd.DataFrame:
+        """Table of the windows: audiofilename, start, end (seconds)."""
+        import pandas as pd
+
+        start, end = self.times
+        codes = np.repeat(np.arange(len(self.lines)), self.counts)
+        names = np.array(self.recordings, dtype=object)
+        return pd.DataFrame({"audiofilename": names[codes], "start": start, "end": end})
+
+
+def model_windows(loader: Loader) -> ModelWindows:
+    """Windows of a model over a data set.
+
+    Parameters
+    ----------
+    loader : Loader
+        The data set.  When it holds embeddings, these are their windows.  Otherwise they are
+        worked out from the model's card, the settings and the recordings' headers; recordings
+        whose header cannot be read are logged and left out, as a run would.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no embeddings and the model is not one of the zoo, so that nobody knows
+        its window.
+    NoRecordingsError
+        If there are no embeddings and no recordings.
+    """
+    found = loader.embedding_set
+    if found is None:
+        return _future_windows(loader)
+    # Embeddings of recordings that are gone still count, until a run drops them.
+    return ModelWindows(loader.lines, found.content.header, f"{found.folder.name} {found.state}")
+
+
+def _future_windows(loader: Loader) -> ModelWindows:
+    options = loader.options
+    try:
+        card = find_card(str(loader.model_name))
+    except UnknownModelError as error:
+        raise ResultsNotFoundError(
+            f"{loader.audio_dir}: there are no embeddings of {loader.model_name!r}, and the length "
+            f"of its windows is not known ({error}) Compute the embeddings first."
+        ) from None
+    identity = {
+        **settings_identity(options),
+        "sample_rate": card.sample_rate,
+        "window": card.window,
+    }
+    hop = hop_samples(
+        options.hop, window=card.window, sample_rate=card.sample_rate, speed=identity["speed"]
+    )
+    segments = loader.annotated_segments() if options.only_embed_annotations else None
+    lines = {}
+    for path in loader.files:
+        name = path.relative_to(loader.audio_dir).as_posix()
+        if segments is not None and name not in segments:
+            continue
+        try:
+            with AudioStream(
+                path, card.sample_rate, audio_dir=loader.audio_dir, speed=identity["speed"]
+            ) as stream:
+                whole = ((0.0, stream.recording.duration),)
+                parts = whole if segments is None else segments[name]
+                lines[name] = _future_line(stream, parts, card.window, hop)
+        except AudioError as error:
+            logger.warning("left out: %s", error)
+    if not any(line["windows"] for line in lines.values()):
+        raise NoRecordingsError(f"{loader.audio_dir}: no recording here has a single window.")
+    content = json.dumps([identity, lines], sort_keys=True)
+    state = hashlib.sha256(content.encode()).hexdigest()
+    return ModelWindows(dict(sorted(lines.items())), {"identity": identity}, state)
+
+
+def _future_line(
+    stream: AudioStream, parts: Sequence[tuple[float, float]], window: int, hop: int
+) -> dict[str, Any]:
+    duration = stream.recording.duration
+    table = [
+        (start, min(stop, duration), count_windows(stream.n_samples(start, stop), window, hop))
+        for start, stop in parts
+        if start < duration
+    ]
+    return {
+        "duration": duration,
+        "windows": sum(count for *_, count in table),
+        "segments": table,
+    }
