@@ -65,12 +65,11 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
         try:
             _work(embedder, loader, plan, report, provenance, predict=predict, threads=threads)
         except BaseException:
-            if created and not loader.embedding_set.content.recordings:  # type: ignore[union-attr]
-                shutil.rmtree(loader.get_embedding_dir())
-                loader.embedding_set = None
+            if created:
+                _drop_empty_set(loader)
             raise
         report.results = loader.embed_dir
-        if not loader.lines:
+        if loader.embedding_set is None or not loader.embedding_set.content.done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
                 f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
@@ -80,6 +79,14 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
         if predict:
             write_prediction_tables(loader)
     return report
+
+
+def _drop_empty_set(loader: Loader) -> None:
+    """Remove the set of a run that broke off before its first recording."""
+    found = loader.embedding_set
+    if found is not None and not found.content.recordings and found.folder.is_dir():
+        shutil.rmtree(found.folder)
+        loader.embedding_set = None
 
 
 def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str, Any]) -> None:

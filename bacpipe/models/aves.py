@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
-from torchaudio.models import wav2vec2_model
+from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.onednn import use_onednn
@@ -55,7 +55,8 @@ class Aves(TorchModel):
             unused=("aux.*",),
         )
         remove_parametrizations(network.encoder.transformer.pos_conv_embed.conv, "weight")
-        self._network = self.place(use_onednn(network))
+        self.place(use_onednn(network))
+        self._network = network
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Return the waveform as it is: float32, shape (n, 16000)."""
@@ -68,11 +69,11 @@ class Aves(TorchModel):
         return embeddings
 
 
-def _wav2vec2(config: Path) -> nn.Module:
+def _wav2vec2(config: Path) -> Wav2Vec2Model:
     # Built without initial values, which would take longer than reading the checkpoint.
     try:
         with torch.device("meta"):
-            network: nn.Module = wav2vec2_model(**read_json(config), aux_num_out=None)
+            network = wav2vec2_model(**read_json(config), aux_num_out=None)
     except TypeError as error:
         raise CheckpointError(
             f"{config}: these are not the arguments of torchaudio's wav2vec2_model ({error}); "

@@ -76,7 +76,8 @@ class AvesEchoPasst(TorchModel):
             # The distillation head is trained along, but gives no scores.
             unused=("device_proxy", "net.head_dist.*"),
         )
-        self._network = self.place(use_onednn(network))
+        self.place(use_onednn(network))
+        self._network = network
         self._mel = self.place(
             MelSpectrogram(_kaldi_filters(card.sample_rate), hop=_HOP, window=_taper())
         )

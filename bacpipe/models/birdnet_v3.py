@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,14 @@ class BirdNetV3(OnnxModel):
 
     Attributes
     ----------
-    scientific_names : list of str
+    scientific_names : sequence of str
         Scientific names of the classes, in order.
     nan_windows : int
         Windows for which the network gave no numbers (digital silence does that).  Their
         embeddings and scores are zeros.
     """
 
-    scientific_names: list[str]
+    scientific_names: Sequence[str]
 
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
         super().__init__(card=card, files=files, device=device)

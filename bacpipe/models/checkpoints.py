@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe.errors import CheckpointNotFoundError
-from bacpipe.models import downloads
+from bacpipe.models import downloads, transfer
 from bacpipe.models.card import HubArchive, InPackage, ModelCard
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def resolve(card: ModelCard, model_base_path: Path) -> dict[str, Path]:
             continue
         try:
             downloads.fetch(source, card, base, wanted)
-        except downloads.DownloadError as error:
+        except transfer.DownloadError as error:
             logger.warning("%s: %s", card.name, error)
             reasons.append(str(error))
         found = _find(card, base)
@@ -139,7 +139,7 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
         stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         remembered = known.get(key, {})
         if not (isinstance(remembered, dict) and stamp.items() <= remembered.items()):
-            remembered = fresh[key] = {**stamp, "sha256": downloads.hash_file(file, "sha256")}
+            remembered = fresh[key] = {**stamp, "sha256": transfer.hash_file(file, "sha256")}
         digests[file] = str(remembered["sha256"])
     if fresh and memory is not None:
         _write_hashes(memory, fresh)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.containers import numbered_classes
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +77,12 @@ def read_list(path: Path, n_classes: int) -> list[str]:
     return check_number(names, n_classes, path)
 
 
-def numbered(n_classes: int, model: str, wanted: Path) -> list[str]:
-    """Names for the classes of a model that came without its label file."""
+def numbered(n_classes: int, model: str, wanted: Path) -> Sequence[str]:
+    """Names for the classes of a model that came without its label file, with a warning."""
     logger.warning(
         "%s: its classes are only numbered, because the list of their names is missing; put it "
         "at %s.",
         model,
         wanted,
     )
-    digits = len(str(n_classes - 1))
-    return [f"class_{i:0{digits}d}" for i in range(n_classes)]
+    return numbered_classes(n_classes)

@@ -13,57 +13,27 @@ Invariants
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import lzma
 import re
 import shutil
 import sys
-import tarfile
-import time
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
-from bacpipe.errors import CheckpointError
+from bacpipe.models.archives import unpack_member, unpack_tar
 from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Source, Url
-
-if TYPE_CHECKING:
-    import requests
+from bacpipe.models.transfer import DownloadError, Origin, first_line, receive
 
 logger = logging.getLogger(__name__)
 
 STAGING = ".downloads"
 ORIGIN = ".source.json"
-ATTEMPTS = 4
-WAIT_SECONDS = 2.0
-TIMEOUT_SECONDS = (15.0, 60.0)
-CHUNK_BYTES = 1 << 16  # at most this much is lost when a connection breaks
-
-# Weights hardly compress; an archive that grows beyond this is not a checkpoint.
-MOST_EXPANSION = 20
-LEAST_ALLOWED_BYTES = 64 << 20
-
-
-class DownloadError(CheckpointError):
-    """One source of a checkpoint could not deliver it."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a downloaded file came from and what was verified."""
-
-    address: str
-    size: int | None
-    hash_kind: str | None
-    hash: str | None
-    revision: str | None = None
 
 
 def provides(source: Source, name: str) -> bool:
@@ -142,27 +112,7 @@ def fetch(
             _install(content, card, source, base, names, origins)
             shutil.rmtree(staging)
     except OSError as error:
-        raise DownloadError(f"{address(source)}: {_sentence(error)}") from error
-
-
-def hash_file(path: Path, kind: str) -> str:
-    """Hash of a file, as a hexadecimal string.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : str
-        Name of a `hashlib` algorithm, or 'git-sha1' for git's hash of a blob.
-    """
-    git = kind == "git-sha1"
-    digest = hashlib.new("sha1" if git else kind)
-    if git:
-        digest.update(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        raise DownloadError(f"{address(source)}: {first_line(error)}") from error
 
 
 def _collect(
@@ -176,7 +126,7 @@ def _collect(
     if isinstance(source, HubArchive):
         archive = staging / "archive.tar.xz"
         origin = _from_hub(source.repo_id, "dataset", source.filename, archive)
-        _unpack_tar(archive, content, origin.address)
+        unpack_tar(archive, content, origin.address)
         archive.unlink()
         return [origin]
     if isinstance(source, HubFiles):
@@ -221,14 +171,14 @@ def _collect_url(
     for url, members in parts.items():
         received[url] = staging / quote(urlsplit(url).path, safe="")
         expected = ("sha256", members[0].sha256) if members[0].sha256 else None
-        origins.append(_receive(url, received[url], label=source.model, expected=expected))
+        origins.append(receive(url, received[url], label=source.model, expected=expected))
     for url, members in parts.items():
         for part in members:
             if part.member is None:
-                shutil.copyfile(received[url], content / part.filename)
+                received[url].replace(content / part.filename)
             else:
-                _unpack_member(received[url], part.member, content / part.filename, url)
-        received[url].unlink()
+                unpack_member(received[url], part.member, content / part.filename, url)
+        received[url].unlink(missing_ok=True)
     return origins
 
 
@@ -312,11 +262,11 @@ def _from_hub(repo_id: str, repo_type: str, filename: str, target: Path) -> Orig
         if isinstance(cached, str):
             shutil.copyfile(cached, target)
             return Origin(url, target.stat().st_size, None, None)
-        raise DownloadError(f"{url} cannot be reached ({_sentence(error)})") from error
+        raise DownloadError(f"{url} cannot be reached ({first_line(error)})") from error
     pinned = huggingface_hub.hf_hub_url(
         repo_id, filename, repo_type=repo_type, revision=metadata.commit_hash
     )
-    return _receive(
+    return receive(
         pinned,
         target,
         label=f"{repo_id}/{filename}",
@@ -367,214 +317,7 @@ def _from_kaggle(handle: str) -> Path:
         # kagglehub has no common class for its errors.
         if type(error).__module__.partition(".")[0] != "kagglehub":
             raise
-        raise DownloadError(f"Kaggle, {handle}: {_sentence(error)}") from error
-
-
-# --- the transfer ---------------------------------------------------------------------------
-
-
-def _receive(
-    url: str,
-    target: Path,
-    *,
-    label: str,
-    headers: Mapping[str, str] | None = None,
-    version: str | None = None,
-    size: int | None = None,
-    expected: tuple[str, str] | None = None,
-    revision: str | None = None,
-) -> Origin:
-    """Download `url` to `target`, which exists afterwards only if complete and verified.
-
-    Parameters
-    ----------
-    url, target
-        From where, to where.
-    label : str
-        Shown beside the progress bar.
-    headers : mapping
-        Further HTTP headers.
-    version : str, optional
-        Tag of the remote file, if known before; a partial file of another version is dropped.
-    size : int, optional
-        Expected size in bytes, if known before.
-    expected : (kind, hash), optional
-        Expected hash, see `hash_file`.
-    revision : str, optional
-        Remembered in the result.
-    """
-    if expected is not None and target.exists() and hash_file(target, expected[0]) == expected[1]:
-        return Origin(url, target.stat().st_size, *expected, revision)
-    partial = target.with_name(f"{target.name}.part")
-    note = target.with_name(f"{target.name}.version")
-    if version is not None and _read_text(note) != version:
-        partial.unlink(missing_ok=True)
-        note.write_text(version, encoding="utf-8")
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            total = _transfer(url, partial, note, dict(headers or {}), label, known=version)
-            break
-        except OSError as error:
-            if attempt == ATTEMPTS or not _passing(error):
-                raise
-            logger.info("%s: interrupted (%s), going on", url, _sentence(error))
-            time.sleep(WAIT_SECONDS * attempt)
-    received = partial.stat().st_size
-    total = size if size is not None else total
-    if total is not None and received != total:
-        partial.unlink()
-        raise DownloadError(f"{url}: received {received} bytes instead of {total}")
-    kind, wanted = expected or ("sha256", None)
-    found = hash_file(partial, kind)
-    if wanted is not None and found != wanted:
-        partial.unlink()
-        raise DownloadError(
-            f"{url}: what was received is damaged ({kind} {found} instead of {wanted}) and was "
-            f"deleted; try again"
-        )
-    partial.replace(target)
-    note.unlink(missing_ok=True)
-    return Origin(url, received, kind, found, revision)
-
-
-def _transfer(
-    url: str,
-    partial: Path,
-    note: Path,
-    headers: dict[str, str],
-    label: str,
-    *,
-    known: str | None,
-) -> int | None:
-    """Append what is missing to `partial`; returns the size of the whole, if it is known."""
-    import requests
-    from tqdm import tqdm
-
-    done = partial.stat().st_size if partial.exists() else 0
-    if done and known is None:
-        validator = _read_text(note)
-        if validator is None:
-            done = 0
-        else:
-            headers["If-Range"] = validator
-    # A compressed transfer would make sizes and positions meaningless.
-    headers["Accept-Encoding"] = "identity"
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
-        if response.status_code == 416:
-            # Nothing beyond what we have: complete, or another file; the caller verifies.
-            return _total_in(response)
-        response.raise_for_status()
-        if response.status_code != 206:
-            done = 0
-        if known is None:
-            _remember_version(note, response)
-        total = _total_in(response)
-        with (
-            partial.open("ab" if done else "wb") as file,
-            tqdm(
-                desc=label, total=total, initial=done, unit="B", unit_scale=True, disable=None
-            ) as bar,
-        ):
-            for chunk in response.iter_content(CHUNK_BYTES):
-                file.write(chunk)
-                bar.update(len(chunk))
-    return total
-
-
-def _total_in(response: requests.Response) -> int | None:
-    ranged = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-    if ranged:
-        return int(ranged.group(1))
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
-
-
-def _remember_version(note: Path, response: requests.Response) -> None:
-    # Weak tags promise no equal bytes and cannot be used to go on with a file.
-    tag = response.headers.get("ETag", "")
-    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-    if validator:
-        note.write_text(validator, encoding="utf-8")
-    else:
-        note.unlink(missing_ok=True)
-
-
-def _passing(error: OSError) -> bool:
-    """Whether trying again may help."""
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code in (408, 429, 500, 502, 503, 504)
-    return isinstance(
-        error,
-        requests.exceptions.ChunkedEncodingError
-        | requests.exceptions.ConnectionError
-        | requests.exceptions.Timeout,
-    )
-
-
-def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
-
-
-# --- archives -------------------------------------------------------------------------------
-
-
-class _Bounded:
-    """A stream that refuses to deliver more than `limit` bytes."""
-
-    def __init__(self, stream: IO[bytes], limit: int, name: str) -> None:
-        self.stream, self.left, self.limit, self.name = stream, limit, limit, name
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise DownloadError(
-                f"{self.name}: refused, because it unpacks to more than "
-                f"{self.limit >> 20} MiB, which no checkpoint of this size does"
-            )
-        return data
-
-
-def _limit(archive: Path) -> int:
-    return max(LEAST_ALLOWED_BYTES, MOST_EXPANSION * archive.stat().st_size)
-
-
-def _unpack_tar(archive: Path, folder: Path, name: str) -> None:
-    try:
-        with lzma.open(archive) as stream:
-            bounded: Any = _Bounded(stream, _limit(archive), name)
-            # Read as a stream, so that the bound holds for headers too.
-            with tarfile.open(fileobj=bounded, mode="r|") as tar:
-                tar.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise DownloadError(
-            f"{name}: refused, because it would write outside of its folder ({error})"
-        ) from error
-    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
-        archive.unlink()
-        raise DownloadError(
-            f"{name}: this is not a complete tar.xz archive ({_sentence(error)})"
-        ) from error
-
-
-def _unpack_member(archive: Path, member: str, target: Path, name: str) -> None:
-    limit = _limit(archive)
-    try:
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as stream:
-            bounded: Any = _Bounded(stream, limit, name)
-            with target.open("wb") as file:
-                shutil.copyfileobj(bounded, file, CHUNK_BYTES)
-    except KeyError as error:
-        raise DownloadError(f"{name} does not hold {member}") from error
-    except (zipfile.BadZipFile, EOFError) as error:
-        archive.unlink()
-        raise DownloadError(
-            f"{name}: this is not a complete zip archive ({_sentence(error)})"
-        ) from error
+        raise DownloadError(f"Kaggle, {handle}: {first_line(error)}") from error
 
 
 def _empty(folder: Path) -> Path:
@@ -582,7 +325,3 @@ def _empty(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
-
-
-def _sentence(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

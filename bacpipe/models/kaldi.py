@@ -75,9 +75,9 @@ class KaldiFbank(nn.Module):
         frames = waveform.unfold(1, self.frame, self.hop)
         features = waveform.new_empty((*frames.shape[:2], self.filters.shape[1]))
         # A CPU is fastest when the intermediate arrays stay in its cache.
-        at_once = len(frames)
-        if waveform.device.type == "cpu":
-            at_once = max(1, _CACHE_BYTES // (frames.shape[1] * self.n_fft * 4))
+        bytes_each = frames.shape[1] * self.n_fft * 4
+        at_once = _CACHE_BYTES // bytes_each if waveform.device.type == "cpu" else len(frames)
+        at_once = max(1, at_once)
         for some, out in zip(frames.split(at_once), features.split(at_once), strict=True):
             torch.matmul(self._power(some), self.filters, out=out)
         return features.clamp_(min=_FLOOR).log_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from bacpipe.models import class_names
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
 from bacpipe.models.card import ModelCard
+from bacpipe.models.ebird import common_names
 from bacpipe.models.loudness import center_and_scale
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class _Perch(TfModel):
             return embeddings, None
         return embeddings, tf.sigmoid(outputs[self.head]).numpy().reshape(len(x), -1)
 
-    def _names_of_classes(self, outputs: Mapping[str, Any]) -> list[str]:
+    def _names_of_classes(self, outputs: Mapping[str, Any]) -> Sequence[str]:
         found = ", ".join(sorted(outputs))
         if "embedding" not in outputs:
             raise self.not_this_model(f"it returns {found} and no embedding")
@@ -65,13 +66,14 @@ class _Perch(TfModel):
                 found,
                 self.head,
             )
-            return []
+            return ()
         n_classes = outputs[self.head].shape[-1]
         assets = self.folder / "assets"
         labels = class_names.find_label_file(assets, f"{self.head}.csv", f"{self.head}s.csv")
         if labels is None:
             return class_names.numbered(n_classes, self.card.name, assets / f"{self.head}.csv")
-        return class_names.read_list(labels, n_classes)
+        codes = class_names.read_list(labels, n_classes)
+        return common_names(codes, (assets, self.folder, self.folder.parent))
 
     def _outputs(self, batch: Any) -> dict[str, Any]:
         outputs = self._infer(batch)

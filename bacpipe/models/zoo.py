@@ -298,7 +298,7 @@ _CARDS = (
         ),
         n_classes=6522,
         classes="bird species, some mammals, frogs and insects, and noises",
-        cpu_batch=8,
+        cpu_batch=16,
         trained_on="Xeno-canto, Macaulay Library and other labelled recordings",
         licence=_CC_BY_NC_SA,
         non_commercial=True,

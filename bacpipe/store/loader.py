@@ -449,7 +449,7 @@ class Loader:
         return newest
 
     def _require_set(self) -> EmbeddingSet:
-        if self.embedding_set is None:
+        if self.embedding_set is None or not self.embedding_set.content.done:
             raise ResultsNotFoundError(
                 f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
                 f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "

@@ -19,8 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -187,27 +189,28 @@ def preprocessing_sample(name: str, preprocessed: torch.Tensor) -> tuple[Array, 
 
 def fake_state(name: str) -> dict[str, torch.Tensor]:
     """State dict of a model as its file holds it."""
-    state: dict[str, torch.Tensor] = {}
-    drawn: dict[str, torch.Tensor] = {}
-    for key, entry in manifest(name)["tensors"].items():
-        kind, shape = entry["init"], tuple(entry["shape"])
-        source = entry.get("alias_of", key)
-        if kind == "computed":
-            state[key] = _computed(name, key).reshape(shape)
-        elif kind == "zeros":
-            state[key] = torch.zeros(shape, dtype=getattr(torch, entry.get("dtype", "float32")))
-        else:
-            if source not in drawn:
-                array = fake_tensor(source, shape, kind, scale=entry.get("scale", 1.0))
-                drawn[source] = torch.from_numpy(array)
-            state[key] = drawn[source]
-    return state
+    entries: dict[str, dict[str, Any]] = manifest(name)["tensors"]
+    sources = {entry.get("alias_of", key): entry for key, entry in entries.items()}
+    # numpy draws without holding the interpreter.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pending = {s: pool.submit(_fake_entry, name, s, entry) for s, entry in sources.items()}
+    drawn = {source: future.result() for source, future in pending.items()}
+    return {key: drawn[entry.get("alias_of", key)] for key, entry in entries.items()}
 
 
 def write_checkpoint(name: str, base: Path) -> None:
     """Write the files of a model below `base`, as a user would place the published ones."""
     (base / name).mkdir(parents=True, exist_ok=True)
     _WRITERS[name](name, base)
+
+
+def _fake_entry(name: str, source: str, entry: dict[str, Any]) -> torch.Tensor:
+    kind, shape = entry["init"], tuple(entry["shape"])
+    if kind == "computed":
+        return _computed(name, source).reshape(shape)
+    if kind == "zeros":
+        return torch.zeros(shape, dtype=getattr(torch, entry.get("dtype", "float32")))
+    return torch.from_numpy(fake_tensor(source, shape, kind, scale=entry.get("scale", 1.0)))
 
 
 def _computed(name: str, key: str) -> torch.Tensor:

@@ -153,9 +153,9 @@ class _Layer(nn.Module):
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         attended = self.self_attn(tokens, bias)
-        tokens = self.self_attn_layer_norm(attended.add_(tokens, alpha=self.residual))
+        tokens = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.residual))
         transformed = self.fc2(functional.gelu(self.fc1(tokens)))
-        tokens = self.final_layer_norm(transformed.add_(tokens, alpha=self.residual))
+        tokens = self.final_layer_norm(torch.add(transformed, tokens, alpha=self.residual))
         return tokens
 
 

@@ -8,9 +8,8 @@ https://github.com/kkoutini/PaSST
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -52,11 +51,10 @@ class Passt(nn.Module):
         self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, width, rows, 1))
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, width, 1, columns))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, patch, stride)})
-        norm = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.Sequential(
-            *(Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+            *(Block(width, heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
         )
-        self.norm = norm(width)
+        self.norm = LayerNorm(width)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n_classes))
 
     def forward(self, spectrogram: Tensor) -> Tensor:

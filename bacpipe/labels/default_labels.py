@@ -1,0 +1,355 @@
+"""Labels that need no annotations: when and where each window was recorded.
+
+======================  =====================================================================
+time_of_day             'HH:MM' at which the window starts
+day_of_year             1 to 366
+week_of_year            1 to 53 (ISO 8601)
+continuous_timestamp    date and time at which the window starts
+parent_directory        folder of the recording, relative to the audio folder; for recordings
+                        in the audio folder itself, its name
+audio_file_name         the recording, relative to the audio folder
+default_classifier      class with the best score among the stored predictions
+======================  =====================================================================
+
+Times are those of the recorder's clock, from its metadata or the name of the recording
+(`bacpipe.audio.recorder_metadata.recording_start`); they are missing where neither tells.
+Likewise the class where the model has no classifier or found nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe.audio.recorder_metadata import recording_start
+from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.labels.data_set import open_results
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.rules import SETTINGS_RULES
+from bacpipe.store.layout import dataset_name
+from bacpipe.store.loader import Loader
+from bacpipe.store.writer import write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "default_labels.parquet"
+_TIME_KEYS = frozenset({"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp"})
+
+
+class MetadataLabelMaker:
+    """Makes labels from what is known of the recordings.
+
+    Parameters
+    ----------
+    paths : ResultPaths
+        Where the results of the model are, from ``make_set_paths_func(audio_dir)(model)``.
+    model : str
+        Name of the model, whose windows are labelled.
+    metadata_label_keys : sequence of str, optional
+        Which labels; ``settings.default_label_keys`` unless given.
+    **kwargs
+        Any key of the configuration.
+
+    Attributes
+    ----------
+    metadata_label_dict : dict of str to np.ndarray
+        What `generate` made; empty before.
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        model: str,
+        metadata_label_keys: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.loader = open_results(model, paths=paths, **kwargs)
+        self.keys = _check_keys(metadata_label_keys, self.loader)
+        self.windows = model_windows(self.loader)
+        self.metadata_label_dict: dict[str, np.ndarray] = {}
+
+    def generate(self) -> dict[str, np.ndarray]:
+        """Make the labels.
+
+        Returns
+        -------
+        dict of str to np.ndarray, shape (windows,)
+            In the order of ``Loader.embeddings('array')``.  Texts are objects with None where
+            they are missing, numbers float64 with NaN, times datetime64 with NaT.
+        """
+        self.metadata_label_dict = _as_arrays(make_labels(self.loader, self.windows, self.keys))
+        return self.metadata_label_dict
+
+
+class DefaultLabels(MetadataLabelMaker):
+    """The same labels under their older name.
+
+    Parameters
+    ----------
+    paths : ResultPaths
+        Where the results of the model are.
+    model : str
+        Name of the model.
+    default_label_keys : sequence of str, optional
+        Which labels; ``settings.default_label_keys`` unless given.
+    **kwargs
+        Any key of the configuration.
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        model: str,
+        default_label_keys: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(paths, model, default_label_keys, **kwargs)
+
+    @property
+    def default_label_dict(self) -> dict[str, np.ndarray]:
+        """What `generate` made; empty before."""
+        return self.metadata_label_dict
+
+
+def create_default_labels(
+    audio_dir: str | Path | None = None,
+    model: str | None = None,
+    paths: Any = None,
+    overwrite: bool = True,
+    **kwargs: Any,
+) -> dict[str, np.ndarray]:
+    """Label every window of a model with when and where it was recorded, and store that.
+
+    Parameters
+    ----------
+    audio_dir : str or Path, optional
+        Folder with the recordings; ``config.audio_dir`` unless given or known from `paths`.
+    model : str, optional
+        Name of the model; by default the one that `paths` belongs to.
+    paths : ResultPaths, optional
+        Where results are, from `make_set_paths_func`.
+    overwrite : bool
+        False takes the stored labels if nothing has changed since.
+    **kwargs
+        Any key of the configuration, such as default_label_keys.
+
+    Returns
+    -------
+    dict of str to np.ndarray, shape (windows,)
+        Labels by key, in the order of ``Loader.embeddings('array')``.  Texts are objects with
+        None where they are missing, numbers float64 with NaN, times datetime64 with NaT.
+    """
+    labels: dict[str, np.ndarray] = metadata_labels(
+        audio_dir, model, paths, overwrite, return_type="dict", **kwargs
+    )
+    return labels
+
+
+def get_default_labels(model_name: str, **kwargs: Any) -> dict[str, np.ndarray]:
+    """Labels that `create_default_labels` stored; made first where they are missing or stale.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model.
+    **kwargs
+        ``audio_dir``, ``paths``, and any key of the configuration.
+
+    Returns
+    -------
+    dict of str to np.ndarray, shape (windows,)
+        As `create_default_labels` returns them.
+    """
+    return create_default_labels(
+        kwargs.pop("audio_dir", None),
+        model_name,
+        kwargs.pop("paths", None),
+        **{**kwargs, "overwrite": False},
+    )
+
+
+def metadata_labels(
+    audio_dir: str | Path | None = None,
+    model: str | None = None,
+    paths: Any = None,
+    overwrite: bool = True,
+    *,
+    return_type: str = "dataframe",
+    **kwargs: Any,
+) -> Any:
+    """Label every window of a model with when and where it was recorded, and store that.
+
+    Parameters
+    ----------
+    audio_dir, model, paths, overwrite, **kwargs
+        As for `create_default_labels`.
+    return_type : {'dataframe', 'dict'}
+        'dataframe': audiofilename, start and end (seconds) of every window and a column for
+        each label.  'dict': what `create_default_labels` returns.
+
+    Returns
+    -------
+    pandas.DataFrame or dict
+    """
+    if return_type not in {"dataframe", "dict"}:
+        raise SettingsError(
+            f"return_type={return_type!r} is not possible: expected one of dataframe, dict."
+        )
+    loader = open_results(model, audio_dir, paths, **kwargs)
+    keys, windows = _check_keys(None, loader), model_windows(loader)
+    path, fingerprint = loader.paths.labels_path / FILE_NAME, _fingerprint(loader, windows, keys)
+    table = None if overwrite else _read(path, fingerprint)
+    if table is None:
+        table = make_labels(loader, windows, keys)
+        _write(path, table, fingerprint)
+    return table if return_type == "dataframe" else _as_arrays(table)
+
+
+def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> pd.DataFrame:
+    """Make the labels of all windows.
+
+    Parameters
+    ----------
+    loader : Loader
+        The data set.
+    windows : ModelWindows
+        Its windows.
+    keys : sequence of str
+        Which labels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        audiofilename, start, end (seconds) and a column for each key.
+    """
+    import pandas as pd
+
+    table = windows.frame()
+    time = _times(loader, windows) if _TIME_KEYS & set(keys) else pd.Series(dtype="datetime64[us]")
+    makers: dict[str, Callable[[], Any]] = {
+        "time_of_day": lambda: time.dt.strftime("%H:%M").astype(object),
+        "day_of_year": lambda: time.dt.dayofyear.astype("Int16"),
+        "week_of_year": lambda: time.dt.isocalendar().week.astype("Int16"),
+        "continuous_timestamp": lambda: time,
+        "parent_directory": lambda: _of_recordings(windows, _folders(loader, windows)),
+        "audio_file_name": lambda: table["audiofilename"],
+        "default_classifier": lambda: _best_classes(loader, windows),
+    }
+    for key in keys:
+        table[key] = makers[key]()
+    return table
+
+
+def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
+    """Clock time at which each window starts."""
+    import pandas as pd
+
+    known = [recording_start(loader.audio_dir / name) for name in windows.recordings]
+    unknown = [n for n, start in zip(windows.recordings, known, strict=True) if start is None]
+    if unknown:
+        logger.info(
+            "%d of %d recordings tell no time, such as %s.", len(unknown), len(known), unknown[0]
+        )
+    clock = [None if start is None else start.replace(tzinfo=None) for start in known]
+    begin = _of_recordings(windows, np.array(clock, dtype="datetime64[us]"))
+    microseconds = np.rint(windows.times[0] * 1e6).astype("timedelta64[us]")
+    return pd.Series(begin + microseconds)
+
+
+def _folders(loader: Loader, windows: ModelWindows) -> np.ndarray:
+    parents = [str(PurePosixPath(name).parent) for name in windows.recordings]
+    top = dataset_name(loader.audio_dir)
+    return np.array([top if parent == "." else parent for parent in parents], dtype=object)
+
+
+def _of_recordings(windows: ModelWindows, values: np.ndarray) -> np.ndarray:
+    return np.repeat(values, windows.counts)
+
+
+def _best_classes(loader: Loader, windows: ModelWindows) -> np.ndarray:
+    labels = np.full(len(windows), None, dtype=object)
+    rows = dict(windows.slices())
+    try:
+        for item in loader.detections():
+            # Scores descend within a window, so its first row is the best one.
+            window, first = np.unique(item.window, return_index=True)
+            labels[rows[item.recording].start + window] = item.label[first]
+    except ResultsNotFoundError as error:
+        logger.info("default_classifier is missing everywhere: %s", error)
+    return labels
+
+
+# --- Keys and files ---------------------------------------------------------------------------
+
+
+def _check_keys(keys: Sequence[str] | None, loader: Loader) -> list[str]:
+    if keys is None:
+        return list(loader.options.default_label_keys)
+    try:
+        return list(SETTINGS_RULES["default_label_keys"](keys))
+    except ValueError as error:
+        raise SettingsError(f"the label keys {keys!r} are not possible: {error}.") from None
+
+
+def _as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    import pandas as pd
+
+    arrays = {}
+    for key in table.columns[3:]:
+        column = table[key]
+        if pd.api.types.is_datetime64_any_dtype(column):
+            arrays[str(key)] = column.to_numpy()
+        elif pd.api.types.is_numeric_dtype(column):
+            arrays[str(key)] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            arrays[str(key)] = column.astype(object).where(column.notna(), None).to_numpy()
+    return arrays
+
+
+def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> str:
+    # The names of the recordings are part of the windows' state; so are the predictions',
+    # whose files the journal names with their threshold.
+    predictions = [line.get("predictions") for line in windows.lines.values()]
+    content = json.dumps(
+        [windows.state, list(keys), dataset_name(loader.audio_dir), predictions]
+    )
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write(path: Path, table: pd.DataFrame, fingerprint: str) -> None:
+    import pyarrow as pa
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {
+        **(arrow.schema.metadata or {}),
+        b"bacpipe": json.dumps({"fingerprint": fingerprint}),
+    }
+    write_table(path, arrow.replace_schema_metadata(metadata))
+
+
+def _read(path: Path, fingerprint: str) -> pd.DataFrame | None:
+    """Stored labels; None if there are none or what went into them has changed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        stored = json.loads((table.schema.metadata or {}).get(b"bacpipe", b"{}"))
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        logger.warning("%s: cannot be read and is made again (%s).", path, error)
+        return None
+    if stored.get("fingerprint") != fingerprint:
+        logger.info("%s: made again, because its inputs have changed.", path)
+        return None
+    return table.to_pandas()

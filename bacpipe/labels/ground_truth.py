@@ -1,0 +1,386 @@
+"""Ground truth: the annotations, laid onto the windows of a model.
+
+Which windows an annotation labels is the rule of `bacpipe.labels.overlap`.  With a single label
+per window, the one that covers most of the window wins; of equals, the first in the alphabet.
+Results are stored in the model's ``labels`` folder, with a fingerprint of all that went into
+them, and taken from there as long as the fingerprint is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bacpipe.audio.annotations import (
+    LABEL_PREFIX,
+    check_annotations,
+    label_kind,
+    long_enough,
+    read_annotations,
+    require_label_column,
+)
+from bacpipe.configuration import Options
+from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
+from bacpipe.labels.data_set import open_results
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.labels.overlap import Intervals, Overlaps, find_overlaps
+from bacpipe.store.loader import Loader
+from bacpipe.store.writer import replacing, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+UNLABELLED = -1
+
+_RETURN_TYPES = ("dict", "array", "dataframe")
+
+
+class GroundTruth(NamedTuple):
+    """Labels of all windows.
+
+    Attributes
+    ----------
+    labels : np.ndarray, int32, shape (windows,) or (windows, max_labels_per_timestamp)
+        Numbers of the labels; -1 where there is none.  Several labels of a window are sorted
+        by how much of it they cover.
+    classes : dict of str to int
+        Number of every label.
+    """
+
+    labels: np.ndarray
+    classes: dict[str, int]
+
+
+def ground_truth_by_model(
+    model: str,
+    audio_dir: str | Path,
+    label_df: pd.DataFrame | None = None,
+    label_idx_dict: Mapping[Any, Any] | None = None,
+    label_column: str = "label:species",
+    paths: Any = None,
+    annotations_filename: str = "annotations.csv",
+    overwrite: bool = True,
+    single_label: bool = True,
+    bool_filter_labels: bool = False,
+    *,
+    return_type: str = "dict",
+    **kwargs: Any,
+) -> Any:
+    """Lay annotations onto the windows of a model.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    audio_dir : str or Path
+        Folder with the recordings.  They need not be embedded yet: the windows are then those
+        that the model would have with the present settings.
+    label_df : pandas.DataFrame, optional
+        Annotations with the columns audiofilename, start, end (seconds) and label:<kind>,
+        instead of the file.
+    label_idx_dict : dict, optional
+        Numbers of the labels (``{'robin': 0, ...}``); labels that it lacks are left out.  By
+        default the labels in alphabetical order.
+    label_column : str
+        Column to use, with or without the prefix 'label:'.
+    paths : ResultPaths, optional
+        Where results are, from `make_set_paths_func`.
+    annotations_filename : str
+        Annotation table, relative to `audio_dir`.
+    overwrite : bool
+        False takes the stored ground truth if nothing has changed since.
+    single_label : bool
+        True gives every window one label at most, False several.
+    bool_filter_labels : bool
+        True leaves out labels of fewer than ``settings.min_label_occurrences`` windows.
+    return_type : {'dict', 'array', 'dataframe'}
+        What to return.
+    **kwargs
+        Any key of the configuration; min_annotation_length, annotation_overlap,
+        min_label_occurrences and max_labels_per_timestamp matter here.
+
+    Returns
+    -------
+    dict, tuple or pandas.DataFrame
+        'dict': ``label:<kind>``, int32 array with the number of every window's label, in the
+        order of ``Loader.embeddings('array')``; -1 for none; of shape (windows,), or (windows,
+        max_labels_per_timestamp) when `single_label` is False; and ``label_dict:<kind>``, the
+        number of each label.  'array': ``(presence, classes)`` like
+        ``Loader.predictions('array')``: bool of shape (windows, classes), and the class of
+        each column.  'dataframe': audiofilename, start, end and label:<kind> of every window,
+        with a row for each label where a window has several.
+
+    Raises
+    ------
+    AnnotationsError
+        If the annotations are missing or cannot be understood.
+
+    Examples
+    --------
+    >>> import bacpipe                                                      # doctest: +SKIP
+    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")      # doctest: +SKIP
+    >>> truth["label:species"].shape, truth["label_dict:species"]           # doctest: +SKIP
+    ((120,), {'Common Cuckoo': 0, 'Eurasian Wren': 1})
+    """
+    if return_type not in _RETURN_TYPES:
+        raise SettingsError(
+            f"return_type={return_type!r} is not possible: expected one of "
+            f"{', '.join(_RETURN_TYPES)}."
+        )
+    loader = open_results(
+        model, audio_dir, paths, annotations_filename=annotations_filename, **kwargs
+    )
+    kind = label_kind(label_column)
+    windows = model_windows(loader)
+    table = _annotations(loader, windows, label_df)
+    source = "label_df" if label_df is not None else annotations_filename
+    column = require_label_column(table, label_column, source=source)
+    table = table[["audiofilename", "start", "end", column]].dropna()
+    numbers = _check_numbers(label_idx_dict)
+    choices = {
+        "kind": kind,
+        "single_label": single_label,
+        "min_annotation_length": loader.options.min_annotation_length,
+        "annotation_overlap": loader.options.annotation_overlap,
+        "min_label_occurrences": loader.options.min_label_occurrences if bool_filter_labels else 1,
+        "max_labels_per_timestamp": None
+        if single_label
+        else loader.options.max_labels_per_timestamp,
+        "label_idx_dict": numbers,
+    }
+    fingerprint = _fingerprint(windows, table, choices)
+    path = loader.paths.labels_path / f"ground_truth_{_file_part(kind)}.parquet"
+    truth = None if overwrite else _read(path, fingerprint)
+    if truth is None:
+        truth = make_ground_truth(windows, table, column, loader.options, choices)
+        _write_csv(path.with_suffix(".csv"), _frame(windows, truth, column).dropna())
+        _write(path, truth, {"fingerprint": fingerprint, "settings": choices})
+    if return_type == "dict":
+        return {f"{LABEL_PREFIX}{kind}": truth.labels, f"label_dict:{kind}": truth.classes}
+    if return_type == "array":
+        return _presence(truth)
+    return _frame(windows, truth, column)
+
+
+def make_ground_truth(
+    windows: ModelWindows,
+    table: pd.DataFrame,
+    column: str,
+    options: Options,
+    choices: Mapping[str, Any],
+) -> GroundTruth:
+    """Lay annotations onto windows.
+
+    Parameters
+    ----------
+    windows : ModelWindows
+        The windows.
+    table : pandas.DataFrame
+        Annotations; `column` holds a label in every row.
+    column : str
+        Full name of the label column.
+    options : Options
+        Settings.
+    choices : mapping
+        What the call chose, as the stored ground truth records it.
+    """
+    given, table = len(table), long_enough(table, options.min_annotation_length)
+    numbers: dict[str, int] | None = choices["label_idx_dict"]
+    if numbers is not None:
+        unknown = sorted(set(table[column]) - set(numbers))
+        if unknown:
+            logger.warning("labels that label_idx_dict lacks are left out: %s", ", ".join(unknown))
+        table = table[~table[column].isin(unknown)]
+    names = np.array(sorted(set(table[column])), dtype=object)
+    label = np.searchsorted(names, table[column].to_numpy(dtype=object))
+    annotated = {
+        str(name): Intervals(
+            table["start"].to_numpy()[rows], table["end"].to_numpy()[rows], label[rows]
+        )
+        for name, rows in table.groupby("audiofilename").indices.items()
+    }
+    overlaps, lost = find_overlaps(windows, annotated, options.annotation_overlap)
+    if lost:
+        logger.info(
+            "%d annotations label no window: they lie behind the end of their recording, or "
+            "outside of what was embedded.",
+            lost,
+        )
+    most = choices["max_labels_per_timestamp"] or 1
+    chosen = _first_of_each(overlaps, most)
+    windows_per_label = np.bincount(chosen.label, minlength=len(names))
+    common = windows_per_label >= max(1, choices["min_label_occurrences"])
+    if not common.all() and choices["min_label_occurrences"] > 1:
+        logger.info(
+            "labels of fewer than %d windows are left out: %s",
+            choices["min_label_occurrences"],
+            ", ".join(names[~common]),
+        )
+    if numbers is None:
+        numbers = {str(name): number for number, name in enumerate(names[common])}
+    if not common.any():
+        logger.warning(
+            "No window of %d has a label: of %d annotations, %d are long enough, and they give "
+            "at most %d windows to a label.",
+            len(windows),
+            given,
+            len(table),
+            windows_per_label.max(initial=0),
+        )
+    code = np.array([numbers.get(str(name), UNLABELLED) for name in names], dtype=np.int32)
+    code[~common] = UNLABELLED
+    return GroundTruth(_lay_out(chosen, code, len(windows), most, choices["single_label"]), numbers)
+
+
+def _first_of_each(overlaps: Overlaps, most: int) -> Overlaps:
+    """The labels that cover most of each window."""
+    _, first, counts = np.unique(overlaps.window, return_index=True, return_counts=True)
+    rank = np.arange(len(overlaps.window)) - np.repeat(first, counts)
+    kept = rank < most
+    if most > 1 and not kept.all():
+        logger.warning(
+            "%d labels are left out because their windows have more than "
+            "max_labels_per_timestamp=%d.",
+            int((~kept).sum()),
+            most,
+        )
+    return Overlaps(*(column[kept] for column in overlaps))
+
+
+def _lay_out(
+    chosen: Overlaps, code: np.ndarray, n_windows: int, width: int, single: bool
+) -> np.ndarray:
+    labels = np.full((n_windows, width), UNLABELLED, dtype=np.int32)
+    number = code[chosen.label]
+    window, number = chosen.window[number >= 0], number[number >= 0]
+    _, first, counts = np.unique(window, return_index=True, return_counts=True)
+    labels[window, np.arange(len(window)) - np.repeat(first, counts)] = number
+    return labels[:, 0] if single else labels
+
+
+# --- What goes in -----------------------------------------------------------------------------
+
+
+def _annotations(
+    loader: Loader, windows: ModelWindows, label_df: pd.DataFrame | None
+) -> pd.DataFrame:
+    names = set(windows.recordings)
+    try:
+        names.update(file.relative_to(loader.audio_dir).as_posix() for file in loader.files)
+    except NoRecordingsError:  # moved away: their results can still be labelled
+        logger.debug("%s holds no recordings any more", loader.audio_dir)
+    if label_df is not None:
+        table = check_annotations(label_df, sorted(names))
+    else:
+        path = loader.audio_dir / loader.options.annotations_filename
+        table = read_annotations(path, sorted(names))
+    outside = ~table["audiofilename"].isin(set(windows.recordings))
+    if outside.any():
+        logger.warning(
+            "%d annotations are about %d recordings that have no windows, such as %s.",
+            int(outside.sum()),
+            table["audiofilename"][outside].nunique(),
+            table["audiofilename"][outside].iloc[0],
+        )
+    return table[~outside]
+
+
+def _check_numbers(label_idx_dict: Mapping[Any, Any] | None) -> dict[str, int] | None:
+    """Number of each label; the dictionary may also be the other way around."""
+    if label_idx_dict is None:
+        return None
+    numbers = dict(label_idx_dict)
+    if numbers and all(isinstance(value, str) for value in numbers.values()):
+        numbers = {value: key for key, value in numbers.items()}
+    try:
+        checked = {str(label): int(number) for label, number in numbers.items()}
+    except (TypeError, ValueError):
+        checked = {}
+    values = list(checked.values())
+    if not values or min(values) < 0 or len(set(values)) < len(values):
+        raise AnnotationsError(
+            "label_idx_dict is not possible: expected a different whole number from 0 for every "
+            "label, such as {'robin': 0, 'wren': 1}."
+        )
+    return checked
+
+
+def _fingerprint(windows: ModelWindows, table: pd.DataFrame, choices: Mapping[str, Any]) -> str:
+    content = table.to_csv(index=False) + windows.state + json.dumps(choices, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+# --- What comes out ---------------------------------------------------------------------------
+
+
+def _presence(truth: GroundTruth) -> tuple[np.ndarray, dict[int, str]]:
+    labels = truth.labels.reshape(len(truth.labels), -1)
+    names = {number: name for name, number in truth.classes.items()}
+    presence = np.zeros((len(labels), max(names, default=-1) + 1), dtype=bool)
+    window, place = np.nonzero(labels >= 0)
+    presence[window, labels[window, place]] = True
+    return presence, dict(sorted(names.items()))
+
+
+def _frame(windows: ModelWindows, truth: GroundTruth, column: str) -> pd.DataFrame:
+    import pandas as pd
+
+    labels = truth.labels.reshape(len(truth.labels), -1)
+    present = labels >= 0
+    present[:, 0] = True  # a window without labels has a row too
+    window, place = np.nonzero(present)
+    names = {number: name for name, number in truth.classes.items()}
+    frame = windows.frame().iloc[window].reset_index(drop=True)
+    frame[column] = pd.Series(labels[window, place]).map(names).astype("object")
+    return frame
+
+
+def _file_part(kind: str) -> str:
+    """Kind of label as part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in kind)
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write the labelled windows, in the form of an annotation table."""
+    with replacing(path) as file:
+        table.round({"start": 6, "end": 6}).to_csv(
+            file, mode="wb", index=False, lineterminator="\n"
+        )
+
+
+def _write(path: Path, truth: GroundTruth, description: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+
+    labels = truth.labels.reshape(len(truth.labels), -1)
+    table = pa.table({f"label_{place + 1}": labels[:, place] for place in range(labels.shape[1])})
+    content = json.dumps({**description, "label_dict": truth.classes}, ensure_ascii=False)
+    write_table(path, table.replace_schema_metadata({"bacpipe": content}))
+
+
+def _read(path: Path, fingerprint: str) -> GroundTruth | None:
+    """Stored ground truth; None if there is none or what went into it has changed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        description = json.loads((table.schema.metadata or {}).get(b"bacpipe", b"{}"))
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        logger.warning("%s: cannot be read and is made again (%s).", path, error)
+        return None
+    if description.get("fingerprint") != fingerprint:
+        logger.info("%s: made again, because its inputs have changed.", path)
+        return None
+    labels = np.stack([column.to_numpy() for column in table.columns], axis=1).astype(np.int32)
+    single = description["settings"]["single_label"]
+    return GroundTruth(labels[:, 0] if single else labels, description["label_dict"])

@@ -1,0 +1,108 @@
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from bacpipe.audio.timestamps import get_dt_filename
+
+
+def at(*parts, offset=None):
+    zone = None if offset is None else timezone(timedelta(hours=offset))
+    return datetime(*parts, tzinfo=zone)
+
+
+PATTERNS = [
+    # AudioMoth: date, folder with date, triggered, device in front, hex
+    ("20240603_033731.WAV", at(2024, 6, 3, 3, 37, 31)),
+    ("20240603_033731T.WAV", at(2024, 6, 3, 3, 37, 31)),
+    ("site1/20230101/20230101_120000.WAV", at(2023, 1, 1, 12)),
+    ("242A2604603691DD_20250503_031300.WAV", at(2025, 5, 3, 3, 13)),
+    ("24E144085F256F6E_20210402_050000.WAV", at(2021, 4, 2, 5)),
+    ("AM12_20220510_044500_SYNC.WAV", at(2022, 5, 10, 4, 45)),
+    ("5D0C9C4E.WAV", at(2019, 6, 21, 8, 58, 54, offset=0)),
+    ("5bec3a50.wav", at(2018, 11, 14, 15, 8, offset=0)),
+    # Wildlife Acoustics: SM2, SM2BAT, SM3, SM4, SM Mini, Song Meter Micro, Mini Bat, EMT
+    ("SM2PLUS_20110506_050000.wav", at(2011, 5, 6, 5)),
+    ("STATION1_20120601_211505_000.wav", at(2012, 6, 1, 21, 15, 5)),
+    ("SM304472_0+1_20181219$100000.wav", at(2018, 12, 19, 10)),
+    ("SM304472_0+1_20181219_100000.wav", at(2018, 12, 19, 10)),
+    ("SMA00351_20210501_060000.wav", at(2021, 5, 1, 6)),
+    ("S4A01234_20190801_053000.wav", at(2019, 8, 1, 5, 30)),
+    ("S4U09523_20200708_213015.wav", at(2020, 7, 8, 21, 30, 15)),
+    ("2MM00001_20220101_120000.wav", at(2022, 1, 1, 12)),
+    ("SITE-A_2MA05432_20230615_040000.wav", at(2023, 6, 15, 4)),
+    ("NYCNOC_20190801_213000.wav", at(2019, 8, 1, 21, 30)),
+    ("CHE_02_20190101_183410.wav", at(2019, 1, 1, 18, 34, 10)),
+    # Swift, with and without the offset
+    ("S1234_20180305_120000.wav", at(2018, 3, 5, 12)),
+    ("SWIFT01_20230101_060000-0500.wav", at(2023, 1, 1, 6, offset=-5)),
+    ("PIL02_20180610_050000+0200.wav", at(2018, 6, 10, 5, offset=2)),
+    # Frontier Labs BAR and BAR-LT
+    ("20180604T110000+1000_Site-1_1234.flac", at(2018, 6, 4, 11, offset=10)),
+    ("20191026T053000+1000_REC_-27.4567+153.0123.wav", at(2019, 10, 26, 5, 30, offset=10)),
+    ("20190401T000000+1100_REC [19.2144-152.8811].flac", at(2019, 4, 1, offset=11)),
+    ("20210601T060000+0930_REC.flac", at(2021, 6, 1, 6, offset=9.5)),
+    # SoundTrap, HARP: years of two digits
+    ("5146.190801123456.wav", at(2019, 8, 1, 12, 34, 56)),
+    ("805306418.180711090005.wav", at(2018, 7, 11, 9, 0, 5)),
+    ("SOCAL_H_65_140101_120000.x.wav", at(2014, 1, 1, 12)),
+    # hydrophones: icListen, JASCO AMAR, Loggerhead
+    ("SBF1293_20190801T000000.123Z.wav", at(2019, 8, 1, 0, 0, 0, 123000, offset=0)),
+    ("AMAR123.1.20190801T120000Z.wav", at(2019, 8, 1, 12, offset=0)),
+    ("RBW6123_20180801_010000.wav", at(2018, 8, 1, 1)),
+    ("20190801T120000_5678_2.5V_21.3C.wav", at(2019, 8, 1, 12)),
+    ("PAM_20190801_120000_123.wav", at(2019, 8, 1, 12, 0, 0, 123000)),
+    # ISO 8601, with what file systems allow instead of colons
+    ("2023-05-01T04:30:00Z.wav", at(2023, 5, 1, 4, 30, offset=0)),
+    ("2023-05-01T04-30-00+02:00.flac", at(2023, 5, 1, 4, 30, offset=2)),
+    ("rec_2020-01-31T05:43:12.345-0500.wav", at(2020, 1, 31, 5, 43, 12, 345000, offset=-5)),
+    ("2020-07-01 05.30.00.mp3", at(2020, 7, 1, 5, 30)),
+    ("2019_01_01_18_34_10.wav", at(2019, 1, 1, 18, 34, 10)),
+    ("20200827-061745.wav", at(2020, 8, 27, 6, 17, 45)),
+    ("REC20190101183410.wav", at(2019, 1, 1, 18, 34, 10)),
+    # Anabat Swift, Pettersson, Batlogger, ARBIMON, BirdNET-Pi
+    ("2019-08-10 21-43-17.wav", at(2019, 8, 10, 21, 43, 17)),
+    ("2014-07-05_22-31-10_M00001.wav", at(2014, 7, 5, 22, 31, 10)),
+    ("0166_20240603_033731.wav", at(2024, 6, 3, 3, 37, 31)),
+    ("Station-2015-02-05_06-10.wav", at(2015, 2, 5, 6, 10)),
+    ("Common_Cuckoo-87-2022-05-03-birdnet-05:21:33.mp3", at(2022, 5, 3, 5, 21, 33)),
+    ("plot7_20220301_0530.wav", at(2022, 3, 1, 5, 30)),
+    # a clip named by its start and its end; a Windows path
+    ("20190101_183410_20190101_183510.wav", at(2019, 1, 1, 18, 34, 10)),
+    (r"D:\data\2019\SMA00351_20210501_060000.wav", at(2021, 5, 1, 6)),
+    # an index after the time is no offset
+    ("20200601_220000-0012.wav", at(2020, 6, 1, 22)),
+]
+
+NO_TIME = [
+    "robin.wav",
+    "XC123456 - Common Cuckoo - Cuculus canorus.mp3",
+    "M00012.wav",
+    "ZOOM0001.WAV",
+    "220501_0012.wav",  # Zoom and Tascam: date and number of the take
+    "20240603.wav",  # a date alone
+    "2024-06-03.wav",
+    "20241399_250000.wav",  # no such month, day, hour
+    "20240230_120000.wav",  # no such day
+    "12345678.wav",
+    "DEADBEEF.wav",  # hex, but in the far future
+    "1589123456789.wav",
+    "00010203_040506.wav",
+    "20190101/take_3.wav",  # folders do not count
+    "",
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), PATTERNS)
+def test_time_in_name(name, expected):
+    found = get_dt_filename(name)
+    assert found == expected
+    assert found.utcoffset() == expected.utcoffset()
+
+
+@pytest.mark.parametrize("name", NO_TIME)
+def test_no_time_in_name(name):
+    assert get_dt_filename(name) is None
+
+
+def test_table_has_real_patterns():
+    assert len(PATTERNS) >= 30
