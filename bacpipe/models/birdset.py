@@ -58,7 +58,7 @@ class ConvNextBirdSet(TorchModel):
         n_classes, width = _shape(state, "classifier.weight", card.name, path)
         network = _network(nn.ModuleDict({"classifier": nn.Linear(width, n_classes)}))
         fit_weights(network, state, model=card.name, path=path, rename=_name_in_network)
-        self._backbone = self.place(network["backbone"]).to(memory_format=torch.channels_last)
+        self._backbone = self.place(network["backbone"])
         self._classifier = self.place(network["head"]["classifier"])
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=1024, n_mels=128)
@@ -121,7 +121,7 @@ class AudioProtoPNet(TorchModel):
             unused=("prototype_class_identity",),
         )
         head.normalize_prototypes()
-        self._backbone = self.place(network["backbone"]).to(memory_format=torch.channels_last)
+        self._backbone = self.place(network["backbone"])
         self._head = self.place(head)
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=2048, n_mels=256)

@@ -81,7 +81,8 @@ def receive(
             total = _transfer(url, partial, note, dict(headers or {}), label, known=version)
             break
         except OSError as error:
-            if attempt == ATTEMPTS or not _passing(error):
+            # Where nothing ever arrived, there is no network, and waiting would not help.
+            if attempt == ATTEMPTS or not _passing(error, begun=partial.exists()):
                 raise
             logger.info("%s: interrupted (%s), going on", url, first_line(error))
             time.sleep(WAIT_SECONDS * attempt)
@@ -167,13 +168,13 @@ def _remember_version(note: Path, response: requests.Response) -> None:
         note.unlink(missing_ok=True)
 
 
-def _passing(error: OSError) -> bool:
-    """Whether trying again may help."""
+def _passing(error: OSError, *, begun: bool) -> bool:
+    """Whether trying again at once may help."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return error.response.status_code in (408, 429, 500, 502, 503, 504)
-    return isinstance(
+    return begun and isinstance(
         error,
         requests.exceptions.ChunkedEncodingError
         | requests.exceptions.ConnectionError

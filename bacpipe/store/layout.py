@@ -120,9 +120,12 @@ def stamped_folders(parent: Path, what: str) -> list[Path]:
     """Existing result folders ``<time>___<what>``, the newest first."""
     if not parent.is_dir():
         return []
-    found = (folder for folder in parent.iterdir() if folder.is_dir())
-    matching = [f for f in found if (m := _SET_NAME.fullmatch(f.name)) and m["what"] == what]
-    return sorted(matching, key=lambda folder: folder.name, reverse=True)
+    found = [
+        (match["stamp"], folder)
+        for folder in parent.iterdir()
+        if (match := _SET_NAME.fullmatch(folder.name)) and match["what"] == what
+    ]
+    return [folder for _, folder in sorted(found, reverse=True) if folder.is_dir()]
 
 
 def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:

@@ -522,6 +522,17 @@ class TestUrl:
         with pytest.raises(CheckpointNotFoundError, match=r"does not hold audio-model\.tflite"):
             checkpoints.resolve(card, tmp_path)
 
+    def test_no_network_fails_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(seconds: float) -> None:
+            raise AssertionError("waited")
+
+        monkeypatch.setattr(transfer.time, "sleep", never)
+        source = Url("b", "http://127.0.0.1:1/w.onnx", filename="w.onnx")
+        with pytest.raises(CheckpointNotFoundError, match=r"w\.onnx: .*refused"):
+            checkpoints.resolve(card_with(source, files=("b/w.onnx",), name="b"), tmp_path)
+
     def test_server_error_is_named(self, hub: Hub, tmp_path: Path) -> None:
         source = Url("b", f"{hub.endpoint}/plain/absent.onnx", filename="w.onnx")
         with pytest.raises(CheckpointNotFoundError, match="404"):

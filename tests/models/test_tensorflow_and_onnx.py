@@ -236,8 +236,17 @@ class TestClassNames:
     @needs_tensorflow
     def test_perch_lists_its_own_head(self, models: dict[str, Any]) -> None:
         assert len(models["perch_bird"].classes) == CARDS["perch_bird"].n_classes
-        assert models["perch_bird"].classes[:2] == ["code0", "code1"]
+        assert list(models["perch_bird"].classes[:2]) == ["code0", "code1"]
         assert len(models["surfperch"].classes) == stand_ins.N_REEF
+
+    @needs_tensorflow
+    def test_perch_translates_ebird_codes(self, base: Path, tmp_path: Path) -> None:
+        shutil.copytree(base / "perch_bird", tmp_path / "perch_bird")
+        (tmp_path / "perch_bird/ebird_taxonomy.csv").write_text(
+            "SPECIES_CODE,COMMON_NAME\ncode1,Common Blackbird\n"
+        )
+        model = load_model("perch_bird", device="cpu", model_base_path=tmp_path)
+        assert list(model.classes[:3]) == ["code0", "Common Blackbird", "code2"]
 
     @needs_tensorflow
     def test_whales_are_spelled_out(self, models: dict[str, Any]) -> None:
@@ -264,7 +273,7 @@ class TestClassNames:
         shutil.copytree(base / "perch_v2", tmp_path / "perch_v2")
         (tmp_path / "perch_v2/labels.csv").unlink()
         model = load_model("perch_v2", device="cpu", model_base_path=tmp_path)
-        assert model.classes[:2] == ["class_00000", "class_00001"]
+        assert list(model.classes[:2]) == ["class_00000", "class_00001"]
         assert len(model.classes) == 14795
         assert str(tmp_path / "perch_v2/labels.csv") in caplog.text
 

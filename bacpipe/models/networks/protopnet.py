@@ -16,8 +16,8 @@ _EPSILON_CHANNELS = 2
 # The authors divide by it to keep an arc cosine of their training loss off its poles.
 _POLE_MARGIN = 1.01
 _UPSAMPLING = 2
-# Prototypes whose activation maps are held at once: a few tens of MB per window.
-_CHUNK = 4096
+# Prototypes whose activation maps are held at once: few enough for the caches of a processor.
+_CHUNK = 1024
 
 
 class PrototypeHead(nn.Module):

@@ -1,0 +1,113 @@
+"""Synthetic recordings and a tiny model, shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+import bacpipe
+from bacpipe.audio.files import read_recording
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+needs_shared_audio = pytest.mark.skipif(
+    not (SHARED / "audio" / "birds").is_dir(), reason="the recordings in ../shared are absent"
+)
+
+
+class TinyModel(bacpipe.ModelBaseClass):
+    """One second at 8 kHz; the embedding is the mean level of ten parts of the window.
+
+    Its two classes are 'loud' (the level) and 'quiet' (one minus the level).  Counts its calls.
+    """
+
+    windows_seen = 0
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(sr=8000, segment_length=8000, batch_size=4, **kwargs)  # type: ignore[arg-type]
+        self.classes = ["loud", "quiet"]
+
+    def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
+        return audio.abs().reshape(len(audio), 10, -1)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        type(self).windows_seen += len(x)
+        return x.mean(dim=2)
+
+    def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        level = embeddings.mean(dim=1).clamp(0, 1)
+        return torch.stack([level, 1 - level], dim=1)
+
+
+@pytest.fixture
+def tiny_model() -> type[TinyModel]:
+    """A fresh class, so that its count starts at 0."""
+    return type("TinyModel", (TinyModel,), {"windows_seen": 0})
+
+
+def write_recording(
+    path: Path, seconds: float = 3.5, *, rate: int = 8000, channels: int = 1, seed: int = 0
+) -> Path:
+    """Write noise that gets louder, in any format that the suffix says."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * rate)
+    samples = rng.uniform(-1, 1, (n, channels)) * np.linspace(0.1, 0.9, n)[:, None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, samples.astype(np.float32), rate)
+    return path
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Folder 'field' with five recordings in two sub-folders, 13.5 s altogether."""
+    folder = tmp_path / "field"
+    write_recording(folder / "north" / "a.wav", 3.5, seed=1)
+    write_recording(folder / "north" / "b.wav", 2.0, seed=2, channels=2)
+    write_recording(folder / "south" / "a.wav", 4.0, seed=3, rate=16000)
+    write_recording(folder / "south" / "c.flac", 3.5, seed=4)
+    write_recording(folder / "top.wav", 0.5, seed=5)
+    return folder
+
+
+@pytest.fixture
+def run(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel]
+) -> Callable[..., bacpipe.Loader]:
+    """Run the tiny model over the recordings, with any settings."""
+
+    def generate(**settings: object) -> bacpipe.Loader:
+        arguments = {
+            "audio_dir": recordings,
+            "main_results_dir": tmp_path / "results",
+            "CustomModel": tiny_model,
+            "model_name": "tiny",
+            "device": "cpu",
+            "classifier_threshold": 0.5,
+            **settings,
+        }
+        return bacpipe.generate_embeddings(**arguments)
+
+    return generate
+
+
+def expected_windows(folder: Path) -> dict[str, int]:
+    """Number of 1 s windows of each recording, from its header."""
+    files = (path for path in folder.rglob("*") if path.suffix in {".wav", ".flac"})
+    return {
+        path.relative_to(folder).as_posix(): int(np.ceil(read_recording(path).duration))
+        for path in files
+    }
+
+
+@pytest.fixture
+def restored_settings() -> Iterator[None]:
+    """Put ``bacpipe.config`` and ``bacpipe.settings`` back after the test."""
+    saved = [(space, dict(vars(space))) for space in (bacpipe.config, bacpipe.settings)]
+    yield
+    for space, values in saved:
+        vars(space).update(values)

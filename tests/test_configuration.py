@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bacpipe
+from bacpipe import configuration
+from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"), [("config.yaml", CONFIG_RULES), ("settings.yaml", SETTINGS_RULES)]
+)
+def test_every_key_has_a_rule_a_default_and_a_comment(name: str, rules: dict) -> None:
+    path = configuration.default_file(name)
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(defaults) == set(rules)
+    text = path.read_text(encoding="utf-8").splitlines()
+    documented = False
+    for line in text:
+        if line.startswith("#"):
+            documented = True
+        elif not line.strip():
+            documented = False
+        elif line[0].isalpha():
+            assert documented, f"{line} has no comment above it"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("padding", "wrapp", "'wrap'"),
+        ("device", "gpu", "cuda"),
+        ("dim_reduction_model", "umapp", "'umap'"),
+        ("evaluation_task", ["probbing"], "'probing'"),
+        ("global_batch_size", 0, "from 1"),
+        ("global_batch_size", "big", "auto"),
+        ("classifier_threshold", 1.5, "0 to 1"),
+        ("classifier_threshold", "high", "0 to 1"),
+        ("hop", 0, "above 0"),
+        ("train_ratio", 0, "above 0"),
+        ("audio_suffixes", ["*.wav"], ".wav"),
+        ("embed_parent_dir", "../elsewhere", "name of a folder"),
+        ("bool_filter_labels", "yes", "true or false"),
+        ("probe_configs", {"linear": 3}, "linear"),
+        ("visualization_dimensions", 4, "2, 3"),
+        ("audio_dir", 7, "folder"),
+    ],
+)
+def test_impossible_values_name_key_value_and_what_is_allowed(
+    setting: str, value: object, expected: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        configuration.current(**{setting: value})
+    message = str(raised.value)
+    assert setting in message
+    assert repr(value) in message
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("global_batchsize", "global_batch_size"),
+        ("devise", "device"),
+        ("audio_dirr", "audio_dir"),
+        ("Models", "models"),
+    ],
+)
+def test_unknown_keys_are_errors_with_the_nearest_name(typed: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"'{meant}'"):
+        configuration.current(**{typed: 1})
+    with pytest.raises(BacpipeError, match="no key"):
+        setattr(bacpipe.settings, typed, 1)
+
+
+def test_ratios_that_leave_no_validation_data_are_refused() -> None:
+    with pytest.raises(SettingsError, match="nothing to validate"):
+        configuration.current(train_ratio=0.8, test_ratio=0.2)
+
+
+def test_namespaces_are_read_at_call_time_and_arguments_win(restored_settings: None) -> None:
+    bacpipe.settings.padding = "reflect"
+    bacpipe.config.models = "mix2"
+    assert configuration.current().padding == "reflect"
+    assert configuration.current().models == ["mix2"]
+    assert configuration.current(padding="edge").padding == "edge"
+    assert bacpipe.settings.padding == "reflect"
+
+
+def test_namespaces_unpack_into_keywords() -> None:
+    options = configuration.current(**vars(bacpipe.config), **vars(bacpipe.settings))
+    assert options.padding == bacpipe.settings.padding
+    assert hasattr(bacpipe.settings, "device")
+    assert not hasattr(bacpipe.settings, "devise")
+
+
+def test_a_view_does_not_change_when_the_namespace_does(restored_settings: None) -> None:
+    options = configuration.current()
+    bacpipe.settings.padding = "edge"
+    assert options.padding == "wrap"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: [birdnet", "not valid YAML"),
+        ("- birdnet", "key: value"),
+        ("modles: [birdnet]", "'models'"),
+        ("models: {}", "models"),
+        ("1: 2", "key: value"),
+    ],
+)
+def test_broken_yaml_files_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as raised:
+        configuration.read_overrides(path, "config")
+    assert "mine.yaml" in str(raised.value)
+    assert expected in str(raised.value)
+
+
+def test_yaml_files_with_a_byte_order_mark_and_comments_only_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xef\xbb\xbfmodels: beats\n")
+    assert configuration.read_overrides(path, "config") == {"models": ["beats"]}
+    path.write_text("# nothing\n", encoding="utf-8")
+    assert configuration.read_overrides(path, "config") == {}
+    with pytest.raises(SettingsError, match="does not exist"):
+        configuration.read_overrides(tmp_path / "absent.yaml", "config")
+
+
+def test_import_is_light() -> None:
+    script = (
+        "import sys, bacpipe; "
+        "heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'panel', 'librosa', 'transformers'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_exists() -> None:
+    for name in bacpipe.__all__:
+        assert getattr(bacpipe, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = bacpipe.nonsense
+
+
+def test_constants_derive_from_the_cards() -> None:
+    assert len(bacpipe.supported_models) == 26
+    assert list(bacpipe.EMBEDDING_DIMENSIONS) == bacpipe.supported_models
+    assert bacpipe.EMBEDDING_DIMENSIONS["birdnet"] == 1024
+    assert sorted(bacpipe.TF_MODELS) == [
+        "google_whale", "hbdet", "perch_bird", "surfperch", "vggish",
+    ]  # fmt: skip
+    assert set(bacpipe.supported_models) - set(bacpipe.NEEDS_CHECKPOINT) == {
+        "birdnet", "batdetect2_clip_avg", "batdetect2_dets_avg",
+    }  # fmt: skip
