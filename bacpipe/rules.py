@@ -122,6 +122,28 @@ def _mapping(value: Any) -> dict[str, Any]:
     raise ValueError("expected names with parameters below them")
 
 
+def _configs(known: Mapping[str, Mapping[str, Check]]) -> Check:
+    """Names out of a fixed set, each with parameters that are checked one by one."""
+
+    def check(value: Any) -> dict[str, Any]:
+        configs = _mapping(value)
+        for name, parameters in configs.items():
+            if name not in known:
+                raise ValueError(f"expected one of {', '.join(known)}")
+            for key, inner in parameters.items():
+                if key not in known[name]:
+                    raise ValueError(
+                        f"{name!r} has the parameters {', '.join(known[name])}, not {key!r}"
+                    )
+                try:
+                    parameters[key] = known[name][key](inner)
+                except ValueError as error:
+                    raise ValueError(f"{error} for {key!r} of {name!r}") from None
+        return configs
+
+    return check
+
+
 PADDING_MODES = (
     "wrap",
     "reflect",
@@ -137,6 +159,17 @@ PADDING_MODES = (
 
 _POSITIVE = _number(1, whole=True)
 _RATIO = _number(0, 0.99, open_low=True)
+
+_PROBES: dict[str, dict[str, Check]] = {
+    "linear": {
+        "learning_rate": _number(0, open_low=True),
+        "batch_size": _POSITIVE,
+        "max_epochs": _POSITIVE,
+        "patience": _POSITIVE,
+        "weight_decay": _number(0),
+    },
+    "knn": {"n_neighbors": _POSITIVE, "metric": _choice("cosine", "euclidean")},
+}
 
 CONFIG_RULES: dict[str, Check] = {
     "audio_dir": _either(None, _path),
@@ -194,9 +227,14 @@ SETTINGS_RULES: dict[str, Check] = {
     "bool_filter_labels": _boolean,
     "train_ratio": _RATIO,
     "test_ratio": _RATIO,
-    "probe_configs": _mapping,
+    "split": _choice("recording", "site", "random"),
+    "evaluation_seed": _number(0, 2**32 - 1, whole=True),
+    "bootstrap_samples": _number(0, 100_000, whole=True),
+    "probe_configs": _configs(_PROBES),
     "save_probe": _boolean,
     "evaluate_with_silhouette": _boolean,
+    "max_windows_for_pairs": _number(100, whole=True),
+    "retrieval_neighbors": _POSITIVE,
     "clust_configs": _mapping,
     "visualization_dimensions": _choice(2, 3),
     "nr_predictions_to_display": _POSITIVE,

@@ -18,6 +18,7 @@ from bacpipe.inference.planning import model_identity, plan_run, recording_name
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.runner import ModelRunner
+from bacpipe.store.events import merge_detections
 from bacpipe.store.identity import prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.lock import exclusive
@@ -201,7 +202,9 @@ def _classify(
 def write_prediction_tables(loader: Loader) -> None:
     """Write the tables over all recordings and, if the settings say so, Raven's."""
     name = str(loader.model_name)
-    write_combined_tables(loader.paths.preds_path, name, loader.detections())
+    write_combined_tables(
+        loader.paths.preds_path, name, loader.detections(), loader.predictions_provenance
+    )
     if not loader.options.save_raven_tables:
         return
     found = loader.embedding_set
@@ -216,4 +219,5 @@ def write_prediction_tables(loader: Loader) -> None:
             logger.warning("no Raven table: %s", error)
             continue
         path = loader.paths.raven_path / f"{stems[item.recording]}_{name}.selection.table.txt"
-        write_raven_table(path, item, audio.resolve(), high)
+        events = merge_detections(item, loader.options.event_gap)
+        write_raven_table(path, events, audio.resolve(), high)

@@ -46,13 +46,12 @@ def model_identity(model_name: str, options: Options, model: Any = None) -> dict
             "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
         }
     base = Path(options.model_base_path)
+    files = resolve(card, base) if model is None else model.files
     return {
         "model": card.name,
         "sample_rate": card.sample_rate,
         "window": card.window,
-        "checkpoint": {
-            name: checkpoint_hash(path, base) for name, path in resolve(card, base).items()
-        },
+        "checkpoint": {name: checkpoint_hash(path, base) for name, path in files.items()},
     }
 
 
@@ -77,6 +76,8 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
             dataset_name(loader.audio_dir),
             wanted,
         )
+    else:
+        loader.embedding_set = None
     return make_plan(
         loader.embedding_set,
         loader.paths,
@@ -90,9 +91,16 @@ def _sources(loader: Loader) -> list[Source]:
     if not loader.options.only_embed_annotations:
         return [look_at(path, loader.audio_dir) for path in loader.files]
     segments = loader.annotated_segments()
-    chosen = (path for path in loader.files if recording_name(path, loader) in segments)
+    if not segments:
+        raise AnnotationsError(
+            f"{loader.audio_dir / loader.options.annotations_filename}: holds no annotation of "
+            f"these recordings that is at least {loader.options.min_annotation_length} s long, so "
+            f"there is nothing to embed; lower min_annotation_length, or set "
+            f"only_embed_annotations to false."
+        )
+    named = ((path, recording_name(path, loader)) for path in loader.files)
     return [
-        look_at(path, loader.audio_dir, segments[recording_name(path, loader)]) for path in chosen
+        look_at(path, loader.audio_dir, segments[name]) for path, name in named if name in segments
     ]
 
 

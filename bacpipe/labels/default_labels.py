@@ -319,9 +319,7 @@ def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> 
     # The names of the recordings are part of the windows' state; so are the predictions',
     # whose files the journal names with their threshold.
     predictions = [line.get("predictions") for line in windows.lines.values()]
-    content = json.dumps(
-        [windows.state, list(keys), dataset_name(loader.audio_dir), predictions]
-    )
+    content = json.dumps([windows.state, list(keys), dataset_name(loader.audio_dir), predictions])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

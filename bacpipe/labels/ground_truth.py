@@ -29,7 +29,8 @@ from bacpipe.configuration import Options
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
 from bacpipe.labels.data_set import open_results
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.labels.overlap import Intervals, Overlaps, find_overlaps
+from bacpipe.labels.overlap import Overlaps, find_overlaps
+from bacpipe.store.events import Intervals
 from bacpipe.store.loader import Loader
 from bacpipe.store.writer import replacing, write_table
 

@@ -15,24 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bacpipe.labels.model_windows import ModelWindows
+from bacpipe.store.events import Intervals, merge_intervals
 
 _TOLERANCE = 1e-6  # seconds; times in tables are rounded
-
-
-class Intervals(NamedTuple):
-    """Labelled intervals of one recording.
-
-    Attributes
-    ----------
-    start, end : np.ndarray, float64, shape (n,)
-        Seconds.
-    label : np.ndarray, int64, shape (n,)
-        Number of the label.
-    """
-
-    start: np.ndarray
-    end: np.ndarray
-    label: np.ndarray
 
 
 class Overlaps(NamedTuple):
@@ -51,40 +36,6 @@ class Overlaps(NamedTuple):
     window: np.ndarray
     label: np.ndarray
     seconds: np.ndarray
-
-
-def merge_intervals(intervals: Intervals, gap: float = 0.0) -> tuple[Intervals, np.ndarray]:
-    """Join intervals of the same label that overlap, touch or follow within a gap.
-
-    Parameters
-    ----------
-    intervals : Intervals
-        In any order.
-    gap : float
-        Seconds that may lie between two intervals.
-
-    Returns
-    -------
-    merged : Intervals
-        Sorted by label, then by start.
-    group : np.ndarray, int64, shape (n,)
-        For each of the intervals given, the merged one that it went into.
-    """
-    start, end, label = intervals
-    if not len(start):
-        return intervals, np.zeros(0, dtype=np.int64)
-    order = np.lexsort((end, start, label))
-    # Labels one behind the other on one time axis, too far apart to be joined.
-    _, rank = np.unique(label[order], return_inverse=True)
-    shift = rank * (end.max() - start.min() + gap + 1.0)
-    reach = np.maximum.accumulate(end[order] + shift)
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = start[order][1:] + shift[1:] > reach[:-1] + gap + _TOLERANCE
-    first = np.flatnonzero(new)
-    group = np.empty(len(order), dtype=np.int64)
-    group[order] = np.cumsum(new) - 1
-    ends = np.maximum.reduceat(end[order], first)
-    return Intervals(start[order[first]], ends, label[order[first]]), group
 
 
 def find_overlaps(

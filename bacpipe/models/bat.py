@@ -83,9 +83,9 @@ class Bat(TorchModel):
         # value is from its mean in dB, shows rounding in the quiet bands that the filter leaves.
         dtype = exact_dtype(device)
         self._high_pass = _HighPass(card.window, dtype=dtype).to(device)
-        self._power = PowerSpectrogram(
-            n_fft=_N_FFT, hop=_HOP, pad_mode="constant", dtype=dtype
-        ).to(device)
+        self._power = PowerSpectrogram(n_fft=_N_FFT, hop=_HOP, pad_mode="constant", dtype=dtype).to(
+            device
+        )
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Tiles of the denoised spectrogram.

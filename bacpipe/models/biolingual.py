@@ -23,7 +23,7 @@ from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import read_json, strip_prefixes
-from bacpipe.models.frontends import MelSpectrogram, power_to_db
+from bacpipe.models.frontends import MelSpectrogram, exact_dtype, power_to_db
 
 # Modules that a file may have around the model of transformers.
 _PREFIXES = ("model.", "clap.")
@@ -81,7 +81,8 @@ class BioLingual(TorchModel):
             unused=_TEXT,
         )
         self._network = self.place(network)
-        self._mel = _front_end(path.parent / "preprocessor_config.json", card).to(device)
+        preprocessor = path.parent / "preprocessor_config.json"
+        self._mel = _front_end(preprocessor, card, device).to(device)
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, frames before bands, float32, shape (n, 1, 1001, 64)."""
@@ -117,7 +118,7 @@ def _missing_indices(network: nn.Module, state: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def _front_end(path: Path, card: ModelCard) -> MelSpectrogram:
+def _front_end(path: Path, card: ModelCard, device: str) -> MelSpectrogram:
     """Batched form of transformers' ClapFeatureExtractor for windows of exactly its length."""
     settings = _CLAP_SETTINGS | (read_json(path) if path.exists() else {})
     fixed = {
@@ -140,4 +141,7 @@ def _front_end(path: Path, card: ModelCard) -> MelSpectrogram:
         norm="slaney",
         mel_scale="slaney",
     )
-    return MelSpectrogram(torch.from_numpy(filters).float(), hop=settings["hop_length"])
+    # The original works in double precision, which shows in the dB of quiet bands.
+    return MelSpectrogram(
+        torch.from_numpy(filters).float(), hop=settings["hop_length"], dtype=exact_dtype(device)
+    )

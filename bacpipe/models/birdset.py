@@ -147,9 +147,7 @@ def _network(head: nn.Module) -> nn.ModuleDict:
     # Built without initial values, which would take longer than reading the checkpoint.
     with torch.device("meta"):
         backbone = ConvNextModel(
-            ConvNextConfig(
-                num_channels=1, hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3]
-            )
+            ConvNextConfig(num_channels=1, hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3])
         )
     return nn.ModuleDict({"backbone": backbone.to_empty(device="cpu"), "head": head})
 

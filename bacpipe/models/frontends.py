@@ -53,8 +53,8 @@ def mel_filterbank(
 def exact_dtype(device: str) -> torch.dtype:
     """Double precision, or single on devices that have nothing better (mps).
 
-    For spectrograms in dB without a floor: near silence, the rounding of a single precision
-    Fourier transform moves them by 1e-3 dB, and differently on every kind of processor.
+    For models whose authors transform in double precision: in dB, the rounding of a single
+    precision Fourier transform moves the quiet bands beside loud ones by 1e-3.
     """
     return torch.float32 if device.startswith("mps") else torch.float64
 

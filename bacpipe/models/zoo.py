@@ -68,6 +68,7 @@ _CARDS = (
         sources=(HubArchive("avesecho_passt"),),
         n_classes=585,
         classes="European bird species",
+        cpu_batch=4,
         trained_on="Xeno-canto and Observation.org recordings of European birds",
         licence=_CC_BY_NC_SA,
         non_commercial=True,

@@ -16,7 +16,7 @@ from bacpipe.store import predictions as prediction_files
 from bacpipe.store.identity import settings_identity
 from bacpipe.store.layout import ResultPaths, dataset_name, result_paths, result_stems
 from bacpipe.store.metadata import metadata_of, write_metadata
-from bacpipe.store.predictions import Detections
+from bacpipe.store.predictions import Detections, above
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
 from bacpipe.store.times import window_times
 
@@ -361,12 +361,21 @@ class Loader:
     def get_annotations_parquet(self, **kwargs: Any) -> pd.DataFrame:
         """Predictions as a table: a row per window with a prediction, a column per class.
 
+        Parameters
+        ----------
+        **kwargs
+            Any key of the configuration; ``classifier_threshold`` drops lower scores.
+
         Returns
         -------
         pandas.DataFrame
-            Columns audiofilename, start, end (seconds), and float32 scores per class found.
+            Columns audiofilename, start, end (seconds), and float32 scores per class found; 0
+            below the threshold.  ``attrs['bacpipe']`` says what they were made with.  Scores
+            that would fill more than 1 GiB are in pandas' sparse columns.
         """
-        return prediction_files.wide_frame(self.detections())
+        frame = prediction_files.wide_frame(self._detections_above(kwargs))
+        frame.attrs["bacpipe"] = self.predictions_provenance
+        return frame
 
     def get_preds_array(self, return_type: str = "dict", **kwargs: Any) -> tuple[Any, dict]:
         """Predictions as arrays.
@@ -375,28 +384,56 @@ class Loader:
         ----------
         return_type : {'dict', 'array'}
             One array per recording, or one for all.
+        **kwargs
+            Any key of the configuration; ``classifier_threshold`` drops lower scores.
 
         Returns
         -------
         scores : dict of np.ndarray, or np.ndarray
-            float32 of shape (windows, classes found).
+            float32 of shape (windows, classes found), windows as in ``embeddings('array')``.
         classes : dict
             Name of the class by column.
         """
         _check_return_type(return_type, "dict", "array")
-        items = list(self.detections())
-        names = sorted({str(name) for item in items for name in set(item.label)})
-        column = {name: i for i, name in enumerate(names)}
-        counts = {name: line["windows"] for name, line in self.lines.items()}
-        scores = np.zeros((sum(counts.values()), len(names)), np.float32)
-        by_recording, row = {}, 0
-        for item in items:
-            part = scores[row : row + counts[item.recording]]
-            part[item.window, [column[str(name)] for name in item.label]] = item.score
-            by_recording[item.recording] = part
-            row += len(part)
+        items = list(self._detections_above(kwargs))
+        stops = np.cumsum([line["windows"] for line in self.lines.values()])
+        firsts = dict(zip(self.lines, [0, *stops.tolist()], strict=False))
+        labels = [item.label for item in items]
+        names, column = prediction_files.sorted_classes(np.concatenate(labels))
+        scores = np.zeros((int(stops[-1]), len(names)), np.float32)
+        row = np.concatenate([firsts[item.recording] + item.window for item in items])
+        # Two classes of one name may both be found in a window.
+        np.maximum.at(scores, (row, column), np.concatenate([item.score for item in items]))
         classes = dict(enumerate(names))
-        return (by_recording if return_type == "dict" else scores), classes
+        if return_type == "array":
+            return scores, classes
+        return {
+            name: scores[firsts[name] : firsts[name] + line["windows"]]
+            for name, line in self.lines.items()
+        }, classes
+
+    @property
+    def predictions_provenance(self) -> dict[str, Any]:
+        """Model, checkpoint, threshold, versions and settings that predictions were made with."""
+        found = self._require_set()
+        header = found.content.header
+        stored = (line["predictions"] for line in self.lines.values() if line.get("predictions"))
+        first: dict[str, Any] = next(stored, {})
+        settings = {key: value for key, value in first.items() if key not in {"path", "bytes"}}
+        return {
+            "model": self.model_name,
+            "embeddings": found.folder.name,
+            **header.get("identity", {}),
+            **header.get("provenance", {}),
+            **settings,
+        }
+
+    def _detections_above(self, settings: Mapping[str, Any]) -> Iterator[Detections]:
+        """Detections from the threshold among some settings, if there is one."""
+        options = configuration.current(**settings)
+        if "classifier_threshold" not in settings:
+            return self.detections()
+        return (above(item, options.classifier_threshold) for item in self.detections())
 
     def detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""
@@ -430,7 +467,7 @@ class Loader:
 
     def _has_predictions(self, paths: ResultPaths, line: Mapping[str, Any]) -> bool:
         stored = line.get("predictions")
-        return bool(stored) and (paths.sparse_predictions_path / stored["path"]).is_file()
+        return bool(stored and (paths.sparse_predictions_path / stored["path"]).is_file())
 
     def _find_set(self, *, exact: bool) -> EmbeddingSet | None:
         assert self.model_name is not None

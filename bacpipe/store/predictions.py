@@ -20,6 +20,9 @@ from bacpipe.store.writer import replacing, write_json, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
+_LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
+_ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
+
 
 class SparsePredictions(NamedTuple):
     """Predictions of one recording: row i says that a window holds a class.
@@ -94,8 +97,9 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(["window", "class", "score"])
+        # From memory and in this thread: for small files that is several times faster.
+        data = pa.py_buffer(path.read_bytes())
+        table = pq.ParquetFile(data).read(["window", "class", "score"], use_threads=False)
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: these predictions are gone; run the pipeline again to compute them anew."
@@ -105,9 +109,11 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); run the "
             f"pipeline again to compute them anew."
         ) from None
+    labels = table["class"].combine_chunks()
+    names = np.array(labels.dictionary.to_pylist(), dtype=object)
     return (
         table["window"].to_numpy(),
-        np.asarray(table["class"].to_pylist(), dtype=object),
+        names[labels.indices.to_numpy()],
         table["score"].to_numpy(),
     )
 
@@ -138,6 +144,83 @@ class Detections(NamedTuple):
     score: np.ndarray
 
 
+def above(item: Detections, threshold: float) -> Detections:
+    """Detections with at least this score."""
+    kept = item.score >= np.float32(threshold)
+    return Detections(item.recording, *(column[kept] for column in item[1:]))
+
+
+class WideIndex(NamedTuple):
+    """Where every prediction lies in a table of a row per window and a column per class.
+
+    Attributes
+    ----------
+    classes : list of str
+        Name of each column, in alphabetical order.
+    recording, start, end : np.ndarray, shape (rows,)
+        Each row's recording and times in seconds; rows are windows with a prediction.
+    row, column : np.ndarray, int64, shape (n,)
+        Of every prediction; rows ascend.
+    score : np.ndarray, float32, shape (n,)
+        Its score.
+    """
+
+    classes: list[str]
+    recording: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    score: np.ndarray
+
+    def columns(self, rows: slice) -> np.ndarray:
+        """Dense scores of some rows, float32 of shape (classes, rows); 0 without prediction."""
+        first, last = np.searchsorted(self.row, [rows.start, rows.stop])
+        dense = np.zeros((len(self.classes), rows.stop - rows.start), np.float32)
+        # Two classes of one name may both be found in a window.
+        np.maximum.at(
+            dense,
+            (self.column[first:last], self.row[first:last] - rows.start),
+            self.score[first:last],
+        )
+        return dense
+
+
+def wide_index(detections: Iterable[Detections]) -> WideIndex:
+    """Index predictions by window and class."""
+    parts = [item for item in detections if len(item.window)]
+    if not parts:
+        none, no_time = np.zeros(0, np.int64), np.zeros(0)
+        return WideIndex([], np.zeros(0, object), no_time, no_time, none, none, np.zeros(0, "f4"))
+    sizes = [len(item.window) for item in parts]
+    window = np.concatenate([item.window for item in parts])
+    part = np.repeat(np.arange(len(parts)), sizes)
+    new = np.ones(len(window), dtype=bool)
+    new[1:] = (window[1:] != window[:-1]) | (part[1:] != part[:-1])
+    classes, column = sorted_classes(np.concatenate([item.label for item in parts]))
+    names = np.array([item.recording for item in parts], dtype=object)
+    return WideIndex(
+        classes,
+        names[part[new]],
+        np.concatenate([item.start for item in parts])[new],
+        np.concatenate([item.end for item in parts])[new],
+        np.cumsum(new) - 1,
+        column,
+        np.concatenate([item.score for item in parts]),
+    )
+
+
+def sorted_classes(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Different names in alphabetical order, and the number of each label, int64."""
+    import pandas as pd
+
+    code, names = pd.factorize(labels)
+    order = np.argsort(np.asarray(names, dtype=str))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return [str(names[i]) for i in order], rank[code]
+
+
 def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
     """One row per window with a prediction, one column per class that was found.
 
@@ -145,40 +228,82 @@ def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns audiofilename, start, end (seconds), then a float32 column of scores for each
-        class in alphabetical order; 0 where a class was not predicted.
+        class in alphabetical order; 0 where a class was not predicted.  Scores that would fill
+        more than 1 GiB are in pandas' sparse columns instead, which behave alike.
     """
     import pandas as pd
 
-    parts = [item for item in detections if len(item.window)]
-    labels = np.concatenate([item.label for item in parts]) if parts else np.zeros(0, object)
-    classes, column = np.unique(labels.astype(str), return_inverse=True)
-    row_parts, rows, offset = [], [], 0
-    for item in parts:
-        _, first, inverse = np.unique(item.window, return_index=True, return_inverse=True)
-        row_parts.append(offset + inverse)
-        rows.append((item.recording, item.start[first], item.end[first]))
-        offset += len(first)
-    scores = np.zeros((offset, len(classes)), np.float32)
-    if parts:
-        scores[np.concatenate(row_parts), column] = np.concatenate([i.score for i in parts])
-    frame = pd.DataFrame(
-        {
-            "audiofilename": [name for name, start, _ in rows for _ in start],
-            "start": np.concatenate([start for _, start, _ in rows]) if rows else np.zeros(0),
-            "end": np.concatenate([end for _, _, end in rows]) if rows else np.zeros(0),
-        }
+    index = wide_index(detections)
+    rows = len(index.start)
+    frame = pd.DataFrame({"audiofilename": index.recording, "start": index.start, "end": index.end})
+    if rows * len(index.classes) <= _LARGEST_DENSE:
+        scores = pd.DataFrame(index.columns(slice(0, rows)).T, columns=index.classes)
+    else:
+        scores = _sparse_scores(index, rows)
+    return pd.concat([frame, scores], axis=1)
+
+
+def _sparse_scores(index: WideIndex, rows: int) -> pd.DataFrame:
+    import pandas as pd
+    from scipy.sparse import csc_matrix
+
+    # Of two classes with one name in a window the better one counts.
+    order = np.lexsort((-index.score, index.row, index.column))
+    row, column = index.row[order], index.column[order]
+    best = np.ones(len(row), dtype=bool)
+    best[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    cells = (row[best], column[best])
+    matrix = csc_matrix((index.score[order][best], cells), shape=(rows, len(index.classes)))
+    # pandas-stubs does not know this accessor.
+    frame: pd.DataFrame = pd.DataFrame.sparse.from_spmatrix(  # type: ignore[attr-defined]
+        matrix, columns=index.classes
     )
-    return pd.concat([frame, pd.DataFrame(scores, columns=list(classes))], axis=1)
+    return frame
 
 
-def write_combined_tables(preds_path: Path, model: str, detections: Iterable[Detections]) -> None:
-    """Write ``<model>_classifier_annotations.csv`` and ``<model>_all_predictions.parquet``."""
-    import pyarrow as pa
+def write_combined_tables(
+    preds_path: Path,
+    model: str,
+    detections: Iterable[Detections],
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the tables over all recordings.
 
+    ``<model>_classifier_annotations.csv``, ``<model>_all_predictions.parquet`` and, if given,
+    ``provenance.json``, which says for all tables of the folder what they were made with.
+    """
     kept = list(detections)
+    if provenance is not None:
+        write_json(preds_path / "provenance.json", dict(provenance))
     write_classifier_annotations(preds_path / f"{model}_classifier_annotations.csv", kept)
-    table = pa.Table.from_pandas(wide_frame(kept), preserve_index=False)
-    write_table(preds_path / f"{model}_all_predictions.parquet", table)
+    path = preds_path / f"{model}_all_predictions.parquet"
+    write_wide_table(path, wide_index(kept), provenance or {})
+
+
+def write_wide_table(path: Path, index: WideIndex, provenance: Mapping[str, Any]) -> None:
+    """Write a row per window with a prediction and a column per class, in bounded memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ["audiofilename", "start", "end", *index.classes]
+    kinds = [pa.string(), pa.float64(), pa.float64(), *[pa.float32()] * len(index.classes)]
+    # Not a dictionary of the names: a class may be called 'start'.
+    schema = pa.schema(
+        list(zip(names, kinds, strict=True)), {"bacpipe": json.dumps(dict(provenance))}
+    )
+    step = max(1, _ROW_GROUP_VALUES // len(names))
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", use_dictionary=False, write_statistics=False
+        ) as writer,
+    ):
+        for first in range(0, len(index.start), step):
+            rows = slice(first, min(first + step, len(index.start)))
+            columns = [index.recording[rows], index.start[rows], index.end[rows]]
+            columns += list(index.columns(rows))
+            arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def write_classifier_annotations(path: Path, detections: Iterable[Detections]) -> None:
@@ -251,8 +376,8 @@ def write_raven_table(path: Path, item: Detections, audio: Path, high_frequency:
         # A tab or newline in a name would shift the columns.
         name = " ".join(str(label).split())
         lines.append(
-            f"{number}\tSpectrogram 1\t1\t{start:.3f}\t{end:.3f}\t0\t{high_frequency:.1f}\t{name}"
-            f"\t{score:.4f}\t{audio}\t{start:.3f}"
+            f"{number}\tSpectrogram 1\t1\t{start:.6f}\t{end:.6f}\t0\t{high_frequency:.1f}\t{name}"
+            f"\t{score:.4f}\t{audio}\t{start:.6f}"
         )
     with replacing(path) as file:
         file.write(("\n".join(lines) + "\n").encode())

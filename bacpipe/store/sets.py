@@ -194,6 +194,7 @@ def _read_old_metadata(folder: Path) -> JournalContent:
                 "embeddings": {
                     "path": f"{stem}_{model}.npy",
                     "bytes": embeddings.stat().st_size,
+                    "dim": int(metadata.get("embedding_size", 0)),
                 },
             }
     return content

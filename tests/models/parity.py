@@ -20,6 +20,7 @@ import argparse
 import json
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -293,7 +294,10 @@ def _write_traced_insects(name: str, base: Path) -> None:
                 owner.add_module(step, _Passive())
             owner = owner.get_submodule(step)
         owner.register_buffer(last, value)
-    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(_file(name, base)))
+    with warnings.catch_warnings():
+        # TorchScript is deprecated, but it is what the authors published.
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(_file(name, base)))
     settings = manifest(name)["config"]["config_insecteffnet.yaml"]
     _file(name, base, 1).write_text(yaml.safe_dump(settings))
 

@@ -66,16 +66,23 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "WAIT_SECONDS", 0)
 
 
+def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what HF_ENDPOINT does, which huggingface_hub reads only when it is imported."""
+    from huggingface_hub import constants, file_download
+
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Earlier releases have a copy.
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     from huggingface_hub import constants
 
     with HubServer() as hub:
-        # The variables are read when huggingface_hub is imported; subprocesses below set
-        # HF_ENDPOINT itself.
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        point_to(hub.endpoint, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf_cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("NO_PROXY", "*")
@@ -369,15 +376,7 @@ class TestHubFiles:
 class TestWithoutNetwork:
     @pytest.fixture(autouse=True)
     def unreachable(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        from huggingface_hub import constants
-
-        # Nothing listens on port 1.
-        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}",
-        )
+        point_to("http://127.0.0.1:1", monkeypatch)  # nothing listens there
 
     def test_error_says_what_from_where_and_to_where(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointNotFoundError) as caught:

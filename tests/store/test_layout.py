@@ -32,9 +32,7 @@ def test_names_that_differ_in_case_do_not_collide_on_case_blind_disks() -> None:
 
 
 @given(
-    st.lists(
-        st.from_regex(r"[ab]{1,2}(\.[ab]{1,2}){0,2}\.(wav|flac)", fullmatch=True), unique=True
-    )
+    st.lists(st.from_regex(r"[ab]{1,2}(\.[ab]{1,2}){0,2}\.(wav|flac)", fullmatch=True), unique=True)
 )
 def test_no_two_recordings_share_a_result(names: list[str]) -> None:
     names = list({name.lower(): name for name in names}.values())

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-
-# TensorFlow prints a page about the processor when it is imported, unless it is told before.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import tensorflow as tf
+import torch
 
 from bacpipe.errors import CheckpointError, SettingsError
 from bacpipe.models.base import ModelBaseClass

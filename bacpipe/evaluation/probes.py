@@ -1,0 +1,344 @@
+"""Probes: small classifiers on frozen embeddings.
+
+A probe is a PyTorch module whose whole state is tensors (safetensors) plus a few words (JSON), so
+that it loads back to identical predictions and needs no pickle.  Every probe standardises its
+input with the mean and deviation of its training windows.  To add one, subclass `Probe` and list
+it in `PROBES` (and its parameters in `bacpipe.rules`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from bacpipe.evaluation.errors import EvaluationError
+
+_CHUNK = 4096
+_PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a probe learns from.
+
+    Attributes
+    ----------
+    embeds : np.ndarray, float32, shape (n, dim)
+        All embeddings.
+    labels : np.ndarray, int64, shape (n,)
+        Class of every window.
+    train, val : np.ndarray, int64
+        Rows to train and to validate with.
+    n_classes : int
+    """
+
+    embeds: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    n_classes: int
+
+
+class Probe(nn.Module):
+    """Base class of probes.
+
+    Parameters
+    ----------
+    dim : int
+        Length of an embedding.
+    n_classes : int
+        Number of classes.
+    **parameters
+        What the user may choose; missing ones have `defaults`.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Name of every column of `scores`; empty until it is known.
+    """
+
+    kind: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
+        super().__init__()
+        self.dim, self.n_classes = dim, n_classes
+        self.parameters_used = {**self.defaults, **parameters}
+        self.classes: tuple[str, ...] = ()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    def standardise(self, x: torch.Tensor) -> torch.Tensor:
+        """Bring every dimension to mean 0 and deviation 1 of the training windows."""
+        return (x - self.mean) / self.deviation
+
+    def learn(
+        self,
+        data: TrainingData,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Train.
+
+        Parameters
+        ----------
+        data : TrainingData
+            What to learn from.
+        seed : int
+            Seed of everything random.
+        device : str
+            Where to compute.
+        progress : callable, optional
+            Called with the number of steps done and the largest number there may be.
+
+        Returns
+        -------
+        dict
+            How it went, for the report.
+        """
+        raise NotImplementedError
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores.
+
+        Parameters
+        ----------
+        x : torch.Tensor, float32, shape (n, dim)
+            Embeddings.
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (n, n_classes)
+            In [0, 1]; they sum to 1 for every window.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self,
+        embeds: np.ndarray,
+        *,
+        device: str = "cpu",
+        progress: Callable[[int], Any] | None = None,
+    ) -> np.ndarray:
+        """Class scores of an array, part by part.
+
+        Parameters
+        ----------
+        embeds : np.ndarray, float32, shape (n, dim)
+        device : str
+            Where to compute.
+        progress : callable, optional
+            Called with the number of windows done so far.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (n, n_classes)
+        """
+        if embeds.ndim != 2 or embeds.shape[1] != self.dim:
+            raise EvaluationError(
+                f"The probe takes embeddings of shape (windows, {self.dim}), but got "
+                f"{embeds.shape}; it was trained with another model."
+            )
+        self.to(device).eval()
+        result = np.empty((len(embeds), self.n_classes), np.float32)
+        with torch.inference_mode():
+            for first in range(0, len(embeds), _CHUNK):
+                part = np.ascontiguousarray(embeds[first : first + _CHUNK], np.float32)
+                x = torch.from_numpy(part).to(device)
+                result[first : first + _CHUNK] = self.scores(x).cpu().numpy()
+                if progress is not None:
+                    progress(min(first + _CHUNK, len(embeds)))
+        return result
+
+    def _fit_standardiser(self, embeds: np.ndarray, rows: np.ndarray) -> None:
+        total, squares = np.zeros(self.dim), np.zeros(self.dim)
+        for first in range(0, len(rows), _CHUNK):
+            part = embeds[rows[first : first + _CHUNK]].astype(np.float64)
+            total += part.sum(axis=0)
+            squares += np.square(part).sum(axis=0)
+        mean = total / len(rows)
+        deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+        # A dimension that does not vary says nothing; it must not be blown up either.
+        deviation[deviation < 1e-6 * max(deviation.max(), 1e-12)] = 1
+        self.mean = torch.from_numpy(mean.astype(np.float32))
+        self.deviation = torch.from_numpy(deviation.astype(np.float32))
+
+
+class LinearProbe(Probe):
+    """One linear layer: multinomial logistic regression.
+
+    Trained with Adam on the cross-entropy, classes weighted by the inverse of their frequency;
+    training stops when the loss on the validation windows no longer falls, and the weights of
+    the best epoch are kept.  Calling the module gives logits.
+    """
+
+    kind = "linear"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 0.001,
+        "batch_size": 256,
+        "max_epochs": 100,
+        "patience": 5,
+        "weight_decay": 0.0001,
+    }
+
+    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
+        super().__init__(dim, n_classes, **parameters)
+        self.layer = nn.Linear(dim, n_classes)
+        # The problem is convex, so there is no need for a random start.
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.standardise(x))
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self(x), dim=1)
+
+    def learn(
+        self,
+        data: TrainingData,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> dict[str, Any]:
+        chosen = self.parameters_used
+        self._fit_standardiser(data.embeds, data.train)
+        self.to(device)
+        # One matrix each, sliced by index: fetching windows one by one takes 25 times as long.
+        x, y = (torch.from_numpy(a[data.train]).to(device) for a in (data.embeds, data.labels))
+        x_val, y_val = (torch.from_numpy(a[data.val]).to(device) for a in (data.embeds, data.labels))
+        with torch.no_grad():
+            x, x_val = self.standardise(x), self.standardise(x_val)
+        counts = torch.bincount(y, minlength=data.n_classes).clamp(min=1)
+        loss_of = nn.CrossEntropyLoss(weight=len(y) / (data.n_classes * counts.float()))
+        optimiser = torch.optim.Adam(
+            self.layer.parameters(),
+            lr=chosen["learning_rate"],
+            weight_decay=chosen["weight_decay"],
+            fused=torch.device(device).type in {"cpu", "cuda"},
+        )
+        generator = torch.Generator().manual_seed(seed)
+        best, best_epoch, best_state, epoch = float("inf"), 0, self._state(), 0
+        milestone, reached = float("inf"), 0
+        for epoch in range(1, chosen["max_epochs"] + 1):
+            order = torch.randperm(len(y), generator=generator).to(device)
+            for rows in order.split(chosen["batch_size"]):
+                optimiser.zero_grad()
+                loss_of(self.layer(x[rows]), y[rows]).backward()
+                optimiser.step()
+            with torch.no_grad():
+                loss = loss_of(self.layer(x_val), y_val).item()
+            if progress is not None:
+                progress(epoch, chosen["max_epochs"])
+            if loss < best:
+                best, best_epoch, best_state = loss, epoch, self._state()
+            if loss < milestone - _PROGRESS:
+                milestone, reached = loss, epoch
+            elif epoch - reached >= chosen["patience"]:
+                break
+        self.layer.load_state_dict(best_state)
+        return {"epochs": epoch, "best_epoch": best_epoch, "validation_loss": best}
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self.layer.state_dict().items()}
+
+
+class KnnProbe(Probe):
+    """Vote of the nearest training windows.
+
+    The score of a class is the share of the neighbours that have it.
+    """
+
+    kind = "knn"
+    defaults: ClassVar[Mapping[str, Any]] = {"n_neighbors": 15, "metric": "cosine"}
+
+    windows: torch.Tensor
+    labels: torch.Tensor
+
+    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
+        super().__init__(dim, n_classes, **parameters)
+        self.register_buffer("windows", torch.zeros(0, dim))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
+
+    def learn(
+        self,
+        data: TrainingData,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> dict[str, Any]:
+        self._fit_standardiser(data.embeds, data.train)
+        self.windows = self._place(torch.from_numpy(data.embeds[data.train]))
+        self.labels = torch.from_numpy(data.labels[data.train])
+        self.to(device)
+        if progress is not None:
+            progress(1, 1)
+        return {"neighbours_used": self._neighbours, "training_windows": len(self.labels)}
+
+    @property
+    def _neighbours(self) -> int:
+        """At most as many as there are training windows."""
+        return min(self.parameters_used["n_neighbors"], len(self.labels))
+
+    def _place(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.standardise(x)
+        return nn.functional.normalize(x) if self.parameters_used["metric"] == "cosine" else x
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        nearness = self._place(x) @ self.windows.T
+        if self.parameters_used["metric"] == "euclidean":
+            # |a - b|² without |a|², which is the same for all neighbours of a.
+            nearness = 2 * nearness - self.windows.square().sum(dim=1)
+        neighbours = self.labels[nearness.topk(self._neighbours, dim=1).indices]
+        votes = torch.zeros(len(x), self.n_classes, device=x.device)
+        votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
+        return votes / self._neighbours
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **more: Any
+    ) -> None:
+        # The number of training windows is only known from the file.
+        for name in ("windows", "labels"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+
+
+PROBES: dict[str, type[Probe]] = {probe.kind: probe for probe in (LinearProbe, KnnProbe)}
+
+
+def find_probe(name: str) -> type[Probe]:
+    """Class of a probe by its name.
+
+    Raises
+    ------
+    EvaluationError
+        If there is none.
+    """
+    if name in PROBES:
+        return PROBES[name]
+    closest = difflib.get_close_matches(str(name), PROBES, n=1)
+    hint = f"did you mean {closest[0]!r}?" if closest else f"there are {', '.join(PROBES)}."
+    raise EvaluationError(f"There is no probe {name!r}; {hint}")
+
+
+def make_probe(
+    name: str, dim: int, classes: Sequence[str], parameters: Mapping[str, Any] | None = None
+) -> Probe:
+    """Make an untrained probe."""
+    probe = find_probe(name)(dim, len(classes), **dict(parameters or {}))
+    probe.classes = tuple(classes)
+    return probe

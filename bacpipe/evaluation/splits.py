@@ -1,0 +1,288 @@
+"""Training, validation and test sets that share no recording (or no site).
+
+What is never divided is called a unit: a recording, a site (the folder of a recording) or, only
+when asked for, a single window.  Units are dealt out by iterative stratification (Sechidis,
+Tsoumakas & Vlahavas 2011, ECML PKDD, LNCS 6913, 145-158), the rarest class first, so that every
+set gets its share of every class as far as whole units allow; of several random orders the best
+is taken.  Two rules hold without exception: a unit is in one set, and a class that is used is in
+all three.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from bacpipe.evaluation.data import NO_LABEL, LabelledWindows
+from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+
+logger = logging.getLogger(__name__)
+
+SETS = ("train", "val", "test")
+UNUSED = -1
+
+_ORDERS, _ORDERS_OF_MANY, _MANY = 30, 5, 500
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How to split.
+
+    Attributes
+    ----------
+    strategy : {'recording', 'site', 'random'}
+        What stays together.
+    train_ratio, test_ratio : float
+        Shares of the labelled windows; the rest validates.
+    seed : int
+        Seed of the random orders.
+    """
+
+    strategy: str
+    train_ratio: float
+    test_ratio: float
+    seed: int
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of each of `SETS`."""
+        return np.array(
+            [self.train_ratio, 1 - self.train_ratio - self.test_ratio, self.test_ratio]
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which window is used for what.
+
+    Attributes
+    ----------
+    set_of_window : np.ndarray, int8, shape (n,)
+        Index into `SETS`; -1 for windows that are not used.
+    classes : tuple of str
+        Classes that are used.
+    labels : np.ndarray, int64, shape (n,)
+        Index into `classes`; -1 for windows that are not used.
+    dropped : dict of str to str
+        Classes left out, and why.
+    units : dict of str to str
+        Set of every recording or site; empty when single windows are divided.
+    """
+
+    set_of_window: np.ndarray
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    dropped: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, name: str) -> np.ndarray:
+        """Windows of a set."""
+        return np.flatnonzero(self.set_of_window == SETS.index(name))
+
+
+def split_windows(
+    data: LabelledWindows, rule: SplitRule, known: Mapping[str, str] | None = None
+) -> Split:
+    """Divide labelled windows into three sets.
+
+    Parameters
+    ----------
+    data : LabelledWindows
+        The windows.
+    rule : SplitRule
+        How.
+    known : mapping, optional
+        Sets of units that were dealt out before and stay as they are.
+
+    Raises
+    ------
+    TooLittleDataError
+        If fewer than two classes can be in all three sets.
+    EvaluationError
+        If the recordings of the windows are not known.
+    """
+    labelled = np.flatnonzero(data.labels != NO_LABEL)
+    labels = data.labels[labelled]
+    names, unit = _units(data, labelled, rule.strategy)
+    noun = {"random": "window"}.get(rule.strategy, rule.strategy)
+    dropped: dict[str, str] = {}
+    spread = _units_per_class(labels, unit, len(data.classes))
+    for label in np.flatnonzero(spread < len(SETS)):
+        if spread[label]:
+            dropped[data.classes[label]] = (
+                f"labelled in {spread[label]} {noun}{'s' * int(spread[label] > 1)}; training, "
+                f"validation and test need one each"
+            )
+    kept = spread >= len(SETS)
+    _require_classes(data, kept, dropped, noun)
+    use = kept[labels]
+    if rule.strategy == "random":
+        dealt = _deal_windows(labels, use, rule)
+    else:
+        dealt = _deal_units(labels, unit, names, use, len(data.classes), rule, known or {})[unit]
+    dealt = np.where(use, dealt, UNUSED)
+    for label in np.flatnonzero(kept):
+        missing = [s for i, s in enumerate(SETS) if not np.any((labels == label) & (dealt == i))]
+        if missing:
+            kept[label] = False
+            dropped[data.classes[label]] = (
+                f"its {noun}s cannot be divided so that {' and '.join(missing)} get any of it"
+            )
+    _require_classes(data, kept, dropped, noun)
+    dealt = np.where(kept[labels], dealt, UNUSED)
+    return _result(data, labelled, labels, dealt, kept, dropped, unit, names)
+
+
+def _result(
+    data: LabelledWindows,
+    labelled: np.ndarray,
+    labels: np.ndarray,
+    dealt: np.ndarray,
+    kept: np.ndarray,
+    dropped: dict[str, str],
+    unit: np.ndarray,
+    names: Sequence[str],
+) -> Split:
+    if dropped:
+        logger.warning(
+            "%s: %d of %d labels left out: %s.",
+            data.model,
+            len(dropped),
+            len(dropped) + int(kept.sum()),
+            "; ".join(f"{name} ({why})" for name, why in dropped.items()),
+        )
+    new_label = np.cumsum(kept) - 1
+    set_of_window = np.full(len(data.labels), UNUSED, np.int8)
+    set_of_window[labelled] = dealt
+    used = np.full(len(data.labels), NO_LABEL, np.int64)
+    used[labelled] = np.where(dealt >= 0, new_label[labels], NO_LABEL)
+    units = {names[u]: SETS[s] for u, s in zip(unit, dealt, strict=True) if s >= 0} if names else {}
+    classes = tuple(name for name, keep in zip(data.classes, kept, strict=True) if keep)
+    return Split(set_of_window, classes, used, dropped, dict(sorted(units.items())))
+
+
+def _units(
+    data: LabelledWindows, labelled: np.ndarray, strategy: str
+) -> tuple[list[str], np.ndarray]:
+    """Names of the units, and the unit of every labelled window."""
+    if strategy == "random":
+        return [], np.arange(len(labelled))
+    if data.recordings is None:
+        raise EvaluationError(
+            "It is not known which windows are of the same recording, so they cannot be kept in "
+            "one set; pass recordings= (the recording of every window) or paths=, or accept "
+            "split='random'."
+        )
+    names = data.recordings[labelled].tolist()
+    if strategy == "site":
+        names = [PurePosixPath(name).parent.as_posix() for name in names]
+    found, unit = np.unique(np.array(names, dtype=str), return_inverse=True)
+    return found.tolist(), unit
+
+
+def _units_per_class(labels: np.ndarray, unit: np.ndarray, n_classes: int) -> np.ndarray:
+    pairs = np.unique(np.stack([labels, unit]), axis=1)
+    return np.bincount(pairs[0].astype(np.int64), minlength=n_classes)
+
+
+def _require_classes(
+    data: LabelledWindows, kept: np.ndarray, dropped: Mapping[str, str], noun: str
+) -> None:
+    if kept.sum() >= 2:
+        return
+    counts = np.bincount(data.labels[data.labels >= 0], minlength=len(data.classes))
+    listed = ", ".join(
+        f"{name} {n}" for name, n in list(zip(data.classes, counts, strict=True))[:10]
+    )
+    units = ""
+    if noun != "window" and data.recordings is not None:
+        here = data.recordings[data.labels >= 0].tolist()
+        if noun == "site":
+            here = [PurePosixPath(name).parent.as_posix() for name in here]
+        units = f" in {len(set(here))} {noun}s"
+    raise TooLittleDataError(
+        f"{data.model}: probing needs at least 2 labels with windows in at least 3 {noun}s each, "
+        f"but there {'is' if kept.sum() == 1 else 'are'} {int(kept.sum())} (windows with a "
+        f"label{units}: {listed or 'none'}); annotate more"
+        + (", or use split='random'." if noun != "window" else ".")
+    )
+
+
+# ---------------------------------------------------------------------- dealing out
+
+
+def _deal_windows(labels: np.ndarray, use: np.ndarray, rule: SplitRule) -> np.ndarray:
+    """Deal single windows out, class by class."""
+    rng = np.random.default_rng(rule.seed)
+    dealt = np.full(len(labels), UNUSED, np.int64)
+    for label in np.unique(labels[use]):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        n_val, n_test = (max(1, round(len(rows) * share)) for share in rule.shares[1:])
+        # Three windows are one for each set, whatever the shares say.
+        n_val, n_test = min(n_val, len(rows) - 2), min(n_test, len(rows) - 1 - n_val)
+        n_test = max(1, n_test)
+        dealt[rows] = SETS.index("train")
+        dealt[rows[:n_val]] = SETS.index("val")
+        dealt[rows[n_val : n_val + n_test]] = SETS.index("test")
+    return dealt
+
+
+def _deal_units(
+    labels: np.ndarray,
+    unit: np.ndarray,
+    names: Sequence[str],
+    use: np.ndarray,
+    n_classes: int,
+    rule: SplitRule,
+    known: Mapping[str, str],
+) -> np.ndarray:
+    """Set of every unit; the best of several random orders."""
+    counts = np.zeros((len(names), n_classes))
+    np.add.at(counts, (unit[use], labels[use]), 1)
+    used = counts.sum(axis=0) > 0
+    counts = counts[:, used]
+    start = np.array([SETS.index(known[name]) if name in known else UNUSED for name in names])
+    if (start[counts.any(axis=1)] >= 0).all():
+        return start
+    rng = np.random.default_rng(rule.seed)
+    best: np.ndarray | None = None
+    best_score = (np.inf, np.inf)
+    for _ in range(_ORDERS if len(names) <= _MANY else _ORDERS_OF_MANY):
+        dealt = _deal_once(counts, start, rule.shares, rng)
+        score = _badness(counts, dealt, rule.shares)
+        if best is None or score < best_score:
+            best, best_score = dealt, score
+    assert best is not None
+    return best
+
+
+def _deal_once(
+    counts: np.ndarray, start: np.ndarray, shares: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    dealt = start.copy()
+    target = shares[:, None] * counts.sum(axis=0)
+    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(SETS))])
+    present = counts > 0
+    for label in np.lexsort((rng.random(counts.shape[1]), present.sum(axis=0))):
+        waiting = rng.permutation(np.flatnonzero(present[:, label] & (dealt == UNUSED)))
+        for done, u in enumerate(waiting):
+            empty = have[:, label] == 0
+            must = empty if len(waiting) - done <= empty.sum() else np.ones(len(SETS), bool)
+            need = target - have
+            # Of sets that need this class equally, the one that is emptiest altogether.
+            rank = np.lexsort((need.sum(axis=1), need[:, label], must))
+            dealt[u] = rank[-1]
+            have[rank[-1]] += counts[u]
+    return dealt
+
+
+def _badness(counts: np.ndarray, dealt: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
+    """Classes that miss a set, and how far the shares are off; less is better."""
+    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(SETS))])
+    missing = float((have == 0).any(axis=0).sum())
+    off = np.abs(have / counts.sum(axis=0) - shares[:, None]).sum(axis=0).mean()
+    return missing, float(off)

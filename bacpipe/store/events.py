@@ -1,0 +1,96 @@
+"""Neighbouring detections of one class, joined into events."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bacpipe.store.predictions import Detections
+
+_TOLERANCE = 1e-6  # seconds; times in tables are rounded
+
+
+class Intervals(NamedTuple):
+    """Labelled intervals of one recording.
+
+    Attributes
+    ----------
+    start, end : np.ndarray, float64, shape (n,)
+        Seconds.
+    label : np.ndarray, int64, shape (n,)
+        Number of the label.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    label: np.ndarray
+
+
+def merge_intervals(intervals: Intervals, gap: float = 0.0) -> tuple[Intervals, np.ndarray]:
+    """Join intervals of the same label that overlap, touch or follow within a gap.
+
+    Parameters
+    ----------
+    intervals : Intervals
+        In any order.
+    gap : float
+        Seconds that may lie between two intervals.
+
+    Returns
+    -------
+    merged : Intervals
+        Sorted by label, then by start.
+    group : np.ndarray, int64, shape (n,)
+        For each of the intervals given, the merged one that it went into.
+    """
+    start, end, label = intervals
+    if not len(start):
+        return intervals, np.zeros(0, dtype=np.int64)
+    order = np.lexsort((end, start, label))
+    # Labels one behind the other on one time axis, too far apart to be joined.
+    _, rank = np.unique(label[order], return_inverse=True)
+    shift = rank * (end.max() - start.min() + gap + 1.0)
+    reach = np.maximum.accumulate(end[order] + shift)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = start[order][1:] + shift[1:] > reach[:-1] + gap + _TOLERANCE
+    first = np.flatnonzero(new)
+    group = np.empty(len(order), dtype=np.int64)
+    group[order] = np.cumsum(new) - 1
+    ends = np.maximum.reduceat(end[order], first)
+    return Intervals(start[order[first]], ends, label[order[first]]), group
+
+
+def merge_detections(item: Detections, gap: float | None) -> Detections:
+    """Join the detections of each class in one recording into events.
+
+    Parameters
+    ----------
+    item : Detections
+        Detections of single windows.
+    gap : float or None
+        Seconds that may lie between two windows of one event; None joins nothing.
+
+    Returns
+    -------
+    Detections
+        Sorted by start, then by falling score.  The score is the best of the event's windows,
+        `window` the first of them.
+    """
+    if gap is None or not len(item.window):
+        return item
+    names, code = np.unique(item.label.astype(str), return_inverse=True)
+    merged, group = merge_intervals(Intervals(item.start, item.end, code), gap)
+    score = np.zeros(len(merged.start), dtype=item.score.dtype)
+    np.maximum.at(score, group, item.score)
+    window = np.full(len(merged.start), np.iinfo(item.window.dtype).max, dtype=item.window.dtype)
+    np.minimum.at(window, group, item.window)
+    order = np.lexsort((merged.label, -score, merged.start))
+    return Detections(
+        item.recording,
+        window[order],
+        merged.start[order],
+        merged.end[order],
+        names.astype(object)[merged.label[order]],
+        score[order],
+    )
