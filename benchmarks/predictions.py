@@ -26,6 +26,7 @@ from bacpipe.store.predictions import (
     Detections,
     SparsePredictions,
     claim_predictions,
+    detections_path,
     wide_frame,
     write_combined_tables,
     write_predictions,
@@ -112,6 +113,10 @@ def make_tree(audio_dir: Path, results: Path, drawn: list[SparsePredictions]) ->
     return loader
 
 
+def count(detections: Iterator[Detections]) -> int:
+    return sum(len(item.window) for item in detections)
+
+
 def timed(function: Callable[[], object]) -> tuple[float, object]:
     start = time.perf_counter()
     value = function()
@@ -131,33 +136,36 @@ def main() -> None:
         root = Path(name)
         loader = make_tree(root / "audio", root / "results", drawn)
         parquet, as_json = loader.paths.sparse_predictions_path, root / "json"
+        combined = detections_path(loader.paths.preds_path, MODEL)
         times: dict[str, list[float]] = {}
         for _ in range(arguments.repeats):  # interleaved, so that both see the same machine
+            combined.unlink(missing_ok=True)
             for what, function in {
-                "write parquet": lambda: write_parquet(parquet, drawn, classes),
-                "write json": lambda: write_json(as_json, drawn, classes),
-                "table parquet": lambda: loader.predictions("dataframe"),
-                "table json": lambda: wide_frame(detections_from_json(as_json)),
-                "detections parquet": lambda: sum(len(d.window) for d in loader.detections()),
-                "detections json": lambda: sum(
-                    len(d.window) for d in detections_from_json(as_json)
+                "write, Parquet": lambda: write_parquet(parquet, drawn, classes),
+                "write, JSON": lambda: write_json(as_json, drawn, classes),
+                "detections, Parquet, file by file": lambda: count(loader.detections()),
+                "write combined tables": lambda: write_combined_tables(
+                    loader.paths.preds_path,
+                    MODEL,
+                    loader.detections(),
+                    PROVENANCE,
+                    loader.predictions_state,
                 ),
-                "array parquet": lambda: loader.predictions("array")[0].shape,
-                "combined tables": lambda: write_combined_tables(
-                    loader.paths.preds_path, MODEL, loader.detections(), PROVENANCE
-                ),
+                "detections, Parquet": lambda: count(loader.detections()),
+                "detections, JSON": lambda: count(detections_from_json(as_json)),
+                "table, Parquet": lambda: loader.predictions("dataframe").shape,
+                "table, JSON": lambda: wide_frame(detections_from_json(as_json)).shape,
+                "array, Parquet": lambda: loader.predictions("array")[0].shape,
             }.items():
                 seconds, value = timed(function)
                 times.setdefault(what, []).append(seconds)
-                shape = getattr(value, "shape", value)
-                del value
-                print(f"{what:20s} {seconds:8.2f} s  {shape}", flush=True)
+                print(f"{what:34s} {seconds:8.2f} s  {value}", flush=True)
         middle = {what: statistics.median(values) for what, values in times.items()}
         sizes = {f.name: sum(p.stat().st_size for p in f.iterdir()) for f in (parquet, as_json)}
     print(f"\n{arguments.recordings} recordings, {arguments.classes} classes; medians")
     for what in ("write", "detections", "table"):
-        ratio = middle[f"{what} json"] / middle[f"{what} parquet"]
-        print(f"{what:12s} JSON takes {ratio:.2f} x the time of Parquet")
+        ratio = middle[f"{what}, JSON"] / middle[f"{what}, Parquet"]
+        print(f"{what:10s} JSON takes {ratio:.2f} x the time of Parquet")
     print(f"size on disk: Parquet {sizes[parquet.name]:,} bytes, JSON {sizes['json']:,} bytes")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 

@@ -203,7 +203,11 @@ def write_prediction_tables(loader: Loader) -> None:
     """Write the tables over all recordings and, if the settings say so, Raven's."""
     name = str(loader.model_name)
     write_combined_tables(
-        loader.paths.preds_path, name, loader.detections(), loader.predictions_provenance
+        loader.paths.preds_path,
+        name,
+        loader.detections(),
+        loader.predictions_provenance,
+        loader.predictions_state,
     )
     if not loader.options.save_raven_tables:
         return

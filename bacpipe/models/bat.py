@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from scipy import fft, signal
 
-from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.convolutions import speed_up_convolutions
@@ -77,7 +76,8 @@ class Bat(TorchModel):
         network = BatNetwork(tiles=_TILES, n_classes=len(_SPECIES))
         fit_weights(network, state, model=card.name, path=path)
         speed_up_convolutions(network)
-        self._network = self.place(network)
+        self.place(network)
+        self._network = network
         self.classes = _SPECIES
         # The authors filter and transform in double precision, and their measure, how far a
         # value is from its mean in dB, shows rounding in the quiet bands that the filter leaves.

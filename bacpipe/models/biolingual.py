@@ -20,6 +20,7 @@ from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 from transformers.audio_utils import mel_filter_bank
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import read_json, strip_prefixes
@@ -80,7 +81,7 @@ class BioLingual(TorchModel):
             rename=lambda key: strip_prefixes(key, _PREFIXES),
             unused=_TEXT,
         )
-        self._network = self.place(network)
+        self._network = self.place(use_onednn(network))
         preprocessor = path.parent / "preprocessor_config.json"
         self._mel = _front_end(preprocessor, card, device).to(device)
 

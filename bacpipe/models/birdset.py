@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import ConvNextConfig, ConvNextModel
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import numbered_classes, read_json, strip_prefixes
@@ -56,10 +57,11 @@ class ConvNextBirdSet(TorchModel):
         config, path = (self.files[name] for name in card.files)
         state = _read(path)
         n_classes, width = _shape(state, "classifier.weight", card.name, path)
-        network = _network(nn.ModuleDict({"classifier": nn.Linear(width, n_classes)}))
+        classifier = nn.Linear(width, n_classes)
+        network = _network(nn.ModuleDict({"classifier": classifier}))
         fit_weights(network, state, model=card.name, path=path, rename=_name_in_network)
-        self._backbone = self.place(network["backbone"])
-        self._classifier = self.place(network["head"]["classifier"])
+        self._backbone = self.place(use_onednn(network["backbone"]))
+        self._classifier = self.place(classifier)
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=1024, n_mels=128)
         self._mel = MelSpectrogram(filters, hop=320).to(device)
@@ -121,8 +123,8 @@ class AudioProtoPNet(TorchModel):
             unused=("prototype_class_identity",),
         )
         head.normalize_prototypes()
-        self._backbone = self.place(network["backbone"])
-        self._head = self.place(head)
+        self._backbone = self.place(use_onednn(network["backbone"]))
+        self._head = self.place(use_onednn(head))
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=2048, n_mels=256)
         self._mel = MelSpectrogram(filters, hop=256).to(device)
@@ -171,7 +173,7 @@ def _shape(state: Mapping[str, Tensor], key: str, model: str, path: Path) -> tup
 
 
 def _class_names(config: Path, count: int) -> tuple[str, ...]:
-    """eBird's common names, or its codes, or numbers, whatever is at hand."""
+    """Common names of birds, or eBird's codes of them, or numbers: whatever is at hand."""
     labels = read_json(config).get("id2label")
     if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(count)}:
         return numbered_classes(count)

@@ -69,6 +69,6 @@ def strip_prefixes(key: str, prefixes: tuple[str, ...]) -> str:
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Names for the classes of a checkpoint that comes without any: class_000, class_001, …"""
+    """Names for the classes of a checkpoint that comes without any: class_000 and so on."""
     digits = max(3, len(str(count - 1)))
     return tuple(f"class_{i:0{digits}d}" for i in range(count))

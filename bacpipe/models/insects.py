@@ -9,9 +9,9 @@ arXiv 2503.15074; https://github.com/danstowell/insect_classifier_GDSC23_insecte
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
-from bacpipe.models.containers import numbered_classes, state_dict_in
+from bacpipe.models.class_names import numbered, read_table
+from bacpipe.models.containers import state_dict_in
 from bacpipe.models.convolutions import speed_up_convolutions
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
 
@@ -64,7 +65,7 @@ class _InsectEffNet(TorchModel):
                 f"{path}: these are not the weights of {card.name}; missing {', '.join(missing)}."
             )
         n_classes = len(state[_HEAD])
-        network = timm.create_model(
+        network: Any = timm.create_model(
             "tf_efficientnetv2_s.in21k", pretrained=False, in_chans=1, num_classes=n_classes
         )
         fit_weights(
@@ -77,11 +78,12 @@ class _InsectEffNet(TorchModel):
             unused=("mel_spec.*", "wav2img.*", "wav2timefreq.*"),
         )
         speed_up_convolutions(network)
-        self._network = self.place(network)
+        self.place(network)
+        self._network = network
         self._mel = MelSpectrogram(
             state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True
         ).to(device)
-        self.classes = _species(path.parent / "classlist.csv", n_classes)
+        self.classes = _species(path.parent / "classlist.csv", n_classes, card.name)
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, at most 80 dB below its maximum, float32, (n, 1, 128, 237)."""
@@ -132,14 +134,14 @@ class Insect459(_InsectEffNet):
         }
 
 
-def _species(path: Path, count: int) -> tuple[str, ...]:
+def _species(path: Path, count: int, model: str) -> Sequence[str]:
     if not path.exists():
-        return numbered_classes(count)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+        return numbered(count, model, path)
+    header, *rows = read_table(path) or [[]]
     try:
-        names = {int(row["label"]): row["species"].strip() for row in rows}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        label, species = header.index("label"), header.index("species")
+        names = {int(row[label]): row[species].strip() for row in rows}
+    except (ValueError, IndexError) as error:
         raise CheckpointError(
             f"{path}: expected the columns label (a number) and species in every row."
         ) from error
@@ -148,4 +150,4 @@ def _species(path: Path, count: int) -> tuple[str, ...]:
             f"{path}: expected the labels 0 to {count - 1}, one per class of the checkpoint; "
             f"correct the file or remove it."
         )
-    return tuple(names[label] for label in range(count))
+    return tuple(names[i] for i in range(count))

@@ -19,7 +19,6 @@ from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkp
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
 from bacpipe.models.convolutions import speed_up_convolutions
-
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max, power_to_db
 
 
@@ -44,12 +43,13 @@ class Mix2(TorchModel):
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
         super().__init__(card=card, files=files, device=device)
         path = self.files[card.files[0]]
-        network = nn.ModuleDict({"features": _features()})
+        features = _features()
+        network = nn.ModuleDict({"features": features})
         state = state_dict_in(read_checkpoint(path), "encoder", model=card.name, path=path)
-        # Some copies keep the classifier of the pre-training; embeddings do not need it.
+        # The authors' network carries a linear classifier when they train it for one.
         fit_weights(network, state, model=card.name, path=path, unused=("classifier.*",))
         speed_up_convolutions(network)
-        self._features = self.place(network["features"])
+        self._features = self.place(features)
         self._mel = self.place(
             MelSpectrogram(mel_filterbank(sample_rate=16000, n_fft=512, n_mels=128), hop=128)
         )
@@ -64,10 +64,9 @@ class Mix2(TorchModel):
         return frames.amax(dim=2) + frames.mean(dim=2)
 
 
-def _features() -> nn.Module:
+def _features() -> nn.Sequential:
     features: nn.Sequential = mobilenet_v3_large(weights=None).features
-    rgb = features[0][0]
-    features[0][0] = nn.Conv2d(
-        1, rgb.out_channels, rgb.kernel_size, rgb.stride, rgb.padding, bias=False
-    )
+    # The first convolution sees one channel instead of three.
+    stem = nn.Conv2d(1, 16, kernel_size=3, stride=2, padding=1, bias=False)
+    features[0] = nn.Sequential(stem, *list(features[0].children())[1:])
     return features

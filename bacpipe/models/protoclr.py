@@ -17,12 +17,11 @@ import torch
 from torch import nn
 from transformers import CvtConfig, CvtModel
 
+from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
-
 from bacpipe.models.frontends import (
     MelSpectrogram,
-    exact_dtype,
     mel_filterbank,
     min_max,
     power_to_db,
@@ -74,13 +73,12 @@ class ProtoClr(TorchModel):
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
         super().__init__(card=card, files=files, device=device)
         path = self.files[card.files[0]]
-        network = nn.ModuleDict(
-            {"cvt": CvtModel(CvtConfig(num_channels=1)), "norm": nn.LayerNorm(card.dim)}
-        )
+        cvt, norm = CvtModel(CvtConfig(num_channels=1)), nn.LayerNorm(card.dim)
+        network = nn.ModuleDict({"cvt": cvt, "norm": norm})
         fit_weights(
             network, read_checkpoint(path), model=card.name, path=path, rename=_name_in_transformers
         )
-        self._network = self.place(network)
+        self._cvt, self._norm = self.place(use_onednn(cvt)), self.place(norm)
         filters = mel_filterbank(sample_rate=16000, n_fft=1024, n_mels=128, f_min=50, f_max=8000)
         self._mel = self.place(MelSpectrogram(filters, hop=320))
 
@@ -90,8 +88,8 @@ class ProtoClr(TorchModel):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Embeddings, float32, shape (n, 384)."""
-        tokens = self._network["cvt"](x.unsqueeze(1)).cls_token_value
-        embeddings: torch.Tensor = self._network["norm"](tokens[:, 0])
+        token = self._cvt(x.unsqueeze(1)).cls_token_value[:, 0]
+        embeddings: torch.Tensor = self._norm(token)
         return embeddings
 
 

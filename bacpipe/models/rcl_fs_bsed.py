@@ -17,7 +17,6 @@ from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkp
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
 from bacpipe.models.convolutions import speed_up_convolutions
-
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
 from bacpipe.models.networks.rcl import RclNetwork
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -452,12 +454,32 @@ class Loader:
                 f"{source.get('embeddings')}, not to {found.folder.name}; run the pipeline again "
                 f"with the present settings."
             )
+        table = prediction_files.detections_path(self.paths.preds_path, str(self.model_name))
+        combined = prediction_files.read_detections(table, self.predictions_state)
         for name, line in lines.items():
-            if line.get("predictions"):
-                path = self.paths.sparse_predictions_path / line["predictions"]["path"]
+            if not line.get("predictions"):
+                continue
+            if combined is not None and name in combined:
+                yield combined[name]
+                continue
+            path = self.paths.sparse_predictions_path / line["predictions"]["path"]
+            if combined is None:
                 window, label, score = prediction_files.read_predictions(path)
-                start, end = self.window_times(name)
-                yield Detections(name, window, start[window], end[window], label, score)
+            else:
+                window, label, score = prediction_files.NO_PREDICTIONS
+            start, end = window_times(line, found.content.header)
+            yield Detections(name, window, start[window], end[window], label, score)
+
+    @property
+    def predictions_state(self) -> str:
+        """Hash of all predictions, by which results made from them know that they are stale."""
+        lines = [
+            [name, line["windows"], line["embeddings"].get("sha256"), line["predictions"]]
+            for name, line in self.lines.items()
+            if line.get("predictions")
+        ]
+        content = json.dumps([self._require_set().folder.name, lines], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     # ------------------------------------------------------------------ inside
 

@@ -1,13 +1,15 @@
 """Class predictions on disk: sparse, one Parquet file per recording, and tables over all.
 
 ``original_classifier_outputs/<recording>_<model>.parquet`` has a row per prediction (window,
-class, score).  ``source.json`` beside that folder names the set of embeddings to which these
+class, score); ``<model>_detections.parquet`` holds the same of all recordings once a run is
+complete.  ``source.json`` beside that folder names the set of embeddings to which these
 predictions belong; predictions of another set or another threshold do not count as done.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +21,8 @@ from bacpipe.store.writer import replacing, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
 _ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
@@ -109,13 +113,8 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); run the "
             f"pipeline again to compute them anew."
         ) from None
-    labels = table["class"].combine_chunks()
-    names = np.array(labels.dictionary.to_pylist(), dtype=object)
-    return (
-        table["window"].to_numpy(),
-        names[labels.indices.to_numpy()],
-        table["score"].to_numpy(),
-    )
+    codes, names = _decode(table["class"])
+    return table["window"].to_numpy(), names[codes], table["score"].to_numpy()
 
 
 def predictions_source(preds_path: Path) -> dict[str, Any]:
@@ -131,6 +130,10 @@ def claim_predictions(preds_path: Path, source: Mapping[str, Any]) -> None:
     """Say that the predictions from here on belong to this set and these settings."""
     if predictions_source(preds_path) != dict(source):
         write_json(preds_path / "source.json", dict(source))
+
+
+NO_PREDICTIONS = (np.zeros(0, np.int32), np.zeros(0, object), np.zeros(0, np.float32))
+"""What `read_predictions` returns for a recording in which nothing was found."""
 
 
 class Detections(NamedTuple):
@@ -237,7 +240,8 @@ def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
     rows = len(index.start)
     frame = pd.DataFrame({"audiofilename": index.recording, "start": index.start, "end": index.end})
     if rows * len(index.classes) <= _LARGEST_DENSE:
-        scores = pd.DataFrame(index.columns(slice(0, rows)).T, columns=index.classes)
+        dense = index.columns(slice(0, rows)).T
+        scores = pd.DataFrame(dense, columns=index.classes, copy=False)
     else:
         scores = _sparse_scores(index, rows)
     return pd.concat([frame, scores], axis=1)
@@ -266,18 +270,117 @@ def write_combined_tables(
     model: str,
     detections: Iterable[Detections],
     provenance: Mapping[str, Any] | None = None,
+    state: str | None = None,
 ) -> None:
     """Write the tables over all recordings.
 
-    ``<model>_classifier_annotations.csv``, ``<model>_all_predictions.parquet`` and, if given,
+    ``<model>_detections.parquet`` (a row per prediction, from which readers are quick),
+    ``<model>_classifier_annotations.csv``, ``<model>_all_predictions.parquet`` and
     ``provenance.json``, which says for all tables of the folder what they were made with.
+
+    Parameters
+    ----------
+    preds_path : Path
+        Folder of the predictions.
+    model : str
+        Name of the model.
+    detections : iterable of Detections
+        All predictions, in the order of the recordings.
+    provenance : mapping, optional
+        Model, checkpoint, threshold, versions and settings.
+    state : str, optional
+        What `read_detections` recognises the predictions by.
     """
-    kept = list(detections)
-    if provenance is not None:
-        write_json(preds_path / "provenance.json", dict(provenance))
+    kept, made_with = list(detections), dict(provenance or {})
+    write_json(preds_path / "provenance.json", made_with)
+    write_detections(detections_path(preds_path, model), kept, made_with, state)
     write_classifier_annotations(preds_path / f"{model}_classifier_annotations.csv", kept)
-    path = preds_path / f"{model}_all_predictions.parquet"
-    write_wide_table(path, wide_index(kept), provenance or {})
+    write_wide_table(preds_path / f"{model}_all_predictions.parquet", wide_index(kept), made_with)
+
+
+def detections_path(preds_path: Path, model: str) -> Path:
+    """Path of the table with a row per prediction."""
+    return preds_path / f"{model}_detections.parquet"
+
+
+def write_detections(
+    path: Path, detections: Iterable[Detections], provenance: Mapping[str, Any], state: str | None
+) -> None:
+    """Write all predictions as one table: a row for each.
+
+    Columns audiofilename, window, start, end (seconds), class, score.
+    """
+    import pyarrow as pa
+
+    parts = [item for item in detections if len(item.window)]
+    names = pa.array([item.recording for item in parts], pa.string())
+    sizes = [len(item.window) for item in parts]
+    classes, code = sorted_classes(_joined([item.label for item in parts], object))
+    table = pa.table(
+        {
+            "audiofilename": pa.DictionaryArray.from_arrays(
+                pa.array(np.repeat(np.arange(len(parts), dtype=np.int32), sizes)), names
+            ),
+            "window": _joined([item.window for item in parts], np.int32),
+            "start": _joined([item.start for item in parts], np.float64),
+            "end": _joined([item.end for item in parts], np.float64),
+            "class": pa.DictionaryArray.from_arrays(
+                pa.array(code.astype(np.int32)), pa.array(classes, pa.string())
+            ),
+            "score": _joined([item.score for item in parts], np.float32),
+        }
+    )
+    description = json.dumps({**provenance, "state": state})
+    write_table(path, table.replace_schema_metadata({"bacpipe": description}))
+
+
+def read_detections(path: Path, state: str) -> dict[str, Detections] | None:
+    """All predictions by recording, from one table.
+
+    Returns
+    -------
+    dict or None
+        Only recordings that have predictions; None if the table is missing, damaged or was
+        made from other predictions than those of this state.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if json.loads(metadata.get(b"bacpipe", b"{}")).get("state") != state:
+                return None
+            table = file.read().combine_chunks()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("%s: cannot be read and is left aside (%s).", path, error)
+        return None
+    recording, names = _decode(table["audiofilename"])
+    label, classes = _decode(table["class"])
+    labels = classes[label]
+    columns = [table[name].to_numpy() for name in ("window", "start", "end")]
+    columns += [labels, table["score"].to_numpy()]
+    first = np.flatnonzero(np.diff(recording, prepend=-1))
+    last = [*first[1:], len(recording)]
+    return {
+        names[recording[i]]: Detections(names[recording[i]], *(c[i:j] for c in columns))
+        for i, j in zip(first, last, strict=True)
+    }
+
+
+def _decode(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and values of a dictionary column."""
+    import pyarrow as pa
+
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # a table without rows has no chunk
+        return np.zeros(0, np.int32), np.zeros(0, object)
+    return array.indices.to_numpy(), np.array(array.dictionary.to_pylist(), dtype=object)
+
+
+def _joined(parts: list[np.ndarray], kind: Any) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 
 def write_wide_table(path: Path, index: WideIndex, provenance: Mapping[str, Any]) -> None:
@@ -285,9 +388,9 @@ def write_wide_table(path: Path, index: WideIndex, provenance: Mapping[str, Any]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Lists, not a dictionary: a class may be called 'start'.
     names = ["audiofilename", "start", "end", *index.classes]
     kinds = [pa.string(), pa.float64(), pa.float64(), *[pa.float32()] * len(index.classes)]
-    # Not a dictionary of the names: a class may be called 'start'.
     schema = pa.schema(
         list(zip(names, kinds, strict=True)), {"bacpipe": json.dumps(dict(provenance))}
     )

@@ -39,14 +39,7 @@ class BatNetwork(nn.Module):
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.pos_encoder = nn.Parameter(torch.zeros(1, tiles + 1, WIDTH))
-        self.transformer_encoder = nn.ModuleDict(
-            {
-                "layers": nn.ModuleList(
-                    nn.ModuleList([_PreNorm(_Attention()), _PreNorm(_FeedForward())])
-                    for _ in range(_LAYERS)
-                )
-            }
-        )
+        self.transformer_encoder = _Transformer()
         self.classifier = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, n_classes))
 
     def forward(self, tiles: Tensor) -> Tensor:
@@ -65,10 +58,8 @@ class BatNetwork(nn.Module):
         n, count = tiles.shape[:2]
         tokens = self.to_patch_embedding(tiles.flatten(0, 1).unsqueeze(1)).reshape(n, count, WIDTH)
         x = torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1) + self.pos_encoder
-        for block in self.transformer_encoder["layers"]:
-            for step in block:
-                x = x + step(x)
-        return x[:, 0]
+        embedded: Tensor = self.transformer_encoder(x)[:, 0]
+        return embedded
 
 
 def _convolution(
@@ -86,6 +77,20 @@ def _convolution(
         nn.ReLU(),
         nn.MaxPool2d(pool, stride=2, padding=1),
     ]
+
+
+class _Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(_PreNorm(_Attention()), _PreNorm(_FeedForward())) for _ in range(_LAYERS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.layers:
+            for step in block.children():
+                x = x + step(x)
+        return x
 
 
 class _PreNorm(nn.Module):

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 _EPSILON = 1e-4
 _EPSILON_CHANNELS = 2
+# Added to squared lengths: that of the epsilon channels, and once more epsilon.
+_EPSILON_ENERGY = _EPSILON_CHANNELS * _EPSILON**2 + _EPSILON
 # The authors divide by it to keep an arc cosine of their training loss off its poles.
 _POLE_MARGIN = 1.01
 _UPSAMPLING = 2
@@ -23,7 +25,8 @@ _CHUNK = 1024
 class PrototypeHead(nn.Module):
     """Class logits from the likeness of a feature map to learnt prototypes.
 
-    The names of the parameters are those of the authors' checkpoint.
+    The names of the parameters are those of the authors' checkpoint, until
+    `normalize_prototypes` is called.
 
     Parameters
     ----------
@@ -35,23 +38,22 @@ class PrototypeHead(nn.Module):
         Prototypes of each class.
     """
 
-    directions: Tensor
-    offsets: Tensor
-
     def __init__(self, *, channels: int, n_classes: int, per_class: int) -> None:
         super().__init__()
         self.prototype_vectors = nn.Parameter(torch.zeros(n_classes * per_class, channels, 1, 1))
         self.last_layer = _OwnPrototypes(n_classes, per_class)
-        self.register_buffer("directions", torch.zeros(0), persistent=False)
-        self.register_buffer("offsets", torch.zeros(0), persistent=False)
+        self.likeness = nn.ModuleList()
 
+    @torch.no_grad()
     def normalize_prototypes(self) -> None:
-        """Replace the prototypes by their directions; once, when they are loaded."""
-        vectors = self.prototype_vectors.detach().flatten(1)
-        length = (vectors.square().sum(1, keepdim=True) + _epsilon_energy()).sqrt() + _EPSILON
-        self.directions = vectors / length
-        # What the epsilon channels of map and prototype give when multiplied.
-        self.offsets = _EPSILON_CHANNELS * _EPSILON**2 / length
+        """Turn the prototypes into the linear layers that compare with them, once loaded."""
+        for vectors in self.prototype_vectors.flatten(1).split(_CHUNK):
+            length = (vectors.square().sum(dim=1) + _EPSILON_ENERGY).sqrt() + _EPSILON
+            layer = nn.Linear(vectors.shape[1], len(vectors), device="meta")
+            layer.weight = nn.Parameter(vectors / length[:, None])
+            # What the epsilon channels of map and prototype give when multiplied.
+            layer.bias = nn.Parameter(_EPSILON_CHANNELS * _EPSILON**2 / length)
+            self.likeness.append(layer)
         del self.prototype_vectors
 
     def forward(self, features: Tensor) -> Tensor:
@@ -65,21 +67,18 @@ class PrototypeHead(nn.Module):
         -------
         torch.Tensor, float32, shape (n, n_classes)
         """
-        fine = _upsample(features)
-        length = (fine.square().sum(dim=1, keepdim=True) + _epsilon_energy()).sqrt()
-        height, width = features.shape[2:]
-        flat = features.flatten(2)
-        parts = []
-        for directions, offsets in zip(
-            self.directions.split(_CHUNK), self.offsets.split(_CHUNK), strict=True
-        ):
+        energy = _upsample(features).square().sum(dim=1, keepdim=True)
+        length = (energy + _EPSILON_ENERGY).sqrt()
+        points = features.permute(0, 2, 3, 1).contiguous()
+        strongest = []
+        for layer in self.likeness:
             # Interpolation and dot product are both linear, so the product can be taken on the
             # coarse grid, at a quarter of the cost, and be interpolated afterwards.
-            likeness = torch.matmul(directions, flat).unflatten(2, (height, width))
-            cosine = (_upsample(likeness) + offsets[:, :, None]).div_(length)
-            parts.append(cosine.amax(dim=(2, 3)))
-        strongest = torch.cat(parts, dim=1).relu_().div_(_POLE_MARGIN)
-        logits: Tensor = self.last_layer(strongest)
+            product = _upsample(layer(points).permute(0, 3, 1, 2))
+            strongest.append(product.div_(length).amax(dim=(2, 3)))
+        # The authors' rectifier, taken after the maximum, gives the same.
+        activations = torch.cat(strongest, dim=1).relu_().div_(_POLE_MARGIN)
+        logits: Tensor = self.last_layer(activations)
         return logits
 
 
@@ -98,7 +97,3 @@ class _OwnPrototypes(nn.Module):
 
 def _upsample(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=_UPSAMPLING, mode="bilinear", align_corners=False)
-
-
-def _epsilon_energy() -> float:
-    return _EPSILON_CHANNELS * _EPSILON**2 + _EPSILON

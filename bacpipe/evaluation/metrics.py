@@ -1,0 +1,279 @@
+"""Metrics of class scores, with confidence intervals over recordings.
+
+Macro averages are over the classes that occur in the data.  Everything takes weights per
+recording (see `bacpipe.evaluation.resampling`) and agrees with scikit-learn where the weights
+are 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bacpipe.evaluation.resampling import (
+    FEW_RECORDINGS,
+    Groups,
+    draw_weights,
+    interval,
+)
+
+_CELLS = 4_000_000  # weights × windows at a time
+_RANKING_BUDGET = 1_000_000_000  # weights × windows × classes altogether
+_FEWEST_RANKINGS = 50
+
+
+class Counts(NamedTuple):
+    """Weighted numbers of windows by class.
+
+    Attributes
+    ----------
+    hits, predicted, present : np.ndarray, float64, shape (weights, classes)
+        Windows with the class that were found, windows said to have it, windows that have it.
+    """
+
+    hits: np.ndarray
+    predicted: np.ndarray
+    present: np.ndarray
+
+
+def count(truth: np.ndarray, predicted: np.ndarray, groups: Groups, weights: np.ndarray) -> Counts:
+    """Count by class.
+
+    Parameters
+    ----------
+    truth, predicted : np.ndarray, bool, shape (n, classes)
+        What is there, and what was said to be.
+    groups : Groups
+        Recordings of the windows.
+    weights : np.ndarray, shape (b, recordings)
+    """
+
+    def total(what: np.ndarray) -> np.ndarray:
+        sums = np.zeros((groups.number, what.shape[1]))
+        if len(what):
+            order = np.argsort(groups.code, kind="stable")
+            here, first = np.unique(groups.code[order], return_index=True)
+            sums[here] = np.add.reduceat(what[order], first, axis=0, dtype=np.float64)
+        return weights @ sums
+
+    return Counts(total(truth & predicted), total(predicted), total(truth))
+
+
+def threshold_metrics(counts: Counts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Precision, recall and F1.
+
+    Returns
+    -------
+    overall : dict of np.ndarray, shape (b,)
+        Macro and micro averages.
+    per_class : dict of np.ndarray, shape (b, classes)
+        NaN for classes that do not occur; precision is 0 where nothing was predicted.
+    """
+    there = counts.present > 0
+    per_class = {
+        "precision": np.where(there, _ratio(counts.hits, counts.predicted, 0), np.nan),
+        "recall": _ratio(counts.hits, counts.present, np.nan),
+        "f1": np.where(there, _ratio(2 * counts.hits, counts.predicted + counts.present, 0), np.nan),
+    }
+    hits, predicted, present = (values.sum(axis=1) for values in counts)
+    overall = {f"{name}_macro": _mean(values) for name, values in per_class.items()}
+    overall["precision_micro"] = _ratio(hits, predicted, 0)
+    overall["recall_micro"] = _ratio(hits, present, np.nan)
+    overall["f1_micro"] = _ratio(2 * hits, predicted + present, np.nan)
+    return overall, per_class
+
+
+def ranking_metrics(
+    positive: np.ndarray, score: np.ndarray, groups: Groups, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve and average precision of one class, ties included.
+
+    Parameters
+    ----------
+    positive : np.ndarray, bool, shape (n,)
+    score : np.ndarray, float, shape (n,)
+    groups : Groups
+    weights : np.ndarray, shape (b, recordings)
+
+    Returns
+    -------
+    roc_auc, average_precision : np.ndarray, shape (b,)
+        NaN where there are no positives (or, for the former, no negatives).
+    """
+    auc = np.full(len(weights), np.nan)
+    precision = np.full(len(weights), np.nan)
+    if not len(score):
+        return auc, precision
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    is_positive, group = positive[order], groups.code[order]
+    step = max(1, _CELLS // len(score))
+    for begin in range(0, len(weights), step):
+        part = slice(begin, begin + step)
+        weight = weights[part][:, group]
+        found = np.add.reduceat(weight * is_positive, first, axis=1)
+        wrong = np.add.reduceat(weight, first, axis=1) - found
+        hits, misses = found.cumsum(axis=1), wrong.cumsum(axis=1)
+        n_positive, n_negative = hits[:, -1], misses[:, -1]
+        area = (wrong * (hits - found / 2)).sum(axis=1)
+        auc[part] = _ratio(area, n_positive * n_negative, np.nan)
+        at_threshold = _ratio(hits, hits + misses, 0)
+        precision[part] = _ratio((found * at_threshold).sum(axis=1), n_positive, np.nan)
+    return auc, precision
+
+
+def best_threshold(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Threshold (score ≥ threshold) that maximises F1, and that F1; NaN without positives."""
+    if not positive.any():
+        return float("nan"), float("nan")
+    order = np.argsort(-score, kind="stable")
+    ranked, hits = score[order], positive[order].cumsum()
+    last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+    f1 = 2 * hits[last] / (last + 1 + positive.sum())
+    best = int(f1.argmax())
+    return float(ranked[last[best]]), float(f1[best])
+
+
+def evaluate_scores(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    groups: Groups,
+    *,
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All metrics of a classifier, several labels per window allowed.
+
+    Parameters
+    ----------
+    truth, predicted : np.ndarray, bool, shape (n, classes)
+    scores : np.ndarray, float32, shape (n, classes)
+    classes : sequence of str
+    groups : Groups
+    samples, seed : int
+        Bootstrap resamples and their seed.
+
+    Returns
+    -------
+    dict
+        ``overall`` (value by metric), ``intervals`` ([low, high] by metric), ``per_class``,
+        ``bootstrap`` and ``notes``.
+    """
+    weights = draw_weights(groups, samples, seed)
+    overall, per_class = threshold_metrics(count(truth, predicted, groups, weights))
+    work = max(1, truth.shape[0] * truth.shape[1])
+    rankings = min(len(weights), 1 + max(_FEWEST_RANKINGS, _RANKING_BUDGET // work))
+    areas, precisions = np.empty((2, rankings, len(classes)))
+    for i in range(len(classes)):
+        areas[:, i], precisions[:, i] = ranking_metrics(
+            truth[:, i], scores[:, i], groups, weights[:rankings]
+        )
+    overall["roc_auc_macro"] = _mean(areas)
+    overall["average_precision_macro"] = _mean(precisions)
+    per_class |= {"roc_auc": areas, "average_precision": precisions}
+    support = truth.sum(axis=0)
+    return {
+        **summarise(overall),
+        "per_class": {
+            str(name): {
+                "support": int(support[i]),
+                **{metric: number(values[0, i]) for metric, values in per_class.items()},
+                "f1_interval": interval(per_class["f1"][1:, i]),
+                "average_precision_interval": interval(precisions[1:, i]),
+            }
+            for i, name in enumerate(classes)
+        },
+        "bootstrap": {
+            "unit": "recording",
+            "recordings": groups.number,
+            "resamples": len(weights) - 1,
+            "resamples_of_ranking_metrics": rankings - 1,
+        },
+        "notes": notes_on_intervals(groups, samples),
+    }
+
+
+def single_label_metrics(
+    labels: np.ndarray, scores: np.ndarray, groups: Groups, *, samples: int, seed: int
+) -> dict[str, Any]:
+    """Metrics that exist when every window has one label: accuracies.
+
+    Parameters
+    ----------
+    labels : np.ndarray, int64, shape (n,)
+    scores : np.ndarray, float32, shape (n, classes)
+    groups : Groups
+    samples, seed : int
+        As for `evaluate_scores`.
+
+    Returns
+    -------
+    dict
+        ``overall`` and ``intervals``.  Top-5 is None unless there are more than 5 classes.
+    """
+    n_classes = scores.shape[1]
+    weights = draw_weights(groups, samples, seed)
+    best = scores.argmax(axis=1)
+    truth, predicted = one_hot(labels, n_classes), one_hot(best, n_classes)
+    counts = count(truth, predicted, groups, weights)
+    accuracy = _ratio(counts.hits.sum(axis=1), counts.present.sum(axis=1), np.nan)
+    overall = {
+        "accuracy": accuracy,
+        "balanced_accuracy": _mean(_ratio(counts.hits, counts.present, np.nan)),
+        "top_1_accuracy": accuracy,
+        "top_5_accuracy": np.full(len(weights), np.nan),
+    }
+    if n_classes > 5:
+        five = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+        hit = (five == labels[:, None]).any(axis=1)
+        hits = count(truth, truth & hit[:, None], groups, weights)
+        overall["top_5_accuracy"] = _ratio(
+            hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan
+        )
+    return summarise(overall)
+
+
+def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Bool array of shape (n, classes) with one True per row."""
+    return labels[:, None] == np.arange(n_classes)
+
+
+def summarise(overall: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Values (first of each array) and intervals (the rest)."""
+    return {
+        "overall": {name: number(values[0]) for name, values in overall.items()},
+        "intervals": {name: interval(values[1:]) for name, values in overall.items()},
+    }
+
+
+def notes_on_intervals(groups: Groups, samples: int) -> list[str]:
+    """What a reader of the intervals should know."""
+    if samples < 1 or groups.number >= FEW_RECORDINGS:
+        return []
+    if groups.number < 2:
+        return ["No confidence intervals: all test windows are of one recording."]
+    return [
+        f"The confidence intervals come from {groups.number} recordings only; they are rough, and "
+        f"rather too narrow."
+    ]
+
+
+def number(value: Any) -> float | None:
+    """Number for JSON; None where it is not defined."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
+    result = np.full(np.shape(above), otherwise, dtype=np.float64)
+    return np.divide(above, below, out=result, where=np.asarray(below) > 0)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the classes that are defined; NaN if none is."""
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1), np.nan)
