@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.writer import replacing, write_json, write_table
+from bacpipe.store.writer import replacing, write_json, write_table, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -472,15 +472,39 @@ def write_raven_table(path: Path, item: Detections, audio: Path, high_frequency:
     high_frequency : float
         Nyquist frequency in Hz of the model or of the recording, whichever is lower.
     """
-    lines = ["\t".join(RAVEN_COLUMNS)]
-    for number, (start, end, label, score) in enumerate(
-        zip(item.start, item.end, item.label, item.score, strict=True), start=1
-    ):
-        # A tab or newline in a name would shift the columns.
-        name = " ".join(str(label).split())
-        lines.append(
-            f"{number}\tSpectrogram 1\t1\t{start:.6f}\t{end:.6f}\t0\t{high_frequency:.1f}\t{name}"
-            f"\t{score:.4f}\t{audio}\t{start:.6f}"
+    write_text(
+        path, "\n".join(["\t".join(RAVEN_COLUMNS), *raven_rows(item, audio, high_frequency)]) + "\n"
+    )
+
+
+def raven_rows(
+    item: Detections,
+    audio: Path,
+    high_frequency: float,
+    *,
+    first: int = 1,
+    offset: float = 0.0,
+) -> Iterator[str]:
+    """Rows of a Raven selection table.
+
+    Parameters
+    ----------
+    item, audio, high_frequency
+        As for `write_raven_table`.
+    first : int
+        Number of the first selection.
+    offset : float
+        Seconds at which the recording begins in a table over several recordings.
+    """
+    columns = (item.start, item.end, item.label, item.score)
+    for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
+        begin, stop = f"{offset + start:.6f}", f"{offset + end:.6f}"
+        yield (
+            f"{number}\tSpectrogram 1\t1\t{begin}\t{stop}\t0\t{high_frequency:.1f}"
+            f"\t{plain_label(label)}\t{score:.4f}\t{audio}\t{start:.6f}"
         )
-    with replacing(path) as file:
-        file.write(("\n".join(lines) + "\n").encode())
+
+
+def plain_label(label: Any) -> str:
+    """Label without tabs and line breaks, which would shift the columns of a table."""
+    return " ".join(str(label).split())

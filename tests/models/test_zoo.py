@@ -23,10 +23,16 @@ from tests.models import parity
 # Bytes of one checkpoint that need more room than a small machine may have.
 _BIG = {"birdmae": 2_600_000_000}
 
-# Kaldi features take the logarithm of mel bands that may hold nothing but the rounding of a
-# Fourier transform, and that differs between processors: on some, torchaudio itself is 5e-4 off
-# the golden values in 1 % of these.  `test_kaldi` compares with torchaudio strictly.
+# Some front ends take the logarithm of mel bands that may hold nothing but the rounding of a
+# Fourier transform, and that differs between processors.  Kaldi's: on some, torchaudio itself is
+# 5e-4 off the golden values in 1 % of these.  `test_kaldi` compares with torchaudio strictly.
 _ROUNDING_SHOWS = ("audiomae", "beats", "birdmae", "naturebeats")
+
+
+# Relative error of the embeddings; wider where the front end's rounding alone exceeds it.  There,
+# torchaudio's own spectrograms were measured 8.4e-6 (protoclr) and 2.3e-5 (rcl_fs_bsed) away.
+_LIMIT = 5e-6
+_WIDER_LIMIT = {"protoclr": 2e-5, "rcl_fs_bsed": 5e-5}
 
 
 @dataclass
@@ -116,7 +122,7 @@ def test_preprocessing_matches_the_reference(run: Run) -> None:
 def test_embeddings_match_the_reference(run: Run) -> None:
     target = parity.target(run.name)
     error = np.linalg.norm(run.batch.embeddings[:3].numpy() - target) / np.linalg.norm(target)
-    assert error < 5e-6
+    assert error < _WIDER_LIMIT.get(run.name, _LIMIT)
 
 
 def test_class_scores_match_the_reference(run: Run) -> None:

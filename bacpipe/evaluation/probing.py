@@ -1,0 +1,370 @@
+"""Probing: how much a simple classifier gets out of frozen embeddings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bacpipe import configuration
+from bacpipe.configuration import Options
+from bacpipe.errors import SettingsError
+from bacpipe.evaluation.data import LabelledWindows, check_embeddings, labelled_windows
+from bacpipe.evaluation.errors import EvaluationError
+from bacpipe.evaluation.metrics import evaluate_scores, one_hot, single_label_metrics
+from bacpipe.evaluation.probe_files import load_probe, save_probe
+from bacpipe.evaluation.probes import Probe, TrainingData, find_probe, make_probe
+from bacpipe.evaluation.resampling import group_by
+from bacpipe.evaluation.result_files import read_result, write_result
+from bacpipe.evaluation.split_files import load_or_make_split, split_id
+from bacpipe.evaluation.splits import SETS, Split, SplitRule
+from bacpipe.inference.progress import is_interactive
+from bacpipe.labels.data_set import open_results
+from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.store.layout import ResultPaths
+from bacpipe.store.sets import read_embeddings
+
+logger = logging.getLogger(__name__)
+
+
+def probing_pipeline(
+    model_name: str,
+    ground_truth: Any,
+    embeds: Any,
+    paths: ResultPaths | None = None,
+    name: str = "linear",
+    overwrite: bool = True,
+    label_column: str = "species",
+    *,
+    recordings: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Train a probe, test it on recordings it has never met, and store probe, metrics, figures.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model that made the embeddings.
+    ground_truth : dict or array of int
+        What `ground_truth_by_model` returned (single label), or a label per window, -1 for none.
+    embeds : np.ndarray, float32, shape (windows, dim)
+        Embeddings, as ``Loader.embeddings`` returns them, array or dictionary.
+    paths : ResultPaths, optional
+        Where results are, from `make_set_paths_func`.  Without them, results are stored if the
+        embeddings are those that the present configuration finds, else only returned.
+    name : str
+        Which probe: 'linear' (logistic regression) or 'knn'.
+    overwrite : bool
+        False returns the stored result if data and settings have not changed.
+    label_column : str
+        Kind of label, with or without the prefix 'label:'.
+    recordings : sequence of str, optional
+        Recording of every window, for embeddings that are not in a results tree.
+    **kwargs
+        Any key of the configuration; train_ratio, test_ratio, split, evaluation_seed,
+        bootstrap_samples, probe_configs, save_probe and device matter here.
+
+    Returns
+    -------
+    dict
+        Also stored as ``probing/probe_results_<name>.json``.  ``overall`` holds accuracy,
+        balanced accuracy, top-1 and top-5 accuracy, precision, recall and F1 (macro and micro),
+        ROC-AUC and average precision (macro; the latter is also known as cmAP); ``intervals``
+        their 95 % confidence intervals over test recordings; ``per_class`` the same by class;
+        ``confusion_matrix`` counts of test windows, true classes in rows; ``split``, ``dropped``
+        (classes left out, and why), ``training`` and ``notes`` say what it is based on.
+
+    Raises
+    ------
+    TooLittleDataError
+        If fewer than two classes have windows in three recordings.
+    EvaluationError
+        If embeddings and ground truth do not fit, or the probe does not exist.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")                    # doctest: +SKIP
+    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")      # doctest: +SKIP
+    >>> result = bacpipe.probing_pipeline("birdnet", truth, loader.embeddings("array"),
+    ...     paths=loader.paths)                                             # doctest: +SKIP
+    >>> result["overall"]["f1_macro"]                                       # doctest: +SKIP
+    0.87
+    """
+    options = configuration.current(**kwargs)
+    find_probe(name)
+    parameters = options.probe_configs.get(name, {})
+    data = labelled_windows(
+        model_name,
+        ground_truth,
+        embeds,
+        paths,
+        label_column=label_column,
+        recordings=recordings,
+        **kwargs,
+    )
+    rule = SplitRule(
+        options.split, options.train_ratio, options.test_ratio, options.evaluation_seed
+    )
+    split = load_or_make_split(data, rule)
+    fingerprint = data.fingerprint(
+        probe=name,
+        parameters={**find_probe(name).defaults, **parameters},
+        split=split_id(split),
+        rule=vars(rule),
+        bootstrap=options.bootstrap_samples,
+        saved=options.save_probe,
+    )
+    result_path = None if data.paths is None else data.paths.probe_path / f"probe_results_{name}.json"
+    if result_path is not None and not overwrite:
+        stored = read_result(result_path, fingerprint)
+        if stored is not None:
+            return stored
+    probe, training = _train(data, split, name, parameters, options)
+    result = {
+        "model": model_name,
+        "probe": name,
+        "label_column": data.column,
+        "classes": list(split.classes),
+        **_test(data, split, probe, options),
+        "split": _describe(data, split, rule),
+        "dropped": split.dropped,
+        "parameters": dict(probe.parameters_used),
+        "training": training,
+    }
+    if data.paths is not None and result_path is not None:
+        if options.save_probe:
+            about = {"model": model_name, "label_column": data.column, "fingerprint": fingerprint}
+            save_probe(data.paths.probe_path, probe, about)
+        _draw(data.paths, name, result)
+        # Last, so that it vouches for the other files.
+        write_result(result_path, result, fingerprint)
+    return result
+
+
+def _train(
+    data: LabelledWindows,
+    split: Split,
+    name: str,
+    parameters: Mapping[str, Any],
+    options: Options,
+) -> tuple[Probe, dict[str, Any]]:
+    probe = make_probe(name, data.embeds.shape[1], split.classes, parameters)
+    training_data = TrainingData(
+        data.embeds, split.labels, split.rows("train"), split.rows("val"), len(split.classes)
+    )
+    with _progress(f"{data.model}: {name} probe") as show:
+        training = probe.learn(
+            training_data,
+            seed=options.evaluation_seed,
+            device=choose_device(options.device),
+            progress=show,
+        )
+    return probe, training
+
+
+def _test(data: LabelledWindows, split: Split, probe: Probe, options: Options) -> dict[str, Any]:
+    rows = split.rows("test")
+    labels = split.labels[rows]
+    scores = probe.predict(data.embeds[rows], device=choose_device(options.device))
+    groups = group_by(None if data.recordings is None else data.recordings[rows], len(rows))
+    n_classes = len(split.classes)
+    predicted = scores.argmax(axis=1)
+    chosen = {"samples": options.bootstrap_samples, "seed": options.evaluation_seed}
+    accuracies = single_label_metrics(labels, scores, groups, **chosen)
+    rest = evaluate_scores(
+        one_hot(labels, n_classes),
+        one_hot(predicted, n_classes),
+        scores,
+        split.classes,
+        groups,
+        **chosen,
+    )
+    confusion = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    return {
+        **rest,
+        "overall": {**accuracies["overall"], **rest["overall"]},
+        "intervals": {**accuracies["intervals"], **rest["intervals"]},
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str, Any]:
+    windows = {name: len(split.rows(name)) for name in SETS}
+    recordings = None
+    if data.recordings is not None:
+        recordings = {name: len(set(data.recordings[split.rows(name)])) for name in SETS}
+    per_class = {
+        label: {
+            name: int((split.labels[split.rows(name)] == number).sum()) for name in SETS
+        }
+        for number, label in enumerate(split.classes)
+    }
+    return {
+        "strategy": rule.strategy,
+        "id": split_id(split),
+        "seed": rule.seed,
+        "windows": windows,
+        "recordings": recordings,
+        "windows_per_class": per_class,
+    }
+
+
+def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
+    from bacpipe.plotting.probing import confusion_matrix, per_class_scores
+    from bacpipe.plotting.style import save_figure
+
+    save_figure(confusion_matrix(result), paths.probe_path / f"confusion_matrix_{name}.png")
+    save_figure(per_class_scores(result), paths.probe_path / f"per_class_{name}.png")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress bar over epochs, when somebody watches."""
+    with tqdm(desc=title, unit="epoch", disable=not is_interactive(), leave=False) as bar:
+
+        def show(done: int, most: int) -> None:
+            bar.total = most
+            bar.update(done - bar.n)
+
+        yield show
+
+
+# ---------------------------------------------------------------------- using a probe
+
+
+def prepare_probe_inference(
+    model: str,
+    probe_path: str | Path = "",
+    *,
+    name: str = "linear",
+    paths: ResultPaths | None = None,
+    **kwargs: Any,
+) -> tuple[Probe, dict[str, int]]:
+    """Load a trained probe.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model whose embeddings it takes.
+    probe_path : str or Path
+        The ``.safetensors`` file or its folder; by default the probe of this model in the
+        results tree of the present configuration.
+    name : str
+        Which probe of the folder: 'linear' or 'knn'.
+    paths : ResultPaths, optional
+        Results tree to take it from.
+    **kwargs
+        Any key of the configuration; audio_dir and main_results_dir say where results are.
+
+    Returns
+    -------
+    probe : torch.nn.Module
+        Exactly as it was after training.
+    label2index : dict of str to int
+        Column of every class in the predictions.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there is no such probe.
+    EvaluationError
+        If it was trained on embeddings of another model.
+    """
+    path = Path(probe_path) if str(probe_path) else _standard_folder(model, paths, kwargs)
+    if path.suffix not in {".safetensors", ".json"}:
+        path = path / f"{name}_probe.safetensors"
+    probe, description = load_probe(path)
+    if description.get("model", model) != model:
+        raise EvaluationError(
+            f"{path}: this probe was trained on embeddings of {description['model']}, not of "
+            f"{model}."
+        )
+    return probe, {label: number for number, label in enumerate(probe.classes)}
+
+
+def run_probe_inference(
+    model: str,
+    linear_probe: Any,
+    threshold: float,
+    embeds: Any = None,
+    return_binary_presence: bool = True,
+    callbacks: Callable[[int], Any] | None = None,
+    device: str = "cpu",
+    *,
+    paths: ResultPaths | None = None,
+    **kwargs: Any,
+) -> np.ndarray:
+    """Classify windows with a trained probe.
+
+    A probe knows nothing but its classes, so every window gets scores that sum to 1, whatever is
+    heard in it; the threshold says which are certain enough.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model whose embeddings the probe takes.
+    linear_probe : torch.nn.Module
+        What `prepare_probe_inference` returned, linear or not.
+    threshold : float
+        Lowest score that counts as presence, 0 to 1.
+    embeds : torch.Tensor or np.ndarray, float32, shape (windows, dim), optional
+        Embeddings; by default all that are stored for this model.
+    return_binary_presence : bool
+        False returns the scores themselves.
+    callbacks : callable, optional
+        Called with the number of windows done so far.
+    device : str
+        Where to compute: auto, cpu, cuda, mps.
+    paths : ResultPaths, optional
+        Results tree to take embeddings from.
+    **kwargs
+        Any key of the configuration; audio_dir and main_results_dir say where results are.
+
+    Returns
+    -------
+    np.ndarray, shape (windows, classes)
+        bool, or float32 scores; in the order of ``Loader.embeddings('array')``.
+    """
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise SettingsError(f"threshold={threshold!r} is not possible: expected a number in [0, 1].")
+    place = choose_device(device)
+    if embeds is not None:
+        parts: Iterator[np.ndarray] = iter([check_embeddings(embeds)])
+    else:
+        parts = _stored_embeddings(model, paths, kwargs)
+    done, scores = 0, []
+    for part in parts:
+        before = done
+
+        def report(n: int, before: int = before) -> None:
+            if callbacks is not None:
+                callbacks(before + n)
+
+        scores.append(linear_probe.predict(part, device=place, progress=report))
+        done += len(part)
+    result = np.concatenate(scores) if scores else np.zeros((0, len(linear_probe.classes)))
+    return result >= threshold if return_binary_presence else result
+
+
+def _standard_folder(model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]) -> Path:
+    settings = dict(kwargs)
+    return open_results(model, settings.pop("audio_dir", None), paths, **settings).paths.probe_path
+
+
+def _stored_embeddings(
+    model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]
+) -> Iterator[np.ndarray]:
+    """Embeddings recording by recording, so that they need not fit into memory."""
+    settings = dict(kwargs)
+    loader = open_results(model, settings.pop("audio_dir", None), paths, **settings)
+    loader.get_embedding_dir()  # says what to do when there are none
+    assert loader.embedding_set is not None
+    for line in loader.lines.values():
+        yield read_embeddings(loader.embedding_set, line, verify=True)

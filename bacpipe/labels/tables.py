@@ -1,0 +1,214 @@
+"""Predictions as tables that other programs open.
+
+Every function takes the threshold and the gap within which detections of one class become one
+event, so that what is seen in Raven, Audacity and Python is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe import configuration
+from bacpipe.audio.files import read_recording
+from bacpipe.errors import AudioError, ResultsNotFoundError
+from bacpipe.store.events import merge_detections
+from bacpipe.store.layout import result_stems
+from bacpipe.store.loader import Loader
+from bacpipe.store.predictions import (
+    RAVEN_COLUMNS,
+    Detections,
+    above,
+    plain_label,
+    raven_rows,
+    write_raven_table,
+)
+from bacpipe.store.writer import write_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
+    """Predictions as a table with a row for each.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    **kwargs
+        Any key of the configuration: ``classifier_threshold`` drops lower scores, ``event_gap``
+        joins detections of one class into events.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns audiofilename, start, end (seconds), label:default_classifier and score (that of
+        the best window of an event).  ``attrs['bacpipe']`` says what they were made with.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+    """
+    import pandas as pd
+
+    items = list(_events(loader, kwargs))
+    sizes = [len(item.window) for item in items]
+    names = np.array([item.recording for item in items], dtype=object)
+    table = pd.DataFrame(
+        {
+            "audiofilename": np.repeat(names, sizes),
+            "start": np.concatenate([item.start for item in items]),
+            "end": np.concatenate([item.end for item in items]),
+            "label:default_classifier": np.concatenate([item.label for item in items]),
+            "score": np.concatenate([item.score for item in items]),
+        }
+    )
+    table.attrs["bacpipe"] = _provenance(loader, kwargs)
+    return table
+
+
+def export_raven_tables(
+    loader: Loader, folder: str | Path | None = None, *, combined: bool = False, **kwargs: Any
+) -> list[Path]:
+    """Write predictions as Raven selection tables.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    folder : str or Path, optional
+        Where to; the ``raven_tables`` folder of the results unless given.
+    combined : bool
+        False writes a table per recording.  True writes one table over all recordings, whose
+        begin times count through them in the order of their names, and beside it the list of
+        these recordings, which Raven opens as one sound.
+    **kwargs
+        Any key of the configuration; ``classifier_threshold`` and ``event_gap`` matter here.
+
+    Returns
+    -------
+    list of Path
+        The files written: the tables or, with `combined`, the table and the list.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions, or no recording is left to be opened.
+    """
+    target = Path(folder) if folder is not None else loader.paths.raven_path
+    model, nyquist = str(loader.model_name), _nyquist(loader)
+    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    if combined:
+        return _write_combined_raven_table(loader, target, kwargs)
+    stems = result_stems(loader.lines)
+    written = []
+    for item in _events(loader, kwargs):
+        audio = loader.audio_dir / item.recording
+        try:
+            high = min(nyquist, read_recording(audio).sample_rate / 2)
+        except AudioError as error:
+            logger.warning("no Raven table: %s", error)
+            continue
+        path = target / f"{stems[item.recording]}_{model}.selection.table.txt"
+        write_raven_table(path, item, audio.resolve(), high)
+        written.append(path)
+    return written
+
+
+def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> list[Path]:
+    nyquist, offset = _nyquist(loader), 0.0
+    items = {item.recording: item for item in _events(loader, settings)}
+    rows, sounds = ["\t".join(RAVEN_COLUMNS)], []
+    # Recordings without detections count too: Raven plays them as part of the same sound.
+    for path in loader.files:
+        try:
+            recording = read_recording(path, loader.audio_dir)
+        except AudioError as error:
+            logger.warning("left out of the Raven table: %s", error)
+            continue
+        sounds.append(str(path.resolve()))
+        high = min(nyquist, recording.sample_rate / 2)
+        if recording.name in items:
+            rows += raven_rows(
+                items[recording.name], path.resolve(), high, first=len(rows), offset=offset
+            )
+        offset += recording.duration
+    if not sounds:
+        raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
+    table = folder / f"{loader.model_name}.selection.table.txt"
+    listing = folder / f"{loader.model_name}.sound_files.txt"
+    write_text(table, "\n".join(rows) + "\n")
+    write_text(listing, "\n".join(sounds) + "\n")
+    return [table, listing]
+
+
+def export_audacity_labels(
+    loader: Loader, folder: str | Path | None = None, **kwargs: Any
+) -> list[Path]:
+    """Write predictions as Audacity label tracks, one text file per recording.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    folder : str or Path, optional
+        Where to; ``audacity_labels`` beside the ``raven_tables`` of the results unless given.
+    **kwargs
+        Any key of the configuration; ``classifier_threshold`` and ``event_gap`` matter here.
+
+    Returns
+    -------
+    list of Path
+        The files written, to be opened with File > Import > Labels.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+    """
+    target = Path(folder) if folder is not None else loader.paths.preds_path / "audacity_labels"
+    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    stems = result_stems(loader.lines)
+    written = []
+    for item in _events(loader, kwargs):
+        columns = (item.start, item.end, item.label)
+        lines = [
+            f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
+            for start, end, label in zip(*columns, strict=True)
+        ]
+        path = target / f"{stems[item.recording]}_{loader.model_name}.labels.txt"
+        write_text(path, "".join(lines))
+        written.append(path)
+    return written
+
+
+def _events(loader: Loader, settings: Any) -> Iterator[Detections]:
+    options = configuration.current(**settings)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    for item in loader.detections():
+        if "classifier_threshold" in settings:
+            item = above(item, options.classifier_threshold)
+        yield merge_detections(item, gap)
+
+
+def _provenance(loader: Loader, settings: Any) -> dict[str, Any]:
+    made_with, options = loader.predictions_provenance, configuration.current(**settings)
+    if "classifier_threshold" in settings:
+        made_with["threshold"] = max(made_with.get("threshold", 0), options.classifier_threshold)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    return {**made_with, "event_gap": gap}
+
+
+def _nyquist(loader: Loader) -> float:
+    """Highest frequency in Hz that the model hears in the real recordings."""
+    made_with = loader.metadata_dict
+    speed = made_with.get("bacpipe", {}).get("speed", 1)
+    return float(made_with["sample_rate (Hz)"]) * speed / 2

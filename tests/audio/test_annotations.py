@@ -1,0 +1,176 @@
+import codecs
+import logging
+
+import pandas as pd
+import pytest
+
+from bacpipe.audio.annotations import (
+    RecordingNames,
+    annotated_segments,
+    check_annotations,
+    read_annotations,
+    require_label_column,
+)
+from bacpipe.errors import AnnotationsError
+
+RECORDINGS = ["a/x.wav", "a/y.wav", "b/y.wav", "z.WAV", "größe.wav"]
+HEADER = "audiofilename,start,end,label:species\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_table(content, recordings=RECORDINGS):
+        path = tmp_path / "annotations.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_annotations(path, recordings)
+
+    return read_table
+
+
+def test_table_in_its_normal_form(read):
+    table = read(HEADER.strip() + ",label:call_type,note\na/x.wav,0,5.5,Cuckoo,,hm\n")
+    assert list(table.columns) == [
+        "audiofilename",
+        "start",
+        "end",
+        "label:species",
+        "label:call_type",
+    ]
+    assert table["start"].dtype == table["end"].dtype == "float64"
+    row = table.iloc[0]
+    assert (row.audiofilename, row.start, row.end, row["label:species"]) == (
+        "a/x.wav",
+        0.0,
+        5.5,
+        "Cuckoo",
+    )
+    assert pd.isna(row["label:call_type"])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a/x.wav", "a/x.wav"),
+        ("a\\y.wav", "a/y.wav"),
+        ("./a/x.wav", "a/x.wav"),
+        ("x.wav", "a/x.wav"),
+        ("z.wav", "z.WAV"),
+        ("/data/2024/a/y.wav", "a/y.wav"),
+        (r"D:\data\b\y.wav", "b/y.wav"),
+        ("gro\u0308ße.wav", "größe.wav"),
+        ("q.wav", None),
+        ("c/x.wav", None),
+    ],
+)
+def test_names_of_recordings(given, meant):
+    assert RecordingNames(RECORDINGS).find(given) == ([meant] if meant else [])
+
+
+def test_case_counts_only_between_two_recordings():
+    names = RecordingNames(["a.wav", "A.wav"])
+    assert names.find("a.wav") == ["a.wav"]
+    assert names.find("A.WAV") == ["a.wav", "A.wav"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "audiofilename;start;end;label:species\r\na/x.wav;0,5;1,25;owl\r\n",
+        "audiofilename\tstart\tend\tlabel:species\na/x.wav\t0.5\t1.25\towl\n",
+        "audiofilename|start|end|label:species\na/x.wav|0.5|1.25|owl",
+        codecs.BOM_UTF8 + (HEADER + "a/x.wav,0.5,1.25,owl\n").encode(),
+        (HEADER + "a/x.wav,0.5,1.25,owl\n").encode("utf-16"),
+        HEADER.strip() + ",,\na/x.wav,0.5,1.25,owl,,\n,,,,,\n",
+        "\n\n label:species , end ,start,audiofilename\nowl, 1.25 ,5e-1, a/x.wav \n",
+        HEADER + '"a/x.wav","0.5","1,25","owl"\n',
+    ],
+    ids=["semicolon", "tab", "bar", "bom", "utf-16", "spreadsheet", "order", "quotes"],
+)
+def test_dialects(read, content):
+    table = read(content)
+    assert table.to_numpy().tolist() == [["a/x.wav", 0.5, 1.25, "owl"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ["empty", "audiofilename"]),
+        (HEADER, ["no rows"]),
+        ("file,start,end\nx.wav,1,2\n", ["'audiofilename' is missing", "rename 'file'"]),
+        (
+            "filename,onset,offset,label:species\nx.wav,1,2,a\n",
+            ["'audiofilename', 'start', 'end' are missing", "rename 'onset' to 'start'"],
+        ),
+        ("audiofilename,start,end,start\nx.wav,1,2,3\n", ["'start'", "twice"]),
+        (HEADER + "x.wav,1,abc,a\nx.wav,1,?,a\n", ["'end'", "'abc'", "row 2", "2 such rows"]),
+        (HEADER + "x.wav,1,2,a\n\nx.wav,,2,a\n", ["'start'", "''", "row 4"]),
+        (HEADER + "x.wav,1,inf,a\n", ["'inf'", "row 2"]),
+        (HEADER + "x.wav,4,2,a\n", ["row 2", "ends at 2 before it starts at 4"]),
+        (HEADER + ",1,2,a\n", ["'audiofilename' is empty", "row 2"]),
+        (HEADER + "y.wav,1,2,a\n", ["'y.wav'", "row 2", "a/y.wav or b/y.wav"]),
+        (HEADER + "q.wav,1,2,a\n", ["no row", "q.wav", "a/x.wav"]),
+        (HEADER + "x.wav,1,2,a,b\n", ["row 2", "5 cells", "4 columns"]),
+        ((HEADER + "x.wav,1,2,\xe4\n").encode("latin-1"), ["line 2", "UTF-8"]),
+    ],
+)
+def test_mistakes_are_named(read, content, parts):
+    with pytest.raises(AnnotationsError) as raised:
+        read(content)
+    for part in ["annotations.csv", *parts]:
+        assert part in str(raised.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(AnnotationsError, match=r"nothing\.csv: there is no such file"):
+        read_annotations(tmp_path / "nothing.csv", RECORDINGS)
+
+
+def test_unknown_recordings_are_counted_and_listed_once(read, caplog):
+    with caplog.at_level(logging.WARNING):
+        table = read(HEADER + "x.wav,1,2,a\nq.wav,1,2,a\nq.wav,3,4,b\nr.wav,1,2,a\n")
+    assert len(table) == 1
+    (message,) = caplog.messages
+    assert "3 rows left out" in message and "2 files" in message and "q.wav, r.wav" in message
+
+
+def test_rows_without_length_or_twice_or_before_zero(read, caplog):
+    rows = "x.wav,1,1,a\nx.wav,-2,1,a\nx.wav,-3,-2,a\nx.wav,1,2,a\nx.wav,1,2,a\nx.wav,1,2,b\n"
+    with caplog.at_level(logging.WARNING):
+        table = read(HEADER + rows)
+    assert table[["start", "end", "label:species"]].to_numpy().tolist() == [
+        [0.0, 1.0, "a"],
+        [1.0, 2.0, "a"],
+        [1.0, 2.0, "b"],
+    ]
+    assert "2 annotations of zero length left out (row 2, 4)" in caplog.text
+
+
+def test_label_may_be_called_na(read):
+    assert read(HEADER + "x.wav,1,2,NA\n")["label:species"].tolist() == ["NA"]
+
+
+def test_label_column_by_either_name(read):
+    table = read(HEADER + "x.wav,1,2,a\n")
+    assert require_label_column(table, "species") == "label:species"
+    assert require_label_column(table, "label:species") == "label:species"
+    with pytest.raises(AnnotationsError, match="did you mean label_column='species'"):
+        require_label_column(table, "specie")
+
+
+def test_data_frame_of_numbers():
+    frame = pd.DataFrame(
+        {"audiofilename": ["x.wav"], "start": [0.1], "end": [1], "label:n": [3]}, index=[99]
+    )
+    table = check_annotations(frame, RECORDINGS)
+    assert table.to_numpy().tolist() == [["a/x.wav", 0.1, 1.0, "3"]]
+    frame.loc[99, "end"] = float("nan")
+    with pytest.raises(AnnotationsError, match="label_df: the column 'end' holds '' in row 1"):
+        check_annotations(frame, RECORDINGS)
+
+
+def test_segments(read):
+    rows = "z.wav,5,6,a\nx.wav,3,9,a\nx.wav,1,2,a\nx.wav,1,2,b\nx.wav,4,4.64,c\nz.wav,0,0.65,d\n"
+    assert annotated_segments(read(HEADER + rows), 0.65) == {
+        "a/x.wav": ((1.0, 2.0), (3.0, 9.0)),
+        "z.WAV": ((0.0, 0.65), (5.0, 6.0)),
+    }
