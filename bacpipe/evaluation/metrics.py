@@ -183,8 +183,8 @@ def evaluate_scores(
             str(name): {
                 "support": int(support[i]),
                 **{metric: number(values[0, i]) for metric, values in per_class.items()},
-                "f1_interval": interval(per_class["f1"][1:, i]),
-                "average_precision_interval": interval(precisions[1:, i]),
+                "f1_interval": interval(per_class["f1"][1:, i], per_class["f1"][0, i]),
+                "average_precision_interval": interval(precisions[1:, i], precisions[0, i]),
             }
             for i, name in enumerate(classes)
         },
@@ -247,7 +247,7 @@ def summarise(overall: dict[str, np.ndarray]) -> dict[str, Any]:
     """Values (first of each array) and intervals (the rest)."""
     return {
         "overall": {name: number(values[0]) for name, values in overall.items()},
-        "intervals": {name: interval(values[1:]) for name, values in overall.items()},
+        "intervals": {name: interval(values[1:], values[0]) for name, values in overall.items()},
     }
 
 

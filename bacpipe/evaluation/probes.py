@@ -286,7 +286,12 @@ class KnnProbe(Probe):
         self.to(device)
         if progress is not None:
             progress(1, 1)
-        return {"neighbours_used": self._neighbours, "training_windows": len(self.labels)}
+        rarest = int(self.labels.bincount(minlength=data.n_classes).min())
+        return {
+            "neighbours_used": self._neighbours,
+            "training_windows": len(self.labels),
+            "training_windows_of_rarest_class": rarest,
+        }
 
     @property
     def _neighbours(self) -> int:

@@ -137,6 +137,12 @@ def probing_pipeline(
         "parameters": dict(probe.parameters_used),
         "training": training,
     }
+    if training.get("neighbours_used", 0) > training.get("training_windows_of_rarest_class", 0):
+        result["notes"].append(
+            f"{training['neighbours_used']} neighbours vote, but the rarest class has only "
+            f"{training['training_windows_of_rarest_class']} training windows and can be outvoted; "
+            f"a smaller n_neighbors may do better."
+        )
     if data.paths is not None and result_path is not None:
         if options.save_probe:
             about = {"model": model_name, "label_column": data.column, "fingerprint": fingerprint}

@@ -55,10 +55,20 @@ def draw_weights(groups: Groups, samples: int, seed: int) -> np.ndarray:
     return np.concatenate([once, drawn.astype(np.float64)])
 
 
-def interval(values: np.ndarray) -> list[float] | None:
-    """95 % percentile interval of resamples; None if there are too few that are defined."""
+def interval(values: np.ndarray, estimate: float) -> list[float] | None:
+    """95 % interval of a score in [0, 1] (or [-1, 1]) from its resamples.
+
+    Resamples hold some recordings twice, which makes ranking metrics look better than they are.
+    So the percentiles are shifted until the median of the resamples is the estimate.
+
+    Returns
+    -------
+    list of two floats, or None
+        None if there are too few resamples for which the score is defined.
+    """
     defined = values[np.isfinite(values)]
-    if len(defined) < 10:
+    if len(defined) < 10 or not np.isfinite(estimate):
         return None
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return [float(low), float(high)]
+    low, middle, high = np.percentile(defined, [2.5, 50, 97.5])
+    shift = estimate - middle
+    return [float(max(low + shift, -1 if low < 0 else 0)), float(min(high + shift, 1))]

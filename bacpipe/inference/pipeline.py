@@ -123,7 +123,7 @@ def _run_in_threads(
     report: RunReport,
 ) -> None:
     in_flight = workload.workers + 1
-    buffer = OrderedBuffer(len(sources), capacity=2 * in_flight * workload.batch_size)
+    buffer = OrderedBuffer(len(sources), capacity=workload.workers * workload.batch_size)
     producers = [
         threading.Thread(
             target=_produce,

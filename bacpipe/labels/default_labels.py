@@ -237,7 +237,7 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
     time = _times(loader, windows) if _TIME_KEYS & set(keys) else pd.Series(dtype="datetime64[us]")
     makers: dict[str, Callable[[], Any]] = {
         "time_of_day": lambda: time.dt.strftime("%H:%M").astype(object),
-        "day_of_year": lambda: time.dt.dayofyear.astype("Int16"),
+        "day_of_year": lambda: time.dt.day_of_year.astype("Int16"),
         "week_of_year": lambda: time.dt.isocalendar().week.astype("Int16"),
         "continuous_timestamp": lambda: time,
         "parent_directory": lambda: _of_recordings(windows, _folders(loader, windows)),

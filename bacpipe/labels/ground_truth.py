@@ -217,6 +217,14 @@ def make_ground_truth(
         )
     most = choices["max_labels_per_timestamp"] or 1
     chosen = _first_of_each(overlaps, most)
+    dropped = len(overlaps.window) - len(chosen.window)
+    if dropped and not choices["single_label"]:
+        logger.warning(
+            "%d labels are left out because their windows have more than "
+            "max_labels_per_timestamp=%d.",
+            dropped,
+            most,
+        )
     windows_per_label = np.bincount(chosen.label, minlength=len(names))
     common = windows_per_label >= max(1, choices["min_label_occurrences"])
     if not common.all() and choices["min_label_occurrences"] > 1:
@@ -246,13 +254,6 @@ def _first_of_each(overlaps: Overlaps, most: int) -> Overlaps:
     _, first, counts = np.unique(overlaps.window, return_index=True, return_counts=True)
     rank = np.arange(len(overlaps.window)) - np.repeat(first, counts)
     kept = rank < most
-    if most > 1 and not kept.all():
-        logger.warning(
-            "%d labels are left out because their windows have more than "
-            "max_labels_per_timestamp=%d.",
-            int((~kept).sum()),
-            most,
-        )
     return Overlaps(*(column[kept] for column in overlaps))
 
 

@@ -171,16 +171,16 @@ class _TableNames:
         self._table = table
 
     def find(self) -> str:
-        """Recording with the longest stem that the table's name starts with.
+        """Recording whose name is the longest that the table's name starts with.
 
         Raises
         ------
         AnnotationsError
             If there is none, or several are equally likely.
         """
-        found = [name for name in self._recordings if self._starts_with(PurePosixPath(name))]
-        longest = max((len(PurePosixPath(name).stem) for name in found), default=0)
-        found = [name for name in found if len(PurePosixPath(name).stem) == longest]
+        shared = {name: self._shared_length(PurePosixPath(name)) for name in self._recordings}
+        longest = max(shared.values(), default=0)
+        found = [name for name, length in shared.items() if length == longest > 0]
         beside = [n for n in found if PurePosixPath(n).parent == self._table.parent]
         found = beside or found
         if len(found) == 1:
@@ -191,12 +191,13 @@ class _TableNames:
             f"such as recording.wav, and then anything after a dot or underscore."
         )
 
-    def _starts_with(self, recording: PurePosixPath) -> bool:
+    def _shared_length(self, recording: PurePosixPath) -> int:
+        """Length of the recording's name, or of its stem, if the table's name starts with it."""
         name = self._table.name.lower()
-        return any(
-            name.startswith(start.lower()) and name[len(start) : len(start) + 1] in {"", ".", "_"}
-            for start in (recording.name, recording.stem)
-        )
+        for start in (recording.name.lower(), recording.stem.lower()):
+            if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_"}:
+                return len(start)
+        return 0
 
 
 # --- Raven and Audacity -----------------------------------------------------------------------

@@ -95,8 +95,8 @@ class Bat(TorchModel):
         torch.Tensor, float32, shape (n, 2640, 257)
             60 tiles of 44 frames, each overlapping the next by half, one after the other.
         """
-        db = power_to_db(self._power(self._high_pass(audio)), top_db=80.0)
-        denoised = (db - db.mean(dim=2, keepdim=True)).abs().float().transpose(1, 2)
+        db = power_to_db(self._power(self._high_pass(audio)).float(), top_db=80.0)
+        denoised = (db - db.mean(dim=2, keepdim=True)).abs_().transpose(1, 2)
         tiles = denoised.unfold(1, _TILE_FRAMES, _TILE_STEP)[:, :_TILES]
         return tiles.transpose(2, 3).flatten(1, 2)
 

@@ -3,12 +3,13 @@
 References
 ----------
 Faiss and Stowell 2023, Adaptive representations of sound for automatic insect recognition, PLOS
-Computational Biology, 10.1371/journal.pcbi.1011541; Ghani et al. 2025 on InsectSet459,
+Computational Biology, 10.1371/journal.pcbi.1011541; Faiss et al. 2025, InsectSet459,
 arXiv 2503.15074; https://github.com/danstowell/insect_classifier_GDSC23_insecteffnet
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,13 @@ class Insect66(_InsectEffNet):
     """InsectEffNet for the 66 species of InsectSet66."""
 
     def _read(self, path: Path) -> Mapping[str, Tensor]:
-        # A TorchScript archive unpickles only tensors and TorchScript's own types, and the
-        # traced program in it is never run: nothing but the weights is taken.
+        # TorchScript has an unpickler of its own, which knows tensors and TorchScript's types and
+        # imports no Python; of the traced program nothing is called, only its weights are taken.
         try:
-            return torch.jit.load(path, map_location="cpu").state_dict()
+            with warnings.catch_warnings():
+                # Deprecated for programs, but this is the file that the authors published.
+                warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
+                return torch.jit.load(path, map_location="cpu").state_dict()
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: this TorchScript archive cannot be read "

@@ -21,6 +21,7 @@ from bacpipe.plotting.style import (
 )
 
 _MOST_NAMED = 60  # classes whose names can still be read
+_MOST_ROWS = 60  # classes of one figure of scores
 _MOST_COUNTED = 15  # classes whose cells have room for a number
 
 
@@ -52,7 +53,7 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set(visible=True, color=GREY)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if named:
@@ -68,7 +69,7 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
     if n <= _MOST_COUNTED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if share[row, column] < 0.55 else "black"
+                colour = "white" if share[row, column] > 0.55 else "black"
                 axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=7)
     overall = result["overall"]
     axes.set_title(
@@ -91,7 +92,7 @@ def per_class_scores(result: Mapping[str, Any]) -> Figure:
     Returns
     -------
     Figure
-        One row per class, the best on top; at most the 80 best and worst.
+        One row per class, the best on top; at most the 30 best and the 30 worst.
     """
     per_class = result["per_class"]
     # Without positives there is nothing to show.
@@ -99,10 +100,13 @@ def per_class_scores(result: Mapping[str, Any]) -> Figure:
         ((name, values) for name, values in per_class.items() if values["support"]),
         key=lambda item: (item[1]["average_precision"] or 0, item[1]["f1"] or 0),
     )
-    left_out = max(0, len(rows) - 80)
-    rows = rows if not left_out else rows[:40] + rows[-40:]
-    y = np.arange(len(rows))
-    figure = new_figure(PAGE * 0.72, max(1.6, 0.17 * len(rows) + 1.0))
+    left_out = len(rows) - _MOST_ROWS if len(rows) > _MOST_ROWS else 0
+    half = _MOST_ROWS // 2
+    rows = rows if not left_out else rows[:half] + rows[-half:]
+    y = np.arange(len(rows), dtype=float)
+    if left_out:
+        y[half:] += 1.5
+    figure = new_figure(PAGE * 0.72, max(1.6, 0.17 * (y[-1] + 1) + 1.0))
     axes = figure.add_subplot()
     for offset, metric, label, colour, marker in (
         (0.14, "average_precision", "average precision", COLOURS[0], "o"),
@@ -116,13 +120,19 @@ def per_class_scores(result: Mapping[str, Any]) -> Figure:
         axes.plot(values, y + offset, marker, color=colour, markersize=4, label=label)
     axes.set_yticks(y, [f"{shorten(name)} ({row['support']})" for name, row in rows])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    score_axis(axes, "score on the test windows (line: 95 % interval over recordings)")
+    axes.set_ylim(-0.7, y[-1] + 0.7)
+    score_axis(axes, "score (lines: 95 % intervals)")
     what = f"{result['probe']} probe" if "probe" in result else "benchmark"
     axes.set_title(f"{result['model']}, {what}: classes (test windows)", fontsize=8)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     if left_out:
-        axes.axhline(39.5, color=GREY, linewidth=0.7, linestyle=":")
-        axes.text(0.5, 39.5, f"{left_out} classes between", ha="center", va="center", fontsize=7,
-                  color=GREY, backgroundcolor="white")  # fmt: skip
+        axes.text(
+            0.5,
+            half + 0.25,
+            f"… {left_out} classes between …",
+            ha="center",
+            va="center",
+            color=GREY,
+            backgroundcolor="white",
+        )
     return figure

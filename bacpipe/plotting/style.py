@@ -2,7 +2,7 @@
 
 Figures are made without pyplot, so that they need no display, leave no global state behind and
 work in threads.  Colours are told apart by colour-blind readers (Okabe & Ito 2008,
-https://jfly.uni-koeln.de/color/; viridis and cividis for scales).  Sizes are those of a printed
+https://jfly.uni-koeln.de/color/; scales of one hue).  Sizes are those of a printed
 page: 7 pt and larger at a width of 85 mm (one column) or 175 mm (two columns).
 """
 
@@ -23,7 +23,7 @@ COLUMN, PAGE = 85 / 25.4, 175 / 25.4  # inches
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
 GREY = "#6b6b6b"
-SCALE = "cividis"
+SCALE = "Blues"
 
 _STYLE: Mapping[str, Any] = {
     "font.family": "sans-serif",

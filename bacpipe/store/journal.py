@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+
+_SECONDS_UNSYNCED = 0.5
 
 
 @dataclass
@@ -83,6 +86,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 class Journal:
     """Appends to ``journal.jsonl``; the caller holds the lock.
 
+    Every line is handed to the operating system at once, so that it survives whatever happens
+    to this process; the disk is told to keep the lines twice a second and at the end.
+
     Parameters
     ----------
     folder : Path
@@ -92,18 +98,24 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.jsonl"
         self._file = self.path.open("ab+")
+        self._synced = time.monotonic()
         if self._file.tell() and not self._ends_with_newline():
             self._file.write(b"\n")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line and flush it to the disk."""
+        """Append one line."""
         self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if time.monotonic() - self._synced > _SECONDS_UNSYNCED:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Flush all lines to the disk and close the file."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def _ends_with_newline(self) -> bool:
         self._file.seek(-1, os.SEEK_END)

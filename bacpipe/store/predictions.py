@@ -85,8 +85,7 @@ def write_predictions(
     )
     table = pa.table({"window": predictions.window, "class": names, "score": predictions.score})
     table = table.replace_schema_metadata({"bacpipe": json.dumps(dict(provenance))})
-    write_table(path, table)
-    return path.stat().st_size
+    return write_table(path, table)
 
 
 def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -362,7 +361,7 @@ def read_detections(path: Path, state: str) -> dict[str, Detections] | None:
     columns = [table[name].to_numpy() for name in ("window", "start", "end")]
     columns += [labels, table["score"].to_numpy()]
     first = np.flatnonzero(np.diff(recording, prepend=-1))
-    last = [*first[1:], len(recording)]
+    last = np.append(first[1:], len(recording))[: len(first)]
     return {
         names[recording[i]]: Detections(names[recording[i]], *(c[i:j] for c in columns))
         for i, j in zip(first, last, strict=True)
@@ -414,33 +413,27 @@ def write_classifier_annotations(path: Path, detections: Iterable[Detections]) -
 
     Columns start, end (seconds), audiofilename, label:default_classifier, label:confidence.
     """
-    import csv
-    import io
+    import pandas as pd
 
+    best = [_best_of_each_window(item) for item in detections]
+    names = np.array([item.recording for item in best], dtype=object)
+    table = pd.DataFrame(
+        {
+            "start": _joined([item.start for item in best], np.float64).round(6),
+            "end": _joined([item.end for item in best], np.float64).round(6),
+            "audiofilename": np.repeat(names, [len(item.window) for item in best]),
+            "label:default_classifier": _joined([item.label for item in best], object),
+            "label:confidence": _joined([item.score for item in best], np.float32).round(4),
+        }
+    )
     with replacing(path) as file:
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(
-            ["start", "end", "audiofilename", "label:default_classifier", "label:confidence"]
-        )
-        for item in detections:
-            rows.writerows(_best_rows(item))
-            file.write(text.getvalue().encode())
-            text.seek(0)
-            text.truncate()
+        table.to_csv(file, mode="wb", index=False, lineterminator="\n")
 
 
-def _best_rows(item: Detections) -> Iterator[tuple[str, str, str, str, str]]:
+def _best_of_each_window(item: Detections) -> Detections:
     # Scores descend within a window, so the first row of a window is its best one.
     _, first = np.unique(item.window, return_index=True)
-    for i in first:
-        yield (
-            f"{item.start[i]:.3f}",
-            f"{item.end[i]:.3f}",
-            item.recording,
-            str(item.label[i]),
-            f"{item.score[i]:.4f}",
-        )
+    return Detections(item.recording, *(column[first] for column in item[1:]))
 
 
 RAVEN_COLUMNS = (
@@ -498,10 +491,10 @@ def raven_rows(
     """
     columns = (item.start, item.end, item.label, item.score)
     for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
-        begin, stop = f"{offset + start:.6f}", f"{offset + end:.6f}"
+        begin, stop = f"{offset + start:.9f}", f"{offset + end:.9f}"
         yield (
             f"{number}\tSpectrogram 1\t1\t{begin}\t{stop}\t0\t{high_frequency:.1f}"
-            f"\t{plain_label(label)}\t{score:.4f}\t{audio}\t{start:.6f}"
+            f"\t{plain_label(label)}\t{score:.4f}\t{audio}\t{start:.9f}"
         )
 
 

@@ -22,6 +22,8 @@ from bacpipe.errors import ResultsError
 
 TEMPORARY = ".bacpipe-tmp"
 
+_CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+_WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
@@ -57,10 +59,41 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
+    """Write a small file at once; returns its size in bytes.
+
+    The same as `replacing`, with system calls alone: a run over many short recordings spends
+    its time here.
+    """
+    name, temporary = str(path), str(temporary_name(path))
+    try:
+        descriptor = os.open(temporary, _CREATE)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, _CREATE)
+    try:
+        try:
+            size = sum(_write_all(descriptor, memoryview(part).cast("B")) for part in parts)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, name)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return size
+
+
+def _write_all(descriptor: int, data: memoryview) -> int:
+    written = 0
+    while written < len(data):
+        written += os.write(descriptor, data[written:])
+    return written
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) at once."""
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -75,12 +108,15 @@ def write_yaml(path: Path, content: Any) -> None:
     write_text(path, yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
-def write_table(path: Path, table: Any) -> None:
-    """Write a pyarrow table as Parquet at once."""
+def write_table(path: Path, table: Any) -> int:
+    """Write a pyarrow table as Parquet at once; returns the size of the file in bytes."""
+    import pyarrow
     import pyarrow.parquet
 
-    with replacing(path) as file:
-        pyarrow.parquet.write_table(table, file, compression="zstd")
+    # Into memory first: Arrow would call back into Python for every piece of a Python file.
+    buffer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, buffer, compression="snappy")
+    return write_bytes(path, memoryview(buffer.getvalue()))
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -93,6 +129,9 @@ def remove_temporaries(folder: Path) -> None:
 class EmbeddingFile:
     """A ``.npy`` file that grows window by window, so that memory stays flat.
 
+    Embeddings of short recordings wait in memory and are written at once; those of long ones
+    go to a temporary file as they come.
+
     Parameters
     ----------
     path : Path
@@ -101,7 +140,7 @@ class EmbeddingFile:
     Attributes
     ----------
     windows : int
-        Rows written so far.
+        Rows taken so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,10 +148,9 @@ class EmbeddingFile:
         self.windows = 0
         self._dim: int | None = None
         self._digest = hashlib.sha256()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = temporary_name(path)
-        self._file = self._temporary.open("wb")
-        self._file.write(bytes(_NPY_HEADER))
+        self._rows: list[np.ndarray] = []
+        self._waiting = 0
+        self._file: IO[bytes] | None = None
 
     def append(self, embeddings: np.ndarray) -> None:
         """Append rows, float32 of shape (n, dim)."""
@@ -124,9 +162,12 @@ class EmbeddingFile:
             )
         self._dim = rows.shape[1]
         self.windows += len(rows)
-        data = memoryview(rows).cast("B")
-        self._digest.update(data)
-        self._file.write(data)
+        self._digest.update(_bytes(rows))
+        # A batch's rows must not keep the whole batch in memory.
+        self._rows.append(rows.copy() if rows.base is not None else rows)
+        self._waiting += rows.nbytes
+        if self._waiting > _WAITING_ROWS:
+            self._spill()
 
     def commit(self) -> dict[str, Any]:
         """Complete the file under its final name.
@@ -137,25 +178,45 @@ class EmbeddingFile:
             ``bytes`` (size of the file), ``sha256`` (of the rows, without the header) and
             ``dim``.
         """
-        self._file.seek(0)
-        self._file.write(_npy_header(self.windows, self._dim or 0))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        size = self._temporary.stat().st_size
-        self._temporary.replace(self.path)
+        header = _npy_header(self.windows, self._dim or 0)
+        if self._file is None:
+            size = write_bytes(self.path, header, *map(_bytes, self._rows))
+        else:
+            self._spill()
+            size = self._file.tell()
+            self._file.seek(0)
+            self._file.write(header)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            temporary_name(self.path).replace(self.path)
+        self._rows = []
         return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
 
     def discard(self) -> None:
-        """Forget what was written."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        """Forget what was taken."""
+        self._rows = []
+        if self._file is not None:
+            self._file.close()
+            temporary_name(self.path).unlink(missing_ok=True)
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = temporary_name(self.path).open("wb")
+            self._file.write(bytes(_NPY_HEADER))
+        for rows in self._rows:
+            self._file.write(_bytes(rows))
+        self._rows, self._waiting = [], 0
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return memoryview(rows).cast("B") if rows.size else memoryview(b"")
 
 
 def array_hash(array: np.ndarray) -> str:
     """SHA-256 of an array's float32 rows, as the journal holds it."""
-    rows = np.ascontiguousarray(array, dtype="<f4")
-    return hashlib.sha256(memoryview(rows).cast("B")).hexdigest()
+    return hashlib.sha256(_bytes(np.ascontiguousarray(array, dtype="<f4"))).hexdigest()
 
 
 def _npy_header(windows: int, dim: int) -> bytes:

@@ -3,6 +3,8 @@ import logging
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bacpipe.audio.annotations import (
     RecordingNames,
@@ -174,3 +176,29 @@ def test_segments(read):
         "a/x.wav": ((1.0, 2.0), (3.0, 9.0)),
         "z.WAV": ((0.0, 0.65), (5.0, 6.0)),
     }
+
+
+VALID = (HEADER + 'x.wav,0,5.5,"owl"\na\\y.wav,1,2,wren\nz.wav,3,4,\n').encode()
+
+
+@st.composite
+def damaged_tables(draw):
+    content = bytearray(VALID)
+    for _ in range(draw(st.integers(0, 6))):
+        place = draw(st.integers(0, len(content)))
+        content[place : place + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return bytes(content)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.one_of(damaged_tables(), st.binary(max_size=60)))
+def test_any_bytes_are_a_table_or_a_sentence(read, content):
+    try:
+        table = read(content)
+    except AnnotationsError as error:
+        assert "annotations.csv" in str(error)
+    else:
+        assert set(table["audiofilename"]) <= set(RECORDINGS)
+        assert (table["end"] > table["start"]).all() and (table["start"] >= 0).all()

@@ -43,7 +43,7 @@ def test_yaml_and_json_keep_order_and_umlauts(tmp_path: Path) -> None:
     assert "Mönchsgrasmücke" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("parts", [[1], [3, 2], [1] * 7, [1000]])
+@pytest.mark.parametrize("parts", [[1], [3, 2], [1] * 7, [1000], [300_000, 1, 300_000]])
 def test_embeddings_grow_and_read_back_as_numpy(tmp_path: Path, parts: list[int]) -> None:
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(n, 5)).astype(np.float32) for n in parts]

@@ -1,0 +1,325 @@
+"""Benchmark: the classifier that comes with a model, against annotations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe.audio.annotations import long_enough, read_annotations, require_label_column
+from bacpipe.errors import AnnotationsError
+from bacpipe.evaluation.class_scores import class_scores
+from bacpipe.evaluation.errors import EvaluationError
+from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, number
+from bacpipe.evaluation.names import Match, known_species, match_names
+from bacpipe.evaluation.resampling import group_by
+from bacpipe.evaluation.result_files import write_csv, write_result
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.labels.overlap import Intervals, find_overlaps
+from bacpipe.models.zoo import CARDS
+from bacpipe.store.loader import Loader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bacpipe.inference.embedder import Embedder
+
+logger = logging.getLogger(__name__)
+
+
+def benchmark(
+    model: str,
+    dataset: str | Path,
+    annotations_file: str | None = None,
+    CustomModel: Any = None,
+    check_if_already_processed: bool = True,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Compare a model's own classifier with annotations.
+
+    The recordings are embedded if they are not yet.  Every window counts: what is not annotated
+    in it is taken to be absent, so the recordings must be annotated in full.  The report is
+    printed as well.
+
+    Parameters
+    ----------
+    model : str
+        Name of a model that has a classifier.
+    dataset : str or Path
+        Folder with the recordings and the annotations.
+    annotations_file : str, optional
+        Annotation table, relative to `dataset`; ``settings.annotations_filename`` unless given.
+    CustomModel : class or object, optional
+        A model of your own; see `ModelBaseClass`.
+    check_if_already_processed : bool
+        False computes the embeddings anew.
+    **kwargs
+        Any key of the configuration; classifier_threshold is the threshold of the report.
+
+    Returns
+    -------
+    dict
+        ``report``: precision, recall, F1 and support by class and on average, at the threshold,
+        as `sklearn.metrics.classification_report` returns it.
+        ``ground_truth``, ``predictions`` (bool) and ``scores`` (float32), all of shape (windows,
+        classes found in the annotations).
+        ``classes``: name of each of their columns.
+        ``missing``: annotated names that are no class of the model, or might be several.
+        ``matching``: for each annotated name the class, how it was found ('identical',
+        'spelling', 'scientific name', 'synonym', 'ambiguous', 'missing') and the candidates.
+        ``overall``, ``intervals``, ``per_class``: metrics at the threshold and, independent of
+        it, average precision and ROC-AUC, with 95 % intervals over recordings; per class also
+        ``best_f1`` and the ``best_threshold`` that gives it.
+        ``threshold`` and ``notes``.
+
+    Raises
+    ------
+    EvaluationError
+        If the model has no classifier, or none of the annotated names is one of its classes.
+    AnnotationsError
+        If the annotations are missing or cannot be understood.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> result = bacpipe.benchmark("birdnet", "recordings")                 # doctest: +SKIP
+    >>> result["overall"]["average_precision_macro"]                        # doctest: +SKIP
+    0.71
+    """
+    if CustomModel is None and model in CARDS and not CARDS[model].is_classifier:
+        able = ", ".join(name for name, card in CARDS.items() if card.is_classifier)
+        raise EvaluationError(
+            f"{model} has no classifier that could be benchmarked; models that do are {able}."
+        )
+    if annotations_file is not None:
+        kwargs["annotations_filename"] = annotations_file
+    loader, table, column = _open(model, dataset, check_if_already_processed, kwargs)
+    embedder = _embed(loader, CustomModel)
+    windows = model_windows(loader)
+    names = sorted(set(table[column]))
+    matches = match_names(
+        names,
+        embedder.classifier.classes,
+        getattr(embedder.model, "scientific_names", ()),
+        known_species(Path(loader.options.model_base_path)),
+    )
+    columns = sorted({match.column for match in matches if match.column is not None})
+    if not columns:
+        raise EvaluationError(
+            f"{model}: none of the {len(names)} annotated names ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}) is one of its "
+            f"{len(embedder.classifier.classes)} classes; annotate with their common, scientific "
+            f"or eBird names (classes are such as {', '.join(embedder.classifier.classes[:3])})."
+        )
+    truth = _presence(windows, table, column, matches, columns, loader)
+    scores = class_scores(embedder, loader, columns)
+    result = _evaluate(loader, embedder, windows, truth, scores, columns)
+    result["matching"] = [
+        {
+            **asdict(match),
+            "class": None if match.column is None else embedder.classifier.classes[match.column],
+        }
+        for match in matches
+    ]
+    result["missing"] = [match.annotation for match in matches if match.column is None]
+    result["notes"] += _notes(matches, table, column, windows)
+    _save(loader, result)
+    _show(result)
+    return result
+
+
+def _open(
+    model: str, dataset: str | Path, check_if_already_processed: bool, kwargs: Mapping[str, Any]
+) -> tuple[Loader, pd.DataFrame, str]:
+    """Data set and annotations; errors in these come before hours of computing."""
+    loader = Loader(
+        dataset,
+        model,
+        check_if_combination_exists=check_if_already_processed,
+        use_folder_structure=True,
+        **kwargs,
+    )
+    names = [file.relative_to(loader.audio_dir).as_posix() for file in loader.files]
+    source = loader.options.annotations_filename
+    table = read_annotations(loader.audio_dir / source, names)
+    column = require_label_column(table, loader.options.label_column, source=source)
+    table = long_enough(table[["audiofilename", "start", "end", column]].dropna(),
+                        loader.options.min_annotation_length)  # fmt: skip
+    if table.empty:
+        raise AnnotationsError(
+            f"{source}: no annotation with a {column!r} is as long as min_annotation_length="
+            f"{loader.options.min_annotation_length} seconds."
+        )
+    return loader, table, column
+
+
+def _embed(loader: Loader, custom: Any) -> Embedder:
+    from bacpipe.inference.embedder import Embedder
+
+    embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
+    if not embedder.classifier.classes:
+        raise EvaluationError(
+            f"{loader.model_name} has no classifier that could be benchmarked; its attribute "
+            f"'classes' is empty."
+        )
+    if loader.options.avoid_pipelined_gpu_inference:
+        embedder.run_inference_pipeline_sequentially()
+    else:
+        embedder.run_inference_pipeline_using_multithreading()
+    return embedder
+
+
+def _presence(
+    windows: ModelWindows,
+    table: pd.DataFrame,
+    column: str,
+    matches: Sequence[Match],
+    columns: Sequence[int],
+    loader: Loader,
+) -> np.ndarray:
+    """Bool array of shape (windows, columns): which class is annotated in which window."""
+    # Two annotated names of one class are one label.
+    place = {
+        match.annotation: columns.index(match.column)
+        for match in matches
+        if match.column is not None
+    }
+    table = table[table[column].isin(set(place))]
+    label = table[column].map(place).to_numpy(np.int64)
+    annotated = {
+        str(name): Intervals(
+            table["start"].to_numpy()[rows], table["end"].to_numpy()[rows], label[rows]
+        )
+        for name, rows in table.groupby("audiofilename").indices.items()
+    }
+    overlaps, _ = find_overlaps(windows, annotated, loader.options.annotation_overlap)
+    presence = np.zeros((len(windows), len(columns)), dtype=bool)
+    presence[overlaps.window, overlaps.label] = True
+    return presence
+
+
+def _evaluate(
+    loader: Loader,
+    embedder: Embedder,
+    windows: ModelWindows,
+    truth: np.ndarray,
+    scores: np.ndarray,
+    columns: Sequence[int],
+) -> dict[str, Any]:
+    options = loader.options
+    names = [embedder.classifier.classes[column] for column in columns]
+    predicted = scores >= options.classifier_threshold
+    recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
+    result = evaluate_scores(
+        truth,
+        predicted,
+        scores,
+        names,
+        group_by(recordings, len(truth)),
+        samples=options.bootstrap_samples,
+        seed=options.evaluation_seed,
+    )
+    best = [best_threshold(truth[:, i], scores[:, i]) for i in range(len(names))]
+    for name, (threshold, f1) in zip(names, best, strict=True):
+        result["per_class"][name]["best_f1"] = number(f1)
+        result["per_class"][name]["best_threshold"] = number(threshold)
+    defined = [f1 for _, f1 in best if np.isfinite(f1)]
+    result["overall"]["best_f1_macro"] = float(np.mean(defined)) if defined else None
+    result["notes"].append(
+        "best_f1 and best_threshold were chosen on these very data, so they are somewhat too good; "
+        "check the thresholds on other recordings."
+    )
+    return {
+        "model": str(loader.model_name),
+        "threshold": options.classifier_threshold,
+        "report": _report(truth, predicted, names),
+        "ground_truth": truth,
+        "predictions": predicted,
+        "scores": scores,
+        "classes": dict(enumerate(names)),
+        **result,
+    }
+
+
+def _report(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    from sklearn.metrics import classification_report
+
+    if len(names) == 1:
+        report = classification_report(
+            truth[:, 0], predicted[:, 0], labels=[True], target_names=names, output_dict=True,
+            zero_division=0,
+        )  # fmt: skip
+    else:
+        report = classification_report(
+            truth, predicted, target_names=names, output_dict=True, zero_division=0
+        )
+    return dict(report)
+
+
+def _notes(
+    matches: Sequence[Match], table: pd.DataFrame, column: str, windows: ModelWindows
+) -> list[str]:
+    notes = []
+    for how, text in (
+        ("missing", "are no class of the model and left out"),
+        ("ambiguous", "may be several classes of the model and are left out"),
+    ):
+        names = [match.annotation for match in matches if match.how == how]
+        if names:
+            n = int(table[column].isin(names).sum())
+            notes.append(f"{len(names)} annotated names ({n} annotations) {text}: {', '.join(names)}.")
+    silent = set(windows.recordings) - set(table["audiofilename"])
+    if silent:
+        notes.append(
+            f"{len(silent)} of {len(windows.recordings)} recordings have no annotations; all their "
+            f"windows count as empty."
+        )
+    return notes
+
+
+_ARRAYS = ("ground_truth", "predictions", "scores")
+
+
+def _save(loader: Loader, result: Mapping[str, Any]) -> None:
+    import pandas as pd
+
+    from bacpipe.plotting.benchmark import class_benchmark
+    from bacpipe.plotting.style import save_figure
+
+    folder = loader.paths.preds_path
+    words = {key: value for key, value in result.items() if key not in _ARRAYS}
+    write_result(folder / "benchmark_results.json", words, loader.embeddings_state)
+    rows = [
+        {"class": name, **{k: v for k, v in values.items() if not k.endswith("interval")}}
+        for name, values in result["per_class"].items()
+    ]
+    write_csv(folder / "benchmark_per_class.csv", pd.DataFrame(rows))
+    save_figure(class_benchmark(result), loader.paths.plot_path / "benchmark.png")
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Print the report, for whoever called `benchmark`."""
+    width = max(len(name) for name in [*result["per_class"], "average"]) + 2
+    head = ("precision", "recall", "F1", "best F1", "at", "AP", "AUROC", "windows")
+    lines = [" " * width + "".join(f"{text:>11}" for text in head)]
+    for name, row in result["per_class"].items():
+        keys = ("precision", "recall", "f1", "best_f1", "best_threshold", "average_precision",
+                "roc_auc")  # fmt: skip
+        cells = "".join(f"{_cell(row[key]):>11}" for key in keys)
+        lines.append(f"{name:<{width}}{cells}{row['support']:>11}")
+    overall = result["overall"]
+    keys = ("precision_macro", "recall_macro", "f1_macro", "best_f1_macro", None,
+            "average_precision_macro", "roc_auc_macro")  # fmt: skip
+    cells = "".join(f"{_cell(overall[key]) if key else '':>11}" for key in keys)
+    lines += ["", f"{'average':<{width}}{cells}"]
+    threshold = result["threshold"]
+    print(f"\n{result['model']}, threshold {threshold}\n")  # noqa: T201  (the report was asked for)
+    print("\n".join([*lines, "", *result["notes"]]))  # noqa: T201
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,262 @@
+"""Clusterings of embeddings, and how well they agree with labels."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bacpipe import configuration
+from bacpipe.configuration import Options
+from bacpipe.evaluation.cluster_scores import eval_clustering
+from bacpipe.evaluation.data import (
+    NO_LABEL,
+    LabelledWindows,
+    check_embeddings,
+    label_array,
+    labelled_windows,
+)
+from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.result_files import read_result, write_result
+from bacpipe.store.layout import ResultPaths
+from bacpipe.store.writer import write_table
+
+logger = logging.getLogger(__name__)
+
+
+def run_clustering(
+    embeds: Any,
+    cluster_configs: Mapping[str, Any],
+    label_column: str | None = None,
+    ground_truth: Any = (),
+) -> dict[str, np.ndarray]:
+    """Cluster embeddings.
+
+    Parameters
+    ----------
+    embeds : np.ndarray, float32, shape (windows, dim)
+        Embeddings.
+    cluster_configs : dict
+        For each clustering its parameters, or a scikit-learn clusterer.  Names are 'kmeans',
+        'hdbscan' or any class of `sklearn.cluster` ('agglomerative_clustering'); ``n_clusters``
+        None means as many as there are labels.  Random numbers come from
+        ``settings.evaluation_seed`` unless ``random_state`` is given.
+    label_column : str, optional
+        Kind of label to take the number of clusters from.
+    ground_truth : dict or array of int
+        Ground truth; only the number of labels is used.
+
+    Returns
+    -------
+    dict of np.ndarray, int32, shape (windows,)
+        Cluster of every window by clustering; -1 is noise (hdbscan and the like).
+
+    Raises
+    ------
+    EvaluationError
+        If a clusterer or a parameter does not exist.
+    TooLittleDataError
+        If there are fewer windows than clusters.
+    """
+    matrix = check_embeddings(embeds)
+    labels = label_array(ground_truth, label_column)
+    seed = configuration.settings().evaluation_seed
+    return {
+        name: _cluster(matrix, name, config, labels, seed)
+        for name, config in cluster_configs.items()
+    }
+
+
+def _cluster(
+    embeds: np.ndarray, name: str, config: Any, labels: np.ndarray | None, seed: int
+) -> np.ndarray:
+    clusterer = config if hasattr(config, "fit_predict") else _make(name, config, labels, seed)
+    _check_size(name, clusterer, len(embeds))
+    return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
+
+
+def _make(name: str, config: Any, labels: np.ndarray | None, seed: int) -> Any:
+    kind = _find_clusterer(name)
+    known = inspect.signature(kind).parameters
+    parameters = dict(config or {})
+    for key in parameters:
+        if key not in known:
+            closest = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(known)}."
+            raise EvaluationError(f"clust_configs: {name!r} has no parameter {key!r}; {hint}")
+    if "n_clusters" in parameters and parameters["n_clusters"] is None:
+        n_labels = 0 if labels is None else len(np.unique(labels[labels != NO_LABEL]))
+        if n_labels < 2:
+            raise TooLittleDataError(
+                f"clust_configs: {name!r} has n_clusters null, as many as there are labels, but "
+                f"there are {n_labels} labels; give n_clusters a number, or annotate."
+            )
+        parameters["n_clusters"] = n_labels
+    if "random_state" in known:
+        parameters.setdefault("random_state", seed)
+    if kind.__name__ == "HDBSCAN":
+        parameters.setdefault("copy", True)  # its default warns that it will change
+    return kind(**parameters)
+
+
+def _find_clusterer(name: str) -> Any:
+    import sklearn.cluster
+
+    classes = {
+        cls.lower(): getattr(sklearn.cluster, cls)
+        for cls in sklearn.cluster.__all__
+        if hasattr(getattr(sklearn.cluster, cls), "fit_predict")
+    }
+    plain = name.lower().replace("_", "").replace("-", "").replace(" ", "")
+    if plain in classes:
+        return classes[plain]
+    closest = difflib.get_close_matches(plain, classes, n=1)
+    hint = f"did you mean {closest[0]!r}?" if closest else f"there are {', '.join(classes)}."
+    raise EvaluationError(f"clust_configs: there is no clustering {name!r}; {hint}")
+
+
+def _check_size(name: str, clusterer: Any, n_windows: int) -> None:
+    parameters = clusterer.get_params() if hasattr(clusterer, "get_params") else {}
+    for key in ("n_clusters", "min_cluster_size", "min_samples"):
+        needed = parameters.get(key)
+        if isinstance(needed, int) and needed > n_windows:
+            raise TooLittleDataError(
+                f"clust_configs: {name!r} has {key}={needed}, but there are only {n_windows} "
+                f"windows; use fewer, or embed more recordings."
+            )
+    if n_windows < 2:
+        raise TooLittleDataError(f"{n_windows} windows cannot be clustered; expected at least 2.")
+
+
+def clustering_pipeline(
+    model_name: str,
+    ground_truth: Any,
+    embeds: Any,
+    paths: ResultPaths | None = None,
+    overwrite: bool = True,
+    label_column: str = "species",
+    *,
+    default_labels: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Cluster embeddings as the settings say, compare with labels, and store that.
+
+    All windows are clustered, labelled or not.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model that made the embeddings.
+    ground_truth : dict or array of int
+        What `ground_truth_by_model` returned, or a label per window; empty or None without
+        annotations.
+    embeds : np.ndarray, float32, shape (windows, dim)
+        Embeddings, as ``Loader.embeddings`` returns them, array or dictionary.
+    paths : ResultPaths, optional
+        Where results are, from `make_set_paths_func`.  Without them, results are stored if the
+        embeddings are those that the present configuration finds, else only returned.
+    overwrite : bool
+        False returns the stored result if data and settings have not changed.
+    label_column : str
+        Kind of label, with or without the prefix 'label:'.
+    default_labels : dict, optional
+        Labels that need no annotations, from `create_default_labels`.
+    **kwargs
+        Any key of the configuration; clust_configs, evaluate_with_silhouette,
+        max_windows_for_pairs and evaluation_seed matter here.
+
+    Returns
+    -------
+    dict
+        What `eval_clustering` returns, with ``skipped``: clusterings that could not be computed,
+        and why.  Also stored as ``clustering/clust_results.json``; the clusters of all windows
+        are in ``clustering/clust_labels.parquet``.
+
+    Raises
+    ------
+    TooLittleDataError, EvaluationError
+        If not one clustering could be computed.
+    """
+    options = configuration.current(**kwargs)
+    if ground_truth is None or len(ground_truth) == 0:
+        ground_truth = np.full(_length(embeds), NO_LABEL)
+    data = labelled_windows(
+        model_name, ground_truth, embeds, paths, label_column=label_column, **kwargs
+    )
+    fingerprint = data.fingerprint(
+        clusterings=options.clust_configs,
+        silhouette=options.evaluate_with_silhouette,
+        sample=options.max_windows_for_pairs,
+        seed=options.evaluation_seed,
+        default_labels={key: [str(v) for v in values] for key, values in (default_labels or {}).items()},
+    )
+    path = None if data.paths is None else data.paths.clust_path / "clust_results.json"
+    if path is not None and not overwrite:
+        stored = read_result(path, fingerprint)
+        if stored is not None:
+            return stored
+    clusterings, skipped = _cluster_all(data, options)
+    result = {
+        "model": model_name,
+        "label_column": data.column,
+        **eval_clustering(
+            clusterings,
+            data.labels,
+            embeds=data.embeds if options.evaluate_with_silhouette else None,
+            default_labels=default_labels,
+            label_column=label_column,
+            evaluation_seed=options.evaluation_seed,
+            max_windows_for_pairs=options.max_windows_for_pairs,
+        ),
+        "skipped": skipped,
+    }
+    if data.paths is not None and path is not None:
+        _write_labels(data, clusterings)
+        _draw(data.paths, result)
+        write_result(path, result, fingerprint)
+    return result
+
+
+def _length(embeds: Any) -> int:
+    return sum(map(len, embeds.values())) if isinstance(embeds, Mapping) else len(embeds)
+
+
+def _cluster_all(
+    data: LabelledWindows, options: Options
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    clusterings, skipped, errors = {}, {}, []
+    for name, config in options.clust_configs.items():
+        try:
+            clusterings[name] = _cluster(
+                data.embeds, name, config, data.labels, options.evaluation_seed
+            )
+        except EvaluationError as error:
+            logger.warning("%s: %s", data.model, error)
+            skipped[name] = str(error)
+            errors.append(error)
+    if not clusterings:
+        raise errors[0] if errors else EvaluationError("clust_configs names no clustering.")
+    return clusterings, skipped
+
+
+def _write_labels(data: LabelledWindows, clusterings: Mapping[str, np.ndarray]) -> None:
+    import pandas as pd
+    import pyarrow as pa
+
+    assert data.paths is not None
+    table = data.times.copy() if data.times is not None else pd.DataFrame()
+    for name, clusters in clusterings.items():
+        table[name] = clusters
+    path = data.paths.clust_path / "clust_labels.parquet"
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False))
+
+
+def _draw(paths: ResultPaths, result: Mapping[str, Any]) -> None:
+    from bacpipe.plotting.clustering import agreement
+    from bacpipe.plotting.style import save_figure
+
+    save_figure(agreement(result), paths.plot_path / "clustering.png")

@@ -1,0 +1,196 @@
+"""Retrieval: do windows of the same label lie together?  Needs no training.
+
+Windows of one recording share its background and often the same animal, so a window is only ever
+compared with windows of other recordings.  Similarity is the cosine of standardised embeddings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bacpipe.evaluation.data import NO_LABEL, LabelledWindows
+from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.metrics import notes_on_intervals, summarise
+from bacpipe.evaluation.resampling import Groups, draw_weights, group_by
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 512
+_BINS = 2000
+
+
+def retrieval_quality(
+    data: LabelledWindows,
+    *,
+    n_neighbors: int = 10,
+    most: int = 20_000,
+    samples: int = 1000,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Precision of the nearest neighbours, and AUROC of same-label pairs.
+
+    Parameters
+    ----------
+    data : LabelledWindows
+        Windows; those without a label are left out.  Their recordings must be known.
+    n_neighbors : int
+        Neighbours of a window that are looked at.
+    most : int
+        Of more labelled windows than this, a random sample is used.
+    samples, seed : int
+        Bootstrap resamples over the recordings of the queries, and the seed.
+
+    Returns
+    -------
+    dict
+        ``overall`` and ``intervals`` of ``neighbour_precision`` (share of the neighbours that
+        have the window's label, mean over labels), ``neighbour_precision_chance`` (the same for
+        neighbours drawn at random) and ``same_label_auroc`` (probability that two windows of one
+        label are more similar than two of different labels; 0.5 is chance); ``per_class``
+        precision; ``notes``.
+
+    Raises
+    ------
+    TooLittleDataError
+        If no label is in two recordings, or there is only one label.
+    EvaluationError
+        If recordings are not known.
+    """
+    if data.recordings is None:
+        raise EvaluationError(
+            "Retrieval compares windows of different recordings, which are not known here; pass "
+            "recordings= or paths=."
+        )
+    rows, notes = _choose_rows(data, most, seed)
+    labels = data.labels[rows]
+    groups = group_by(data.recordings[rows], len(rows))
+    n_classes = len(data.classes)
+    pair = np.unique(np.stack([labels, groups.code]), axis=1)[0]
+    if len(np.unique(labels)) < 2 or np.bincount(pair).max(initial=0) < 2:
+        raise TooLittleDataError(
+            f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
+            f"there are {len(np.unique(labels))} labels in {groups.number} recordings."
+        )
+    precision, chance, same, other = _compare(
+        _normalise(data.embeds[rows]), labels, groups, n_neighbors
+    )
+    weights = draw_weights(groups, samples, seed)
+    by_class = _class_means(precision, labels, n_classes, groups, weights)
+    chance_by_class = _class_means(chance, labels, n_classes, groups, weights)
+    summary = summarise(
+        {
+            "neighbour_precision": _row_means(by_class),
+            "neighbour_precision_chance": _row_means(chance_by_class),
+            "same_label_auroc": _auroc(weights @ same, weights @ other),
+        }
+    )
+    return {
+        "model": data.model,
+        "label_column": data.column,
+        **summary,
+        "n_neighbors": n_neighbors,
+        "n_windows": len(rows),
+        "n_recordings": groups.number,
+        "per_class": {
+            name: {"neighbour_precision": _or_none(by_class[0, i]),
+                   "chance": _or_none(chance_by_class[0, i]),
+                   "n_windows": int((labels == i).sum())}
+            for i, name in enumerate(data.classes)
+            if (labels == i).any()
+        },
+        "notes": notes + notes_on_intervals(groups, samples),
+    }  # fmt: skip
+
+
+def _choose_rows(data: LabelledWindows, most: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    rows = np.flatnonzero(data.labels != NO_LABEL)
+    if len(rows) <= most:
+        return rows, []
+    note = f"Computed from a random sample of {most} of {len(rows)} labelled windows."
+    logger.info("%s, retrieval: %s", data.model, note)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False)), [note]
+
+
+def _normalise(embeds: np.ndarray) -> np.ndarray:
+    deviation = embeds.std(axis=0)
+    centred = (embeds - embeds.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return centred / np.where(length > 0, length, 1)
+
+
+def _compare(
+    points: np.ndarray, labels: np.ndarray, groups: Groups, n_neighbors: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Compare every window with those of other recordings.
+
+    Returns
+    -------
+    precision, chance : np.ndarray, float64, shape (n,)
+        Of every window; NaN where no other recording has its label.
+    same, other : np.ndarray, float64, shape (recordings, bins)
+        Pairs by similarity and by the recording of the query, of one label or of two.
+    """
+    n = len(points)
+    precision, chance = np.full(n, np.nan), np.full(n, np.nan)
+    same = np.zeros((groups.number, _BINS))
+    other = np.zeros((groups.number, _BINS))
+    for part in _parts(n):
+        similarity = points[part] @ points.T
+        allowed = groups.code[part, None] != groups.code
+        equal = (labels[part, None] == labels) & allowed
+        n_allowed, n_equal = allowed.sum(axis=1), equal.sum(axis=1)
+        k = min(n_neighbors, n)
+        ranked = np.where(allowed, similarity, -np.inf)
+        nearest = np.argpartition(-ranked, k - 1, axis=1)[:, :k]
+        found = np.take_along_axis(equal, nearest, axis=1).sum(axis=1)
+        defined = n_equal > 0
+        # Fewer windows than neighbours asked for: all there are.
+        precision[part] = np.where(defined, found / np.maximum(np.minimum(k, n_allowed), 1), np.nan)
+        chance[part] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
+        bins = np.clip(((similarity + 1) / 2 * _BINS).astype(np.int64), 0, _BINS - 1)
+        cell = groups.code[part, None] * _BINS + bins
+        size = groups.number * _BINS
+        same += np.bincount(cell[equal], minlength=size).reshape(same.shape)
+        other += np.bincount(cell[allowed & ~equal], minlength=size).reshape(same.shape)
+    return precision, chance, same, other
+
+
+def _parts(n: int) -> Iterator[slice]:
+    for first in range(0, n, _CHUNK):
+        yield slice(first, min(first + _CHUNK, n))
+
+
+def _class_means(
+    values: np.ndarray, labels: np.ndarray, n_classes: int, groups: Groups, weights: np.ndarray
+) -> np.ndarray:
+    """Mean of the defined values by class, shape (weights, classes)."""
+    use = np.isfinite(values)
+    total = np.zeros((groups.number, n_classes))
+    number = np.zeros((groups.number, n_classes))
+    np.add.at(total, (groups.code[use], labels[use]), values[use])
+    np.add.at(number, (groups.code[use], labels[use]), 1)
+    above, below = weights @ total, weights @ number
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _row_means(values: np.ndarray) -> np.ndarray:
+    defined = np.isfinite(values)
+    number = defined.sum(axis=1)
+    total = np.where(defined, values, 0).sum(axis=1)
+    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+
+
+def _auroc(same: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve from histograms, rows by row; ties within a bin count half."""
+    below = other.cumsum(axis=1) - other
+    area = (same * (below + other / 2)).sum(axis=1)
+    pairs = same.sum(axis=1) * other.sum(axis=1)
+    return np.divide(area, pairs, out=np.full(len(same), np.nan), where=pairs > 0)
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

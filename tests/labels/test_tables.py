@@ -1,0 +1,228 @@
+"""Exports and imports: what leaves for another program comes back the same."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+import bacpipe
+from bacpipe.errors import AnnotationsError, SettingsError
+from bacpipe.store.events import Intervals, merge_detections, merge_intervals
+from bacpipe.store.predictions import RAVEN_COLUMNS, Detections
+from tests.labels.conftest import Tiny
+
+KEYS = ["audiofilename", "start", "end", "label:species"]
+
+
+def normal(table):
+    """Rows sorted and rounded to what the exports write."""
+    table = table.rename(columns={"label:default_classifier": "label:species"})[KEYS]
+    table = table.round({"start": 6, "end": 6}).drop_duplicates()
+    return table.sort_values(KEYS).to_numpy().tolist()
+
+
+@pytest.fixture(params=[None, 0.0, 5.0], ids=["windows", "neighbours", "gap"])
+def gap(request):
+    return request.param
+
+
+def test_events_are_fewer(loader):
+    sizes = [len(bacpipe.detections_table(loader, event_gap=g)) for g in (None, 0, 5, 100)]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) >= 3
+    table = bacpipe.detections_table(loader, event_gap=100)
+    assert not table.duplicated(["audiofilename", "label:default_classifier"]).any()
+
+
+def test_raven_tables_come_back(loader, audio_dir, tmp_path, gap):
+    written = bacpipe.export_raven_tables(loader, tmp_path, event_gap=gap)
+    assert len(written) == 4
+    table = bacpipe.import_annotations(tmp_path, audio_dir, format="raven")
+    assert normal(table) == normal(bacpipe.detections_table(loader, event_gap=gap))
+
+
+def test_combined_raven_table_comes_back(loader, audio_dir, tmp_path, gap):
+    path, listing = bacpipe.export_raven_tables(loader, tmp_path, combined=True, event_gap=gap)
+    table = bacpipe.import_annotations(path, audio_dir)
+    assert normal(table) == normal(bacpipe.detections_table(loader, event_gap=gap))
+    # Begin times count through the recordings in the order of the list.
+    raven = pd.read_csv(path, sep="\t")
+    assert tuple(raven.columns) == RAVEN_COLUMNS
+    assert raven["Selection"].tolist() == list(range(1, len(raven) + 1))
+    sounds = listing.read_text().splitlines()
+    assert sounds == [str(file.resolve()) for file in loader.files]
+    lengths = [sf.info(sound).duration for sound in sounds]
+    first = dict(zip(sounds, np.cumsum([0, *lengths]), strict=False))
+    offsets = raven["Begin Path"].map(first) + raven["File Offset (s)"]
+    np.testing.assert_allclose(raven["Begin Time (s)"], offsets, atol=2e-6)
+    assert (raven["Begin Time (s)"].diff().dropna() >= 0).all()
+
+
+def test_audacity_labels_come_back(loader, audio_dir, tmp_path, gap):
+    written = bacpipe.export_audacity_labels(loader, tmp_path, event_gap=gap)
+    assert len(written) == 4
+    table = bacpipe.import_annotations(tmp_path, audio_dir, format="audacity")
+    assert normal(table) == normal(bacpipe.detections_table(loader, event_gap=gap))
+
+
+def test_threshold_and_provenance_of_exports(loader, audio_dir, tmp_path):
+    bacpipe.export_raven_tables(loader, tmp_path, classifier_threshold=0.2)
+    tables = [pd.read_csv(path, sep="\t") for path in sorted(tmp_path.rglob("*.txt"))]
+    confidence = pd.concat(tables)["Confidence"]
+    assert len(confidence) and (confidence >= 0.2).all()
+    made_with = json.loads((tmp_path / "provenance.json").read_text())
+    assert made_with["threshold"] == 0.2 and made_with["model"] == "tiny"
+    assert bacpipe.detections_table(loader).attrs["bacpipe"]["threshold"] == 0.15
+
+
+def test_high_frequency_is_the_lower_nyquist(loader, tmp_path):
+    path, *_ = bacpipe.export_raven_tables(loader, tmp_path)
+    assert set(pd.read_csv(path, sep="\t")["High Freq (Hz)"]) == {4000.0}
+
+
+def test_raven_tables_of_a_run_follow_the_settings(audio_dir, tmp_path):
+    loader = bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=Tiny,
+        audio_dir=audio_dir,
+        main_results_dir=str(tmp_path),
+        classifier_threshold=0.15,
+        save_raven_tables=True,
+        event_gap=5,
+    )
+    table = bacpipe.import_annotations(loader.paths.raven_path, audio_dir, format="raven")
+    assert normal(table) == normal(bacpipe.detections_table(loader, event_gap=5))
+    assert normal(table) == normal(bacpipe.detections_table(loader))
+
+
+# --- Joining events -------------------------------------------------------------------------------
+
+
+def test_event_has_the_best_score_and_the_first_window():
+    item = Detections(
+        "r",
+        np.array([0, 1, 1, 3, 7], dtype=np.int32),
+        np.array([0.0, 3, 3, 9, 21]),
+        np.array([3.0, 6, 6, 12, 24]),
+        np.array(["a", "a", "b", "a", "a"], dtype=object),
+        np.array([0.5, 0.9, 0.6, 0.7, 0.8], dtype=np.float32),
+    )
+    assert merge_detections(item, None) is item
+    merged = merge_detections(item, 3.0)
+    assert merged.label.tolist() == ["a", "b", "a"]
+    assert merged.start.tolist() == [0, 3, 21]
+    assert merged.end.tolist() == [12, 6, 24]
+    assert merged.window.tolist() == [0, 1, 7]
+    np.testing.assert_allclose(merged.score, [0.9, 0.6, 0.8])
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.5, 2.0])
+def test_merging_against_a_slow_implementation(gap):
+    rng = np.random.default_rng(1)
+    start = rng.uniform(0, 100, 300).round(1)
+    intervals = Intervals(start, start + rng.choice([0.5, 1, 4], 300), rng.integers(0, 9, 300) * 50)
+    expected = []
+    for label in np.unique(intervals.label):
+        rows = sorted(zip(*(c[intervals.label == label] for c in intervals[:2]), strict=True))
+        joined = [list(rows[0])]
+        for begin, end in rows[1:]:
+            if begin <= joined[-1][1] + gap + 1e-6:
+                joined[-1][1] = max(joined[-1][1], end)
+            else:
+                joined.append([begin, end])
+        expected += [(begin, end, label) for begin, end in joined]
+    merged, group = merge_intervals(intervals, gap)
+    assert list(zip(*merged, strict=True)) == expected
+    assert (merged.start[group] <= intervals.start).all()
+    assert (merged.end[group] >= intervals.end).all()
+    assert (merged.label[group] == intervals.label).all()
+
+
+# --- Tables of other origin -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def read(tmp_path, audio_dir):
+    def read_file(name, content, **kwargs):
+        path = tmp_path / "tables" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return bacpipe.import_annotations(path, audio_dir, **kwargs)[KEYS].to_numpy().tolist()
+
+    return read_file
+
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+
+
+def test_raven_table_by_hand(read):
+    rows = (
+        f"{RAVEN}\tSpecies\n"
+        "1\tWaveform 1\t1\t1.5\t2.5\t0\t4000\trobin\n"
+        "1\tSpectrogram 1\t1\t1.5\t2.5\t0\t4000\trobin\n"
+        "2\tSpectrogram 1\t1\t3\t3.5\t0\t4000\twren\n"
+    )
+    expected = [["quiet.wav", 1.5, 2.5, "robin"], ["quiet.wav", 3.0, 3.5, "wren"]]
+    assert read("quiet.Table.1.selections.txt", rows) == expected
+    assert read("quiet_tiny.selection.table.txt", rows, format="raven") == expected
+    assert read("quiet.txt", rows.replace("Species", "Who"), source_column="who") == expected
+    with pytest.raises(AnnotationsError, match=r"source_column=, found Selection"):
+        read("quiet.txt", rows.replace("Species", "Who"))
+    with pytest.raises(AnnotationsError, match=r"loud\.txt: by its name.*belongs to no recording"):
+        read("loud.txt", rows)
+    with pytest.raises(AnnotationsError, match="could belong to north"):
+        read("20240301_060000.txt", rows)
+    with pytest.raises(AnnotationsError, match=r"'End Time \(s\)' holds 'x' in row 2"):
+        read("quiet.txt", rows.replace("\t2.5\t", "\tx\t"))
+
+
+def test_raven_table_over_several_recordings(read):
+    rows = (
+        f"{RAVEN}\tAnnotation\tBegin File\tFile Offset (s)\n"
+        "1\tSpectrogram 1\t1\t1.5\t2.5\t0\t4000\trobin\tquiet.wav\t1.5\n"
+        "2\tSpectrogram 1\t1\t6\t7\t0\t4000\twren\t20240302_183000.wav\t2\n"
+    )
+    assert read("all.txt", rows) == [
+        ["quiet.wav", 1.5, 2.5, "robin"],
+        ["south/20240302_183000.wav", 2.0, 3.0, "wren"],
+    ]
+    without = "\n".join(line.rpartition("\t")[0] for line in rows.splitlines())
+    with pytest.raises(AnnotationsError, match="about 2 recordings, but has no column"):
+        read("all.txt", without)
+
+
+def test_audacity_labels_by_hand(read):
+    rows = "0.5\t1.5\trobin\n\\\t1000\t2000\n2\t3\twren\n3.5\t3.5\tpoint\n"
+    assert read("quiet.txt", rows) == [
+        ["quiet.wav", 0.5, 1.5, "robin"],
+        ["quiet.wav", 2.0, 3.0, "wren"],
+    ]
+    with pytest.raises(AnnotationsError, match="line 2 is 'robin 2 3'"):
+        read("quiet.txt", "0.5\t1.5\trobin\nrobin 2 3\n")
+
+
+def test_formats_of_crowsetta(read):
+    pytest.importorskip("crowsetta", reason="needs the extra 'annotations'")
+    simple = "onset_s,offset_s,label\n0.5,1.5,robin\n2.0,3.25,wren\n"
+    assert read("quiet.wav.csv", simple, format="simple-seq") == [
+        ["quiet.wav", 0.5, 1.5, "robin"],
+        ["quiet.wav", 2.0, 3.25, "wren"],
+    ]
+    boxes = "0.5\t1.5\trobin\n\\\t1000.0\t2000.0\n"
+    assert read("quiet.txt", boxes, format="aud-bbox") == [["quiet.wav", 0.5, 1.5, "robin"]]
+    with pytest.raises(AnnotationsError, match="cannot be read as simple-seq"):
+        read("quiet.wav.csv", "a,b\n1,2\n", format="simple-seq")
+    with pytest.raises(SettingsError, match=r"format='praat' is not possible.*textgrid"):
+        read("quiet.csv", simple, format="praat")
+
+
+def test_sources_that_are_not_there(audio_dir, tmp_path):
+    with pytest.raises(AnnotationsError, match="no such file or folder"):
+        bacpipe.import_annotations(tmp_path / "none", audio_dir)
+    with pytest.raises(AnnotationsError, match="no such file"):
+        bacpipe.import_annotations(tmp_path / "none.txt", audio_dir, format="raven")
+    with pytest.raises(AnnotationsError, match="no file here"):
+        bacpipe.import_annotations(tmp_path, audio_dir, format="raven")
+    with pytest.raises(SettingsError, match="say which format"):
+        bacpipe.import_annotations(tmp_path, audio_dir)
