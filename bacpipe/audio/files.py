@@ -435,7 +435,7 @@ def _read_promise(file: BinaryIO, size: int) -> _Promise:
     return _Promise()
 
 
-def _iterate_chunks(file: BinaryIO, order: Literal["<", ">"]) -> Iterator[tuple[bytes, int, int]]:
+def iterate_chunks(file: BinaryIO, order: Literal["<", ">"]) -> Iterator[tuple[bytes, int, int]]:
     """Yield (id, size, offset of the content) of the chunks behind a RIFF or FORM header."""
     offset = 12
     for _ in range(_MAX_CHUNKS):
@@ -453,7 +453,7 @@ def _read_wave_promise(file: BinaryIO, size: int, magic: bytes) -> _Promise:
     order: Literal["<", ">"] = ">" if magic[:4] == b"RIFX" else "<"
     (riff_size,) = struct.unpack(f"{order}I", magic[4:8])
     form, long_size = b"", None
-    for identifier, declared, offset in _iterate_chunks(file, order):  # noqa: B007
+    for identifier, declared, offset in iterate_chunks(file, order):  # noqa: B007
         if identifier == b"ds64":  # RF64: 64-bit sizes of the file and of the data
             _, long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
         elif identifier == b"fmt ":
@@ -489,7 +489,7 @@ def _build_rf64_header(form: bytes, data_size: int) -> bytes:
 
 def _read_aiff_promise(file: BinaryIO, size: int) -> _Promise:
     align = 1
-    for identifier, declared, offset in _iterate_chunks(file, ">"):
+    for identifier, declared, offset in iterate_chunks(file, ">"):
         if identifier == b"COMM":
             channels, _, bits = struct.unpack(">HIH", file.read(8).ljust(8, b"\0"))
             align = channels * ((bits + 7) // 8) or 1

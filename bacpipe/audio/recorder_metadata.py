@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import guano
 
-from bacpipe.audio.files import _iterate_chunks
+from bacpipe.audio.files import iterate_chunks
 from bacpipe.audio.timestamps import get_dt_filename
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _read_chunks(file: BinaryIO) -> dict[bytes, bytes]:
     if magic[:4] not in (b"RIFF", b"RF64") or magic[8:] != b"WAVE":
         return {}
     chunks: dict[bytes, bytes] = {}
-    for identifier, size, _ in _iterate_chunks(file, "<"):
+    for identifier, size, _ in iterate_chunks(file, "<"):
         if identifier in _PARSERS:  # there can be several lists
             chunks[identifier] = chunks.get(identifier, b"") + file.read(min(size, _MAX_CHUNK))
     return chunks

@@ -19,8 +19,9 @@ from bacpipe.evaluation.names import Match, known_species, match_names
 from bacpipe.evaluation.resampling import group_by
 from bacpipe.evaluation.result_files import write_csv, write_result
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.labels.overlap import Intervals, find_overlaps
+from bacpipe.labels.overlap import find_overlaps
 from bacpipe.models.zoo import CARDS
+from bacpipe.store.events import Intervals
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -271,7 +272,9 @@ def _notes(
         names = [match.annotation for match in matches if match.how == how]
         if names:
             n = int(table[column].isin(names).sum())
-            notes.append(f"{len(names)} annotated names ({n} annotations) {text}: {', '.join(names)}.")
+            notes.append(
+                f"{len(names)} annotated names ({n} annotations) {text}: {', '.join(names)}."
+            )
     silent = set(windows.recordings) - set(table["audiofilename"])
     if silent:
         notes.append(
@@ -305,11 +308,12 @@ def _show(result: Mapping[str, Any]) -> None:
     """Print the report, for whoever called `benchmark`."""
     width = max(len(name) for name in [*result["per_class"], "average"]) + 2
     head = ("precision", "recall", "F1", "best F1", "at", "AP", "AUROC", "windows")
+    keys: tuple[str | None, ...]
     lines = [" " * width + "".join(f"{text:>11}" for text in head)]
     for name, row in result["per_class"].items():
         keys = ("precision", "recall", "f1", "best_f1", "best_threshold", "average_precision",
                 "roc_auc")  # fmt: skip
-        cells = "".join(f"{_cell(row[key]):>11}" for key in keys)
+        cells = "".join(f"{_cell(row[key]):>11}" for key in keys if key)
         lines.append(f"{name:<{width}}{cells}{row['support']:>11}")
     overall = result["overall"]
     keys = ("precision_macro", "recall_macro", "f1_macro", "best_f1_macro", None,

@@ -192,7 +192,9 @@ def clustering_pipeline(
         silhouette=options.evaluate_with_silhouette,
         sample=options.max_windows_for_pairs,
         seed=options.evaluation_seed,
-        default_labels={key: [str(v) for v in values] for key, values in (default_labels or {}).items()},
+        default_labels={
+            key: [str(v) for v in values] for key, values in (default_labels or {}).items()
+        },
     )
     path = None if data.paths is None else data.paths.clust_path / "clust_results.json"
     if path is not None and not overwrite:

@@ -75,7 +75,9 @@ def threshold_metrics(counts: Counts) -> tuple[dict[str, np.ndarray], dict[str, 
     per_class = {
         "precision": np.where(there, _ratio(counts.hits, counts.predicted, 0), np.nan),
         "recall": _ratio(counts.hits, counts.present, np.nan),
-        "f1": np.where(there, _ratio(2 * counts.hits, counts.predicted + counts.present, 0), np.nan),
+        "f1": np.where(
+            there, _ratio(2 * counts.hits, counts.predicted + counts.present, 0), np.nan
+        ),
     }
     hits, predicted, present = (values.sum(axis=1) for values in counts)
     overall = {f"{name}_macro": _mean(values) for name, values in per_class.items()}
@@ -232,9 +234,7 @@ def single_label_metrics(
         five = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         hit = (five == labels[:, None]).any(axis=1)
         hits = count(truth, truth & hit[:, None], groups, weights)
-        overall["top_5_accuracy"] = _ratio(
-            hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan
-        )
+        overall["top_5_accuracy"] = _ratio(hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan)
     return summarise(overall)
 
 

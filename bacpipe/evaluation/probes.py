@@ -218,7 +218,9 @@ class LinearProbe(Probe):
         self.to(device)
         # One matrix each, sliced by index: fetching windows one by one takes 25 times as long.
         x, y = (torch.from_numpy(a[data.train]).to(device) for a in (data.embeds, data.labels))
-        x_val, y_val = (torch.from_numpy(a[data.val]).to(device) for a in (data.embeds, data.labels))
+        x_val, y_val = (
+            torch.from_numpy(a[data.val]).to(device) for a in (data.embeds, data.labels)
+        )
         with torch.no_grad():
             x, x_val = self.standardise(x), self.standardise(x_val)
         counts = torch.bincount(y, minlength=data.n_classes).clamp(min=1)

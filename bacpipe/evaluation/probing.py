@@ -120,7 +120,9 @@ def probing_pipeline(
         bootstrap=options.bootstrap_samples,
         saved=options.save_probe,
     )
-    result_path = None if data.paths is None else data.paths.probe_path / f"probe_results_{name}.json"
+    result_path = (
+        None if data.paths is None else data.paths.probe_path / f"probe_results_{name}.json"
+    )
     if result_path is not None and not overwrite:
         stored = read_result(result_path, fingerprint)
         if stored is not None:
@@ -207,9 +209,7 @@ def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str,
     if data.recordings is not None:
         recordings = {name: len(set(data.recordings[split.rows(name)])) for name in SETS}
     per_class = {
-        label: {
-            name: int((split.labels[split.rows(name)] == number).sum()) for name in SETS
-        }
+        label: {name: int((split.labels[split.rows(name)] == number).sum()) for name in SETS}
         for number, label in enumerate(split.classes)
     }
     return {
@@ -339,7 +339,9 @@ def run_probe_inference(
         bool, or float32 scores; in the order of ``Loader.embeddings('array')``.
     """
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise SettingsError(f"threshold={threshold!r} is not possible: expected a number in [0, 1].")
+        raise SettingsError(
+            f"threshold={threshold!r} is not possible: expected a number in [0, 1]."
+        )
     place = choose_device(device)
     if embeds is not None:
         parts: Iterator[np.ndarray] = iter([check_embeddings(embeds)])

@@ -50,9 +50,7 @@ class SplitRule:
     @property
     def shares(self) -> np.ndarray:
         """Share of each of `SETS`."""
-        return np.array(
-            [self.train_ratio, 1 - self.train_ratio - self.test_ratio, self.test_ratio]
-        )
+        return np.array([self.train_ratio, 1 - self.train_ratio - self.test_ratio, self.test_ratio])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -149,26 +149,34 @@ class AudioHandler:
             pairs = zip(annotations["start"], annotations["end"], strict=True)
         segments = tuple(merge_segments(pairs))
         parts: list[np.ndarray] = []
-        source = Source(Path(path), Path(path).name, -1, -1, segments)
-        end = self.decode(source, parts.append)
+        blocks = self.decode(Source(Path(path), Path(path).name, -1, -1, segments))
+        while True:
+            try:
+                parts.append(next(blocks))
+            except StopIteration as stop:
+                end = stop.value
+                break
         second = self.hop / self.model.sr * self.speed
         starts = [first + second * np.arange(count) for first, _, count in end.segments or ()]
         return torch.from_numpy(np.concatenate(parts)), np.concatenate(starts)
 
-    def decode(self, source: Source, emit: Callable[[np.ndarray], None]) -> StreamEnd:
+    def decode(self, source: Source) -> Generator[np.ndarray, None, StreamEnd]:
         """Decode a recording, or its annotated segments, as a stream.
 
         Parameters
         ----------
         source : Source
             The recording.
-        emit : callable
-            Gets float32 windows of shape (n, segment_length), in order.
+
+        Yields
+        ------
+        np.ndarray, float32, shape (n, segment_length)
+            Windows, in order.
 
         Returns
         -------
         StreamEnd
-            How it ended.
+            How the recording ended.
 
         Raises
         ------
@@ -181,34 +189,35 @@ class AudioHandler:
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
         ) as stream:
-            recording = stream.recording
-            if source.segments is not None:
-                table, padded = self._decode_segments(stream, source, emit)
-            else:
-                table, padded = None, 0
+            duration = stream.recording.duration
+            table, padded = None, 0
+            if source.segments is None:
                 for block in self._cut(stream):
-                    emit(block.windows)
+                    yield block.windows
                     padded = block.padded
+            else:
+                table, padded = yield from self._decode_segments(stream, source)
             cut = stream.truncated_at
-            return StreamEnd(recording.duration if cut is None else cut, padded, cut, table)
+            return StreamEnd(duration if cut is None else cut, padded, cut, table)
 
     def _decode_segments(
-        self, stream: AudioStream, source: Source, emit: Callable[[np.ndarray], None]
-    ) -> tuple[list[tuple[float, float, int]], int]:
+        self, stream: AudioStream, source: Source
+    ) -> Generator[np.ndarray, None, tuple[list[tuple[float, float, int]], int]]:
+        duration = stream.recording.duration
         table, padded = [], 0
         for start, stop in source.segments or ():
-            if start >= stream.recording.duration:
+            if start >= duration:
                 continue
             count = 0
             for block in self._cut(stream.blocks(start, stop)):
-                emit(block.windows)
+                yield block.windows
                 count += len(block.windows)
                 padded = block.padded
-            table.append((start, min(stop, stream.recording.duration), count))
+            table.append((start, min(stop, duration), count))
         if not table:
             raise AudioError(
                 f"{source.name}: none of its annotated segments lies inside the recording, which "
-                f"is {stream.recording.duration:.1f} s long."
+                f"is {duration:.1f} s long."
             )
         return table, padded
 

@@ -42,7 +42,7 @@ class Batch:
 
 
 def make_batches(
-    items: Iterable[tuple[int, np.ndarray | Ended]], batch_size: int
+    items: Iterable[tuple[int, np.ndarray | Ended]], batch_size: int, in_flight: int = 0
 ) -> Iterator[Batch]:
     """Fill batches with windows of successive recordings.
 
@@ -52,12 +52,16 @@ def make_batches(
         float32 windows of shape (n, samples), any n, and the end of every recording.
     batch_size : int
         Windows per batch; only the last batch may be smaller.
+    in_flight : int
+        Batches that are in use when the next one is asked for.  Their arrays are used again
+        for later ones, since fresh memory costs more than the copy into it; 0 makes new arrays.
 
     Yields
     ------
     Batch
         Every part once, in the order of the items.
     """
+    arrays = _Arrays(batch_size, in_flight)
     chunks: list[np.ndarray] = []
     parts: list[Rows | Ended] = []
     filled = 0
@@ -65,7 +69,7 @@ def make_batches(
         if isinstance(item, Ended):
             parts.append(item)
             if not filled:
-                yield Batch(_join(chunks), tuple(parts))
+                yield Batch(arrays.join(chunks), tuple(parts))
                 parts = []
             continue
         while len(item):
@@ -75,13 +79,30 @@ def make_batches(
             parts.append(Rows(recording, len(taken)))
             filled += len(taken)
             if filled == batch_size:
-                yield Batch(_join(chunks), tuple(parts))
+                yield Batch(arrays.join(chunks), tuple(parts))
                 chunks, parts, filled = [], [], 0
     if parts:
-        yield Batch(_join(chunks), tuple(parts))
+        yield Batch(arrays.join(chunks), tuple(parts))
 
 
-def _join(chunks: list[np.ndarray]) -> np.ndarray:
-    if not chunks:
-        return np.zeros((0, 0), np.float32)
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+class _Arrays:
+    """Memory for batches, used in turn."""
+
+    def __init__(self, batch_size: int, in_flight: int) -> None:
+        self._batch_size = batch_size
+        self._count = in_flight + 1 if in_flight else 0
+        self._ring: list[np.ndarray] = []
+        self._next = 0
+
+    def join(self, chunks: list[np.ndarray]) -> np.ndarray:
+        if not chunks:
+            return np.zeros((0, 0), np.float32)
+        if len(chunks) == 1:
+            return chunks[0]
+        if not self._count:
+            return np.concatenate(chunks)
+        if len(self._ring) < self._count:
+            self._ring.append(np.empty((self._batch_size, chunks[0].shape[1]), np.float32))
+        array = self._ring[self._next % self._count]
+        self._next += 1
+        return np.concatenate(chunks, out=array[: sum(map(len, chunks))])

@@ -91,12 +91,15 @@ class OrderedBuffer:
                 with self._changed:
                     self._head = recording
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda r=recording: self._items[r])
+                    self._changed.wait_for(self._head_has_items)
                     item, size = self._items[recording].popleft()
                     self._filled -= max(size, 0)
                     self._changed.notify_all()
                 yield recording, item
             del self._items[recording]
+
+    def _head_has_items(self) -> bool:
+        return bool(self._items[self._head])
 
     def close(self) -> None:
         """Stop: waiting producers are released with an error."""

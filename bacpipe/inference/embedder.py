@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +143,11 @@ class Embedder(AudioHandler):
         sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
         audio_of = dict(zip((source.name for source in sources), audios, strict=True))
 
-        def decode(source: Source, emit: Callable[[np.ndarray], None]) -> StreamEnd:
+        def decode(source: Source) -> Generator[np.ndarray, None, StreamEnd]:
             audio = np.asarray(audio_of[source.name], dtype=np.float32)
             if not np.isfinite(audio).all():
                 raise AudioError(f"{source.name}: holds values that are not numbers")
-            emit(self.window_audio(audio).numpy())
+            yield self.window_audio(audio).numpy()
             return StreamEnd(audio.size / self.model.sr, padded=0)
 
         return self._in_memory(sources, decode)

@@ -28,9 +28,10 @@ class MemorySink:
 
     def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
         """Take the next windows of a recording."""
-        self._embeddings[source.name].append(embeddings)
+        # Copies: what a model returns may lie in the batch's memory, which is used again.
+        self._embeddings[source.name].append(embeddings.copy())
         if predictions is not None:
-            self._scores[source.name].append(predictions)
+            self._scores[source.name].append(predictions.copy())
 
     def finish(self, source: Source, end: StreamEnd) -> None:
         """Complete a recording."""

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -30,9 +30,8 @@ from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 
-Emit = Callable[[np.ndarray], None]
-Decode = Callable[[Source, Emit], StreamEnd]
-"""Decodes one recording, hands its windows to the second argument, and says how it ended."""
+Decode = Callable[[Source], Generator[np.ndarray, None, StreamEnd]]
+"""Decodes one recording: yields windows, float32 of shape (n, samples), and returns its end."""
 
 
 class Sink(Protocol):
@@ -145,7 +144,7 @@ def _run_in_threads(
         try:
             for producer in producers:
                 producer.start()
-            for batch in make_batches(buffer, workload.batch_size):
+            for batch in make_batches(buffer, workload.batch_size, in_flight + 1):
                 waiting.append((batch, pool.submit(_compute, runner, batch, report)))
                 while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
                     first, future = waiting.popleft()
@@ -165,53 +164,48 @@ def _produce(
 ) -> None:
     while (number := buffer.claim()) is not None:
         try:
-            buffer.end(number, _decode_one(sources[number], decode, number, report, buffer.put))
+            for item in _decode_one(sources[number], decode, number, report):
+                if isinstance(item, Ended):
+                    buffer.end(number, item)
+                else:
+                    buffer.put(number, item, len(item))
         except BufferClosedError:
             return
 
 
-def _decode_one(
-    source: Source,
-    decode: Decode,
-    number: int,
-    report: RunReport,
-    put: Callable[[int, np.ndarray, int], None],
-) -> Ended:
-    waited = 0.0
-
-    def emit(windows: np.ndarray) -> None:
-        nonlocal waited
-        started = time.perf_counter()
-        put(number, windows, len(windows))
-        waited += time.perf_counter() - started
-
-    started = time.perf_counter()
-    try:
-        result: Any = decode(source, emit)
-    except AudioError as error:
-        result = Failure(str(error))
-    except OSError as error:
-        result = Failure(f"{source.name}: cannot be read ({error.strerror or error})")
-    except BufferClosedError:
-        raise
-    except Exception as error:
-        # A fault of ours in one recording must not cost the user all the others.
-        logger.exception("%s: unexpected error while decoding", source.name)
-        result = Failure(f"{source.name}: unexpected error ({type(error).__name__}: {error})")
-    finally:
-        report.add_time("decode", time.perf_counter() - started - waited)
-    return Ended(number, result)
-
-
 def _decode_by_turns(
     sources: Sequence[Source], decode: Decode, report: RunReport
-) -> Iterator[tuple[int, Any]]:
+) -> Iterator[tuple[int, np.ndarray | Ended]]:
     for number, source in enumerate(sources):
-        blocks: deque[np.ndarray] = deque()
-        end = _decode_one(source, decode, number, report, lambda _, w, __, b=blocks: b.append(w))
-        while blocks:
-            yield number, blocks.popleft()
-        yield number, end
+        for item in _decode_one(source, decode, number, report):
+            yield number, item
+
+
+def _decode_one(
+    source: Source, decode: Decode, number: int, report: RunReport
+) -> Iterator[np.ndarray | Ended]:
+    """Windows of one recording, then its end; whatever goes wrong is an end, too."""
+    blocks = decode(source)
+    result: Any = None
+    while result is None:
+        started = time.perf_counter()
+        try:
+            windows = next(blocks)
+        except StopIteration as stop:
+            result = stop.value
+        except AudioError as error:
+            result = Failure(str(error))
+        except OSError as error:
+            result = Failure(f"{source.name}: cannot be read ({error.strerror or error})")
+        except Exception as error:
+            # A fault of ours in one recording must not cost the user all the others.
+            logger.exception("%s: unexpected error while decoding", source.name)
+            result = Failure(f"{source.name}: unexpected error ({type(error).__name__}: {error})")
+        finally:
+            report.add_time("decode", time.perf_counter() - started)
+        if result is None:
+            yield windows
+    yield Ended(number, result)
 
 
 def _compute(runner: ModelRunner, batch: Batch, report: RunReport) -> BatchResult | None:

@@ -18,7 +18,7 @@ from scipy import fft, signal
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.convolutions import speed_up_convolutions
-from bacpipe.models.frontends import PowerSpectrogram, exact_dtype, power_to_db
+from bacpipe.models.frontends import PowerSpectrogram, exact_dtype, in_groups, power_to_db
 from bacpipe.models.networks.bat import BatNetwork
 
 # `germanBats` in datasets/prepare_sequences.py of the authors' repository, in its order; their
@@ -95,6 +95,9 @@ class Bat(TorchModel):
         torch.Tensor, float32, shape (n, 2640, 257)
             60 tiles of 44 frames, each overlapping the next by half, one after the other.
         """
+        return in_groups(self._tiles, audio, frames=_TILES * _TILE_STEP)
+
+    def _tiles(self, audio: torch.Tensor) -> torch.Tensor:
         db = power_to_db(self._power(self._high_pass(audio)).float(), top_db=80.0)
         denoised = (db - db.mean(dim=2, keepdim=True)).abs_().transpose(1, 2)
         tiles = denoised.unfold(1, _TILE_FRAMES, _TILE_STEP)[:, :_TILES]

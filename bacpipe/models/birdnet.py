@@ -36,7 +36,7 @@ class BirdNet(TorchModel):
         if len(self.classes) != network.classifier.out_features:
             raise CheckpointError(
                 f"{labels}: holds {len(self.classes)} class names, but {weights.name} has "
-                f"{network.classifier.out_features} classes; the two files must be of the same version."
+                f"{network.classifier.out_features} classes; both must be of the same version."
             )
         self.network = self.place(network)
 
@@ -80,7 +80,8 @@ def read_labels(path: Path) -> tuple[list[str], list[str]]:
         name, separator, known_as = line.strip().partition("_")
         if not separator:
             raise CheckpointError(
-                f"{path}: line {number} is {line.strip()!r}; expected 'Scientific name_Common name'."
+                f"{path}: line {number} is {line.strip()!r}; expected "
+                f"'Scientific name_Common name'."
             )
         scientific.append(name)
         common.append(known_as)

@@ -8,9 +8,12 @@ neighbours.  Conventions follow torchaudio, whose transforms these reproduce.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+_FRAMES_IN_CACHE = 512
 
 
 def mel_filterbank(
@@ -57,6 +60,26 @@ def exact_dtype(device: str) -> torch.dtype:
     precision Fourier transform moves the quiet bands beside loud ones by 1e-3.
     """
     return torch.float32 if device.startswith("mps") else torch.float64
+
+
+def in_groups(transform: Callable[[Tensor], Tensor], audio: Tensor, *, frames: int) -> Tensor:
+    """Apply a transform to all windows at once, or on a CPU to as many as its caches hold.
+
+    Spectra of a whole batch go through main memory several times on their way; taken in small
+    groups they do not, which makes a front end up to twice as fast.
+
+    Parameters
+    ----------
+    transform : callable
+        Maps windows (n, samples) to a tensor of n rows, each row from its window alone.
+    audio : torch.Tensor, shape (n, samples)
+    frames : int
+        Spectrogram frames of one window.
+    """
+    if audio.device.type != "cpu":
+        return transform(audio)
+    parts = [transform(part) for part in audio.split(max(1, _FRAMES_IN_CACHE // frames))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class PowerSpectrogram(nn.Module):
@@ -180,6 +203,9 @@ class MelSpectrogram(nn.Module):
         -------
         torch.Tensor, float32, shape (n, n_mels, frames)
         """
+        return in_groups(self._transform, audio, frames=audio.shape[1] // self.power.hop + 1)
+
+    def _transform(self, audio: Tensor) -> Tensor:
         return torch.matmul(self.filterbank.T, self.power(audio).to(self.filterbank.dtype))
 
 

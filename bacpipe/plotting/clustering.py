@@ -49,7 +49,8 @@ def agreement(result: Mapping[str, Any]) -> Figure:
             colour = COLOURS[i % len(COLOURS)]
             axes.hlines(y, 0, x, color=colour, linewidth=1, alpha=0.5)
             axes.plot(x, y, MARKERS[i % len(MARKERS)], color=colour, label=_name(name, result))
-        axes.set_xlim(low - 0.03, 1.03)
+        axes.set_xlim(low - 0.05, 1.05)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"{label}\n(0: chance, 1: the same)")
         axes.grid(axis="x")
         axes.set_ylim(len(kinds) - 0.45, -0.55)

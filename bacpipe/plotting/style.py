@@ -8,7 +8,7 @@ page: 7 pt and larger at a width of 85 mm (one column) or 175 mm (two columns).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
 GREY = "#6b6b6b"
 SCALE = "Blues"
 
-_STYLE: Mapping[str, Any] = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
@@ -61,7 +61,7 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
     @wraps(draw)
     def styled_draw(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
-        with rc_context(dict(_STYLE)):
+        with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return styled_draw
@@ -74,7 +74,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
     """Write a figure as PNG (300 dpi) and, if asked for, as SVG beside it."""
-    with rc_context(dict(_STYLE)):
+    with rc_context(_STYLE):
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=300)
         if vector:
@@ -91,6 +91,7 @@ def score_axis(axes: Axes, label: str, *, low: float = 0.0) -> None:
     """Horizontal axis of a score up to 1, with a light grid."""
     axes.set_xlim(low - 0.02 * (1 - low), 1 + 0.02 * (1 - low))
     axes.set_xlabel(label)
+    axes.xaxis.set_major_formatter("{x:g}")  # short, so that neighbouring panels stay apart
     axes.grid(axis="x")
 
 

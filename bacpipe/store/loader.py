@@ -304,7 +304,7 @@ class Loader:
             Seconds of the recording; the end of a padded window is the end of the recording.
         """
         found = self._require_set()
-        return window_times(found.content.done[recording], found.content.header)
+        return window_times(found.content.recordings[recording], found.content.header)
 
     # ------------------------------------------------------------------ predictions
 
@@ -462,9 +462,11 @@ class Loader:
             if combined is not None and name in combined:
                 yield combined[name]
                 continue
-            path = self.paths.sparse_predictions_path / line["predictions"]["path"]
-            if combined is None:
-                window, label, score = prediction_files.read_predictions(path)
+            file = line["predictions"]["path"]
+            if combined is None and file is not None:
+                window, label, score = prediction_files.read_predictions(
+                    self.paths.sparse_predictions_path / file
+                )
             else:
                 window, label, score = prediction_files.NO_PREDICTIONS
             start, end = window_times(line, found.content.header)
@@ -489,7 +491,10 @@ class Loader:
 
     def _has_predictions(self, paths: ResultPaths, line: Mapping[str, Any]) -> bool:
         stored = line.get("predictions")
-        return bool(stored and (paths.sparse_predictions_path / stored["path"]).is_file())
+        if not stored:
+            return False
+        file = stored["path"]
+        return file is None or (paths.sparse_predictions_path / file).is_file()
 
     def _find_set(self, *, exact: bool) -> EmbeddingSet | None:
         assert self.model_name is not None

@@ -150,6 +150,8 @@ def _predictions_hold(
     stored = line.get("predictions") or {}
     if any(stored.get(key) != value for key, value in wanted.items()):
         return False
+    if stored["path"] is None:  # nothing was found, so there is no file
+        return True
     return _has_size(paths.sparse_predictions_path / stored["path"], stored["bytes"])
 
 

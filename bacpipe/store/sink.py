@@ -212,10 +212,15 @@ class RunSink:
         self._finished.append(source.name)
 
     def _commit_predictions(self, line: dict[str, Any], predictions: SparsePredictions) -> None:
-        name = f"{self._stems[line['file']]}_{self._model}.parquet"
-        path = self._paths.sparse_predictions_path / name
-        size = write_predictions(path, predictions, self._classes, self._provenance)
-        self._written.append(path)
+        name: str | None = f"{self._stems[line['file']]}_{self._model}.parquet"
+        path = self._paths.sparse_predictions_path / str(name)
+        if len(predictions.window):
+            size = write_predictions(path, predictions, self._classes, self._provenance)
+            self._written.append(path)
+        else:
+            # The journal says that there are none; most short recordings hold nothing.
+            path.unlink(missing_ok=True)
+            name, size = None, 0
         line["status"] = "done"
         line["predictions"] = {"path": name, "bytes": size, **self._prediction_settings}
         self._journal.append(line)

@@ -211,7 +211,7 @@ class EmbeddingFile:
 
 
 def _bytes(rows: np.ndarray) -> memoryview:
-    return memoryview(rows).cast("B") if rows.size else memoryview(b"")
+    return rows.data.cast("B") if rows.size else memoryview(b"")
 
 
 def array_hash(array: np.ndarray) -> str:

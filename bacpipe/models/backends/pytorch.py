@@ -6,7 +6,7 @@ import fnmatch
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from torch import nn
 from bacpipe.errors import CheckpointError, SettingsError
 from bacpipe.models.base import ModelBaseClass
 from bacpipe.models.card import ModelCard
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(device: str = "auto") -> str:
@@ -35,15 +37,15 @@ def choose_device(device: str = "auto") -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.split(":")[0]
     present = {
-        "cpu": lambda: True,
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
     }
     if kind not in present:
         raise SettingsError(
             f"device={device!r} is not a device; expected auto, cpu, cuda, cuda:<number> or mps."
         )
-    if not present[kind]():
+    if not present[kind]:
         raise SettingsError(
             f"device={device!r} was asked for, but PyTorch finds no such device on this machine; "
             f"use device=auto or device=cpu."
@@ -124,6 +126,11 @@ def fit_weights(
     CheckpointError
         Naming keys that are missing, unexpected or of another shape.
     """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"{path}: holds a {type(state).__name__} where the weights of {model} were expected; "
+            f"use the file that the model's authors published."
+        )
     patterns = tuple(unused)
     renamed = {
         rename(key): value
@@ -174,7 +181,7 @@ class TorchModel(ModelBaseClass):
             batch_size=card.cpu_batch,
         )
 
-    def place(self, network: nn.Module) -> nn.Module:
+    def place(self, network: Network) -> Network:
         """Put a network on the model's device, for inference only."""
         return network.eval().requires_grad_(False).to(self.device)
 

@@ -1,0 +1,273 @@
+"""Models side by side: tables and figures in ``evaluations/overview``.
+
+Everything here reads what the evaluations of the single models stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bacpipe import configuration
+from bacpipe.audio.annotations import LABEL_PREFIX, label_kind
+from bacpipe.configuration import Options
+from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.evaluation.maps import read_maps
+from bacpipe.evaluation.result_files import read_result, write_csv
+from bacpipe.store.layout import ResultPaths, result_paths
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+_PROBING_METRICS = (
+    "f1_macro",
+    "average_precision_macro",
+    "roc_auc_macro",
+    "accuracy",
+    "balanced_accuracy",
+    "top_5_accuracy",
+    "precision_macro",
+    "recall_macro",
+    "f1_micro",
+)
+
+
+def cross_model_evaluation(
+    dim_reduction_model: bool | str,
+    evaluation_task: str | Sequence[str],
+    models: str | Sequence[str],
+    **kwargs: Any,
+) -> dict[str, pd.DataFrame]:
+    """Compare models by what their evaluations found.
+
+    Parameters
+    ----------
+    dim_reduction_model : bool or str
+        Reducer whose maps of all models are drawn side by side; 'None' or False for none.
+    evaluation_task : {'probing', 'clustering'} or list of them
+        What to compare.
+    models : str or sequence of str
+        Which models; those without results are logged and left out.
+    **kwargs
+        Any key of the configuration; audio_dir and main_results_dir say where results are.
+
+    Returns
+    -------
+    dict of pandas.DataFrame
+        ``probing``, ``probing_per_class``, ``clustering`` and ``retrieval``, as far as there are
+        results; the best model first, with 95 % intervals (<metric>_low, <metric>_high).  They
+        are stored as CSV in ``evaluations/overview``, with figures (PNG and SVG).
+
+    Raises
+    ------
+    SettingsError
+        If the audio folder is not named, or a setting is impossible.
+    ResultsNotFoundError
+        If there is nothing to compare.
+    """
+    options = configuration.current(
+        **{
+            **kwargs,
+            "dim_reduction_model": dim_reduction_model,
+            "evaluation_task": evaluation_task,
+            "models": models,
+        }
+    )
+    if options.audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    paths = {
+        name: result_paths(
+            Path(options.audio_dir),
+            name,
+            main_results_dir=options.main_results_dir,
+            embed_parent_dir=options.embed_parent_dir,
+            dim_reduc_parent_dir=options.dim_reduc_parent_dir,
+            evaluations_dir=options.evaluations_dir,
+            testing=options.testing,
+        )
+        for name in options.models
+    }
+    return compare_models(paths, options.evaluation_task, options)
+
+
+def compare_models(
+    paths: Mapping[str, ResultPaths], tasks: Iterable[str], options: Options
+) -> dict[str, pd.DataFrame]:
+    """Do what `cross_model_evaluation` does, for results at known places."""
+    from bacpipe.plotting import comparison as figures
+    from bacpipe.plotting.style import save_figure
+
+    folder = next(iter(paths.values())).overview_path
+    kind = label_kind(options.label_column)
+    tables: dict[str, pd.DataFrame] = {}
+    drawn = {}
+    for task in tasks:
+        if task == "probing":
+            results = _probing_results(paths, options, kind)
+            if results:
+                tables["probing"] = probing_table(results)
+                tables["probing_per_class"] = per_class_table(results)
+                drawn["probing"] = figures.probing_ranking(tables["probing"])
+                drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
+        elif task == "clustering":
+            clusterings = _results(paths, "clust_path", "clust_results.json", kind)
+            if clusterings:
+                tables["clustering"] = clustering_table(clusterings)
+                drawn["clustering"] = figures.clustering_ranking(tables["clustering"])
+            retrieval = _results(paths, "clust_path", "retrieval_results.json", kind)
+            if retrieval:
+                tables["retrieval"] = retrieval_table(retrieval)
+                drawn["retrieval"] = figures.retrieval_ranking(tables["retrieval"])
+    if not tables:
+        raise ResultsNotFoundError(
+            f"{folder}: there is nothing to compare, because there are no results of "
+            f"{', '.join(tasks) or 'any task'} for {', '.join(paths)}; run them first with "
+            f"evaluation_task=['probing', 'clustering']."
+        )
+    if options.dim_reduction_model != "None":
+        maps = read_maps(paths, options.dim_reduction_model, kind)
+        if maps:
+            name = f"embeddings_{options.dim_reduction_model}"
+            drawn[name] = figures.maps(maps, kind, options.max_nr_categories)
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table)
+    for name, figure in drawn.items():
+        save_figure(figure, folder / f"{name}.png", vector=True)
+    return tables
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def _probing_results(
+    paths: Mapping[str, ResultPaths], options: Options, kind: str
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for probe in options.probe_configs:
+        found += _results(paths, "probe_path", f"probe_results_{probe}.json", kind).values()
+    splits = {result["split"]["id"] for result in found}
+    if len(splits) > 1:
+        logger.warning(
+            "The models were not tested on the same recordings (column 'split' of the table), so "
+            "small differences mean little; evaluate all of them again with overwrite=True."
+        )
+    return found
+
+
+def _results(
+    paths: Mapping[str, ResultPaths], where: str, name: str, kind: str
+) -> dict[str, dict[str, Any]]:
+    """Stored results by model, of this kind of label only."""
+    found = {}
+    for model, folders in paths.items():
+        path = getattr(folders, where) / name
+        result = read_result(path)
+        if result is None:
+            logger.warning("%s: there is no %s; it is left out.", model, path.name)
+        elif result["label_column"] != LABEL_PREFIX + kind:
+            logger.warning(
+                "%s: it is about %s, not about %s; it is left out.",
+                path, result["label_column"], LABEL_PREFIX + kind,
+            )  # fmt: skip
+        else:
+            found[model] = result
+    return found
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def probing_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per model and probe, the best macro F1 first."""
+    rows = []
+    for result in results:
+        row: dict[str, Any] = {"model": result["model"], "probe": result["probe"]}
+        row.update(_with_intervals(result, _PROBING_METRICS))
+        split = result["split"]
+        row["classes"] = len(result["classes"])
+        row["test_windows"] = split["windows"]["test"]
+        row["test_recordings"] = (split["recordings"] or {}).get("test")
+        row["split"] = split["id"]
+        rows.append(row)
+    return _ranked(rows, "f1_macro")
+
+
+def per_class_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per model, probe and class."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "model": result["model"],
+            "probe": result["probe"],
+            "class": name,
+            **{key: value for key, value in values.items() if not key.endswith("interval")},
+        }
+        for result in results
+        for name, values in result["per_class"].items()
+    )
+
+
+def clustering_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per model, clustering and kind of label, the best agreement with truth first."""
+    import pandas as pd
+
+    rows = [
+        {
+            "model": model,
+            "clustering": name,
+            "label": kind,
+            **scores,
+            **result["clusters"][name],
+            "silhouette": result.get("silhouette", {}).get(name, {}).get("score"),
+        }
+        for model, result in results.items()
+        for name, kinds in result["agreement"].items()
+        for kind, scores in kinds.items()
+    ]
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    order = (table["label"] != "ground_truth").rename("other")
+    keys = pd.concat([order, table["label"], -table["AMI"]], axis=1)
+    return table.loc[keys.sort_values(["other", "label", "AMI"]).index].reset_index(drop=True)
+
+
+def retrieval_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per model, the best neighbour precision first."""
+    metrics = ("neighbour_precision", "neighbour_precision_chance", "same_label_auroc")
+    rows = [
+        {
+            "model": model,
+            **_with_intervals(result, metrics),
+            "n_neighbors": result["n_neighbors"],
+            "n_windows": result["n_windows"],
+            "n_recordings": result["n_recordings"],
+        }
+        for model, result in results.items()
+    ]
+    return _ranked(rows, "neighbour_precision")
+
+
+def _with_intervals(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, float]:
+    """Columns of a table; NaN where a metric is not defined."""
+    row: dict[str, float] = {}
+    for metric in metrics:
+        value = result["overall"][metric]
+        row[metric] = float("nan") if value is None else value
+        bounds = result["intervals"].get(metric) or [float("nan")] * 2
+        row[f"{metric}_low"], row[f"{metric}_high"] = bounds
+    return row
+
+
+def _ranked(rows: list[dict[str, Any]], metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    table = table.sort_values(metric, ascending=False, kind="stable").reset_index(drop=True)
+    table.insert(0, "rank", table[metric].rank(ascending=False, method="min").astype("Int64"))
+    return table

@@ -1,0 +1,264 @@
+"""Figures that compare models, from the tables in ``evaluations/overview``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bacpipe.plotting.style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    PAGE,
+    SCALE,
+    new_figure,
+    score_axis,
+    shorten,
+    styled,
+    text_width,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_CLASSES = 60
+# What clusters ought to follow, and what they ought not to; others come after these.
+_ORDER = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name")
+
+
+@styled
+def probing_ranking(table: pd.DataFrame) -> Figure:
+    """Models by what probes get out of them, the best on top, with 95 % intervals.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``probing`` of `cross_model_evaluation`.
+    """
+    panels = (
+        ("f1_macro", "F1 (macro)"),
+        ("average_precision_macro", "average precision (macro)"),
+        ("balanced_accuracy", "balanced accuracy"),
+    )
+    recordings = table["test_recordings"].dropna()
+    same = table["split"].nunique() == 1
+    title = "Probing" if same else "Probing, models tested on different recordings"
+    if same and len(recordings):
+        title += f", tested on {int(recordings.iloc[0])} recordings"
+    chance = 1 / table["classes"].iloc[0] if table["classes"].nunique() == 1 else None
+    return _ranking(
+        table, "probe", panels, title, {"balanced_accuracy": chance}, lambda name: f"{name} probe"
+    )
+
+
+@styled
+def retrieval_ranking(table: pd.DataFrame) -> Figure:
+    """Models by how near windows of the same label are, with 95 % intervals.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``retrieval`` of `cross_model_evaluation`.
+    """
+    k = int(table["n_neighbors"].iloc[0])
+    panels = (
+        ("neighbour_precision", f"precision of the {k} nearest\nneighbours (other recordings)"),
+        ("same_label_auroc", "AUROC of same-label pairs\n(other recordings)"),
+    )
+    chance = {
+        "neighbour_precision": float(table["neighbour_precision_chance"].mean()),
+        "same_label_auroc": 0.5,
+    }
+    return _ranking(table.assign(what="model"), "what", panels, "Retrieval", chance, str)
+
+
+@styled
+def clustering_ranking(table: pd.DataFrame) -> Figure:
+    """Models by how well clusters of their embeddings agree with labels.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``clustering`` of `cross_model_evaluation`.
+    """
+    found = table["label"].drop_duplicates().tolist()
+    kinds = sorted(found, key=lambda kind: (*_ORDER, kind).index(kind))[:4]
+    models = table["model"].drop_duplicates().tolist()
+    names = table["clustering"].drop_duplicates().sort_values().tolist()
+    figure = new_figure(PAGE, max(1.7, 0.14 * len(models) * (len(names) + 1) + 1.1))
+    axes_of = np.atleast_1d(figure.subplots(1, max(1, len(kinds)), sharey=True))
+    for axes, kind in zip(axes_of, kinds, strict=False):
+        part = table[table["label"] == kind]
+        values = {(row["model"], row["clustering"]): row["AMI"] for row in part.to_dict("records")}
+        for i, name in enumerate(names):
+            y = np.arange(len(models)) + _offset(i, len(names))
+            x = np.array([values.get((model, name), np.nan) for model in models])
+            colour = COLOURS[i % len(COLOURS)]
+            axes.hlines(y, 0, x, color=colour, linewidth=1, alpha=0.5)
+            axes.plot(x, y, MARKERS[i % len(MARKERS)], color=colour, label=name)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_xlabel("AMI")
+        axes.set_xlim(min(0, part["AMI"].min()) - 0.06, 1.06)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="x")
+        axes.set_title("annotations" if kind == "ground_truth" else kind.replace("_", " "),
+                       fontsize=8)  # fmt: skip
+    _model_axis(axes_of, models)
+    figure.suptitle("Clusters and labels: adjusted mutual information (0: chance)", x=0.01,
+                    ha="left", fontsize=9, fontweight="bold")  # fmt: skip
+    _legend(figure, axes_of[0], len(names))
+    return figure
+
+
+@styled
+def per_class_scores(table: pd.DataFrame) -> Figure:
+    """F1 of every class with every model, its best probe; the easiest class on the left.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``probing_per_class`` of `cross_model_evaluation`.
+    """
+    mean = table.groupby(["model", "probe"])["f1"].mean().reset_index()
+    best = mean.loc[mean.groupby("model")["f1"].idxmax()].sort_values("f1", ascending=False)
+    chosen = table.merge(best[["model", "probe"]])
+    grid = chosen.pivot(index="model", columns="class", values="f1").loc[best["model"]]
+    support = chosen.groupby("class")["support"].max()
+    order = grid.mean().sort_values(ascending=False, kind="stable").index
+    title = "F1 by class"
+    if len(order) > _MOST_CLASSES:
+        common = support.sort_values(ascending=False).index[:_MOST_CLASSES]
+        order = order[order.isin(common)]
+        title += f" (the {_MOST_CLASSES} most frequent of {grid.shape[1]} classes)"
+    grid = grid[order]
+    names = [f"{shorten(str(name))} ({support[name]})" for name in order]
+    rows = [f"{model} ({probe})" for model, probe in zip(best["model"], best["probe"], strict=True)]
+    cell = min(0.36, max(0.12, 5 / len(names)))
+    width = cell * len(names) + text_width(rows) + 1.4
+    figure = new_figure(max(width, 3.2), 0.26 * len(rows) + text_width(names) + 0.9)
+    axes = figure.add_subplot()
+    image = axes.imshow(grid.to_numpy(float), cmap=SCALE, vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7 if cell > 0.14 else 6)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color=GREY)
+    if len(names) <= 15:
+        for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
+            if np.isfinite(value):
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
+                          color="white" if value > 0.55 else "black")  # fmt: skip
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label("F1")
+    bar.outline.set_visible(False)
+    axes.set_title(f"{title}, best probe of each model (test windows)", fontsize=8)
+    return figure
+
+
+@styled
+def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) -> Figure:
+    """Maps of the embeddings of all models, in the colours of the labels.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        Columns x, y and label, by model.
+    kind : str
+        Kind of label.
+    most_categories : int
+        Of more labels, only the most frequent ones have a colour.
+    """
+    import pandas as pd
+
+    counts = pd.concat([table["label"] for table in tables.values()]).dropna().value_counts()
+    coloured = counts.index[: min(len(COLOURS) * 2, most_categories)].tolist()
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = new_figure(PAGE, rows * PAGE / columns + 0.3 + 0.17 * -(-len(coloured) // 4))
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes, (model, table) in zip(panels, tables.items(), strict=False):
+        size = float(np.clip(4000 / max(len(table), 1), 1.5, 14))
+        rest = ~table["label"].isin(coloured)
+        axes.scatter(table["x"][rest], table["y"][rest], s=size * 0.6, c="#cfcfcf", linewidths=0)
+        for i, label in enumerate(coloured):
+            here = table["label"] == label
+            axes.scatter(
+                table["x"][here],
+                table["y"][here],
+                s=size,
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i // len(COLOURS)],
+                linewidths=0,
+                label=shorten(str(label)),
+            )
+        axes.set(xticks=[], yticks=[], title=model)
+        axes.spines[:].set(visible=True, color=GREY)
+    for axes in panels[len(tables) :]:
+        axes.set_visible(False)
+    others = len(counts) - len(coloured)
+    heading = f"{kind}; grey: no label" + (f", or one of {others} rarer ones" if others > 0 else "")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, title=heading,
+                  markerscale=1.6)  # fmt: skip
+    return figure
+
+
+# ---------------------------------------------------------------------- inside
+
+
+def _ranking(
+    table: pd.DataFrame,
+    series: str,
+    panels: Sequence[tuple[str, str]],
+    title: str,
+    chance: Mapping[str, float | None],
+    name_of: Callable[[str], str],
+) -> Figure:
+    """Dots with intervals: a row per model, a panel per metric, a colour per series."""
+    # The table is sorted, so that the first row of a model is its best.
+    models = table["model"].drop_duplicates().tolist()
+    names = table[series].drop_duplicates().sort_values().tolist()
+    height = 0.15 * len(models) * (len(names) + 0.5) + 1.15
+    figure = new_figure(PAGE, max(1.7, height))
+    axes_of = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (metric, label) in zip(axes_of, panels, strict=True):
+        level = chance.get(metric)
+        if level is not None:
+            axes.axvline(level, color=GREY, linewidth=0.8, linestyle="--", label="chance")
+        for i, name in enumerate(names):
+            part = table[table[series] == name].set_index("model").reindex(models)
+            y = np.arange(len(models)) + _offset(i, len(names))
+            colour = COLOURS[i % len(COLOURS)]
+            low, high = part[f"{metric}_low"], part[f"{metric}_high"]
+            axes.hlines(y, low.astype(float), high.astype(float), color=colour, linewidth=1.4,
+                        alpha=0.6)  # fmt: skip
+            axes.plot(part[metric].astype(float), y, MARKERS[i % len(MARKERS)], color=colour,
+                      label=name_of(name))  # fmt: skip
+        score_axis(axes, label)
+    _model_axis(axes_of, models)
+    figure.suptitle(f"{title} (lines: 95 % intervals)", x=0.01, ha="left", fontsize=9,
+                    fontweight="bold")  # fmt: skip
+    if len(names) > 1 or any(level is not None for level in chance.values()):
+        most = max(axes_of, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
+        _legend(figure, most, 4)
+    return figure
+
+
+def _offset(i: int, n: int) -> float:
+    return (i - (n - 1) / 2) * 0.62 / max(n, 1)
+
+
+def _model_axis(axes_of: np.ndarray, models: Sequence[str]) -> None:
+    axes_of[0].set_yticks(range(len(models)), [shorten(model) for model in models])
+    axes_of[0].set_ylim(len(models) - 0.45, -0.55)
+    for axes in axes_of:
+        axes.tick_params(axis="y", length=0)
+
+
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=max(1, min(columns, 5))
+    )
