@@ -60,7 +60,7 @@ _CONSTANTS = (
 )
 _NAMESPACES = ("config", "settings")
 
-__all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES]
+__all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES, "models"]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +68,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _CONSTANTS:
         value = getattr(importlib.import_module("bacpipe.models.constants"), name)
+    elif name == "models":
+        value = importlib.import_module("bacpipe.models")
     elif name in _NAMESPACES:
         value = getattr(importlib.import_module("bacpipe.configuration"), name)()
     else:

@@ -9,9 +9,7 @@ beyond the end, it is filled by `numpy.pad` from its own samples.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,24 +17,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from bacpipe.audio.stream import AudioStream, Samples
-from bacpipe.errors import AudioError
-
-logger = logging.getLogger(__name__)
-
-# The modes of numpy.pad that need no further argument and always give the same values.
-PADDING_MODES = (
-    "wrap",
-    "reflect",
-    "symmetric",
-    "edge",
-    "constant",
-    "linear_ramp",
-    "maximum",
-    "mean",
-    "median",
-    "minimum",
-)
+from bacpipe.audio.stream import Samples
+from bacpipe.rules import PADDING_MODES
 
 _MAX_BLOCK_VALUES = 2**22  # samples in one block of windows, unless one window is longer
 
@@ -204,84 +186,6 @@ def merge_segments(pairs: Iterable[tuple[float, float]]) -> list[Segment]:
                 f"after its start."
             )
     return segments
-
-
-def cut_segments(
-    path: str | os.PathLike[str],
-    segments: Sequence[Segment],
-    sample_rate: int,
-    window: int,
-    hop: int | None = None,
-    padding: str = "wrap",
-    *,
-    audio_dir: str | os.PathLike[str] | None = None,
-    block_seconds: float = 10.0,
-    speed: float = 1.0,
-    allow_truncated: bool = False,
-) -> Iterator[tuple[int, WindowBlock]]:
-    """Cut annotated segments of a recording into windows.
-
-    Only the segments are decoded, each by itself; the last window of each is padded as if the
-    recording stopped there.  What a segment has behind the end of the recording is left out; a
-    segment with nothing before it is skipped and logged, and its index does not turn up.
-
-    Parameters
-    ----------
-    path : path
-        The recording.
-    segments : sequence of Segment
-        The parts, in seconds of the recording.
-    sample_rate, audio_dir, block_seconds, speed, allow_truncated
-        As for `bacpipe.audio.stream.AudioStream`.
-    window, hop, padding
-        As for `cut_windows`.
-
-    Yields
-    ------
-    segment : int
-        Index into `segments`.
-    block : WindowBlock
-        Windows of this segment, numbered on over all segments.
-
-    Raises
-    ------
-    AudioError
-        If the recording cannot be read, or all of its segments lie behind its end.
-    ValueError
-        If a parameter is impossible.
-    """
-    next_window = 0
-    skipped = 0
-    with AudioStream(
-        path,
-        sample_rate,
-        audio_dir=audio_dir,
-        block_seconds=block_seconds,
-        speed=speed,
-        allow_truncated=allow_truncated,
-    ) as stream:
-        recording = stream.recording
-        for index, segment in enumerate(segments):
-            before = next_window
-            if round(segment.start * recording.sample_rate) < recording.frames:
-                blocks = stream.blocks(segment.start, segment.stop)
-                for block in cut_windows(blocks, window, hop, padding, next_window):
-                    yield index, block
-                    next_window = block.first + len(block.windows)
-            if next_window == before:
-                skipped += 1
-                logger.warning(
-                    "%s: the segment from %.2f to %.2f seconds is skipped, nothing can be read "
-                    "there (the recording lasts %.2f seconds).",
-                    recording.name,
-                    *segment,
-                    recording.duration,
-                )
-    if segments and skipped == len(segments):
-        raise AudioError(
-            f"{recording.name}: none of its {skipped} annotated segments holds audio, "
-            f"the recording lasts {recording.duration:.2f} seconds."
-        )
 
 
 def window_times(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bacpipe.errors import AudioError
 from bacpipe.store.plan import Source
 from bacpipe.store.sink import StreamEnd
 from bacpipe.store.times import hop_samples
+
+logger = logging.getLogger(__name__)
 
 
 class AudioHandler:
@@ -207,6 +210,12 @@ class AudioHandler:
         table, padded = [], 0
         for start, stop in source.segments or ():
             if start >= duration:
+                logger.warning(
+                    "%s: skipped the annotated segment at %.1f s; the recording is %.1f s long.",
+                    source.name,
+                    start,
+                    duration,
+                )
                 continue
             count = 0
             for block in self._cut(stream.blocks(start, stop)):

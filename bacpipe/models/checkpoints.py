@@ -126,9 +126,7 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
         checkpoint is read once and not for each run.  A folder that cannot be written to is
         no error.
     """
-    path = Path(path)
-    folder = path.parent if path.name == "saved_model.pb" else path
-    files = _files_below(folder) if folder.is_dir() else [folder]
+    folder, files = _contents(Path(path))
     memory = Path(model_base_path) / HASHES if model_base_path is not None else None
     known = _read_hashes(memory)
     digests = {}
@@ -147,6 +145,16 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
         return digests[folder]
     lines = (f"{digests[f]}  {f.relative_to(folder).as_posix()}\n" for f in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a checkpoint; ``saved_model.pb`` stands for its folder."""
+    return sum(file.stat().st_size for file in _contents(Path(path))[1])
+
+
+def _contents(path: Path) -> tuple[Path, list[Path]]:
+    folder = path.parent if path.name == "saved_model.pb" else path
+    return folder, _files_below(folder) if folder.is_dir() else [folder]
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bacpipe.audio.stream import read_audio
 from bacpipe.audio.windows import (
     PADDING_MODES,
     Segment,
     count_windows,
-    cut_segments,
     cut_windows,
     merge_segments,
     window_times,
 )
-from bacpipe.errors import AudioError
 
 
 def reference(signal, window, hop, padding):
@@ -159,68 +154,6 @@ class TestMergeSegments:
     def test_impossible_segment(self, pair):
         with pytest.raises(ValueError, match=r"The segment from .* seconds must start"):
             merge_segments([(0, 1), pair])
-
-
-class TestCutSegments:
-    def test_each_segment_is_cut_by_itself(self, write_audio):
-        path = write_audio("x.wav", seconds=10, rate=8_000)
-        whole = read_audio(path, 8_000)
-        segments = merge_segments([(1, 3.5), (3, 4), (6.25, 6.5)])
-        found = list(cut_segments(path, segments, 8_000, 8_000, block_seconds=0.7))
-        index = 0
-        for segment, block in found:
-            assert block.first == index
-            index += len(block.windows)
-            assert segment in (0, 1, 2)
-        assert index == 3 + 1 + 1
-        rows = np.concatenate([block.windows for _, block in found])
-        assert np.array_equal(rows[:2].ravel(), whole[8_000:24_000])
-        assert np.array_equal(rows[2, :4000], whole[24_000:28_000])
-        assert np.array_equal(rows[2, 4000:], whole[24_000:28_000])  # wrapped
-        assert np.array_equal(rows[3], whole[24_000:32_000])
-        assert np.array_equal(rows[4], np.tile(whole[50_000:52_000], 4))
-        assert [block.padded for _, block in found if block.padded] == [4000, 6000]
-
-    def test_hop_and_resampling(self, write_audio):
-        path = write_audio("x.flac", seconds=4, rate=44_100, channels=2)
-        segments = [Segment(0.5, 2.5)]
-        found = [block for _, block in cut_segments(path, segments, 16_000, 16_000, 8_000)]
-        part = read_audio(path, 16_000, start=0.5, stop=2.5)
-        expected = [part[start : start + 16_000] for start in (0, 8_000, 16_000)]
-        assert np.array_equal(np.concatenate([block.windows for block in found]), expected)
-
-    def test_segments_behind_the_end_are_clipped_or_skipped(self, write_audio, caplog):
-        path = write_audio("x.wav", seconds=4)
-        segments = merge_segments([(1, 2), (3.5, 9), (4, 5), (7, 8)])
-        with caplog.at_level(logging.WARNING):
-            found = list(cut_segments(path, segments, 16_000, 16_000))
-        assert [(index, block.first, block.padded) for index, block in found] == [
-            (0, 0, 0),
-            (1, 1, 8_000),
-        ]
-        assert caplog.text.count("x.wav: the segment from") == 2
-        assert "7.00 to 8.00 seconds is skipped" in caplog.text
-
-    def test_all_behind_the_end(self, write_audio):
-        segments = [Segment(5, 6), Segment(7, 8)]
-        with pytest.raises(AudioError, match=r"x\.wav: none of its 2 annotated .* lasts 1\.00 s"):
-            list(cut_segments(write_audio("x.wav"), segments, 16_000, 16_000))
-
-    def test_no_segments(self, write_audio):
-        assert list(cut_segments(write_audio("x.wav"), [], 16_000, 16_000)) == []
-
-    def test_truncated_recording(self, write_audio, cut):
-        path = cut(write_audio("x.wav", seconds=4), 0.5)
-        segments = [Segment(0, 1), Segment(1.5, 3), Segment(3, 4)]
-        with pytest.raises(AudioError, match="ends after"):
-            list(cut_segments(path, segments, 16_000, 16_000))
-        found = list(cut_segments(path, segments, 16_000, 16_000, allow_truncated=True))
-        assert [index for index, _ in found] == [0, 1]
-
-    def test_slowed_recording(self, write_audio):
-        path = write_audio("x.wav", seconds=2, rate=16_000)
-        found = list(cut_segments(path, [Segment(0.5, 1.5)], 1_600, 1_600, speed=0.1))
-        assert sum(len(block.windows) for _, block in found) == 10
 
 
 class TestWindowTimes:

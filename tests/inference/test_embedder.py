@@ -115,6 +115,21 @@ def test_annotated_segments_alone(recordings: Path, tiny_model: type[TinyModel])
     torch.testing.assert_close(windows[0], audio[4000:12000])
 
 
+def test_segments_behind_the_end_are_cut_off_or_skipped(
+    recordings: Path, tiny_model: type[TinyModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recordings / "north" / "a.wav"  # 3.5 s
+    model = embedder(tiny_model)
+    windows, starts = model.only_load_annotated_segments(path, [(3.0, 9.0), (5.0, 6.0)])
+    assert starts.tolist() == [3.0]
+    audio = model.load_and_resample(path)
+    torch.testing.assert_close(windows[0, :4000], audio[24000:])
+    torch.testing.assert_close(windows[0, 4000:], audio[24000:])
+    assert "a.wav: skipped the annotated segment at 5.0 s" in caplog.text
+    with pytest.raises(AudioError, match="none of its annotated segments"):
+        model.only_load_annotated_segments(path, [(5.0, 6.0)])
+
+
 def test_a_model_need_not_inherit_anything(tmp_path: Path) -> None:
     class Peak:
         sr = 8000

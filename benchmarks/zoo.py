@@ -1,0 +1,81 @@
+"""Every PyTorch model of the zoo with fake weights: windows per second alone and in a whole run.
+
+Each model runs in a process of its own, so that its peak memory is its own, too.  The fake
+checkpoints are those of the tests.
+
+    python benchmarks/zoo.py                    # all models
+    python benchmarks/zoo.py mix2 protoclr
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from end_to_end import pure, whole
+from recordings import write_folder
+
+from bacpipe.inference.embedder import Embedder
+from bacpipe.inference.report import RunReport
+from tests.models import parity
+
+SECONDS = 6  # of the model's time per measurement
+
+
+def measure(name: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        base, folder = Path(scratch) / "models", Path(scratch) / "audio"
+        if name in parity.MODELS:
+            parity.write_checkpoint(name, base)
+        embedder = Embedder(name, device="cpu", model_base_path=str(base))
+        rate, cpu = pure(embedder, SECONDS)
+        window = embedder.model.segment_length / embedder.model.sr
+        minutes = max(1, round(rate * SECONDS * window / 60))
+        write_folder(folder, min(minutes, 30), 60 * max(1.0, minutes / 30), rate=embedder.model.sr)
+        embedder.report = RunReport(name)
+        rate_whole, cpu_whole = whole(embedder, folder)
+    return {
+        "batch": embedder.model.batch_size,
+        "pure": rate,
+        "whole": rate_whole,
+        "share": rate_whole / rate,
+        "cpu": cpu_whole / cpu,
+        "ms": 1000 * cpu,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    names = arguments.models or [*parity.MODELS, "birdnet", "batdetect2_clip_avg"]
+    print("| model | batch | pure, windows/s | whole run | whole/pure | CPU whole/pure | MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for name in names:
+        command = [sys.executable, __file__, "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1]} |")
+            continue
+        r = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"| {name} | {r['batch']} | {r['pure']:.1f} | {r['whole']:.1f} | {r['share']:.2f} | "
+            f"{r['cpu']:.2f} | {r['memory']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Metrics against scikit-learn, and intervals that cover what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from bacpipe.evaluation.metrics import (
+    best_threshold,
+    evaluate_scores,
+    one_hot,
+    ranking_metrics,
+    single_label_metrics,
+)
+from bacpipe.evaluation.resampling import draw_weights, group_by, interval
+
+CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
+
+
+def random_case(seed: int, n: int = 200, *, ties: bool = True):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(CLASSES), n)
+    scores = rng.random((n, len(CLASSES)))
+    scores[np.arange(n), labels] += 0.4
+    if ties:
+        scores = scores.round(1)
+    return labels, scores / scores.sum(axis=1, keepdims=True), rng.integers(0, 9, n).astype(str)
+
+
+def evaluate(labels, scores, recordings, samples=0):
+    n_classes = scores.shape[1]
+    predicted = scores.argmax(axis=1)
+    groups = group_by(recordings, len(labels))
+    return (
+        evaluate_scores(
+            one_hot(labels, n_classes),
+            one_hot(predicted, n_classes),
+            scores,
+            CLASSES[:n_classes],
+            groups,
+            samples=samples,
+            seed=0,
+        ),
+        single_label_metrics(labels, scores, groups, samples=samples, seed=0),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_metrics_are_those_of_scikit_learn(seed):
+    labels, scores, recordings = random_case(seed)
+    result, single = evaluate(labels, scores, recordings)
+    predicted = scores.argmax(axis=1)
+    truth = one_hot(labels, 7)
+    expected = {
+        "roc_auc_macro": reference.roc_auc_score(truth, scores, average="macro"),
+        "average_precision_macro": reference.average_precision_score(truth, scores),
+    }
+    for average in ("macro", "micro"):
+        for name in ("precision", "recall", "f1"):
+            score = getattr(reference, f"{name}_score")
+            expected[f"{name}_{average}"] = score(
+                labels, predicted, average=average, zero_division=0
+            )
+    assert result["overall"] == pytest.approx(expected)
+    ranks = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    assert single["overall"] == pytest.approx(
+        {
+            "accuracy": reference.accuracy_score(labels, predicted),
+            "balanced_accuracy": reference.balanced_accuracy_score(labels, predicted),
+            "top_1_accuracy": reference.accuracy_score(labels, predicted),
+            "top_5_accuracy": np.mean([label in row for label, row in zip(labels, ranks)]),
+        }
+    )
+    for i, name in enumerate(CLASSES):
+        mine = result["per_class"][name]
+        precision, recall, f1, support = reference.precision_recall_fscore_support(
+            labels, predicted, labels=[i], zero_division=0
+        )
+        assert (mine["precision"], mine["recall"], mine["f1"]) == pytest.approx(
+            (precision[0], recall[0], f1[0])
+        )
+        assert mine["support"] == support[0]
+        assert mine["roc_auc"] == pytest.approx(reference.roc_auc_score(labels == i, scores[:, i]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), n=st.integers(3, 60), levels=st.integers(1, 8))
+def test_weights_act_like_repeated_recordings(seed, n, levels):
+    rng = np.random.default_rng(seed)
+    positive, score = rng.random(n) < 0.4, rng.integers(0, levels, n) / levels
+    groups = group_by(rng.integers(0, 4, n).astype(str), n)
+    weights = rng.integers(0, 3, (3, groups.number)).astype(float)
+    auc, precision = ranking_metrics(positive, score, groups, weights)
+    for row, weight in enumerate(weights):
+        repeated = np.repeat(np.arange(n), weight[groups.code].astype(int))
+        truth = positive[repeated]
+        if truth.any():
+            expected = reference.average_precision_score(truth, score[repeated])
+            assert precision[row] == pytest.approx(expected)
+        if truth.any() and not truth.all():
+            assert auc[row] == pytest.approx(reference.roc_auc_score(truth, score[repeated]))
+        else:
+            assert np.isnan(auc[row])
+
+
+def test_random_scores_are_at_chance():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 8000)
+    result, single = evaluate(labels, rng.random((8000, 4)), rng.integers(0, 40, 8000).astype(str))
+    assert single["overall"]["accuracy"] == pytest.approx(0.25, abs=0.02)
+    assert result["overall"]["roc_auc_macro"] == pytest.approx(0.5, abs=0.02)
+    assert result["overall"]["average_precision_macro"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_perfect_scores_are_one_and_so_are_their_intervals():
+    labels, _, recordings = random_case(0)
+    result, single = evaluate(labels, one_hot(labels, 7).astype(float), recordings, samples=50)
+    for part in (result, single):
+        assert set(part["overall"].values()) == {1.0}
+        assert all(bounds == [1.0, 1.0] for bounds in part["intervals"].values())
+
+
+def test_a_class_that_does_not_occur_is_left_out_of_averages():
+    labels = np.array([0, 0, 1, 1])
+    scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.1, 0.7], [0.1, 0.9, 0], [0.3, 0.7, 0]])
+    result, single = evaluate(labels, scores, np.array(list("abab")))
+    assert result["per_class"]["c"]["f1"] is None
+    assert result["overall"]["recall_macro"] == pytest.approx(0.75)
+    assert single["overall"]["balanced_accuracy"] == pytest.approx(0.75)
+    assert single["overall"]["top_5_accuracy"] is None
+
+
+def test_intervals_contain_the_estimate_and_widen_with_dependence():
+    labels, scores, recordings = random_case(1, 400)
+    result, _ = evaluate(labels, scores, recordings, samples=300)
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result["overall"][name] <= high, name
+    # Five copies of every window say nothing new, when they are of the same recording.
+    alone = np.arange(80).astype(str)
+    few, many = (
+        evaluate(np.tile(labels[:80], k), np.tile(scores[:80], (k, 1)), np.tile(alone, k), 300)[0]
+        for k in (1, 5)
+    )
+    assert few["intervals"]["f1_micro"] == pytest.approx(many["intervals"]["f1_micro"])
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    hits = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        rate = rng.beta(6, 3, 30)  # of each of 30 recordings; 2/3 on average
+        right = rng.random((30, 20)) < rate[:, None]
+        groups = group_by(np.repeat(np.arange(30), 20).astype(str), 600)
+        weights = draw_weights(groups, 200, seed)
+        values = (weights @ right.mean(axis=1)) / weights.sum(axis=1)
+        low, high = interval(values[1:], values[0])
+        hits += low <= 2 / 3 <= high
+    assert 0.87 <= hits / 200 <= 0.99
+
+
+def test_one_recording_has_no_interval_and_that_is_said():
+    labels, scores, _ = random_case(0)
+    result, _ = evaluate(labels, scores, np.full(200, "only one"), samples=100)
+    assert set(result["intervals"].values()) == {None}
+    assert "one recording" in result["notes"][0]
+
+
+def test_best_threshold_is_the_best_of_all():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        positive, score = rng.random(40) < 0.3, rng.random(40).round(1)
+        if not positive.any():
+            continue
+        threshold, f1 = best_threshold(positive, score)
+        tried = [reference.f1_score(positive, score >= t) for t in np.unique(score)]
+        assert f1 == pytest.approx(max(tried))
+        assert reference.f1_score(positive, score >= threshold) == pytest.approx(f1)
+    assert np.isnan(best_threshold(np.zeros(3, bool), np.ones(3))).all()
