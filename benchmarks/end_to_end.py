@@ -29,7 +29,8 @@ DATA_SETS = {"60 x 60 s": (60, 60.0), "1000 x 3 s": (1000, 3.0), "1 x 1 h": (1, 
 
 def pure(embedder: Embedder, seconds: float) -> tuple[float, float]:
     """Windows per second and CPU seconds per window of the model alone."""
-    runner = ModelRunner(embedder.model, scores=True, threshold=0.5, top=20)
+    scores = bool(embedder.classifier.classes)
+    runner = ModelRunner(embedder.model, scores=scores, threshold=0.5, top=20)
     load = embedder.workload(runner)
     shape = (load.batch_size, embedder.model.segment_length)
     batch = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
