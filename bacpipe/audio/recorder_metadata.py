@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import guano
 
-from bacpipe.audio.files import iterate_chunks
+from bacpipe.audio.headers import iterate_chunks
 from bacpipe.audio.timestamps import get_dt_filename
 
 logger = logging.getLogger(__name__)

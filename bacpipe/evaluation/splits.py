@@ -194,7 +194,7 @@ def _require_classes(
         return
     counts = np.bincount(data.labels[data.labels >= 0], minlength=len(data.classes))
     listed = ", ".join(
-        f"{name} {n}" for name, n in list(zip(data.classes, counts, strict=True))[:10]
+        f"{name}: {n}" for name, n in list(zip(data.classes, counts, strict=True))[:10]
     )
     units = ""
     if noun != "window" and data.recordings is not None:

@@ -71,7 +71,9 @@ def test_all_metrics_are_those_of_scikit_learn(seed):
             "accuracy": reference.accuracy_score(labels, predicted),
             "balanced_accuracy": reference.balanced_accuracy_score(labels, predicted),
             "top_1_accuracy": reference.accuracy_score(labels, predicted),
-            "top_5_accuracy": np.mean([label in row for label, row in zip(labels, ranks)]),
+            "top_5_accuracy": np.mean(
+                [label in row for label, row in zip(labels, ranks, strict=True)]
+            ),
         }
     )
     for i, name in enumerate(CLASSES):

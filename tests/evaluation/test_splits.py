@@ -35,9 +35,7 @@ def units_of(data, split, strategy):
     n_recordings=st.integers(1, 25),
     strategy=st.sampled_from(["recording", "site", "random"]),
 )
-def test_nothing_leaks_and_every_class_is_in_every_set(
-    seed, n, n_classes, n_recordings, strategy
-):
+def test_nothing_leaks_and_every_class_is_in_every_set(seed, n, n_classes, n_recordings, strategy):
     data = make_windows(n, n_classes, n_recordings=n_recordings, seed=seed)
     try:
         split = split_windows(data, replace(RULE, strategy=strategy))
@@ -91,9 +89,11 @@ def test_windows_without_a_label_are_not_used():
 
 def test_too_little_data_is_a_sentence_with_the_counts():
     data = make_windows(60, 2, n_recordings=2)
-    with pytest.raises(TooLittleDataError, match=r"3 recordings each.* in 2 recordings: class 0"):
+    with pytest.raises(
+        TooLittleDataError, match=r"3 recordings each.* in 2 recordings: class 0: 2"
+    ):
         split_windows(data, RULE)
-    with pytest.raises(TooLittleDataError, match="none"):
+    with pytest.raises(TooLittleDataError, match="there are 0 .* in 0 recordings"):
         split_windows(replace(data, labels=np.full(60, -1)), RULE)
 
 

@@ -1,0 +1,1 @@
+"""Maps of embeddings in two or three dimensions."""

@@ -1,0 +1,93 @@
+"""Fitted maps: arrays that place windows, also such as were not there at the fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NEIGHBORS = 15
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Projection of centred embeddings.
+
+    Attributes
+    ----------
+    mean : np.ndarray, float32, shape (dim,)
+    projection : np.ndarray, float32, shape (dim, dimensions)
+    """
+
+    mean: np.ndarray
+    projection: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """Size of the embeddings that it takes."""
+        return len(self.mean)
+
+    def transform(self, embeds: np.ndarray) -> np.ndarray:
+        """Place windows: float32 of shape (windows, dim) to (windows, dimensions)."""
+        # Centred after the product, which spares a copy of the embeddings.
+        reduced = embeds @ self.projection
+        reduced -= self.mean @ self.projection
+        return reduced
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is needed to make it again, by name."""
+        return {"mean": self.mean, "projection": self.projection}
+
+
+@dataclass(frozen=True)
+class NeighborMap:
+    """Map of a method that places windows only by their neighbours (UMAP, t-SNE).
+
+    A window that was not there at the fit goes to the mean of its nearest fitted windows, each
+    weighted by its closeness.  That is where UMAP's and openTSNE's own transforms start from;
+    unlike theirs, the result depends neither on chance nor on the windows transformed with it.
+
+    Attributes
+    ----------
+    basis : LinearMap
+        Principal components of the embeddings, in which neighbours are searched.
+    reference : np.ndarray, float32, shape (fitted windows, components)
+        Fitted windows in the basis.
+    coordinates : np.ndarray, float32, shape (fitted windows, dimensions)
+        Where the method placed them.
+    """
+
+    basis: LinearMap
+    reference: np.ndarray
+    coordinates: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """Size of the embeddings that it takes."""
+        return self.basis.dim
+
+    def transform(self, embeds: np.ndarray) -> np.ndarray:
+        """Place windows: float32 of shape (windows, dim) to (windows, dimensions)."""
+        from sklearn.neighbors import KNeighborsRegressor
+
+        neighbors = KNeighborsRegressor(
+            min(NEIGHBORS, len(self.reference)), weights=_closeness, algorithm="brute"
+        )
+        neighbors.fit(self.reference, self.coordinates)
+        return neighbors.predict(self.basis.transform(embeds)).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is needed to make it again, by name."""
+        parts = {"reference": self.reference, "coordinates": self.coordinates}
+        return {**self.basis.arrays(), **parts}
+
+
+Map = LinearMap | NeighborMap
+
+
+def _closeness(distances: np.ndarray) -> np.ndarray:
+    """Weights that fall from 1 exponentially, as fast as distances grow around a window."""
+    beyond = distances - distances.min(axis=1, keepdims=True)
+    scale = beyond.mean(axis=1, keepdims=True)
+    # Several equally near windows count the same.
+    return np.exp(-2 * beyond / np.where(scale > 0, scale, 1))

@@ -1,0 +1,127 @@
+"""Benchmark of a classifier whose scores are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+
+import bacpipe
+from bacpipe.errors import AnnotationsError
+from bacpipe.evaluation.errors import EvaluationError
+from tests.conftest import SHARED, TinyModel, needs_shared_audio
+
+
+class OnePass(TinyModel):
+    """The same scores, but not from stored embeddings."""
+
+    one_pass = True
+
+    def infer(self, x: torch.Tensor, *, scores: bool = False) -> tuple:
+        embeddings = self(x)
+        return embeddings, super().classifier_predictions(embeddings) if scores else None
+
+    def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("scores must come from infer")
+
+
+def run(data_set, model=TinyModel, name="tiny", **settings):
+    return bacpipe.benchmark(
+        name,
+        data_set.audio_dir,
+        CustomModel=model,
+        main_results_dir=data_set.results,
+        **{"bootstrap_samples": 20, **settings},
+    )
+
+
+def test_the_result_is_that_of_scikit_learn(data_set, capsys):
+    result = run(data_set, classifier_threshold=0.3)
+    truth, scores = result["ground_truth"], result["scores"]
+    assert result["classes"] == {0: "loud", 1: "quiet"}
+    assert truth.shape == scores.shape == (81, 2)
+    assert truth.sum(axis=0).tolist() == [18, 18]
+    np.testing.assert_array_equal(result["predictions"], scores >= 0.3)
+    expected = reference.classification_report(
+        truth, scores >= 0.3, target_names=["loud", "quiet"], output_dict=True, zero_division=0
+    )
+    assert result["report"] == expected
+    for i, name in result["classes"].items():
+        mine = result["per_class"][name]
+        assert mine["average_precision"] == pytest.approx(
+            reference.average_precision_score(truth[:, i], scores[:, i])
+        )
+        assert mine["roc_auc"] == pytest.approx(reference.roc_auc_score(truth[:, i], scores[:, i]))
+        assert mine["best_f1"] == pytest.approx(
+            reference.f1_score(truth[:, i], scores[:, i] >= mine["best_threshold"])
+        )
+        assert mine["best_f1"] >= mine["f1"]
+    assert result["missing"] == ["rising"]
+    assert any("rising" in note for note in result["notes"])
+    printed = capsys.readouterr().out
+    assert "loud" in printed and "average" in printed
+
+
+def test_scores_are_dense_whatever_the_stored_threshold(data_set):
+    strict = run(data_set, classifier_threshold=0.99)
+    assert ((strict["scores"] > 0) & (strict["scores"] < 0.5)).any()
+
+
+def test_models_of_one_pass_give_the_same_scores(data_set):
+    two, one = run(data_set), run(data_set, OnePass, "onepass")
+    np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-6)
+
+
+def test_a_second_time_nothing_is_computed_again(data_set, monkeypatch):
+    first = run(data_set, OnePass, "onepass")
+    monkeypatch.setattr(OnePass, "infer", lambda *_, **__: pytest.fail("computed again"))
+    second = run(data_set, OnePass, "onepass")
+    np.testing.assert_array_equal(first["scores"], second["scores"])
+
+
+def test_two_annotated_names_of_one_class_are_one_label(data_set):
+    table = data_set.audio_dir / "annotations.csv"
+    lines = table.read_text().splitlines()
+    lines[1] = lines[1].replace("loud", "LOUD")
+    table.write_text("\n".join(lines))
+    result = run(data_set)
+    assert result["ground_truth"].sum(axis=0).tolist() == [18, 18]
+    assert {m["annotation"]: m["how"] for m in result["matching"]} == {
+        "LOUD": "spelling",
+        "loud": "identical",
+        "quiet": "identical",
+        "rising": "missing",
+    }
+
+
+def test_one_class_is_enough(data_set):
+    table = data_set.audio_dir / "annotations.csv"
+    kept = [line for line in table.read_text().splitlines() if "quiet" not in line]
+    table.write_text("\n".join(kept))
+    result = run(data_set, classifier_threshold=0.3)
+    truth, predicted = result["ground_truth"][:, 0], result["predictions"][:, 0]
+    assert result["report"]["loud"]["f1-score"] == pytest.approx(
+        reference.f1_score(truth, predicted)
+    )
+
+
+def test_what_cannot_be_benchmarked_is_a_sentence(data_set):
+    table = data_set.audio_dir / "annotations.csv"
+    with pytest.raises(EvaluationError, match=r"has no classifier.*birdnet"):
+        bacpipe.benchmark("aves_especies", data_set.audio_dir)
+    with pytest.raises(AnnotationsError, match=r"no_such\.csv"):
+        run(data_set, annotations_file="no_such.csv")
+    table.write_text(table.read_text().replace("loud", "Unicorn").replace("quiet", "Dragon"))
+    with pytest.raises(EvaluationError, match=r"none of the 3 annotated names \(Dragon"):
+        run(data_set)
+
+
+@needs_shared_audio
+def test_birdnet_on_real_recordings(tmp_path):
+    result = bacpipe.benchmark(
+        "birdnet", SHARED / "audio" / "birds", main_results_dir=tmp_path, bootstrap_samples=0
+    )
+    assert result["missing"] == []
+    assert result["per_class"]["Common Cuckoo"]["average_precision"] > 0.9
+    assert result["per_class"]["Eurasian Blackbird"]["roc_auc"] > 0.9

@@ -1,0 +1,156 @@
+"""Clusterings, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as reference
+from sklearn.cluster import KMeans
+
+import bacpipe
+from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from tests.evaluation.conftest import as_ground_truth, make_windows
+
+
+def test_clusters_are_those_of_scikit_learn_and_the_same_every_time():
+    data = make_windows(300, 4)
+    configs = {
+        "kmeans": {"n_clusters": 4, "n_init": 3},
+        "hdbscan": {"min_cluster_size": 10},
+        "agglomerative_clustering": {"n_clusters": 3},
+        "mine": KMeans(2, n_init=1, random_state=0),
+    }
+    found = bacpipe.run_clustering(data.embeds, configs)
+    again = bacpipe.run_clustering(data.embeds, configs)
+    expected = KMeans(4, n_init=3, random_state=bacpipe.settings.evaluation_seed)
+    np.testing.assert_array_equal(found["kmeans"], expected.fit_predict(data.embeds))
+    assert list(found) == list(configs)
+    for name, clusters in found.items():
+        assert clusters.shape == (300,) and clusters.dtype == np.int32
+        np.testing.assert_array_equal(clusters, again[name])
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_null_means_as_many_clusters_as_labels(as_dict):
+    data = make_windows(300, 5)
+    truth = as_ground_truth(data) if as_dict else data.labels
+    found = bacpipe.run_clustering(data.embeds, {"kmeans": {"n_clusters": None}}, "species", truth)
+    assert len(set(found["kmeans"])) == 5
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ({"kmean": {}}, "did you mean 'kmeans'"),
+        ({"kmeans": {"n_cluster": 3}}, "did you mean 'n_clusters'"),
+        ({"kmeans": {"n_clusters": 30}}, "n_clusters=30, but there are only 20 windows"),
+        ({"hdbscan": {"min_cluster_size": 21}}, "min_cluster_size=21, but there are only 20"),
+        ({"kmeans": {"n_clusters": None}}, "there are 0 labels"),
+    ],
+)
+def test_what_cannot_be_clustered_is_a_sentence(configs, message):
+    with pytest.raises(EvaluationError, match=message):
+        bacpipe.run_clustering(make_windows(20).embeds, configs)
+
+
+def test_perfect_clusters_score_one_and_random_ones_zero():
+    data = make_windows(2000, 4)
+    rng = np.random.default_rng(1)  # another seed than the labels'
+    clusterings = {"perfect": 3 - data.labels, "random": rng.integers(0, 4, 2000)}
+    result = bacpipe.eval_clustering(clusterings, data.labels)
+    perfect = result["agreement"]["perfect"]["ground_truth"]
+    for name in ("AMI", "ARI", "homogeneity", "completeness"):
+        assert perfect[name] == pytest.approx(1)
+        chance = result["agreement"]["random"]["ground_truth"][name]
+        assert chance == pytest.approx(0, abs=0.01)
+
+
+def test_scores_are_those_of_scikit_learn_for_windows_with_a_label():
+    data = make_windows(500, 4, separation=0.7)
+    labels = np.where(np.arange(500) < 100, -1, data.labels)
+    sites = np.array([name.split("/")[0] for name in data.recordings], dtype=object)
+    sites[:50] = None
+    clusters = bacpipe.run_clustering(data.embeds, {"kmeans": {"n_clusters": 6}})
+    result = bacpipe.eval_clustering(
+        clusters,
+        {"label:species": labels},
+        default_labels={
+            "site": sites,
+            "constant": np.zeros(500),
+            "unique": np.arange(500),
+        },
+        label_column="species",
+    )
+    found = result["agreement"]["kmeans"]
+    assert list(found) == ["ground_truth", "site"]
+    for kind, use, truth in (
+        ("ground_truth", labels >= 0, labels),
+        ("site", np.arange(500) >= 50, sites),
+    ):
+        pair = truth[use].astype(str), clusters["kmeans"][use]
+        assert found[kind]["AMI"] == pytest.approx(reference.adjusted_mutual_info_score(*pair))
+        assert found[kind]["ARI"] == pytest.approx(reference.adjusted_rand_score(*pair))
+        assert found[kind]["homogeneity"] == pytest.approx(reference.homogeneity_score(*pair))
+        assert found[kind]["completeness"] == pytest.approx(reference.completeness_score(*pair))
+        assert found[kind]["n_windows"] == use.sum()
+
+
+def test_silhouette_is_that_of_scikit_learn_and_says_when_it_is_a_sample(monkeypatch):
+    data = make_windows(400, 3)
+    result = bacpipe.eval_with_silhouette(data.embeds, data.labels, {"other": 1})
+    assert result["other"] == 1
+    assert result["silhouette"]["score"] == pytest.approx(
+        reference.silhouette_score(data.embeds, data.labels)
+    )
+    assert result["silhouette"]["note"] is None
+    monkeypatch.setattr(bacpipe.settings, "max_windows_for_pairs", 150)
+    sampled = bacpipe.eval_with_silhouette(data.embeds, data.labels)["silhouette"]
+    assert sampled["n_windows"] == 150 and "sample of 150 of 400" in sampled["note"]
+    assert sampled["score"] == pytest.approx(result["silhouette"]["score"], abs=0.1)
+    assert sampled == bacpipe.eval_with_silhouette(data.embeds, data.labels)["silhouette"]
+
+
+def test_silhouette_of_one_label_is_not_defined():
+    score = bacpipe.eval_with_silhouette(np.eye(5), np.zeros(5, int))["silhouette"]
+    assert score["score"] is None and "not defined for 1 labels" in score["note"]
+
+
+def test_the_pipeline_writes_what_it_returns_and_reuses_it(data_set):
+    loader = data_set.loader
+    truth = bacpipe.ground_truth_by_model("tiny", data_set.audio_dir, paths=loader.paths)
+    labels = bacpipe.create_default_labels(paths=loader.paths, model="tiny")
+    embeds = loader.embeddings("array")
+
+    def run(**settings):
+        return bacpipe.clustering_pipeline(
+            "tiny", truth, embeds, loader.paths, default_labels=labels, **settings
+        )
+
+    result = run()
+    stored = json.loads((loader.paths.clust_path / "clust_results.json").read_text())
+    stored.pop("fingerprint")
+    assert stored == result
+    table = pd.read_parquet(loader.paths.clust_path / "clust_labels.parquet")
+    assert list(table) == ["audiofilename", "start", "end", "kmeans", "hdbscan"]
+    assert len(table) == len(embeds)
+    figure = loader.paths.plot_path / "clustering.png"
+    written = figure.stat().st_mtime_ns
+    assert run(overwrite=False) == result
+    assert figure.stat().st_mtime_ns == written
+    run(overwrite=False, clust_configs={"kmeans": {"n_clusters": 2}})
+    assert figure.stat().st_mtime_ns != written
+
+
+def test_a_clustering_that_fails_does_not_stop_the_others(caplog):
+    data = make_windows(30, 3)
+    configs = {"kmeans": {"n_clusters": 50}, "hdbscan": {"min_cluster_size": 5}}
+    result = bacpipe.clustering_pipeline("points", None, data.embeds, clust_configs=configs)
+    assert list(result["clusters"]) == ["hdbscan"]
+    assert "only 30 windows" in result["skipped"]["kmeans"]
+    with pytest.raises(TooLittleDataError, match="only 30 windows"):
+        bacpipe.clustering_pipeline(
+            "points", None, data.embeds, clust_configs={"kmeans": {"n_clusters": 50}}
+        )

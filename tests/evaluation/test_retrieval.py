@@ -1,0 +1,83 @@
+"""Retrieval against a slow computation by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.retrieval import retrieval_quality
+from tests.evaluation.conftest import make_windows
+
+
+def by_hand(data, k):
+    x = (data.embeds - data.embeds.mean(axis=0)) / data.embeds.std(axis=0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = x @ x.T
+    precision, pairs, same = [], [], []
+    for i, row in enumerate(similarity):
+        others = np.flatnonzero(data.recordings != data.recordings[i])
+        nearest = others[np.argsort(-row[others])[:k]]
+        precision.append(np.mean(data.labels[nearest] == data.labels[i]))
+        pairs.append(row[others])
+        same.append(data.labels[others] == data.labels[i])
+    means = [np.mean(np.array(precision)[data.labels == c]) for c in np.unique(data.labels)]
+    return np.mean(means), roc_auc_score(np.concatenate(same), np.concatenate(pairs))
+
+
+def test_numbers_are_those_computed_by_hand():
+    data = make_windows(200, 3, separation=0.7)
+    result = retrieval_quality(data, n_neighbors=5, samples=50)
+    precision, auroc = by_hand(data, 5)
+    assert result["overall"]["neighbour_precision"] == pytest.approx(precision)
+    assert result["overall"]["same_label_auroc"] == pytest.approx(auroc, abs=1e-3)
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result["overall"][name] <= high
+
+
+def test_perfect_embeddings_score_one_and_random_labels_chance():
+    data = make_windows(600, 3, separation=50)
+    perfect = retrieval_quality(data, samples=0)["overall"]
+    assert perfect["neighbour_precision"] == 1
+    assert perfect["same_label_auroc"] == pytest.approx(1, abs=1e-3)
+    shuffled = replace(data, labels=np.random.default_rng(0).permutation(data.labels))
+    chance = retrieval_quality(shuffled, samples=0)["overall"]
+    assert chance["same_label_auroc"] == pytest.approx(0.5, abs=0.02)
+    assert chance["neighbour_precision"] == pytest.approx(
+        chance["neighbour_precision_chance"], abs=0.06
+    )
+
+
+def test_windows_of_the_same_recording_do_not_count():
+    """Recordings that look alike inside, but unlike other recordings of the same label."""
+    rng = np.random.default_rng(0)
+    recording = np.repeat(np.arange(40), 10)
+    data = replace(
+        make_windows(400, 2),
+        embeds=rng.standard_normal((40, 16))[recording].astype(np.float32),
+        labels=(np.arange(40) % 2)[recording],
+        recordings=np.array([f"{r}.wav" for r in recording], dtype=object),
+    )
+    overall = retrieval_quality(data, samples=0)["overall"]
+    assert overall["neighbour_precision"] < 0.75
+
+
+def test_a_sample_is_taken_of_many_windows_and_that_is_said():
+    data = make_windows(800, 3)
+    result = retrieval_quality(data, most=300, samples=0)
+    assert result["n_windows"] == 300 and "sample of 300 of 800" in result["notes"][0]
+    assert result == retrieval_quality(data, most=300, samples=0)
+
+
+def test_what_cannot_be_compared_is_a_sentence():
+    data = make_windows(50, 2)
+    with pytest.raises(EvaluationError, match="recordings"):
+        retrieval_quality(replace(data, recordings=None))
+    with pytest.raises(TooLittleDataError, match="1 labels"):
+        retrieval_quality(replace(data, labels=np.zeros(50, int)))
+    alone = replace(data, recordings=np.full(50, "one.wav", dtype=object))
+    with pytest.raises(TooLittleDataError, match="1 recordings"):
+        retrieval_quality(alone)

@@ -1,0 +1,111 @@
+"""Figures: readable whatever the data, in one style, without a display."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+from bacpipe.evaluation.comparison import per_class_table, probing_table
+from bacpipe.plotting import comparison
+from bacpipe.plotting.probing import confusion_matrix, per_class_scores
+from bacpipe.plotting.style import COLOURS, save_figure
+
+
+def make_result(n_classes: int, model: str = "model", probe: str = "linear") -> dict:
+    rng = np.random.default_rng(n_classes)
+    names = [f"A rather long species name {i}" for i in range(n_classes)]
+    metrics = [f"{name}_{kind}" for name in ("f1", "precision", "recall") for kind in
+               ("macro", "micro")]  # fmt: skip
+    metrics += ["average_precision_macro", "roc_auc_macro", "accuracy", "balanced_accuracy",
+                "top_1_accuracy", "top_5_accuracy"]  # fmt: skip
+    values = {name: float(rng.random()) for name in metrics}
+    return {
+        "model": model,
+        "probe": probe,
+        "classes": names,
+        "overall": values,
+        "intervals": {name: [value * 0.9, value] for name, value in values.items()},
+        "confusion_matrix": rng.integers(0, 30, (n_classes, n_classes)).tolist(),
+        "split": {"id": "1", "windows": {"test": 100}, "recordings": {"test": 7}},
+        "per_class": {
+            name: {
+                "support": 5,
+                "f1": float(rng.random()),
+                "precision": 0.5,
+                "recall": 0.5,
+                "roc_auc": None,
+                "average_precision": float(rng.random()),
+                "f1_interval": [0.1, 0.9],
+                "average_precision_interval": None,
+            }
+            for name in names
+        },
+    }
+
+
+def texts_overlap(figure) -> bool:
+    """Whether labels of the vertical axis run into each other."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_yticklabels() if label.get_text()]
+        boxes.sort(key=lambda box: box.y0)
+        if any(low.y1 > high.y0 + 1 for low, high in itertools.pairwise(boxes)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("n_classes", [2, 12, 45, 130])
+@pytest.mark.parametrize("draw", [confusion_matrix, per_class_scores])
+def test_any_number_of_classes_can_be_read(draw, n_classes, tmp_path):
+    figure = draw(make_result(n_classes))
+    assert not texts_overlap(figure)
+    assert max(figure.get_size_inches()) < 14
+    save_figure(figure, tmp_path / "figure.png", vector=True)
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+@pytest.mark.parametrize("n_models", [1, 26])
+def test_any_number_of_models_can_be_compared(n_models):
+    results = [
+        make_result(12, f"model_{i}", probe) for i in range(n_models) for probe in ("knn", "linear")
+    ]
+    ranking = comparison.probing_ranking(probing_table(results))
+    assert not texts_overlap(ranking)
+    rows = [label.get_text() for label in ranking.axes[0].get_yticklabels()]
+    assert len(rows) == n_models
+    assert rows[0] == probing_table(results)["model"].iloc[0]
+    assert not texts_overlap(comparison.per_class_scores(per_class_table(results)))
+
+
+def test_an_interval_that_is_missing_is_no_obstacle():
+    result = make_result(3)
+    result["intervals"] = dict.fromkeys(result["intervals"])
+    result["overall"]["top_5_accuracy"] = None
+    comparison.probing_ranking(probing_table([result]))
+
+
+def test_drawing_leaves_no_trace():
+    before = dict(matplotlib.rcParams)
+    confusion_matrix(make_result(3))
+    assert dict(matplotlib.rcParams) == before
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
+
+
+def test_colours_are_told_apart_by_colour_blind_readers():
+    """Simulated deuteranopia and protanopia (Viénot et al. 1999) leave the first six distinct."""
+    simulations = (
+        np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]),
+        np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]]),
+    )
+    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS[:6]])
+    for matrix in simulations:
+        seen = ((colours**2.2) @ matrix.T).clip(0, 1) ** (1 / 2.2)
+        distance = np.linalg.norm(seen[:, None] - seen, axis=2)
+        assert distance[~np.eye(6, dtype=bool)].min() > 0.1
