@@ -373,7 +373,7 @@ def run_pipeline_for_models(
     BacpipeError
         If every model failed.  Otherwise those that failed are logged and left out.
     """
-    runs = _run_models(models, audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
+    runs, _ = _run_models(models, audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     return {name: loader for name, (loader, _) in runs.items()}
 
 
@@ -384,7 +384,8 @@ def _run_models(
     CustomModels: Sequence[Any] | None = None,
     CustomModel: Any = None,
     **kwargs: Any,
-) -> dict[str, tuple[Loader, RunReport]]:
+) -> tuple[dict[str, tuple[Loader, RunReport]], dict[str, BacpipeError]]:
+    """Run models one after the other; also return the errors of those that failed."""
     names = [models] if isinstance(models, str) else list(models)
     custom = list(CustomModels) if CustomModels is not None else [CustomModel] * len(names)
     if len(custom) != len(names):
@@ -396,7 +397,7 @@ def _run_models(
         if own is None:
             confirm_model_name(name)
     runs: dict[str, tuple[Loader, RunReport]] = {}
-    errors: list[BacpipeError] = []
+    errors: dict[str, BacpipeError] = {}
     for name, own in zip(names, custom, strict=True):
         try:
             runs[name] = _run_single(name, audio_dir, CustomModel=own, **kwargs)
@@ -404,10 +405,10 @@ def _run_models(
             if len(names) == 1:
                 raise
             logger.error("%s: %s", name, error)
-            errors.append(error)
+            errors[name] = error
     if not runs:
-        raise errors[0]
-    return runs
+        raise next(iter(errors.values()))
+    return runs, errors
 
 
 def _not_yet(step: str) -> None:
@@ -475,7 +476,8 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     NoRecordingsError
         If no recordings are found.
     BacpipeError
-        If a setting is impossible, or no model could embed anything.
+        If a setting is impossible, or a model could not embed anything; the other models have
+        run then.
     """
     custom = {key: kwargs.pop(key) for key in ("CustomModel", "CustomModels") if key in kwargs}
     options = configuration.current(**kwargs)
@@ -485,7 +487,7 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     handler = _save_logs(options, audio_dir) if bool_save_logs else None
     try:
         rest = {key: kwargs[key] for key in kwargs if key not in {"models", "audio_dir"}}
-        runs = _run_models(names, audio_dir, **custom, **rest)
+        runs, errors = _run_models(names, audio_dir, **custom, **rest)
         for step in options.evaluation_task:
             _not_yet(step)
         if options.dashboard:
@@ -495,6 +497,9 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
     _summarise([report for _, report in runs.values()])
+    if errors:
+        reasons = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        raise BacpipeError(f"{len(errors)} of {len(names)} models did not run ({reasons})")
     return {name: loader for name, (loader, _) in runs.items()}
 
 

@@ -213,6 +213,24 @@ def test_play_runs_saves_logs_and_continues(
     assert elsewhere["tiny"].get_embedding_dir().is_relative_to(tmp_path / "other")
 
 
+def test_play_does_not_end_well_when_a_model_failed(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel]
+) -> None:
+    class Broken(TinyModel):
+        def __init__(self, **kwargs: object) -> None:
+            raise bacpipe.BacpipeError("no weights")
+
+    with pytest.raises(bacpipe.BacpipeError, match=r"1 of 2 models did not run \(broken: no w"):
+        bacpipe.play(
+            audio_dir=recordings,
+            models=["broken", "tiny"],
+            CustomModels=[Broken, tiny_model],
+            main_results_dir=tmp_path / "results",
+        )
+    loader = bacpipe.Loader(recordings, "tiny", main_results_dir=tmp_path / "results")
+    assert len(loader.embeddings("array")) == 15
+
+
 @pytest.mark.parametrize("name", ["brdnet", "BirdNET", "perch", 7])
 def test_unknown_models_are_errors_with_close_names(name: object, recordings: Path) -> None:
     with pytest.raises(UnknownModelError) as raised:

@@ -93,7 +93,7 @@ def test_too_little_data_is_a_sentence_with_the_counts():
         TooLittleDataError, match=r"3 recordings each.* in 2 recordings: class 0: 2"
     ):
         split_windows(data, RULE)
-    with pytest.raises(TooLittleDataError, match="there are 0 .* in 0 recordings"):
+    with pytest.raises(TooLittleDataError, match=r"there are 0 .* in 0 recordings"):
         split_windows(replace(data, labels=np.full(60, -1)), RULE)
 
 
