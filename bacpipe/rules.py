@@ -237,6 +237,7 @@ SETTINGS_RULES: dict[str, Check] = {
     "retrieval_neighbors": _POSITIVE,
     "clust_configs": _mapping,
     "visualization_dimensions": _choice(2, 3),
+    "reduction_seed": _either(None, _either("auto", _number(0, 2**32 - 1, whole=True))),
     "nr_predictions_to_display": _POSITIVE,
     "max_nr_categories": _POSITIVE,
     "dashboard_port": _number(1, 65535, whole=True),

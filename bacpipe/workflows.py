@@ -15,6 +15,7 @@ from bacpipe.inference.report import RunReport
 from bacpipe.models import checkpoints
 from bacpipe.models.loading import find_card
 from bacpipe.models.zoo import CARDS
+from bacpipe.reduction.data_set import has_current_map, reduce_data_set
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
 from bacpipe.store.layout import (
     ResultPaths,
@@ -340,7 +341,7 @@ def _run_single(
         **kwargs,
     )
     if options.dim_reduction_model != "None":
-        _not_yet("dimensionality reduction")
+        reduce_data_set(loader, options.dim_reduction_model, options)
     return loader, report
 
 
@@ -449,11 +450,14 @@ def evaluation_with_settings_already_exists(
     options = configuration.current(
         **{**kwargs, "models": models, "dim_reduction_model": dim_reduction_model}
     )
-    if options.dim_reduction_model != "None":
-        return False
     settings = {**kwargs, "testing": testing}
     loaders = [Loader(audio_dir, n, use_folder_structure=True, **settings) for n in options.models]
-    return all(_done_already(loader) is not None for loader in loaders)
+    reducer = options.dim_reduction_model
+    return all(
+        _done_already(loader) is not None
+        and (reducer == "None" or has_current_map(loader, reducer, options))
+        for loader in loaders
+    )
 
 
 def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:

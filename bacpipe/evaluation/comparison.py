@@ -6,7 +6,7 @@ Everything here reads what the evaluations of the single models stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +95,25 @@ def cross_model_evaluation(
 
 
 def compare_models(
-    paths: Mapping[str, ResultPaths], tasks: Iterable[str], options: Options
+    paths: Mapping[str, ResultPaths],
+    tasks: Iterable[str],
+    options: Options,
+    done: Mapping[str, Container[str]] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Do what `cross_model_evaluation` does, for results at known places."""
+    """Do what `cross_model_evaluation` does, for results at known places.
+
+    Parameters
+    ----------
+    paths : mapping of str to ResultPaths
+        Where each model's results are.
+    tasks : iterable of str
+        What to compare.
+    options : Options
+        The configuration.
+    done : mapping, optional
+        What was done for each model just now ('probing', 'clustering', 'retrieval'); whatever
+        else is stored is of an earlier run and left out.
+    """
     from bacpipe.plotting import comparison as figures
     from bacpipe.plotting.style import save_figure
 
@@ -107,18 +123,22 @@ def compare_models(
     drawn = {}
     for task in tasks:
         if task == "probing":
-            results = _probing_results(paths, options, kind)
+            results = _probing_results(_only(paths, done, "probing"), options, kind)
             if results:
                 tables["probing"] = probing_table(results)
                 tables["probing_per_class"] = per_class_table(results)
                 drawn["probing"] = figures.probing_ranking(tables["probing"])
                 drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
         elif task == "clustering":
-            clusterings = _results(paths, "clust_path", "clust_results.json", kind)
+            clusterings = _results(
+                _only(paths, done, "clustering"), "clust_path", "clust_results.json", kind
+            )
             if clusterings:
                 tables["clustering"] = clustering_table(clusterings)
                 drawn["clustering"] = figures.clustering_ranking(tables["clustering"])
-            retrieval = _results(paths, "clust_path", "retrieval_results.json", kind)
+            retrieval = _results(
+                _only(paths, done, "retrieval"), "clust_path", "retrieval_results.json", kind
+            )
             if retrieval:
                 tables["retrieval"] = retrieval_table(retrieval)
                 drawn["retrieval"] = figures.retrieval_ranking(tables["retrieval"])
@@ -141,6 +161,12 @@ def compare_models(
 
 
 # ---------------------------------------------------------------------- reading
+
+
+def _only(
+    paths: Mapping[str, ResultPaths], done: Mapping[str, Container[str]] | None, what: str
+) -> dict[str, ResultPaths]:
+    return {model: path for model, path in paths.items() if done is None or what in done[model]}
 
 
 def _probing_results(

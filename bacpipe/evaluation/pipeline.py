@@ -118,7 +118,7 @@ def run_evaluations(
     paths = {name: loader.paths for name, loader in loaders.items()}
     done = [task for task in tasks if any(task in found for found in report.results.values())]
     if done:
-        report.tables = compare_models(paths, done, options)
+        report.tables = compare_models(paths, done, options, report.results)
         report.folder = next(iter(paths.values())).overview_path
     return report
 
@@ -223,10 +223,14 @@ def _evaluate_model(
             except BacpipeError as error:
                 fail(f"{name} probe", error)
     if "clustering" in tasks:
+        labels: dict[str, Any] = {}
         try:
             labels = create_default_labels(
                 model=model, paths=loader.paths, overwrite=options.overwrite, **rest
             )
+        except BacpipeError as error:
+            fail("default labels", error)
+        try:
             found["clustering"] = clustering_pipeline(
                 model, truth, embeds, default_labels=labels, **common, **rest
             )

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from bacpipe.evaluation.errors import EvaluationError
+from bacpipe.inference.runner import available_cores, limited_threads
 
 _CHUNK = 4096
 _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
@@ -213,10 +214,22 @@ class LinearProbe(Probe):
         device: str = "cpu",
         progress: Callable[[int, int], Any] | None = None,
     ) -> dict[str, Any]:
+        # Batches are too small to share: on a busy machine, threads that wait for each other
+        # take ten times as long as one.
+        with limited_threads(available_cores()):
+            return self._learn(data, seed, device, progress)
+
+    def _learn(
+        self,
+        data: TrainingData,
+        seed: int,
+        device: str,
+        progress: Callable[[int, int], Any] | None,
+    ) -> dict[str, Any]:
         chosen = self.parameters_used
         self._fit_standardiser(data.embeds, data.train)
         self.to(device)
-        # One matrix each, sliced by index: fetching windows one by one takes 25 times as long.
+        # One matrix each, sliced by index: a loader fetches windows one by one.
         x, y = (torch.from_numpy(a[data.train]).to(device) for a in (data.embeds, data.labels))
         x_val, y_val = (
             torch.from_numpy(a[data.val]).to(device) for a in (data.embeds, data.labels)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from bacpipe.evaluation.data import NO_LABEL, LabelledWindows
 from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
@@ -136,27 +137,29 @@ def _compare(
     """
     n = len(points)
     precision, chance = np.full(n, np.nan), np.full(n, np.nan)
-    same = np.zeros((groups.number, _BINS))
-    other = np.zeros((groups.number, _BINS))
+    k = min(n_neighbors, n)
+    # Histograms of one recording after the other, for pairs of two labels, then of one.
+    histograms = np.zeros(groups.number * 2 * _BINS + 1, np.int64)
+    nowhere = groups.number * 2 * _BINS
     for part in _parts(n):
         similarity = points[part] @ points.T
-        allowed = groups.code[part, None] != groups.code
-        equal = (labels[part, None] == labels) & allowed
-        n_allowed, n_equal = allowed.sum(axis=1), equal.sum(axis=1)
-        k = min(n_neighbors, n)
-        ranked = np.where(allowed, similarity, -np.inf)
-        nearest = np.argpartition(-ranked, k - 1, axis=1)[:, :k]
+        forbidden = groups.code[part, None] == groups.code
+        equal = (labels[part, None] == labels) & ~forbidden
+        n_allowed, n_equal = n - forbidden.sum(axis=1), equal.sum(axis=1)
+        cell = ((similarity + 1) * (_BINS / 2)).astype(np.int32).clip(0, _BINS - 1)
+        cell += equal * np.int32(_BINS)
+        cell += (groups.code[part, None] * 2 * _BINS).astype(np.int32)
+        cell[forbidden] = nowhere
+        histograms += np.bincount(cell.ravel(), minlength=len(histograms))
+        similarity[forbidden] = -np.inf
+        nearest = torch.from_numpy(similarity).topk(k, dim=1, sorted=False).indices.numpy()
         found = np.take_along_axis(equal, nearest, axis=1).sum(axis=1)
         defined = n_equal > 0
         # Fewer windows than neighbours asked for: all there are.
-        precision[part] = np.where(defined, found / np.maximum(np.minimum(k, n_allowed), 1), np.nan)
+        precision[part] = np.where(defined, found / np.clip(n_allowed, 1, k), np.nan)
         chance[part] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
-        bins = np.clip(((similarity + 1) / 2 * _BINS).astype(np.int64), 0, _BINS - 1)
-        cell = groups.code[part, None] * _BINS + bins
-        size = groups.number * _BINS
-        same += np.bincount(cell[equal], minlength=size).reshape(same.shape)
-        other += np.bincount(cell[allowed & ~equal], minlength=size).reshape(same.shape)
-    return precision, chance, same, other
+    pairs = histograms[:-1].reshape(groups.number, 2, _BINS).astype(np.float64)
+    return precision, chance, pairs[:, 1], pairs[:, 0]
 
 
 def _parts(n: int) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -46,14 +47,15 @@ class Embedder(AudioHandler):
     CustomModel : class or object, optional
         A model of your own; see `ModelBaseClass`.
     dim_reduction_model : bool or str
-        Name of a reducer: the embedder then reduces embeddings and loads no model.
+        Name of a reducer, or True for the configured one: the embedder then reduces embeddings
+        and loads no model.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
     Attributes
     ----------
-    model : ModelBaseClass
-        The model; ``model.classes`` names its class scores.
+    model : ModelBaseClass or None
+        The model, None with a `dim_reduction_model`; ``model.classes`` names its class scores.
     classifier : Classifier
         ``classifier.predictions`` are the class scores of what was embedded last in memory.
     report : RunReport
@@ -86,10 +88,11 @@ class Embedder(AudioHandler):
         options = options or configuration.current(**kwargs)
         self.model_name = model_name
         self.loader = loader
-        self.dim_reduction_model = dim_reduction_model
+        self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
         self.device = choose_device(options.device)
         self.report = RunReport(model_name)
-        super().__init__(self._load(CustomModel, options), options)
+        model = self._load(CustomModel, options) if self.dim_reduction_model is None else None
+        super().__init__(model, options)
         self.classifier = Classifier(getattr(self.model, "classes", ()))
 
     def _load(self, custom: Any, options: configuration.Options) -> Any:
@@ -153,6 +156,7 @@ class Embedder(AudioHandler):
         return self._in_memory(sources, decode)
 
     def _in_memory(self, sources: Sequence[Source], decode: Any) -> np.ndarray:
+        self._require_model()
         sink, self.report = MemorySink(), RunReport(self.model_name)
         wanted = self.options.run_pretrained_classifier and bool(self.classifier.classes)
         runner = ModelRunner(self.model, scores=wanted, dense=True)
@@ -223,6 +227,48 @@ class Embedder(AudioHandler):
         """
         return self.batch_inference(self.init_dataloader(sample))
 
+    def get_reduced_dimensionality_embeddings(self, embeds: np.ndarray) -> np.ndarray:
+        """Reduce embeddings to a map; nothing is written.
+
+        Parameters
+        ----------
+        embeds : np.ndarray, float32, shape (windows, dim)
+            Embeddings.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, 2 or 3)
+            As many columns as ``visualization_dimensions``.
+
+        Raises
+        ------
+        SettingsError
+            If the embedder has no `dim_reduction_model`.
+        ReductionError
+            If there are too few windows, or they hold values that are not numbers.
+        """
+        from bacpipe.reduction.reducers import choose_seed, fit
+
+        array = np.asarray(embeds, dtype=np.float32)
+        seed = choose_seed(self.options.reduction_seed, len(array))
+        dimensions = self.options.visualization_dimensions
+        return fit(self._require_reducer(), array, dimensions, seed).coordinates
+
+    def _require_model(self) -> None:
+        if self.model is None:
+            raise SettingsError(
+                f"This Embedder reduces embeddings with {self.dim_reduction_model}; create it "
+                f"without dim_reduction_model to embed recordings."
+            )
+
+    def _require_reducer(self) -> str:
+        if self.dim_reduction_model is None:
+            raise SettingsError(
+                "This Embedder embeds recordings; create it with "
+                "Embedder(model_name, dim_reduction_model='umap') to reduce embeddings."
+            )
+        return self.dim_reduction_model
+
     # ------------------------------------------------------------------ data sets
 
     def run_inference_pipeline_using_multithreading(self) -> Loader:
@@ -249,9 +295,40 @@ class Embedder(AudioHandler):
         """Do the same as `run_inference_pipeline_using_multithreading`, without threads."""
         return self._run_data_set(threads=False)
 
+    def run_dimensionality_reduction_pipeline(self) -> Loader:
+        """Reduce the embeddings of the loader's data set and store the map.
+
+        Returns
+        -------
+        Loader
+            Reads the reduced embeddings.
+
+        Raises
+        ------
+        SettingsError
+            If the embedder has no loader or no `dim_reduction_model`.
+        ResultsNotFoundError
+            If there are no embeddings.
+        ReductionError
+            If there are too few windows.
+        """
+        from bacpipe.reduction.data_set import reduce_data_set
+
+        reducer = self._require_reducer()
+        if self.loader is None:
+            raise SettingsError(
+                "This Embedder has no loader, so it does not know the embeddings; create it with "
+                "Embedder(model_name, Loader(audio_dir, model_name), dim_reduction_model='umap')."
+            )
+        reduce_data_set(self.loader, reducer, self.options)
+        reader = copy.copy(self.loader)
+        reader.dim_reduction_model = reducer
+        return reader
+
     def _run_data_set(self, *, threads: bool) -> Loader:
         from bacpipe.inference.data_set import embed_data_set
 
+        self._require_model()
         if self.loader is None:
             raise SettingsError(
                 "This Embedder has no loader, so it does not know the recordings; create it with "
@@ -270,3 +347,15 @@ class Embedder(AudioHandler):
             # A GPU outruns a few decoders; on a CPU the model needs the cores.
             decoders = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
         return Workload(batch_size, workers, decoders if threads else 0)
+
+
+def _reducer_name(value: bool | str | None, options: configuration.Options) -> str | None:
+    """Name of the reducer that is meant; None for none."""
+    wanted = options.dim_reduction_model if value is True else value
+    name = configuration.current(dim_reduction_model=wanted).dim_reduction_model
+    if value is True and name == "None":
+        raise SettingsError(
+            "dim_reduction_model=True takes the configured reducer, but none is configured; "
+            "expected one of pca, sparse_pca, t_sne, umap."
+        )
+    return None if name == "None" else name

@@ -121,8 +121,8 @@ def _run_in_threads(
     delivery: _Delivery,
     report: RunReport,
 ) -> None:
-    in_flight = workload.workers + 1
-    buffer = OrderedBuffer(len(sources), capacity=workload.workers * workload.batch_size)
+    in_flight = workload.workers  # and one more batch is being filled meanwhile
+    buffer = OrderedBuffer(len(sources), capacity=workload.batch_size * max(1, workload.workers // 2))
     producers = [
         threading.Thread(
             target=_produce,

@@ -83,8 +83,10 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
 
 
 def shorten(name: str, most: int = 28) -> str:
-    """Name that fits beside an axis."""
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+    """Name that fits beside an axis; names often differ in their last letters only."""
+    if len(name) <= most:
+        return name
+    return name[: most - 9].rstrip() + "…" + name[-8:].lstrip()
 
 
 def score_axis(axes: Axes, label: str, *, low: float = 0.0) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from bacpipe.errors import SettingsError
 from bacpipe.reduction.errors import ReductionError
 from bacpipe.reduction.fitted import NEIGHBORS, LinearMap, Map, NeighborMap
+from bacpipe.reduction.umap_import import load_umap
 
 COMPONENTS = 100
 _AUTOMATIC_SEED = 42
@@ -159,7 +160,7 @@ def _fit_sparse_pca(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fi
     model = MiniBatchSparsePCA(dimensions, alpha=_SPARSENESS, random_state=seed)
     model.fit(embeds / np.float32(scale))
     # The transform is a linear one; each dimension's unit vector shows its row.
-    rows = model.transform(np.eye(embeds.shape[1]) + model.mean_) / scale
+    rows = model.transform(np.eye(embeds.shape[1]) + model.mean_)
     mean = (model.mean_ * scale).astype(np.float32)
     linear = LinearMap(mean, np.ascontiguousarray(rows, dtype=np.float32))
     zeros = float(np.mean(model.components_ == 0))
@@ -179,12 +180,10 @@ def _fit_t_sne(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fit:
 
 
 def _fit_umap(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fit:
-    from umap import UMAP
-
     basis, reference, parameters = _basis(embeds)
     chosen = {"n_neighbors": min(NEIGHBORS, len(embeds) - 1), "min_dist": 0.1, "init": "pca"}
     cores = -1 if seed is None else 1
-    model = UMAP(n_components=dimensions, random_state=seed, n_jobs=cores, **chosen)
+    model = load_umap()(n_components=dimensions, random_state=seed, n_jobs=cores, **chosen)
     coordinates = np.ascontiguousarray(model.fit_transform(reference), dtype=np.float32)
     parameters.update(chosen, metric="euclidean")
     return Fit(NeighborMap(basis, reference, coordinates), coordinates, parameters)

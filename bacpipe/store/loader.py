@@ -17,6 +17,7 @@ from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.store import predictions as prediction_files
 from bacpipe.store.identity import settings_identity
 from bacpipe.store.layout import ResultPaths, dataset_name, result_paths, result_stems
+from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.metadata import metadata_of, write_metadata
 from bacpipe.store.predictions import Detections, above
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
@@ -205,7 +206,8 @@ class Loader:
         return_type : {'dict', 'array'}
             'dict': float32 arrays of shape (windows, dim) by the name of the embedding file
             (posix path below `embed_dir`).  'array': all of them, one below the other, float32
-            of shape (all windows, dim), in the order of the dictionary.
+            of shape (all windows, dim), in the order of the dictionary.  With a
+            `dim_reduction_model`, dim is 2 or 3: the coordinates in the newest map.
 
         Raises
         ------
@@ -215,6 +217,9 @@ class Loader:
             If a file is missing or damaged.
         """
         _check_return_type(return_type, "dict", "array")
+        if self.dim_reduction_model not in (False, None, "None"):
+            reduced = self._reduced_embeddings()
+            return reduced if return_type == "dict" else np.concatenate(list(reduced.values()))
         found = self._require_set()
         lines = self.lines.values()
         if return_type == "dict":
@@ -495,6 +500,32 @@ class Loader:
             return False
         file = stored["path"]
         return file is None or (paths.sparse_predictions_path / file).is_file()
+
+    def _reduced_embeddings(self) -> dict[str, np.ndarray]:
+        """Coordinates in the newest map of these embeddings, by embedding file."""
+        reducer, dataset = str(self.dim_reduction_model), dataset_name(self.audio_dir)
+        parent, folder = self.paths.dim_reduc_parent_dir, self.get_embedding_dir()
+        maps = stored_maps(parent, reducer, dataset, str(self.model_name))
+        found = next(
+            (item for item in maps if item.metadata.get("embeddings") == folder.name), None
+        )
+        if found is None:
+            raise ResultsNotFoundError(
+                f"{parent}: there is no {reducer} map of {self.model_name} for these embeddings; "
+                f"make it with dim_reduction_model={reducer!r} in "
+                f"bacpipe.run_pipeline_for_single_model or bacpipe.play."
+            )
+        if found.metadata["embeddings_state"] != self.embeddings_state:
+            logger.warning(
+                "%s: the embeddings have changed since; run the dimensionality reduction again.",
+                found.folder,
+            )
+        points = coordinates_of(found.read())
+        return {
+            line["embeddings"]["path"]: points[name]
+            for name, line in self.lines.items()
+            if name in points
+        }
 
     def _find_set(self, *, exact: bool) -> EmbeddingSet | None:
         assert self.model_name is not None

@@ -100,6 +100,24 @@ def test_too_little_data_is_reported_and_the_rest_goes_on(data_set):
     assert report.tables.keys() == {"clustering", "retrieval"}
 
 
+def test_results_of_an_earlier_run_are_not_compared_with_those_of_this_one(data_set, loaders):
+    options = data_set.options(bootstrap_samples=0)
+    run_evaluations(loaders, ["probing"], options)
+    folder = loaders["blind"].get_embedding_dir()
+    next(folder.rglob("*.npy")).unlink()
+    report = run_evaluations(loaders, ["probing"], options)
+    assert len(report.errors) == 1 and "blind" in report.errors[0]
+    assert set(report.tables["probing"]["model"]) == {"tiny"}
+
+
+def test_labels_that_cannot_be_made_do_not_stop_clustering(data_set):
+    (data_set.loader.paths.preds_path / "source.json").unlink()
+    options = data_set.options(bootstrap_samples=0)
+    report = run_evaluations({"tiny": data_set.loader}, ["clustering"], options)
+    assert len(report.errors) == 1 and report.errors[0].startswith("default labels: tiny: ")
+    assert list(report.results["tiny"]["clustering"]["agreement"]["kmeans"]) == ["ground_truth"]
+
+
 def test_the_public_functions_do_the_same(data_set, loaders):
     settings = {**data_set.places, "bootstrap_samples": 0}
     found = bacpipe.model_specific_evaluation(

@@ -1,0 +1,311 @@
+"""Reduce the embeddings of a data set, and keep the map as the embeddings grow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bacpipe._version import __version__
+from bacpipe.configuration import Options
+from bacpipe.reduction.errors import ReductionError
+from bacpipe.reduction.fitted import Map
+from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
+from bacpipe.reduction.saving import load_map, save_map
+from bacpipe.store.layout import dataset_name, stamped_folder
+from bacpipe.store.loader import Loader
+from bacpipe.store.lock import exclusive
+from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
+from bacpipe.store.sets import read_embeddings
+from bacpipe.store.writer import remove_temporaries, write_table, write_yaml
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE_SEED = 42
+_BLOCK = 50_000  # windows of a new map placed at a time
+
+Coordinates = dict[str, np.ndarray]
+"""By recording, float32 of shape (windows, dimensions)."""
+
+
+def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path:
+    """Reduce all embeddings of a data set to a map, and store it.
+
+    A map that is there is kept: if it is current nothing is done, else the recordings that are
+    new or have changed are placed in it and those that are gone are dropped.  With
+    ``check_if_already_dim_reduced`` False, or other dimensions or seed, a new map is fitted.
+    Of many windows (see `REDUCERS`), a random sample is fitted and the rest placed in its map.
+
+    Parameters
+    ----------
+    loader : Loader
+        Whose embeddings.
+    reducer_name : {'pca', 'sparse_pca', 't_sne', 'umap'}
+        The reducer.
+    options : Options
+        ``visualization_dimensions``, ``reduction_seed`` and ``check_if_already_dim_reduced``
+        are used.
+
+    Returns
+    -------
+    Path
+        Folder with ``metadata.yml``, ``<dataset>_<model>.parquet`` and ``reducer.safetensors``.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no embeddings.
+    ReductionError
+        If there are too few windows, or they cannot be reduced.
+    ResultsLockedError
+        If another run makes this map.
+    """
+    find_reducer(reducer_name)
+    what = f"{reducer_name}-{dataset_name(loader.audio_dir)}-{loader.model_name}"
+    parent = loader.paths.dim_reduc_parent_dir
+    loader.get_embedding_dir()
+    with exclusive(parent, what):
+        found = None
+        if options.check_if_already_dim_reduced:
+            found = _find_map(loader, reducer_name, options)
+        if found is not None and _is_current(found, loader):
+            return found.folder
+        if found is not None:
+            return _update(found, loader)
+        return _create(stamped_folder(parent, what, datetime.now()), loader, reducer_name, options)
+
+
+def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool:
+    """Whether `reduce_data_set` would have nothing to do."""
+    found = _find_map(loader, reducer_name, options)
+    return found is not None and _is_current(found, loader)
+
+
+def _find_map(loader: Loader, reducer_name: str, options: Options) -> StoredMap | None:
+    """Newest map of the loader's embeddings that was made with the present settings."""
+    dataset, model = dataset_name(loader.audio_dir), str(loader.model_name)
+    seed = options.reduction_seed
+    for found in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
+        if (
+            found.metadata.get("embeddings") == loader.get_embedding_dir().name
+            and found.metadata.get("dimensions") == options.visualization_dimensions
+            and (not isinstance(seed, int) or found.metadata.get("seed") == seed)
+        ):
+            return found
+    return None
+
+
+def _is_current(found: StoredMap, loader: Loader) -> bool:
+    return found.metadata["embeddings_state"] == loader.embeddings_state
+
+
+# ---------------------------------------------------------------------- a new map
+
+
+class _Fitted(NamedTuple):
+    fit: Fit
+    rows: np.ndarray  # the windows that were fitted, ascending
+    seed: int | None
+
+
+def _create(folder: Path, loader: Loader, name: str, options: Options) -> Path:
+    fitted = _fit(loader, name, options)
+    coordinates = _place_all(loader, fitted)
+    save_map(folder, fitted.fit.map)
+    _write_table(folder, loader, coordinates)
+    windows = _windows(loader)
+    metadata = {
+        "reducer": name,
+        "dimensions": options.visualization_dimensions,
+        "seed": fitted.seed,
+        "parameters": fitted.fit.parameters,
+        "fitted_to": _describe_sample(len(fitted.rows), windows),
+        "nr_embeds_fitted": len(fitted.rows),
+    }
+    _write_metadata(folder, loader, metadata)
+    return folder
+
+
+def _describe_sample(fitted: int, windows: int) -> str:
+    if fitted == windows:
+        return f"all {windows} windows"
+    return f"a random sample of {fitted} of {windows} windows (seed {_SAMPLE_SEED})"
+
+
+def _fit(loader: Loader, name: str, options: Options) -> _Fitted:
+    windows, most = _windows(loader), find_reducer(name).most
+    rows = np.arange(windows)
+    if windows > most:
+        rows = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(windows)[:most])
+        logger.info("%s is fitted to %s.", name, _describe_sample(most, windows))
+    seed = choose_seed(options.reduction_seed, len(rows))
+    embeds = _read_rows(loader, rows)
+    return _Fitted(fit(name, embeds, options.visualization_dimensions, seed), rows, seed)
+
+
+def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
+    """Some windows of all recordings, float32 of shape (rows, dim), read file by file."""
+    array, first, done = np.zeros((0, 0), np.float32), 0, 0
+    for _, part in _embeddings(loader, loader.lines):
+        if first == 0:
+            array = np.empty((len(rows), part.shape[1]), np.float32)
+        wanted = rows[done : np.searchsorted(rows, first + len(part))] - first
+        array[done : done + len(wanted)] = part[wanted]
+        done += len(wanted)
+        first += len(part)
+    return array
+
+
+def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
+    """Coordinates of every window: those of the fit, and transformed ones for the rest."""
+    lines = loader.lines
+    counts = [line["windows"] for line in lines.values()]
+    points = fitted.fit.coordinates
+    if len(fitted.rows) < sum(counts):
+        everywhere = np.empty((sum(counts), points.shape[1]), np.float32)
+        everywhere[fitted.rows] = points
+        left = np.ones(sum(counts), bool)
+        left[fitted.rows] = False
+        first = 0
+        for _, part in _embeddings(loader, lines):
+            rest = left[first : first + len(part)]
+            everywhere[first : first + len(part)][rest] = _transform(fitted.fit.map, part[rest])
+            first += len(part)
+        points = everywhere
+    return dict(zip(lines, np.split(points, np.cumsum(counts)[:-1]), strict=True))
+
+
+def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
+    blocks = [embeds[first : first + _BLOCK] for first in range(0, len(embeds), _BLOCK)]
+    parts = [fitted.transform(block) for block in blocks]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+# ---------------------------------------------------------------------- a map that is there
+
+
+def _update(found: StoredMap, loader: Loader) -> Path:
+    """Place new and changed recordings in an existing map, drop those that are gone."""
+    remove_temporaries(found.folder)
+    lines = loader.lines
+    kept = _unchanged(found, lines)
+    new = {name: line for name, line in lines.items() if name not in kept}
+    if new:
+        fitted = load_map(found.folder)
+        kept.update(_place(fitted, loader, new))
+        logger.info("Placed %d recordings in the map %s.", len(new), found.folder)
+        _warn_if_outgrown(found, _windows(loader))
+    _write_table(found.folder, loader, kept)
+    _write_metadata(found.folder, loader, found.metadata)
+    return found.folder
+
+
+def _warn_if_outgrown(found: StoredMap, windows: int) -> None:
+    fitted, most = found.metadata["nr_embeds_fitted"], find_reducer(found.metadata["reducer"]).most
+    if fitted < min(windows / 2, most):
+        logger.warning(
+            "%s: this map was fitted to %d windows, now there are %d; set "
+            "check_if_already_dim_reduced to false to make a new one.",
+            found.folder,
+            fitted,
+            windows,
+        )
+
+
+def _unchanged(found: StoredMap, lines: Mapping[str, Any]) -> Coordinates:
+    """Coordinates of the recordings whose embeddings are those that are in the map."""
+    files = found.metadata["files"]
+    known = dict(zip(files["audio_files"], files["embeddings_sha256"], strict=True))
+    stored = coordinates_of(found.read())
+    return {
+        name: stored[name]
+        for name, line in lines.items()
+        if name in stored
+        and known.get(name) is not None
+        and known[name] == line["embeddings"].get("sha256")
+        and len(stored[name]) == line["windows"]
+    }
+
+
+def _place(
+    fitted: Map, loader: Loader, lines: Mapping[str, Any]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Transform whole recordings, many short ones at a time."""
+    waiting: dict[str, np.ndarray] = {}
+    for name, part in _embeddings(loader, lines):
+        if part.shape[1] != fitted.dim:
+            raise ReductionError(
+                f"{name}: has embeddings of {part.shape[1]} values, but the map was fitted to "
+                f"{fitted.dim}; set check_if_already_dim_reduced to false to make a new one."
+            )
+        waiting[name] = part
+        if sum(map(len, waiting.values())) >= _BLOCK:
+            yield from _place_block(fitted, waiting)
+            waiting = {}
+    if waiting:
+        yield from _place_block(fitted, waiting)
+
+
+def _place_block(fitted: Map, parts: Coordinates) -> Iterator[tuple[str, np.ndarray]]:
+    points = _transform(fitted, np.concatenate(list(parts.values())))
+    stops = np.cumsum([len(part) for part in parts.values()])[:-1]
+    return zip(parts, np.split(points, stops), strict=True)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _embeddings(loader: Loader, lines: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    assert loader.embedding_set is not None
+    for name, line in lines.items():
+        part = read_embeddings(loader.embedding_set, line, verify=True)
+        check_embeddings(part, name)
+        yield name, part
+
+
+def _windows(loader: Loader) -> int:
+    return sum(line["windows"] for line in loader.lines.values())
+
+
+def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None:
+    import pyarrow as pa
+
+    lines = loader.lines
+    points = np.concatenate([coordinates[name] for name in lines])
+    times = [loader.window_times(name) for name in lines]
+    index = np.repeat(np.arange(len(lines)), [line["windows"] for line in lines.values()])
+    names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(lines)))
+    columns = {axis: points[:, i] for i, axis in enumerate(AXES[: points.shape[1]])}
+    columns["start"] = np.concatenate([start for start, _ in times])
+    columns["end"] = np.concatenate([end for _, end in times])
+    table = pa.table({**columns, "audiofilename": names})
+    path = folder / f"{dataset_name(loader.audio_dir)}_{loader.model_name}.parquet"
+    write_table(path, table)
+
+
+def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> None:
+    """Write ``metadata.yml``, the last file of a map: with it, the map is complete."""
+    lines, windows = loader.lines, _windows(loader)
+    embeddings = loader.get_embedding_dir()
+    write_yaml(
+        folder / "metadata.yml",
+        {
+            **about,
+            "model_name": loader.model_name,
+            "audio_dir": str(loader.audio_dir),
+            "embed_dir": str(embeddings),
+            "embeddings": embeddings.name,
+            "embeddings_state": loader.embeddings_state,
+            "nr_embeds_total": windows,
+            "files": {
+                "audio_files": list(lines),
+                "nr_embeds_per_file": [line["windows"] for line in lines.values()],
+                "embeddings_sha256": [line["embeddings"].get("sha256") for line in lines.values()],
+            },
+            "bacpipe": {"version": __version__},
+        },
+    )

@@ -1,0 +1,98 @@
+"""Maps (reduced embeddings) in the results tree: finding and reading them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from bacpipe.errors import ResultsError
+from bacpipe.store.layout import stamped_folders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+# libyaml's loader is ten times faster, but not in every build of PyYAML.
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """One folder below ``dim_reduced_embeddings``.
+
+    Attributes
+    ----------
+    folder : Path
+    metadata : dict
+        What its ``metadata.yml`` holds; ``embeddings_state`` tells whether it is stale.
+    table_path : Path
+        Parquet table with a row per window: x, y[, z], start, end (seconds), audiofilename.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    table_path: Path
+
+    def read(self) -> pd.DataFrame:
+        """Read the table.
+
+        Raises
+        ------
+        ResultsError
+            If it is missing or damaged.
+        """
+        import pandas as pd
+
+        try:
+            return pd.read_parquet(self.table_path)
+        except (OSError, ValueError) as error:
+            raise ResultsError(
+                f"{self.table_path}: this map cannot be read ({error}); delete its folder and run "
+                f"the dimensionality reduction again."
+            ) from None
+
+
+def stored_maps(parent: Path, reducer: str, dataset: str, model: str) -> Iterator[StoredMap]:
+    """Find the maps that are complete, the newest first.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of all maps.
+    reducer, dataset, model : str
+        Whose maps.
+    """
+    for folder in stamped_folders(parent, f"{reducer}-{dataset}-{model}"):
+        metadata = _read_metadata(folder / "metadata.yml")
+        table = folder / f"{dataset}_{model}.parquet"
+        if metadata is not None and table.is_file():
+            yield StoredMap(folder, metadata, table)
+
+
+def coordinates_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Coordinates of every recording's windows, float32 of shape (windows, 2 or 3)."""
+    axes = [axis for axis in AXES if axis in table]
+    values = table[axes].to_numpy(np.float32)
+    groups = table.groupby("audiofilename", sort=False, observed=True).indices
+    return {str(name): values[rows] for name, rows in groups.items()}
+
+
+def _read_metadata(path: Path) -> dict[str, Any] | None:
+    """Metadata of a map of this version; None if there are none."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader)
+    except FileNotFoundError:
+        return None  # written last: the run that made this folder did not get so far
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        logger.warning("%s: ignored, because it cannot be read (%s).", path, error)
+        return None
+    known = isinstance(content, dict) and "embeddings_state" in content
+    return content if known else None
