@@ -102,6 +102,8 @@ def check_value(key: str, value: Any, rules: Mapping[str, Check], *, where: str)
 
 
 def _closest_word(value: Any, expected: str) -> str:
+    if not isinstance(value, str | list):
+        return ""
     words = expected.removeprefix("expected one of ").replace(",", " ").split()
     closest = difflib.get_close_matches(str(value), words, n=1, cutoff=0.7)
     return f" Did you mean {closest[0]!r}?" if closest else ""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
@@ -25,6 +25,9 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.writer import write_yaml
+
+if TYPE_CHECKING:
+    from bacpipe.evaluation.pipeline import EvaluationReport
 
 logger = logging.getLogger(__name__)
 
@@ -412,10 +415,6 @@ def _run_models(
     return runs, errors
 
 
-def _not_yet(step: str) -> None:
-    logger.warning("Skipped %s: this version of bacpipe does not have it yet.", step)
-
-
 # ---------------------------------------------------------------------- the whole pipeline
 
 
@@ -492,19 +491,31 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     try:
         rest = {key: kwargs[key] for key in kwargs if key not in {"models", "audio_dir"}}
         runs, errors = _run_models(names, audio_dir, **custom, **rest)
-        for step in options.evaluation_task:
-            _not_yet(step)
+        loaders = {name: loader for name, (loader, _) in runs.items()}
+        evaluation = _evaluate(loaders, {**kwargs, "audio_dir": audio_dir})
         if options.dashboard:
-            _not_yet("the dashboard")
+            logger.warning("Skipped the dashboard: this version of bacpipe does not have it yet.")
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
-    _summarise([report for _, report in runs.values()])
-    if errors:
-        reasons = "; ".join(f"{name}: {error}" for name, error in errors.items())
-        raise BacpipeError(f"{len(errors)} of {len(names)} models did not run ({reasons})")
-    return {name: loader for name, (loader, _) in runs.items()}
+    _summarise([report for _, report in runs.values()], evaluation)
+    problems = [f"{name}: {error}" for name, error in errors.items()]
+    problems += evaluation.errors if evaluation is not None else []
+    if problems:
+        raise BacpipeError(f"Not everything could be done ({'; '.join(problems)})")
+    return loaders
+
+
+def _evaluate(loaders: dict[str, Loader], settings: dict[str, Any]) -> EvaluationReport | None:
+    """Evaluate the models, if that is asked for."""
+    options = configuration.current(**settings)
+    if not options.evaluation_task:
+        return None
+    # Plain runs need not wait for scikit-learn and matplotlib.
+    from bacpipe.evaluation.pipeline import run_evaluations
+
+    return run_evaluations(loaders, options.evaluation_task, options)
 
 
 def _recordings_or_demo(options: Options) -> Path:
@@ -535,11 +546,14 @@ def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
     return handler
 
 
-def _summarise(reports: Iterable[RunReport]) -> None:
+def _summarise(reports: Iterable[RunReport], evaluation: EvaluationReport | None) -> None:
     """Print what was done and what to do next, for whoever called `play`."""
     for report in reports:
         logger.debug("summary:\n%s", report)
         print(f"\n{report}")  # noqa: T201  (the run's result, also in notebooks)
+    if evaluation is not None:
+        lines = "\n  ".join(str(evaluation).splitlines())
+        print(f"\n  {lines}")  # noqa: T201
     print(  # noqa: T201
         "\n  Read the results with bacpipe.Loader(audio_dir, model_name): .embeddings(), "
         ".predictions('dataframe'), .metadata_dict"

@@ -3,7 +3,7 @@
 python benchmarks/reduction.py [--windows 10000 50000 200000] [--reducers umap pca]
 
 Each map is made in a process of its own, from start to end, imports and compiling included.
-The embeddings are noisy points around 200 centres on a curved surface of 30 dimensions.
+The embeddings are noisy points around 20 centres on a curved surface of 30 dimensions.
 'neighbours kept' is the share of a window's 15 nearest windows (in all 1024 values) that are
 among the 150 nearest on the map, of 500 windows.
 """
@@ -37,12 +37,12 @@ print(json.dumps({"seconds": seconds, "peak": peak}))
 def write_embeddings(path: Path, windows: int) -> None:
     """Write embeddings block by block."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(200, 30)).astype(np.float32) * 2
+    centres = rng.normal(size=(20, 30)).astype(np.float32) * 2
     bend = rng.normal(size=(30, DIM)).astype(np.float32) / 5
     array = np.lib.format.open_memmap(path, "w+", np.float32, (windows, DIM))
     for first in range(0, windows, 10_000):
         n = min(10_000, windows - first)
-        points = centres[rng.integers(200, size=n)] + rng.normal(size=(n, 30))
+        points = centres[rng.integers(20, size=n)] + rng.normal(size=(n, 30))
         noise = 0.05 * rng.standard_normal((n, DIM), np.float32)
         array[first : first + n] = np.maximum(points.astype(np.float32) @ bend, 0) + noise
     array.flush()

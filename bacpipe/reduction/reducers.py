@@ -7,6 +7,7 @@ a fraction of the time and memory.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from bacpipe.reduction.umap_import import load_umap
 COMPONENTS = 100
 _AUTOMATIC_SEED = 42
 _MOST_SEEDED = 10_000
+_MOST_COMPARED = 100_000
+_SPARSENESS = 0.1
 
 
 class Fit(NamedTuple):
@@ -173,26 +176,61 @@ def _fit_t_sne(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fit:
 
     basis, reference, parameters = _basis(embeds)
     perplexity = min(30.0, (len(embeds) - 1) / 3)
-    model = TSNE(dimensions, perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1)
+    start = _start(reference)
+    model = TSNE(dimensions, perplexity=perplexity, init=start, random_state=seed, n_jobs=-1)
     coordinates = np.ascontiguousarray(model.fit_transform(reference), dtype=np.float32)
-    parameters["perplexity"] = round(perplexity, 3)
+    parameters.update(perplexity=round(perplexity, 3), init=start)
     return Fit(NeighborMap(basis, reference, coordinates), coordinates, parameters)
 
 
 def _fit_umap(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fit:
     basis, reference, parameters = _basis(embeds)
-    chosen = {"n_neighbors": min(NEIGHBORS, len(embeds) - 1), "min_dist": 0.1, "init": "pca"}
+    chosen: dict[str, Any] = {"n_neighbors": min(NEIGHBORS, len(embeds) - 1), "min_dist": 0.1}
+    chosen["init"] = _start(reference)
     cores = -1 if seed is None else 1
-    model = load_umap()(n_components=dimensions, random_state=seed, n_jobs=cores, **chosen)
-    coordinates = np.ascontiguousarray(model.fit_transform(reference), dtype=np.float32)
+    with warnings.catch_warnings():
+        # UMAP's own transform is not used; see `NeighborMap`.
+        warnings.filterwarnings("ignore", "precomputed_knn", UserWarning)
+        model = load_umap()(
+            n_components=dimensions,
+            random_state=seed,
+            n_jobs=cores,
+            precomputed_knn=_neighbors(reference, chosen["n_neighbors"]),
+            **chosen,
+        )
+        points = model.fit_transform(reference)
+    coordinates = np.ascontiguousarray(points, dtype=np.float32)
     parameters.update(chosen, metric="euclidean")
     return Fit(NeighborMap(basis, reference, coordinates), coordinates, parameters)
+
+
+def _neighbors(reference: np.ndarray, count: int) -> tuple[Any, ...]:
+    """Indices of the nearest windows of each window, itself among them, and their distances.
+
+    Comparing all windows is faster than UMAP's approximate search, and uses all cores even with
+    a seed, unless there are very many.
+    """
+    if len(reference) > _MOST_COMPARED:
+        return (None, None, None)
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(reference)
+    distances, indices = search.kneighbors(reference)
+    return indices.astype(np.int32), distances.astype(np.float32)
 
 
 def _basis(embeds: np.ndarray) -> tuple[LinearMap, np.ndarray, dict[str, Any]]:
     basis, explained = _principal_components(embeds, min(COMPONENTS, *embeds.shape))
     kept = {"components": len(explained), "variance_kept": round(float(explained.sum()), 6)}
     return basis, basis.transform(embeds), {"principal_components": kept}
+
+
+def _start(reference: np.ndarray) -> str:
+    """Where windows are before they are arranged: by PCA, unless all of them are the same.
+
+    Both libraries divide by the extent of the start, and scikit-learn's t-SNE crashes on NaN.
+    """
+    return "pca" if np.ptp(reference[:, 0]) > 0 else "random"
 
 
 def _principal_components(embeds: np.ndarray, count: int) -> tuple[LinearMap, np.ndarray]:
@@ -206,8 +244,6 @@ def _principal_components(embeds: np.ndarray, count: int) -> tuple[LinearMap, np
     explained = np.nan_to_num(model.explained_variance_ratio_)
     return LinearMap(model.mean_.astype(np.float32), projection), explained
 
-
-_SPARSENESS = 0.1
 
 REDUCERS = {
     "pca": Reducer(_fit_pca, fewest=3, most=300_000),

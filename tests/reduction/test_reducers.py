@@ -93,7 +93,7 @@ def test_too_few_windows_are_one_sentence(name: str, windows: int) -> None:
         fit(name, np.ones((windows, 8), np.float32))
 
 
-@pytest.mark.parametrize("name", ["pca", "sparse_pca", "t_sne"])
+@pytest.mark.parametrize("name", METHODS)
 def test_equal_windows_are_no_error(name: str) -> None:
     assert np.isfinite(fit(name, np.ones((6, 8), np.float32)).coordinates).all()
 
