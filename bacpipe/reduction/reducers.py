@@ -238,9 +238,10 @@ def _principal_components(embeds: np.ndarray, count: int) -> tuple[LinearMap, np
 
     # The solver by covariance takes no copy of the embeddings, the other one is for few windows.
     solver = "covariance_eigh" if len(embeds) >= embeds.shape[1] else "full"
-    model = PCA(count, svd_solver=solver).fit(embeds)
+    # Embeddings that are all the same have no variance to explain: 0 / 0.
+    with np.errstate(invalid="ignore"):
+        model = PCA(count, svd_solver=solver).fit(embeds)
     projection = np.ascontiguousarray(model.components_.T, dtype=np.float32)
-    # Embeddings that are all the same have no variance to explain.
     explained = np.nan_to_num(model.explained_variance_ratio_)
     return LinearMap(model.mean_.astype(np.float32), projection), explained
 
