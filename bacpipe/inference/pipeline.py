@@ -122,7 +122,8 @@ def _run_in_threads(
     report: RunReport,
 ) -> None:
     in_flight = workload.workers  # and one more batch is being filled meanwhile
-    buffer = OrderedBuffer(len(sources), capacity=workload.batch_size * max(1, workload.workers // 2))
+    ahead = workload.batch_size * max(1, workload.workers // 2)
+    buffer = OrderedBuffer(len(sources), capacity=ahead)
     producers = [
         threading.Thread(
             target=_produce,
