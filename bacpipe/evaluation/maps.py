@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bacpipe.audio.annotations import LABEL_PREFIX
 from bacpipe.evaluation.split_files import file_part
-from bacpipe.store.layout import ResultPaths, dataset_name, stamped_folders
+from bacpipe.store.layout import ResultPaths, dataset_name
+from bacpipe.store.maps import stored_maps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,20 +37,17 @@ def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict
     maps = {}
     for model, folders in paths.items():
         dataset = dataset_name(folders.audio_dir)
-        newest = stamped_folders(folders.dim_reduc_parent_dir, f"{reducer}-{dataset}-{model}")
-        tables = [folder / f"{dataset}_{model}.parquet" for folder in newest]
-        table = next((path for path in tables if path.is_file()), None)
-        if table is None:
+        newest = next(stored_maps(folders.dim_reduc_parent_dir, reducer, dataset, model), None)
+        if newest is None:
             logger.info("%s: there is no %s map of %s.", model, reducer, dataset)
             continue
-        maps[model] = _labelled(table, folders, kind)
+        maps[model] = _labelled(newest.read(), folders, kind)
     return maps
 
 
-def _labelled(path: object, folders: ResultPaths, kind: str) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.read_parquet(str(path), columns=["x", "y", "start", "audiofilename"])
     truth = folders.labels_path / f"ground_truth_{file_part(kind)}.csv"
     table["label"] = None
     if truth.is_file():

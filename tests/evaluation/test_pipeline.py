@@ -10,6 +10,7 @@ import bacpipe
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.errors import EvaluationError
 from bacpipe.evaluation.pipeline import run_evaluations
+from bacpipe.reduction.data_set import reduce_data_set
 from tests.conftest import TinyModel
 
 TASKS = ["probing", "clustering"]
@@ -132,14 +133,8 @@ def test_the_public_functions_do_the_same(data_set, loaders):
 
 def test_maps_of_all_models_are_drawn_side_by_side(data_set, loaders):
     options = data_set.options(bootstrap_samples=0, dim_reduction_model="pca")
-    for name, loader in loaders.items():
-        folder = loader.paths.dim_reduc_parent_dir / f"2025-01-01_00-00___pca-audio-{name}"
-        folder.mkdir(parents=True)
-        table = bacpipe.ground_truth_by_model(
-            name, data_set.audio_dir, paths=loader.paths, return_type="dataframe"
-        )
-        table["x"], table["y"] = range(len(table)), 0.5
-        table.drop(columns="label:species").to_parquet(folder / f"audio_{name}.parquet")
+    for loader in loaders.values():
+        reduce_data_set(loader, "pca", options)
     report = run_evaluations(loaders, ["clustering"], options)
     figure = report.folder / "embeddings_pca.svg"
     text = figure.read_text()
