@@ -1,0 +1,11 @@
+"""Commands of the command line, one module each.
+
+Every module has ``run(arguments) -> exit code``; it is imported when its command is called.
+"""
+
+from __future__ import annotations
+
+# Name of a command, which is also its module's, with the help line.
+COMMANDS = {
+    "demo": "make the synthetic demo recordings and stop",
+}
