@@ -1,0 +1,5 @@
+"""The dashboard: look at and listen to the results of models, in a browser."""
+
+from bacpipe.dashboard.server import app, visualize_using_dashboard
+
+__all__ = ["app", "visualize_using_dashboard"]

@@ -1,0 +1,109 @@
+"""A served dashboard with the results of two tiny models, and a browser to look at it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bacpipe
+from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.server import Server, open_data_set
+from tests.conftest import TinyModel, write_recording
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Without the last five, Chromium talks to its maker when it starts.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# A label that would run if the page took it for markup.
+HOSTILE_LABEL = "<img src=x onerror=window.hacked=1>"
+
+
+class OtherModel(TinyModel):
+    """A second model, with two windows a second."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.segment_length = 4000
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of recordings and of results: maps, predictions, clusters and a probe."""
+    base = tmp_path_factory.mktemp("dashboard")
+    audio = base / "field"
+    rows = ["audiofilename,start,end,label:species"]
+    for day in (1, 2):
+        for hour in (4, 5, 18):
+            name = f"site{day}/rec_2024050{day}_{hour:02d}0000.wav"
+            write_recording(audio / name, 12.0, seed=10 * day + hour)
+            species = "owl" if hour == 18 else "wren"
+            rows += [f"{name},0,5,{species}", f"{name},6,9,{HOSTILE_LABEL}"]
+    (audio / "broken.wav").write_text("not audio")
+    (audio / "annotations.csv").write_text("\n".join(rows), encoding="utf-8")
+    bacpipe.play(
+        audio_dir=audio,
+        main_results_dir=base / "results",
+        models=["tiny", "other"],
+        CustomModels=[TinyModel, OtherModel],
+        device="cpu",
+        classifier_threshold=0.3,
+        dim_reduction_model="pca",
+        evaluation_task=["probing", "clustering"],
+        bootstrap_samples=20,
+    )
+    return audio, base / "results"
+
+
+@pytest.fixture(scope="session")
+def data_set(results: tuple[Path, Path]) -> DataSet:
+    audio, stored = results
+    return open_data_set(None, audio_dir=audio, main_results_dir=stored, dashboard_port=5300)
+
+
+@pytest.fixture(scope="session")
+def server(data_set: DataSet) -> Iterator[Server]:
+    running = Server(data_set)
+    running.start(show=False)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine (Debian's package: chromium)")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(server: Server, browser: object) -> Iterator[object]:
+    """Open an address of the dashboard; the test fails if the browser complains."""
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 800})  # type: ignore[attr-defined]
+
+    def open_page(query: str = "") -> object:
+        page = context.new_page()
+        page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{server.url}/{query}")
+        page.wait_for_selector(".bp-brand")
+        return page
+
+    yield open_page
+    context.close()
+    assert complaints == []
