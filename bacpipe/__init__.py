@@ -50,6 +50,7 @@ _PUBLIC = {
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
+    "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (
     "EMBEDDING_DIMENSIONS",
@@ -59,8 +60,9 @@ _CONSTANTS = (
     "supported_models",
 )
 _NAMESPACES = ("config", "settings")
+_PACKAGES = ("dashboard", "models")
 
-__all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES, "models"]
+__all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,8 +70,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _CONSTANTS:
         value = getattr(importlib.import_module("bacpipe.models.constants"), name)
-    elif name == "models":
-        value = importlib.import_module("bacpipe.models")
+    elif name in _PACKAGES:
+        value = importlib.import_module(f"bacpipe.{name}")
     elif name in _NAMESPACES:
         value = getattr(importlib.import_module("bacpipe.configuration"), name)()
     else:

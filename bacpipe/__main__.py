@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, code=1)
     except KeyboardInterrupt:
         print(  # noqa: T201
-            "\nInterrupted. What is finished is kept; run the same command again to go on.",
+            "\nInterrupted. To go on, run the same command again: it keeps what is there.",
             file=sys.stderr,
         )
         return 130

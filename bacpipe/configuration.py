@@ -8,6 +8,7 @@ over them, and nothing in bacpipe writes to them.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,10 +19,14 @@ import yaml
 
 from bacpipe.errors import SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES, Check
+from bacpipe.yaml_files import load_yaml
 
 _PACKAGE = Path(__file__).parent
-# libyaml's loader is ten times faster, but not in every build of PyYAML.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Values in messages: aliases of YAML can make them longer than any memory.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = 120
+_shown.maxlist = _shown.maxdict = 10
+_shown.maxlevel = 3
 
 
 class Namespace:
@@ -81,7 +86,7 @@ def unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     names = list(known)
     closest = difflib.get_close_matches(str(key).lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {closest[0]!r}?" if closest else f"the keys are {', '.join(names)}."
-    return f"{where} has no key {key!r}; {hint}"
+    return f"{where} has no key {_show(key)}; {hint}"
 
 
 def check_value(key: str, value: Any, rules: Mapping[str, Check], *, where: str) -> Any:
@@ -98,14 +103,23 @@ def check_value(key: str, value: Any, rules: Mapping[str, Check], *, where: str)
         return rules[key](value)
     except ValueError as error:
         hint = _closest_word(value, str(error))
-        raise SettingsError(f"{key}={value!r} in {where} is not possible: {error}.{hint}") from None
+        raise SettingsError(
+            f"{key}={_show(value)} in {where} is not possible: {error}.{hint}"
+        ) from None
+
+
+def _show(value: Any) -> str:
+    try:
+        return _shown.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
 def _closest_word(value: Any, expected: str) -> str:
     if not isinstance(value, str | list):
         return ""
     words = expected.removeprefix("expected one of ").replace(",", " ").split()
-    closest = difflib.get_close_matches(str(value), words, n=1, cutoff=0.7)
+    closest = difflib.get_close_matches(_show(value).strip("'\"[]"), words, n=1, cutoff=0.7)
     return f" Did you mean {closest[0]!r}?" if closest else ""
 
 
@@ -127,12 +141,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, not YAML, or not a list of ``key: value`` lines.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: this file does not exist; expected a YAML file.") from None
     except OSError as error:
         raise SettingsError(f"{path}: this file cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

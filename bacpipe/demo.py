@@ -93,6 +93,12 @@ def make_demo(folder: str | Path) -> Path:
     ------
     BacpipeError
         If the folder holds anything else, or cannot be written.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.make_demo("recordings").name  # the demo is there already, so nothing is made
+    'recordings'
     """
     folder = Path(folder)
     try:

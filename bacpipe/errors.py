@@ -6,9 +6,31 @@ expected and what to do.  The command line prints the message alone, without a t
 
 from __future__ import annotations
 
+from pathlib import Path
+
+
+REPAIR = "run `bacpipe verify RESULTS --repair`, then the pipeline, to have them computed anew."
+"""What to do about results that are damaged although the journal vouches for them."""
+
 
 class BacpipeError(Exception):
-    """Base class of all errors that bacpipe raises on purpose."""
+    """Base class of all errors that bacpipe raises on purpose.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> try:
+    ...     bacpipe.generate_embeddings(model_name="birdnett", audio_dir="recordings")
+    ... except bacpipe.BacpipeError as error:
+    ...     print(error)
+    There is no model 'birdnett'; did you mean birdnet or birdnet_v3 or birdmae? ...
+    """
+
+
+def unexpected(name: str, error: BaseException) -> str:
+    """Sentence on an error that nobody foresaw, as the reason why something failed."""
+    text = " ".join(str(error).split())
+    return f"{name}: unexpected error ({type(error).__name__}{': ' if text else ''}{text[:500]})"
 
 
 class SettingsError(BacpipeError, ValueError):
@@ -53,6 +75,21 @@ class ResultsError(BacpipeError, RuntimeError):
 
 class ResultsNotFoundError(BacpipeError, FileNotFoundError):
     """The results asked for do not exist (yet)."""
+
+
+class StorageError(BacpipeError, OSError):
+    """Results cannot be written: the disk is full, read-only or gone.
+
+    Attributes
+    ----------
+    path : Path or None
+        What could not be written.
+    needed : int
+        Its size in bytes; 0 if unknown.
+    """
+
+    path: Path | None = None
+    needed: int = 0
 
 
 class ResultsLockedError(BacpipeError, RuntimeError):

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
-from bacpipe.errors import BacpipeError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.inference.report import RunReport
 from bacpipe.models import checkpoints
 from bacpipe.models.loading import find_card
 from bacpipe.models.zoo import CARDS
 from bacpipe.reduction.data_set import has_current_map, reduce_data_set
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
-from bacpipe.store.layout import (
-    ResultPaths,
-    dataset_name,
-    models_with_embeddings,
-    result_paths,
-)
+from bacpipe.store.computed import computed_models, paths_of
+from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
+from bacpipe.store.run_log import RunLog
 from bacpipe.store.writer import write_yaml
 
 if TYPE_CHECKING:
@@ -54,6 +52,12 @@ def confirm_model_name(model_name: str) -> str:
     ------
     UnknownModelError
         Naming the closest supported models.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.confirm_model_name("perch_v2")
+    'perch_v2'
     """
     return find_card(model_name).name
 
@@ -83,6 +87,12 @@ def ensure_models_exist(
     ------
     CheckpointNotFoundError
         If a checkpoint is missing and cannot be fetched.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.ensure_models_exist("weights", ["birdnet"])  # its weights are installed
+    'weights'
     """
     names = [model_names] if isinstance(model_names, str) else list(model_names)
     checkpoints.ensure(Path(model_base_path), [find_card(name) for name in names], repo_id=repo_id)
@@ -112,10 +122,21 @@ def get_model_names(
     **kwargs
         Any other key of the configuration.
 
+    Returns
+    -------
+    list of str
+
     Raises
     ------
     ResultsNotFoundError
         If `already_computed` is asked for and there are no embeddings.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.get_model_names([], "recordings", "bacpipe_results", "embeddings",
+    ...     already_computed=True)
+    ['birdnet']
     """
     options = configuration.current(
         **{
@@ -127,18 +148,7 @@ def get_model_names(
     )
     if not already_computed:
         return list(options.models)
-    return _computed_models(Path(audio_dir), options)
-
-
-def _computed_models(audio_dir: Path, options: Options) -> list[str]:
-    folder = _paths(audio_dir, "none", options).main_embeds_path
-    names = models_with_embeddings(folder, dataset_name(audio_dir))
-    if not names:
-        raise ResultsNotFoundError(
-            f"{folder}: there are no embeddings of {audio_dir} yet; set already_computed to false "
-            f"and choose models."
-        )
-    return names
+    return computed_models(audio_dir, options)
 
 
 def make_set_paths_func(
@@ -167,6 +177,13 @@ def make_set_paths_func(
     -------
     callable
         ``get_paths(model_name) -> ResultPaths``.  No folder is created.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
+    >>> paths.preds_path.as_posix()
+    'bacpipe_results/recordings/evaluations/birdnet/predictions'
     """
     if main_results_dir is not None:
         kwargs["main_results_dir"] = main_results_dir
@@ -175,21 +192,9 @@ def make_set_paths_func(
     )
 
     def get_paths(model_name: str) -> ResultPaths:
-        return _paths(Path(audio_dir), model_name, options)
+        return paths_of(audio_dir, model_name, options)
 
     return get_paths
-
-
-def _paths(audio_dir: Path, model_name: str, options: Options) -> ResultPaths:
-    return result_paths(
-        audio_dir,
-        model_name,
-        main_results_dir=options.main_results_dir,
-        embed_parent_dir=options.embed_parent_dir,
-        dim_reduc_parent_dir=options.dim_reduc_parent_dir,
-        evaluations_dir=options.evaluations_dir,
-        testing=options.testing,
-    )
 
 
 # ---------------------------------------------------------------------- embeddings
@@ -226,10 +231,9 @@ def generate_embeddings(avoid_pipelined_gpu_inference: bool = False, **kwargs: A
     Examples
     --------
     >>> import bacpipe
-    >>> loader = bacpipe.generate_embeddings(model_name="birdnet", audio_dir="recordings",
-    ...     main_results_dir="results")                                     # doctest: +SKIP
-    >>> loader.embeddings("array").shape                                    # doctest: +SKIP
-    (120, 1024)
+    >>> loader = bacpipe.generate_embeddings(model_name="birdnet", audio_dir="recordings")
+    >>> loader.embeddings("array").shape
+    (153, 1024)
     """
     return _generate(avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference, **kwargs)[0]
 
@@ -320,6 +324,13 @@ def run_pipeline_for_single_model(
     -------
     Loader
         Reads the embeddings and predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.run_pipeline_for_single_model("birdnet", "recordings")
+    >>> loader.metadata_dict["total_dataset_length (s)"]
+    448.66
     """
     return _run_single(
         model_name,
@@ -376,6 +387,15 @@ def run_pipeline_for_models(
     ------
     BacpipeError
         If every model failed.  Otherwise those that failed are logged and left out.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loaders = bacpipe.run_pipeline_for_models(["birdnet"], "recordings", "pca")
+    >>> loaders["birdnet"].embeddings("array").shape
+    (153, 1024)
+    >>> bacpipe.Loader("recordings", "birdnet", dim_reduction_model="pca").embeddings("array").shape
+    (153, 2)
     """
     runs, _ = _run_models(models, audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     return {name: loader for name, (loader, _) in runs.items()}
@@ -445,6 +465,14 @@ def evaluation_with_settings_already_exists(
     bool
         True when every recording has embeddings, predictions and reduced embeddings of every
         model, computed with these settings.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.evaluation_with_settings_already_exists("recordings", "None", ["birdnet"])
+    True
+    >>> bacpipe.evaluation_with_settings_already_exists("recordings", "None", ["birdnet"], hop=1)
+    False
     """
     options = configuration.current(
         **{**kwargs, "models": models, "dim_reduction_model": dim_reduction_model}
@@ -481,20 +509,30 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     BacpipeError
         If a setting is impossible, or a model could not embed anything; the other models have
         run then.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loaders = bacpipe.play(audio_dir="recordings", models="birdnet")
+    <BLANKLINE>
+      model                 birdnet
+      recordings done       0
+      skipped, done before  12
+    ...
+    >>> loaders["birdnet"].embeddings("array").shape
+    (153, 1024)
     """
     custom = {key: kwargs.pop(key) for key in ("CustomModel", "CustomModels") if key in kwargs}
     options = configuration.current(**kwargs)
     audio_dir = _recordings_or_demo(options)
     get_audio_files(audio_dir, options.audio_suffixes)
-    names = _computed_models(audio_dir, options) if options.already_computed else options.models
+    names = computed_models(audio_dir, options) if options.already_computed else options.models
     handler = _save_logs(options, audio_dir) if bool_save_logs else None
     try:
         rest = {key: kwargs[key] for key in kwargs if key not in {"models", "audio_dir"}}
         runs, errors = _run_models(names, audio_dir, **custom, **rest)
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, {**kwargs, "audio_dir": audio_dir})
-        if options.dashboard:
-            logger.warning("Skipped the dashboard: this version of bacpipe does not have it yet.")
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
@@ -502,6 +540,8 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     _summarise([report for _, report in runs.values()], evaluation)
     problems = [f"{name}: {error}" for name, error in errors.items()]
     problems += evaluation.errors if evaluation is not None else []
+    if options.dashboard:
+        _open_dashboard(names, {**kwargs, "audio_dir": audio_dir})
     if problems:
         raise BacpipeError(f"Not everything could be done ({'; '.join(problems)})")
     return loaders
@@ -516,6 +556,18 @@ def _evaluate(loaders: dict[str, Loader], settings: dict[str, Any]) -> Evaluatio
     from bacpipe.evaluation.pipeline import run_evaluations
 
     return run_evaluations(loaders, options.evaluation_task, options)
+
+
+def _open_dashboard(models: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Show the results until the user closes the dashboard; a notebook goes on at once."""
+    # Runs without a dashboard need not wait for Panel.
+    from bacpipe.dashboard.server import visualize_using_dashboard
+
+    options = vars(configuration.current(**settings))
+    where = ("dashboard_port", "dashboard_address", "dashboard_websocket_origin")
+    visualize_using_dashboard(
+        **{**settings, "models": models, **{key: options[key] for key in where}}
+    )
 
 
 def _recordings_or_demo(options: Options) -> Path:
@@ -535,13 +587,12 @@ def _recordings_or_demo(options: Options) -> Path:
 
 def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
     """Save the configuration of this run, and its log from here on."""
-    folder = _paths(audio_dir, "none", options).logs_path
+    folder = paths_of(audio_dir, "none", options).logs_path
     run = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     values = {**vars(options), "audio_dir": str(audio_dir)}
     write_yaml(folder / f"{run}_config.yaml", {key: values[key] for key in CONFIG_RULES})
     write_yaml(folder / f"{run}_settings.yaml", {key: values[key] for key in SETTINGS_RULES})
-    handler = logging.FileHandler(folder / f"{run}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = RunLog(folder / f"{run}.log")
     logging.getLogger("bacpipe").addHandler(handler)
     return handler
 
@@ -550,11 +601,17 @@ def _summarise(reports: Iterable[RunReport], evaluation: EvaluationReport | None
     """Print what was done and what to do next, for whoever called `play`."""
     for report in reports:
         logger.debug("summary:\n%s", report)
-        print(f"\n{report}")  # noqa: T201  (the run's result, also in notebooks)
+        _say(f"\n{report}")
     if evaluation is not None:
         lines = "\n  ".join(str(evaluation).splitlines())
-        print(f"\n  {lines}")  # noqa: T201
-    print(  # noqa: T201
+        _say(f"\n  {lines}")
+    _say(
         "\n  Read the results with bacpipe.Loader(audio_dir, model_name): .embeddings(), "
         ".predictions('dataframe'), .metadata_dict"
     )
+
+
+def _say(text: str) -> None:
+    """Print the run's result, also in notebooks and where the output knows few characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201

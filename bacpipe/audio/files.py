@@ -157,7 +157,7 @@ def _scan(
                     continue
                 # No file is stat-ed here: the folder itself tells folders, files and links
                 # apart, and only links are looked up.
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.append((entry.name, entry.is_symlink()))
                 if entry.name.lower().endswith(endings):
                     names.append(prefix + entry.name)
@@ -166,10 +166,21 @@ def _scan(
     return folders
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
 # --- Reading one recording's header -----------------------------------------------------------
 
 # Sizes that recorders write while they do not know the size yet (zero is treated apart).
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile, for a FLAC whose header does not tell its length
+# What libsndfile reads beside these has no length that we could check against the data.
+_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})
+_UNCHECKED = frozenset({"MPEG_LAYER_I", "MPEG_LAYER_II"})
+_LOWEST_RATE = 40  # Hz; the lowest calls of whales are at 20 Hz
 _SFE_INTERNAL = 24  # libsndfile's error code for a header whose numbers are impossible
 
 
@@ -309,6 +320,9 @@ def open_recording(
             f"({_explain(error)})."
         ) from error
     rate = sound.samplerate
+    if problem := promise.contradiction or _refusal(sound):
+        sound.close()
+        raise AudioError(f"{name}: {problem}.")
     frames = promise.total_frames(readable)
     if 0 < frames - readable <= promise.tolerance * rate:
         frames = readable
@@ -344,10 +358,27 @@ def _stat_regular_file(path: Path, name: str) -> os.stat_result:
     return info
 
 
+def _refusal(sound: SequentialSoundFile) -> str | None:
+    """Why a file that libsndfile reads is not taken."""
+    if sound.format not in _FORMATS or sound.subtype in _UNCHECKED:
+        return (
+            f"is {sound.format_info} ({sound.subtype_info}), of which damage would go unnoticed; expected WAV, FLAC, OGG, "
+            f"MP3 or AIFF, so convert it"
+        )
+    if sound.samplerate < _LOWEST_RATE:
+        return (
+            f"its header declares a sample rate of {sound.samplerate} Hz, but nothing below "
+            f"{_LOWEST_RATE} Hz is a recording; correct the header"
+        )
+    return None
+
+
 def _explain(error: sf.LibsndfileError) -> str:
     if error.code == _SFE_INTERNAL:
         return "its header is senseless, such as a sample rate of 0 Hz"
-    return str(error.error_string).rstrip(".")
+    text = str(error.error_string).rstrip(".")
+    # libsndfile says this of every file called .mp3 in which there is no MPEG frame.
+    return "Format not recognised" if text.startswith("File does not exist") else text
 
 
 def _open_sound(path: Path, promise: Promise) -> tuple[SequentialSoundFile, int]:

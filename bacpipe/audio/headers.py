@@ -10,8 +10,10 @@ WAV, AIFF the declared size of the data is compared with the bytes that are ther
           of 0 or 0xFFFFFFFF (and the like) means a header that was never completed: the
           length is unknown and the data are read up to the end of the file.
 FLAC      libsndfile tells the declared length; a cut file fails while it is decoded.
+W64       like WAV, with 64-bit sizes.
 MP3       the Xing header's length counts.  Without one, the MPEG frames are counted; then a
-          file cut exactly between two frames cannot be told from a shorter one.
+          file cut exactly between two frames cannot be told from a shorter one.  Frames that
+          do not follow one another mean damage.
 OGG       the last page must carry the mark for the end of the stream.
 ========  =================================================================================
 """
@@ -27,8 +29,9 @@ from typing import BinaryIO, Literal, NamedTuple
 _PLACEHOLDER_SIZES = frozenset(
     {0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
 )
-_MAX_CHUNKS = 1000  # a damaged WAV could seem to hold millions
+_MAX_CHUNKS = 20_000  # a damaged WAV could seem to hold millions
 _MAX_FORM = 4096  # bytes of a WAV's format chunk; 40 are usual
+_W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _MAX_OGG_PAGE = 27 + 255 + 255 * 255  # bytes
 _LOSSY_TOLERANCE = 0.1  # seconds: some MPEG frames or Vorbis blocks
 
@@ -39,7 +42,8 @@ class Promise(NamedTuple):
     `declared` and `present` are numbers of PCM frames (of blocks, in compressed WAV) that the
     header declares and that are in the file; `frames` is the length if it had to be counted.
     `new_header` mends a header that would make libsndfile stop early: bytes to be seen instead
-    of all that comes before an offset, and the offset.
+    of all that comes before an offset, and the offset.  `contradiction` says why samples cannot be
+    told apart.
     """
 
     declared: int = 0
@@ -48,6 +52,7 @@ class Promise(NamedTuple):
     tolerance: float = 0.0
     ended: bool = True
     new_header: tuple[bytes, int] | None = None
+    contradiction: str | None = None
 
     def total_frames(self, readable: int) -> int:
         """Length of the whole recording, of which libsndfile finds `readable` frames."""
@@ -65,6 +70,8 @@ def read_promise(file: BinaryIO, size: int) -> Promise:
         return _read_wave_promise(file, size, magic)
     if magic[:4] == b"FORM" and magic[8:] in (b"AIFF", b"AIFC"):
         return _read_aiff_promise(file, size)
+    if magic == _W64_MAGIC[:12]:
+        return _read_w64_promise(file, size)
     if magic[:4] == b"OggS":
         return Promise(tolerance=_LOSSY_TOLERANCE, ended=_ogg_is_ended(file, size))
     if magic[:3] == b"ID3" or (magic[0] == 0xFF and magic[1:] and magic[1] & 0xE0 == 0xE0):
@@ -99,7 +106,9 @@ def _read_wave_promise(file: BinaryIO, size: int, magic: bytes) -> Promise:
         elif identifier == b"data":
             break
     else:
-        return Promise()
+        return Promise(ended=False)
+    if contradiction := _contradiction_in(form, order):
+        return Promise(contradiction=contradiction)
     present = size - offset
     wraps = long_size is None and present - declared >= 2**32  # sizes above 4 GiB
     if long_size is not None and declared == 0xFFFFFFFF:
@@ -116,6 +125,16 @@ def _read_wave_promise(file: BinaryIO, size: int, magic: bytes) -> Promise:
     return Promise()
 
 
+def _contradiction_in(form: bytes, order: Literal["<", ">"]) -> str | None:
+    """Say what is wrong with a WAV's format if samples take another room than their bits need."""
+    if len(form) < 16:
+        return None
+    tag, channels, _, _, align, bits = struct.unpack(f"{order}HHIIHH", form[:16])
+    if tag != 1 or bits % 8 == 0 or align == channels * -(-bits // 8):
+        return None
+    return f"its header declares samples of {bits} bits in blocks of {align} bytes"
+
+
 def _build_rf64_header(form: bytes, data_size: int) -> bytes:
     """Header of a WAV with 64-bit sizes, up to where its data begin."""
     content = struct.pack("<4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
@@ -123,6 +142,28 @@ def _build_rf64_header(form: bytes, data_size: int) -> bytes:
     sizes = struct.pack("<QQQI", 4 + 36 + len(content) + data_size, data_size, 0, 0)
     magic = struct.pack("<4sI4s", b"RF64", 0xFFFFFFFF, b"WAVE")
     return magic + struct.pack("<4sI", b"ds64", len(sizes)) + sizes + content
+
+
+def _read_w64_promise(file: BinaryIO, size: int) -> Promise:
+    """Read Sony Wave64: chunks with an id of 16 bytes and a size that includes the header."""
+    offset, align = 40, 1
+    for _ in range(_MAX_CHUNKS):
+        file.seek(offset)
+        header = file.read(24)
+        if len(header) < 24:
+            break
+        identifier, (declared,) = header[:4], struct.unpack("<Q", header[16:])
+        if identifier == b"fmt ":
+            align = struct.unpack("<12xH", file.read(14).ljust(14, b"\0"))[0] or 1
+        elif identifier == b"data":
+            if declared <= 24 or declared >= 2**63 - 1:
+                break
+            present = min(declared - 24, size - offset - 24)
+            return Promise((declared - 24) // align, present // align)
+        offset += max(24, declared + -declared % 8)
+        if offset >= size:
+            break
+    return Promise()
 
 
 def _read_aiff_promise(file: BinaryIO, size: int) -> Promise:
@@ -160,9 +201,11 @@ _MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 120
 
 def _read_mp3_promise(data: mmap.mmap) -> Promise:
     start = _skip_id3(data)
+    if _parse_mp3_frame(data, start) is None:
+        start = _find_mp3_frames(data, start)
     first = _parse_mp3_frame(data, start)
     if first is None:
-        return Promise(tolerance=float("inf"))
+        return Promise(tolerance=float("inf"), ended=False)
     # "Xing" or "Info", then flags; the lowest means that the number of frames follows.
     tag = re.search(rb"(?:Xing|Info)...[\x01-\xff]", data[start : start + first[0]], re.DOTALL)
     if tag and tag[0][-1] & 1:
@@ -173,9 +216,8 @@ def _read_mp3_promise(data: mmap.mmap) -> Promise:
             break
         position += frame[0]
         count += 1
-    rest = data[position : position + 8]
-    if not (frame or len(rest) < 4 or rest.startswith((b"TAG", b"APETAGEX", b"ID3", b"LYRICS"))):
-        return Promise(tolerance=float("inf"))  # damaged: nobody knows the length
+    if frame is None and _find_mp3_frames(data, position) < len(data):
+        return Promise(tolerance=float("inf"), ended=False)  # damaged: nobody knows the length
     return Promise(
         frames=count * first[1],
         tolerance=_LOSSY_TOLERANCE,
@@ -183,6 +225,16 @@ def _read_mp3_promise(data: mmap.mmap) -> Promise:
         # libsndfile guesses the length from the first frames, and would stop there.
         new_header=(_build_xing_frame(data[start : start + 4], count), start),
     )
+
+
+def _find_mp3_frames(data: mmap.mmap, position: int) -> int:
+    """Offset of the next two frames that follow one another; the end if there are none."""
+    while (position := data.find(b"\xff", position)) >= 0:
+        frame = _parse_mp3_frame(data, position)
+        if frame is not None and _parse_mp3_frame(data, position + frame[0]) is not None:
+            return position
+        position += 1
+    return len(data)
 
 
 def _build_xing_frame(header: bytes, count: int) -> bytes:

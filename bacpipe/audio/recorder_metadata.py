@@ -57,6 +57,12 @@ def recording_start(path: str | os.PathLike[str]) -> datetime | None:
     datetime or None
         With a time zone where it is known, else the recorder's clock without one.  None when
         neither the file nor its name tells.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.recording_start("recordings/SITE-A/20250504_043000.wav")
+    datetime.datetime(2025, 5, 4, 4, 30)
     """
     return recorder_time(path) or get_dt_filename(path)
 
@@ -85,12 +91,12 @@ def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
             continue
         try:
             time = parse(chunks[identifier])
+            offset = None if time is None else time.utcoffset()
         # Metadata are a help, not a must: damaged ones must not stop anybody.
         except (ValueError, LookupError, OverflowError, struct.error) as error:
             logger.debug("%s: %s metadata cannot be read (%s)", path, identifier, error)
             continue
         if time is not None and time.year >= _FIRST_YEAR:
-            offset = time.utcoffset()
             return time.replace(tzinfo=None if offset is None else timezone(offset))
     return None
 
@@ -102,7 +108,8 @@ def _read_chunks(file: BinaryIO) -> dict[bytes, bytes]:
     chunks: dict[bytes, bytes] = {}
     for identifier, size, _ in iterate_chunks(file, "<"):
         if identifier in _PARSERS:  # there can be several lists
-            chunks[identifier] = chunks.get(identifier, b"") + file.read(min(size, _MAX_CHUNK))
+            found = chunks.get(identifier, b"")
+            chunks[identifier] = found + file.read(min(size, _MAX_CHUNK - len(found)))
     return chunks
 
 

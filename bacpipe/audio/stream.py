@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 Samples = NDArray[np.float32]
 
 _MAX_BLOCK_VALUES = 2**21  # values of one decoded or resampled block: 8 MiB of float32
+_LARGEST_SAMPLE = 1e36  # full scale is 1; beyond this, resampling overflows
 _MP3_FRAME = 1152  # samples
 
 
@@ -101,6 +102,7 @@ class AudioStream:
         self.frames_read = 0
         self.truncated_at: float | None = None
         self._sound = opened.sound
+        self._position: int | None = 0  # of the decoder; None after an error
         self._readable = opened.readable
         self._ended = opened.ended
         self._allow_truncated = allow_truncated
@@ -218,13 +220,15 @@ class AudioStream:
         self.frames_read = 0
         recording = self.recording
         if last - self._readable > self._slack or (last == recording.frames and not self._ended):
-            self._end_early(self._readable, "the file is cut off")
+            self._end_early(self._readable, "the file is cut off or damaged")
         last = min(last, self._readable)
         if first >= last:
             return
         position = first
         try:
-            if self._sound.tell() != first:
+            # Not every format can be sought in, nor even tell where it is.
+            if self._position != first:
+                self._position = None
                 self._seek(first)
         except sf.LibsndfileError as error:
             self._end_early(first, _reason(error), error, sought=True)
@@ -240,6 +244,7 @@ class AudioStream:
             except sf.LibsndfileError as error:
                 problem = error
                 block = self._salvage(buffer, position)
+            self._position = position + len(block) if problem is None else None
             mono = mix_to_mono(block)
             self._check_finite(mono, position)
             position += len(block)
@@ -292,7 +297,7 @@ class AudioStream:
     def _check_finite(self, mono: Samples, position: int) -> None:
         if self._sound.subtype.startswith("PCM_"):  # integers
             return
-        finite = np.isfinite(mono)
+        finite = np.abs(mono) < _LARGEST_SAMPLE  # false for NaN, too
         if not finite.all():
             seconds = (position + int(finite.argmin())) / self.recording.sample_rate
             raise AudioError(

@@ -76,9 +76,10 @@ def get_dt_filename(file: str | os.PathLike[str]) -> datetime | None:
 
     Examples
     --------
-    >>> get_dt_filename("SMA00351_20210501_060000.wav")
+    >>> import bacpipe
+    >>> bacpipe.get_dt_filename("SMA00351_20210501_060000.wav")
     datetime.datetime(2021, 5, 1, 6, 0)
-    >>> get_dt_filename("robin.wav") is None
+    >>> bacpipe.get_dt_filename("robin.wav") is None
     True
     """
     name = PurePosixPath(os.fspath(file).replace("\\", "/")).name

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 # Name of a command, which is also its module's, with the help line.
 COMMANDS = {
+    "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
 }

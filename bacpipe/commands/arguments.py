@@ -11,6 +11,7 @@ import yaml
 
 from bacpipe import configuration
 from bacpipe.errors import SettingsError
+from bacpipe.yaml_files import load_yaml
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def parse_words(words: Sequence[str]) -> dict[str, Any]:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         raise SettingsError(
             f"{key}={text!r} is not understood; lists are written as {key}='[first, second]'."

@@ -14,7 +14,7 @@ import param
 logger = logging.getLogger(__name__)
 
 
-def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> None:
+def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
     """Read parameters from the page's address, and write them there when they change.
 
     Parameters
@@ -24,14 +24,19 @@ def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> None
     keys : mapping of str to str
         Key in the address by name of the parameter.  Values that are impossible, as anybody
         can type them, are ignored.
+
+    Returns
+    -------
+    list of str
+        Keys whose values were ignored.
     """
     location = pn.state.location
     if location is None:
-        return
+        return []
     given = parse_qs((location.search or "").lstrip("?"))
-    for name, key in keys.items():
-        if key in given:
-            _take(state, name, given[key][0])
+    ignored = [
+        key for name, key in keys.items() if key in given and not _take(state, name, given[key][0])
+    ]
     defaults = {name: state.param[name].default for name in keys}
 
     def write(*_: Any) -> None:
@@ -45,19 +50,23 @@ def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> None
         location.search = f"?{urlencode(query)}" if query else ""
 
     state.param.watch(write, list(keys))
+    return ignored
 
 
-def _take(state: param.Parameterized, name: str, text: str) -> None:
+def _take(state: param.Parameterized, name: str, text: str) -> bool:
+    """Set a parameter to a value of the address; False if that is impossible."""
     value: Any = text
     if not isinstance(state.param[name], param.String | param.Selector):
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             logger.info("ignored %s=%r in the address", name, text)
-            return
+            return False
         if isinstance(value, list) and isinstance(state.param[name], param.Tuple):
             value = tuple(value)
     try:
         setattr(state, name, value)
     except (ValueError, TypeError) as error:
         logger.info("ignored %s=%r in the address: %s", name, text, error)
+        return False
+    return True

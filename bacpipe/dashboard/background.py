@@ -62,14 +62,15 @@ class Background:
         """
         ticket = object()
         self._newest[key] = ticket
-        if self._document is None or self._document.session_context is None:
+        document = self._document
+        if document is None or document.session_context is None:
             self._finish(compute, show, fail)  # a notebook or a test: nobody else waits
             return
         if busy is not None:
             busy.loading = True
 
         def finished(future: Future[_T]) -> None:
-            self._document.add_next_tick_callback(lambda: present(future))
+            document.add_next_tick_callback(lambda: present(future))
 
         def present(future: Future[_T]) -> None:
             if self._newest.get(key) is not ticket:

@@ -123,3 +123,24 @@ def spectrogram(clip: Clip) -> Spectrogram:
     levels = 10 * np.log10(np.maximum(power, 1e-20))
     levels = np.clip(levels - levels.max(), -100, 0)
     return Spectrogram(levels.T.astype(np.float32), clip.rate / 2)
+
+
+def envelope(clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest sample of each of at most 600 equal parts of a clip.
+
+    Returns
+    -------
+    time, low, high : np.ndarray, float32, shape (parts,)
+        Seconds of the recording at the middle of each part.
+    """
+    count = min(_COLUMNS, len(clip.samples))
+    edges = np.linspace(0, len(clip.samples), count, endpoint=False, dtype=np.int64)
+    if not count:
+        none = np.zeros(0, np.float32)
+        return none, none, none
+    middle = clip.start + (edges + len(clip.samples) / count / 2) / clip.rate
+    return (
+        middle.astype(np.float32),
+        np.minimum.reduceat(clip.samples, edges),
+        np.maximum.reduceat(clip.samples, edges),
+    )

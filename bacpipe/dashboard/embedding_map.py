@@ -6,7 +6,8 @@ answered here, among all points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ class EmbeddingMap:
     ----------
     title : str
         Of the figure.
-    height : int
-        Pixels.
+    height : int, optional
+        Pixels of the figure; None fills the place that it is given.
     colour_scale : str
         matplotlib's name of the scale for ordered labels.
     on_click : callable, optional
@@ -71,7 +72,7 @@ class EmbeddingMap:
         self,
         title: str = "",
         *,
-        height: int = 500,
+        height: int | None = 500,
         colour_scale: str = "viridis",
         on_click: Callable[[int], None] | None = None,
         on_select: Callable[[np.ndarray], None] | None = None,
@@ -88,15 +89,18 @@ class EmbeddingMap:
         self._drawn: np.ndarray | None = None
         self._picked: np.ndarray = np.zeros(0, np.int64)
         self._current: int | None = None
+        self._waiting = False
         self.note = pn.pane.HTML("", css_classes=["bp-note"], sizing_mode="stretch_width")
         self._make_figure(title, height)
 
-    def _make_figure(self, title: str, height: int) -> None:
+    def _make_figure(self, title: str, height: int | None) -> None:
         self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
+        sizing = "stretch_both" if height is None else "stretch_width"
         self.figure = figure(
             title=title or None,
             height=height,
-            sizing_mode="stretch_width",
+            min_height=250,
+            sizing_mode=sizing,
             output_backend="webgl",
             tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom",
@@ -108,7 +112,7 @@ class EmbeddingMap:
         self.figure.axis.visible = False
         self.figure.grid.visible = False
         self.figure.outline_line_color = "#d5dbe1"
-        empty = {"x": [], "y": [], "code": [], "recording": [], "start": []}
+        empty: dict[str, Any] = {"x": [], "y": [], "code": [], "recording": [], "start": []}
         self._points_source = ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
@@ -172,13 +176,23 @@ class EmbeddingMap:
             pn.pane.Bokeh(self._azimuth), pn.pane.Bokeh(self._elevation), visible=False
         )
         self.panel = pn.Column(
-            pn.pane.Bokeh(self.figure, sizing_mode="stretch_width"),
+            pn.pane.Bokeh(self.figure, sizing_mode=sizing),
             self._turning,
             self.note,
-            sizing_mode="stretch_width",
+            sizing_mode=sizing,
         )
 
     # ------------------------------------------------------------------ what is shown
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Draw only once, after several changes."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+        self._draw()
 
     def set_points(
         self,
@@ -294,6 +308,8 @@ class EmbeddingMap:
         self._view = None
 
     def _draw(self) -> None:
+        if self._waiting:
+            return
         rows, inside = choose_points(self._seen(), self._shown, self._order, self._view)
         codes = self._labels.codes if self._labels is not None else None
         columns = self._places(rows)
@@ -336,7 +352,8 @@ class EmbeddingMap:
     def _lassoed(self, event: SelectionGeometry) -> None:
         if not event.final:
             return
-        seen, geometry = self._seen(), event.geometry
+        seen = self._seen()
+        geometry: dict[str, Any] = dict(event.geometry)
         if geometry["type"] == "poly":
             corners = np.column_stack([geometry["x"], geometry["y"]])
             inside = Polygon(corners).contains_points(np.nan_to_num(seen, nan=np.inf))
@@ -354,10 +371,9 @@ class EmbeddingMap:
             self._on_select(rows)
 
     def _moved(self, event: RangesUpdate) -> None:
-        view = (event.x0, event.x1, event.y0, event.y1)
-        if any(value is None for value in view):
+        if event.x0 is None or event.x1 is None or event.y0 is None or event.y1 is None:
             return
-        self._view = view
+        self._view = (event.x0, event.x1, event.y0, event.y1)
         if self.drawn < int(self._shown.sum()):
             self._draw()
 

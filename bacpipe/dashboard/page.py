@@ -10,6 +10,7 @@ import param
 
 from bacpipe.dashboard.address import keep_in_address
 from bacpipe.dashboard.background import sentence_of
+from bacpipe.dashboard.notice import Notice
 from bacpipe.dashboard.results import DataSet
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views import VIEWS
@@ -21,7 +22,7 @@ _TITLES = {view.title: view.key for view in VIEWS}
 class _Choice(param.Parameterized):
     """Which tab is open."""
 
-    view = param.Selector(objects=[view.key for view in VIEWS], default=VIEWS[0].key)
+    view: Any = param.Selector(objects=[view.key for view in VIEWS], default=VIEWS[0].key)
 
 
 class Page:
@@ -90,9 +91,14 @@ class Page:
         try:
             view = kind(self.data_set)
             controls, body = view.controls(), view.body()
-            keep_in_address(view, view.in_address)
+            ignored = keep_in_address(view, view.in_address)
+            if ignored:
+                view.say(
+                    f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
+                )
+            view.opened()
         except Exception as error:  # one view that cannot be shown must not blank the page
-            return pn.pane.Alert(html.escape(sentence_of(error)), alert_type="warning")
+            return Notice(sentence_of(error)).panel
         help_card = pn.Card(
             pn.pane.Markdown(view.help_text),
             title="What is this?",
@@ -105,6 +111,6 @@ class Page:
             pn.Column(
                 controls, help_card, width=270, css_classes=["bp-controls"], stylesheets=[CSS]
             ),
-            pn.Column(view.message, body, sizing_mode="stretch_both"),
+            pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
             sizing_mode="stretch_both",
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
-import socket
+import threading
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from bacpipe.configuration import Options
 from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.results import DataSet
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.workflows import get_model_names
+from bacpipe.store.computed import computed_models
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +53,20 @@ def app(models: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
         If there are no results and no models are named.
     """
     _load_extensions()
-    return Page(open_data_set(models, **kwargs)).panel
+    data_set = open_data_set(models, **kwargs)
+    # `panel serve` runs its script for every visitor; what was read for one serves the others.
+    shared = f"bacpipe {data_set.models} {vars(data_set.options)}"
+    return Page(pn.state.cache.setdefault(shared, data_set)).panel
 
 
 def visualize_using_dashboard(
     models: str | Sequence[str] | None,
     dashboard_port: int = 5006,
     dashboard_address: str = "localhost",
-    dashboard_websocket_origin: bool | str | Sequence[str] = False,
+    dashboard_websocket_origin: bool | str = False,
     *,
     show: bool = True,
-    block: bool = True,
+    block: bool | None = None,
     **kwargs: Any,
 ) -> Any:
     """Open the dashboard in the browser.
@@ -73,12 +79,14 @@ def visualize_using_dashboard(
         Port; the next free one is taken when it is in use.
     dashboard_address : str
         Address to listen on.  'localhost' can be reached from this machine only.
-    dashboard_websocket_origin : bool, str or sequence of str
-        Other hosts whose pages may talk to the dashboard, such as 'myserver:5006'; False: none.
+    dashboard_websocket_origin : bool or str
+        Other hosts under which the dashboard may be opened, such as 'myserver:5006', with
+        commas between several; False: none.
     show : bool
         False does not open a browser.
-    block : bool
-        True serves until Ctrl-C; False serves in a thread and returns.
+    block : bool, optional
+        True serves until Ctrl-C; False serves in a thread and returns.  Unless given, scripts
+        wait and notebooks go on.
     **kwargs
         ``audio_dir`` and any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -93,6 +101,15 @@ def visualize_using_dashboard(
         If no folder is named.
     DashboardError
         If no port is free or the address is not one of this machine.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> server = bacpipe.visualize_using_dashboard(["birdnet"], audio_dir="recordings",
+    ...     show=False, block=False)
+    >>> server.url.startswith("http://localhost:")
+    True
+    >>> server.stop()
     """
     options = {
         "dashboard_port": dashboard_port,
@@ -102,26 +119,23 @@ def visualize_using_dashboard(
     data_set = open_data_set(models, **{**kwargs, **options})
     server = Server(data_set)
     server.start(show=show)
-    if block:
+    if block or (block is None and not _in_notebook()):
         server.wait()
     return server
 
 
 def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> DataSet:
     """Results that a dashboard shows; parameters as for `app`."""
-    options: Options = configuration.current(**{k: v for k, v in kwargs.items() if v is not None})
+    chosen = kwargs if models is None else {**kwargs, "models": models}
+    options: Options = configuration.current(**chosen)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    given = {key: value for key, value in vars(options).items() if key != "already_computed"}
-    names = get_model_names(
-        **{**given, "models": options.models if models is None else models},
-        already_computed=models is None,
-    )
+    names = options.models if models is not None else computed_models(options.audio_dir, options)
     return DataSet(Path(options.audio_dir), names, options)
 
 
 class Server:
-    """Serves the dashboard of one data set to any number of visitors.
+    """Serves the dashboard of one data set to any number of visitors, from a thread of its own.
 
     Parameters
     ----------
@@ -131,74 +145,127 @@ class Server:
     Attributes
     ----------
     port : int
-    url : str
+        Port that was free; 0 before `start`.
     """
 
     def __init__(self, data_set: DataSet) -> None:
         self.data_set = data_set
-        options = data_set.options
-        self.address: str = options.dashboard_address
-        self.port = _free_port(self.address, options.dashboard_port)
-        self.url = f"http://{self.address}:{self.port}"
+        self.address: str = data_set.options.dashboard_address
+        self.port = 0
         self._server: Any = None
+        self._problem: Exception | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="dashboard", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Address for a browser on this machine."""
+        everywhere = self.address in {"0.0.0.0", "::"}
+        return f"http://{'localhost' if everywhere else self.address}:{self.port}"
 
     def start(self, *, show: bool) -> None:
-        """Begin to serve, in a thread."""
+        """Begin to serve.
+
+        Parameters
+        ----------
+        show : bool
+            Open the page in the browser.
+
+        Raises
+        ------
+        DashboardError
+            If no port is free or the address is not one of this machine.
+        """
         _load_extensions()
-        origins = [f"{self.address}:{self.port}", f"localhost:{self.port}"]
-        origins += _origins(self.data_set.options.dashboard_websocket_origin)
-        self._server = pn.serve(
-            {"/": lambda: Page(self.data_set).panel},
-            port=self.port,
-            address=self.address,
-            websocket_origin=origins,
-            title=f"bacpipe – {self.data_set.name}",
-            show=show,
-            threaded=True,
-            verbose=False,
-        )
+        self._thread.start()
+        self._ready.wait()
+        if self._problem is not None:
+            raise self._problem
         logger.info("The dashboard is at %s (Ctrl-C ends it).", self.url)
+        if show:
+            webbrowser.open(self.url)
 
     def wait(self) -> None:
         """Serve until Ctrl-C."""
         try:
-            while self._server.is_alive():
-                self._server.join(0.5)
+            while self._thread.is_alive():
+                self._thread.join(0.5)
         except KeyboardInterrupt:
             logger.info("The dashboard was closed.")
         finally:
             self.stop()
 
     def stop(self) -> None:
-        """Stop serving."""
-        self._server.stop()
+        """Stop serving; the port is free afterwards."""
+        if self._thread.is_alive():
+            self._server.io_loop.add_callback(self._end)
+            self._thread.join()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        try:
+            self._server = self._bind()
+        except Exception as error:  # handed to whoever called `start`
+            self._problem = error
+            return
+        finally:
+            self._ready.set()
+        self._server.io_loop.start()
+        self._server.io_loop.close()
+
+    def _end(self) -> None:
+        self._server.stop(wait=False)
+        self._server.io_loop.stop()
+
+    def _bind(self) -> Any:
+        first = self.data_set.options.dashboard_port
+        for port in range(first, min(first + _PORTS_TRIED, 65536)):
+            try:
+                server = self._make(port)
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue
+                raise DashboardError(
+                    f"dashboard_address={self.address!r} is not an address of this machine; "
+                    f"expected 'localhost', '0.0.0.0' (reachable from other machines) or one of "
+                    f"its own."
+                ) from None
+            self.port = port
+            return server
+        raise DashboardError(
+            f"dashboard_port={first}: this port and the {_PORTS_TRIED} after it are in use; choose "
+            f"another."
+        )
+
+    def _make(self, port: int) -> Any:
+        origins = [f"{host}:{port}" for host in (self.address, "localhost", "127.0.0.1")]
+        origins += _origins(self.data_set.options.dashboard_websocket_origin)
+        server = pn.io.server.get_server(
+            {"/": lambda: Page(self.data_set).panel},
+            port=port,
+            address=self.address,
+            websocket_origin=origins,
+            title=f"bacpipe – {self.data_set.name}",
+            start=False,
+            show=False,
+            verbose=False,
+        )
+        server.start()
+        return server
+
+
+def _in_notebook() -> bool:
+    """Whether cells are run one after the other while a kernel's loop goes on."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _load_extensions() -> None:
     pn.extension("tabulator", notifications=True)
 
 
-def _origins(setting: bool | str | Sequence[str]) -> list[str]:
-    if isinstance(setting, bool):
-        return []
-    return [setting] if isinstance(setting, str) else list(setting)
-
-
-def _free_port(address: str, first: int) -> int:
-    for port in range(first, min(first + _PORTS_TRIED, 65536)):
-        with socket.socket() as probe:
-            try:
-                probe.bind((address, port))
-            except PermissionError:
-                continue
-            except OSError as error:
-                if isinstance(error, socket.gaierror) or error.errno == 99:
-                    raise DashboardError(
-                        f"dashboard_address={address!r} is not an address of this machine; expected "
-                        f"'localhost', '0.0.0.0' (reachable from other machines) or one of its own."
-                    ) from None
-                continue
-            return port
-    raise DashboardError(
-        f"dashboard_port={first}: this port and the {_PORTS_TRIED} after it are in use; choose another."
-    )
+def _origins(setting: bool | str) -> list[str]:
+    return [] if isinstance(setting, bool) else [host.strip() for host in setting.split(",")]

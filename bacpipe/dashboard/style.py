@@ -8,6 +8,62 @@ CSS = """
 }
 .bp-brand { font-size: 20px; font-weight: 700; color: #0b4f6c; letter-spacing: 0.02em; }
 .bp-name { font-size: 15px; color: #52606d; margin-left: 12px; }
-.bp-note { font-size: 12px; color: #52606d; }
-.bp-controls { padding: 8px 12px; border-right: 1px solid #e4e8ec; background: #f7f9fa; }
+:host(.bp-note), .bp-note { font-size: 12px; color: #52606d; }
+/* A class is looked for in the style sheet of the object itself and in that of its parent. */
+:host(.bp-controls), .bp-controls { padding: 8px 12px; border-right: 1px solid #e4e8ec; background: #f7f9fa; }
+.bp-heading { font-size: 12px; font-weight: 600; color: #33424f; margin: 2px 0; }
+:host(.bp-hint), .bp-hint {
+  margin: 12px; padding: 48px 24px; text-align: center; color: #52606d; font-size: 14px;
+  border: 2px dashed #d5dbe1; border-radius: 8px;
+}
+.bp-window-title { font-size: 14px; color: #1f2933; overflow-wrap: anywhere; }
+.bp-folder { color: #7b8794; font-size: 12px; }
+.bp-when { font-size: 12px; color: #52606d; }
+.bp-classes { width: 100%; border-collapse: collapse; font-size: 12px; }
+.bp-classes td { padding: 1px 4px; }
+.bp-class { max-width: 220px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bp-bar { width: 40%; }
+.bp-bar span { display: block; height: 9px; background: #0072B2; border-radius: 2px; }
+.bp-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; color: #33424f; }
+.bp-entry { display: inline-flex; align-items: center; gap: 5px; overflow-wrap: anywhere; }
+.bp-dot { width: 10px; height: 10px; border-radius: 50%; flex: none; }
+.bp-scale { width: 160px; height: 10px; border-radius: 2px; }
+.bp-number { font-size: 26px; font-weight: 700; color: #0b4f6c; }
+.bp-linked { font-size: 12px; color: #33424f; min-height: 16px; }
+.bp-cards { display: flex; flex-wrap: wrap; gap: 8px; }
+.bp-card {
+  padding: 6px 14px; font-size: 12px; color: #52606d; background: #f7f9fa;
+  border: 1px solid #e4e8ec; border-radius: 6px; min-width: 84px;
+}
+.bp-say { font-size: 13px; color: #33424f; max-width: 460px; }
+.bp-say p { margin: 6px 0; }
+.bp-open { font-size: 13px; color: #33424f; overflow-wrap: anywhere; }
+.bp-model {
+  font-size: 13px; border: 1px solid #e4e8ec; border-radius: 6px; margin-bottom: 6px;
+  padding: 6px 12px; color: #33424f;
+}
+.bp-model summary { cursor: pointer; }
+.bp-model summary span { color: #7b8794; }
+.bp-model table { margin: 6px 0; border-collapse: collapse; overflow-wrap: anywhere; }
+.bp-model th { text-align: left; font-weight: 600; padding: 2px 16px 2px 0; vertical-align: top;
+  white-space: nowrap; color: #52606d; }
+.bp-model td { padding: 2px 0; }
+:host(.bp-notice), .bp-notice {
+  margin: 6px 10px; padding: 6px 10px; font-size: 13px; color: #5c3c00; background: #fff6e0;
+  border-left: 4px solid #E69F00; overflow-wrap: anywhere;
+}
+.bp-details {
+  flex: 0 0 43% !important; min-width: 400px; max-width: 760px; overflow-y: auto;
+  overflow-x: hidden; border-left: 1px solid #e4e8ec;
+}
+.bp-count { font-weight: 700; color: #0b4f6c; font-variant-numeric: tabular-nums; }
+"""
+
+TABLE_CSS = """
+div.tabulator { font-size: 12px; }
+div.tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 3px 6px; }
+div.tabulator .tabulator-row { min-height: 24px; cursor: pointer; }
+div.tabulator .tabulator-row .tabulator-cell { padding: 3px 6px; height: 24px; }
+div.tabulator .tabulator-footer .tabulator-footer-contents { padding: 2px 4px; }
+div.tabulator .tabulator-footer .tabulator-page { padding: 1px 5px; margin: 0 1px; }
 """

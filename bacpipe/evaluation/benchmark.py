@@ -87,9 +87,14 @@ def benchmark(
     Examples
     --------
     >>> import bacpipe
-    >>> result = bacpipe.benchmark("birdnet", "recordings")                 # doctest: +SKIP
-    >>> result["overall"]["average_precision_macro"]                        # doctest: +SKIP
-    0.71
+    >>> result = bacpipe.benchmark("birdnet", "recordings", "birds.csv")
+    <BLANKLINE>
+    birdnet, threshold 0.5
+    ...
+    >>> result["overall"]["average_precision_macro"]
+    1.0
+    >>> result["scores"].shape == (153, len(result["classes"]))
+    True
     """
     if CustomModel is None and model in CARDS and not CARDS[model].is_classifier:
         able = ", ".join(name for name, card in CARDS.items() if card.is_classifier)

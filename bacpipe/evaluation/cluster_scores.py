@@ -51,6 +51,13 @@ def eval_clustering(
         ``homogeneity``, ``completeness``, ``n_windows`` and ``n_labels``.  ``clusters``: for each
         clustering the number of clusters and the share of noise.  ``silhouette`` (with `embeds`):
         see `eval_with_silhouette`, for the ground truth and every clustering.  ``notes``.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> scores = bacpipe.eval_clustering({"kmeans": [0, 0, 1, 1, 1]}, [0, 0, 1, 1, -1])
+    >>> scores["agreement"]["kmeans"]["ground_truth"]["ARI"]
+    1.0
     """
     options = configuration.current(**kwargs)
     kinds = _kinds(ground_truth, default_labels, label_column)
@@ -123,6 +130,14 @@ def eval_with_silhouette(
         `metrics` with ``silhouette``: ``score`` (-1 to 1; None if there is none), ``n_windows``
         it was computed from, and a ``note`` if that is a sample or there is no score.  Of more
         windows than ``settings.max_windows_for_pairs``, a random sample is used.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> import numpy as np
+    >>> embeddings = np.array([[0.0, 0.1], [0.1, 0.0], [9.0, 9.1], [9.1, 9.0]], np.float32)
+    >>> round(bacpipe.eval_with_silhouette(embeddings, [0, 0, 1, 1])["silhouette"]["score"], 2)
+    0.99
     """
     labels = label_array(ground_truth)
     settings = configuration.settings()

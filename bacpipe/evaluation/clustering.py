@@ -61,6 +61,14 @@ def run_clustering(
         If a clusterer or a parameter does not exist.
     TooLittleDataError
         If there are fewer windows than clusters.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> clusters = bacpipe.run_clustering(loader.embeddings("array"), {"kmeans": {"n_clusters": 6}})
+    >>> clusters["kmeans"].shape, len(set(clusters["kmeans"]))
+    ((153,), 6)
     """
     matrix = check_embeddings(embeds)
     labels = label_array(ground_truth, label_column)
@@ -180,6 +188,16 @@ def clustering_pipeline(
     ------
     TooLittleDataError, EvaluationError
         If not one clustering could be computed.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
+    >>> result = bacpipe.clustering_pipeline("birdnet", truth, loader.embeddings("array"),
+    ...     paths=loader.paths)
+    >>> result["agreement"]["kmeans"]["ground_truth"]["AMI"] > 0.8
+    True
     """
     options = configuration.current(**kwargs)
     if ground_truth is None or len(ground_truth) == 0:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe import configuration
@@ -16,7 +15,10 @@ from bacpipe.configuration import Options
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.maps import read_maps
 from bacpipe.evaluation.result_files import read_result, write_csv
-from bacpipe.store.layout import ResultPaths, result_paths
+from bacpipe.store.computed import paths_of
+from bacpipe.store.layout import ResultPaths
+from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
+from bacpipe.store.writer import remove_temporaries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +70,14 @@ def cross_model_evaluation(
         If the audio folder is not named, or a setting is impossible.
     ResultsNotFoundError
         If there is nothing to compare.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> tables = bacpipe.cross_model_evaluation("None", "probing", ["birdnet"],
+    ...     audio_dir="recordings")
+    >>> tables["probing"]["f1_macro"].to_list()  # of the linear and the nearest-neighbour probe
+    [1.0, 1.0]
     """
     options = configuration.current(
         **{
@@ -79,18 +89,7 @@ def cross_model_evaluation(
     )
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    paths = {
-        name: result_paths(
-            Path(options.audio_dir),
-            name,
-            main_results_dir=options.main_results_dir,
-            embed_parent_dir=options.embed_parent_dir,
-            dim_reduc_parent_dir=options.dim_reduc_parent_dir,
-            evaluations_dir=options.evaluations_dir,
-            testing=options.testing,
-        )
-        for name in options.models
-    }
+    paths = {name: paths_of(options.audio_dir, name, options) for name in options.models}
     return compare_models(paths, options.evaluation_task, options)
 
 
@@ -153,10 +152,13 @@ def compare_models(
         if maps:
             name = f"embeddings_{options.dim_reduction_model}"
             drawn[name] = figures.maps(maps, kind, options.max_nr_categories)
-    for name, table in tables.items():
-        write_csv(folder / f"{name}.csv", table)
-    for name, figure in drawn.items():
-        save_figure(figure, folder / f"{name}.png", vector=True)
+    # Runs of other models write here, too.
+    with exclusive(folder.parent, folder.name, wait=SECONDS_FOR_OTHERS):
+        remove_temporaries(folder)
+        for name, table in tables.items():
+            write_csv(folder / f"{name}.csv", table)
+        for name, figure in drawn.items():
+            save_figure(figure, folder / f"{name}.png", vector=True)
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from bacpipe.evaluation.retrieval import retrieval_quality
 from bacpipe.labels.default_labels import create_default_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model
 from bacpipe.store.loader import Loader
+from bacpipe.store.lock import exclusive
+from bacpipe.store.writer import remove_temporaries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +120,12 @@ def run_evaluations(
     paths = {name: loader.paths for name, loader in loaders.items()}
     done = [task for task in tasks if any(task in found for found in report.results.values())]
     if done:
-        report.tables = compare_models(paths, done, options, report.results)
-        report.folder = next(iter(paths.values())).overview_path
+        try:
+            report.tables = compare_models(paths, done, options, report.results)
+            report.folder = next(iter(paths.values())).overview_path
+        except BacpipeError as error:
+            logger.error("comparison of models failed: %s", error)
+            report.errors.append(f"comparison of models: {error}")
     return report
 
 
@@ -161,6 +167,15 @@ def model_specific_evaluation(
         If a task or a setting is impossible.
     EvaluationError
         If there is no loader of a model.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loaders = {"birdnet": bacpipe.Loader("recordings", "birdnet")}
+    >>> results = bacpipe.model_specific_evaluation(loaders, "probing",
+    ...     bacpipe.settings.probe_configs, ["birdnet"], audio_dir="recordings")
+    >>> results["birdnet"]["probing"]["linear"]["overall"]["f1_macro"]
+    1.0
     """
     options = configuration.current(
         **{
@@ -187,8 +202,8 @@ def model_specific_evaluation(
 def _evaluate_model(
     loader: Loader, tasks: Sequence[str], options: Options, errors: list[str]
 ) -> dict[str, Any]:
+    """Evaluate one model, alone; what fails is added to the errors."""
     model = str(loader.model_name)
-    found: dict[str, Any] = {}
 
     def fail(what: str, error: BacpipeError) -> None:
         text = str(error)
@@ -196,11 +211,28 @@ def _evaluate_model(
         logger.error("%s failed: %s", what, sentence)
         errors.append(f"{what}: {sentence}")
 
+    paths = loader.paths
     try:
         embeds = loader.embeddings("array")
+        with exclusive(paths.labels_path.parent.parent, model):
+            remove_temporaries(
+                paths.labels_path, paths.clust_path, paths.probe_path, paths.plot_path
+            )
+            return _do_tasks(loader, embeds, tasks, options, fail)
     except BacpipeError as error:
         fail("evaluation", error)
-        return found
+        return {}
+
+
+def _do_tasks(
+    loader: Loader,
+    embeds: np.ndarray,
+    tasks: Sequence[str],
+    options: Options,
+    fail: Callable[[str, BacpipeError], None],
+) -> dict[str, Any]:
+    model = str(loader.model_name)
+    found: dict[str, Any] = {}
     rest = {key: value for key, value in vars(options).items() if key not in _TAKEN}
     common = {
         "paths": loader.paths,

@@ -98,7 +98,17 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
             f"{error.filename}: there is no such probe; train one with bacpipe.probing_pipeline or "
             f"evaluation_task=['probing'] (and save_probe: true)."
         ) from None
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise ResultsError(
             f"{path}: this probe is damaged ({str(error).splitlines()[0]}); train it again."
         ) from None

@@ -89,12 +89,12 @@ def probing_pipeline(
     Examples
     --------
     >>> import bacpipe
-    >>> loader = bacpipe.Loader("recordings", "birdnet")                    # doctest: +SKIP
-    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")      # doctest: +SKIP
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
     >>> result = bacpipe.probing_pipeline("birdnet", truth, loader.embeddings("array"),
-    ...     paths=loader.paths)                                             # doctest: +SKIP
-    >>> result["overall"]["f1_macro"]                                       # doctest: +SKIP
-    0.87
+    ...     paths=loader.paths)
+    >>> result["overall"]["f1_macro"]
+    1.0
     """
     options = configuration.current(**kwargs)
     find_probe(name)
@@ -282,6 +282,13 @@ def prepare_probe_inference(
         If there is no such probe.
     EvaluationError
         If it was trained on embeddings of another model.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> probe, label2index = bacpipe.prepare_probe_inference("birdnet", audio_dir="recordings")
+    >>> label2index["synthetic hoot"]
+    1
     """
     path = Path(probe_path) if str(probe_path) else _standard_folder(model, paths, kwargs)
     if path.suffix not in {".safetensors", ".json"}:
@@ -337,6 +344,14 @@ def run_probe_inference(
     -------
     np.ndarray, shape (windows, classes)
         bool, or float32 scores; in the order of ``Loader.embeddings('array')``.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> probe, label2index = bacpipe.prepare_probe_inference("birdnet", audio_dir="recordings")
+    >>> present = bacpipe.run_probe_inference("birdnet", probe, 0.8, audio_dir="recordings")
+    >>> present.shape, present.dtype
+    ((153, 6), dtype('bool'))
     """
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise SettingsError(

@@ -38,7 +38,7 @@ def read_result(path: Path, fingerprint: str | None = None) -> dict[str, Any] | 
         found = result.pop("fingerprint")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         logger.warning("%s: cannot be read and is made again (%s).", path, error)
         return None
     if fingerprint is not None and found != fingerprint:

@@ -19,6 +19,7 @@ from typing import Any
 from bacpipe.evaluation.data import LabelledWindows
 from bacpipe.evaluation.errors import EvaluationError
 from bacpipe.evaluation.splits import SETS, Split, SplitRule, split_windows
+from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 from bacpipe.store.writer import replacing, write_json
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,15 @@ def load_or_make_split(data: LabelledWindows, rule: SplitRule) -> Split:
     if rule.strategy == "random":
         split = split_windows(data, rule)
     else:
-        path = split_path(data.paths.overview_path, data.kind)
-        known = read_split(path, rule)
-        split = split_windows(data, rule, known)
-        units = {**known, **split.units}
-        if units != known or not path.is_file():
-            write_json(path, {**_header(rule), "sets": _by_set(units)})
+        overview = data.paths.overview_path
+        path = split_path(overview, data.kind)
+        # A run of another model must not add its recordings between reading and writing.
+        with exclusive(overview.parent, overview.name, wait=SECONDS_FOR_OTHERS):
+            known = read_split(path, rule)
+            split = split_windows(data, rule, known)
+            units = {**known, **split.units}
+            if units != known or not path.is_file():
+                write_json(path, {**_header(rule), "sets": _by_set(units)})
     _write_table(data, split)
     return split
 

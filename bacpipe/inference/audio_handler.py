@@ -15,7 +15,7 @@ from bacpipe.audio.stream import AudioStream, read_audio
 from bacpipe.audio.windows import cut_windows, merge_segments
 from bacpipe.configuration import Options
 from bacpipe.errors import AudioError
-from bacpipe.store.plan import Source
+from bacpipe.store.plan import Source, look_at
 from bacpipe.store.sink import StreamEnd
 from bacpipe.store.times import hop_samples
 
@@ -36,6 +36,14 @@ class AudioHandler:
     ----------
     file_length : dict of str to float
         Seconds of each recording that was prepared.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> handler = bacpipe.Embedder("birdnet")  # is an AudioHandler
+    >>> audio = handler.load_and_resample("recordings/SITE-A/20250504_043000.wav")
+    >>> handler.window_audio(audio).shape
+    torch.Size([13, 144000])
     """
 
     def __init__(self, model: Any, options: Options) -> None:
@@ -184,11 +192,12 @@ class AudioHandler:
         Raises
         ------
         AudioError
-            If it cannot be read.
+            If it cannot be read, or somebody writes to it meanwhile.
         """
         with AudioStream(
             source.path,
             self.model.sr,
+            audio_dir=source.audio_dir,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
         ) as stream:
@@ -200,8 +209,15 @@ class AudioHandler:
                     padded = block.padded
             else:
                 table, padded = yield from self._decode_segments(stream, source)
-            cut = stream.truncated_at
-            return StreamEnd(duration if cut is None else cut, padded, cut, table)
+            recording, cut = stream.recording, stream.truncated_at
+            read = (recording.size, recording.mtime_ns)
+            now = look_at(source.path, source.path.parent)
+            if (now.size, now.mtime_ns) != read:
+                raise AudioError(
+                    f"{source.name}: was changed or removed while it was read; run again once it "
+                    f"is complete."
+                )
+            return StreamEnd(duration if cut is None else cut, padded, cut, table, read)
 
     def _decode_segments(
         self, stream: AudioStream, source: Source

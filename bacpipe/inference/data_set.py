@@ -5,27 +5,36 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
-from bacpipe.errors import AudioError, NothingEmbeddedError, ResultsError
-from bacpipe.inference.pipeline import run
-from bacpipe.inference.planning import model_identity, plan_run, recording_name
+from bacpipe.errors import AudioError, NothingEmbeddedError, StorageError
+from bacpipe.inference.pipeline import Decode, run
+from bacpipe.inference.planning import (
+    model_identity,
+    plan_run,
+    record_tables,
+    recording_name,
+)
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.runner import ModelRunner
 from bacpipe.store.events import merge_detections
 from bacpipe.store.identity import prediction_settings, settings_identity
-from bacpipe.store.layout import dataset_name
+from bacpipe.store.layout import dataset_name, path_inside, stamped_folders
 from bacpipe.store.lock import exclusive
-from bacpipe.store.plan import RunPlan, Source
+from bacpipe.store.plan import RunPlan, Source, look_at
 from bacpipe.store.predictions import write_combined_tables, write_raven_table
 from bacpipe.store.sets import adopt_old_set, create_set, differences, find_set, read_embeddings
-from bacpipe.store.sink import RunSink
+from bacpipe.store.sink import RunSink, StreamEnd
+from bacpipe.store.storage import is_disk_full, storage_error
+from bacpipe.store.writer import remove_unfinished
 
 if TYPE_CHECKING:
     from bacpipe.inference.embedder import Embedder
@@ -58,6 +67,7 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
     predict = options.run_pretrained_classifier and bool(embedder.classifier.classes)
     identity = model_identity(str(loader.model_name), options, embedder.model)
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+        _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
         full = {**identity, **settings_identity(options)}
         provenance = _provenance(embedder)
@@ -79,13 +89,24 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
         loader.write_metadata_file()
         if predict:
             write_prediction_tables(loader)
+        record_tables(loader, predict=predict)
     return report
+
+
+def _remove_unfinished_sets(loader: Loader) -> None:
+    """Remove sets of which a killed run has not even begun the journal."""
+    what = f"{loader.model_name}-{dataset_name(loader.audio_dir)}"
+    for folder in stamped_folders(loader.paths.main_embeds_path, what):
+        remove_unfinished(folder)
 
 
 def _drop_empty_set(loader: Loader) -> None:
     """Remove the set of a run that broke off before its first recording."""
     found = loader.embedding_set
-    if found is not None and not found.content.recordings and found.folder.is_dir():
+    if found is None or not found.folder.is_dir():
+        return
+    found.reload()  # the run may have broken off before it did
+    if not found.content.recordings:
         shutil.rmtree(found.folder)
         loader.embedding_set = None
 
@@ -98,7 +119,9 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", found.folder
         )
-        adopt_old_set(found, identity, provenance)
+        sources = [look_at(path, loader.audio_dir) for path in loader.files]
+        stamps = {s.name: {"size": s.size, "mtime_ns": s.mtime_ns} for s in sources}
+        adopt_old_set(found, identity, provenance, stamps)
     elif found is None:
         earlier = find_set(loader.paths.main_embeds_path, name, dataset, None)
         if earlier is not None and earlier.identity is not None:
@@ -152,21 +175,58 @@ def _work(
         len(plan.embed) + len(plan.classify),
         sum(source.size for source in [*plan.embed, *plan.classify]),
     )
+    embed = plan.embed
     try:
         sink.mark(plan.removed, "removed")
         sink.mark(plan.restored, "done")
         embed = [*plan.embed, *_classify(embedder, loader, plan, runner, sink, report, progress)]
         if embed:
             workload = embedder.workload(runner, threads=threads)
-            run(embed, embedder.decode, runner, sink, workload, report, progress)
+            run(embed, _storable(embedder.decode), runner, sink, workload, report, progress)
+        sink.close()
     except KeyboardInterrupt:
         sink.close()
         if options.rm_embedding_on_keyboard_interrupt:
             sink.discard_run()
+            logger.info("%s: interrupted; what this run had written is removed.", found.folder)
+        else:
+            done, most = len(found.content.done), len(loader.files)
+            logger.info("%s: interrupted; %d of %d recordings are done.", found.folder, done, most)
         raise
+    except StorageError as error:
+        with suppress(StorageError):  # the disk says the same to what was still waiting
+            sink.close()
+        raise _with_rest(error, sink, embed) from error
     finally:
         progress.close()
         sink.close()
+        report.failed += sink.unwritten.items()
+        report.done -= len(sink.unwritten)
+
+
+def _storable(decode: Decode) -> Decode:
+    """Decode only recordings whose names can be written into tables."""
+
+    def checked(source: Source) -> Generator[np.ndarray, None, StreamEnd]:
+        try:
+            source.name.encode()
+        except UnicodeEncodeError:
+            raise AudioError(
+                f"{source.name}: its name is not valid text (UTF-8), so no table can hold it; "
+                f"rename the file or its folder."
+            ) from None
+        return (yield from decode(source))
+
+    return checked
+
+
+def _with_rest(error: StorageError, sink: RunSink, sources: Sequence[Source]) -> StorageError:
+    """Say also how much the rest of the run needs, going by what it has written so far."""
+    if not is_disk_full(error) or error.path is None or not sink.bytes_read:
+        return error
+    left = sum(max(source.size, 0) for source in sources) - sink.bytes_read
+    rest = round(max(left, 0) * sink.bytes_written / sink.bytes_read)
+    return storage_error(error.path, error, error.needed, rest)
 
 
 def _classify(
@@ -187,11 +247,13 @@ def _classify(
         line = found.content.recordings[source.name]
         try:
             embeddings = read_embeddings(found, line, verify=True)
-        except ResultsError as error:
-            logger.warning("%s", error)
+            predictions = runner.classify(embeddings)
+        except Exception as error:
+            # Embedding the recording anew mends it, or tells why it cannot be done.
+            logger.warning("%s is embedded again (%s)", source.name, error)
             again.append(source)
             continue
-        sink.classify(source, runner.classify(embeddings))
+        sink.classify(source, predictions)
         report.done += 1
         report.windows += len(embeddings)
         report.audio_seconds += line["duration"]
@@ -222,6 +284,7 @@ def write_prediction_tables(loader: Loader) -> None:
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        path = loader.paths.raven_path / f"{stems[item.recording]}_{name}.selection.table.txt"
+        table = f"{stems[item.recording]}_{name}.selection.table.txt"
+        path = path_inside(loader.paths.raven_path, table, what="a link")
         events = merge_detections(item, loader.options.event_gap)
         write_raven_table(path, events, audio.resolve(), high)

@@ -69,11 +69,11 @@ class Embedder(AudioHandler):
     Examples
     --------
     >>> import bacpipe
-    >>> embedder = bacpipe.Embedder("birdnet")                              # doctest: +SKIP
-    >>> embedder.get_embeddings_from_model("recording.wav").shape           # doctest: +SKIP
-    (20, 1024)
-    >>> embedder.classifier.predictions.shape                               # doctest: +SKIP
-    (20, 6522)
+    >>> embedder = bacpipe.Embedder("birdnet")
+    >>> embedder.get_embeddings_from_model("recordings/SITE-A/20250504_043000.wav").shape
+    (13, 1024)
+    >>> embedder.classifier.predictions.shape
+    (13, 6522)
     """
 
     def __init__(
@@ -160,7 +160,8 @@ class Embedder(AudioHandler):
         sink, self.report = MemorySink(), RunReport(self.model_name)
         wanted = self.options.run_pretrained_classifier and bool(self.classifier.classes)
         runner = ModelRunner(self.model, scores=wanted, dense=True)
-        run(sources, decode, runner, sink, self.workload(runner), self.report)
+        workload = self.workload(runner)
+        run(sources, decode, runner, sink, workload, self.report, isolate=False)
         self.file_length.update((name, end.duration) for name, end in sink.ends.items())
         self.classifier.predictions = sink.scores()
         return sink.embeddings()

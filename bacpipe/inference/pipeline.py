@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from bacpipe.errors import AudioError
+from bacpipe.errors import AudioError, BacpipeError, unexpected
 from bacpipe.inference.batcher import Batch, Ended, Rows, make_batches
 from bacpipe.inference.buffer import BufferClosedError, OrderedBuffer
 from bacpipe.inference.progress import RunProgress
-from bacpipe.inference.report import RunReport
+from bacpipe.inference.report import RunReport, printable
 from bacpipe.inference.runner import BatchResult, ModelRunner, limited_threads
 from bacpipe.store.plan import Source
 from bacpipe.store.predictions import SparsePredictions
@@ -53,6 +53,21 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Outcome(NamedTuple):
+    """Where the results of some rows of a batch are.
+
+    Attributes
+    ----------
+    result : BatchResult
+        Results of these rows, and perhaps of others.
+    row : int
+        Where these begin.
+    """
+
+    result: BatchResult
+    row: int
+
+
 class Workload(NamedTuple):
     """How many things happen at once.
 
@@ -79,6 +94,8 @@ def run(
     workload: Workload,
     report: RunReport,
     progress: RunProgress | None = None,
+    *,
+    isolate: bool = True,
 ) -> None:
     """Embed recordings.
 
@@ -99,16 +116,25 @@ def run(
         Is filled in.
     progress : RunProgress, optional
         Is advanced by every recording.
+    isolate : bool
+        Whether an error of the model makes only those recordings failures whose windows it
+        cannot do; False raises it.
+
+    Raises
+    ------
+    BacpipeError
+        If the model fails whatever it is given.
     """
     started = time.perf_counter()
     delivery = _Delivery(sources, sink, report, progress)
+    compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)
     try:
         if workload.decoders:
-            _run_in_threads(sources, decode, runner, workload, delivery, report)
+            _run_in_threads(sources, decode, compute, workload, delivery, report)
         else:
             items = _decode_by_turns(sources, decode, report)
             for batch in make_batches(items, workload.batch_size):
-                delivery(batch, _compute(runner, batch, report))
+                delivery(batch, compute(batch))
     finally:
         report.wall_seconds += time.perf_counter() - started
 
@@ -116,7 +142,7 @@ def run(
 def _run_in_threads(
     sources: Sequence[Source],
     decode: Decode,
-    runner: ModelRunner,
+    compute: _Computer,
     workload: Workload,
     delivery: _Delivery,
     report: RunReport,
@@ -133,7 +159,7 @@ def _run_in_threads(
         )
         for i in range(min(workload.decoders, len(sources)))
     ]
-    waiting: deque[tuple[Batch, Future[BatchResult | None]]] = deque()
+    waiting: deque[tuple[Batch, Future[list[Outcome | Failure]]]] = deque()
     with limited_threads(workload.workers) as threads:
         pool = ThreadPoolExecutor(
             workload.workers,
@@ -143,10 +169,9 @@ def _run_in_threads(
             initargs=(threads,),
         )
         try:
-            for producer in producers:
-                producer.start()
+            _start(producers)
             for batch in make_batches(buffer, workload.batch_size, in_flight + 1):
-                waiting.append((batch, pool.submit(_compute, runner, batch, report)))
+                waiting.append((batch, pool.submit(compute, batch)))
                 while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
                     first, future = waiting.popleft()
                     delivery(first, future.result())
@@ -157,7 +182,19 @@ def _run_in_threads(
             buffer.close()
             pool.shutdown(wait=True, cancel_futures=True)
             for producer in producers:
-                producer.join()
+                if producer.ident is not None:  # None: this computer had no thread left
+                    producer.join()
+
+
+def _start(threads: Sequence[threading.Thread]) -> None:
+    for number, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError:
+            if not number:
+                raise
+            logger.warning("This computer has no thread left; %d decode recordings.", number)
+            return
 
 
 def _produce(
@@ -172,6 +209,11 @@ def _produce(
                     buffer.put(number, item, len(item))
         except BufferClosedError:
             return
+        except BaseException as error:
+            # Whatever ends this thread: somebody waits for the end of this recording.
+            name = sources[number].name
+            logger.exception("%s: unexpected error while decoding", name)
+            buffer.end(number, Ended(number, Failure(unexpected(name, error))))
 
 
 def _decode_by_turns(
@@ -186,14 +228,15 @@ def _decode_one(
     source: Source, decode: Decode, number: int, report: RunReport
 ) -> Iterator[np.ndarray | Ended]:
     """Windows of one recording, then its end; whatever goes wrong is an end, too."""
-    blocks = decode(source)
+    blocks: Generator[np.ndarray, None, StreamEnd] | None = None
     result: Any = None
     while result is None:
         started = time.perf_counter()
         try:
+            blocks = blocks or decode(source)
             windows = next(blocks)
         except StopIteration as stop:
-            result = stop.value
+            result = stop.value or Failure(f"{source.name}: its decoder stopped without a word")
         except AudioError as error:
             result = Failure(str(error))
         except OSError as error:
@@ -201,7 +244,7 @@ def _decode_one(
         except Exception as error:
             # A fault of ours in one recording must not cost the user all the others.
             logger.exception("%s: unexpected error while decoding", source.name)
-            result = Failure(f"{source.name}: unexpected error ({type(error).__name__}: {error})")
+            result = Failure(unexpected(source.name, error))
         finally:
             report.add_time("decode", time.perf_counter() - started)
         if result is None:
@@ -209,14 +252,53 @@ def _decode_one(
     yield Ended(number, result)
 
 
-def _compute(runner: ModelRunner, batch: Batch, report: RunReport) -> BatchResult | None:
-    if not len(batch.windows):
-        return None
-    started = time.perf_counter()
-    try:
-        return runner(batch.windows)
-    finally:
-        report.add_time("model", time.perf_counter() - started)
+class _Computer:
+    """Calls the model on batches; its errors belong to the recordings that cause them."""
+
+    def __init__(
+        self, runner: ModelRunner, report: RunReport, names: Sequence[str], *, isolate: bool
+    ) -> None:
+        self._runner, self._report, self._names = runner, report, names
+        self._isolate = isolate
+
+    def __call__(self, batch: Batch) -> list[Outcome | Failure]:
+        """Results of the batch's rows: one entry for each of its `Rows`."""
+        rows = [part for part in batch.parts if isinstance(part, Rows)]
+        if not rows:
+            return []
+        firsts = np.cumsum([0, *(part.count for part in rows)]).tolist()
+        started = time.perf_counter()
+        try:
+            result = self._runner(batch.windows)
+            return [Outcome(result, first) for first in firsts[:-1]]
+        except Exception as error:
+            if not self._isolate:
+                raise
+            return self._one_by_one(batch, rows, firsts, error)
+        finally:
+            self._report.add_time("model", time.perf_counter() - started)
+
+    def _one_by_one(
+        self, batch: Batch, rows: Sequence[Rows], firsts: Sequence[int], error: Exception
+    ) -> list[Outcome | Failure]:
+        logger.debug("the model failed with a batch", exc_info=error)
+        outcomes: list[Outcome | Failure] = []
+        for part, first in zip(rows, firsts, strict=False):
+            try:
+                result = self._runner(batch.windows[first : first + part.count])
+                outcomes.append(Outcome(result, 0))
+            except Exception as reason:
+                outcomes.append(Failure(_model_failure(self._names[part.recording], reason)))
+        if all(isinstance(outcome, Failure) for outcome in outcomes):
+            self._runner.check()
+        return outcomes
+
+
+def _model_failure(name: str, error: Exception) -> str:
+    if isinstance(error, BacpipeError):
+        return f"{name}: {error}"
+    text = " ".join(str(error).split())[:500]
+    return f"{name}: the model failed ({type(error).__name__}{': ' if text else ''}{text})"
 
 
 class _Delivery:
@@ -234,22 +316,24 @@ class _Delivery:
         self._windows: dict[int, int] = {}
         self._broken: dict[int, str] = {}
 
-    def __call__(self, batch: Batch, result: BatchResult | None) -> None:
+    def __call__(self, batch: Batch, outcomes: Sequence[Outcome | Failure]) -> None:
         started = time.perf_counter()
-        row = 0
+        left = iter(outcomes)
         for part in batch.parts:
             if isinstance(part, Rows):
-                assert result is not None
-                self._rows(part, result, row)
-                row += part.count
+                self._rows(part, next(left))
             else:
                 self._end(part)
         self._report.add_time("write", time.perf_counter() - started)
 
-    def _rows(self, part: Rows, result: BatchResult, row: int) -> None:
+    def _rows(self, part: Rows, outcome: Outcome | Failure) -> None:
         number = part.recording
         before = self._windows.get(number, 0)
         self._windows[number] = before + part.count
+        if isinstance(outcome, Failure):
+            self._broken.setdefault(number, outcome.reason)
+            return
+        result, row = outcome
         embeddings = result.embeddings[row : row + part.count]
         finite = np.isfinite(embeddings).all(axis=1)
         if not finite.all():
@@ -272,7 +356,7 @@ class _Delivery:
         if isinstance(end, Failure):
             self._sink.fail(source, end.reason)
             self._report.failed.append((source.name, end.reason))
-            logger.warning("failed: %s", end.reason)
+            logger.warning("failed: %s", printable(end.reason))
         else:
             self._sink.finish(source, end)
             self._report.done += 1

@@ -10,6 +10,7 @@ from bacpipe.errors import AnnotationsError
 from bacpipe.models.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.store.journal import Journal
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.plan import RunPlan, Source, look_at, make_plan
 from bacpipe.store.sets import find_set
@@ -110,19 +111,45 @@ def recording_name(path: Path, loader: Loader) -> str:
 
 
 def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
-    """Whether what is written at the end of a run is there and newer than the journal."""
-    folder = loader.get_embedding_dir()
-    files = [folder / "journal.jsonl", folder / "metadata.yml"]
+    """Whether what is written at the end of a run is there and still holds."""
+    found = loader.embedding_set
+    if found is None or found.content.tables is None:
+        return False
+    wanted = _tables(loader, predict=predict)
+    files = [found.folder / "metadata.yml"]
     if predict:
         name, predictions = loader.model_name, loader.paths.preds_path
         files += [
+            predictions / f"{name}_detections.parquet",
             predictions / f"{name}_classifier_annotations.csv",
             predictions / f"{name}_all_predictions.parquet",
         ]
         if loader.options.save_raven_tables:
             files.append(loader.paths.raven_path)
+    return wanted.items() <= found.content.tables.items() and all(map(Path.exists, files))
+
+
+def record_tables(loader: Loader, *, predict: bool) -> None:
+    """Let the journal say that everything that is written at the end of a run is complete."""
+    found = loader.embedding_set
+    assert found is not None
+    # Times of files would say less: clocks go wrong, and a killed run leaves new files beside old.
+    tables = {**(found.content.tables or {}), **_tables(loader, predict=predict)}
+    if tables == found.content.tables:
+        return
+    journal = Journal(found.folder)
     try:
-        times = [file.stat().st_mtime_ns for file in files]
-    except FileNotFoundError:
-        return False
-    return times == sorted(times)
+        journal.append({"tables": tables})
+    finally:
+        journal.close()
+    found.reload()
+
+
+def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
+    """What the tables of a run depend on."""
+    tables: dict[str, Any] = {"embeddings": loader.embeddings_state}
+    if predict:
+        tables["predictions"] = loader.predictions_state
+        if loader.options.save_raven_tables:
+            tables["raven"] = {"event_gap": loader.options.event_gap}
+    return tables

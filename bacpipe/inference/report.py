@@ -80,7 +80,17 @@ class RunReport:
             rows.append(("results", str(self.results)))
         width = max(len(name) for name, _ in rows)
         lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-        lines += [f"  failed: {name}: {reason}" for name, reason in self.failed[:_FAILURES_SHOWN]]
+        lines += [
+            f"  failed: {printable(name)}: {printable(reason)}"
+            for name, reason in self.failed[:_FAILURES_SHOWN]
+        ]
         if len(self.failed) > _FAILURES_SHOWN:
             lines.append(f"  … and {len(self.failed) - _FAILURES_SHOWN} more, in journal.jsonl")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  {printable(note)}" for note in self.notes)])
+
+
+def printable(text: str) -> str:
+    """Text in one line, for a terminal, which would obey control characters in a file's name."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )

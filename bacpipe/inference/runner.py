@@ -19,6 +19,7 @@ from bacpipe.store.predictions import SparsePredictions
 logger = logging.getLogger(__name__)
 
 _LARGEST_GPU_BATCH = 256
+_NO_LIMIT = 2**31
 
 
 class BatchResult(NamedTuple):
@@ -71,7 +72,8 @@ class ModelRunner:
         self.device = str(getattr(model, "device", "cpu"))
         self.scores = scores
         self._threshold, self._top, self._dense = threshold, top, dense
-        self._most = 2**31
+        self._most = _NO_LIMIT
+        self._dim: int | None = None
         self._lock = threading.Lock()
 
     def __call__(self, windows: np.ndarray) -> BatchResult:
@@ -81,16 +83,37 @@ class ModelRunner:
             return _join(self(windows[:half]), self(windows[half:]), half)
         try:
             return self._run(windows)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not _is_out_of_memory(error):
                 raise
             self._shrink(len(windows), error)
         return self(windows)
 
+    def check(self) -> None:
+        """Make sure that the model works at all, after it has failed with some windows.
+
+        Raises
+        ------
+        BacpipeError
+            If it also fails with one window of noise.
+        """
+        samples = int(self.model.segment_length)
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, (1, samples)).astype(np.float32)
+        try:
+            self._run(noise)
+        except Exception as error:
+            name = type(self.model).__name__
+            text = " ".join(str(error).split())[:500]
+            raise BacpipeError(
+                f"{name}: this model fails whatever it is given ({type(error).__name__}: {text}), "
+                f"so the run stops; what is finished is kept."
+            ) from error
+
     def classify(self, embeddings: np.ndarray) -> SparsePredictions:
         """Predictions from stored embeddings, float32 of shape (n, dim)."""
         with torch.inference_mode():
             scores = self.model.classifier_predictions(self._to_device(embeddings))
+            self._check_scores(scores, embeddings)
             return select(scores, self._threshold, self._top)
 
     def _run(self, windows: np.ndarray) -> BatchResult:
@@ -102,11 +125,37 @@ class ModelRunner:
                     f"{type(self.model).__name__} returned embeddings of shape {rows.shape} for "
                     f"{len(windows)} windows; expected ({len(windows)}, dim)."
                 )
+            self._check_dim(rows.shape[1])
             if scores is None:
                 return BatchResult(rows)
+            self._check_scores(scores, rows)
             if self._dense:
                 return BatchResult(rows, scores=_to_numpy(scores))
             return BatchResult(rows, select(scores, self._threshold, self._top))
+
+    def _check_dim(self, dim: int) -> None:
+        with self._lock:
+            self._dim = self._dim or dim
+        if dim != self._dim:
+            raise BacpipeError(
+                f"{type(self.model).__name__} returned embeddings of {dim} values, but of "
+                f"{self._dim} before; expected the same number for every window."
+            )
+
+    def _check_scores(self, scores: Any, embeddings: np.ndarray) -> None:
+        shape, windows = tuple(scores.shape), len(embeddings)
+        classes = len(getattr(self.model, "classes", None) or ()) or shape[-1]
+        if shape != (windows, classes):
+            raise BacpipeError(
+                f"{type(self.model).__name__} returned class scores of shape {shape} for {windows} "
+                f"windows; expected ({windows}, {classes})."
+            )
+        finite = torch.isfinite(torch.as_tensor(scores)).all(dim=1).cpu().numpy()
+        # Of embeddings that are no numbers themselves, there is more to say than this.
+        if not finite.all() and np.isfinite(embeddings[~finite]).all(axis=1).any():
+            raise BacpipeError(
+                f"{type(self.model).__name__} returned class scores that are not numbers."
+            )
 
     def _infer(self, audio: torch.Tensor) -> tuple[Any, Any | None]:
         x = self.model.preprocess(audio)
@@ -123,6 +172,8 @@ class ModelRunner:
 
     def _shrink(self, failed: int, error: BaseException) -> None:
         if failed == 1:
+            with self._lock:
+                self._most = _NO_LIMIT  # one window that never fits says nothing about batches
             raise BacpipeError(
                 f"{type(self.model).__name__}: not even one window fits into the memory of "
                 f"{self.device}; free memory, or use device=cpu."
@@ -210,11 +261,22 @@ def _to_numpy(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
+# PyTorch's allocators on Linux and Windows, CUDA's libraries, ONNX Runtime and TensorFlow.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate memory",
+    "status_alloc_failed",
+    "oom when allocating",
+)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def _join(one: BatchResult, other: BatchResult, offset: int) -> BatchResult:

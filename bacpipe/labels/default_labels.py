@@ -63,6 +63,14 @@ class MetadataLabelMaker:
     ----------
     metadata_label_dict : dict of str to np.ndarray
         What `generate` made; empty before.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
+    >>> maker = bacpipe.MetadataLabelMaker(paths, "birdnet", ["time_of_day"])
+    >>> maker.generate()["time_of_day"].shape
+    (153,)
     """
 
     def __init__(
@@ -103,6 +111,14 @@ class DefaultLabels(MetadataLabelMaker):
         Which labels; ``settings.default_label_keys`` unless given.
     **kwargs
         Any key of the configuration.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
+    >>> maker = bacpipe.DefaultLabels(paths, "birdnet", ["parent_directory"])
+    >>> sorted(set(maker.generate()["parent_directory"]))
+    ['SITE-A', 'SITE-B', 'SITE-C']
     """
 
     def __init__(
@@ -147,6 +163,13 @@ def create_default_labels(
     dict of str to np.ndarray, shape (windows,)
         Labels by key, in the order of ``Loader.embeddings('array')``.  Texts are objects with
         None where they are missing, numbers float64 with NaN, times datetime64 with NaT.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> labels = bacpipe.create_default_labels("recordings", "birdnet")
+    >>> labels["parent_directory"].shape, labels["parent_directory"][0]
+    ((153,), 'SITE-A')
     """
     labels: dict[str, np.ndarray] = metadata_labels(
         audio_dir, model, paths, overwrite, return_type="dict", **kwargs
@@ -168,6 +191,13 @@ def get_default_labels(model_name: str, **kwargs: Any) -> dict[str, np.ndarray]:
     -------
     dict of str to np.ndarray, shape (windows,)
         As `create_default_labels` returns them.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> labels = bacpipe.get_default_labels("birdnet", audio_dir="recordings")
+    >>> labels["audio_file_name"][0]
+    'SITE-A/20250504_043000.wav'
     """
     return create_default_labels(
         kwargs.pop("audio_dir", None),
@@ -199,6 +229,13 @@ def metadata_labels(
     Returns
     -------
     pandas.DataFrame or dict
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> table = bacpipe.metadata_labels("recordings", "birdnet")
+    >>> table.columns[:4].to_list(), len(table)
+    (['audiofilename', 'start', 'end', 'time_of_day'], 153)
     """
     if return_type not in {"dataframe", "dict"}:
         raise SettingsError(
@@ -249,18 +286,23 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
     return table
 
 
-def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
-    """Clock time at which each window starts."""
-    import pandas as pd
-
-    known = [recording_start(loader.audio_dir / name) for name in windows.recordings]
-    unknown = [n for n, start in zip(windows.recordings, known, strict=True) if start is None]
+def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
+    """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells."""
+    known = [recording_start(loader.audio_dir / name) for name in recordings]
+    unknown = [n for n, start in zip(recordings, known, strict=True) if start is None]
     if unknown:
         logger.info(
             "%d of %d recordings tell no time, such as %s.", len(unknown), len(known), unknown[0]
         )
     clock = [None if start is None else start.replace(tzinfo=None) for start in known]
-    begin = _of_recordings(windows, np.array(clock, dtype="datetime64[us]"))
+    return np.array(clock, dtype="datetime64[us]")
+
+
+def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
+    """Clock time at which each window starts."""
+    import pandas as pd
+
+    begin = _of_recordings(windows, recording_starts(loader, windows.recordings))
     microseconds = np.rint(windows.times[0] * 1e6).astype("timedelta64[us]")
     return pd.Series(begin + microseconds)
 

@@ -126,10 +126,16 @@ def ground_truth_by_model(
 
     Examples
     --------
-    >>> import bacpipe                                                      # doctest: +SKIP
-    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")      # doctest: +SKIP
-    >>> truth["label:species"].shape, truth["label_dict:species"]           # doctest: +SKIP
-    ((120,), {'Common Cuckoo': 0, 'Eurasian Wren': 1})
+    >>> import bacpipe
+    >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
+    >>> truth["label:species"].shape
+    (153,)
+    >>> truth["label_dict:species"]["synthetic hoot"]
+    1
+    >>> presence, classes = bacpipe.ground_truth_by_model("birdnet", "recordings",
+    ...     single_label=False, return_type="array")
+    >>> presence.shape, classes[1]
+    ((153, 6), 'synthetic hoot')
     """
     if return_type not in _RETURN_TYPES:
         raise SettingsError(

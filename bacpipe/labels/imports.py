@@ -85,11 +85,12 @@ def import_annotations(
 
     Examples
     --------
-    >>> import bacpipe                                                      # doctest: +SKIP
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_raven_tables(loader, "selections")
     >>> table = bacpipe.import_annotations("selections", "recordings", format="raven")
-    ...                                                                     # doctest: +SKIP
-    >>> bacpipe.ground_truth_by_model("birdnet", "recordings", label_df=table)
-    ...                                                                     # doctest: +SKIP
+    >>> table.columns.to_list()
+    ['audiofilename', 'start', 'end', 'label:species']
     """
     import pandas as pd
 
@@ -203,15 +204,33 @@ class _TableNames:
 # --- Raven and Audacity -----------------------------------------------------------------------
 
 
-def _read_raven(path: Path, names: _TableNames, source_column: str | None) -> pd.DataFrame:
-    import io
-
+def _read_tabs(path: Path) -> pd.DataFrame:
+    """Cells of a table with tabs between them, as text; nothing is quoted in it."""
     import pandas as pd
 
-    table = pd.read_csv(
-        io.StringIO(_text(path)), sep="\t", dtype=str, keep_default_na=False, quoting=3
-    )
-    table = table.rename(columns=lambda name: str(name).strip())
+    lines = [line.split("\t") for line in _text(path).split("\n") if line.strip()]
+    if not lines:
+        raise AnnotationsError(f"{path.name}: this file is empty; expected a Raven table.")
+    header = [name.strip() for name in lines[0]]
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise AnnotationsError(f"{path.name}: the column {twice!r} is there twice; keep one.")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = [*line, *[""] * (len(header) - len(line))]
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise AnnotationsError(
+                f"{path.name}: row {number} has {len(line)} cells, but there are {len(header)} "
+                f"columns; remove the tabs from its texts."
+            )
+        rows.append(cells[: len(header)])
+    return pd.DataFrame(rows, columns=header, dtype=object)
+
+
+def _read_raven(path: Path, names: _TableNames, source_column: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    table = _read_tabs(path)
     missing = [name for name in _RAVEN_TIMES if name not in table.columns]
     if missing:
         raise AnnotationsError(
@@ -255,13 +274,13 @@ def _read_audacity(path: Path, names: _TableNames) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         cells = line.split("\t")
         if not line.strip() or cells[0] == "\\":  # a second line holds the frequencies
             continue
         if len(cells) < 2 or not (_is_number(cells[0]) and _is_number(cells[1])):
             raise AnnotationsError(
-                f"{path.name}: line {number} is {line!r}; expected start, end and label with tabs "
+                f"{path.name}: line {number} is {line[:200]!r}; expected start, end and label with tabs "
                 f"between them, as Audacity exports labels."
             )
         rows.append((float(cells[0]), float(cells[1]), "".join(cells[2:3])))
@@ -340,11 +359,13 @@ def _read_crowsetta(
     reader: Callable[..., Any] = _crowsetta_format(kind).from_file
     try:
         read = reader(path, **arguments).to_annot()
+        annotations = read if isinstance(read, list) else [read]
+        rows = [row for annotation in annotations for row in _crowsetta_rows(annotation, names)]
+    except AnnotationsError:
+        raise
     # crowsetta raises whatever its readers happen to; each means that the file does not fit.
     except Exception as error:
         raise AnnotationsError(f"{path.name}: cannot be read as {kind} ({error}).") from error
-    annotations = read if isinstance(read, list) else [read]
-    rows = [row for annotation in annotations for row in _crowsetta_rows(annotation, names)]
     return pd.DataFrame(rows, columns=["audiofilename", "start", "end", "label"])
 
 

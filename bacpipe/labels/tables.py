@@ -7,6 +7,7 @@ event, so that what is seen in Raven, Audacity and Python is the same.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +18,18 @@ from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.store.events import merge_detections
-from bacpipe.store.layout import result_stems
+from bacpipe.store.layout import path_inside, result_stems
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import (
     RAVEN_COLUMNS,
     Detections,
     above,
     plain_label,
+    plain_path,
     raven_rows,
     write_raven_table,
 )
-from bacpipe.store.writer import write_json, write_text
+from bacpipe.store.writer import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +58,14 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     ------
     ResultsNotFoundError
         If there are no predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> table = bacpipe.detections_table(loader, classifier_threshold=0.9)
+    >>> table.loc[0, "label:default_classifier"]
+    'Field Sparrow'
     """
     import pandas as pd
 
@@ -102,6 +112,14 @@ def export_raven_tables(
     ------
     ResultsNotFoundError
         If there are no predictions, or no recording is left to be opened.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_raven_tables(loader, "selections")
+    >>> files[0].as_posix()
+    'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
     """
     target = Path(folder) if folder is not None else loader.paths.raven_path
     model, nyquist = str(loader.model_name), _nyquist(loader)
@@ -117,7 +135,8 @@ def export_raven_tables(
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        path = target / f"{stems[item.recording]}_{model}.selection.table.txt"
+        name = f"{stems[item.recording]}_{model}.selection.table.txt"
+        path = path_inside(target, name, what="a link")
         write_raven_table(path, item, audio.resolve(), high)
         written.append(path)
     return written
@@ -134,7 +153,7 @@ def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> 
         except AudioError as error:
             logger.warning("left out of the Raven table: %s", error)
             continue
-        sounds.append(str(path.resolve()))
+        sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
         if recording.name in items:
             rows += raven_rows(
@@ -146,7 +165,7 @@ def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> 
     table = folder / f"{loader.model_name}.selection.table.txt"
     listing = folder / f"{loader.model_name}.sound_files.txt"
     write_text(table, "\n".join(rows) + "\n")
-    write_text(listing, "\n".join(sounds) + "\n")
+    write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
     return [table, listing]
 
 
@@ -173,6 +192,14 @@ def export_audacity_labels(
     ------
     ResultsNotFoundError
         If there are no predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_audacity_labels(loader, "labels", event_gap=0)
+    >>> files[0].as_posix()
+    'labels/SITE-A/20250504_043000_birdnet.labels.txt'
     """
     target = Path(folder) if folder is not None else loader.paths.preds_path / "audacity_labels"
     write_json(target / "provenance.json", _provenance(loader, kwargs))
@@ -184,7 +211,8 @@ def export_audacity_labels(
             f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
             for start, end, label in zip(*columns, strict=True)
         ]
-        path = target / f"{stems[item.recording]}_{loader.model_name}.labels.txt"
+        name = f"{stems[item.recording]}_{loader.model_name}.labels.txt"
+        path = path_inside(target, name, what="a link")
         write_text(path, "".join(lines))
         written.append(path)
     return written

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bacpipe.models.scope import Scope
+
 Backend = Literal["torch", "tensorflow", "onnx"]
 
 
@@ -95,6 +97,8 @@ class ModelCard:
         Name of the optional dependency group that the model needs.
     cpu_batch : int
         Windows per batch that were fastest on a CPU.
+    scope : Scope
+        What the model was made for, which frequencies reach it, and its known limits.
     trained_on, licence, citation, homepage : str
         Origin of the model, for people who publish results made with it.
     non_commercial : bool
@@ -113,6 +117,7 @@ class ModelCard:
     licence: str
     citation: str
     homepage: str
+    scope: Scope
     n_classes: int | None = None
     classes: str = ""
     extra: str | None = None
@@ -123,6 +128,11 @@ class ModelCard:
     def window_seconds(self) -> float:
         """Input length in seconds."""
         return self.window / self.sample_rate
+
+    @property
+    def frequencies(self) -> tuple[float, float]:
+        """Lowest and highest frequency in Hz that reach the network."""
+        return self.scope.frequencies or (0.0, self.sample_rate / 2)
 
     @property
     def needs_checkpoint(self) -> bool:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 4
 WAIT_SECONDS = 2.0
 TIMEOUT_SECONDS = (15.0, 60.0)
+MOST_BYTES = 50 << 30  # of a file whose size nobody tells
 CHUNK_BYTES = 1 << 16  # at most this much is lost when a connection breaks
 
 
@@ -78,7 +79,10 @@ def receive(
         note.write_text(version, encoding="utf-8")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            total = _transfer(url, partial, note, dict(headers or {}), label, known=version)
+            most = MOST_BYTES if size is None else size
+            total = _transfer(
+                url, partial, note, dict(headers or {}), label, known=version, most=most
+            )
             break
         except OSError as error:
             # Where nothing ever arrived, there is no network, and waiting would not help.
@@ -88,9 +92,10 @@ def receive(
             time.sleep(WAIT_SECONDS * attempt)
     received = partial.stat().st_size
     total = size if size is not None else total
-    if total is not None and received != total:
+    if received > most or (total is not None and received != total):
         partial.unlink()
-        raise DownloadError(f"{url}: received {received} bytes instead of {total}")
+        expectation = f"at most {most}" if total is None else str(total)
+        raise DownloadError(f"{url}: received {received} bytes instead of {expectation}")
     kind, wanted = expected or ("sha256", None)
     found = hash_file(partial, kind)
     if wanted is not None and found != wanted:
@@ -112,8 +117,12 @@ def _transfer(
     label: str,
     *,
     known: str | None,
+    most: int,
 ) -> int | None:
-    """Append what is missing to `partial`; returns the size of the whole, if it is known."""
+    """Append what is missing to `partial`; returns the size of the whole, if it is known.
+
+    Nothing is taken beyond `most` bytes and a chunk.
+    """
     import requests
     from tqdm import tqdm
 
@@ -138,6 +147,8 @@ def _transfer(
         if known is None:
             _remember_version(note, response)
         total = _total_in(response)
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise DownloadError(f"{url}: the server answered with a web page instead of the file")
         with (
             partial.open("ab" if done else "wb") as file,
             tqdm(
@@ -147,6 +158,8 @@ def _transfer(
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if file.tell() > most:
+                    break  # the caller compares the sizes
     return total
 
 

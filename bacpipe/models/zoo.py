@@ -6,6 +6,7 @@ Facts come from the authors' papers and repositories, which every card names.
 from __future__ import annotations
 
 from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
+from bacpipe.models.scope import SCOPES
 
 _APACHE = "Apache-2.0"
 _MIT = "MIT"
@@ -15,6 +16,7 @@ _CC_BY_NC_SA = "CC BY-NC-SA 4.0"
 _CARDS = (
     ModelCard(
         name="audiomae",
+        scope=SCOPES["audiomae"],
         sample_rate=16000,
         window=160000,
         dim=768,
@@ -31,6 +33,7 @@ _CARDS = (
     ),
     ModelCard(
         name="audioprotopnet",
+        scope=SCOPES["audioprotopnet"],
         sample_rate=32000,
         window=160000,
         dim=1024,
@@ -59,6 +62,7 @@ _CARDS = (
     ),
     ModelCard(
         name="avesecho_passt",
+        scope=SCOPES["avesecho_passt"],
         sample_rate=32000,
         window=96000,
         dim=768,
@@ -81,6 +85,7 @@ _CARDS = (
     ),
     ModelCard(
         name="aves_especies",
+        scope=SCOPES["aves_especies"],
         sample_rate=16000,
         window=16000,
         dim=768,
@@ -101,6 +106,7 @@ _CARDS = (
     ),
     ModelCard(
         name="bat",
+        scope=SCOPES["bat"],
         sample_rate=220500,
         window=int(0.78 * 220500),
         dim=64,
@@ -118,6 +124,7 @@ _CARDS = (
     ),
     ModelCard(
         name="batdetect2_clip_avg",
+        scope=SCOPES["batdetect2_clip_avg"],
         sample_rate=256000,
         window=256000,
         dim=32,
@@ -150,6 +157,7 @@ _CARDS = (
     ),
     ModelCard(
         name="batdetect2_dets_avg",
+        scope=SCOPES["batdetect2_dets_avg"],
         sample_rate=256000,
         window=256000,
         dim=32,
@@ -182,6 +190,7 @@ _CARDS = (
     ),
     ModelCard(
         name="beats",
+        scope=SCOPES["beats"],
         sample_rate=16000,
         window=80000,
         dim=768,
@@ -198,6 +207,7 @@ _CARDS = (
     ),
     ModelCard(
         name="birdaves_especies",
+        scope=SCOPES["birdaves_especies"],
         sample_rate=16000,
         window=16000,
         dim=1024,
@@ -218,6 +228,7 @@ _CARDS = (
     ),
     ModelCard(
         name="biolingual",
+        scope=SCOPES["biolingual"],
         sample_rate=48000,
         window=480000,
         dim=512,
@@ -243,6 +254,7 @@ _CARDS = (
     ),
     ModelCard(
         name="birdmae",
+        scope=SCOPES["birdmae"],
         sample_rate=32000,
         window=160000,
         dim=1280,
@@ -261,6 +273,7 @@ _CARDS = (
     ),
     ModelCard(
         name="birdnet",
+        scope=SCOPES["birdnet"],
         sample_rate=48000,
         window=144000,
         dim=1024,
@@ -312,6 +325,7 @@ _CARDS = (
     ),
     ModelCard(
         name="birdnet_v3",
+        scope=SCOPES["birdnet_v3"],
         sample_rate=32000,
         window=96000,
         dim=1280,
@@ -345,6 +359,7 @@ _CARDS = (
     ),
     ModelCard(
         name="convnext_birdset",
+        scope=SCOPES["convnext_birdset"],
         sample_rate=32000,
         window=160000,
         dim=1024,
@@ -373,6 +388,7 @@ _CARDS = (
     ),
     ModelCard(
         name="google_whale",
+        scope=SCOPES["google_whale"],
         sample_rate=24000,
         window=120000,
         dim=1280,
@@ -393,6 +409,7 @@ _CARDS = (
     ),
     ModelCard(
         name="hbdet",
+        scope=SCOPES["hbdet"],
         sample_rate=2000,
         window=7755,
         dim=2048,
@@ -411,6 +428,7 @@ _CARDS = (
     ),
     ModelCard(
         name="insect66",
+        scope=SCOPES["insect66"],
         sample_rate=44100,
         window=242550,
         dim=1280,
@@ -431,6 +449,7 @@ _CARDS = (
     ),
     ModelCard(
         name="insect459",
+        scope=SCOPES["insect459"],
         sample_rate=44100,
         window=242550,
         dim=1280,
@@ -448,6 +467,7 @@ _CARDS = (
     ),
     ModelCard(
         name="mix2",
+        scope=SCOPES["mix2"],
         sample_rate=16000,
         window=48000,
         dim=960,
@@ -466,6 +486,7 @@ _CARDS = (
     ),
     ModelCard(
         name="naturebeats",
+        scope=SCOPES["naturebeats"],
         sample_rate=16000,
         window=80000,
         dim=768,
@@ -487,6 +508,7 @@ _CARDS = (
     ),
     ModelCard(
         name="perch_bird",
+        scope=SCOPES["perch_bird"],
         sample_rate=32000,
         window=160000,
         dim=1280,
@@ -512,6 +534,7 @@ _CARDS = (
     ),
     ModelCard(
         name="perch_v2",
+        scope=SCOPES["perch_v2"],
         sample_rate=32000,
         window=160000,
         dim=1536,
@@ -541,6 +564,7 @@ _CARDS = (
     ),
     ModelCard(
         name="protoclr",
+        scope=SCOPES["protoclr"],
         sample_rate=16000,
         window=96000,
         dim=384,
@@ -562,6 +586,7 @@ _CARDS = (
     ),
     ModelCard(
         name="rcl_fs_bsed",
+        scope=SCOPES["rcl_fs_bsed"],
         sample_rate=22050,
         window=int(0.2 * 22050),
         dim=2048,
@@ -580,6 +605,7 @@ _CARDS = (
     ),
     ModelCard(
         name="surfperch",
+        scope=SCOPES["surfperch"],
         sample_rate=32000,
         window=160000,
         dim=1280,
@@ -599,6 +625,7 @@ _CARDS = (
     ),
     ModelCard(
         name="vggish",
+        scope=SCOPES["vggish"],
         sample_rate=16000,
         window=15360,
         dim=128,

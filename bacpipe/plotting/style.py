@@ -50,6 +50,7 @@ _STYLE: Any = {
     "lines.markersize": 4.5,
     "savefig.dpi": 300,
     "svg.fonttype": "none",
+    "svg.hashsalt": "bacpipe",  # the same figure gives the same file
     "pdf.fonttype": 42,
 }
 
@@ -79,7 +80,7 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
             figure.savefig(file, format="png", dpi=300)
         if vector:
             with replacing(path.with_suffix(".svg")) as file:
-                figure.savefig(file, format="svg")
+                figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def shorten(name: str, most: int = 28) -> str:

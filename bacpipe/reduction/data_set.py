@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +16,22 @@ from bacpipe.configuration import Options
 from bacpipe.reduction.errors import ReductionError
 from bacpipe.reduction.fitted import Map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
-from bacpipe.reduction.saving import load_map, save_map
-from bacpipe.store.layout import dataset_name, stamped_folder
+from bacpipe.reduction.saving import FILE_NAME, load_map, save_map
+from bacpipe.store.layout import dataset_name, stamped_folder, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.sets import read_embeddings
-from bacpipe.store.writer import remove_temporaries, write_table, write_yaml
+from bacpipe.store.writer import (
+    remove_temporaries,
+    remove_unfinished,
+    write_table,
+    write_yaml,
+)
 
 logger = logging.getLogger(__name__)
+
+METADATA = "metadata.yml"
 
 _SAMPLE_SEED = 42
 _BLOCK = 50_000  # windows of a new map placed at a time
@@ -69,6 +77,7 @@ def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path
     parent = loader.paths.dim_reduc_parent_dir
     loader.get_embedding_dir()
     with exclusive(parent, what):
+        _remove_unfinished_maps(parent, what, loader)
         found = None
         if options.check_if_already_dim_reduced:
             found = _find_map(loader, reducer_name, options)
@@ -77,6 +86,13 @@ def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path
         if found is not None:
             return _update(found, loader)
         return _create(stamped_folder(parent, what, datetime.now()), loader, reducer_name, options)
+
+
+def _remove_unfinished_maps(parent: Path, what: str, loader: Loader) -> None:
+    """Remove maps that killed runs have not completed."""
+    for folder in stamped_folders(parent, what):
+        if not (folder / METADATA).is_file():
+            remove_unfinished(folder, FILE_NAME, _table_name(loader))
 
 
 def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool:
@@ -115,6 +131,22 @@ class _Fitted(NamedTuple):
 def _create(folder: Path, loader: Loader, name: str, options: Options) -> Path:
     fitted = _fit(loader, name, options)
     coordinates = _place_all(loader, fitted)
+    try:
+        _write_new(folder, loader, fitted, coordinates, name, options)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half a map is of no use
+        raise
+    return folder
+
+
+def _write_new(
+    folder: Path,
+    loader: Loader,
+    fitted: _Fitted,
+    coordinates: Coordinates,
+    name: str,
+    options: Options,
+) -> None:
     save_map(folder, fitted.fit.map)
     _write_table(folder, loader, coordinates)
     windows = _windows(loader)
@@ -127,7 +159,6 @@ def _create(folder: Path, loader: Loader, name: str, options: Options) -> Path:
         "nr_embeds_fitted": len(fitted.rows),
     }
     _write_metadata(folder, loader, metadata)
-    return folder
 
 
 def _describe_sample(fitted: int, windows: int) -> str:
@@ -283,8 +314,11 @@ def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None
     columns["start"] = np.concatenate([start for start, _ in times])
     columns["end"] = np.concatenate([end for _, end in times])
     table = pa.table({**columns, "audiofilename": names})
-    path = folder / f"{dataset_name(loader.audio_dir)}_{loader.model_name}.parquet"
-    write_table(path, table)
+    write_table(folder / _table_name(loader), table)
+
+
+def _table_name(loader: Loader) -> str:
+    return f"{dataset_name(loader.audio_dir)}_{loader.model_name}.parquet"
 
 
 def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> None:
@@ -292,7 +326,7 @@ def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> N
     lines, windows = loader.lines, _windows(loader)
     embeddings = loader.get_embedding_dir()
     write_yaml(
-        folder / "metadata.yml",
+        folder / METADATA,
         {
             **about,
             "model_name": loader.model_name,

@@ -38,7 +38,7 @@ def load_map(folder: Path) -> Map:
         if "reference" not in arrays:
             return basis
         return NeighborMap(basis, arrays["reference"], arrays["coordinates"])
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ResultsError(
             f"{path}: this map cannot be read ({error}), so no windows can be added to it; set "
             f"check_if_already_dim_reduced to false to make a new one."

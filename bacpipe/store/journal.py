@@ -3,11 +3,13 @@
 ``journal.jsonl`` lies in the folder of a set of embeddings.  Its first line describes the
 set; every further line is one recording that was finished, failed or removed, and a later
 line about a recording replaces an earlier one.  A recording counts as done only when its
-line is there, because the line is written after all its files.
+line is there, because the line is written after all its files; before files that a line
+vouches for are replaced, another line takes it back.  A run's last line says that the tables
+over all recordings are complete, until another line follows.
 
 Invariants: lines are only ever appended; a line cut short by a crash is ignored by readers
-and closed by the next writer; ``journal-<anything>.jsonl`` files beside it are read as well,
-so that disjoint parts of a data set can be computed by several machines into one tree.
+and taken away by the next writer; ``journal-<anything>.jsonl`` files beside it are read before
+it, so that disjoint parts of a data set can be computed by several machines into one tree.
 """
 
 from __future__ import annotations
@@ -17,15 +19,22 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bacpipe.errors import ResultsError
+from bacpipe.store.layout import path_inside
+from bacpipe.store.storage import writing
+from bacpipe.store.writer import write_all
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
 _SECONDS_UNSYNCED = 0.5
+_BLOCK = 2**16  # bytes read at a time in search of the last line
 
 
 @dataclass
@@ -38,10 +47,13 @@ class JournalContent:
         Description of the set; empty when there is none.
     recordings : dict
         Last line of each recording, by its name.
+    tables : dict or None
+        What the tables over all recordings were written with, if nothing has changed since.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
     recordings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, Any] | None = None
 
     @property
     def done(self) -> dict[str, dict[str, Any]]:
@@ -50,15 +62,45 @@ class JournalContent:
 
 
 def read_journals(folder: Path) -> JournalContent:
-    """Read all journals of a folder; an absent journal is an empty one."""
+    """Read all journals of a folder; an absent journal is an empty one.
+
+    Raises
+    ------
+    ResultsError
+        If a journal is of a newer format, or journals describe different sets.
+    """
     content = JournalContent()
     for path in sorted(folder.glob("journal*.jsonl")):
-        for line in _lines(path):
+        for line in _lines(path_inside(folder, path.name, what="a link")):
             if "format" in line:
+                _check_header(path, line, content.header)
                 content.header = content.header or line
             elif isinstance(line.get("file"), str) and isinstance(line.get("status"), str):
                 content.recordings[line["file"]] = line
+                content.tables = None
+            elif isinstance(line.get("tables"), dict):
+                content.tables = line["tables"]
     return content
+
+
+def _check_header(path: Path, header: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    found = header["format"]
+    if not isinstance(found, int):
+        raise ResultsError(
+            f"{path}: names the format {found!r}, expected a number up to {FORMAT}; the journal "
+            f"is damaged. Move its folder away to have it computed again."
+        )
+    if found > FORMAT:
+        raise ResultsError(
+            f"{path.parent}: written by a newer bacpipe ({path.name} has the format {found}, this "
+            f"one reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
+        )
+    if known and header.get("identity") != known.get("identity"):
+        raise ResultsError(
+            f"{path}: describes other embeddings ({header.get('identity')}) than the journals "
+            f"beside it ({known.get('identity')}); move it and its embeddings to a folder of "
+            f"their own."
+        )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -83,6 +125,15 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         )
 
 
+def encode_line(line: Mapping[str, Any]) -> bytes:
+    """One line of a journal, with its line break."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # a file name whose bytes are no text
+        return json.dumps(line).encode() + b"\n"
+
+
 class Journal:
     """Appends to ``journal.jsonl``; the caller holds the lock.
 
@@ -96,27 +147,82 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "journal.jsonl"
-        self._file = self.path.open("ab+")
+        self.path = path_inside(folder, "journal.jsonl", what="a link")
         self._synced = time.monotonic()
-        if self._file.tell() and not self._ends_with_newline():
-            self._file.write(b"\n")
+        with writing(self.path):
+            # Without a buffer, a line that the disk did not take is not written later on.
+            self._file = self.path.open("ab+", buffering=0)
+            self._mend_last_line()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line."""
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > _SECONDS_UNSYNCED:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        """Append one line.
+
+        Raises
+        ------
+        StorageError
+            If the disk does not take the line; the journal is then as it was before.
+        """
+        data = encode_line(line)
+        with writing(self.path, len(data)):
+            self._write(data)
+            if time.monotonic() - self._synced > _SECONDS_UNSYNCED:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+
+    def check(self) -> None:
+        """Make sure that the journal still is where it was opened.
+
+        Raises
+        ------
+        ResultsError
+            If somebody has deleted or moved the folder: what is written now would be lost.
+        """
+        try:
+            there = os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise ResultsError(
+                f"{self.path.parent}: this folder was deleted or moved while the run was writing "
+                f"to it; put it back, or run the same command again to compute anew what is gone."
+            )
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
 
     def close(self) -> None:
         """Flush all lines to the disk and close the file."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                with writing(self.path):
+                    os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
 
-    def _ends_with_newline(self) -> bool:
-        self._file.seek(-1, os.SEEK_END)
-        return self._file.read(1) == b"\n"
+    def _write(self, data: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            write_all(self._file.fileno(), data)
+        except OSError:
+            with suppress(OSError):  # the next writer closes half a line that stays
+                self._file.truncate(end)
+            raise
+
+    def _mend_last_line(self) -> None:
+        """Take away the piece of a line that a crash left, so that nobody warns of it again."""
+        end = start = self._file.seek(0, os.SEEK_END)
+        tail = b""
+        while start and b"\n" not in tail:
+            start = max(0, start - _BLOCK)
+            self._file.seek(start)
+            tail = self._file.read(end - start)
+        piece = tail[tail.rfind(b"\n") + 1 :]
+        if not piece:
+            return
+        try:
+            json.loads(piece)
+        except (ValueError, RecursionError):
+            self._file.truncate(end - len(piece))
+        else:  # only its line break is missing: readers have taken it for a line
+            self._write(b"\n")

@@ -13,16 +13,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
+
+from bacpipe.errors import ResultsError
+
+logger = logging.getLogger(__name__)
 
 # File systems allow 255 bytes for a name; the model and a temporary suffix are added to it.
 _LONGEST_STEM = 180
 
+_MINUTE = len("YYYY-mm-dd_HH-MM")
 _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what>.+)")
 
 
@@ -109,33 +118,111 @@ def result_paths(
     )
 
 
+def path_inside(folder: Path, name: str, *, what: str) -> Path:
+    """Path of a file whose name comes out of a file of the results tree.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it has to lie.
+    name : str
+        Posix path relative to `folder`.
+    what : str
+        Who says so, for the message.
+
+    Raises
+    ------
+    ResultsError
+        If it lies elsewhere, be it by ``..``, by an absolute path or by links.
+    """
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, or links in a circle
+        inside = False
+    if not inside:
+        raise ResultsError(
+            f"{folder}: {what} names the file {name[:300]!r}, which lies outside this folder; "
+            f"somebody has tampered with these results, so move the folder away and run the "
+            f"pipeline again."
+        )
+    return path
+
+
 def stamped_folder(parent: Path, what: str, now: datetime) -> Path:
-    """Path of a new result folder, ``<minute>___<what>``, that does not exist yet."""
+    """Path of a new result folder, ``<minute>___<what>``, that counts as the newest.
+
+    A second one within a minute also names its second.  If the clock is behind the newest one
+    there is, because somebody has set it, or travelled, the name goes by that one instead.
+    """
     folder = parent / f"{now:%Y-%m-%d_%H-%M}___{what}"
-    # Two sets of one model within a minute: the second one also names its second.
-    return parent / f"{now:%Y-%m-%d_%H-%M-%S}___{what}" if folder.exists() else folder
+    newest = _time_of_newest(parent, what)
+    if newest is not None and newest >= now.replace(second=0, microsecond=0):
+        if newest - now > timedelta(minutes=1):
+            logger.warning(
+                "The clock says %s, but there are results of %s already; the new ones are named "
+                "after these.",
+                f"{now:%Y-%m-%d %H:%M}",
+                f"{newest:%Y-%m-%d %H:%M}",
+            )
+        now = max(now, newest + timedelta(seconds=1))
+        folder = parent / f"{now:%Y-%m-%d_%H-%M-%S}___{what}"
+    while folder.exists():
+        now += timedelta(seconds=1)
+        folder = parent / f"{now:%Y-%m-%d_%H-%M-%S}___{what}"
+    return folder
+
+
+def _time_of_newest(parent: Path, what: str) -> datetime | None:
+    times = []
+    for folder in stamped_folders(parent, what):
+        stamp = folder.name.split("___")[0]
+        with suppress(ValueError):  # no date of any calendar
+            form = "%Y-%m-%d_%H-%M-%S" if len(stamp) > _MINUTE else "%Y-%m-%d_%H-%M"
+            times.append(datetime.strptime(stamp, form))
+    return max(times, default=None)
 
 
 def stamped_folders(parent: Path, what: str) -> list[Path]:
-    """Existing result folders ``<time>___<what>``, the newest first."""
-    if not parent.is_dir():
-        return []
+    """Existing result folders ``<time>___<what>``, the newest first.
+
+    Raises
+    ------
+    ResultsError
+        If `parent` may not be read.
+    """
     found = [
         (match["stamp"], folder)
-        for folder in parent.iterdir()
+        for folder in _content(parent)
         if (match := _SET_NAME.fullmatch(folder.name)) and match["what"] == what
     ]
     return [folder for _, folder in sorted(found, reverse=True) if folder.is_dir()]
 
 
-def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
-    """Names of the models that have embeddings of a data set."""
-    if not main_embeds_path.is_dir():
+def _content(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise ResultsError(
+            f"{folder}: these results cannot be read ({error.strerror or error}); give yourself "
+            f"read permission for them, or choose another main_results_dir."
+        ) from None
+
+
+def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
+    """Names of the models that have embeddings of a data set.
+
+    Raises
+    ------
+    ResultsError
+        If `main_embeds_path` may not be read.
+    """
     suffix = f"-{dataset}"
     names = {
         match["what"].removesuffix(suffix)
-        for folder in main_embeds_path.iterdir()
+        for folder in _content(main_embeds_path)
         if (match := _SET_NAME.fullmatch(folder.name)) and match["what"].endswith(suffix)
     }
     return sorted(names)
@@ -156,22 +243,36 @@ def result_stems(recordings: Iterable[str]) -> dict[str, str]:
         differ only in the suffix keep it, so that none overwrites another's results.
     """
     names = list(recordings)
-    # File systems of Windows and macOS do not tell upper from lower case.
     plain = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    count = Counter(stem.lower() for stem in plain.values())
-    full_names = {name.lower() for name in names}
+    count = Counter(_as_others_see(stem) for stem in plain.values())
+    full_names = Counter(_as_others_see(name) for name in names)
     stems = {}
     for name in names:
         stem = plain[name]
-        unique = count[stem.lower()] == 1 and stem.lower() not in full_names
-        stems[name] = _shorten(stem if unique else name)
+        seen = _as_others_see(stem)
+        if count[seen] == 1 and seen not in full_names:
+            stems[name] = _shorten(stem)
+        else:
+            stems[name] = _shorten(name, always=full_names[_as_others_see(name)] > 1)
     return stems
 
 
-def _shorten(stem: str) -> str:
+def _as_others_see(name: str) -> str:
+    """Name as it looks to file systems that know neither case nor ways to write an accent.
+
+    Those of Windows and macOS do not, and results may be kept there or copied to them.
+    """
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shorten(stem: str, *, always: bool = False) -> str:
     path = PurePosixPath(stem)
-    if len(path.name.encode()) <= _LONGEST_STEM:
+    name = os.fsencode(path.name)
+    if len(name) <= _LONGEST_STEM and not always:
         return stem
-    digest = hashlib.sha256(path.name.encode()).hexdigest()[:12]
-    kept = path.name.encode()[: _LONGEST_STEM - 13].decode(errors="ignore")
+    # Of the whole path: the folders, too, may differ in nothing but case.
+    digest = hashlib.sha256(os.fsencode(stem) if always else name).hexdigest()[:12]
+    kept = name[: _LONGEST_STEM - 13].decode(errors="ignore")
     return str(path.with_name(f"{kept}~{digest}"))

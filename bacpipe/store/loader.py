@@ -15,8 +15,11 @@ from bacpipe import configuration
 from bacpipe.audio.files import find_audio_files
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.store import predictions as prediction_files
+from bacpipe.store.columns import require_windows
+from bacpipe.store.computed import paths_of
 from bacpipe.store.identity import settings_identity
-from bacpipe.store.layout import ResultPaths, dataset_name, result_paths, result_stems
+from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
+from bacpipe.store.recordings import without_results
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.metadata import metadata_of, write_metadata
 from bacpipe.store.predictions import Detections, above
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+# What the journal says of a file of predictions, and not of how they were made.
+_FILE_KEYS = {"path", "bytes", "sha256"}
 
 
 class Loader:
@@ -65,9 +71,12 @@ class Loader:
 
     Examples
     --------
-    >>> loader = Loader("recordings", "birdnet")                    # doctest: +SKIP
-    >>> loader.embeddings("array").shape                            # doctest: +SKIP
-    (120, 1024)
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> loader.embeddings("array").shape
+    (153, 1024)
+    >>> loader.predictions("dataframe").columns[:3].to_list()
+    ['audiofilename', 'start', 'end']
     """
 
     def __init__(
@@ -87,15 +96,7 @@ class Loader:
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
         self._files: list[Path] | None = None
-        self.paths: ResultPaths = result_paths(
-            self.audio_dir,
-            model_name or "none",
-            main_results_dir=self.options.main_results_dir,
-            embed_parent_dir=self.options.embed_parent_dir,
-            dim_reduc_parent_dir=self.options.dim_reduc_parent_dir,
-            evaluations_dir=self.options.evaluations_dir,
-            testing=self.options.testing,
-        )
+        self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
             self.embedding_set = self._find_set(exact=use_folder_structure)
@@ -111,13 +112,19 @@ class Loader:
         return self._files
 
     def update_files(self) -> list[Path]:
-        """Search `audio_dir` again.
+        """Search `audio_dir` again; results that lie in it are not searched.
 
         Returns
         -------
         list of Path
+
+        Raises
+        ------
+        NoRecordingsError
+            If there are none.
         """
         found = find_audio_files(self.audio_dir, tuple(self.options.audio_suffixes))
+        found = without_results(found, self.audio_dir, self.paths)
         self._files = found[:3] if self.options.testing else found
         return self._files
 
@@ -139,10 +146,21 @@ class Loader:
         return_type : {'pathlib.Path', 'str'}
             Type of the items.
 
+        Returns
+        -------
+        list of Path or list of str
+            Sorted.
+
         Raises
         ------
         NoRecordingsError
             If the folder is missing or holds no recordings.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> len(bacpipe.get_audio_files("recordings"))
+        12
         """
         if return_type not in {"pathlib.Path", "Path", "str"}:
             raise SettingsError(
@@ -426,7 +444,7 @@ class Loader:
         header = found.content.header
         stored = (line["predictions"] for line in self.lines.values() if line.get("predictions"))
         first: dict[str, Any] = next(stored, {})
-        settings = {key: value for key, value in first.items() if key not in {"path", "bytes"}}
+        settings = {key: value for key, value in first.items() if key not in _FILE_KEYS}
         return {
             "model": self.model_name,
             "embeddings": found.folder.name,
@@ -465,12 +483,16 @@ class Loader:
             if not line.get("predictions"):
                 continue
             if combined is not None and name in combined:
+                _require_windows_of(table, combined[name], line["windows"])
                 yield combined[name]
                 continue
             file = line["predictions"]["path"]
             if combined is None and file is not None:
+                folder = self.paths.sparse_predictions_path
                 window, label, score = prediction_files.read_predictions(
-                    self.paths.sparse_predictions_path / file
+                    path_inside(folder, file, what="the journal"),
+                    line["windows"],
+                    line["predictions"].get("sha256"),
                 )
             else:
                 window, label, score = prediction_files.NO_PREDICTIONS
@@ -499,7 +521,8 @@ class Loader:
         if not stored:
             return False
         file = stored["path"]
-        return file is None or (paths.sparse_predictions_path / file).is_file()
+        folder = paths.sparse_predictions_path
+        return file is None or path_inside(folder, file, what="the journal").is_file()
 
     def _reduced_embeddings(self) -> dict[str, np.ndarray]:
         """Coordinates in the newest map of these embeddings, by embedding file."""
@@ -560,6 +583,16 @@ class Loader:
             if base is not None and path.is_relative_to(base):
                 return path.relative_to(base).as_posix()
         return path.as_posix()
+
+
+def _require_windows_of(table: Path, item: Detections, windows: int) -> None:
+    try:
+        require_windows(item.window, windows)
+    except ValueError as error:
+        raise ResultsError(
+            f"{table}: these predictions are damaged ({error}: {item.recording}); delete the file "
+            f"and run the pipeline again."
+        ) from None
 
 
 def _check_return_type(value: str, *allowed: str) -> None:

@@ -19,29 +19,46 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bacpipe.errors import ResultsLockedError
+from bacpipe.store.storage import writing
+from bacpipe.store.writer import write_text
+
+SECONDS_FOR_OTHERS = 120.0
+"""How long to wait for runs of other models, where all write a few files to one folder."""
 
 
 @contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
+def exclusive(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
     """Hold the lock ``<folder>/.<what>.lock`` for the length of the block.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the results are.
+    what : str
+        Which of them.
+    wait : float
+        Seconds to wait for another run that holds it.
 
     Raises
     ------
     ResultsLockedError
-        At once, naming the owner, if another run holds it.
+        Naming the owner, if another run holds it for longer.
+    StorageError
+        If nothing can be written to the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{what}.lock")
     owner_file = folder / f".{what}.lock-owner"
+    with writing(folder / what):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise ResultsLockedError(
+                f"{folder}: {what} is being written by {_read_owner(owner_file)}; wait until that "
+                f"run is done, or choose another main_results_dir."
+            ) from None
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ResultsLockedError(
-            f"{folder}: {what} is being written by {_read_owner(owner_file)}; wait until that "
-            f"run is done, or choose another main_results_dir."
-        ) from None
-    try:
-        owner_file.write_text(json.dumps(_owner()), encoding="utf-8")
+        write_text(owner_file, json.dumps(_owner()))
         yield
     finally:
         owner_file.unlink(missing_ok=True)

@@ -12,15 +12,14 @@ import numpy as np
 import yaml
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.layout import stamped_folders
+from bacpipe.store.layout import path_inside, stamped_folders
+from bacpipe.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
-# libyaml's loader is ten times faster, but not in every build of PyYAML.
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 AXES = ("x", "y", "z")
 
 
@@ -52,7 +51,10 @@ class StoredMap:
         import pandas as pd
 
         try:
-            return pd.read_parquet(self.table_path)
+            path_inside(self.folder, self.table_path.name, what="a link")
+            table = pd.read_parquet(self.table_path)
+            _check_columns(table)
+            return table
         except (OSError, ValueError) as error:
             raise ResultsError(
                 f"{self.table_path}: this map cannot be read ({error}); delete its folder and run "
@@ -77,6 +79,18 @@ def stored_maps(parent: Path, reducer: str, dataset: str, model: str) -> Iterato
             yield StoredMap(folder, metadata, table)
 
 
+def _check_columns(table: pd.DataFrame) -> None:
+    """Raise a ValueError unless the columns that readers rely on are there and full."""
+    from pandas.api.types import is_numeric_dtype
+
+    for name in ("x", "y", "start", "end", "audiofilename"):
+        if list(table.columns).count(name) != 1 or table[name].isna().any():
+            raise ValueError(f"its column {name!r} is missing or has empty cells")
+    for name in (*AXES, "start", "end"):
+        if name in table and not is_numeric_dtype(table[name]):
+            raise ValueError(f"its column {name!r} holds no numbers")
+
+
 def coordinates_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Coordinates of every recording's windows, float32 of shape (windows, 2 or 3)."""
     axes = [axis for axis in AXES if axis in table]
@@ -88,7 +102,8 @@ def coordinates_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def _read_metadata(path: Path) -> dict[str, Any] | None:
     """Metadata of a map of this version; None if there are none."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader)
+        path_inside(path.parent, path.name, what="a link")
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None  # written last: the run that made this folder did not get so far
     except (OSError, ValueError, yaml.YAMLError) as error:

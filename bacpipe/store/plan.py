@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bacpipe.store.layout import ResultPaths
+from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
 from bacpipe.store.sets import EmbeddingSet
 
@@ -38,6 +38,11 @@ class Source:
     size: int
     mtime_ns: int
     segments: tuple[tuple[float, float], ...] | None = None
+
+    @property
+    def audio_dir(self) -> Path:
+        """Folder that the name is relative to."""
+        return self.path.parents[self.name.count("/")]
 
     @property
     def segments_hash(self) -> str | None:
@@ -135,9 +140,11 @@ def _embeddings_hold(
 ) -> bool:
     if line["status"] not in {"done", "removed"}:
         return False
+    # Of what an older version computed, it is only known whether it has changed since.
+    if "mtime_ns" in line and (line["size"], line["mtime_ns"]) != (source.size, source.mtime_ns):
+        return False
     if not line.get("adopted") and (
-        (line["size"], line["mtime_ns"]) != (source.size, source.mtime_ns)
-        or line.get("segments_hash") != source.segments_hash
+        line.get("segments_hash") != source.segments_hash
         or (line.get("truncated") is not None and not allow_truncated)
     ):
         return False
@@ -152,7 +159,8 @@ def _predictions_hold(
         return False
     if stored["path"] is None:  # nothing was found, so there is no file
         return True
-    return _has_size(paths.sparse_predictions_path / stored["path"], stored["bytes"])
+    path = path_inside(paths.sparse_predictions_path, stored["path"], what="the journal")
+    return _has_size(path, stored["bytes"])
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -8,6 +8,8 @@ predictions belong; predictions of another set or another threshold do not count
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import ResultsError
+from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.store.columns import (
+    detections_kinds,
+    predictions_kinds,
+    require_columns,
+    require_values,
+    require_windows,
+)
 from bacpipe.store.writer import replacing, write_json, write_table, write_text
 
 if TYPE_CHECKING:
@@ -63,8 +72,8 @@ def write_predictions(
     predictions: SparsePredictions,
     classes: np.ndarray,
     provenance: Mapping[str, Any],
-) -> int:
-    """Write one recording's predictions; returns the size of the file in bytes.
+) -> dict[str, Any]:
+    """Write one recording's predictions.
 
     Parameters
     ----------
@@ -76,6 +85,11 @@ def write_predictions(
         Name of every class.
     provenance : mapping
         Model, checkpoint, threshold and versions; kept in the table's metadata.
+
+    Returns
+    -------
+    dict
+        ``bytes`` and ``sha256`` of the file.
     """
     import pyarrow as pa
 
@@ -88,8 +102,19 @@ def write_predictions(
     return write_table(path, table)
 
 
-def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_predictions(
+    path: Path, windows: int | None = None, sha256: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows (int32), class names (object) and scores (float32) of one recording.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    windows : int, optional
+        How many windows the recording has, if that is to be checked.
+    sha256 : str, optional
+        Hash of the file, if that is to be checked.
 
     Raises
     ------
@@ -102,25 +127,32 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         # From memory and in this thread: for small files that is several times faster.
         data = pa.py_buffer(path.read_bytes())
-        table = pq.ParquetFile(data).read(["window", "class", "score"], use_threads=False)
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError("they have changed since they were written")
+        file = pq.ParquetFile(data)
+        require_columns(file.schema_arrow, kinds := predictions_kinds())
+        table = file.read(list(kinds), use_threads=False)
+        require_values(table)
+        window = table["window"].to_numpy()
+        if windows is not None:
+            require_windows(window, windows)
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: these predictions are gone; run the pipeline again to compute them anew."
         ) from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ResultsError(
-            f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); run the "
-            f"pipeline again to compute them anew."
+            f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); {REPAIR}"
         ) from None
     codes, names = _decode(table["class"])
-    return table["window"].to_numpy(), names[codes], table["score"].to_numpy()
+    return window, names[codes], table["score"].to_numpy()
 
 
 def predictions_source(preds_path: Path) -> dict[str, Any]:
     """Which set and settings the predictions on disk belong to; empty when unknown."""
     try:
         source = json.loads((preds_path / "source.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return source if isinstance(source, dict) else {}
 
@@ -350,8 +382,10 @@ def read_detections(path: Path, state: str) -> dict[str, Detections] | None:
             metadata = file.schema_arrow.metadata or {}
             if json.loads(metadata.get(b"bacpipe", b"{}")).get("state") != state:
                 return None
-            table = file.read().combine_chunks()
-    except (OSError, ValueError, pa.ArrowException) as error:
+            require_columns(file.schema_arrow, kinds := detections_kinds())
+            table = file.read(list(kinds)).combine_chunks()
+            require_values(table)
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
         if not isinstance(error, FileNotFoundError):
             logger.warning("%s: cannot be read and is left aside (%s).", path, error)
         return None
@@ -427,7 +461,10 @@ def write_classifier_annotations(path: Path, detections: Iterable[Detections]) -
         }
     )
     with replacing(path) as file:
-        table.to_csv(file, mode="wb", index=False, lineterminator="\n")
+        # Names with a carriage return alone are not quoted otherwise.
+        names_break = any("\r" in item.recording for item in best)
+        quoting = csv.QUOTE_NONNUMERIC if names_break else csv.QUOTE_MINIMAL
+        table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
 
 
 def _best_of_each_window(item: Detections) -> Detections:
@@ -435,6 +472,8 @@ def _best_of_each_window(item: Detections) -> Detections:
     _, first = np.unique(item.window, return_index=True)
     return Detections(item.recording, *(column[first] for column in item[1:]))
 
+
+_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
 
 RAVEN_COLUMNS = (
     "Selection",
@@ -494,8 +533,16 @@ def raven_rows(
         begin, stop = f"{offset + start:.9f}", f"{offset + end:.9f}"
         yield (
             f"{number}\tSpectrogram 1\t1\t{begin}\t{stop}\t0\t{high_frequency:.1f}"
-            f"\t{plain_label(label)}\t{score:.4f}\t{audio}\t{start:.9f}"
+            f"\t{plain_label(label)}\t{score:.4f}\t{plain_path(audio)}\t{start:.9f}"
         )
+
+
+def plain_path(path: Path) -> str:
+    """Path for a table, in which tabs and line breaks of a file's name would make new cells.
+
+    A program that opens this file will not find it; the rest of the table is in order.
+    """
+    return "".join(" " if character in _BREAKS else character for character in str(path))
 
 
 def plain_label(label: Any) -> str:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,18 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bacpipe.errors import ResultsError
+from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.store.arrays import read_npy
 from bacpipe.store.journal import FORMAT, JournalContent, read_journals
-from bacpipe.store.layout import stamped_folder, stamped_folders
+from bacpipe.store.layout import path_inside, stamped_folder, stamped_folders
+from bacpipe.store.records import is_header, is_record
 from bacpipe.store.writer import array_hash, write_text
+from bacpipe.yaml_files import load_yaml
+
+logger = logging.getLogger(__name__)
+
+# What times of windows follow from.
+_IDENTITY = {"sample_rate", "window", "hop", "speed", "only_annotated"}
 
 
 class EmbeddingSet:
@@ -51,11 +62,39 @@ class EmbeddingSet:
         self.content = read_journals(self.folder)
         if not self.content.header and (self.folder / "metadata.yml").is_file():
             self.content = _read_old_metadata(self.folder)
-        found = self.content.header.get("format", FORMAT)
-        if found > FORMAT:
+        else:
+            self._check_header()
+        self._drop_damaged_lines()
+
+    def _check_header(self) -> None:
+        header = self.content.header
+        if not header and not self.content.recordings:
+            return
+        found = header.get("format")
+        if isinstance(found, int) and found > FORMAT:
             raise ResultsError(
                 f"{self.folder}: written by a newer bacpipe (journal format {found}, this one "
                 f"reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
+            )
+        if found != FORMAT or not is_header(header):
+            raise ResultsError(
+                f"{self.folder}: the first line of the journal, which says what these embeddings "
+                f"were computed with, is damaged or missing; move the folder away and run the "
+                f"pipeline again."
+            )
+
+    def _drop_damaged_lines(self) -> None:
+        lines = self.content.recordings
+        damaged = [name for name, line in lines.items() if not is_record(line)]
+        for name in damaged:
+            del lines[name]
+        if damaged:
+            logger.warning(
+                "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
+                "they are computed again.",
+                self.folder,
+                len(damaged),
+                damaged[0],
             )
 
     @property
@@ -66,10 +105,11 @@ class EmbeddingSet:
     def state(self) -> str:
         """Hash of all embeddings; results made from them are stale when it has changed."""
         lines = sorted(
-            f"{name} {line['windows']} {(line.get('embeddings') or {}).get('sha256')}"
+            f"{name} {line['windows']} {line.get('duration')} "
+            f"{(line.get('embeddings') or {}).get('sha256')}"
             for name, line in self.content.done.items()
         )
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
 
     def embedding_path(self, line: Mapping[str, Any]) -> Path:
         """Path of a recording's embeddings.
@@ -79,13 +119,7 @@ class EmbeddingSet:
         ResultsError
             If the journal names a place outside the set.
         """
-        path = self.folder / line["embeddings"]["path"]
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise ResultsError(
-                f"{self.folder}: the journal names the file {line['embeddings']['path']!r}, which "
-                f"lies outside this folder; the journal was tampered with."
-            )
-        return path
+        return path_inside(self.folder, line["embeddings"]["path"], what="the journal")
 
 
 def find_set(
@@ -122,7 +156,12 @@ def create_set(
     """Make the folder of a new set, with the first line of its journal."""
     folder = stamped_folder(parent, f"{model}-{dataset}", datetime.now())
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
-    write_text(folder / "journal.jsonl", json.dumps(header, ensure_ascii=False) + "\n")
+    try:
+        write_text(folder / "journal.jsonl", json.dumps(header, ensure_ascii=False) + "\n")
+    except BaseException:
+        with suppress(OSError):  # nothing is in it, or it could not even be made
+            folder.rmdir()
+        raise
     return EmbeddingSet(folder)
 
 
@@ -138,22 +177,41 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
     if candidate.identity is not None:
         return not differences(candidate.identity, identity)
-    # Older versions recorded only these; they had no hop and always padded by wrapping.
     old = candidate.content.header.get("old_metadata", {})
+    if "recorded" in candidate.content.header:
+        return not differences(candidate.content.header["recorded"], identity)
+    # Older versions recorded only these; they had no hop and always padded by wrapping.
     return (
         old.get("sample_rate (Hz)") == identity.get("sample_rate", old.get("sample_rate (Hz)"))
         and old.get("segment_length (samples)")
         == identity.get("window", old.get("segment_length (samples)"))
         and identity["hop"] is None
+        and identity["padding"] == "wrap"
         and identity["speed"] == 1
         and not identity["only_annotated"]
     )
 
 
-def adopt_old_set(found: EmbeddingSet, identity: Mapping[str, Any], provenance: Mapping) -> None:
-    """Give a set of an older version a journal, so that it is continued from here."""
+def adopt_old_set(
+    found: EmbeddingSet,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    stamps: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Give a set of an older version a journal, so that it is continued from here.
+
+    Parameters
+    ----------
+    found : EmbeddingSet
+        The set.
+    identity, provenance : mapping
+        What is to be computed into it from here on.
+    stamps : mapping
+        ``size`` and ``mtime_ns`` of each recording, by which later changes are noticed.
+    """
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
-    lines = [header, *found.content.recordings.values()]
+    adopted = found.content.recordings.items()
+    lines = [header, *({**line, **stamps.get(name, {})} for name, line in adopted)]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(found.folder / "journal.jsonl", text)
     found.reload()
@@ -163,41 +221,67 @@ def _read_old_metadata(folder: Path) -> JournalContent:
     """What older versions of bacpipe wrote instead of a journal, as journal lines."""
     path = folder / "metadata.yml"
     try:
-        metadata = yaml.safe_load(path.read_text(encoding="utf-8"))
-        files = metadata["files"]
-        rows = list(
-            zip(
-                files["audio_files"],
-                files["file_lengths (s)"],
-                files["nr_embeds_per_file"],
-                strict=True,
-            )
-        )
-        model = metadata["model_name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        path_inside(folder, path.name, what="a link")
+        metadata = load_yaml(path.read_text(encoding="utf-8"))
+        lines = list(_old_lines(metadata))
+        rates = [metadata["sample_rate (Hz)"], metadata["segment_length (samples)"]]
+        if not all(isinstance(rate, int) and 0 < rate < 2**31 for rate in rates):
+            raise ValueError(f"sample rate and segment length are {rates}")
+    except (
+        OSError,
+        yaml.YAMLError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:
         raise ResultsError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); expected the metadata of "
             f"embeddings that bacpipe wrote. Move the folder away to have it computed again."
         ) from error
     content = JournalContent(header={"format": FORMAT, "old_metadata": metadata})
-    for name, duration, windows in rows:
+    recorded = metadata.get("bacpipe")
+    if isinstance(recorded, dict) and recorded.keys() >= _IDENTITY:  # ours; its journal is gone
+        if not is_header({"identity": recorded}) or recorded["only_annotated"]:
+            raise ResultsError(
+                f"{path}: the journal of these embeddings is gone, and without it their windows "
+                f"are not known. Move the folder away to have it computed again."
+            )
+        content.header["recorded"] = recorded
+    for line in lines:
+        embeddings = path_inside(folder, line["embeddings"]["path"], what="metadata.yml")
+        try:
+            line["embeddings"]["bytes"] = embeddings.stat().st_size
+        except OSError:
+            continue  # not there, or of a name that no file can have: computed again
+        content.recordings[line["file"]] = line
+    shared = Counter(line["embeddings"]["path"] for line in content.recordings.values())
+    for name, line in list(content.recordings.items()):
+        if shared[line["embeddings"]["path"]] > 1:
+            # Older versions wrote recordings that differ in their suffix to one file, and nobody
+            # knows whose embeddings it holds.
+            del content.recordings[name]
+    return content
+
+
+def _old_lines(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    files, model = metadata["files"], metadata["model_name"]
+    columns = ("audio_files", "file_lengths (s)", "nr_embeds_per_file")
+    for name, duration, windows in zip(*(files[column] for column in columns), strict=True):
         name = str(name).replace("\\", "/")
         stem = name.rsplit(".", 1)[0]
-        embeddings = folder / f"{stem}_{model}.npy"
-        if embeddings.is_file():
-            content.recordings[name] = {
-                "file": name,
-                "status": "done",
-                "duration": float(duration),
-                "windows": int(windows),
-                "adopted": True,
-                "embeddings": {
-                    "path": f"{stem}_{model}.npy",
-                    "bytes": embeddings.stat().st_size,
-                    "dim": int(metadata.get("embedding_size", 0)),
-                },
-            }
-    return content
+        yield {
+            "file": name,
+            "status": "done",
+            "duration": float(duration),
+            "windows": int(windows),
+            "adopted": True,
+            "embeddings": {
+                "path": f"{stem}_{model}.npy",
+                "dim": int(metadata.get("embedding_size", 0)),
+            },
+        }
 
 
 def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: bool) -> np.ndarray:
@@ -209,22 +293,23 @@ def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: boo
         If the file is missing or is not what the journal says.
     """
     path = found.embedding_path(line)
-    advice = "run the pipeline again to compute it anew."
     try:
         # Older versions wrote other float types, which readers of ours need not know.
-        array = np.load(path, allow_pickle=False)
+        array = read_npy(path)
     except FileNotFoundError:
-        raise ResultsError(f"{path}: these embeddings are gone; {advice}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ResultsError(f"{path}: these embeddings are damaged ({error}); {advice}") from None
+        raise ResultsError(
+            f"{path}: these embeddings are gone; run the pipeline again to compute them anew."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: these embeddings are damaged ({error}); {REPAIR}") from None
     expected = line["embeddings"]
     if array.ndim != 2 or len(array) != line["windows"]:
         raise ResultsError(
             f"{path}: holds an array of shape {array.shape}, expected {line['windows']} windows; "
-            f"{advice}"
+            f"{REPAIR}"
         )
     if verify and "sha256" in expected and array_hash(array) != expected["sha256"]:
         raise ResultsError(
-            f"{path}: these embeddings have changed since they were written; {advice}"
+            f"{path}: these embeddings have changed since they were written; {REPAIR}"
         )
     return array.astype(np.float32, copy=False)

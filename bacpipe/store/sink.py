@@ -7,7 +7,7 @@ journal gets its line; only the line makes the recording count as done.
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,17 +16,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bacpipe.errors import StorageError, unexpected
 from bacpipe.store.identity import prediction_settings, settings_identity
-from bacpipe.store.journal import Journal
-from bacpipe.store.layout import ResultPaths, dataset_name, result_stems
+from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
+from bacpipe.store.ledger import Ledger
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import Source, look_at
-from bacpipe.store.predictions import SparsePredictions, claim_predictions, write_predictions
+from bacpipe.store.predictions import (
+    SparsePredictions,
+    claim_predictions,
+    predictions_source,
+    write_predictions,
+)
 from bacpipe.store.sets import EmbeddingSet, create_set
-from bacpipe.store.writer import EmbeddingFile, remove_temporaries
+from bacpipe.store.storage import concerns_one_file
+from bacpipe.store.writer import EmbeddingFile, remove_empty_folders, remove_temporaries
 
 if TYPE_CHECKING:
     from bacpipe.store.loader import Loader
+
+logger = logging.getLogger(__name__)
 
 # Recordings that may wait for the disk before the run waits for it too.
 _BACKLOG = 32
@@ -45,12 +54,16 @@ class StreamEnd(NamedTuple):
         Seconds at which the recording ended although its header promised more.
     segments : list of (start, stop, windows), or None
         Annotated segments with the number of their windows.
+    read : (int, int) or None
+        Size in bytes and modification time in ns of the file that was read, which may have
+        been replaced since the run was planned; None for what was not read from a file.
     """
 
     duration: float
     padded: int
     truncated: float | None = None
     segments: list[tuple[float, float, int]] | None = None
+    read: tuple[int, int] | None = None
 
 
 class _Open:
@@ -80,6 +93,14 @@ class RunSink:
         Threshold and number per window, as the journal records them.
     provenance : mapping
         Kept with every table of predictions.
+
+    Attributes
+    ----------
+    unwritten : dict
+        Reason by recording, of recordings whose results could not be written although those of
+        others could; complete after `close`.
+    bytes_written, bytes_read : int
+        Size of the results that are written, and of the recordings that they are of.
     """
 
     def __init__(
@@ -104,11 +125,15 @@ class RunSink:
         self._waiting: deque[Future[None]] = deque()
         self._written: list[Path] = []
         self._finished: list[str] = []
+        self.unwritten: dict[str, str] = {}
+        self.bytes_written = self.bytes_read = 0
+        self._classified: list[str] = []
+        self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
         remove_temporaries(paths.preds_path)
+        self._journal = Ledger(found.folder, found.content.recordings)
         if self._classes.size:
-            claim_predictions(paths.preds_path, {"embeddings": found.folder.name})
-        self._journal = Journal(found.folder)
+            self._claim_predictions()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bacpipe-writer")
 
     def add(
@@ -125,21 +150,19 @@ class RunSink:
         """Complete a recording."""
         entry = self._entry(source)
         del self._open[source.name]
-        self._submit(self._commit, source, entry, end)
+        self._submit(self._attempt, source, self._commit, source, entry, end)
 
     def fail(self, source: Source, reason: str) -> None:
         """Record that a recording could not be embedded."""
         entry = self._open.pop(source.name, None)
         if entry is not None:
             entry.embeddings.discard()
-        line = {"file": source.name, "status": "failed", "reason": reason}
-        if self._set.content.recordings.get(source.name) != line:
-            self._submit(self._journal.append, line)
+        self._submit(self._append_failure, source.name, reason)
 
     def classify(self, source: Source, predictions: SparsePredictions) -> None:
         """Store new predictions of a recording whose embeddings are there already."""
         line = dict(self._set.content.recordings[source.name])
-        self._submit(self._commit_predictions, line, predictions)
+        self._submit(self._attempt, source, self._commit_predictions, line, predictions)
 
     def mark(self, names: Sequence[str], status: str) -> None:
         """Give recordings of the journal another status, and keep the rest of their lines."""
@@ -148,34 +171,53 @@ class RunSink:
             self._submit(self._journal.append, line)
 
     def close(self) -> None:
-        """Write what waits, drop what is incomplete, and close the journal."""
+        """Write what waits, drop what is incomplete, and close the journal; once is enough."""
+        if self._journal.closed:
+            return
         try:
             while self._waiting:
                 self._waiting.popleft().result()
+            self._journal.check()
         finally:
             self._writer.shutdown(wait=True)
             for entry in self._open.values():
                 entry.embeddings.discard()
             self._open.clear()
-            self._journal.close()
-            self._set.reload()
+            try:
+                self._journal.close()
+            finally:
+                self._set.reload()
 
     def discard_run(self) -> None:
-        """Delete what this run wrote, after `close`."""
-        for path in self._written:
-            path.unlink(missing_ok=True)
-        if set(self._finished) >= set(self._set.content.done):
-            shutil.rmtree(self._set.folder)
-            return
-        journal = Journal(self._set.folder)
+        """Delete what this run wrote, and nothing else, after `close`."""
+        # The journal first: a run that is killed here must not leave lines about missing files.
+        journal = Ledger(self._set.folder, self._set.content.recordings)
         for name in self._finished:
             journal.append({"file": name, "status": "discarded"})
+        for name in set(self._classified) - set(self._finished):
+            journal.append({**journal.lines[name], "predictions": None})
         journal.close()
-        self._set.reload()
+        for path in self._written:
+            path.unlink(missing_ok=True)
+        if self._is_new:
+            journal.path.unlink()
+        remove_empty_folders(self._paths.preds_path)
+        remove_empty_folders(self._set.folder)
+        if self._set.folder.is_dir():
+            self._set.reload()
+
+    def _claim_predictions(self) -> None:
+        """Say whose the predictions on disk are from here on."""
+        claim = {"embeddings": self._set.folder.name}
+        if predictions_source(self._paths.preds_path) != claim:
+            # Files of the other set may happen to have the size that our journal names.
+            self._journal.forget_predictions()
+            claim_predictions(self._paths.preds_path, claim)
 
     def _entry(self, source: Source) -> _Open:
         if source.name not in self._open:
-            path = self._set.folder / f"{self._stems[source.name]}_{self._model}.npy"
+            name = f"{self._stems[source.name]}_{self._model}.npy"
+            path = path_inside(self._set.folder, name, what="a link")
             self._open[source.name] = _Open(path)
         return self._open[source.name]
 
@@ -185,45 +227,91 @@ class RunSink:
         while self._waiting and (len(self._waiting) > _BACKLOG or self._waiting[0].done()):
             self._waiting.popleft().result()
 
+    def _attempt(self, source: Source, function: Any, *arguments: Any) -> None:
+        """Write the results of one recording; what goes wrong with these alone is its failure."""
+        self._journal.check()
+        try:
+            function(*arguments)
+        except StorageError as error:
+            if not concerns_one_file(error):
+                self._journal.check()
+                raise
+            reason = str(error)
+        except Exception as error:
+            # A fault of ours in one recording must not cost the user all the others.
+            logger.exception("%s: unexpected error while writing", source.name)
+            reason = unexpected(source.name, error)
+        else:
+            return
+        self.unwritten[source.name] = reason
+        self._append_failure(source.name, reason)
+
+    def _append_failure(self, name: str, reason: str) -> None:
+        line = {"file": name, "status": "failed", "reason": reason}
+        if self._journal.lines.get(name) != line:
+            self._journal.append(line)
+
     def _commit(self, source: Source, entry: _Open, end: StreamEnd) -> None:
+        before = self._journal.lines.get(source.name)
+        path = entry.embeddings.path.relative_to(self._set.folder).as_posix()
+        self._journal.replace_embeddings(source.name, path)
         written = entry.embeddings.commit()
+        size, mtime_ns = end.read or (source.size, source.mtime_ns)
         self._written.append(entry.embeddings.path)
-        line = {
+        line: dict[str, Any] = {
             "file": source.name,
             "status": "done",
-            "size": source.size,
-            "mtime_ns": source.mtime_ns,
+            "size": size,
+            "mtime_ns": mtime_ns,
             "duration": end.duration,
             "windows": entry.embeddings.windows,
             "padded": end.padded,
             "truncated": end.truncated,
             "segments": end.segments,
             "segments_hash": source.segments_hash,
-            "embeddings": {
-                "path": entry.embeddings.path.relative_to(self._set.folder).as_posix(),
-                **written,
-            },
+            "embeddings": {"path": path, **written},
             "predictions": None,
         }
         if self._classes.size:
-            self._commit_predictions(line, SparsePredictions.join(entry.predictions))
+            self._commit_predictions(line, SparsePredictions.join(entry.predictions), before)
         else:
             self._journal.append(line)
         self._finished.append(source.name)
+        self._drop_superseded(source.name, before, "embeddings", self._set.folder)
+        self.bytes_read += max(source.size, 0)
+        self.bytes_written += written["bytes"] + (line["predictions"] or {}).get("bytes", 0)
 
-    def _commit_predictions(self, line: dict[str, Any], predictions: SparsePredictions) -> None:
+    def _commit_predictions(
+        self,
+        line: dict[str, Any],
+        predictions: SparsePredictions,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
         name: str | None = f"{self._stems[line['file']]}_{self._model}.parquet"
-        path = self._paths.sparse_predictions_path / str(name)
+        path = path_inside(self._paths.sparse_predictions_path, str(name), what="a link")
+        before = before or self._journal.lines.get(line["file"])
+        self._journal.replace_predictions(line["file"], str(name))
         if len(predictions.window):
-            size = write_predictions(path, predictions, self._classes, self._provenance)
+            stored = write_predictions(path, predictions, self._classes, self._provenance)
             self._written.append(path)
         else:
             # The journal says that there are none; most short recordings hold nothing.
             path.unlink(missing_ok=True)
-            name, size = None, 0
+            name, stored = None, {"bytes": 0}
         line["status"] = "done"
-        line["predictions"] = {"path": name, "bytes": size, **self._prediction_settings}
+        line["predictions"] = {"path": name, **stored, **self._prediction_settings}
         self._journal.append(line)
+        self._classified.append(line["file"])
+        folder = self._paths.sparse_predictions_path
+        self._drop_superseded(line["file"], before, "predictions", folder)
+
+    def _drop_superseded(
+        self, name: str, before: Mapping[str, Any] | None, what: str, folder: Path
+    ) -> None:
+        """Delete the earlier file of a recording whose results have moved to another name."""
+        path = self._journal.superseded(before, what, name)
+        if path is not None:
+            path_inside(folder, path, what="the journal").unlink(missing_ok=True)
 
 
 def save_embeddings(loader: Loader, name: str, embeddings: np.ndarray) -> tuple[EmbeddingSet, Path]:
@@ -243,7 +331,7 @@ def save_embeddings(loader: Loader, name: str, embeddings: np.ndarray) -> tuple[
             found,
             loader.paths,
             model,
-            [*loader.stems(), name],
+            list(dict.fromkeys([*loader.stems(), name])),
             prediction_settings=prediction_settings(loader.options),
             provenance={},
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from bacpipe.audio import windows
 from bacpipe.audio.windows import Segment
+from bacpipe.errors import ResultsError
 
 
 def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: float = 1) -> int:
@@ -59,7 +60,16 @@ def window_times(
 
 def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
     if "identity" in header:
-        return header["identity"]
+        identity: Mapping[str, Any] = header["identity"]
+        missing = [k for k in ("window", "sample_rate", "hop", "speed") if k not in identity]
+        if missing:
+            raise ResultsError(
+                f"These embeddings were computed elsewhere, and nothing tells {missing[0]!r} of "
+                f"their windows, so the times of these are not known."
+            )
+        return identity
+    if "recorded" in header:
+        return header["recorded"]
     old = header["old_metadata"]
     return {
         "sample_rate": old["sample_rate (Hz)"],

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import yaml
 
 from bacpipe.errors import ResultsError
+from bacpipe.store.storage import writing
 
 TEMPORARY = ".bacpipe-tmp"
 
@@ -29,13 +31,22 @@ _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def temporary_name(path: Path) -> Path:
-    """Name under which a file is written before it is complete."""
-    return path.with_name(f".{path.name}{TEMPORARY}")
+    """Name under which a file is written before it is complete.
+
+    Each writer has one of its own: two processes that write the same file replace it one after
+    the other, and never write into each other's.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Binary file that takes `path`'s place when the block ends without an error.
+
+    Raises
+    ------
+    StorageError
+        If the disk does not take the file.
 
     Examples
     --------
@@ -46,17 +57,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     >>> target.read_bytes()
     b'a,b'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            _drop(temporary)
+            raise
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
@@ -65,6 +77,11 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
     The same as `replacing`, with system calls alone: a run over many short recordings spends
     its time here.
     """
+    with writing(path, sum(memoryview(part).nbytes for part in parts)):
+        return _write_bytes(path, parts)
+
+
+def _write_bytes(path: Path, parts: tuple[bytes | memoryview, ...]) -> int:
     name, temporary = str(path), str(temporary_name(path))
     try:
         descriptor = os.open(temporary, _CREATE)
@@ -73,18 +90,25 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
         descriptor = os.open(temporary, _CREATE)
     try:
         try:
-            size = sum(_write_all(descriptor, memoryview(part).cast("B")) for part in parts)
+            size = sum(write_all(descriptor, memoryview(part).cast("B")) for part in parts)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, name)  # noqa: PTH105
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        _drop(Path(temporary))
         raise
     return size
 
 
-def _write_all(descriptor: int, data: memoryview) -> int:
+def _drop(temporary: Path) -> None:
+    """Remove a file that could not be completed; what kept it from that is the error to show."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> int:
+    """Write all of some bytes to a file descriptor; returns how many there are."""
     written = 0
     while written < len(data):
         written += os.write(descriptor, data[written:])
@@ -108,22 +132,54 @@ def write_yaml(path: Path, content: Any) -> None:
     write_text(path, yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
-def write_table(path: Path, table: Any) -> int:
-    """Write a pyarrow table as Parquet at once; returns the size of the file in bytes."""
+def write_table(path: Path, table: Any) -> dict[str, Any]:
+    """Write a pyarrow table as Parquet at once.
+
+    Returns
+    -------
+    dict
+        ``bytes`` (size of the file) and ``sha256`` (of the whole file).
+    """
     import pyarrow
     import pyarrow.parquet
 
     # Into memory first: Arrow would call back into Python for every piece of a Python file.
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, buffer, compression="snappy")
-    return write_bytes(path, memoryview(buffer.getvalue()))
+    data = memoryview(buffer.getvalue())
+    return {"bytes": write_bytes(path, data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what interrupted writes left below a folder; only its lock's owner may."""
-    if folder.is_dir():
-        for path in folder.rglob(f".*{TEMPORARY}"):
+def remove_temporaries(*folders: Path) -> None:
+    """Remove what interrupted writes left below folders; only their lock's owner may."""
+    for folder in folders:
+        if folder.is_dir():
+            for path in folder.rglob(f".*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, *names: str) -> None:
+    """Remove a result folder that a killed run left, if nothing else is in it.
+
+    Parameters
+    ----------
+    folder : Path
+        Whose last file was never written.
+    *names : str
+        Files that are worth nothing without that one.
+    """
+    paths = list(folder.iterdir())
+    if all(path.name in names or path.name.endswith(TEMPORARY) for path in paths):
+        for path in paths:
             path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def remove_empty_folders(folder: Path) -> None:
+    """Remove folders that hold no file, from a folder downwards and the folder itself."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # something is in it
+            Path(path).rmdir()
 
 
 class EmbeddingFile:
@@ -146,6 +202,7 @@ class EmbeddingFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.windows = 0
+        self._temporary = temporary_name(path)
         self._dim: int | None = None
         self._digest = hashlib.sha256()
         self._rows: list[np.ndarray] = []
@@ -179,17 +236,14 @@ class EmbeddingFile:
             ``dim``.
         """
         header = _npy_header(self.windows, self._dim or 0)
-        if self._file is None:
-            size = write_bytes(self.path, header, *map(_bytes, self._rows))
-        else:
-            self._spill()
-            size = self._file.tell()
-            self._file.seek(0)
-            self._file.write(header)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            temporary_name(self.path).replace(self.path)
+        try:
+            if self._file is None:
+                size = write_bytes(self.path, header, *map(_bytes, self._rows))
+            else:
+                size = self._complete(header)
+        except BaseException:
+            self.discard()
+            raise
         self._rows = []
         return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
 
@@ -198,16 +252,31 @@ class EmbeddingFile:
         self._rows = []
         if self._file is not None:
             self._file.close()
-            temporary_name(self.path).unlink(missing_ok=True)
+            _drop(self._temporary)
 
-    def _spill(self) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = temporary_name(self.path).open("wb")
-            self._file.write(bytes(_NPY_HEADER))
-        for rows in self._rows:
-            self._file.write(_bytes(rows))
-        self._rows, self._waiting = [], 0
+    def _spill(self) -> int:
+        """Append what waits to the temporary file; returns the size of that file."""
+        with writing(self.path, self._waiting):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # Without a buffer, closing the file has nothing left to write that could fail.
+                self._file = self._temporary.open("wb", buffering=0)
+                write_all(self._file.fileno(), bytes(_NPY_HEADER))
+            for rows in self._rows:
+                write_all(self._file.fileno(), _bytes(rows))
+            self._rows, self._waiting = [], 0
+            return self._file.tell()
+
+    def _complete(self, header: bytes) -> int:
+        size = self._spill()
+        assert self._file is not None
+        with writing(self.path):
+            self._file.seek(0)
+            write_all(self._file.fileno(), header)
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self.path)
+        return size
 
 
 def _bytes(rows: np.ndarray) -> memoryview:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any, ClassVar
 
-import panel as pn
 import param
 
 from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.notice import Notice
 from bacpipe.dashboard.results import DataSet
 
 
@@ -44,7 +43,7 @@ class View(param.Parameterized):
         super().__init__(**values)
         self.data_set = data_set
         self.background = Background()
-        self.message = pn.pane.Alert("", alert_type="warning", visible=False)
+        self.notice = Notice()
 
     def controls(self) -> Any:
         """Widgets for the column at the left."""
@@ -54,8 +53,9 @@ class View(param.Parameterized):
         """What the view shows."""
         raise NotImplementedError
 
+    def opened(self) -> None:
+        """Called once, when the parameters hold what the page's address says."""
+
     def say(self, sentence: str = "") -> None:
         """Show a sentence above the view; none takes it away."""
-        # Sentences name files and labels, which may hold anything.
-        self.message.object = html.escape(sentence)
-        self.message.visible = bool(sentence)
+        self.notice.say(sentence)

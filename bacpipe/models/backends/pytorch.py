@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +70,7 @@ def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
     CheckpointError
         If the file is damaged or holds anything else.
     """
+    _refuse_bomb(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -81,19 +83,28 @@ def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
             f"{path}: refused, because this checkpoint holds more than weights "
             f"({_first_line(error)}); use the file that the model's authors published."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: this checkpoint cannot be read ({_first_line(error)}); delete it, so that "
-            f"it is fetched again, or copy it here once more."
-        ) from error
+    # What damaged files make the readers of torch and safetensors raise is of any kind.
     except Exception as error:
-        # safetensors raises a class of its own that derives from Exception directly.
-        if type(error).__module__.startswith("safetensors"):
-            raise CheckpointError(
-                f"{path}: this safetensors file cannot be read ({_first_line(error)}); delete "
-                f"it, so that it is fetched again, or copy it here once more."
-            ) from error
-        raise
+        kind = "safetensors file" if path.suffix == ".safetensors" else "checkpoint"
+        raise CheckpointError(
+            f"{path}: this {kind} cannot be read ({_first_line(error)}); delete it, so that it is "
+            f"fetched again, or copy it here once more."
+        ) from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a ``torch.save`` file, which is a zip archive, that grows when it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # none, or a damaged one: that shows when it is read
+    # torch.save does not compress.
+    if unpacked > 2 * path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: refused, because this checkpoint unpacks to {unpacked >> 20} MiB, more than "
+            f"twice its size; use the file that the model's authors published."
+        )
 
 
 def fit_weights(

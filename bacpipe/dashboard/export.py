@@ -1,0 +1,194 @@
+"""Some windows of a model as files that other programs open."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import soundfile as sf
+
+from bacpipe.dashboard.clips import read_clip
+from bacpipe.dashboard.labels import NONE, Labels, clock_times
+from bacpipe.dashboard.results import ModelResults
+from bacpipe.errors import BacpipeError
+from bacpipe.store.predictions import RAVEN_COLUMNS, plain_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+MOST_CLIPS = 500
+MOST_CLIP_BYTES = 200 * 2**20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Exported(NamedTuple):
+    """A file for a visitor.
+
+    Attributes
+    ----------
+    content : bytes
+    remark : str
+        What is missing in it; empty if nothing is.
+    """
+
+    content: bytes
+    remark: str = ""
+
+
+def as_csv(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as a table that can be read as annotations again.
+
+    Columns audiofilename, start, end (seconds), time (of the recorder's clock, where known) and
+    a column with the labels.  Texts that a spreadsheet would take for a formula begin with
+    an apostrophe.
+
+    Parameters
+    ----------
+    results : ModelResults
+        Whose windows.
+    rows : np.ndarray, int, shape (n,)
+        Which of its windows.
+    labels : Labels, optional
+        What to say about them.
+    """
+    return Exported(_csv(_table(results, rows, labels)))
+
+
+def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as a Raven selection table; parameters as for `as_csv`.
+
+    Begin times count through the recordings of the table in alphabetical order, as Raven plays
+    them when they are opened together.
+    """
+    names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
+    lines, offset, recording, path = ["\t".join(names)], 0.0, -1, ""
+    rate = results.window_rate
+    speed = results.windows.header.get("identity", {}).get("speed", 1)
+    high = 0.0 if rate is None else rate / speed / 2
+    said = _texts(labels, rows)
+    for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
+        if results.recording_code[row] != recording:
+            if recording >= 0:
+                offset += _duration(results, recording)
+            recording = int(results.recording_code[row])
+            path = _one_line(str(_path_of(results, recording)))
+        start, end = results.start[row], results.end[row]
+        lines.append(
+            f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0\t{high:.1f}"
+            f"\t{plain_label(label)}\t{path}\t{start:.9f}"
+        )
+    return Exported(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def as_clips(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as WAV files with a table, zipped; parameters as for `as_csv`.
+
+    Clips have the recording's own sample rate and level, mono, 16 bit.  At most `MOST_CLIPS`
+    windows and `MOST_CLIP_BYTES` bytes are taken.
+    """
+    rows = rows[:MOST_CLIPS]
+    files: list[str] = []
+    problem = ""
+    size = 0
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for number, row in enumerate(rows, start=1):
+            if size > MOST_CLIP_BYTES:
+                break
+            name = results.recordings[results.recording_code[row]]
+            start, end = float(results.start[row]), float(results.end[row])
+            try:
+                clip = read_clip(results, name, start, end)
+            except BacpipeError as error:
+                logger.info("left out of the clips: %s", error)
+                problem = problem or str(error)
+                files.append("")
+                continue
+            file = io.BytesIO()
+            sf.write(file, np.clip(clip.samples, -1, 1), clip.rate, format="WAV", subtype="PCM_16")
+            size += file.tell()
+            files.append(f"{number:04d}_{_file_name(name)}_{start:.2f}-{end:.2f}s.wav")
+            archive.writestr(files[-1], file.getvalue())
+        table = _table(results, rows[: len(files)], labels)
+        table.insert(0, "clip", files)
+        archive.writestr("windows.csv", _csv(table))
+    return Exported(buffer.getvalue(), _remark_on_clips(files, len(rows), problem))
+
+
+def _remark_on_clips(files: Sequence[str], wanted: int, problem: str) -> str:
+    parts = []
+    if len(files) < wanted:
+        parts.append(
+            f"Only the first {len(files):,} of {wanted:,} windows fit into "
+            f"{MOST_CLIP_BYTES >> 20} MB; select fewer for the rest."
+        )
+    if problem:
+        parts.append(f"{files.count('')} could not be read: {problem}")
+    return " ".join(parts)
+
+
+def download_name(results: ModelResults, dataset: str, ending: str) -> str:
+    """Name of the file that a visitor gets."""
+    return f"{_file_name(dataset)}_{_file_name(results.name)}_{ending}"
+
+
+def _table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> pd.DataFrame:
+    import pandas as pd
+
+    names = np.array(results.recordings, dtype=object)
+    table = pd.DataFrame(
+        {
+            "audiofilename": names[results.recording_code[rows]],
+            "start": results.start[rows].round(6),
+            "end": results.end[rows].round(6),
+        }
+    )
+    times = clock_times(results)[rows]
+    if not np.isnat(times).all():
+        table["time"] = times
+    if labels is not None:
+        table[f"label:{labels.kind.split(':', 1)[-1]}"] = _texts(labels, rows)
+    return table
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    for name in table.columns:
+        if table[name].dtype == object:
+            table[name] = [_not_a_formula(text) for text in table[name]]
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _texts(labels: Labels | None, rows: np.ndarray) -> list[str]:
+    if labels is None:
+        return [""] * len(rows)
+    return ["" if code == NONE else labels.names[code] for code in labels.codes[rows]]
+
+
+def _not_a_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\t\r\n]", " ", text)
+
+
+def _file_name(name: str) -> str:
+    """Letters, digits and a few signs that are harmless in the name of a file everywhere."""
+    return re.sub(r"[^\w.-]+", "_", name.rsplit(".", 1)[0], flags=re.ASCII).strip("._") or "x"
+
+
+def _duration(results: ModelResults, recording: int) -> float:
+    return float(results.windows.lines[results.recordings[recording]]["duration"])
+
+
+def _path_of(results: ModelResults, recording: int) -> Path:
+    return (results.loader.audio_dir / results.recordings[recording]).absolute()

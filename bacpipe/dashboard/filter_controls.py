@@ -1,0 +1,150 @@
+"""Widgets that choose which windows are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import panel as pn
+
+from bacpipe.dashboard.filters import ALL_DAY, Filter, matching_recordings
+from bacpipe.dashboard.labels import Labels
+from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.style import CSS
+
+# What a browser offers without getting slow.
+_MOST_LABELS = 1000
+_MOST_FILES = 100
+_NO_FILE = ""
+
+
+class FilterControls:
+    """Annotated windows, labels, recording and time of day.
+
+    Parameters
+    ----------
+    on_change : callable
+        Called when a visitor has changed a filter.
+
+    Attributes
+    ----------
+    panel : panel object
+    """
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._setting = False
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
+        self._annotated = pn.widgets.Checkbox(name="only annotated windows", margin=(2, 5))
+        self._labels = pn.widgets.MultiChoice(
+            name="Labels", options=[], placeholder="all", solid=False, **wide
+        )
+        self._file = pn.widgets.TextInput(
+            name="Recording", placeholder="part of a file or folder name", **wide
+        )
+        self._matches = pn.widgets.Select(options={}, visible=False, **wide)
+        self._hours = pn.widgets.RangeSlider(
+            name="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
+            sizing_mode="stretch_width", margin=(2, 12),
+        )  # fmt: skip
+        self._night = pn.widgets.Checkbox(
+            name="the other hours (over midnight)", margin=(0, 5), disabled=True
+        )
+        self._clear = pn.widgets.Button(name="Show all windows", height=28, visible=False, **wide)
+        for widget in (self._annotated, self._labels, self._file, self._night):
+            widget.param.watch(self._changed, "value")
+        self._hours.param.watch(self._changed, "value_throttled")
+        self._matches.param.watch(self._take_match, "value")
+        self._clear.on_click(lambda _: self._reset())
+        self.panel = pn.Column(
+            pn.pane.HTML(
+                '<div class="bp-heading">Show only</div>', stylesheets=[CSS], margin=(2, 5)
+            ),
+            self._annotated,
+            self._labels,
+            self._file,
+            self._matches,
+            self._hours,
+            self._night,
+            self._clear,
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+    @property
+    def value(self) -> Filter:
+        """What is chosen; its `colour` is left open."""
+        first, last = (float(hour) for hour in self._hours.value)
+        if (first, last) != ALL_DAY and self._night.value:
+            first, last = last, first
+        return Filter(
+            annotated=self._annotated.value,
+            labels=tuple(self._labels.value),
+            file=self._file.value.strip(),
+            hours=(first, last),
+        )
+
+    def set(self, wanted: Filter) -> None:
+        """Show what was chosen elsewhere, such as in the address."""
+        first, last = wanted.hours
+        self._setting = True
+        self._annotated.value = wanted.annotated
+        self._labels.options = list(dict.fromkeys([*self._labels.options, *wanted.labels]))
+        self._labels.value = list(wanted.labels)
+        self._file.value = wanted.file
+        self._hours.value = (min(first, last), max(first, last))
+        self._night.param.update(value=first > last, disabled=wanted.hours == ALL_DAY)
+        self._clear.visible = wanted != Filter(colour=wanted.colour)
+        self._setting = False
+
+    def offer(self, results: ModelResults, labels: Labels | None, wanted: Filter) -> None:
+        """Offer the labels and recordings of a model.
+
+        Parameters
+        ----------
+        results : ModelResults
+            Of the model.
+        labels : Labels, optional
+            The present colouring.
+        wanted : Filter
+            What is chosen.
+        """
+        names = () if labels is None else labels.names
+        self._setting = True
+        many = len(names) > _MOST_LABELS
+        self._labels.param.update(
+            options=[] if many else list(names),
+            value=[name for name in wanted.labels if name in set(names) and not many],
+            disabled=many or not names,
+            placeholder=f"{len(names):,} labels are too many" if many else "all",
+        )
+        self._offer_files(results, wanted.file)
+        self._setting = False
+
+    def _offer_files(self, results: ModelResults, text: str) -> None:
+        if not text:
+            self._matches.param.update(visible=False, options={}, value=None)
+            return
+        found = matching_recordings(results, text)
+        names = [results.recordings[i] for i in found[:_MOST_FILES]]
+        summary = f"{len(found):,} of {len(results.recordings):,} recordings"
+        more = " – choose one" if len(found) > 1 else ""
+        options = {f"{summary}{more}": _NO_FILE}
+        if len(found) > 1:
+            options.update({name: name for name in names})
+        self._matches.param.update(options=options, value=_NO_FILE, visible=True)
+
+    def _take_match(self, event: Any) -> None:
+        if not self._setting and event.new:
+            self._file.value = event.new
+
+    def _changed(self, _: Any) -> None:
+        if self._setting:
+            return
+        self._night.disabled = tuple(self._hours.value) == ALL_DAY
+        self._clear.visible = self.value != Filter()
+        self._on_change()
+
+    def _reset(self) -> None:
+        self.set(Filter())
+        self._on_change()

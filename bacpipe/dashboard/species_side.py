@@ -1,0 +1,182 @@
+"""One species as one model found it: threshold, counts, histogram and heat map."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+
+import numpy as np
+import panel as pn
+
+from bacpipe.dashboard.activity_figure import LEGEND, ActivityFigure
+from bacpipe.dashboard.found_classes import FoundClasses
+from bacpipe.dashboard.score_histogram import ScoreHistogram
+from bacpipe.dashboard.style import CSS
+from bacpipe.labels.activity import ActivityGrid
+
+_NO_TIME = (
+    "No recording here tells when it was made, so activity over time cannot be shown. bacpipe "
+    "finds the time in the recorder's metadata or in the name of the file, such as "
+    "20240501_053000.wav."
+)
+
+
+class SpeciesSide:
+    """Threshold, counts, histogram and heat map of one class of one model.
+
+    Parameters
+    ----------
+    on_threshold : callable
+        Gets the threshold when the slider is let go.
+    on_cell : callable
+        Gets row and column of a cell of the heat map that was clicked.
+
+    Attributes
+    ----------
+    panel : panel object
+        What to put on a page.
+    found : FoundClasses or None
+        What is shown.
+    species : str or None
+        Which of its classes.
+    """
+
+    def __init__(
+        self, on_threshold: Callable[[float], None], on_cell: Callable[[int, int], None]
+    ) -> None:
+        self.found: FoundClasses | None = None
+        self.species: str | None = None
+        self._on_threshold = on_threshold
+        self._by, self._per_hour = "hour_day", False
+        self._title = pn.pane.HTML("", css_classes=["bp-window-title"], stylesheets=[CSS])
+        self._slider = pn.widgets.FloatSlider(
+            name="Threshold", start=0, end=1, step=0.01, value=0, format="0.00", width=190,
+            margin=(0, 10),
+        )  # fmt: skip
+        self._slider.param.watch(lambda event: self._slide(event.new), "value")
+        self._slider.param.watch(lambda event: self._release(event.new), "value_throttled")
+        self._counts = pn.pane.HTML(
+            "", stylesheets=[CSS], sizing_mode="stretch_width", margin=(0, 10)
+        )
+        self._sentence = pn.pane.Alert("", alert_type="info", visible=False, margin=(5, 10))
+        self._histogram = ScoreHistogram(240)
+        self._activity = ActivityFigure(240, on_cell)
+        self._no_time = pn.pane.Alert(_NO_TIME, alert_type="info", visible=False, margin=(5, 10))
+        self._legend = pn.pane.HTML(
+            LEGEND, css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10)
+        )
+        self._over_time = pn.Column(
+            self._activity.panel, self._legend, self._no_time, stylesheets=[CSS],
+            sizing_mode="stretch_width",
+        )  # fmt: skip
+        self._scores = pn.Column(self._histogram.panel)
+        # Only styles change when there is less room: moving figures would make them anew.
+        self._figures = pn.FlexBox(
+            self._scores, self._over_time, flex_wrap="nowrap", sizing_mode="stretch_width", margin=0
+        )
+        top = pn.Row(self._slider, self._counts, sizing_mode="stretch_width", margin=0)
+        self._shown = pn.Column(top, self._figures, sizing_mode="stretch_width", visible=False)
+        self.panel = pn.Column(
+            self._title, self._sentence, self._shown, stylesheets=[CSS],
+            sizing_mode="stretch_width",
+        )  # fmt: skip
+        self.arrange(wide=True)
+
+    def arrange(self, *, wide: bool) -> None:
+        """Put the figures side by side, or below one another."""
+        self._activity.figure.height = 240 if wide else 180
+        self._histogram.figure.height = 240 if wide else 110
+        self._figures.flex_direction = "row" if wide else "column-reverse"
+        if wide:
+            self._scores.param.update(sizing_mode="fixed", width=310)
+        else:
+            self._scores.param.update(sizing_mode="stretch_width", width=None)
+
+    # ------------------------------------------------------------------ what is shown
+
+    @property
+    def threshold(self) -> float:
+        """Lowest score that counts."""
+        return float(self._slider.value)
+
+    def show(self, found: FoundClasses, species: str, threshold: float | None) -> None:
+        """Show a class.
+
+        Parameters
+        ----------
+        found : FoundClasses
+            Detections of the model.
+        species : str
+            One of its classes.
+        threshold : float, optional
+            Lowest score that counts; by default all.
+        """
+        if found is not self.found:
+            grid = {"start": min(found.lowest, 0.99), "end": 1.0}
+            self._slider.param.update(value=max(found.lowest, threshold or 0.0), **grid)
+        else:
+            self._slider.value = max(found.lowest, threshold or 0.0)
+        self.found, self.species = found, species
+        self._sentence.visible, self._shown.visible = False, True
+        self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(found.title)}"
+        self._histogram.show(found.of(species)[1], found.lowest, self.threshold)
+        self._activity.panel.visible = self._legend.visible = found.tells_time
+        self._no_time.visible = not found.tells_time
+        self._count()
+        self.draw(self._by, per_hour=self._per_hour)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence instead."""
+        self.found = self.species = None
+        self._title.object = ""
+        self._sentence.object, self._sentence.visible = html.escape(sentence), True
+        self._shown.visible = False
+
+    def draw(self, by: str, *, per_hour: bool) -> None:
+        """Draw the heat map.
+
+        Parameters
+        ----------
+        by : str
+            A key of `bacpipe.labels.activity.BY`.
+        per_hour : bool
+            True colours by detections per recorded hour, False by detections.
+        """
+        self._by, self._per_hour = by, per_hour
+        if self.found is None or self.species is None or not self.found.tells_time:
+            return
+        rows, _ = self.found.of(self.species, self.threshold)
+        grid = self.found.grid(by)
+        self._activity.show(grid, grid.count(self.found.clock[rows]), per_hour=per_hour)
+
+    @property
+    def grid(self) -> ActivityGrid | None:
+        """Cells of the heat map that is shown."""
+        if self.found is None or not self.found.tells_time:
+            return None
+        return self.found.grid(self._by)
+
+    def _count(self) -> None:
+        assert self.found is not None and self.species is not None
+        results = self.found.results
+        rows, _ = self.found.of(self.species, self.threshold)
+        heard = np.bincount(results.recording_code[rows], minlength=1)
+        windows = len(np.unique(rows))
+        of_all = windows / max(1, len(results))
+        self._counts.object = (
+            f'<span class="bp-count">{len(rows):,}</span> detections in '
+            f'<span class="bp-count">{windows:,}</span> windows ({of_all:.1%}) of '
+            f'<span class="bp-count">{int((heard > 0).sum()):,}</span> recordings (of '
+            f"{len(results.recordings):,})"
+            f'<div class="bp-note">{self.found.about_threshold}</div>'
+        )
+
+    def _slide(self, threshold: float) -> None:
+        if self.found is not None and self.species is not None:
+            self._count()
+            self._histogram.mark(threshold)
+
+    def _release(self, threshold: float) -> None:
+        if self.found is not None and self.species is not None:
+            self.draw(self._by, per_hour=self._per_hour)
+            self._on_threshold(float(threshold))

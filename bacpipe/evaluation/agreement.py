@@ -1,0 +1,285 @@
+"""Agreement between two models about which windows are similar.
+
+The measure is mutual nearest-neighbour alignment (Huh, Cheung, Wang & Isola 2024, "The Platonic
+Representation Hypothesis", https://arxiv.org/abs/2405.07987): the windows of two models are
+paired, the k nearest neighbours of every pair are looked up in both embedding spaces (cosine),
+and the share of neighbours that both have in common is averaged.  1 means that both spaces have
+the same neighbourhoods, whatever their sizes and scales; unrelated spaces share as many as two
+random draws would.
+
+What differs from images, for which it was made:
+
+- Models cut a recording into different windows.  Pairs are windows that are each other's best
+  match in time (`bacpipe.labels.matching.matched_pairs`), so each window is in one pair at most.
+- Overlapping windows hold the same sound, and all models find it similar to itself.  A window
+  that overlaps in time with another one is therefore never counted as its neighbour.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from bacpipe.evaluation.errors import TooLittleDataError
+from bacpipe.evaluation.resampling import Groups, draw_weights, interval
+from bacpipe.labels.matching import NO_MATCH, best_matches, matched_pairs
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.store.loader import Loader
+from bacpipe.store.sets import read_embeddings
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 512
+_TOLERANCE = 1e-6  # seconds
+
+
+class MeanAgreement(NamedTuple):
+    """Agreement of several pairs of windows.
+
+    Attributes
+    ----------
+    share : float
+        Mean share of common neighbours, 0 to 1.
+    chance : float
+        What neighbours drawn at random would give.
+    windows : int
+        Pairs that were averaged.
+    """
+
+    share: float
+    chance: float
+    windows: int
+
+
+@dataclass(frozen=True)
+class NeighbourAgreement:
+    """How far the neighbourhoods of two models agree.
+
+    Attributes
+    ----------
+    pairs : np.ndarray, int64, shape (n, 2)
+        Window of the first and of the second model, sorted.
+    shares : np.ndarray, float64, shape (n,)
+        Share of the neighbours of each pair that both models have; NaN if it has no candidates.
+    chance : np.ndarray, float64, shape (n,)
+        Its expectation for neighbours drawn at random.
+    interval : list of two floats, or None
+        95 % interval of the mean share from resampling recordings; None for a single recording.
+    n_neighbors : int
+        Neighbours that were looked up.
+    n_matched : int
+        Pairs that there are; more than `pairs` if those are a random sample.
+    """
+
+    pairs: np.ndarray
+    shares: np.ndarray
+    chance: np.ndarray
+    interval: list[float] | None
+    n_neighbors: int
+    n_matched: int
+
+    @property
+    def overall(self) -> MeanAgreement:
+        """Mean over all pairs."""
+        return _mean(self.shares, self.chance)
+
+    def by_label(self, codes: np.ndarray, side: int = 0) -> dict[int, MeanAgreement]:
+        """Mean over the pairs of each label.
+
+        Parameters
+        ----------
+        codes : np.ndarray, int, shape (windows of a model,)
+            Label of every window; negative for none.
+        side : {0, 1}
+            Whose windows are labelled: the first or the second model's.
+        """
+        found = codes[self.pairs[:, side]]
+        return {
+            int(code): _mean(self.shares[found == code], self.chance[found == code])
+            for code in np.unique(found[found >= 0])
+        }
+
+    def of_windows(self, windows: ModelWindows, other: ModelWindows, side: int = 0) -> np.ndarray:
+        """Agreement for every window of one of the models.
+
+        Parameters
+        ----------
+        windows, other : ModelWindows
+            Windows of the model and of the other one.
+        side : {0, 1}
+            Which of the two the model is.
+
+        Returns
+        -------
+        np.ndarray, float64, shape (len(windows),)
+            A window that is in no pair gets what the pair of its best match in time has; NaN if
+            there is none.
+        """
+        values = np.full(len(windows), np.nan)
+        of_other = np.full(len(other), np.nan)
+        of_other[self.pairs[:, 1 - side]] = self.shares
+        match = best_matches(windows, other)
+        matched = match != NO_MATCH
+        values[matched] = of_other[match[matched]]
+        values[self.pairs[:, side]] = self.shares
+        return values
+
+
+def neighbour_agreement(
+    one: Loader,
+    other: Loader,
+    *,
+    n_neighbors: int = 10,
+    most: int = 20_000,
+    samples: int = 1000,
+    seed: int = 42,
+) -> NeighbourAgreement:
+    """Compare the neighbourhoods of two models over one data set.
+
+    Parameters
+    ----------
+    one, other : Loader
+        Results of the models.
+    n_neighbors : int
+        Neighbours of a window that are looked at.
+    most : int
+        Of more pairs of windows than this, a random sample is used (setting
+        ``max_windows_for_pairs``); neighbours are then looked for in the sample.
+    samples, seed : int
+        Bootstrap resamples over recordings for the interval, and the seed.
+
+    Raises
+    ------
+    TooLittleDataError
+        If the models have fewer than 3 windows in common.
+    ResultsError
+        If embeddings are missing or damaged.
+    """
+    first, second = model_windows(one), model_windows(other)
+    pairs = matched_pairs(first, second)
+    matched = len(pairs)
+    if matched < 3:
+        raise TooLittleDataError(
+            f"{one.model_name} and {other.model_name} have {matched} windows in common; expected "
+            f"at least 3. Run both on the same recordings."
+        )
+    if matched > most:
+        chosen = np.random.default_rng(seed).choice(matched, most, replace=False)
+        pairs = pairs[np.sort(chosen)]
+        logger.info("neighbourhoods are compared for %d of %d windows.", most, matched)
+    code = np.repeat(np.arange(len(first.counts)), first.counts)[pairs[:, 0]]
+    start = np.minimum(first.times[0][pairs[:, 0]], second.times[0][pairs[:, 1]])
+    end = np.maximum(first.times[1][pairs[:, 0]], second.times[1][pairs[:, 1]])
+    shares, chance = shared_neighbours(
+        _embeddings_of(one, first, pairs[:, 0]),
+        _embeddings_of(other, second, pairs[:, 1]),
+        n_neighbors=n_neighbors,
+        recording=code,
+        start=start,
+        end=end,
+    )
+    return NeighbourAgreement(
+        pairs, shares, chance, _interval(shares, code, samples, seed), n_neighbors, matched
+    )
+
+
+def shared_neighbours(
+    one: np.ndarray,
+    other: np.ndarray,
+    *,
+    n_neighbors: int,
+    recording: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    end: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the nearest neighbours that paired windows have in common in two spaces.
+
+    Parameters
+    ----------
+    one, other : np.ndarray, float32, shape (n, any)
+        Embeddings of the same n windows in both spaces.
+    n_neighbors : int
+        Neighbours of a window; where there are fewer candidates, all of them.
+    recording, start, end : np.ndarray, shape (n,), optional
+        Recording, and start and end in seconds, of every window; overlapping windows are then
+        no neighbours.
+
+    Returns
+    -------
+    shares, chance : np.ndarray, float64, shape (n,)
+        NaN for windows without candidates.
+    """
+    points = _normalise(one), _normalise(other)
+    n = len(points[0])
+    shares, chance = np.full(n, np.nan), np.full(n, np.nan)
+    k = min(n_neighbors, n - 1)
+    for first in range(0, n, _CHUNK):
+        part = slice(first, min(first + _CHUNK, n))
+        rows = np.arange(part.start, part.stop)
+        forbidden = rows[:, None] == np.arange(n)
+        if recording is not None and start is not None and end is not None:
+            same = recording[part, None] == recording
+            same &= start[part, None] < end - _TOLERANCE
+            same &= end[part, None] > start + _TOLERANCE
+            forbidden |= same
+        candidates = n - forbidden.sum(axis=1)
+        asked = np.minimum(k, candidates)
+        near = [_nearest(space, part, forbidden, k) for space in points]
+        # Beyond the candidates there are only forbidden windows, which come last.
+        valid = np.arange(k) < asked[:, None]
+        equal = near[0][:, :, None] == near[1][:, None, :]
+        equal &= valid[:, :, None] & valid[:, None, :]
+        common = equal.sum(axis=(1, 2))
+        np.divide(common, asked, out=shares[part], where=asked > 0)
+        np.divide(asked, candidates, out=chance[part], where=candidates > 0)
+    return shares, chance
+
+
+def _nearest(points: torch.Tensor, part: slice, forbidden: np.ndarray, k: int) -> np.ndarray:
+    similarity = points[part] @ points.T
+    similarity[torch.from_numpy(forbidden)] = -torch.inf
+    return similarity.topk(k, dim=1).indices.numpy()
+
+
+def _normalise(embeds: np.ndarray) -> torch.Tensor:
+    length = np.linalg.norm(embeds, axis=1, keepdims=True)
+    return torch.from_numpy((embeds / np.where(length > 0, length, 1)).astype(np.float32))
+
+
+def _embeddings_of(loader: Loader, windows: ModelWindows, rows: np.ndarray) -> np.ndarray:
+    """Embeddings of some windows, sorted by row; only files that hold some are read."""
+    loader.get_embedding_dir()
+    assert loader.embedding_set is not None
+    order = np.argsort(rows, kind="stable")
+    wanted = rows[order]
+    array = np.zeros((len(rows), 0), np.float32)
+    for name, span in windows.slices():
+        first, stop = np.searchsorted(wanted, [span.start, span.stop])
+        if first == stop:
+            continue
+        part = read_embeddings(loader.embedding_set, windows.lines[name], verify=False)
+        if not array.shape[1]:
+            array = np.empty((len(rows), part.shape[1]), np.float32)
+        array[order[first:stop]] = part[wanted[first:stop] - span.start]
+    return array
+
+
+def _interval(shares: np.ndarray, code: np.ndarray, samples: int, seed: int) -> list[float] | None:
+    use = np.isfinite(shares)
+    names, group = np.unique(code[use], return_inverse=True)
+    weights = draw_weights(Groups(group, len(names)), samples, seed)
+    total = weights @ np.bincount(group, shares[use], len(names))
+    number = weights @ np.bincount(group, minlength=len(names))
+    means = np.divide(total, number, out=np.full(len(weights), np.nan), where=number > 0)
+    return interval(means[1:], float(means[0])) if len(names) > 1 else None
+
+
+def _mean(shares: np.ndarray, chance: np.ndarray) -> MeanAgreement:
+    use = np.isfinite(shares)
+    if not use.any():
+        return MeanAgreement(float("nan"), float("nan"), 0)
+    return MeanAgreement(float(shares[use].mean()), float(chance[use].mean()), int(use.sum()))

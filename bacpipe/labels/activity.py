@@ -1,0 +1,308 @@
+"""When a class is heard: detections by hour, day and week, beside the time that was recorded.
+
+A cell in which nothing was heard although somebody listened differs from one in which nobody
+listened, so every count comes with the hours that were recorded.  Times are those of the
+recorders' clocks (`bacpipe.audio.recorder_metadata.recording_start`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.labels.default_labels import recording_starts
+from bacpipe.store.loader import Loader
+from bacpipe.store.predictions import above, sorted_classes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
+"""What the rows and columns of a grid are, with a name for people."""
+
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+# More empty columns than these become one, so that two surveys years apart fit on a page.
+_LONGEST_GAP = 6
+
+
+class Stretches(NamedTuple):
+    """Times during which a recorder ran.
+
+    Attributes
+    ----------
+    begin, end : np.ndarray, datetime64[us], shape (n,)
+        Of each uninterrupted stretch, in any order; those of several recorders may overlap.
+    """
+
+    begin: np.ndarray
+    end: np.ndarray
+
+
+def recorded_stretches(lines: Mapping[str, Mapping[str, Any]], starts: np.ndarray) -> Stretches:
+    """When recordings ran.
+
+    Parameters
+    ----------
+    lines : mapping of str to mapping
+        What the journal says of each recording; of annotated segments, only these count.
+    starts : np.ndarray, datetime64, shape (recordings,)
+        When each recording starts; those that do not tell (NaT) are left out.
+    """
+    begin, end = [], []
+    for line, start in zip(lines.values(), starts, strict=True):
+        if np.isnat(start):
+            continue
+        for first, stop, *_ in line.get("segments") or [(0.0, line["duration"])]:
+            begin.append(start + _seconds(first))
+            end.append(start + _seconds(stop))
+    return Stretches(np.array(begin, "datetime64[us]"), np.array(end, "datetime64[us]"))
+
+
+def _seconds(value: Any) -> Any:
+    return np.rint(np.asarray(value) * 1e6).astype("timedelta64[us]")
+
+
+@dataclass(frozen=True)
+class ActivityGrid:
+    """Cells of a heat map, and how long was recorded in each.
+
+    Attributes
+    ----------
+    by : str
+        A key of `BY`.
+    rows : tuple of str
+        Hours '00' to '23', or weekdays.
+    columns : np.ndarray, datetime64[D], shape (columns,)
+        First day of each column, ascending.  NaT is a column for a longer time without
+        recordings.
+    hours : np.ndarray, float64, shape (rows, columns)
+        Hours recorded, of all recorders together; 0 where nothing was recorded.
+    """
+
+    by: str
+    rows: tuple[str, ...]
+    columns: np.ndarray
+    hours: np.ndarray
+
+    def count(self, times: np.ndarray) -> np.ndarray:
+        """Number of times in each cell.
+
+        Parameters
+        ----------
+        times : np.ndarray, datetime64, shape (n,)
+            Of detections.  Those without a time (NaT), or outside of the grid, do not count.
+
+        Returns
+        -------
+        np.ndarray, int64, shape (rows, columns)
+        """
+        counts = np.zeros(self.hours.shape, np.int64)
+        row, column = self.cells(times)
+        inside = column >= 0
+        np.add.at(counts, (row[inside], column[inside]), 1)
+        return counts
+
+    def cells(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of each time, int64 of shape (n,); -1 for times outside of the grid."""
+        row, day = _cell(times, self.by)
+        column = _positions(self.columns, day)
+        return np.where(column < 0, -1, row), column
+
+    def describe(self, row: int, column: int) -> str:
+        """Say when a cell is, such as '2024-05-01, 05 h'."""
+        day = self.columns[column]
+        if np.isnat(day):
+            return "a time without recordings"
+        if self.by == "day_week":
+            return f"{self.rows[row]} {day + np.timedelta64(row, 'D')}"
+        week = "" if self.by == "hour_day" else "week of "
+        return f"{week}{day}, {self.rows[row]} h"
+
+    def per_hour(self, counts: np.ndarray) -> np.ndarray:
+        """Counts per recorded hour, float64; NaN where nothing was recorded."""
+        hours = np.where(self.hours > 0, self.hours, np.nan)
+        return np.asarray(counts / hours, np.float64)
+
+
+def activity_grid(stretches: Stretches, by: str = "hour_day") -> ActivityGrid:
+    """Lay out the cells of a heat map over the time that was recorded.
+
+    Parameters
+    ----------
+    stretches : Stretches
+        When recorders ran.
+    by : {'hour_day', 'hour_week', 'day_week'}
+        Rows and columns: hours of the day by days, hours of the day by weeks, or weekdays by
+        weeks.  Weeks begin on Mondays (ISO 8601).
+
+    Raises
+    ------
+    SettingsError
+        If `by` is something else.
+    """
+    if by not in BY:
+        raise SettingsError(f"by={by!r} is not possible: expected one of {', '.join(BY)}.")
+    hour, seconds = _by_hour(stretches)
+    row, day = _cell(hour, by)
+    step = 1 if by == "hour_day" else 7
+    columns = _columns(np.unique(day), step)
+    rows = _WEEKDAYS if by == "day_week" else tuple(f"{i:02d}" for i in range(24))
+    hours = np.zeros((len(rows), len(columns)))
+    np.add.at(hours, (row, _positions(columns, day)), seconds / 3600)
+    return ActivityGrid(by, rows, columns, hours)
+
+
+def _by_hour(stretches: Stretches) -> tuple[np.ndarray, np.ndarray]:
+    """Clock hours that stretches touch, and the seconds recorded in each."""
+    kept = stretches.end > stretches.begin
+    begin, end = stretches.begin[kept], stretches.end[kept]
+    first = begin.astype("datetime64[h]")
+    last = (end - np.timedelta64(1, "us")).astype("datetime64[h]")
+    counts = (last - first).astype(np.int64) + 1
+    owner = np.repeat(np.arange(len(counts)), counts)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    hour = first[owner] + step.astype("timedelta64[h]")
+    inside = np.minimum(end[owner], hour + np.timedelta64(1, "h")) - np.maximum(begin[owner], hour)
+    return hour, inside / np.timedelta64(1, "s")
+
+
+def _cell(times: np.ndarray, by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Row of each time, and the first day of its column."""
+    day = times.astype("datetime64[D]")
+    # The first day of numpy's calendar, 1970-01-01, was a Thursday.
+    weekday = (day.astype(np.int64) + 3) % 7
+    monday = day - weekday.astype("timedelta64[D]")
+    if by == "day_week":
+        return weekday, monday
+    hour = times.astype("datetime64[h]").astype(np.int64) % 24
+    return hour, day if by == "hour_day" else monday
+
+
+def _columns(used: np.ndarray, step: int) -> np.ndarray:
+    """Columns from the first to the last that is used, long gaps shortened."""
+    if not len(used):
+        return used
+    parts = [used[:1]]
+    for before, after in zip(used[:-1], used[1:], strict=True):
+        missing = int((after - before).astype(np.int64)) // step - 1
+        if missing > _LONGEST_GAP:
+            parts.append(np.array(["NaT"], "datetime64[D]"))
+        else:
+            parts.append(before + step * np.arange(1, missing + 1).astype("timedelta64[D]"))
+        parts.append(np.array([after]))
+    return np.concatenate(parts)
+
+
+def _positions(columns: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Column that begins on each day; -1 for none."""
+    known = np.flatnonzero(~np.isnat(columns))
+    if not len(known):
+        return np.full(len(days), -1)
+    place = np.searchsorted(columns[known], days).clip(max=len(known) - 1)
+    found = known[place]
+    return np.where(columns[found] == days, found, -1)
+
+
+# ---------------------------------------------------------------------- of classes
+
+
+class Activity(NamedTuple):
+    """When classes were found.
+
+    Attributes
+    ----------
+    grid : ActivityGrid
+        The cells, and how long was recorded in each.
+    counts : dict of str to np.ndarray, int64, shape (rows, columns)
+        Detections (windows) of each class in each cell, the most frequent class first.
+    classes : int
+        Number of classes that were found, of which `counts` may hold only some.
+    """
+
+    grid: ActivityGrid
+    counts: dict[str, np.ndarray]
+    classes: int
+
+    def frame(self) -> pd.DataFrame:
+        """Table with a row per class and recorded cell.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns class, date (of the column's first day), row (hour or weekday),
+            recorded_hours and detections.
+        """
+        import pandas as pd
+
+        row, column = np.nonzero(self.grid.hours.T)[::-1]
+        cells = pd.DataFrame(
+            {
+                "date": self.grid.columns[column],
+                "row": np.array(self.grid.rows)[row],
+                "recorded_hours": self.grid.hours[row, column],
+            }
+        )
+        parts = [
+            cells.assign(detections=counts[row, column]).assign(**{"class": name})
+            for name, counts in self.counts.items()
+        ]
+        names = ["class", *cells.columns, "detections"]
+        return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)
+
+
+def class_activity(
+    loader: Loader,
+    by: str = "hour_day",
+    *,
+    classes: Sequence[str] | None = None,
+    most: int | None = None,
+    threshold: float = 0.0,
+) -> Activity:
+    """Count the stored detections of a model by hour, day or week.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    by : {'hour_day', 'hour_week', 'day_week'}
+        As for `activity_grid`.
+    classes : sequence of str, optional
+        Which classes; by default all.
+    most : int, optional
+        Only the most frequent ones.
+    threshold : float
+        Lowest score that counts; scores below the threshold of the run are not stored.
+
+    Returns
+    -------
+    Activity
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions, or no recording tells when it was made.
+    """
+    lines = {name: line for name, line in loader.lines.items() if line.get("predictions")}
+    items = [above(item, threshold) for item in loader.detections()]
+    starts = recording_starts(loader, list(lines))
+    if np.isnat(starts).all():
+        raise ResultsNotFoundError(
+            f"{loader.audio_dir}: no recording here tells when it was made, so activity over time "
+            f"is not known; expected a time in the recorder's metadata or in the name, such as "
+            f"20240501_053000.wav."
+        )
+    grid = activity_grid(recorded_stretches(lines, starts), by)
+    if not items:
+        return Activity(grid, {}, 0)
+    start_of = dict(zip(lines, starts, strict=True))
+    names, code = sorted_classes(np.concatenate([item.label for item in items]))
+    times = np.concatenate([start_of[item.recording] + _seconds(item.start) for item in items])
+    totals = np.bincount(code, minlength=len(names))
+    wanted = set(names if classes is None else classes)
+    order = [i for i in np.argsort(-totals, kind="stable") if names[i] in wanted][:most]
+    counts = {names[i]: grid.count(times[code == i]) for i in order}
+    return Activity(grid, counts, len(names))

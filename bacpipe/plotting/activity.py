@@ -1,0 +1,127 @@
+"""Figure of when classes are heard: hours of the day by days or weeks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bacpipe.labels.activity import Activity, ActivityGrid
+from bacpipe.plotting.style import GREY, PAGE, SCALE, new_figure, shorten, styled
+
+# Three things that must not be confused: nothing recorded (blank), nothing heard (grey), and
+# one or more detections, the fewest of which are already clearly blue.
+HEARD = colormaps[SCALE](np.linspace(0.3, 1, 256))
+NOTHING_HEARD = "#e4e4e4"
+_MOST_DATES = 6
+
+
+@styled
+def activity_maps(activity: Activity, title: str = "") -> Figure:
+    """Heat maps of detections per recorded hour, one for each class.
+
+    Parameters
+    ----------
+    activity : Activity
+        What `class_activity` returned; the figure shows all classes in its `counts`.
+    title : str
+        Heading, such as the model's name.
+    """
+    n = max(1, len(activity.counts))
+    across = 1 if n == 1 else 2
+    down = -(-n // across)
+    height = 1.25 if activity.grid.by == "day_week" else 1.55
+    figure = new_figure(PAGE, height * down + 0.75)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, counts) in zip(panels.flat, activity.counts.items(), strict=False):
+        _heat_map(figure, axes, activity.grid, counts)
+        axes.set_title(f"{shorten(name, 34)} ({counts.sum():,})", fontsize=8, fontweight="normal")
+    for axes in panels.flat[len(activity.counts) :]:
+        axes.set_visible(False)
+    for row in panels:
+        row[0].set_ylabel("" if activity.grid.by == "day_week" else "hour of the day")
+    if n % 2 and down > 1:  # nothing is below the last panel of the right column but one
+        panels[-2, -1].tick_params(labelbottom=True)
+    if activity.grid.by == "day_week":
+        panels[0, 0].invert_yaxis()
+    rest = activity.classes - len(activity.counts)
+    heading = f"{title}: " if title else ""
+    heading += "detections per recorded hour"
+    if rest > 0:
+        heading += f", the {len(activity.counts)} most frequent of {activity.classes:,} classes"
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    marks = [
+        Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, label="nothing recorded"),
+        Patch(facecolor=NOTHING_HEARD, label="recorded, no detection"),
+        Patch(facecolor=HEARD[140], label="detections"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _heat_map(figure: Figure, axes: Axes, grid: ActivityGrid, counts: np.ndarray) -> None:
+    rate = grid.per_hour(counts)
+    scale = ListedColormap(HEARD)
+    scale.set_under(NOTHING_HEARD)
+    scale.set_bad("white")
+    most = float(np.nanmax(rate, initial=0.0))
+    image = axes.imshow(
+        rate,
+        cmap=scale,
+        norm=Normalize(1e-6 * (most or 1.0), most or 1.0),  # so that 0 is below the scale
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, len(grid.columns) - 0.5, -0.5, len(grid.rows) - 0.5),
+    )
+    ticks = np.arange(7) if grid.by == "day_week" else np.array([0, 6, 12, 18])
+    axes.set_yticks(ticks, [grid.rows[i] for i in ticks])
+    dates = date_ticks(grid, _MOST_DATES)
+    axes.set_xticks(list(dates), list(dates.values()))
+    for column in np.flatnonzero(np.isnat(grid.columns)):
+        axes.axvline(float(column), color=GREY, linewidth=0.7, linestyle=":")
+    axes.tick_params(length=2)
+    bar: Any = figure.colorbar(image, ax=axes, pad=0.01, aspect=12, extend="neither")
+    bar.locator = _few_ticks()
+    bar.update_ticks()
+    bar.outline.set_linewidth(0.4)
+    bar.ax.tick_params(labelsize=7, length=2)
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=3, steps=[1, 2, 5, 10])
+
+
+def date_ticks(grid: ActivityGrid, most: int) -> dict[int, str]:
+    """Columns of a grid whose date is written below them.
+
+    Parameters
+    ----------
+    grid : ActivityGrid
+        The grid.
+    most : int
+        Ticks at most; they are evenly spaced.
+
+    Returns
+    -------
+    dict of int to str
+        Text by column.  The year is only written where it changes.
+    """
+    known = np.flatnonzero(~np.isnat(grid.columns))
+    if not len(known):
+        return {}
+    chosen = known[:: max(1, -(-len(known) // most))]
+    texts, year = {}, None
+    for column in chosen.tolist():
+        day = grid.columns[column].item()
+        text = f"{day.day} {day:%b}"
+        texts[column] = text if day.year == year else f"{text}\n{day.year}"
+        year = day.year
+    return texts

@@ -1,0 +1,82 @@
+"""Configuration of the documentation: ``sphinx-build -W --keep-going -b html docs OUT``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# The documentation of a checkout is about this checkout.
+sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
+
+import bacpipe  # noqa: E402
+
+project = "bacpipe"
+author = "the bacpipe authors"
+copyright = "the bacpipe authors, Apache-2.0"
+release = version = bacpipe.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "generated_pages",
+    "links",
+]
+exclude_patterns = ["_build", "_extensions"]
+templates_path: list[str] = []
+
+# ---------------------------------------------------------------- Markdown
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+# ---------------------------------------------------------------- docstrings
+
+default_role = "py:obj"
+autodoc_typehints = "none"  # the docstrings say types, with shapes and units
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_preprocess_types = False
+add_module_names = False
+python_display_short_literal_types = True
+
+# ---------------------------------------------------------------- pages
+
+html_theme = "furo"
+html_title = "bacpipe"
+html_static_path = ["_static"]
+html_css_files = ["bacpipe.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_theme_options = {
+    "sidebar_hide_name": False,
+    "light_css_variables": {
+        "color-brand-primary": "#0f766e",
+        "color-brand-content": "#0f766e",
+        "color-brand-visited": "#0f766e",
+        "color-api-name": "#0f766e",
+        "color-api-pre-name": "#0f766e",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#5eead4",
+        "color-brand-content": "#5eead4",
+        "color-brand-visited": "#5eead4",
+        "color-api-name": "#5eead4",
+        "color-api-pre-name": "#5eead4",
+    },
+}
+html_show_sphinx = False
+html_copy_source = False
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# Links to other sites are not followed: a build needs no network.
+linkcheck_workers = 1

@@ -1,0 +1,127 @@
+"""The documentation: complete, true to the package, and built without a warning."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import bacpipe
+from bacpipe.commands import COMMANDS
+from bacpipe.commands.arguments import parse_words
+from bacpipe.configuration import check_value
+from bacpipe.models.zoo import CARDS
+from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RULES = {**CONFIG_RULES, **SETTINGS_RULES}
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
+
+needs_sphinx = pytest.mark.skipif(
+    importlib.util.find_spec("sphinx") is None, reason="Sphinx is not installed (extra docs)"
+)
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Imports modules of docs/_extensions."""
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    yield importlib
+    for name in ("model_pages", "settings_page"):
+        sys.modules.pop(name, None)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Words of every bacpipe command of a page, without the program's name."""
+    found = []
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", line.partition(" #")[0])
+            if words and words[0].endswith("bacpipe"):
+                found.append([word.replace("'", "").replace('"', "") for word in words[1:]])
+    return found
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_model_has_a_page_with_its_facts(name, generator):
+    page = generator.import_module("model_pages").pages()[f"{name}.md"]
+    card = CARDS[name]
+    assert card.scope.limits or not card.is_classifier
+    for fact in (name, card.scope.sounds, card.trained_on, card.licence, card.homepage):
+        assert fact in page
+    assert f"{card.dim} numbers" in page
+    assert all(limit in page for limit in card.scope.limits)
+    assert ("no commercial use" in page) == card.non_commercial
+    assert (f"bacpipe[{card.extra}]" in page) if card.extra else ("nothing more" in page)
+
+
+def test_frequencies_fit_the_sample_rates():
+    for card in CARDS.values():
+        low, high = card.frequencies
+        assert 0 <= low < high <= card.sample_rate / 2, card.name
+
+
+def test_every_setting_is_explained(generator):
+    page = generator.import_module("settings_page").page()
+    entries = dict(re.findall(r"^````\{setting\} (\w+)\n(.*?)^````", page, re.S | re.M))
+    assert set(entries) == set(RULES)
+    for key, text in entries.items():
+        assert "*Default:*" in text and "*Allowed:*" in text, key
+        assert len(text.partition("*")[0].split()) > 2, key
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_are_possible(page):
+    for words in commands(page):
+        if words and words[0] in COMMANDS:
+            words = words[1:]
+        keys = [word for word in words if "=" in word and not word.startswith(("-", "{"))]
+        values = parse_words([word for word in keys if "$" not in word])
+        for key, value in values.items():
+            check_value(key, value, RULES, where=page.name)
+        models = values.get("models", [])
+        assert set([models] if isinstance(models, str) else models) <= set(CARDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_snippets_use_names_that_exist(page):
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "bacpipe"
+            ):
+                assert node.attr in bacpipe.__all__
+
+
+@needs_sphinx
+def test_pages_are_built_without_a_warning(tmp_path):
+    html = tmp_path / "html"
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "doctrees")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, str(DOCS), str(html)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {page.stem for page in (html / "models").glob("*.html")} == {"index", *CARDS}
+    reference = "".join(
+        page.read_text("utf-8") for page in (html / "reference" / "api").glob("*.html")
+    )
+    missing = [name for name in bacpipe.__all__ if f'id="bacpipe.{name}"' not in reference]
+    assert missing == []

@@ -1,0 +1,107 @@
+"""The examples in the docstrings of the public names run, and show what really comes out.
+
+They run in a folder that holds what they speak of: the demo as ``recordings``, results of BirdNET
+on it, trained probes, and ``birds.csv``, in which the demo's calls have the names that BirdNET
+gives them.
+"""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bacpipe
+
+_OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_EXAMPLES = {
+    test.name.removeprefix("bacpipe."): test
+    for name in bacpipe.__all__
+    if callable(getattr(bacpipe, name))
+    for test in doctest.DocTestFinder(exclude_empty=True).find(
+        getattr(bacpipe, name), f"bacpipe.{name}", module=False
+    )
+    if test.examples
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder with the demo and BirdNET's results."""
+    folder = tmp_path_factory.mktemp("examples")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        recordings = bacpipe.make_demo("recordings")
+        loader = bacpipe.generate_embeddings(
+            model_name="birdnet", audio_dir="recordings", device="cpu"
+        )
+        truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
+        for name in ("linear", "knn"):
+            bacpipe.probing_pipeline(
+                "birdnet", truth, loader.embeddings("array"), paths=loader.paths, name=name
+            )
+        found = bacpipe.detections_table(loader)
+        found.rename(columns={"label:default_classifier": "label:species"}).drop(
+            columns="score"
+        ).to_csv(recordings / "birds.csv", index=False)
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize("name", sorted(_EXAMPLES))
+def test_example_runs(
+    name: str, prepared: Path, restored_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every example gives what its docstring shows."""
+    monkeypatch.chdir(prepared)
+    bacpipe.settings.device = "cpu"
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=_OPTIONS, verbose=False)
+    runner.run(_EXAMPLES[name], out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+def test_every_public_name_has_an_example() -> None:
+    """No function or class is documented without one."""
+    names = [name for name in bacpipe.__all__ if callable(getattr(bacpipe, name))]
+    documented = {name.partition(".")[0] for name in _EXAMPLES}
+    assert sorted(set(names) - documented) == []
+
+
+def test_examples_are_not_skipped() -> None:
+    """What cannot run here would be better shown in a guide."""
+    skipped = [
+        name
+        for name, test in _EXAMPLES.items()
+        if any(example.options.get(doctest.SKIP) for example in test.examples)
+    ]
+    assert skipped == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in bacpipe.__all__ if callable(getattr(bacpipe, name))]
+)
+def test_parameters_and_results_are_described(name: str) -> None:
+    """Docstrings name every parameter, and say what is returned."""
+    value = getattr(bacpipe, name)
+    text = inspect.getdoc(value) or ""
+    assert text
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # exceptions have none
+        return
+    parameters = list(signature.parameters)
+    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    headings = [line for line in section.splitlines() if not line.startswith(" ")]
+    described = {
+        word.strip(" *") for line in headings for word in line.partition(" : ")[0].split(",")
+    }
+    assert set(parameters) - described == set()
+    if not inspect.isclass(value) and signature.return_annotation not in ("None", None):
+        assert "\nReturns\n-------\n" in text or "Yields\n------\n" in text
