@@ -73,7 +73,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     for number in range(6):
         name = f"site_2024060{number + 1}_051500.wav"
         write_recording(audio / name, 8.0, seed=number)
-        rows += [f"{name},0,3,wren", f"{name},4,7,owl"]
+        rows += [f"{name},0,3,loud", f"{name},4,7,quiet"]
     (audio / "annotations.csv").write_text("\n".join(rows))
     settings = {
         "audio_dir": audio,
