@@ -9,4 +9,6 @@ from __future__ import annotations
 COMMANDS = {
     "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
+    "doctor": "say what this installation can do, for a bug report",
+    "verify": "check results against their journals, and say what to compute again",
 }

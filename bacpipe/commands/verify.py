@@ -1,0 +1,50 @@
+"""``bacpipe verify``: check a results tree."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print one sentence for everything that is damaged; 1 if there is anything, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="bacpipe verify",
+        description="Check results: journals against files, sizes, hashes, shapes and values. "
+        "Nothing is changed unless --repair is given.",
+    )
+    parser.add_argument(
+        "results", type=Path, help="main_results_dir, or the folder of one data set in it"
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="mark what is damaged, so that the next run computes it again; nothing is deleted",
+    )
+    options = parser.parse_args(arguments)
+    from bacpipe.store.repair import repair_results
+    from bacpipe.store.verification import find_damage
+
+    findings = []
+    for finding in find_damage(options.results):
+        # Names of files need not be text.
+        print(str(finding).encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
+        findings.append(finding)
+    if not findings:
+        print(f"{options.results}: everything is as the journals say.")  # noqa: T201
+        return 0
+    marked = sum(finding.folder is not None for finding in findings)
+    if options.repair:
+        print(  # noqa: T201
+            f"Marked {repair_results(findings)} of {len(findings)} findings; run the pipeline "
+            f"again to compute these."
+        )
+    elif marked:
+        print(  # noqa: T201
+            f"{len(findings)} findings. bacpipe verify {options.results} --repair marks {marked} "
+            f"of them, so that the next run computes them again."
+        )
+    else:
+        print(f"{len(findings)} findings.")  # noqa: T201
+    return 1

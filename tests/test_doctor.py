@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bacpipe.__main__ import main
+from bacpipe.doctor import examine, report
+
+
+def test_the_report_of_a_healthy_installation(capsys: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "device=cpu"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("bacpipe", "torch", "extra onnx", "libsndfile", "BirdNET on cpu: 4 windows"):
+        assert expected in text
+    assert "!!" not in text
+    assert str(Path.home()) not in text
+
+
+def test_what_fails_is_marked_and_does_not_hide_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("soundfile.write", refuse)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    assert main(["doctor", "device=cpu", f"main_results_dir={tmp_path / 'results'}"]) == 1
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["decoding"].startswith("!!")
+    assert "no space left" in lines["decoding"]
+    assert lines["main_results_dir"].startswith("!!")
+    assert lines["self-test"].startswith("ok")
+
+
+def test_missing_extras_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bacpipe.doctor._version", lambda _: "missing")
+    findings = {finding.topic: finding for finding in examine(device="cpu")}
+    assert 'pip install "bacpipe[tensorflow]"' in findings["extra tensorflow"].text
+    assert "vggish" in findings["extra tensorflow"].text
+    assert "missing" in report(list(findings.values()))
