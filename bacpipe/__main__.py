@@ -27,6 +27,15 @@ keys do. config.yaml and settings.yaml in the current folder are used when they 
 commands (bacpipe COMMAND --help says more):
 """
 
+_WELCOME = """\
+bacpipe runs bioacoustic models over a folder of recordings and keeps embeddings and predictions.
+You named no recordings, so this is a demonstration: it makes some synthetic recordings in
+./bacpipe_demo, runs BirdNET over them and writes to ./bacpipe_results. For your own recordings:
+
+  bacpipe audio_dir=/path/to/recordings
+  bacpipe --help
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -67,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _play(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     settings = read_settings(options)
+    if not words and settings.get("audio_dir") is None:
+        print(_WELCOME)  # noqa: T201
     from bacpipe.workflows import play
 
     play(bool_save_logs=options.save_logs, **settings)

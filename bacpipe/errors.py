@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 REPAIR = "run `bacpipe verify RESULTS --repair`, then the pipeline, to have them computed anew."
 """What to do about results that are damaged although the journal vouches for them."""
 

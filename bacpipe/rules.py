@@ -240,6 +240,7 @@ SETTINGS_RULES: dict[str, Check] = {
     "clust_configs": _mapping,
     "visualization_dimensions": _choice(2, 3),
     "reduction_seed": _either(None, _either("auto", _number(0, 2**32 - 1, whole=True))),
+    "activity_classes": _number(0, 100, whole=True),
     "nr_predictions_to_display": _POSITIVE,
     "max_nr_categories": _POSITIVE,
     "dashboard_port": _number(1, 65535, whole=True),

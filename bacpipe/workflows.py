@@ -533,11 +533,12 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
         runs, errors = _run_models(names, audio_dir, **custom, **rest)
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, {**kwargs, "audio_dir": audio_dir})
+        _draw_activity(loaders, options)
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
-    _summarise([report for _, report in runs.values()], evaluation)
+    _summarise([report for _, report in runs.values()], evaluation, audio_dir)
     problems = [f"{name}: {error}" for name, error in errors.items()]
     problems += evaluation.errors if evaluation is not None else []
     if options.dashboard:
@@ -545,6 +546,17 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     if problems:
         raise BacpipeError(f"Not everything could be done ({'; '.join(problems)})")
     return loaders
+
+
+def _draw_activity(loaders: dict[str, Loader], options: Options) -> None:
+    """Draw when each model found what; the results themselves do not depend on it."""
+    from bacpipe.evaluation.activity import draw_activity
+
+    for name, loader in loaders.items():
+        try:
+            draw_activity(loader, options.activity_classes)
+        except BacpipeError as error:
+            logger.warning("%s: no figure of activity over time: %s", name, error)
 
 
 def _evaluate(loaders: dict[str, Loader], settings: dict[str, Any]) -> EvaluationReport | None:
@@ -597,7 +609,9 @@ def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
     return handler
 
 
-def _summarise(reports: Iterable[RunReport], evaluation: EvaluationReport | None) -> None:
+def _summarise(
+    reports: Iterable[RunReport], evaluation: EvaluationReport | None, audio_dir: Path
+) -> None:
     """Print what was done and what to do next, for whoever called `play`."""
     for report in reports:
         logger.debug("summary:\n%s", report)
@@ -607,7 +621,8 @@ def _summarise(reports: Iterable[RunReport], evaluation: EvaluationReport | None
         _say(f"\n  {lines}")
     _say(
         "\n  Read the results with bacpipe.Loader(audio_dir, model_name): .embeddings(), "
-        ".predictions('dataframe'), .metadata_dict"
+        ".predictions('dataframe'), .metadata_dict\n"
+        f"  Look at and listen to them with: bacpipe dashboard audio_dir={audio_dir}"
     )
 
 

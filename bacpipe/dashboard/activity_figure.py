@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -160,6 +161,8 @@ class ActivityFigure:
 
     def _tapped(self, event: Tap) -> None:
         if self._on_click is None or self._grid is None or event.x is None or event.y is None:
+            return
+        if not (math.isfinite(event.x) and math.isfinite(event.y)):
             return
         row, column = round(event.y), round(event.x)
         rows, columns = self._grid.hours.shape

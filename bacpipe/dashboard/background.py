@@ -14,6 +14,7 @@ from bacpipe.errors import BacpipeError
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_PATIENCE = 300  # milliseconds before a spinner turns
 # Shared by all visitors, so that many of them cannot start more threads than there are cores.
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="dashboard")
 
@@ -57,8 +58,8 @@ class Background:
             Gets the result, on the page's own thread.
         fail : callable
             Gets a sentence instead if the work raises.
-        busy : panel object, optional
-            Shows a spinner meanwhile.
+        busy : panel object or Spinner, optional
+            Shows a spinner once it has taken 0.3 s.
         """
         ticket = object()
         self._newest[key] = ticket
@@ -66,19 +67,28 @@ class Background:
         if document is None or document.session_context is None:
             self._finish(compute, show, fail)  # a notebook or a test: nobody else waits
             return
-        if busy is not None:
-            busy.loading = True
+        done = False
+
+        def spin() -> None:
+            if not done and self._newest.get(key) is ticket:
+                busy.loading = True
 
         def finished(future: Future[_T]) -> None:
-            document.add_next_tick_callback(lambda: present(future))
+            # Visitors may have gone meanwhile.
+            if not document.session_context.destroyed:
+                document.add_next_tick_callback(lambda: present(future))
 
         def present(future: Future[_T]) -> None:
+            nonlocal done
+            done = True
             if self._newest.get(key) is not ticket:
                 return
             if busy is not None:
                 busy.loading = False
             self._finish(future.result, show, fail)
 
+        if busy is not None:
+            document.add_timeout_callback(spin, _PATIENCE)
         _POOL.submit(compute).add_done_callback(finished)
 
     @staticmethod

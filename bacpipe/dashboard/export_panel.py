@@ -56,11 +56,12 @@ class ExportPanel:
         self._labels: Labels | None = None
         self._remark = ""
         self._kind = pn.widgets.Select(
-            name="Download as", options=list(_KINDS), sizing_mode="stretch_width", margin=(2, 5)
+            label="Download as", options=list(_KINDS), sizing_mode="stretch_width", margin=(2, 5)
         )
         self._button = pn.widgets.FileDownload(
             callback=self._make, filename="windows.csv", label="Download", color="primary",
-            sizing_mode="stretch_width", margin=(4, 5), disabled=True, auto=True,
+            css_classes=["bp-download"], sizing_mode="stretch_width", margin=(4, 5),
+            disabled=True, auto=True,
         )  # fmt: skip
         self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(2, 5))
         self._kind.param.watch(lambda _: self._update(), "value")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import panel as pn
@@ -35,22 +36,22 @@ class FilterControls:
         self._on_change = on_change
         self._setting = False
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
-        self._annotated = pn.widgets.Checkbox(name="only annotated windows", margin=(2, 5))
+        self._annotated = pn.widgets.Checkbox(label="only annotated windows", margin=(2, 5))
         self._labels = pn.widgets.MultiChoice(
-            name="Labels", options=[], placeholder="all", solid=False, **wide
+            label="Labels", options={}, placeholder="all", solid=False, **wide
         )
         self._file = pn.widgets.TextInput(
-            name="Recording", placeholder="part of a file or folder name", **wide
+            label="Recording", placeholder="part of a file or folder name", **wide
         )
-        self._matches = pn.widgets.Select(options={}, visible=False, **wide)
+        self._matches = pn.widgets.Select(options={}, disabled=True, **wide)
         self._hours = pn.widgets.RangeSlider(
-            name="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
+            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
             sizing_mode="stretch_width", margin=(2, 12),
         )  # fmt: skip
         self._night = pn.widgets.Checkbox(
-            name="the other hours (over midnight)", margin=(0, 5), disabled=True
+            label="the other hours (over midnight)", margin=(0, 5), disabled=True
         )
-        self._clear = pn.widgets.Button(name="Show all windows", height=28, visible=False, **wide)
+        self._clear = pn.widgets.Button(label="Show all windows", height=28, disabled=True, **wide)
         for widget in (self._annotated, self._labels, self._file, self._night):
             widget.param.watch(self._changed, "value")
         self._hours.param.watch(self._changed, "value_throttled")
@@ -89,12 +90,14 @@ class FilterControls:
         first, last = wanted.hours
         self._setting = True
         self._annotated.value = wanted.annotated
-        self._labels.options = list(dict.fromkeys([*self._labels.options, *wanted.labels]))
-        self._labels.value = list(wanted.labels)
+        self._labels.param.update(
+            options={**self._labels.options, **_as_options(wanted.labels)},
+            value=list(wanted.labels),
+        )
         self._file.value = wanted.file
         self._hours.value = (min(first, last), max(first, last))
         self._night.param.update(value=first > last, disabled=wanted.hours == ALL_DAY)
-        self._clear.visible = wanted != Filter(colour=wanted.colour)
+        self._clear.disabled = wanted == Filter(colour=wanted.colour)
         self._setting = False
 
     def offer(self, results: ModelResults, labels: Labels | None, wanted: Filter) -> None:
@@ -113,7 +116,7 @@ class FilterControls:
         self._setting = True
         many = len(names) > _MOST_LABELS
         self._labels.param.update(
-            options=[] if many else list(names),
+            options={} if many else _as_options(names),
             value=[name for name in wanted.labels if name in set(names) and not many],
             disabled=many or not names,
             placeholder=f"{len(names):,} labels are too many" if many else "all",
@@ -123,7 +126,8 @@ class FilterControls:
 
     def _offer_files(self, results: ModelResults, text: str) -> None:
         if not text:
-            self._matches.param.update(visible=False, options={}, value=None)
+            options = {f"all {len(results.recordings):,} recordings": _NO_FILE}
+            self._matches.param.update(options=options, value=_NO_FILE, disabled=True)
             return
         found = matching_recordings(results, text)
         names = [results.recordings[i] for i in found[:_MOST_FILES]]
@@ -132,7 +136,7 @@ class FilterControls:
         options = {f"{summary}{more}": _NO_FILE}
         if len(found) > 1:
             options.update({name: name for name in names})
-        self._matches.param.update(options=options, value=_NO_FILE, visible=True)
+        self._matches.param.update(options=options, value=_NO_FILE, disabled=False)
 
     def _take_match(self, event: Any) -> None:
         if not self._setting and event.new:
@@ -142,9 +146,14 @@ class FilterControls:
         if self._setting:
             return
         self._night.disabled = tuple(self._hours.value) == ALL_DAY
-        self._clear.visible = self.value != Filter()
+        self._clear.disabled = self.value == Filter()
         self._on_change()
 
     def _reset(self) -> None:
         self.set(Filter())
         self._on_change()
+
+
+def _as_options(names: Iterable[str]) -> dict[str, str]:
+    """Labels by what the widget shows; it takes that for markup."""
+    return {html.escape(name): name for name in names}

@@ -12,6 +12,7 @@ import panel as pn
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.labels import NONE, Labels
 from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.spinner import Spinner
 from bacpipe.dashboard.style import CSS
 from bacpipe.evaluation.neighbours import Neighbours, nearest_windows
 
@@ -42,27 +43,28 @@ class NeighbourList:
         self._labels: Labels | None = None
         self._newest = itertools.count()
         self._search_number = -1
-        self._list = pn.widgets.Select(
-            name="", options={}, size=6, sizing_mode="stretch_width", margin=(0, 10),
+        self._list = pn.widgets.MultiSelect(  # of which none need be chosen
+            label="", options={}, size=6, sizing_mode="stretch_width", margin=(0, 10),
             css_classes=["bp-neighbours"],
         )  # fmt: skip
         self._elsewhere = pn.widgets.Checkbox(
-            name="in other recordings only", value=False, margin=(0, 10)
+            label="in other recordings only", value=False, margin=(0, 10)
         )
-        self._ask = pn.widgets.Button(name="Search", visible=False, margin=(0, 10), height=28)
-        self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(0, 10), visible=False)
+        self._ask = pn.widgets.Button(label="Search", visible=False, margin=(0, 10), height=28)
+        self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(0, 10))
         self._list.param.watch(self._chosen, "value")
         self._elsewhere.param.watch(lambda _: self._search(), "value")
         self._ask.on_click(lambda _: self._search())
+        self._spinner = Spinner()
         heading = pn.pane.HTML(
             '<div class="bp-heading">Most similar windows</div>', stylesheets=[CSS], margin=(0, 10)
         )
         self.panel = pn.Column(
+            self._spinner.panel,
             pn.Row(heading, self._elsewhere, self._ask, sizing_mode="stretch_width"),
             self._list,
             self._note,
             sizing_mode="stretch_width",
-            visible=False,
         )
 
     def show(self, results: ModelResults, row: int, labels: Labels | None) -> None:
@@ -78,18 +80,17 @@ class NeighbourList:
             What to say about the neighbours.
         """
         self._results, self._row, self._labels = results, row, labels
-        self.panel.visible = True
         if len(results) <= _MOST_UNASKED:
             self._search()
         else:
             self._ask.visible = True
-            self._list.param.update(options={}, value=None)
+            self._list.param.update(options={}, value=[])
 
     def clear(self) -> None:
         """Show nothing."""
         self._results = self._row = None
         self._search_number = next(self._newest)  # ends a search that is under way
-        self.panel.visible = False
+        self._list.param.update(options={}, value=[])
 
     def _search(self) -> None:
         results, row = self._results, self._row
@@ -108,7 +109,7 @@ class NeighbourList:
             )
 
         self._background.run(
-            f"neighbours-{id(self)}", compute, self._show, fail=self._fail, busy=self._list
+            f"neighbours-{id(self)}", compute, self._show, fail=self._fail, busy=self._spinner
         )
 
     def _show(self, found: Neighbours) -> None:
@@ -117,7 +118,7 @@ class NeighbourList:
             self._describe(place, row, similarity): row
             for place, (row, similarity) in enumerate(pairs, start=1)
         }
-        self._list.param.update(options=options, value=None)
+        self._list.param.update(options=options, value=[])
         skipped = f"{found.skipped} recordings could not be read." if found.skipped else ""
         self._say(skipped or ("" if options else "There are no other windows."))
 
@@ -130,12 +131,12 @@ class NeighbourList:
         return f"{place}. {similarity:.3f}{label} · {name} · {results.start[row]:.1f} s"
 
     def _fail(self, sentence: str) -> None:
-        self._list.param.update(options={}, value=None)
+        self._list.param.update(options={}, value=[])
         self._say(sentence)
 
     def _say(self, sentence: str) -> None:
-        self._note.param.update(object=html.escape(sentence), visible=bool(sentence))
+        self._note.object = html.escape(sentence)
 
-    def _chosen(self, event: object) -> None:
-        if self._list.value is not None:
-            self._on_choose(int(self._list.value))
+    def _chosen(self, _: object) -> None:
+        if self._list.value:
+            self._on_choose(int(self._list.value[0]))

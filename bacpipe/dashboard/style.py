@@ -10,11 +10,17 @@ CSS = """
 .bp-name { font-size: 15px; color: #52606d; margin-left: 12px; }
 :host(.bp-note), .bp-note { font-size: 12px; color: #52606d; }
 /* A class is looked for in the style sheet of the object itself and in that of its parent. */
-:host(.bp-controls), .bp-controls { padding: 8px 12px; border-right: 1px solid #e4e8ec; background: #f7f9fa; }
+:host(.bp-controls), .bp-controls {
+  padding: 8px 12px; border-right: 1px solid #e4e8ec; background: #f7f9fa; overflow-y: auto;
+}
 .bp-heading { font-size: 12px; font-weight: 600; color: #33424f; margin: 2px 0; }
-:host(.bp-hint), .bp-hint {
-  margin: 12px; padding: 48px 24px; text-align: center; color: #52606d; font-size: 14px;
-  border: 2px dashed #d5dbe1; border-radius: 8px;
+:host(.bp-cover), :host(.bp-spinner) {
+  position: absolute !important; inset: 0; width: auto !important; height: auto !important;
+  pointer-events: none; z-index: 9;
+}
+.bp-hint {
+  position: absolute; inset: 0; padding: 80px 40px; text-align: center; color: #52606d;
+  font-size: 14px; background: #ffffff;
 }
 .bp-window-title { font-size: 14px; color: #1f2933; overflow-wrap: anywhere; }
 .bp-folder { color: #7b8794; font-size: 12px; }
@@ -22,6 +28,8 @@ CSS = """
 .bp-classes { width: 100%; border-collapse: collapse; font-size: 12px; }
 .bp-classes td { padding: 1px 4px; }
 .bp-class { max-width: 220px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+:host(.bp-help) .card-header { padding: 2px 8px; min-height: 26px; }
+:host(.bp-help) .card-title, :host(.bp-help) .card-title h3 { font-size: 13px; margin: 0; }
 .bp-bar { width: 40%; }
 .bp-bar span { display: block; height: 9px; background: #0072B2; border-radius: 2px; }
 .bp-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; color: #33424f; }
@@ -52,6 +60,12 @@ CSS = """
   margin: 6px 10px; padding: 6px 10px; font-size: 13px; color: #5c3c00; background: #fff6e0;
   border-left: 4px solid #E69F00; overflow-wrap: anywhere;
 }
+.bp-turning {
+  position: absolute; left: calc(50% - 20px); top: calc(50% - 20px); width: 32px; height: 32px;
+  border: 4px solid #cfd8df; border-top-color: #0072B2; border-radius: 50%;
+  animation: bp-turn 0.9s linear infinite;
+}
+@keyframes bp-turn { to { transform: rotate(360deg); } }
 .bp-details {
   flex: 0 0 43% !important; min-width: 400px; max-width: 760px; overflow-y: auto;
   overflow-x: hidden; border-left: 1px solid #e4e8ec;

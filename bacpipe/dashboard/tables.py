@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import panel as pn
 from bokeh.models import HTMLTemplateFormatter, NumberFormatter
 
+from bacpipe.dashboard.style import TABLE_CSS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 _TEXT = "<%- value === null || value === undefined ? '' : value %>"
 
 
-def table_widget(table: pd.DataFrame, **options: Any) -> Any:
+def table_widget(table: pd.DataFrame, *, decimals: int = 3, **options: Any) -> Any:
     """Table that can be sorted and searched, in pages that are fetched when they are looked at.
 
     Parameters
     ----------
     table : pandas.DataFrame
         What to show; column names are titles.
+    decimals : int
+        Of numbers that are not whole.
     **options
         Of `panel.widgets.Tabulator`.
     """
@@ -35,10 +39,10 @@ def table_widget(table: pd.DataFrame, **options: Any) -> Any:
             "page_size": 15,
             "layout": "fit_data_fill",
             "sizing_mode": "stretch_width",
-            "formatters": _formatters(table),
+            "formatters": _formatters(table, decimals),
             "titles": {str(name): str(name).replace("_", " ") for name in table.columns},
             "theme": "simple",
-            "stylesheets": [".tabulator { font-size: 12px; }"],
+            "stylesheets": [TABLE_CSS],
             **options,
         },
     )
@@ -56,11 +60,11 @@ def download_button(table: pd.DataFrame, filename: str) -> Any:
     )  # fmt: skip
 
 
-def _formatters(table: pd.DataFrame) -> Mapping[str, Any]:
+def _formatters(table: pd.DataFrame, decimals: int) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for name, column in table.items():
         if column.dtype.kind == "f":
-            found[str(name)] = NumberFormatter(format="0.000", nan_format="–")
+            found[str(name)] = NumberFormatter(format=f"0,0.{'0' * decimals}", nan_format="–")
         elif column.dtype.kind in "iu":
             found[str(name)] = NumberFormatter(format="0,0")
         elif column.dtype.kind == "O":

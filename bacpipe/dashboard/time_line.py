@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bokeh.models import ColorBar, ColumnDataSource, FactorRange, HoverTool, LinearColorMapper
+from bokeh.models import (
+    AdaptiveTicker,
+    ColorBar,
+    ColumnDataSource,
+    FactorRange,
+    HoverTool,
+    LinearColorMapper,
+)
 from bokeh.plotting import figure
 
 from bacpipe.dashboard.colours import scale_colours
@@ -17,7 +24,6 @@ if TYPE_CHECKING:
 
 _MOST_SITES = 24
 _NO_WIDTH = "\u200b"
-_SCALES = {"hour": (60.0, "minutes"), "day": (3600.0, "hours"), "week": (3600.0, "hours")}
 _DATES = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d"}
 
 
@@ -44,12 +50,13 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> tuple[A
     blocks, unit = recorded_time(
         known["start"].to_numpy(), known["duration"].to_numpy(), code, unit
     )
-    divisor, word = _SCALES[unit]
+    most = float(blocks["seconds"].max())
+    divisor, word = _time_unit(most)
     names = [name or top for name in sites]
     factors = [shorten(name, 24) + _NO_WIDTH * i for i, name in enumerate(names)]
     values = (blocks["seconds"] / divisor).to_numpy(float)
     colours = scale_colours("viridis_r", 200)[20:]
-    mapper = LinearColorMapper(palette=colours, low=0, high=max(float(values.max()), 1e-9))
+    mapper = LinearColorMapper(palette=colours, low=0, high=max(most / divisor, 1e-9))
     source = ColumnDataSource(
         {
             "site": np.array(factors, object)[blocks["group"]],
@@ -104,11 +111,7 @@ def duration_histogram(duration: np.ndarray) -> Any:
     duration : np.ndarray, float, shape (n,)
         Seconds; at least one.
     """
-    longest = float(duration.max())
-    divisor, word = next(
-        (d, w) for d, w in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-        if longest >= 2 * d or d == 1
-    )  # fmt: skip
+    divisor, word = _time_unit(float(duration.max()))
     values = duration / divisor
     # Recorders make recordings of one length: a bar around it, rather than one of no width.
     edges = np.linspace(0, max(float(values.max()), 1e-9) * 1.02, 31)
@@ -131,8 +134,20 @@ def duration_histogram(duration: np.ndarray) -> Any:
         HoverTool(tooltips=[(word, "@left{0.0} – @right{0.0}"), ("recordings", "@count{0,0}")])
     )
     plot.y_range.start = 0
+    plot.yaxis.ticker = AdaptiveTicker(min_interval=1, desired_num_ticks=4)
     _style(plot)
     return plot
+
+
+def _time_unit(seconds: float) -> tuple[int, str]:
+    """Unit in which a time reads well: its length in seconds, and its name."""
+    return (
+        (3600, "hours")
+        if seconds >= 7200
+        else (60, "minutes")
+        if seconds >= 120
+        else (1, "seconds")
+    )
 
 
 def _style(plot: Any) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import panel as pn
@@ -16,8 +17,10 @@ from bacpipe.dashboard.clips import Clip, read_clip
 from bacpipe.dashboard.notice import Notice
 from bacpipe.dashboard.results import DataSet, ModelResults
 from bacpipe.dashboard.spectrogram_figure import SpectrogramFigure, picture_of
+from bacpipe.dashboard.spinner import Spinner
 from bacpipe.dashboard.style import CSS
 
+_HINT = '<div class="bp-hint">Click on a point to see and hear its window.</div>'
 _MOST_PREDICTIONS = 5
 _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 
@@ -45,6 +48,8 @@ class WindowDetails:
         Seconds of the recording shown before and after the window at first: 0, 1, 3 or 10.
     height : int, optional
         Pixels of the spectrogram; ``settings.spectrogram_figure_height`` unless given.
+    beside_player : sequence of panel objects
+        What is to stand at the right of the player.
 
     Attributes
     ----------
@@ -62,6 +67,7 @@ class WindowDetails:
         model_rate: bool = False,
         context: float = 0.0,
         height: int | None = None,
+        beside_player: Sequence[Any] = (),
     ) -> None:
         options = data_set.options
         self.row: int | None = None
@@ -74,18 +80,21 @@ class WindowDetails:
         )
         self._title = pn.pane.HTML("", css_classes=["bp-window-title"], stylesheets=[CSS])
         self._problem = Notice()
+        self._spinner = Spinner()
         self._player = pn.pane.Audio(
             None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60
         )
         self._figure.follow(self._player)
-        self._slowed = pn.pane.HTML("", css_classes=["bp-note"], visible=False, margin=(0, 10))
-        self._predictions = pn.pane.HTML("", stylesheets=[CSS], margin=(4, 10))
+        self._slowed = pn.pane.HTML("", css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10))
+        self._predictions = pn.pane.HTML(
+            "", stylesheets=[CSS], margin=(4, 10), sizing_mode="stretch_width"
+        )
         self._rate = pn.widgets.Select(
-            name="Sample rate", options={"recording's own": False, "what the model hears": True},
+            label="Sample rate", options={"recording's own": False, "what the model hears": True},
             value=model_rate, width=160, margin=(2, 10),
         )  # fmt: skip
         self._context = pn.widgets.Select(
-            name="Seconds around", options=_CONTEXTS, value=context, width=110, margin=(2, 10)
+            label="Seconds around", options=_CONTEXTS, value=context, width=110, margin=(2, 10)
         )
         for widget in (self._rate, self._context):
             widget.param.watch(lambda _: self._look(), "value")
@@ -100,17 +109,24 @@ class WindowDetails:
             margin=(2, 10),
         )
         self._sight = pn.Column(
-            self._figure.panel, self._player, self._slowed, sizing_mode="stretch_width"
+            self._spinner.panel,
+            self._figure.panel,
+            pn.Row(self._player, *beside_player, sizing_mode="stretch_width"),
+            self._slowed,
+            sizing_mode="stretch_width",
         )
-        self._shown = pn.Column(
-            self._title, self._problem.panel, self._sight, settings, self._predictions,
-            sizing_mode="stretch_width", visible=False,
-        )  # fmt: skip
-        self._hint = pn.pane.HTML(
-            "Click on a point to see and hear its window.", css_classes=["bp-hint"],
-            stylesheets=[CSS], sizing_mode="stretch_width",
-        )  # fmt: skip
-        self.panel = pn.Column(self._hint, self._shown, sizing_mode="stretch_width")
+        self._cover = pn.pane.HTML(
+            _HINT, css_classes=["bp-cover"], stylesheets=[CSS], sizing_mode="fixed", margin=0
+        )
+        self.panel = pn.Column(
+            self._cover,
+            self._title,
+            self._problem.panel,
+            self._sight,
+            settings,
+            self._predictions,
+            sizing_mode="stretch_width",
+        )
 
     def show(self, results: ModelResults, row: int, *, label: str | None = None) -> None:
         """Show a window.
@@ -126,7 +142,8 @@ class WindowDetails:
         """
         self._results, self.row, self._label = results, int(row), label
         self._title.object = self._describe()
-        self._hint.visible, self._shown.visible = False, True
+        # Emptied rather than made invisible, which would lay out the whole page again.
+        self._cover.object = ""
         self._look()
         self._background.run(
             f"{self._key}-predictions",
@@ -135,10 +152,15 @@ class WindowDetails:
             fail=self._say_no_predictions,
         )
 
+    @property
+    def problem(self) -> str:
+        """Sentence on why the window cannot be shown; empty if it can."""
+        return self._problem.sentence
+
     def clear(self) -> None:
         """Show no window."""
         self._results = self.row = None
-        self._hint.visible, self._shown.visible = True, False
+        self._cover.object = _HINT
         self._figure.clear()
         self._player.param.update(object=None, time=0, paused=True)
 
@@ -162,24 +184,24 @@ class WindowDetails:
             compute,
             lambda sight: self._show_sight(sight, (start, end)),
             fail=self._fail,
-            busy=self._sight,
+            busy=self._spinner,
         )
 
     def _show_sight(self, sight: _Sight, window: tuple[float, float]) -> None:
         self._problem.say()
-        self._sight.visible = True
         self._figure.show(sight.clip, sight.image, window)
         self._player.param.update(object=sight.wav, time=0, paused=True)
         slower, top = sight.clip.expansion, sight.clip.rate / 2000
         self._slowed.object = (
-            f"Ultrasound: played {slower} times slower (time expansion ×{slower}), so that "
+            ""
+            if slower == 1
+            else f"Ultrasound: played {slower} times slower (time expansion ×{slower}), so that "
             f"{top:.0f} kHz sound like {top / slower:.0f} kHz."
         )
-        self._slowed.visible = slower > 1
 
     def _fail(self, sentence: str) -> None:
         self._problem.say(sentence)
-        self._sight.visible = False
+        self._figure.clear()
         self._player.param.update(object=None, time=0, paused=True)
 
     # ------------------------------------------------------------------ the words

@@ -21,6 +21,7 @@ from bacpipe.inference.planning import (
     plan_run,
     record_tables,
     recording_name,
+    tables_are_complete,
 )
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport
@@ -69,6 +70,9 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
+        if plan.is_empty and tables_are_complete(loader, predict=predict):
+            report.kept, report.results = len(plan.keep), loader.embed_dir
+            return report
         full = {**identity, **settings_identity(options)}
         provenance = _provenance(embedder)
         created = loader.embedding_set is None

@@ -76,6 +76,7 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
             str(loader.model_name),
             dataset_name(loader.audio_dir),
             wanted,
+            known=loader.embedding_set,
         )
     else:
         loader.embedding_set = None

@@ -25,8 +25,10 @@ class RunReport:
         Recordings that could not be embedded.
     windows : int
         Windows computed now.
-    audio_seconds, wall_seconds : float
-        Length of what was computed now, and the time that it took.
+    audio_seconds : float
+        Length of what was computed now.
+    wall_seconds : float
+        Time that it took.
     stages : dict
         Seconds that threads spent decoding, computing and writing.
     results : Path or None

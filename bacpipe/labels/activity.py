@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,15 +19,13 @@ from bacpipe.labels.default_labels import recording_starts
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import above, sorted_classes
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
 """What the rows and columns of a grid are, with a name for people."""
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 # More empty columns than these become one, so that two surveys years apart fit on a page.
 _LONGEST_GAP = 6
+_MOST_DAYS = 62
 
 
 class Stretches(NamedTuple):
@@ -187,7 +186,7 @@ def _columns(used: np.ndarray, step: int) -> np.ndarray:
     if not len(used):
         return used
     parts = [used[:1]]
-    for before, after in zip(used[:-1], used[1:], strict=True):
+    for before, after in pairwise(used):
         missing = int((after - before).astype(np.int64)) // step - 1
         if missing > _LONGEST_GAP:
             parts.append(np.array(["NaT"], "datetime64[D]"))
@@ -227,36 +226,10 @@ class Activity(NamedTuple):
     counts: dict[str, np.ndarray]
     classes: int
 
-    def frame(self) -> pd.DataFrame:
-        """Table with a row per class and recorded cell.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns class, date (of the column's first day), row (hour or weekday),
-            recorded_hours and detections.
-        """
-        import pandas as pd
-
-        row, column = np.nonzero(self.grid.hours.T)[::-1]
-        cells = pd.DataFrame(
-            {
-                "date": self.grid.columns[column],
-                "row": np.array(self.grid.rows)[row],
-                "recorded_hours": self.grid.hours[row, column],
-            }
-        )
-        parts = [
-            cells.assign(detections=counts[row, column]).assign(**{"class": name})
-            for name, counts in self.counts.items()
-        ]
-        names = ["class", *cells.columns, "detections"]
-        return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)
-
 
 def class_activity(
     loader: Loader,
-    by: str = "hour_day",
+    by: str | None = None,
     *,
     classes: Sequence[str] | None = None,
     most: int | None = None,
@@ -268,8 +241,9 @@ def class_activity(
     ----------
     loader : Loader
         Results of a model with a classifier.
-    by : {'hour_day', 'hour_week', 'day_week'}
-        As for `activity_grid`.
+    by : {'hour_day', 'hour_week', 'day_week'}, optional
+        As for `activity_grid`; by default hours by days, or by weeks when there are too many
+        days to be told apart in a figure.
     classes : sequence of str, optional
         Which classes; by default all.
     most : int, optional
@@ -295,7 +269,10 @@ def class_activity(
             f"is not known; expected a time in the recorder's metadata or in the name, such as "
             f"20240501_053000.wav."
         )
-    grid = activity_grid(recorded_stretches(lines, starts), by)
+    stretches = recorded_stretches(lines, starts)
+    grid = activity_grid(stretches, by or "hour_day")
+    if by is None and len(grid.columns) > _MOST_DAYS:
+        grid = activity_grid(stretches, "hour_week")
     if not items:
         return Activity(grid, {}, 0)
     start_of = dict(zip(lines, starts, strict=True))

@@ -280,8 +280,8 @@ def _read_audacity(path: Path, names: _TableNames) -> pd.DataFrame:
             continue
         if len(cells) < 2 or not (_is_number(cells[0]) and _is_number(cells[1])):
             raise AnnotationsError(
-                f"{path.name}: line {number} is {line[:200]!r}; expected start, end and label with tabs "
-                f"between them, as Audacity exports labels."
+                f"{path.name}: line {number} is {line[:200]!r}; expected start, end and label with "
+                f"tabs between them, as Audacity exports labels."
             )
         rows.append((float(cells[0]), float(cells[1]), "".join(cells[2:3])))
     table = pd.DataFrame(rows, columns=["start", "end", "label"])

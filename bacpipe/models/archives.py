@@ -126,9 +126,7 @@ def unpack_member(archive: Path, member: str, target: Path, name: str) -> None:
     except KeyError as error:
         raise DownloadError(f"{name} does not hold {member}") from error
     except RuntimeError as error:  # a password or a method of compression that nobody expects
-        raise DownloadError(
-            f"{name}: {member} cannot be unpacked ({first_line(error)})"
-        ) from error
+        raise DownloadError(f"{name}: {member} cannot be unpacked ({first_line(error)})") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         archive.unlink()
         raise DownloadError(

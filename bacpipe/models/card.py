@@ -99,8 +99,14 @@ class ModelCard:
         Windows per batch that were fastest on a CPU.
     scope : Scope
         What the model was made for, which frequencies reach it, and its known limits.
-    trained_on, licence, citation, homepage : str
-        Origin of the model, for people who publish results made with it.
+    trained_on : str
+        Recordings that the model has learned from.
+    licence : str
+        Licence of the weights.
+    citation : str
+        Paper to cite when results made with the model are published.
+    homepage : str
+        Address of the authors' page.
     non_commercial : bool
         True when the licence of the weights forbids commercial use.
     """

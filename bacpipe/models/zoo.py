@@ -349,7 +349,7 @@ _CARDS = (
         ),
         classes="about 11 000 species of birds and other animals",
         extra="onnx",
-        trained_on="developer preview 3 of BirdNET+ 3.0; see the homepage",
+        trained_on="a larger and more diverse set of recordings than that of BirdNET 2",
         licence="CC BY-SA 4.0, with terms of use (no military use, no poaching)",
         citation=(
             "Lasseck et al. 2026, BirdNET+ V3.0 model developer preview (Preview 3), Zenodo, "
@@ -497,7 +497,7 @@ _CARDS = (
             "naturebeats/naturebeats.pt",
         ),
         sources=(HubArchive("beats"), HubArchive("naturebeats")),
-        trained_on="the audio encoder of NatureLM-audio",
+        trained_on="text-audio pairs of animal sounds, speech and music, as part of NatureLM-audio",
         licence=_CC_BY_NC_SA,
         non_commercial=True,
         citation=(
@@ -635,7 +635,7 @@ _CARDS = (
         sources=(KaggleModel("vggish", "google/vggish/tensorFlow2/vggish/1"),),
         extra="tensorflow",
         cpu_batch=32,
-        trained_on="AudioSet (YouTube-100M pre-training)",
+        trained_on="sounds of YouTube videos (a preliminary YouTube-8M)",
         licence=_APACHE,
         citation="Hershey et al. 2017, CNN Architectures for Large-Scale Audio Classification, "
         "arXiv 1609.09430",

@@ -7,13 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-_BLOCK = 2**22  # bytes read at a time
+from bacpipe.store.arrays import read_header
+from bacpipe.yaml_files import load_yaml
 
-# libyaml's loader is ten times faster, but not in every build of PyYAML.
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BLOCK = 2**22  # bytes read at a time
 
 
 class _IncompleteError(ValueError):
@@ -55,13 +54,7 @@ def why_unreadable(path: Path) -> str | None:
 
 def _check_npy(path: Path) -> None:
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise _IncompleteError(f"numpy format {version} instead of (1, 0)")
-        shape, _, kind = np.lib.format.read_array_header_1_0(file)
-        expected = file.tell() + int(np.prod(shape)) * kind.itemsize
-    if path.stat().st_size != expected:
-        raise _IncompleteError(f"{path.stat().st_size} bytes instead of {expected}")
+        read_header(file)
 
 
 def _check_parquet(path: Path) -> None:
@@ -89,9 +82,8 @@ def _check_journal(path: Path) -> None:
 
 
 def _check_yaml(path: Path) -> None:
-    with path.open("rb") as file:
-        if yaml.load(file, Loader=_YamlLoader) is None:
-            raise _IncompleteError("the file is empty")
+    if load_yaml(path.read_text(encoding="utf-8")) is None:
+        raise _IncompleteError("the file is empty")
 
 
 def _check_safetensors(path: Path) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -31,13 +32,38 @@ logger = logging.getLogger(__name__)
 # File systems allow 255 bytes for a name; the model and a temporary suffix are added to it.
 _LONGEST_STEM = 180
 
+_NOT_DOWN = frozenset({"", ".", ".."})  # parts of a path that do not lead into a folder
 _MINUTE = len("YYYY-mm-dd_HH-MM")
 _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what>.+)")
 
 
 @dataclass(frozen=True)
 class ResultPaths:
-    """Folders of one model's results for one data set; none is created by asking for it."""
+    """Folders of one model's results for one data set; none is created by asking for it.
+
+    Attributes
+    ----------
+    audio_dir : Path
+        The recordings.
+    main_results_dir : Path
+        All results.
+    dataset_path : Path
+        Results of this data set.
+    main_embeds_path : Path
+        Its embeddings, a folder per set.
+    dim_reduc_parent_dir : Path
+        Its maps, a folder each.
+    labels_path : Path
+        Ground truth and default labels of the model's windows.
+    clust_path : Path
+        Clusterings.
+    probe_path : Path
+        Probes and their results.
+    preds_path : Path
+        Predictions.
+    plot_path : Path
+        Figures.
+    """
 
     audio_dir: Path
     main_results_dir: Path
@@ -136,6 +162,8 @@ def path_inside(folder: Path, name: str, *, what: str) -> Path:
         If it lies elsewhere, be it by ``..``, by an absolute path or by links.
     """
     path = folder / name
+    if _has_no_links(folder, name):
+        return path
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, or links in a circle
@@ -147,6 +175,28 @@ def path_inside(folder: Path, name: str, *, what: str) -> Path:
             f"pipeline again."
         )
     return path
+
+
+def _has_no_links(folder: Path, name: str) -> bool:
+    """Whether a name leads straight down from a folder, past no link; False when in doubt.
+
+    Following links costs ten times more, for every file of every run.
+    """
+    if os.name != "posix":  # other systems know more kinds of links and names
+        return False
+    text = os.fspath(folder)
+    for part in name.split("/"):
+        if part in _NOT_DOWN:
+            return False
+        text = f"{text}/{part}"
+        try:
+            if stat.S_ISLNK(os.lstat(text).st_mode):
+                return False
+        except FileNotFoundError:
+            continue  # below nothing there are no links; the other parts may still be ".."
+        except (OSError, ValueError):
+            return False
+    return True
 
 
 def stamped_folder(parent: Path, what: str, now: datetime) -> Path:
@@ -181,6 +231,17 @@ def _time_of_newest(parent: Path, what: str) -> datetime | None:
             form = "%Y-%m-%d_%H-%M-%S" if len(stamp) > _MINUTE else "%Y-%m-%d_%H-%M"
             times.append(datetime.strptime(stamp, form))
     return max(times, default=None)
+
+
+def is_stamped(name: str) -> bool:
+    """Whether a folder is called ``<time>___<what>``."""
+    return _SET_NAME.fullmatch(name) is not None
+
+
+def stamped_name(name: str) -> str:
+    """What follows the time in the name of a result folder."""
+    match = _SET_NAME.fullmatch(name)
+    return match["what"] if match else name
 
 
 def stamped_folders(parent: Path, what: str) -> list[Path]:

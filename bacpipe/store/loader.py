@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -502,13 +500,7 @@ class Loader:
     @property
     def predictions_state(self) -> str:
         """Hash of all predictions, by which results made from them know that they are stale."""
-        lines = [
-            [name, line["windows"], line["embeddings"].get("sha256"), line["predictions"]]
-            for name, line in self.lines.items()
-            if line.get("predictions")
-        ]
-        content = json.dumps([self._require_set().folder.name, lines], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return self._require_set().predictions_state
 
     # ------------------------------------------------------------------ inside
 

@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -365,6 +365,19 @@ def write_detections(
     write_table(path, table.replace_schema_metadata({"bacpipe": description}))
 
 
+def stored_state(path: Path) -> str | None:
+    """State of the predictions from which a table was made; None if it cannot be told."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        state = json.loads(metadata.get(b"bacpipe", b"{}")).get("state")
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException):
+        return None
+    return state if isinstance(state, str) else None
+
+
 def read_detections(path: Path, state: str) -> dict[str, Detections] | None:
     """All predictions by recording, from one table.
 
@@ -463,7 +476,7 @@ def write_classifier_annotations(path: Path, detections: Iterable[Detections]) -
     with replacing(path) as file:
         # Names with a carriage return alone are not quoted otherwise.
         names_break = any("\r" in item.recording for item in best)
-        quoting = csv.QUOTE_NONNUMERIC if names_break else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if names_break else csv.QUOTE_MINIMAL
         table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
 
 

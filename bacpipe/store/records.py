@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def is_header(line: Mapping[str, Any]) -> bool:
@@ -96,7 +96,7 @@ def _is_name(value: Any) -> bool:
     return True
 
 
-def _is_count(value: Any, least: int = 0) -> bool:
+def _is_count(value: Any, least: int = 0) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**53
 
 

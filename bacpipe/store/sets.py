@@ -59,6 +59,7 @@ class EmbeddingSet:
 
     def reload(self) -> None:
         """Read the journal again."""
+        self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
         self.content = read_journals(self.folder)
         if not self.content.header and (self.folder / "metadata.yml").is_file():
             self.content = _read_old_metadata(self.folder)
@@ -98,6 +99,11 @@ class EmbeddingSet:
             )
 
     @property
+    def is_current(self) -> bool:
+        """Whether the journals are what they were when they were read."""
+        return self._files == _stamps_of_journals(self.folder)
+
+    @property
     def identity(self) -> dict[str, Any] | None:
         return self.content.header.get("identity")
 
@@ -111,6 +117,17 @@ class EmbeddingSet:
         )
         return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
 
+    @property
+    def predictions_state(self) -> str:
+        """Hash of all predictions; tables made from them are stale when it has changed."""
+        lines = [
+            [name, line["windows"], line["embeddings"].get("sha256"), line["predictions"]]
+            for name, line in sorted(self.content.done.items())
+            if line.get("predictions")
+        ]
+        content = json.dumps([self.folder.name, lines], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def embedding_path(self, line: Mapping[str, Any]) -> Path:
         """Path of a recording's embeddings.
 
@@ -122,8 +139,23 @@ class EmbeddingSet:
         return path_inside(self.folder, line["embeddings"]["path"], what="the journal")
 
 
+def _stamps_of_journals(folder: Path) -> list[tuple[str, int, int, int]]:
+    paths = [*sorted(folder.glob("journal*.jsonl")), folder / "metadata.yml"]
+    found = []
+    for path in paths:
+        with suppress(OSError):  # readers say what is wrong
+            status = path.stat()
+            found.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
 def find_set(
-    parent: Path, model: str, dataset: str, identity: Mapping[str, Any] | None
+    parent: Path,
+    model: str,
+    dataset: str,
+    identity: Mapping[str, Any] | None,
+    *,
+    known: EmbeddingSet | None = None,
 ) -> EmbeddingSet | None:
     """Newest set of a model.
 
@@ -136,13 +168,18 @@ def find_set(
     identity : mapping or None
         What they must have been computed with, or the part of it that is known; None takes
         the newest set, whatever it is.
+    known : EmbeddingSet, optional
+        A set that was read before; it is not read again unless its journals have changed.
 
     Returns
     -------
     EmbeddingSet or None
     """
     for folder in stamped_folders(parent, f"{model}-{dataset}"):
-        candidate = EmbeddingSet(folder)
+        if known is not None and known.folder == folder and known.is_current:
+            candidate = known
+        else:
+            candidate = EmbeddingSet(folder)
         if not candidate.content.header and not candidate.content.recordings:
             continue  # a folder without journal and metadata is not a set
         if identity is None or _fits(candidate, identity):

@@ -25,6 +25,8 @@ from bacpipe.store.storage import writing
 TEMPORARY = ".bacpipe-tmp"
 
 _CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+# A link of this name would lead to a file that is not ours.
+_CREATE |= getattr(os, "O_NOFOLLOW", 0)
 _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
@@ -61,7 +63,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(os.open(temporary, _CREATE), "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

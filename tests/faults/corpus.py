@@ -81,9 +81,7 @@ def wav(
         data = (noise() * 32768).astype(f"{order}i2").tobytes()
     align = channels * bits // 8 if align is None else align
     byte_rate = rate * align if byte_rate is None else byte_rate
-    form = struct.pack(
-        f"{order}HHIIHH", tag, channels, rate, byte_rate & 0xFFFFFFFF, align, bits
-    )
+    form = struct.pack(f"{order}HHIIHH", tag, channels, rate, byte_rate & 0xFFFFFFFF, align, bits)
     body = b"WAVE" + before + b"fmt " + struct.pack(f"{order}I", form_size) + form
     size = len(data) if data_size is None else data_size
     body += b"data" + struct.pack(f"{order}I", size) + data + after
@@ -108,6 +106,8 @@ CONTAINERS = {
     "pcm24.wav": ("WAV", "PCM_24"),
     "float.wav": ("WAV", "FLOAT"),
     "extensible.wav": ("WAVEX", "PCM_16"),
+    "adpcm.wav": ("WAV", "IMA_ADPCM"),
+    "gsm.wav": ("WAV", "GSM610"),
     "rf64.wav": ("RF64", "PCM_16"),
     "w64.wav": ("W64", "PCM_16"),
     "pcm16.aiff": ("AIFF", "PCM_16"),

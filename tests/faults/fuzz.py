@@ -136,7 +136,7 @@ def fuzz_target(target: str, seconds: float, seed: int, notes: Path) -> None:
             (corpus / str(number)).write_bytes(content)
         options = [
             f"-max_total_time={max(1, int(seconds))}", f"-seed={seed}", "-rss_limit_mb=0",
-            f"-max_len={LONGEST_INPUT}", "-timeout=0", "-print_final_stats=0", "-verbosity=0",
+            f"-max_len={LONGEST_INPUT}", "-timeout=100000", "-print_final_stats=0", "-verbosity=0",
             f"-artifact_prefix={folder}/",
         ]  # fmt: skip
         atheris.Setup([sys.argv[0], *options, str(corpus)], harness)

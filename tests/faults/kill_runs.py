@@ -22,8 +22,8 @@ from __future__ import annotations
 import os
 
 # Before numpy, PyTorch and Arrow come: a thread that exists now would be lost in a fork.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 
 import argparse
@@ -41,11 +41,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import soundfile as sf
@@ -79,6 +79,8 @@ IMPORTS = (
     "bacpipe.plotting.comparison", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors",
     "sklearn.decomposition", "pandas", "pyarrow.parquet", "safetensors.torch", "scipy.sparse",
     "PIL.Image", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "soxr",
+    "torch._dynamo", "safetensors.numpy", "pyarrow.dataset", "pyarrow.pandas_compat",
+    "platformdirs",
 )  # fmt: skip
 
 
@@ -170,6 +172,7 @@ def one_run(place: Place) -> None:
     import bacpipe.store.writer
 
     torch.set_num_threads(1)
+    _draw_coarsely()
     bacpipe.store.sets.datetime = StillClock  # type: ignore[attr-defined]
     bacpipe.reduction.data_set.datetime = StillClock  # type: ignore[attr-defined]
     # The longer recordings go to a temporary file as they come, the short ones at once.
@@ -196,6 +199,18 @@ def one_run(place: Place) -> None:
         dashboard=False,
     )
     append(place.stages, f"{time.monotonic()} end\n")
+
+
+def _draw_coarsely() -> None:
+    """Draw few dots per inch: at 300, drawing is most of what a run does."""
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def coarse(figure: Figure, file: Any, **settings: Any) -> None:
+        draw(figure, file, **{**settings, "dpi": 30})
+
+    Figure.savefig = coarse  # type: ignore[method-assign]
 
 
 def _mark(stage: str, target: str, log: Path) -> None:
@@ -406,7 +421,7 @@ class Experiment:
             trees.append(tree(self.place.results))
             marks = stages_of(self.place.stages)
             length = marks[-1][0] - marks[0][0]
-            spans = {s: end - t for (t, s), (end, _) in zip(marks, marks[1:], strict=False)}
+            spans = {s: end - t for (t, s), (end, _) in pairwise(marks)}
         if trees[0] != trees[1]:
             raise RuntimeError(f"two uninterrupted runs differ: {differences(*trees)}")
         broken = elsewhere(half_written, self.place.results, log=self.log)

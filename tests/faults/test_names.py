@@ -53,7 +53,7 @@ NAMES = [
     "space .wav",
     " leading.wav",
     "a,b;c.wav",
-    'quo"te\'s.wav',
+    "quo\"te's.wav",
     "back\\slash.wav",
     "per%cent$HOME`id`.wav",
     "x" * 251 + ".wav",
@@ -167,7 +167,9 @@ def test_a_name_that_is_no_text_is_a_failure(
 
 def test_the_report_obeys_no_control_characters() -> None:
     report = RunReport("tiny", failed=[("a\nb\x1b[2J\u202e.wav", "a\nb: no\tgood\x07")])
-    assert str(report).splitlines()[-1] == "  failed: a\\nb\\x1b[2J\\u202e.wav: a\\nb: no\\tgood\\x07"
+    assert (
+        str(report).splitlines()[-1] == "  failed: a\\nb\\x1b[2J\\u202e.wav: a\\nb: no\\tgood\\x07"
+    )
     assert printable("Größe 猫 🐸.wav") == "Größe 猫 🐸.wav"
 
 

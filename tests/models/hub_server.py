@@ -8,6 +8,7 @@ web server.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -32,6 +33,14 @@ class Hub:
     """Files that are stored with git-lfs: redirected, and tagged with their SHA-256."""
     lie_about: set[str] = field(default_factory=set)
     """Files that arrive with other bytes than their hash says."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Content-Type of files that have one."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Where the content of a file is said to be instead."""
+    linked_sizes: dict[str, str] = field(default_factory=dict)
+    """Sizes that are told of large files instead of their own."""
+    endless: set[str] = field(default_factory=set)
+    """Files whose content comes without a length and does not end."""
     cut_after: int | None = None
     """Close the connection after this many bytes of a file."""
     cuts_left: int = 0
@@ -100,14 +109,20 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "X-Repo-Commit": COMMIT,
                 "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
-                "X-Linked-Size": str(len(content)),
-                "Location": f"{self.hub.content_host}/cdn/{name}",
+                "X-Linked-Size": self.hub.linked_sizes.get(name, str(len(content))),
+                "Location": self.hub.redirects.get(name, f"{self.hub.content_host}/cdn/{name}"),
             },
         )
 
     def _content(self, name: str, headers: dict[str, str] | None = None) -> None:
         if name not in self.hub.files:
             self._empty(404, {})
+            return
+        if name in self.hub.redirects:
+            self._empty(302, {"Location": self.hub.redirects[name]})
+            return
+        if name in self.hub.endless:
+            self._stream()
             return
         content = self.hub.files[name]
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
@@ -124,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         for key, value in {"ETag": tag, **(headers or {})}.items():
             self.send_header(key, value)
+        if name in self.hub.kinds:
+            self.send_header("Content-Type", self.hub.kinds[name])
         self.send_header("Content-Length", str(len(content) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -136,6 +153,15 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: self.hub.cut_after]
             self.close_connection = True
         self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the reader has had enough
+            while True:
+                self.wfile.write(bytes(1 << 16))
 
     def _empty(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -163,12 +163,13 @@ It needs no training.
         models = [results for results in self._models if reducer in results.maps]
         self._run(
             lambda: with_common_colours([small_map(results, reducer, kind) for results in models]),
-            lambda found: self._maps(*found, models=models),
+            lambda found: self._maps(found, models),
         )
 
     def _maps(
-        self, maps: Sequence[SmallMap], colours: Sequence[str], models: Sequence[ModelResults]
+        self, found: tuple[list[SmallMap], list[str]], models: Sequence[ModelResults]
     ) -> list[Any]:
+        maps, colours = found
         size = 470 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
         figures = [draw_small_map(item, colours, size) for item in maps]
         # Grey is in the legend if any model has windows without a label.
@@ -227,7 +228,7 @@ It needs no training.
         titles = [(kind, _label_title(kind)) for kind in kinds]
         rows = [titles[i : i + 3] for i in range(0, len(titles), 3)]
         return [
-            _series_legend(wide["clustering"]),
+            _series_legend(wide["clustering"].tolist()),
             *(score_chart(wide, "clustering", row, dict.fromkeys(kinds, 0.0)) for row in rows),
         ]
 
@@ -249,7 +250,7 @@ def _probing(table: pd.DataFrame) -> list[Any]:
     ]
     classes = table["classes"]
     chance = {"balanced_accuracy": 1 / classes.iloc[0] if classes.nunique() == 1 else None}
-    parts = [_series_legend(table["probe"]), score_chart(table, "probe", panels, chance)]
+    parts = [_series_legend(table["probe"].tolist()), score_chart(table, "probe", panels, chance)]
     if table["split"].nunique() > 1:
         warning = (
             "The models were not tested on the same recordings, so small differences mean little; "

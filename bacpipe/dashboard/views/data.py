@@ -79,7 +79,7 @@ as the recorder's clock said.
                 pn.widgets.TextInput.from_param(
                     self.param.search, name="Search", placeholder="part of the name", **wide
                 ),
-                pn.widgets.Select.from_param(self.param.only, options=_ONLY, name="Show", **wide),
+                pn.widgets.Select.from_param(self.param.only, options=_ONLY, name="Only", **wide),
             ],
         }
 
@@ -159,7 +159,7 @@ as the recorder's clock said.
         if rows.empty:
             return [_hint("No recording is like that.")]
         shown = _for_people(rows)
-        table = table_widget(shown, page_size=20)
+        table = table_widget(shown, page_size=20, decimals=1)
         table.on_click(lambda event: self._offer_link(str(shown["recording"].iloc[event.row])))
         count = f"{len(rows):,} of {len(found.table):,} recordings. Click on one to open it."
         return [
@@ -215,9 +215,10 @@ as the recorder's clock said.
 def _cards(found: Recordings) -> list[str]:
     table, totals = found.table, found.totals.values()
     failed = found.failures["recording"].nunique()
+    hours = table["duration"].sum() / 3600
     numbers = [
         (f"{len(table):,}", "recordings"),
-        (f"{table['duration'].sum() / 3600:,.1f}", "hours"),
+        (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes"),
         (f"{len(totals):,}", "models" if len(totals) != 1 else "model"),
         (f"{sum(part.windows for part in totals):,}", "windows of all models"),
         (_size(float(table["size"].sum())), "of recordings"),
@@ -259,8 +260,8 @@ def _for_people(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns of the table of recordings, as they are read."""
     shown = rows[["recording"]].copy()
     shown["recorded"] = rows["start"].dt.strftime("%Y-%m-%d %H:%M:%S").astype(object).fillna("")
-    shown["seconds"] = rows["duration"].round(1)
-    shown["size (MB)"] = (rows["size"] / 1e6).round(1)
+    shown["seconds"] = rows["duration"]
+    shown["size (MB)"] = rows["size"] / 1e6
     shown["models done"] = rows["models"]
     shown["failed"] = rows["failed"]
     return shown.reset_index(drop=True)

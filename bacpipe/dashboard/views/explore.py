@@ -19,6 +19,7 @@ from bacpipe.dashboard.legend import legend_html
 from bacpipe.dashboard.neighbour_list import NeighbourList
 from bacpipe.dashboard.results import DataSet
 from bacpipe.dashboard.scene import Choice, Scene, make_scene
+from bacpipe.dashboard.spinner import Spinner
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
 from bacpipe.dashboard.window_details import WindowDetails
@@ -38,7 +39,7 @@ A model listens to your recordings window by window (a few seconds each) and des
 window by a long list of numbers. The map draws windows with similar numbers **close together**:
 a group of points is often one kind of sound.
 
-- **Click** a point to see and hear its window. *Previous* and *next* walk through its recording.
+- **Click** a point to see and hear its window. ◀ and ▶ walk through its recording.
 - **Drag** with the lasso or the box (above the map) to select many windows, then download them.
   A double click ends the selection.
 - **Wheel** and drag zoom and move the map; ↺ shows all of it again.
@@ -86,9 +87,17 @@ The address of the page holds what you see: send it to others who use this dashb
         )
         self._legend = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
         self._picked = pn.pane.HTML(
-            "", css_classes=["bp-note"], sizing_mode="stretch_width", visible=False
+            "", css_classes=["bp-note"], stylesheets=[CSS], sizing_mode="stretch_width"
         )
-        self.details = WindowDetails(data_set, self.background)
+        self._spinner = Spinner()
+        step: dict[str, Any] = {"width": 38, "height": 32, "margin": (6, 2), "disabled": True}
+        self._previous = pn.widgets.Button(label="◀", description="previous window", **step)
+        self._next = pn.widgets.Button(label="▶", description="next window", **step)
+        self._previous.on_click(lambda _: self._step(-1))
+        self._next.on_click(lambda _: self._step(1))
+        self.details = WindowDetails(
+            data_set, self.background, beside_player=(self._previous, self._next)
+        )
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
         self.export = ExportPanel(data_set.name)
@@ -98,21 +107,15 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def _make_widgets(self, data_set: DataSet) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
-        self._model = pn.widgets.Select(name="Model", options=list(data_set.models), **wide)
-        self._reducer = pn.widgets.Select(name="Map", options=[], **wide)
-        self._colour = pn.widgets.Select(name="Colour by", options={}, **wide)
+        self._model = pn.widgets.Select(label="Model", options=list(data_set.models), **wide)
+        self._reducer = pn.widgets.Select(label="Map", options=[], **wide)
+        self._colour = pn.widgets.Select(label="Colour by", options={}, **wide)
         for widget, name in (
             (self._model, "model"),
             (self._reducer, "reducer"),
             (self._colour, "colour"),
         ):
             widget.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
-        half: dict[str, Any] = {"sizing_mode": "stretch_width", "height": 30, "margin": (4, 5)}
-        self._previous = pn.widgets.Button(name="◀ previous window", **half)
-        self._next = pn.widgets.Button(name="next window ▶", **half)
-        self._previous.on_click(lambda _: self._step(-1))
-        self._next.on_click(lambda _: self._step(1))
-        self._walk = pn.Row(self._previous, self._next, sizing_mode="stretch_width", visible=False)
 
     def controls(self) -> Any:
         return pn.Column(
@@ -128,6 +131,7 @@ The address of the page holds what you see: send it to others who use this dashb
     def body(self) -> Any:
         return pn.Row(
             pn.Column(
+                self._spinner.panel,
                 self.map.panel,
                 self._picked,
                 self._legend,
@@ -137,7 +141,6 @@ The address of the page holds what you see: send it to others who use this dashb
             ),
             pn.Column(
                 self.details.panel,
-                self._walk,
                 self.neighbours.panel,
                 css_classes=["bp-details"],
                 stylesheets=[CSS],
@@ -178,7 +181,7 @@ The address of the page holds what you see: send it to others who use this dashb
             lambda: make_scene(self.data_set, choice, before),
             self._show,
             fail=self._fail,
-            busy=self.map.panel,
+            busy=self._spinner,
         )
 
     def _show(self, scene: Scene) -> None:
@@ -201,7 +204,7 @@ The address of the page holds what you see: send it to others who use this dashb
             self.map.mark(None)
             self.details.clear()
             self.neighbours.clear()
-            self._walk.visible = False
+            self._previous.disabled = self._next.disabled = True
         elif moved and self.details.row is not None:
             self.map.mark(self.details.row)
         kept = np.zeros(0, np.int64) if other else self._selected[scene.shown[self._selected]]
@@ -297,7 +300,6 @@ The address of the page holds what you see: send it to others who use this dashb
         self.map.mark(row)
         self.neighbours.show(results, row, labels)
         rows = results.rows_of(name)
-        self._walk.visible = True
         self._previous.disabled, self._next.disabled = row == rows.start, row == rows.stop - 1
         self.param.update(recording=name, start=round(float(results.start[row]), 3))
 
@@ -310,7 +312,7 @@ The address of the page holds what you see: send it to others who use this dashb
         scene = self._scene
         if scene is None:
             return
-        self._picked.param.update(object=_composition(scene.labels, rows), visible=bool(len(rows)))
+        self._picked.object = _composition(scene.labels, rows)
         if len(rows):
             self.export.offer(scene.results, rows, scene.labels, "selected")
         else:
@@ -320,8 +322,10 @@ The address of the page holds what you see: send it to others who use this dashb
 
 def _composition(labels: Labels | None, rows: np.ndarray, most: int = 6) -> str:
     """How many windows of each label are selected, as HTML."""
+    if not len(rows):
+        return ""
     text = f"{len(rows):,} selected (double click: none)"
-    if labels is None or not len(labels.names) or not len(rows):
+    if labels is None or not labels.names:
         return html.escape(text)
     counts = np.bincount(labels.codes[rows] + 1, minlength=len(labels.names) + 1)
     names = ("none", *labels.names)

@@ -19,8 +19,8 @@ from bacpipe.dashboard.species_side import SpeciesSide
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
 from bacpipe.dashboard.window_details import WindowDetails
-from bacpipe.evaluation.names import Match
 from bacpipe.errors import ResultsNotFoundError
+from bacpipe.evaluation.names import Match
 from bacpipe.labels.activity import BY
 from bacpipe.models.zoo import CARDS
 
@@ -89,13 +89,8 @@ class Predictions(View):
         self._others: dict[str, tuple[str, str]] = {}
         self._cell: tuple[int, int] | None = None
         self._scheduled = False
-        self.sides = tuple(
-            SpeciesSide(
-                lambda value, name=name: self.param.update({name: value}),
-                lambda row, column, side=side: self._pick(side, row, column),
-            )
-            for side, name in enumerate(("threshold", "other_threshold"))
-        )
+        self._alone = self._make_side(0, wide=True)
+        self._pair = (self._make_side(0, wide=False), self._make_side(1, wide=False))
         self.species_list = SpeciesList(lambda name: self.param.update(species=name))
         self.list = DetectionList(self._show_window)
         self.details = WindowDetails(data_set, self.background, height=180)
@@ -115,7 +110,20 @@ class Predictions(View):
         self.param.watch(lambda _: self._load_other(), "other")
         self._soon()
 
+    @property
+    def sides(self) -> tuple[SpeciesSide, ...]:
+        """The model alone, or both models."""
+        return self._pair if self.other in self._others else (self._alone,)
+
     # ------------------------------------------------------------------ layout
+
+    def _make_side(self, number: int, *, wide: bool) -> SpeciesSide:
+        name = ("threshold", "other_threshold")[number]
+        return SpeciesSide(
+            lambda value: self.param.update({name: value}),
+            lambda row, column: self._pick(number, row, column),
+            wide=wide,
+        )
 
     def _make_widgets(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
@@ -161,9 +169,12 @@ class Predictions(View):
         return button
 
     def _lay_out(self) -> None:
-        self.sides[1].panel.visible = False
+        self._both = pn.Row(
+            *(side.panel for side in self._pair), sizing_mode="stretch_width", visible=False
+        )
         self._body = pn.Column(
-            pn.Row(*(side.panel for side in self.sides), sizing_mode="stretch_width"),
+            self._alone.panel,
+            self._both,
             pn.Row(
                 pn.Column(
                     pn.Row(self._which, self._everything, margin=0),
@@ -291,12 +302,11 @@ class Predictions(View):
         if self.species not in found.names:
             self.species = _species_in(found, self.species)
             return
-        self.sides[0].show(found, self.species, self.threshold)
         self._cell = None
         self.details.clear()
+        self._load_other()
         self._list_species()
         self._update_list()
-        self._load_other()
 
     def _list_species(self) -> None:
         if self._found is not None:
@@ -306,15 +316,15 @@ class Predictions(View):
     def _load_other(self) -> None:
         if self._found is None:
             return
-        side, species = self.sides[1], self.species
-        shown = self.other in self._others
-        side.panel.visible = self._which.visible = shown
-        for each in self.sides:
-            each.arrange(wide=not shown)
+        shown, species = self.other in self._others, self.species
+        self._alone.panel.visible = not shown
+        self._both.visible = self._which.visible = shown
+        self.sides[0].show(self._found, species, self.threshold)
         self._other.value = self.other if shown else ""
         if not shown:
             self._which.value = 0
             return
+        side = self._pair[1]
         source = self._others[self.other][1]
         model = self.other.removesuffix(f"/{source}")
 
@@ -339,7 +349,7 @@ class Predictions(View):
         self.background.run("other", compute, show, fail=side.say, busy=side.panel)
 
     def _show_thresholds(self) -> None:
-        for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=True):
+        for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=False):
             if side.found is None or side.species is None:
                 continue
             if side.threshold != max(side.found.lowest, wanted or 0.0):
@@ -348,7 +358,7 @@ class Predictions(View):
         self._update_list()
 
     def _draw_maps(self) -> None:
-        for side in self.sides:
+        for side in (self._alone, *self._pair):
             side.draw(self.by, per_hour=self.per_hour)
         self._cell = None
         self._update_list()

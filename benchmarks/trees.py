@@ -1,0 +1,123 @@
+"""Large synthetic data sets and finished results, written through the store's own code."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import bacpipe
+from bacpipe.inference.planning import model_identity, record_tables
+from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.store.layout import dataset_name
+from bacpipe.store.plan import look_at
+from bacpipe.store.predictions import SparsePredictions, write_combined_tables
+from bacpipe.store.sets import create_set
+from bacpipe.store.sink import RunSink, StreamEnd
+
+PER_FOLDER = 1000
+
+
+def write_short_recordings(folder: Path, count: int, seconds: float, rate: int) -> None:
+    """Write 16-bit WAVs of noise, a thousand in a folder; those that are there are kept."""
+    rng = np.random.default_rng(0)
+    data = (3000 * rng.standard_normal(round(seconds * rate))).astype("<i2").tobytes()
+    form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
+    header = struct.pack("<4sI4s4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16)
+    content = header + form + struct.pack("<4sI", b"data", len(data)) + data
+    for i in range(count):
+        path = folder / f"site{i // PER_FOLDER:04}" / f"{i:07}.wav"
+        if i % PER_FOLDER == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(content)
+
+
+@contextmanager
+def no_sync() -> Iterator[None]:
+    """Leave it to the operating system when it writes to the disk: a benchmark may lose files."""
+    sync, os.fsync = os.fsync, lambda descriptor: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.fsync = sync
+
+
+def write_results(
+    audio_dir: Path,
+    results: Path,
+    model: str,
+    *,
+    windows: int,
+    dim: int,
+    identity: dict | None = None,
+    classes: tuple[str, ...] = (),
+    every: int = 2,
+) -> bacpipe.Loader:
+    """Write what a finished run leaves.
+
+    Parameters
+    ----------
+    audio_dir, results : Path
+        Recordings and results tree.
+    model : str
+        Name of the model; one of the zoo unless `identity` is given.
+    windows, dim : int
+        Of each recording.
+    identity : dict, optional
+        What `model_identity` says of a model that is not of the zoo.
+    classes : tuple of str
+        Classes of the predictions; none without.
+    every : int
+        Every so manieth recording has predictions.
+    """
+    loader = bacpipe.Loader(
+        audio_dir, model, use_folder_structure=True, main_results_dir=str(results)
+    )
+    full = {**(identity or model_identity(model, loader.options))}
+    full |= settings_identity(loader.options)
+    parent, settings = loader.paths.main_embeds_path, prediction_settings(loader.options)
+    found = create_set(parent, model, dataset_name(audio_dir), full, {})
+    loader.embedding_set = found
+    names = [path.relative_to(audio_dir).as_posix() for path in loader.files]
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((windows, dim), dtype=np.float32)
+    none = SparsePredictions.join([])
+    with no_sync():
+        sink = RunSink(
+            found,
+            loader.paths,
+            model,
+            names,
+            classes=classes,
+            prediction_settings=settings,
+            provenance={**full, **settings},
+        )
+        for number, path in enumerate(loader.files):
+            source = look_at(path, audio_dir)
+            predictions = none if classes else None
+            if classes and number % every == 0:
+                predictions = SparsePredictions(
+                    np.arange(windows, dtype=np.int32),
+                    rng.integers(0, len(classes), windows).astype(np.int32),
+                    rng.uniform(0.5, 1, windows).astype(np.float32),
+                )
+            embeddings[0, 0] = number  # so that no two files are the same
+            sink.add(source, embeddings.copy(), predictions)
+            sink.finish(source, StreamEnd(duration=float(windows), padded=0))
+        sink.close()
+        loader.write_metadata_file()
+        if classes:
+            write_combined_tables(
+                loader.paths.preds_path,
+                model,
+                loader.detections(),
+                loader.predictions_provenance,
+                loader.predictions_state,
+            )
+        record_tables(loader, predict=bool(classes))
+    return loader

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bacpipe
+from bacpipe.dashboard.recordings import read_recordings
+from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.server import open_data_set
+from bacpipe.dashboard.views.data import Data
+from tests.conftest import TinyModel, write_recording
+
+
+@pytest.fixture
+def view(data_set: DataSet) -> Data:
+    """The view outside of a browser, where everything is computed at once."""
+    opened = Data(data_set)
+    opened.controls(), opened.body()
+    opened.opened()
+    return opened
+
+
+def test_it_opens_with_totals_and_a_time_line(visit: Any) -> None:
+    page = visit("?view=data")
+    page.wait_for_selector(".bp-card")
+    cards = page.locator(".bp-cards").inner_text()
+    assert "7\nrecordings" in cards.replace("\n\n", "\n")
+    assert "1\nrecordings failed" in cards.replace("\n\n", "\n")
+    assert page.locator(".bk-Figure").count() == 2
+    assert "1 recordings tell no time" in page.locator(".bp-say").inner_text()
+
+
+def test_failures_name_the_file_and_the_reason(visit: Any) -> None:
+    page = visit("?view=data&data=failures")
+    page.locator(".tabulator-cell", has_text="broken.wav").first.wait_for()
+    text = page.locator(".tabulator").inner_text()
+    assert "tiny" in text and "other" in text
+    assert "cannot be" in text or "not audio" in text
+    with page.expect_download() as download:
+        page.get_by_text("Download as CSV").click()
+    table = pd.read_csv(download.value.path())
+    assert table["recording"].tolist() == ["broken.wav", "broken.wav"]
+
+
+def test_recordings_are_searched_and_opened_in_explore(visit: Any) -> None:
+    page = visit("?view=data&data=recordings")
+    page.locator(".tabulator-cell", has_text="site1/rec_20240501_040000.wav").wait_for()
+    page.get_by_label("Search").fill("site2/")
+    page.get_by_label("Search").press("Enter")
+    page.get_by_text("3 of 7 recordings").wait_for()
+    page.wait_for_url("**search=site2**")
+    page.locator(".tabulator-cell", has_text="site2/rec_20240502_180000.wav").click()
+    link = page.get_by_text("show in Explore")
+    link.wait_for()
+    assert "recording=site2%2Frec_20240502_180000.wav" in link.get_attribute("href")
+    assert "view=explore" in link.get_attribute("href")
+
+
+def test_settings_tell_what_results_were_made_with(visit: Any) -> None:
+    page = visit("?view=data&data=settings")
+    page.locator(".bp-model").first.wait_for()
+    text = " ".join(page.locator(".bp-model").all_inner_texts())
+    assert "0.5 s at 8 kHz" in text
+    assert f"bacpipe {bacpipe.__version__}" in text
+    assert "scores from 0.3" in text
+
+
+def test_the_table_holds_what_the_run_did(view: Data) -> None:
+    assert view._recordings is not None
+    table = view._recordings.table.set_index("recording")
+    assert table.loc["broken.wav", ["models", "failed"]].tolist() == [0, 2]
+    assert pd.isna(table.loc["broken.wav", "start"])
+    first = table.loc["site1/rec_20240501_040000.wav"]
+    assert first["start"] == pd.Timestamp("2024-05-01 04:00:00")
+    assert (first["duration"], first["models"], first["failed"]) == (12.0, 2, 0)
+
+
+def test_searching_is_for_text_and_not_for_patterns(view: Data) -> None:
+    assert view._recordings is not None
+    assert len(view._recordings.matching("SITE1/", "all")) == 3
+    assert len(view._recordings.matching("rec.*", "all")) == 0
+    assert view._recordings.matching("", "failed")["recording"].tolist() == ["broken.wav"]
+    assert view._recordings.matching("", "no time")["recording"].tolist() == ["broken.wav"]
+    view.part, view.search = "recordings", "("
+    assert "No recording is like that" in view._content.objects[0].object
+
+
+def test_all_parts_and_blocks_can_be_shown(view: Data) -> None:
+    for part in ("recordings", "failures", "settings", "overview"):
+        view.part = part
+        assert len(view._content.objects) >= 2
+    for block in ("hour", "day", "week"):
+        view.block = block
+        assert f"per {block}" in view._content.objects[1].object.title.text
+
+
+def test_models_of_the_zoo_have_licence_and_citation(
+    results: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bacpipe.dashboard.provenance import provenance_of
+    from bacpipe.models.zoo import CARDS
+
+    audio, stored = results
+    data_set = open_data_set(["tiny"], audio_dir=audio, main_results_dir=stored)
+    found = data_set.model("tiny")
+    totals = read_recordings((found,)).totals["tiny"]
+    monkeypatch.setattr(found, "name", "birdnet")
+    made = provenance_of(found, totals)
+    assert made["Cite"] == CARDS["birdnet"].citation
+    assert made["Licence"].startswith(CARDS["birdnet"].licence)
+    assert made["Window"] == "1 s at 8 kHz"
+    assert made["Hop"] == "1 s (windows follow one another)"
+
+
+def test_recordings_whose_names_tell_no_time_leave_out_the_time_line(tmp_path: Path) -> None:
+    write_recording(tmp_path / "field" / "a.wav", 3.0)
+    bacpipe.generate_embeddings(
+        audio_dir=tmp_path / "field",
+        main_results_dir=tmp_path / "results",
+        CustomModel=TinyModel,
+        model_name="tiny",
+        device="cpu",
+    )
+    data_set = open_data_set(
+        ["tiny"], audio_dir=tmp_path / "field", main_results_dir=tmp_path / "results"
+    )
+    view = Data(data_set)
+    view.opened()
+    assert view._recordings is not None and view._recordings.without_time == 1
+    assert len(view._content.objects) == 2
+    assert np.isfinite(view._recordings.table["duration"]).all()
+    view.part = "failures"
+    assert "Nothing failed" in view._content.objects[0].object

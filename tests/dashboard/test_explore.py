@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.clips import Clip, envelope
+from bacpipe.dashboard.export import as_clips, as_csv, as_raven_table
+from bacpipe.dashboard.filters import Filter
+from bacpipe.dashboard.labels import Labels, read_labels
+from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.scene import Choice, make_scene
+from bacpipe.dashboard.server import open_data_set
+from bacpipe.dashboard.window_details import WindowDetails, best_predictions
+from tests.dashboard.conftest import HOSTILE_LABEL
+
+SPECIES = "annotations:species"
+# Where a row of the map is on the screen, found through Bokeh's own views.
+_PLACE_OF = """
+([x, y]) => {
+  const find = (view) => {
+    if (view.model.output_backend === "webgl" && view.frame) return view;
+    for (const child of view.child_views ?? []) {
+      const found = find(child);
+      if (found) return found;
+    }
+  };
+  for (const root of Bokeh.index.roots) {
+    const view = find(root);
+    if (!view) continue;
+    const box = view.el.getBoundingClientRect();
+    return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
+  }
+}
+"""
+_IMAGES = """
+() => Bokeh.documents[0].all_models ? [...Bokeh.documents[0].all_models].filter(
+  (model) => model.type === "ColumnDataSource" && (model.data.image ?? []).length).length : -1
+"""
+
+
+def open_map(visit: Any, query: str = "?model=tiny") -> Any:
+    page = visit(query)
+    page.locator(".bp-legend").first.wait_for()
+    return page
+
+
+def click_on(page: Any, data_set: DataSet, row: int) -> None:
+    point = data_set.model("tiny").coordinates("pca")[row]
+    page.mouse.click(*page.evaluate(_PLACE_OF, point.tolist()))
+
+
+def note(page: Any, text: str) -> Any:
+    return page.locator(".bp-note", has_text=text).first
+
+
+def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    page = open_map(visit)
+    assert page.evaluate(_IMAGES) == 0
+    click_on(page, data_set, 30)
+    page.locator("audio[src^='data:audio/wav;base64,UklG']").wait_for()
+    page.wait_for_function("document => true")
+    duration = page.locator("audio").first.evaluate(
+        "a => new Promise(done => { const look = () => a.duration > 0 ? done(a.duration) :"
+        " setTimeout(look, 50); look(); })"
+    )
+    assert duration == pytest.approx(1.0)
+    assert page.evaluate(_IMAGES) == 1
+    page.wait_for_url("**recording=**")
+    shown = page.locator(".bp-when").first.inner_text()
+    assert shown.startswith(f"{results.start[30]:.2f} – {results.end[30]:.2f} s · 2024-05-01")
+    page.locator(".bp-classes", has_text="loud").first.wait_for()
+    # The next window in time, then a neighbour.
+    page.get_by_role("button", name="▶").first.click()
+    page.locator(".bp-when", has_text=f"{results.start[31]:.2f} –").first.wait_for()
+    first = page.locator(".bp-neighbours option").first
+    first.wait_for(state="attached")
+    text = first.inner_text()
+    page.locator(".bp-neighbours select").select_option(index=0)
+    start = float(text.rsplit("·", 1)[1].removesuffix("s"))
+    page.locator(".bp-when", has_text=f"{start:.2f} –").first.wait_for()
+
+
+def test_filters_change_what_is_drawn(visit: Any, data_set: DataSet) -> None:
+    page = open_map(visit)
+    note(page, "72 windows").wait_for()
+    page.get_by_label("only annotated windows").check()
+    annotated = int(Filter(annotated=True).windows(data_set.model("tiny")).sum())
+    note(page, f"{annotated} of 72 windows").wait_for()
+    page.get_by_label("Recording").fill("site2")
+    page.get_by_label("Recording").press("Enter")
+    note(page, f"{annotated // 2} of 72 windows").wait_for()
+    page.locator("option", has_text="3 of 6 recordings").wait_for(state="attached")
+    page.get_by_role("button", name="Show all windows").click()
+    page.locator(".bp-note", has_text="of 72 windows").wait_for(state="detached")
+    assert "annotated" not in page.url
+
+
+def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    page = open_map(visit)
+    page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
+    labels = read_labels(results, SPECIES)
+    row = int(np.flatnonzero(labels.codes == labels.names.index(HOSTILE_LABEL))[0])
+    point = results.coordinates("pca")[row].tolist()
+    x, y = page.evaluate(_PLACE_OF, point)
+    page.mouse.move(x - 40, y)
+    page.mouse.move(x, y)
+    page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
+    page.mouse.click(x, y)
+    page.locator(".bp-when", has_text=HOSTILE_LABEL).first.wait_for()
+    # The list of labels to choose from.
+    page.locator(".choices").first.click()
+    choice = page.locator(".choices__item--choice", has_text=HOSTILE_LABEL)
+    choice.wait_for()
+    choice.click()
+    count = int((labels.codes == labels.names.index(HOSTILE_LABEL)).sum())
+    note(page, f"{count} of 72 windows").wait_for()
+    page.locator(".choices__item--selectable", has_text=HOSTILE_LABEL).first.wait_for()
+    assert page.locator("img[src='x']").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_box_selects_windows_to_download(visit: Any, data_set: DataSet, tmp_path: Path) -> None:
+    page = open_map(visit)
+    places = [
+        page.evaluate(_PLACE_OF, p.tolist()) for p in data_set.model("tiny").coordinates("pca")
+    ]
+    low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
+    page.locator(".bk-tool-icon-box-select").first.click()
+    page.mouse.move(*low)
+    page.mouse.down()
+    page.mouse.move(*((low + high) / 2))
+    page.mouse.move(*high)
+    page.mouse.up()
+    note(page, "72 selected").wait_for()
+
+    csv = pd.read_csv(download(page, tmp_path, "Table (CSV)"))
+    assert len(csv) == 72
+    assert {"audiofilename", "start", "end", "time", "label:species"} <= set(csv)
+    raven = pd.read_csv(download(page, tmp_path, "Raven selection table"), sep="\t")
+    assert raven["Selection"].tolist() == list(range(1, 73))
+    with zipfile.ZipFile(download(page, tmp_path, "Audio clips (ZIP)")) as archive:
+        listing = pd.read_csv(archive.open("windows.csv"))
+        samples, rate = sf.read(io.BytesIO(archive.read(listing["clip"][0])))
+    assert len(listing) == 72
+    assert (len(samples), rate) == (8000, 8000)
+
+
+def download(page: Any, folder: Path, kind: str) -> Path:
+    page.get_by_label("Download as").select_option(kind)
+    ending = {"T": "csv", "R": "txt", "A": "zip"}[kind[0]]
+    with page.expect_download() as started:
+        page.locator(".bp-download a, .bp-download button").first.click()
+    path = folder / f"file.{ending}"
+    assert started.value.suggested_filename.endswith(ending)
+    started.value.save_as(path)
+    return path
+
+
+def test_the_address_restores_the_page(visit: Any) -> None:
+    query = (
+        "?view=explore&model=other&colour=time_of_day&hours=[17,5]&file=site1"
+        "&recording=site1/rec_20240501_180000.wav&start=3.0"
+    )
+    page = open_map(visit, query)
+    page.locator(".bp-when", has_text="3.00 – 3.50 s · 2024-05-01 18:00:03").first.wait_for()
+    # The recordings of 18 and of 4 o'clock at one of two sites, two windows a second.
+    note(page, "48 of 144 windows").wait_for()
+    assert page.get_by_label("Colour by").input_value() == "Time of day"
+    assert page.locator(".bp-notice:visible").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("?recording=../../../etc/passwd", "is not among the recordings"),
+        ("?recording=/etc/passwd&start=NaN", "is not among the recordings"),
+        ("?model=nobody", "Ignored in the address, because it is not possible: model"),
+        (f"?colour={HOSTILE_LABEL}&reducer=x", "There is no map 'x' here."),
+        ("?hours=[1,1e999]&labels=7", "from 0 to 24"),
+    ],
+)
+def test_a_senseless_address_is_answered_with_a_sentence(
+    visit: Any, query: str, sentence: str
+) -> None:
+    page = open_map(visit, query)
+    page.locator(".bp-notice", has_text=sentence).wait_for()
+    note(page, "windows").wait_for()
+    assert page.evaluate("window.hacked") is None
+
+
+# ---------------------------------------------------------------------- without a browser
+
+
+def test_time_of_day_may_go_over_midnight(data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    night, day = (Filter(hours=hours).windows(results) for hours in ((17.0, 4.5), (4.5, 17.0)))
+    assert (night ^ day).all()
+    assert {results.recordings[i][-10:-4] for i in results.recording_code[night]} == {
+        "040000",
+        "180000",
+    }
+
+
+def test_results_without_a_map_are_shown_as_far_as_possible(
+    data_set: DataSet, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    audio, stored = results
+    shutil.copytree(stored, tmp_path / "results")
+    shutil.rmtree(tmp_path / "results" / "field" / "dim_reduced_embeddings")
+    bare = open_data_set(None, audio_dir=audio, main_results_dir=tmp_path / "results")
+    scene = make_scene(bare, Choice())
+    assert scene.reducer == ""
+    assert np.isnan(scene.points).all()
+    assert scene.labels is not None
+
+
+def test_a_recording_that_was_moved_away_is_told(
+    results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    audio, stored = results
+    shutil.copytree(audio, tmp_path / "field")
+    moved = open_data_set(None, audio_dir=tmp_path / "field", main_results_dir=stored)
+    shutil.rmtree(tmp_path / "field" / "site1")
+    details = WindowDetails(moved, Background())
+    details.show(moved.model("tiny"), 0)
+    assert "is not there any more" in details.problem
+    details.show(moved.model("tiny"), 40)
+    assert details.problem == ""
+
+
+def test_best_predictions_come_first(data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    found = results.predictions
+    for row in (0, 11, 71):
+        best = best_predictions(results, row, 1)
+        expected = found.score[found.row == row]
+        assert [score for _, score in best] == [pytest.approx(expected.max())]
+
+
+def test_exported_texts_are_no_formulas(data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    codes = np.zeros(len(results), np.int32)
+    labels = Labels("annotations:note", codes, ("=HYPERLINK(1)\tx\ny",), False)
+    table = pd.read_csv(io.BytesIO(as_csv(results, np.array([3]), labels).content))
+    assert table["label:note"].tolist() == ["'=HYPERLINK(1)\tx\ny"]
+    lines = as_raven_table(results, np.array([3, 70]), labels).content.decode().splitlines()
+    assert len(lines) == 3
+    assert len({line.count("\t") for line in lines}) == 1
+
+
+def test_raven_times_count_through_the_recordings(data_set: DataSet) -> None:
+    results = data_set.model("tiny")
+    rows = np.array([1, 12, 25])  # of the first three recordings of 12 s
+    content = as_raven_table(results, rows, None).content
+    table = pd.read_csv(io.BytesIO(content), sep="\t")
+    assert table["Begin Time (s)"].tolist() == [1.0, 12.0, 25.0]
+    assert table["File Offset (s)"].tolist() == [1.0, 0.0, 1.0]
+    assert all(Path(path).is_file() for path in table["Begin Path"])
+
+
+def test_clips_that_cannot_be_read_are_named(results: tuple[Path, Path], tmp_path: Path) -> None:
+    audio, stored = results
+    shutil.copytree(audio, tmp_path / "field")
+    moved = open_data_set(None, audio_dir=tmp_path / "field", main_results_dir=stored)
+    shutil.rmtree(tmp_path / "field" / "site1")
+    made = as_clips(moved.model("tiny"), np.array([0, 40]), None)
+    assert made.remark.startswith("1 could not be read")
+    with zipfile.ZipFile(io.BytesIO(made.content)) as archive:
+        assert len(archive.namelist()) == 2
+
+
+def test_envelope_holds_the_peaks() -> None:
+    samples = np.zeros(48_000, np.float32)
+    samples[[100, 40_000]] = 0.9, -0.7
+    time, low, high = envelope(Clip(samples, 48_000, 2.0))
+    assert (high.max(), low.min()) == (np.float32(0.9), np.float32(-0.7))
+    assert time[high.argmax()] == pytest.approx(2 + 100 / 48_000, abs=1 / 600)

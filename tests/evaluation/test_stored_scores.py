@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from bacpipe.evaluation.result_files import write_result
+from bacpipe.evaluation.stored_scores import stored_scores
+from bacpipe.store.layout import ResultPaths, result_paths
+
+
+def paths_of(base: Path, *models: str) -> dict[str, ResultPaths]:
+    return {
+        model: result_paths(
+            Path("field"),
+            model,
+            main_results_dir=base,
+            embed_parent_dir="embeddings",
+            dim_reduc_parent_dir="maps",
+            evaluations_dir="evaluations",
+        )
+        for model in models
+    }
+
+
+def retrieval(model: str, precision: float, kind: str = "species") -> dict[str, object]:
+    overall = {
+        "neighbour_precision": precision,
+        "neighbour_precision_chance": 0.2,
+        "same_label_auroc": 0.9,
+    }
+    return {
+        "model": model,
+        "label_column": f"label:{kind}",
+        "overall": overall,
+        "intervals": {"neighbour_precision": [precision - 0.1, precision + 0.1]},
+        "n_neighbors": 10,
+        "n_windows": 50,
+        "n_recordings": 5,
+    }
+
+
+def store(paths: ResultPaths, result: dict[str, object]) -> None:
+    write_result(paths.clust_path / "retrieval_results.json", result, "x")
+
+
+def test_models_are_ranked_and_those_without_results_are_named(tmp_path: Path) -> None:
+    paths = paths_of(tmp_path, "bad", "good", "none")
+    store(paths["bad"], retrieval("bad", 0.3))
+    store(paths["good"], retrieval("good", 0.7))
+    scores = stored_scores(paths, "species")
+    assert scores.tables["retrieval"]["model"].tolist() == ["good", "bad"]
+    assert scores.tables["retrieval"]["neighbour_precision_low"].tolist() == [0.7 - 0.1, 0.3 - 0.1]
+    assert list(scores.tables) == ["retrieval"]
+    assert scores.missing["retrieval"] == {"none": "it was not evaluated yet"}
+    assert set(scores.missing["probing"]) == {"bad", "good", "none"}
+
+
+def test_results_about_other_labels_are_not_mixed_in(tmp_path: Path) -> None:
+    paths = paths_of(tmp_path, "a", "b", "c")
+    store(paths["a"], retrieval("a", 0.3, "call_type"))
+    store(paths["b"], retrieval("b", 0.5))
+    store(paths["c"], retrieval("c", 0.5, "call_type"))
+    by_species = stored_scores(paths, "species")
+    assert by_species.tables["retrieval"]["model"].tolist() == ["b"]
+    assert (
+        by_species.missing["retrieval"]["a"] == "it was evaluated with call_type, not with species"
+    )
+    # Nobody was evaluated with the kind that was asked for: the most frequent one is shown.
+    other = stored_scores(paths, "sex")
+    assert other.kind == "call_type"
+    assert other.tables["retrieval"]["model"].tolist() == ["c", "a"]
+
+
+def test_a_damaged_result_does_not_hide_the_others(tmp_path: Path) -> None:
+    paths = paths_of(tmp_path, "a", "b", "c")
+    store(paths["a"], retrieval("a", 0.3))
+    store(paths["b"], {"label_column": "label:species", "overall": None})
+    store(paths["c"], retrieval("c", 0.5))
+    (paths["c"].clust_path / "retrieval_results.json").write_text("{", encoding="utf-8")
+    scores = stored_scores(paths, "species")
+    assert scores.tables["retrieval"]["model"].tolist() == ["a"]
+    assert "damaged" in scores.missing["retrieval"]["b"]
+    assert scores.missing["retrieval"]["c"] == "it was not evaluated yet"
+
+
+def test_every_probe_that_was_trained_is_in_the_table(tmp_path: Path) -> None:
+    paths = paths_of(tmp_path, "a")
+    metrics = ("f1_macro", "average_precision_macro", "roc_auc_macro", "accuracy",
+               "balanced_accuracy", "top_5_accuracy", "precision_macro", "recall_macro",
+               "f1_micro")  # fmt: skip
+    for probe, score in (("mine", 0.4), ("linear", 0.6)):
+        result = {
+            "model": "a",
+            "probe": probe,
+            "label_column": "label:species",
+            "overall": dict.fromkeys(metrics, score),
+            "intervals": {},
+            "classes": ["owl", "wren"],
+            "split": {"id": "s", "windows": {"test": 9}, "recordings": {"test": 3}},
+        }
+        write_result(paths["a"].probe_path / f"probe_results_{probe}.json", result, "x")
+    table = stored_scores(paths, "species").tables["probing"]
+    assert table["probe"].tolist() == ["linear", "mine"]
