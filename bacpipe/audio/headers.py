@@ -60,7 +60,9 @@ class Promise(NamedTuple):
             return self.frames
         if self.declared <= self.present:
             return readable
-        return readable * self.declared // self.present if self.present else self.declared
+        total = readable * self.declared // self.present if self.present else self.declared
+        # Of a block of compressed samples, the decoder may read the beginning.
+        return max(total, readable + 1)
 
 
 def read_promise(file: BinaryIO, size: int) -> Promise:

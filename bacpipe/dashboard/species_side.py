@@ -11,7 +11,9 @@ import panel as pn
 
 from bacpipe.dashboard.activity_figure import LEGEND, ActivityFigure
 from bacpipe.dashboard.found_classes import FoundClasses
+from bacpipe.dashboard.notice import Notice
 from bacpipe.dashboard.score_histogram import ScoreHistogram
+from bacpipe.dashboard.spinner import Spinner
 from bacpipe.dashboard.style import CSS
 from bacpipe.labels.activity import ActivityGrid
 
@@ -42,6 +44,8 @@ class SpeciesSide:
         What is shown.
     species : str or None
         Which of its classes.
+    spinner : Spinner
+        Over it.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class SpeciesSide:
         self._by, self._per_hour = "hour_day", False
         self._title = pn.pane.HTML("", css_classes=["bp-window-title"], stylesheets=[CSS])
         self._slider = pn.widgets.FloatSlider(
-            name="Threshold", start=0, end=1, step=0.01, value=0, format="0.00", width=190,
+            label="Threshold", start=0, end=1, step=0.01, value=0, format="0.00", width=190,
             margin=(0, 10),
         )  # fmt: skip
         self._slider.param.watch(lambda event: self._slide(event.new), "value")
@@ -65,15 +69,16 @@ class SpeciesSide:
         self._counts = pn.pane.HTML(
             "", stylesheets=[CSS], sizing_mode="stretch_width", margin=(0, 10)
         )
-        self._sentence = pn.pane.Alert("", alert_type="info", visible=False, margin=(5, 10))
+        self._notice = Notice()
+        self.spinner = Spinner()
         self._histogram = ScoreHistogram(240 if wide else 110)
         self._activity = ActivityFigure(240 if wide else 180, on_cell)
-        self._no_time = pn.pane.Alert(_NO_TIME, alert_type="info", visible=False, margin=(5, 10))
+        self._no_time = Notice()
         self._legend = pn.pane.HTML(
             LEGEND, css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10)
         )
         self._over_time = pn.Column(
-            self._activity.panel, self._legend, self._no_time, stylesheets=[CSS],
+            self._activity.panel, self._legend, self._no_time.panel, stylesheets=[CSS],
             sizing_mode="stretch_width",
         )  # fmt: skip
         top = pn.Row(self._slider, self._counts, sizing_mode="stretch_width", margin=0)
@@ -86,7 +91,7 @@ class SpeciesSide:
             sizing_mode="stretch_width", visible=False,
         )  # fmt: skip
         self.panel = pn.Column(
-            self._title, self._sentence, self._shown, stylesheets=[CSS],
+            self.spinner.panel, self._title, self._notice.panel, self._shown, stylesheets=[CSS],
             sizing_mode="stretch_width",
         )  # fmt: skip
 
@@ -115,11 +120,12 @@ class SpeciesSide:
         else:
             self._slider.value = max(found.lowest, threshold or 0.0)
         self.found, self.species = found, species
-        self._sentence.visible, self._shown.visible = False, True
+        self._notice.say()
+        self._shown.visible = True
         self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(found.title)}"
         self._histogram.show(found.of(species)[1], found.lowest, self.threshold)
         self._activity.panel.visible = self._legend.visible = found.tells_time
-        self._no_time.visible = not found.tells_time
+        self._no_time.say("" if found.tells_time else _NO_TIME)
         self._count()
         self.draw(self._by, per_hour=self._per_hour)
 
@@ -127,7 +133,7 @@ class SpeciesSide:
         """Show a sentence instead."""
         self.found = self.species = None
         self._title.object = ""
-        self._sentence.object, self._sentence.visible = html.escape(sentence), True
+        self._notice.say(sentence)
         self._shown.visible = False
 
     def draw(self, by: str, *, per_hour: bool) -> None:

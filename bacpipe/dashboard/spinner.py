@@ -27,7 +27,7 @@ class Spinner:
 
     def __init__(self) -> None:
         self.panel: Any = pn.pane.HTML(
-            "", css_classes=["bp-spinner"], stylesheets=[CSS], margin=0, sizing_mode="fixed"
+            "", css_classes=["bp-spinner"], stylesheets=[CSS], margin=0, width=1, height=1
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ def table_widget(table: pd.DataFrame, *, decimals: int = 3, **options: Any) -> A
             "layout": "fit_data_fill",
             "sizing_mode": "stretch_width",
             "formatters": _formatters(table, decimals),
-            "titles": {str(name): str(name).replace("_", " ") for name in table.columns},
+            # Titles are markup to Tabulator.
+            "titles": {str(n): html.escape(str(n).replace("_", " ")) for n in table.columns},
             "theme": "simple",
             "stylesheets": [TABLE_CSS],
             **options,

@@ -116,7 +116,7 @@ class WindowDetails:
             sizing_mode="stretch_width",
         )
         self._cover = pn.pane.HTML(
-            _HINT, css_classes=["bp-cover"], stylesheets=[CSS], sizing_mode="fixed", margin=0
+            _HINT, css_classes=["bp-cover"], stylesheets=[CSS], width=1, height=1, margin=0
         )
         self.panel = pn.Column(
             self._cover,

@@ -41,14 +41,18 @@ def draw_activity(loader: Loader, classes: int) -> Path | None:
     figure, numbers = (loader.paths.plot_path / f"activity.{kind}" for kind in ("png", "json"))
     content = json.dumps([loader.predictions_state, classes])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    if figure.is_file() and read_result(numbers, fingerprint) is not None:
-        return figure
+    stored = read_result(numbers, fingerprint)
+    if stored is not None and (figure.is_file() or "no_figure" in stored):
+        return None if "no_figure" in stored else figure
     try:
         activity = class_activity(loader, most=classes)
     except ResultsNotFoundError as error:
         logger.info("no figure of activity over time: %s", error)
+        # Finding that out again would open every recording in every run.
+        write_result(numbers, {"no_figure": "no recording tells when it was made"}, fingerprint)
         return None
     if not activity.counts:
+        write_result(numbers, {"no_figure": "there are no detections"}, fingerprint)
         return None
     from bacpipe.plotting.activity import activity_maps
     from bacpipe.plotting.style import save_figure

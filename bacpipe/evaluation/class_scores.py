@@ -157,7 +157,7 @@ def _read(path: Path, fingerprint: str) -> np.ndarray | None:
             table = file.read()
     except FileNotFoundError:
         return None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         logger.warning("%s: cannot be read and is made again (%s).", path, error)
         return None
     return np.stack([column.to_numpy() for column in table.columns], axis=1)

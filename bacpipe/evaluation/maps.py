@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.annotations import LABEL_PREFIX
+from bacpipe.errors import ResultsError
 from bacpipe.evaluation.split_files import file_part
 from bacpipe.store.layout import ResultPaths, dataset_name
 from bacpipe.store.maps import stored_maps
@@ -51,10 +52,16 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
     truth = folders.labels_path / f"ground_truth_{file_part(kind)}.csv"
     table["label"] = None
     if truth.is_file():
-        labels = pd.read_csv(truth, dtype={"audiofilename": str})
-        # Times went through a decimal text; a millisecond is far below any hop.
-        keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
-        label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
+        try:
+            labels = pd.read_csv(truth, dtype={"audiofilename": str})
+            # Times went through a decimal text; a millisecond is far below any hop.
+            keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
+            label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResultsError(
+                f"{truth}: this ground truth cannot be read ({error}); delete it to have it made "
+                f"again."
+            ) from None
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
         table["label"] = [label_of.get(window) for window in windows]
     return table[["x", "y", "label"]]

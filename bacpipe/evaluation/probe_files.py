@@ -86,6 +86,9 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
     try:
         description = json.loads(words.read_text(encoding="utf-8"))
         state = load(tensors.read_bytes())
+        # Before a probe of this size is made.
+        if description["dim"] != len(state["mean"]):
+            raise ValueError(f"dim is {description['dim']!r}, the tensors say {len(state['mean'])}")
         probe = make_probe(
             description["probe"],
             description["dim"],

@@ -12,7 +12,7 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.store.identity import prediction_settings, settings_identity
 from bacpipe.store.journal import Journal
 from bacpipe.store.layout import dataset_name
-from bacpipe.store.plan import RunPlan, Source, look_at, make_plan
+from bacpipe.store.plan import RunPlan, Source, look_at, make_plan, name_below
 from bacpipe.store.sets import find_set
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _sources(loader: Loader) -> list[Source]:
 
 def recording_name(path: Path, loader: Loader) -> str:
     """Posix path of a recording relative to the audio folder."""
-    return path.relative_to(loader.audio_dir).as_posix()
+    return name_below(path, loader.audio_dir)
 
 
 def tables_are_complete(loader: Loader, *, predict: bool) -> bool:

@@ -386,7 +386,7 @@ def _read(path: Path, fingerprint: str) -> pd.DataFrame | None:
         stored = json.loads((table.schema.metadata or {}).get(b"bacpipe", b"{}"))
     except FileNotFoundError:
         return None
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
         logger.warning("%s: cannot be read and is made again (%s).", path, error)
         return None
     if stored.get("fingerprint") != fingerprint:

@@ -9,13 +9,11 @@ arXiv 2503.15074; https://github.com/danstowell/insect_classifier_GDSC23_insecte
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor
 
 from bacpipe.errors import CheckpointError
@@ -25,6 +23,7 @@ from bacpipe.models.class_names import numbered, read_table
 from bacpipe.models.containers import state_dict_in
 from bacpipe.models.convolutions import speed_up_convolutions
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
+from bacpipe.models.torchscript import read_torchscript
 
 _HEAD = "backbone.classifier.weight"
 _WINDOW = "mel_spec.spectrogram.window"
@@ -109,19 +108,7 @@ class Insect66(_InsectEffNet):
     """InsectEffNet for the 66 species of InsectSet66."""
 
     def _read(self, path: Path) -> Mapping[str, Tensor]:
-        # TorchScript has an unpickler of its own, which knows tensors and TorchScript's types and
-        # imports no Python; of the traced program nothing is called, only its weights are taken.
-        try:
-            with warnings.catch_warnings():
-                # Deprecated for programs, but this is the file that the authors published.
-                warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
-                return torch.jit.load(path, map_location="cpu").state_dict()
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: this TorchScript archive cannot be read "
-                f"({str(error).strip().splitlines()[0]}); delete it, so that it is fetched "
-                f"again, or copy it here once more."
-            ) from error
+        return read_torchscript(path)
 
 
 class Insect459(_InsectEffNet):

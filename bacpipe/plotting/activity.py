@@ -16,7 +16,7 @@ from bacpipe.plotting.style import GREY, PAGE, SCALE, new_figure, shorten, style
 
 # Three things that must not be confused: nothing recorded (blank), nothing heard (grey), and
 # one or more detections, the fewest of which are already clearly blue.
-HEARD = colormaps[SCALE](np.linspace(0.3, 1, 256))
+HEARD = colormaps[SCALE](np.linspace(0.36, 1, 256))
 NOTHING_HEARD = "#e4e4e4"
 _MOST_DATES = 6
 
@@ -66,9 +66,7 @@ def activity_maps(activity: Activity, title: str = "") -> Figure:
 
 def _heat_map(figure: Figure, axes: Axes, grid: ActivityGrid, counts: np.ndarray) -> None:
     rate = grid.per_hour(counts)
-    scale = ListedColormap(HEARD)
-    scale.set_under(NOTHING_HEARD)
-    scale.set_bad("white")
+    scale = ListedColormap(HEARD).with_extremes(under=NOTHING_HEARD, bad="white")
     most = float(np.nanmax(rate, initial=0.0))
     image = axes.imshow(
         rate,

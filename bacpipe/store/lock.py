@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from bacpipe.errors import ResultsLockedError
 from bacpipe.store.storage import writing
-from bacpipe.store.writer import write_text
+from bacpipe.store.writer import TEMPORARY, write_text
 
 SECONDS_FOR_OTHERS = 120.0
 """How long to wait for runs of other models, where all write a few files to one folder."""
@@ -58,6 +58,8 @@ def exclusive(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
                 f"run is done, or choose another main_results_dir."
             ) from None
     try:
+        for path in folder.glob(f".{owner_file.name}.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)  # of an owner that was killed while it wrote its name
         write_text(owner_file, json.dumps(_owner()))
         yield
     finally:

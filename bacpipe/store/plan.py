@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,21 @@ def look_at(path: Path, audio_dir: Path, segments: Any = None) -> Source:
         size, mtime_ns = status.st_size, status.st_mtime_ns
     except OSError:
         size = mtime_ns = -1
-    return Source(path, path.relative_to(audio_dir).as_posix(), size, mtime_ns, segments)
+    return Source(path, name_below(path, audio_dir), size, mtime_ns, segments)
+
+
+def name_below(path: Path, folder: Path) -> str:
+    """Posix path of a file relative to a folder above it; a data set has many of them.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not above it.
+    """
+    text, start = os.fspath(path), f"{os.fspath(folder)}/"
+    if text.startswith(start) and os.sep == "/":
+        return text[len(start) :]
+    return path.relative_to(folder).as_posix()
 
 
 @dataclass

@@ -313,6 +313,5 @@ def _check_file(path: Path) -> Iterator[Finding]:
 def _temporary(path: Path) -> Finding:
     return Finding(
         path,
-        f"{path}: was left by a write that broke off; nothing reads it, and the next run that "
-        f"writes to this folder removes it.",
+        f"{path}: was left by a write that broke off; nothing reads it, and it can be deleted.",
     )

@@ -11,6 +11,7 @@ import pytest
 from bacpipe.dashboard.labels import Labels
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.small_maps import SmallMap, with_common_colours
+from bacpipe.dashboard.tables import download_button
 from bacpipe.dashboard.views.all_models import AllModels
 from tests.dashboard.conftest import HOSTILE_LABEL
 
@@ -27,7 +28,7 @@ def test_it_opens_with_the_maps_of_all_models(visit: Any) -> None:
 def test_the_colour_goes_to_the_address(visit: Any) -> None:
     page = visit("?view=models")
     page.wait_for_selector(".bp-legend")
-    page.get_by_label("Colour").select_option("Folder")
+    page.get_by_label("Colour", exact=True).select_option("Folder")
     page.wait_for_url("**all_colour=parent_directory**")
     page.get_by_text("site2").first.wait_for()
 
@@ -64,9 +65,7 @@ def test_models_without_results_are_named_and_hide_nothing(results: tuple[Path, 
         assert len(texts) > 2
 
 
-def test_without_evaluations_it_says_how_to_make_them(
-    results: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_without_evaluations_it_says_how_to_make_them(results: tuple[Path, Path]) -> None:
     audio, stored = results
     data_set = open_data_set(
         ["tiny"], audio_dir=audio, main_results_dir=stored, evaluations_dir="elsewhere"
@@ -74,7 +73,6 @@ def test_without_evaluations_it_says_how_to_make_them(
     view = AllModels(data_set, part="probing")
     view.opened()
     assert "evaluation_task: [probing]" in view._content.objects[0].object
-    (stored / "field" / "elsewhere").exists()
 
 
 def test_times_of_thousands_of_windows_need_few_colours() -> None:
@@ -88,9 +86,7 @@ def test_times_of_thousands_of_windows_need_few_colours() -> None:
     assert found.labels.names[0] == names[0] and found.labels.names[-1] == names[-1]
 
 
-def test_a_table_downloads_as_it_is(results: tuple[Path, Path]) -> None:
-    from bacpipe.dashboard.tables import download_button
-
+def test_a_table_downloads_as_it_is() -> None:
     table = pd.DataFrame({"name": ['a,"b"', HOSTILE_LABEL], "score": [0.1, np.nan]})
     content = download_button(table, "x.csv").callback()
     assert isinstance(content, io.BytesIO)

@@ -131,6 +131,7 @@ def truncated(files: dict[str, bytes], expected: Corpus) -> None:
             name = f"cut/{offset:06}_{suffix}"
             files[name] = whole[:offset]
             almost = lossy and size - offset < size * 0.1
+            almost |= suffix == "gsm.wav" and offset == size - 1  # a byte that fills up a chunk
             expected[name] = Whole(3) if almost else Fails()
 
 

@@ -36,7 +36,8 @@ from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.windows import count_windows, cut_windows
 from bacpipe.configuration import current, read_overrides
 from bacpipe.errors import BacpipeError
-from bacpipe.evaluation.probe_files import load_probe
+from bacpipe.evaluation.probe_files import load_probe, save_probe
+from bacpipe.evaluation.probes import make_probe
 from bacpipe.evaluation.result_files import read_result
 from bacpipe.labels.imports import import_annotations
 from bacpipe.store.maps import coordinates_of, stored_maps
@@ -440,15 +441,10 @@ class Metadata:
         self._map_document = {"embeddings": "x", "embeddings_state": "y", "model_name": "tiny"}
         self._source = self._tree.loader.paths.preds_path / "source.json"
         self._result = folder / "result.json"
-        self._probe = folder / "linear_probe.json"
-        self._probe_document = {
-            "format": 1, "probe": "linear", "dim": 10, "classes": ["a", "b"],
-            "parameters": {"learning_rate": 0.001},
-        }  # fmt: skip
-        from safetensors.numpy import save
-
-        weights = {"linear.weight": np.zeros((2, 10), "f4"), "linear.bias": np.zeros(2, "f4")}
-        self._probe.with_suffix(".safetensors").write_bytes(save(weights))
+        probe = make_probe("linear", 10, ["a", "b"])
+        self._probe = save_probe(folder, probe, {"model": "tiny"}).with_suffix(".json")
+        self._probe_document = json.loads(self._probe.read_text())
+        load_probe(self._probe)
 
     def seeds(self) -> list[bytes]:
         documents: list[tuple[Any, Callable[[Any], bytes]]] = [

@@ -96,7 +96,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         ]  # fmt: skip
         self._missing = [pn.pane.HTML("", stylesheets=[CSS], visible=False) for _ in _SIDES]
         self._legend = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
-        self._linked = pn.pane.HTML("", css_classes=["bp-linked"], stylesheets=[CSS])
+        self._linked = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
         self._agreement = AgreementPanel()
         self._ask = pn.widgets.Button(
             name="Compare the neighbourhoods", button_type="primary", button_style="outline",
@@ -147,7 +147,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             for missing, part in zip(self._missing, self._maps, strict=True)
         ]
         return pn.Column(
-            pn.Row(*columns, sizing_mode="stretch_both", min_height=330),
+            # What is below may be long; it is scrolled to rather than squeezing the maps.
+            pn.Row(*columns, sizing_mode="stretch_both", styles={"flex": "1 0 360px"}),
             self._legend,
             self._linked,
             pn.Row(
@@ -207,7 +208,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             for i, (part, name, points) in enumerate(found):
                 self._put(i, part, name, points)
             self._placed = True
-            self._linked.object = ""
+            self._link("")
             self._paint()
             self._show_window()
 
@@ -313,7 +314,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
 
         def show(found: np.ndarray) -> None:
             self._maps[1 - side].pick(found)
-            self._linked.object = (
+            self._link(
                 f"{len(rows):,} windows selected at the {_SIDES[side]}; at the {_SIDES[1 - side]} "
                 f"the {len(found):,} windows of the same moments are outlined."
                 if len(rows)
@@ -354,14 +355,18 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             self._maps[1 - side].pick(rows)
             self._maps[1 - side].mark(None if best == NO_MATCH else best)
             number = f"{len(rows)} windows" if len(rows) != 1 else "1 window"
-            self._linked.object = (
+            self._link(
                 f"At the {_SIDES[1 - side]}, {number} of the same moment; the ring is around the "
                 f"one that shares the most time."
                 if len(rows)
-                else f"{html.escape(other.name)} has no window of this moment."
+                else f"{other.name} has no window of this moment."
             )
 
         self.background.run("linked", match, show, fail=self.say)
+
+    def _link(self, sentence: str) -> None:
+        """Say what the selection in one map means in the other."""
+        self._linked.object = f'<div class="bp-linked">{html.escape(sentence)}</div>'
 
     def _find(self, window: str) -> tuple[int, int]:
         """Side and row that a text in the address means."""

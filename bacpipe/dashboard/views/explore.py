@@ -144,7 +144,7 @@ The address of the page holds what you see: send it to others who use this dashb
                 self.neighbours.panel,
                 css_classes=["bp-details"],
                 stylesheets=[CSS],
-                sizing_mode="stretch_height",
+                sizing_mode="stretch_both",
             ),
             css_classes=["bp-explore"],
             stylesheets=[CSS],

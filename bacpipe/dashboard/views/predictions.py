@@ -16,6 +16,7 @@ from bacpipe.dashboard.found_classes import FoundClasses, find_classes, same_cla
 from bacpipe.dashboard.results import DataSet
 from bacpipe.dashboard.species_list import SpeciesList
 from bacpipe.dashboard.species_side import SpeciesSide
+from bacpipe.dashboard.spinner import Spinner
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
 from bacpipe.dashboard.window_details import WindowDetails
@@ -88,7 +89,7 @@ class Predictions(View):
         self._found: FoundClasses | None = None
         self._others: dict[str, tuple[str, str]] = {}
         self._cell: tuple[int, int] | None = None
-        self._scheduled = False
+        self._opened = False
         self._alone = self._make_side(0, wide=True)
         self._pair = (self._make_side(0, wide=False), self._make_side(1, wide=False))
         self.species_list = SpeciesList(lambda name: self.param.update(species=name))
@@ -103,12 +104,11 @@ class Predictions(View):
             return
         self.model = next((name for name in models if self._sources_of(name)), models[0])
         self.param.watch(self._change_model, "model")
-        self.param.watch(lambda _: self._soon(), "source")
+        self.param.watch(lambda _: self._load(), "source")
         self.param.watch(lambda _: self._show_species(), "species")
         self.param.watch(lambda _: self._show_thresholds(), ["threshold", "other_threshold"])
         self.param.watch(lambda _: self._draw_maps(), ["by", "per_hour"])
         self.param.watch(lambda _: self._load_other(), "other")
-        self._soon()
 
     @property
     def sides(self) -> tuple[SpeciesSide, ...]:
@@ -127,26 +127,24 @@ class Predictions(View):
 
     def _make_widgets(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
-        self._model = pn.widgets.Select.from_param(self.param.model, name="Model", **wide)
-        self._source = pn.widgets.Select(name="Predicted by", **wide)
+        self._model = pn.widgets.Select.from_param(self.param.model, label="Model", **wide)
+        self._source = pn.widgets.Select(label="Predicted by", **wide)
         self._by = pn.widgets.Select.from_param(
-            self.param.by, name="Heat map", options={title: key for key, title in BY.items()},
+            self.param.by, label="Heat map", options={title: key for key, title in BY.items()},
             **wide,
         )  # fmt: skip
         self._per_hour = pn.widgets.Checkbox.from_param(
-            self.param.per_hour, name="per recorded hour", margin=(4, 10)
+            self.param.per_hour, label="per recorded hour", margin=(4, 10)
         )
-        self._other = pn.widgets.Select(name="Compare with", **wide)
+        self._other = pn.widgets.Select(label="Compare with", **wide)
         self._source.param.watch(lambda event: self.param.update(source=event.new or ""), "value")
         self._other.param.watch(lambda event: self.param.update(other=event.new or ""), "value")
         self._which = pn.widgets.RadioButtonGroup(
             options={"list of the left": 0, "of the right": 1}, value=0, visible=False,
-            button_type="default", margin=(2, 10),
+            color="default", margin=(2, 10),
         )  # fmt: skip
         self._which.param.watch(lambda _: self._change_list(), "value")
-        self._everything = pn.widgets.Button(
-            name="", visible=False, button_type="light", margin=(2, 10)
-        )
+        self._everything = pn.widgets.Button(label="", visible=False, color="light", margin=(2, 10))
         self._everything.on_click(lambda _: self._pick(self._which.value, None, None))
         self._downloads = [
             self._download("CSV", "csv", detections_csv),
@@ -164,7 +162,7 @@ class Predictions(View):
 
         button = pn.widgets.FileDownload(
             callback=content, filename=f"detections.{suffix}", label=f"Download {title}",
-            button_type="default", disabled=True, height=32, width=112, margin=(2, 4),
+            color="default", disabled=True, height=32, width=112, margin=(2, 4),
         )  # fmt: skip
         return button
 
@@ -172,7 +170,8 @@ class Predictions(View):
         self._both = pn.Row(
             *(side.panel for side in self._pair), sizing_mode="stretch_width", visible=False
         )
-        self._body = pn.Column(
+        self._spinner = Spinner()
+        self._shown = pn.Column(
             self._alone.panel,
             self._both,
             pn.Row(
@@ -185,8 +184,12 @@ class Predictions(View):
                 sizing_mode="stretch_width",
             ),
             sizing_mode="stretch_width",
-            min_height=600,
+            visible=False,
         )
+        self._body = pn.Column(
+            self._spinner.panel, self._shown, stylesheets=[CSS], sizing_mode="stretch_width",
+            min_height=600,
+        )  # fmt: skip
 
     def controls(self) -> Any:
         return pn.Column(
@@ -210,19 +213,15 @@ class Predictions(View):
     def _change_model(self, event: Any) -> None:
         # Scores of two models cannot be compared, so neither can thresholds.
         self.param.update(source="", threshold=None)
-        self._soon()
+        self._load()
 
-    def _soon(self) -> None:
-        """Load once, however many parameters are set one after the other."""
-        document = pn.state.curdoc
-        if document is None or document.session_context is None:
-            self._load()
-        elif not self._scheduled:
-            self._scheduled = True
-            document.add_next_tick_callback(self._load)
+    def opened(self) -> None:
+        self._opened = True
+        self._load()
 
     def _load(self) -> None:
-        self._scheduled = False
+        if not self._opened or self.model is None:
+            return  # the address may still change what is asked for
         model, source, species = self.model, self.source, self.species
         found = self._found
         if found is not None and (found.results.name, found.source) == (model, source):
@@ -232,7 +231,7 @@ class Predictions(View):
             lambda: self._read(model, source, species),
             self._show_loaded,
             fail=self._fail,
-            busy=self._body,
+            busy=self._spinner,
         )
 
     def _read(self, model: str, source: str, species: str) -> _Loaded:
@@ -265,7 +264,7 @@ class Predictions(View):
 
     def _show_loaded(self, loaded: _Loaded) -> None:
         self.say()
-        self._body.visible = True
+        self._shown.visible = True
         self._found = loaded.found
         self._others = loaded.others
         self._source.param.update(
@@ -288,7 +287,7 @@ class Predictions(View):
     def _fail(self, sentence: str) -> None:
         self._found = None
         self.say(sentence)
-        self._body.visible = False
+        self._shown.visible = False
         self.species_list.show((), np.zeros(0, np.int64), None)
         for button in self._downloads:
             button.disabled = True
@@ -346,7 +345,7 @@ class Predictions(View):
             if self._which.value == 1:
                 self._change_list()
 
-        self.background.run("other", compute, show, fail=side.say, busy=side.panel)
+        self.background.run("other", compute, show, fail=side.say, busy=side.spinner)
 
     def _show_thresholds(self) -> None:
         for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=False):
@@ -389,7 +388,7 @@ class Predictions(View):
             row, column = side.grid.cells(side.found.clock[rows])
             here = (row == self._cell[0]) & (column == self._cell[1])
             rows, scores = rows[here], scores[here]
-            self._everything.name = f"only {side.grid.describe(*self._cell)} ✕"
+            self._everything.label = f"only {side.grid.describe(*self._cell)} ✕"
         self.list.show(side.found, rows, scores)
 
     def _show_window(self, row: int) -> None:

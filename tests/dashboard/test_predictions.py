@@ -1,0 +1,208 @@
+"""Predictions: species, threshold, heat map, detections to see and hear, files to take home."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+
+from bacpipe.dashboard.found_classes import CLASSIFIER, find_classes, same_class, sources
+from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.views.predictions import Predictions
+from bacpipe.store.predictions import RAVEN_COLUMNS
+from tests.dashboard.conftest import HOSTILE_LABEL
+
+COUNT = ".bp-count >> visible=true"
+
+
+def open_view(visit: Any, query: str = "") -> Any:
+    page = visit(f"?view=predictions{query}")
+    page.wait_for_selector(COUNT)
+    page.wait_for_selector(".tabulator-row >> nth=1")
+    return page
+
+
+def detections(page: Any, side: int = 0) -> int:
+    return int(page.locator(COUNT).nth(3 * side).inner_text().replace(",", ""))
+
+
+def drawn(page: Any) -> float:
+    """Detections in the cells of the heat map that the browser has."""
+    return float(
+        page.evaluate(
+            """() => {
+                let sum = 0;
+                for (const document of Bokeh.documents)
+                    for (const model of document._all_models.values())
+                        if (model.data?.hours?.length && model.data?.count?.length)
+                            for (const value of model.data.count[0]) sum += value;
+                return sum;
+            }"""
+        )
+    )
+
+
+def query_of(page: Any) -> dict[str, str]:
+    return {key: value[0] for key, value in parse_qs(urlsplit(page.url).query).items()}
+
+
+def rows_of(page: Any) -> Any:
+    """Rows of the list of detections, below those of the list of species."""
+    return page.locator(".tabulator >> visible=true").nth(1).locator(".tabulator-row")
+
+
+def test_the_threshold_changes_counts_heat_map_and_list(visit: Any, data_set: DataSet) -> None:
+    page = open_view(visit, "&model=tiny&species=quiet")
+    found = find_classes(data_set.model("tiny"), CLASSIFIER)
+    before = detections(page)
+    assert before == len(found.of("quiet")[0])
+    assert drawn(page) == before
+    track = page.locator(".noUi-base >> visible=true").bounding_box()
+    page.mouse.click(track["x"] + 0.6 * track["width"], track["y"] + track["height"] / 2)
+    page.wait_for_function("location.search.includes('threshold')")
+    threshold = float(query_of(page)["threshold"])
+    expected = len(found.of("quiet", threshold)[0])
+    assert 0 < expected < before
+    page.wait_for_timeout(300)
+    assert detections(page) == expected
+    assert drawn(page) == expected
+    scores = [float(text) for text in
+              rows_of(page).locator("[tabulator-field=score]").all_inner_texts()]  # fmt: skip
+    assert scores == sorted(scores, reverse=True) and min(scores) >= threshold - 5e-4
+
+
+def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
+    page = open_view(visit, "&model=tiny&species=quiet")
+    rows_of(page).nth(2).click()
+    audio = page.locator("audio[src^='data:audio/wav']")
+    audio.wait_for(state="attached")
+    page.wait_for_function(
+        """() => [...Bokeh.documents].some(document => [...document._all_models.values()].some(
+            model => model.type === 'ImageRGBA' || model.type === 'Image'))"""
+    )
+    page.wait_for_selector(".bp-when:has-text('quiet')")
+
+
+def test_a_hostile_species_of_a_probe_is_text(visit: Any) -> None:
+    page = open_view(visit, "&model=tiny&source=probe_linear")
+    species = (
+        page.locator(".tabulator >> visible=true")
+        .nth(0)
+        .locator("[tabulator-field=species]:not(.tabulator-col)")
+    )
+    names = species.all_inner_texts()
+    assert {"wren", HOSTILE_LABEL} <= set(names)
+    for name in ("wren", HOSTILE_LABEL):
+        species.nth(names.index(name)).click()
+        page.wait_for_selector(f".bp-window-title:has-text({name!r}) >> visible=true")
+    rows_of(page).nth(0).click()
+    page.wait_for_selector(".bp-when:has-text('onerror')")
+    assert page.evaluate("window.hacked") is None
+    page.wait_for_function("location.search.includes('onerror')")
+    assert query_of(page)["species"] == HOSTILE_LABEL
+
+
+def test_downloads_hold_the_detections_above_the_threshold(visit: Any, tmp_path: Path) -> None:
+    page = open_view(visit, "&model=other&species=quiet&threshold=0.6")
+    shown = detections(page)
+    contents = {}
+    for title in ("CSV", "Raven"):
+        with page.expect_download() as started:
+            page.get_by_text(f"Download {title}").click()
+        started.value.save_as(tmp_path / title)
+        contents[title] = (tmp_path / title).read_text(encoding="utf-8")
+        assert started.value.suggested_filename.startswith("other_quiet.")
+    table = list(csv.DictReader(io.StringIO(contents["CSV"])))
+    assert len(table) == shown > 0
+    assert {row["label:species"] for row in table} == {"quiet"}
+    assert min(float(row["score"]) for row in table) >= 0.6 - 1e-6
+    raven = list(csv.DictReader(io.StringIO(contents["Raven"]), delimiter="\t"))
+    assert list(raven[0]) == list(RAVEN_COLUMNS)
+    assert len(raven) == shown
+    offsets = [float(row["File Offset (s)"]) for row in raven]
+    assert offsets == pytest.approx([float(row["start"]) for row in table])
+    begins = [float(row["Begin Time (s)"]) for row in raven]
+    assert begins == sorted(begins) and begins[-1] > 12 * 5
+
+
+def test_two_models_beside_each_other_and_the_address_restores_it(visit: Any) -> None:
+    query = "&model=tiny&species=quiet&threshold=0.5&other=other/classifier&by=day_week"
+    page = open_view(visit, query)
+    page.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
+    assert page.locator(".noUi-handle >> visible=true").count() == 2
+    assert 0 < detections(page) < detections(page, 1)
+    page.locator("input[type=checkbox] >> visible=true").click()
+    page.wait_for_function("location.search.includes('per_hour=true')")
+    again = open_view(visit, f"&{urlsplit(page.url).query}")
+    again.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
+    assert detections(again) == detections(page)
+    assert again.locator("input[type=checkbox] >> visible=true").is_checked()
+
+
+def test_impossible_values_in_the_address_are_ignored(visit: Any) -> None:
+    query = "&model=nobody&source=x&species=y&threshold=7&by=z&other=w&other_threshold=NaN"
+    page = open_view(visit, query)
+    assert detections(page) > 0
+
+
+def test_a_cell_of_the_heat_map_lists_its_detections_only(data_set: DataSet) -> None:
+    view = Predictions(data_set)
+    view.opened()
+    view.param.update(model="tiny", species="quiet")
+    (side,) = view.sides
+    grid = side.grid
+    counts = grid.count(side.found.clock[side.found.of("quiet")[0]])
+    row, column = (int(i) for i in np.argwhere(counts > 0)[0])
+    view._pick(0, row, column)
+    assert len(view.list._rows) == counts[row, column] < counts.sum()
+    view._pick(0, row, column)
+    assert len(view.list._rows) == counts.sum()
+
+
+def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(data_set: DataSet) -> None:
+    import bacpipe
+
+    results = data_set.model("tiny")
+    assert list(sources(results)) == [CLASSIFIER, "probe_linear", "probe_knn"]
+    found = find_classes(results, "probe_linear")
+    probe, columns = bacpipe.prepare_probe_inference("tiny", paths=results.loader.paths)
+    scores = bacpipe.run_probe_inference(
+        "tiny", probe, 0.5, results.loader.embeddings("array"), return_binary_presence=False
+    )
+    for name, column in columns.items():
+        rows, kept = found.of(name, 0.2)
+        expected = np.flatnonzero(scores[:, column] >= 0.2)
+        assert sorted(rows) == expected.tolist()
+        assert kept == pytest.approx(scores[rows, column])
+
+
+def test_species_are_matched_by_name(data_set: DataSet) -> None:
+    found = find_classes(data_set.model("other"), CLASSIFIER)
+    assert found.names[same_class("QUIET", found).column] == "quiet"
+    assert same_class("nightjar", found).column is None
+
+
+def test_a_model_without_predictions_says_how_to_get_some(
+    tmp_path: Path, data_set: DataSet
+) -> None:
+    import bacpipe
+    from bacpipe.dashboard.server import open_data_set
+    from tests.conftest import TinyModel, write_recording
+
+    audio = tmp_path / "field"
+    write_recording(audio / "a.wav", 3.0)
+    settings = {"audio_dir": audio, "main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, device="cpu", run_pretrained_classifier=False,
+        **settings,
+    )  # fmt: skip
+    view = Predictions(open_data_set(None, **settings))
+    said: list[str] = []
+    view.notice.say = said.append
+    view.opened()
+    assert "birdnet" in said[-1] and "run_pretrained_classifier" in said[-1]
