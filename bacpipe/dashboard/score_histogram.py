@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d, Span
+from bokeh.models import BasicTicker, ColumnDataSource, NumeralTickFormatter, Range1d, Span
 from bokeh.plotting import figure
 
 from bacpipe.plotting.style import COLOURS
@@ -53,7 +53,7 @@ class ScoreHistogram:
         self.figure.xaxis.axis_label = "confidence score"
         self.figure.yaxis.axis_label = "detections"
         self.figure.yaxis.formatter = NumeralTickFormatter(format="0,0")
-        self.figure.yaxis.ticker.desired_num_ticks = 4
+        self.figure.yaxis.ticker = BasicTicker(desired_num_ticks=4, min_interval=1)
         self.figure.xgrid.visible = False
         self.figure.axis.minor_tick_line_color = None
         self.figure.ygrid.grid_line_color = "#eceff2"

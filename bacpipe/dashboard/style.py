@@ -12,6 +12,7 @@ CSS = """
 /* A class is looked for in the style sheet of the object itself and in that of its parent. */
 :host(.bp-controls), .bp-controls {
   padding: 8px 12px; border-right: 1px solid #e4e8ec; background: #f7f9fa; overflow-y: auto;
+  min-height: calc(100vh - 52px);
 }
 .bp-heading { font-size: 12px; font-weight: 600; color: #33424f; margin: 2px 0; }
 :host(.bp-cover), :host(.bp-spinner) {

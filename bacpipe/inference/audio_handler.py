@@ -217,7 +217,8 @@ class AudioHandler:
                     f"{source.name}: was changed or removed while it was read; run again once it "
                     f"is complete."
                 )
-            return StreamEnd(duration if cut is None else cut, padded, cut, table, read)
+            seconds = duration if cut is None else cut
+            return StreamEnd(seconds, padded, cut, table, read, stream.resample_seconds)
 
     def _decode_segments(
         self, stream: AudioStream, source: Source

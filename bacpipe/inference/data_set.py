@@ -204,6 +204,7 @@ def _work(
     finally:
         progress.close()
         sink.close()
+        report.add_time("write", sink.seconds_written - sink.seconds_waited)
         report.failed += sink.unwritten.items()
         report.done -= len(sink.unwritten)
 

@@ -23,7 +23,7 @@ from bacpipe.inference.batcher import Batch, Ended, Rows, make_batches
 from bacpipe.inference.buffer import BufferClosedError, OrderedBuffer
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport, printable
-from bacpipe.inference.runner import BatchResult, ModelRunner, limited_threads
+from bacpipe.inference.runner import BatchResult, ModelRunner, available_cores, limited_threads
 from bacpipe.store.plan import Source
 from bacpipe.store.predictions import SparsePredictions
 from bacpipe.store.sink import StreamEnd
@@ -125,7 +125,10 @@ def run(
     BacpipeError
         If the model fails whatever it is given.
     """
-    started = time.perf_counter()
+    started, preprocessed = time.perf_counter(), runner.preprocess_seconds
+    report.threads = {"decoders": workload.decoders, "workers": workload.workers, "writers": 1}
+    report.device, report.cores = runner.device, available_cores()
+    report.gpu_here = torch.cuda.is_available()
     delivery = _Delivery(sources, sink, report, progress)
     compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)
     try:
@@ -137,6 +140,8 @@ def run(
                 delivery(batch, compute(batch))
     finally:
         report.wall_seconds += time.perf_counter() - started
+        report.add_time("preprocess", runner.preprocess_seconds - preprocessed)
+        report.add_time("model", preprocessed - runner.preprocess_seconds)
 
 
 def _run_in_threads(
@@ -237,6 +242,9 @@ def _decode_one(
             windows = next(blocks)
         except StopIteration as stop:
             result = stop.value or Failure(f"{source.name}: its decoder stopped without a word")
+            if isinstance(result, StreamEnd):
+                report.add_time("resample", result.resampling)
+                report.add_time("decode", -result.resampling)
         except AudioError as error:
             result = Failure(str(error))
         except OSError as error:

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bacpipe.inference.stages import Slowest, advice, slowest_stage
+
 _FAILURES_SHOWN = 20
 
 
@@ -30,7 +32,16 @@ class RunReport:
     wall_seconds : float
         Time that it took.
     stages : dict
-        Seconds that threads spent decoding, computing and writing.
+        Wall-clock seconds that threads worked on each of `bacpipe.inference.stages.STAGES`;
+        stages overlap, so they add up to more than `wall_seconds`.
+    threads : dict
+        Number of 'decoders', 'workers' of the model and 'writers'.
+    device : str
+        Where the model computed.
+    cores : int
+        That this process may use.
+    gpu_here : bool
+        Whether there is a GPU that PyTorch can use.
     results : Path or None
         Where the embeddings are.
     notes : list of str
@@ -45,6 +56,10 @@ class RunReport:
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
+    cores: int = 1
+    gpu_here: bool = False
     results: Path | None = None
     notes: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -59,6 +74,32 @@ class RunReport:
         """Seconds of audio per second of the run."""
         return self.audio_seconds / self.wall_seconds if self.wall_seconds else 0.0
 
+    @property
+    def slowest(self) -> Slowest | None:
+        """The stage that holds the run up; None if nothing was computed."""
+        return slowest_stage(self.stages, self.threads, self.wall_seconds)
+
+    def _time_rows(self) -> list[tuple[str, str]]:
+        found = self.slowest
+        if found is None:
+            return []
+        total = sum(self.stages.values())
+        shares = sorted(self.stages.items(), key=lambda item: -item[1])
+        parts = [f"{name} {100 * s / total:.0f} %" for name, s in shares if s > 0]
+        busy = f"its threads busy {100 * found.busy:.0f} % of the run"
+        rows = [
+            ("time spent", f"{', '.join(parts)} of the seconds that threads worked (they overlap)"),
+            ("slowest stage", f"{found.stage}, {busy}"),
+        ]
+        hint = advice(
+            found,
+            self.threads,
+            cores=self.cores,
+            device=self.device,
+            gpu_here=self.gpu_here,
+        )
+        return [*rows, ("hint", hint)] if hint else rows
+
     def __str__(self) -> str:
         rows = [
             ("model", self.model),
@@ -72,12 +113,7 @@ class RunReport:
                 ("audio", f"{self.audio_seconds / 3600:.2f} h"),
                 ("speed", f"{self.times_real_time:.0f} × real time"),
             ]
-        if self.stages:
-            total = sum(self.stages.values())
-            shares = sorted(self.stages.items(), key=lambda item: -item[1])
-            rows.append(
-                ("time spent", ", ".join(f"{name} {100 * s / total:.0f} %" for name, s in shares))
-            )
+        rows += self._time_rows()
         if self.results is not None:
             rows.append(("results", str(self.results)))
         width = max(len(name) for name, _ in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -53,6 +54,12 @@ class ModelRunner:
     dense : bool
         Return all scores instead.
 
+    Attributes
+    ----------
+    preprocess_seconds : float
+        Wall-clock seconds of all calls that were spent on the model's preprocessing; 0 on a GPU,
+        which computes it together with the model.
+
     Raises
     ------
     BacpipeError
@@ -75,6 +82,7 @@ class ModelRunner:
         self._most = _NO_LIMIT
         self._dim: int | None = None
         self._lock = threading.Lock()
+        self.preprocess_seconds = 0.0
 
     def __call__(self, windows: np.ndarray) -> BatchResult:
         """Run the model on float32 windows of shape (n, samples), n at least 1."""
@@ -158,7 +166,11 @@ class ModelRunner:
             )
 
     def _infer(self, audio: torch.Tensor) -> tuple[Any, Any | None]:
+        started = time.perf_counter()
         x = self.model.preprocess(audio)
+        if self.device == "cpu":
+            with self._lock:
+                self.preprocess_seconds += time.perf_counter() - started
         if hasattr(self.model, "infer"):
             return self.model.infer(x, scores=self.scores)
         embeddings = self.model(x)

@@ -17,10 +17,10 @@ from bacpipe.store.columns import require_windows
 from bacpipe.store.computed import paths_of
 from bacpipe.store.identity import settings_identity
 from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
-from bacpipe.store.recordings import without_results
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.metadata import metadata_of, write_metadata
 from bacpipe.store.predictions import Detections, above
+from bacpipe.store.recordings import without_results
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
 from bacpipe.store.times import window_times
 

@@ -14,6 +14,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -58,7 +59,7 @@ def exclusive(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
                 f"run is done, or choose another main_results_dir."
             ) from None
     try:
-        for path in folder.glob(f".{owner_file.name}.*{TEMPORARY}"):
+        for path in folder.glob(f".{escape(owner_file.name)}.*{TEMPORARY}"):
             path.unlink(missing_ok=True)  # of an owner that was killed while it wrote its name
         write_text(owner_file, json.dumps(_owner()))
         yield

@@ -8,6 +8,7 @@ journal gets its line; only the line makes the recording count as done.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,6 +58,8 @@ class StreamEnd(NamedTuple):
     read : (int, int) or None
         Size in bytes and modification time in ns of the file that was read, which may have
         been replaced since the run was planned; None for what was not read from a file.
+    resampling : float
+        Wall-clock seconds of the decoding that were spent on resampling.
     """
 
     duration: float
@@ -64,6 +67,7 @@ class StreamEnd(NamedTuple):
     truncated: float | None = None
     segments: list[tuple[float, float, int]] | None = None
     read: tuple[int, int] | None = None
+    resampling: float = 0.0
 
 
 class _Open:
@@ -101,6 +105,8 @@ class RunSink:
         others could; complete after `close`.
     bytes_written, bytes_read : int
         Size of the results that are written, and of the recordings that they are of.
+    seconds_written, seconds_waited : float
+        How long the thread that writes has worked, and how long the run has waited for it.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class RunSink:
         self._finished: list[str] = []
         self.unwritten: dict[str, str] = {}
         self.bytes_written = self.bytes_read = 0
+        self.seconds_written = self.seconds_waited = 0.0
         self._classified: list[str] = []
         self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
@@ -222,10 +229,19 @@ class RunSink:
         return self._open[source.name]
 
     def _submit(self, function: Any, *arguments: Any) -> None:
-        self._waiting.append(self._writer.submit(function, *arguments))
+        self._waiting.append(self._writer.submit(self._timed, function, *arguments))
         # A full disk must stop the run, not only the writer.
         while self._waiting and (len(self._waiting) > _BACKLOG or self._waiting[0].done()):
+            started = time.perf_counter()
             self._waiting.popleft().result()
+            self.seconds_waited += time.perf_counter() - started
+
+    def _timed(self, function: Any, *arguments: Any) -> None:
+        started = time.perf_counter()
+        try:
+            function(*arguments)
+        finally:
+            self.seconds_written += time.perf_counter() - started
 
     def _attempt(self, source: Source, function: Any, *arguments: Any) -> None:
         """Write the results of one recording; what goes wrong with these alone is its failure."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -83,8 +84,9 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> No
     # The next window in time, then a neighbour.
     page.get_by_role("button", name="▶").first.click()
     page.locator(".bp-when", has_text=f"{results.start[31]:.2f} –").first.wait_for()
-    row = int(nearest_windows(results.loader, 31, count=1).rows[0])
-    text = f"· {results.start[row]:.1f} s"
+    nearest = nearest_windows(results.loader, 31, count=1)
+    row = int(nearest.rows[0])
+    text = re.compile(rf"1\. {nearest.similarity[0]:.3f} .* {results.start[row]:.1f} s")
     page.locator(".bp-neighbours option", has_text=text).first.wait_for(state="attached")
     page.locator(".bp-neighbours select").select_option(index=0)
     page.locator(".bp-when", has_text=f"{results.start[row]:.2f} –").first.wait_for()

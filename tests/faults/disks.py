@@ -29,7 +29,7 @@ class Write(NamedTuple):
 class CountedDisk:
     """Takes so many bytes, then only the part of a write that fits, then says that it is full.
 
-    Every write of the package passes through here: `os.write` and files opened with "wb".
+    Every write of results passes through here: `os.write`, and what `os.fdopen` opens.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int | None = None) -> None:
@@ -37,38 +37,36 @@ class CountedDisk:
         self.used = 0
         self.writes: list[Write] = []
         self._write = os.write
-        original = Path.open
+        fdopen = os.fdopen
 
-        def open_counted(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            unbuffered = kwargs.get("buffering") == 0
-            if mode != "wb" or unbuffered:  # those without a buffer come by `os.write`
-                return original(path, mode, *args, **kwargs)
-            return io.BufferedWriter(_Raw(self, str(path), "wb"))
+        def open_counted(descriptor: int, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if mode != "wb":
+                return fdopen(descriptor, mode, *args, **kwargs)
+            return io.BufferedWriter(_Raw(self, descriptor))
 
         monkeypatch.setattr(os, "write", self.write)
-        monkeypatch.setattr(Path, "open", open_counted)
+        monkeypatch.setattr(os, "fdopen", open_counted)
 
     def write(self, descriptor: int, data: Any) -> int:
-        name = Path(f"/dev/fd/{descriptor}").resolve().name
-        taken = self._take(name, len(data))
-        return self._write(descriptor, data[:taken])
+        return self._write(descriptor, data[: self.take(descriptor, len(data))])
 
-    def _take(self, name: str, wanted: int) -> int:
+    def take(self, descriptor: int, wanted: int) -> int:
         left = wanted if self.room is None else min(wanted, self.room - self.used)
         if wanted and left <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        name = Path(f"/dev/fd/{descriptor}").resolve().name
         self.writes.append(Write(name, self.used, self.used + left))
         self.used += left
         return left
 
 
 class _Raw(io.FileIO):
-    def __init__(self, disk: CountedDisk, name: str, mode: str) -> None:
-        super().__init__(name, mode)
+    def __init__(self, disk: CountedDisk, descriptor: int) -> None:
+        super().__init__(descriptor, "wb")
         self._disk = disk
 
     def write(self, data: Any) -> int:  # type: ignore[override]
-        return super().write(data[: self._disk._take(Path(str(self.name)).name, len(data))])
+        return super().write(data[: self._disk.take(self.fileno(), len(data))])
 
 
 @contextmanager

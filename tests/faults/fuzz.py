@@ -37,6 +37,7 @@ from typing import Any
 
 SLOW_SECONDS = 10
 HANG_SECONDS = 30  # nothing inside the process could stop this one
+ASLEEP_SECONDS = 300
 MOST_GROWTH = 500 << 20
 ADDRESS_SPACE = 6 << 30  # beyond what a process has at its start: a wild allocation fails
 LONGEST_INPUT = 1 << 16
@@ -72,12 +73,12 @@ class Harness:
     def __call__(self, data: bytes) -> None:
         """Execute one input."""
         self._current.write_bytes(data)
-        started = time.monotonic()
+        started = time.process_time()  # other processes may keep this one waiting
         try:
             self.target(data)
         except Exception as error:
             self._find(_place(error), data)
-        taken = time.monotonic() - started
+        taken = time.process_time() - started
         if taken > SLOW_SECONDS:
             self._find(f"slow: {taken:.0f} s", data)
         peak = _peak_memory()
@@ -232,12 +233,16 @@ def watch(target: str, seconds: float, seed: int, keep: Path) -> dict[str, Any]:
 def _wait(process: subprocess.Popen[bytes], current: Path, seconds: float) -> str | None:
     """Wait for a process; says why it ended if that is a finding."""
     started = time.monotonic()
+    begun, spent_before = 0.0, 0.0  # of the present input
     while True:
         try:
             code = process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            age = time.time() - current.stat().st_mtime if current.exists() else 0
-            if age > HANG_SECONDS:
+            changed = current.stat().st_mtime if current.exists() else time.time()
+            if changed != begun:
+                begun, spent_before = changed, _processor_seconds(process.pid)
+            spent = _processor_seconds(process.pid) - spent_before
+            if spent > HANG_SECONDS or time.time() - changed > ASLEEP_SECONDS:
                 process.kill()
                 process.wait()
                 return "hangs"
@@ -247,6 +252,12 @@ def _wait(process: subprocess.Popen[bytes], current: Path, seconds: float) -> st
                 return None
             continue
         return None if code == 0 else f"the process died with exit code {code}"
+
+
+def _processor_seconds(pid: int) -> float:
+    """Time that a process has computed; on a busy machine that is less than it has existed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:

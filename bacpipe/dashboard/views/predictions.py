@@ -271,16 +271,15 @@ class Predictions(View):
             options={title: key for key, title in loaded.sources.items()},
             value=loaded.found.source,
         )
-        if self.other and self.other not in loaded.others:
-            self.other = ""
+        other = self.other if self.other in loaded.others else ""
         self._other.param.update(
             options={"–": "", **{title: key for key, (title, _) in loaded.others.items()}},
-            value=self.other,
+            value=other,
         )
         for button in self._downloads:
             button.disabled = False
         before = self.species
-        self.param.update(source=loaded.found.source, species=loaded.species)
+        self.param.update(source=loaded.found.source, species=loaded.species, other=other)
         if self.species == before:
             self._show_species()
 
@@ -313,7 +312,7 @@ class Predictions(View):
             self.species_list.show(self._found.names, counts, self.species)
 
     def _load_other(self) -> None:
-        if self._found is None:
+        if self._found is None or self.species not in self._found.names:
             return
         shown, species = self.other in self._others, self.species
         self._alone.panel.visible = not shown
