@@ -78,12 +78,9 @@ def _in_order(found: FoundClasses, name: str, threshold: float) -> tuple[np.ndar
 def _highest(found: FoundClasses, recording: str) -> float:
     """Highest frequency in Hz that the model heard in a recording."""
     results = found.results
-    limits = []
-    if results.window_rate is not None:
-        speed = results.windows.header.get("identity", {}).get("speed", 1)
-        limits.append(results.window_rate / speed / 2)
+    heard = results.loader.highest_frequency
     try:
-        limits.append(read_recording(results.loader.audio_dir / recording).sample_rate / 2)
+        native = read_recording(results.loader.audio_dir / recording).sample_rate
     except AudioError:  # moved away: what the model heard is all that is known
-        limits.append(limits[0] if limits else 0.0)
-    return min(limits)
+        return heard
+    return min(heard, native / 2)

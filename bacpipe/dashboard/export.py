@@ -70,9 +70,7 @@ def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | Non
     """
     names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
     lines, offset, recording, path = ["\t".join(names)], 0.0, -1, ""
-    rate = results.window_rate
-    speed = results.windows.header.get("identity", {}).get("speed", 1)
-    high = 0.0 if rate is None else rate / speed / 2
+    high = results.loader.highest_frequency
     said = _texts(labels, rows)
     for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
         if results.recording_code[row] != recording:

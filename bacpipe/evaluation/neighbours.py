@@ -83,7 +83,7 @@ def nearest_windows(
     place = int(np.searchsorted(stops, row, side="right"))
     own = list(lines)[place]
     first = int(stops[place]) - lines[own]["windows"]
-    query = _unit(read_embeddings(found, lines[own], verify=False)[row - first][None])[0]
+    query = read_embeddings(found, lines[own], verify=False)[row - first]
     best, skipped = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32)), 0
     for (name, line), stop in zip(lines.items(), stops, strict=True):
         if not wanted():
@@ -97,16 +97,19 @@ def nearest_windows(
             skipped += 1
             continue
         for begin in range(0, len(embeddings), _CHUNK):
-            part = _unit(embeddings[begin : begin + _CHUNK]) @ query
+            part = _cosine(embeddings[begin : begin + _CHUNK], query)
             rows = int(stop) - line["windows"] + begin + np.arange(len(part))
             best = _merge(best, rows[rows != row], part[rows != row], count)
     return best._replace(skipped=skipped)
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings of length 1; those of length 0 stay so and resemble nothing."""
-    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return (embeddings / np.where(length > 0, length, 1)).astype(np.float32, copy=False)
+def _cosine(embeddings: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Cosine of each embedding with a query; 0 where either has no length."""
+    # In one thread: a product as small as one recording gains nothing from more, and BLAS
+    # makes other work wait for them.
+    product = np.einsum("ij,j->i", embeddings, query)
+    length = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings) * np.dot(query, query))
+    return np.divide(product, length, out=np.zeros_like(product), where=length > 0)
 
 
 def _merge(best: Neighbours, rows: np.ndarray, similarity: np.ndarray, count: int) -> Neighbours:

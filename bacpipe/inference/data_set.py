@@ -278,14 +278,11 @@ def write_prediction_tables(loader: Loader) -> None:
     )
     if not loader.options.save_raven_tables:
         return
-    found = loader.embedding_set
-    assert found is not None and found.identity is not None
-    nyquist = found.identity["sample_rate"] * found.identity["speed"] / 2
     stems = loader.stems()
     for item in loader.detections():
         audio = loader.audio_dir / item.recording
         try:
-            high = min(nyquist, read_recording(audio).sample_rate / 2)
+            high = min(loader.highest_frequency, read_recording(audio).sample_rate / 2)
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue

@@ -122,7 +122,7 @@ def export_raven_tables(
     'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
     """
     target = Path(folder) if folder is not None else loader.paths.raven_path
-    model, nyquist = str(loader.model_name), _nyquist(loader)
+    model, nyquist = str(loader.model_name), loader.highest_frequency
     write_json(target / "provenance.json", _provenance(loader, kwargs))
     if combined:
         return _write_combined_raven_table(loader, target, kwargs)
@@ -143,7 +143,7 @@ def export_raven_tables(
 
 
 def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> list[Path]:
-    nyquist, offset = _nyquist(loader), 0.0
+    nyquist, offset = loader.highest_frequency, 0.0
     items = {item.recording: item for item in _events(loader, settings)}
     rows, sounds = ["\t".join(RAVEN_COLUMNS)], []
     # Recordings without detections count too: Raven plays them as part of the same sound.
@@ -233,10 +233,3 @@ def _provenance(loader: Loader, settings: Any) -> dict[str, Any]:
         made_with["threshold"] = max(made_with.get("threshold", 0), options.classifier_threshold)
     gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
     return {**made_with, "event_gap": gap}
-
-
-def _nyquist(loader: Loader) -> float:
-    """Highest frequency in Hz that the model hears in the real recordings."""
-    made_with = loader.metadata_dict
-    speed = made_with.get("bacpipe", {}).get("speed", 1)
-    return float(made_with["sample_rate (Hz)"]) * speed / 2

@@ -22,7 +22,7 @@ from bacpipe.store.metadata import metadata_of, write_metadata
 from bacpipe.store.predictions import Detections, above
 from bacpipe.store.recordings import without_results
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
-from bacpipe.store.times import window_times
+from bacpipe.store.times import highest_frequency, window_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,6 +198,11 @@ class Loader:
     def lines(self) -> dict[str, dict[str, Any]]:
         """The journal's line of every recording that is done, sorted by recording."""
         return dict(sorted(self._require_set().content.done.items()))
+
+    @property
+    def highest_frequency(self) -> float:
+        """Highest frequency in Hz of the real recordings that the model has heard."""
+        return highest_frequency(self._require_set().content.header)
 
     def get_embedding_dir(self) -> Path:
         """Folder of the embeddings.

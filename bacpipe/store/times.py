@@ -58,6 +58,16 @@ def window_times(
     return starts, np.minimum(ends, np.repeat([segment.stop for segment in segments], counts))
 
 
+def highest_frequency(header: Mapping[str, Any]) -> float:
+    """Highest frequency in Hz of the real recordings that the model hears.
+
+    Under time expansion the model hears a recording slowed down, so more than half its own
+    sample rate.
+    """
+    identity = _identity(header)
+    return float(identity["sample_rate"] / identity["speed"] / 2)
+
+
 def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
     if "identity" in header:
         identity: Mapping[str, Any] = header["identity"]

@@ -81,6 +81,30 @@ def test_high_frequency_is_the_lower_nyquist(loader, tmp_path):
     assert set(pd.read_csv(path, sep="\t")["High Freq (Hz)"]) == {4000.0}
 
 
+def test_high_frequency_of_slowed_recordings_is_that_of_the_real_ones(audio_dir, tmp_path):
+    loader = bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=Tiny,
+        audio_dir=audio_dir,
+        main_results_dir=str(tmp_path),
+        classifier_threshold=0.15,
+        bool_change_speed=True,
+        new_speed=0.1,
+        save_raven_tables=True,
+    )
+    # Slowed down tenfold, all that the recordings hold reaches the model.
+    native = {sf.info(file).samplerate / 2 for file in loader.files}
+    assert loader.highest_frequency == 10 * loader.metadata_dict["sample_rate (Hz)"] / 2
+    for folder in (loader.paths.raven_path, None):
+        tables = (
+            sorted(folder.rglob("*.txt"))
+            if folder
+            else bacpipe.export_raven_tables(loader, tmp_path / "exported")
+        )
+        highs = pd.concat([pd.read_csv(path, sep="\t") for path in tables])["High Freq (Hz)"]
+        assert len(highs) and set(highs) <= native
+
+
 def test_raven_tables_of_a_run_follow_the_settings(audio_dir, tmp_path):
     loader = bacpipe.generate_embeddings(
         model_name="tiny",
