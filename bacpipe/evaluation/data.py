@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NO_LABEL = -1
 
+_ROWS = 2**16  # looked at together; of a large array, even a truth value for each number is much
+
 
 @dataclass(frozen=True)
 class LabelledWindows:
@@ -163,11 +165,13 @@ def check_embeddings(embeds: Any) -> np.ndarray:
             f"(windows, dim), as Loader.embeddings('array') returns."
         )
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
-    if not np.isfinite(matrix).all():
-        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise EvaluationError(
-            f"embeds holds values that are not finite, first in row {row}; leave such windows out."
-        )
+    for first in range(0, len(matrix), _ROWS):
+        finite = np.isfinite(matrix[first : first + _ROWS]).all(axis=1)
+        if not finite.all():
+            raise EvaluationError(
+                f"embeds holds values that are not finite, first in row "
+                f"{first + int(np.argmin(finite))}; leave such windows out."
+            )
     return matrix
 
 

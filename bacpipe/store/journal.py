@@ -60,6 +60,11 @@ class JournalContent:
         """Lines of the recordings that are done."""
         return {n: line for n, line in self.recordings.items() if line["status"] == "done"}
 
+    @property
+    def has_done(self) -> bool:
+        """Whether any recording is done."""
+        return any(line["status"] == "done" for line in self.recordings.values())
+
 
 def read_journals(folder: Path) -> JournalContent:
     """Read all journals of a folder; an absent journal is an empty one.

@@ -9,6 +9,7 @@ closed), so nothing is left of it when the array is gone, even if the process is
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from bacpipe.errors import StorageError
+from bacpipe.errors import REPAIR, ResultsError, StorageError
 from bacpipe.store.storage import writing
 from bacpipe.store.writer import TEMPORARY
 
@@ -26,9 +27,7 @@ _SHARE = 4  # of the free memory, for one array
 _UNKNOWN_MEMORY = 2**32  # bytes that are assumed where the system does not tell
 
 
-def stack_rows(
-    parts: Iterable[np.ndarray], rows: int, *, folder: Path, what: str
-) -> np.ndarray:
+def stack_rows(parts: Iterable[np.ndarray], rows: int, *, folder: Path, what: str) -> np.ndarray:
     """Put arrays one below the other.
 
     Parameters
@@ -49,38 +48,45 @@ def stack_rows(
 
     Raises
     ------
+    ResultsError
+        If the parts differ in dim.
     StorageError
         If it is large and no disk has room for it.
     """
-    array, row = np.zeros((0, 0), np.float32), 0
-    for part in parts:
-        if row == 0 and not array.size:
-            array = zeros((rows, part.shape[1]), folder=folder, what=what)
+    left = iter(parts)
+    first = next(left, None)
+    if first is None:
+        return np.zeros((0, 0), np.float32)
+    shape = (rows, first.shape[1])
+    size = 4 * rows * first.shape[1]
+    if size > free_memory() // _SHARE:
+        return _map_rows(itertools.chain([first], left), shape, folder, what)
+    array, row = np.empty(shape, np.float32), 0
+    for part in itertools.chain([first], left):
+        _require_width(part, shape[1], what)
         array[row : row + len(part)] = part
         row += len(part)
-        _release(array)
-    return read_only(array)
-
-
-def zeros(shape: tuple[int, int], *, folder: Path, what: str) -> np.ndarray:
-    """Array of zeros, float32, to be filled in and then passed through `read_only`.
-
-    Parameters and errors are those of `stack_rows`.
-    """
-    size = 4 * shape[0] * shape[1]
-    if size <= free_memory() // _SHARE:
-        return np.zeros(shape, np.float32)
-    with _temporary_file(folder, size, what) as file, writing(folder / what, size):
-        file.truncate(size)
-        return np.memmap(file, np.float32, mode="r+", shape=shape)
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """Make an array of `zeros` read-only if it is mapped; others are left as they are."""
-    if isinstance(array, np.memmap):
-        array.flush()
-        array.flags.writeable = False
     return array
+
+
+def _require_width(part: np.ndarray, width: int, what: str) -> None:
+    if part.shape[1] != width:
+        raise ResultsError(
+            f"{what}: has rows of {part.shape[1]} values among rows of {width}; {REPAIR}"
+        )
+
+
+def _map_rows(
+    parts: Iterable[np.ndarray], shape: tuple[int, int], folder: Path, what: str
+) -> np.ndarray:
+    size = 4 * shape[0] * shape[1]
+    # Written, not filled through the map, whose changed pages would count as this process's.
+    with _temporary_file(folder, size, what) as file, writing(folder / what, size):
+        for part in parts:
+            _require_width(part, shape[1], what)
+            file.write(np.ascontiguousarray(part, np.float32).data)
+        file.flush()
+        return np.memmap(file, np.float32, mode="r", shape=shape)
 
 
 def free_memory() -> int:
@@ -105,7 +111,7 @@ def _temporary_file(folder: Path, size: int, what: str) -> IO[bytes]:
         try:
             free = shutil.disk_usage(place).free
             if free >= size:
-                return tempfile.TemporaryFile(dir=place, suffix=TEMPORARY)  # noqa: SIM115
+                return tempfile.TemporaryFile(dir=place, suffix=TEMPORARY)
         except OSError:  # not there, or nobody may write there
             continue
         room = max(room, free)

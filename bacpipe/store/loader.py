@@ -16,6 +16,7 @@ from bacpipe.store import predictions as prediction_files
 from bacpipe.store.columns import require_windows
 from bacpipe.store.computed import paths_of
 from bacpipe.store.identity import settings_identity
+from bacpipe.store.large_arrays import stack_rows
 from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.metadata import metadata_of, write_metadata
@@ -230,6 +231,13 @@ class Loader:
             of shape (all windows, dim), in the order of the dictionary.  With a
             `dim_reduction_model`, dim is 2 or 3: the coordinates in the newest map.
 
+        Returns
+        -------
+        dict of np.ndarray, or np.ndarray
+            Embeddings that would take more than a quarter of the free memory are not loaded:
+            the array is then a read-only `numpy.memmap` of a temporary file, which is read as
+            it is used and goes when the array does, and the dictionary's arrays are parts of it.
+
         Raises
         ------
         ResultsNotFoundError
@@ -243,20 +251,19 @@ class Loader:
             return reduced if return_type == "dict" else np.concatenate(list(reduced.values()))
         found = self._require_set()
         lines = self.lines.values()
-        if return_type == "dict":
-            return {
-                line["embeddings"]["path"]: read_embeddings(found, line, verify=True)
-                for line in lines
-            }
-        total = sum(line["windows"] for line in lines)
-        array, row = np.zeros((0, 0), np.float32), 0
-        for line in lines:
-            part = read_embeddings(found, line, verify=True)
-            if row == 0:
-                array = np.empty((total, part.shape[1]), np.float32)
-            array[row : row + len(part)] = part
-            row += len(part)
-        return array
+        counts = [line["windows"] for line in lines]
+        array = stack_rows(
+            (read_embeddings(found, line, verify=True) for line in lines),
+            sum(counts),
+            folder=found.folder,
+            what=f"the array of all embeddings of {self.model_name}",
+        )
+        if return_type == "array":
+            return array
+        parts = np.split(array, np.cumsum(counts)[:-1])
+        return {
+            line["embeddings"]["path"]: part for line, part in zip(lines, parts, strict=True)
+        }
 
     def read_embedding_file(self, file: str | Path) -> np.ndarray:
         """Embeddings of one recording.
@@ -272,10 +279,9 @@ class Loader:
         np.ndarray, float32, shape (windows, dim)
         """
         found = self._require_set()
-        wanted = self._relative(file)
-        for name, line in found.content.done.items():
-            if wanted in (name, line["embeddings"]["path"]):
-                return read_embeddings(found, line, verify=True)
+        line = found.find_done(self._relative(file))
+        if line is not None:
+            return read_embeddings(found, line, verify=True)
         raise ResultsNotFoundError(
             f"{file}: there are no embeddings of this recording in {found.folder}."
         )
@@ -418,7 +424,8 @@ class Loader:
         Returns
         -------
         scores : dict of np.ndarray, or np.ndarray
-            float32 of shape (windows, classes found), windows as in ``embeddings('array')``.
+            float32 of shape (windows, classes found), windows as in ``embeddings('array')``;
+            read-only and not in memory if they are large, like those.
         classes : dict
             Name of the class by column.
         """
@@ -428,10 +435,20 @@ class Loader:
         firsts = dict(zip(self.lines, [0, *stops.tolist()], strict=False))
         labels = [item.label for item in items]
         names, column = prediction_files.sorted_classes(np.concatenate(labels))
-        scores = np.zeros((int(stops[-1]), len(names)), np.float32)
-        row = np.concatenate([firsts[item.recording] + item.window for item in items])
-        # Two classes of one name may both be found in a window.
-        np.maximum.at(scores, (row, column), np.concatenate([item.score for item in items]))
+        ends = np.cumsum([len(label) for label in labels]).tolist()
+        columns = (column[end - len(label) : end] for label, end in zip(labels, ends, strict=True))
+        by_name = {item.recording: (item, c) for item, c in zip(items, columns, strict=True)}
+        scores = stack_rows(
+            (
+                prediction_files.dense_scores(*by_name[name], line["windows"], len(names))
+                if name in by_name
+                else np.zeros((line["windows"], len(names)), np.float32)
+                for name, line in self.lines.items()
+            ),
+            int(stops[-1]),
+            folder=self.get_embedding_dir(),
+            what=f"the array of all scores of {self.model_name}",
+        )
         classes = dict(enumerate(names))
         if return_type == "array":
             return scores, classes
@@ -564,7 +581,7 @@ class Loader:
         return newest
 
     def _require_set(self) -> EmbeddingSet:
-        if self.embedding_set is None or not self.embedding_set.content.done:
+        if self.embedding_set is None or not self.embedding_set.content.has_done:
             raise ResultsNotFoundError(
                 f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
                 f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "

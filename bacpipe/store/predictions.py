@@ -184,6 +184,24 @@ def above(item: Detections, threshold: float) -> Detections:
     return Detections(item.recording, *(column[kept] for column in item[1:]))
 
 
+def dense_scores(item: Detections, column: np.ndarray, windows: int, classes: int) -> np.ndarray:
+    """Scores of one recording, float32 of shape (windows, classes); 0 without detection.
+
+    Parameters
+    ----------
+    item : Detections
+        Of the recording.
+    column : np.ndarray, int64
+        Number of the class of each detection.
+    windows, classes : int
+        How many there are.
+    """
+    dense = np.zeros((windows, classes), np.float32)
+    # Two classes of one name may both be found in a window.
+    np.maximum.at(dense, (item.window, column), item.score)
+    return dense
+
+
 class WideIndex(NamedTuple):
     """Where every prediction lies in a table of a row per window and a column per class.
 

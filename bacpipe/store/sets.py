@@ -59,6 +59,7 @@ class EmbeddingSet:
 
     def reload(self) -> None:
         """Read the journal again."""
+        self._by_path: dict[str, dict[str, Any]] | None = None
         self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
         self.content = read_journals(self.folder)
         if not self.content.header and (self.folder / "metadata.yml").is_file():
@@ -97,6 +98,16 @@ class EmbeddingSet:
                 len(damaged),
                 damaged[0],
             )
+
+    def find_done(self, name: str) -> dict[str, Any] | None:
+        """Line of a recording that is done, by its name or by that of its embeddings."""
+        line = self.content.recordings.get(name)
+        if line is None or line["status"] != "done":
+            if self._by_path is None:
+                done = self.content.done.values()
+                self._by_path = {line["embeddings"]["path"]: line for line in done}
+            line = self._by_path.get(name)
+        return line
 
     @property
     def is_current(self) -> bool:

@@ -23,11 +23,11 @@ _PAGES = (
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
     ("dashboard", "Dashboard", ("bacpipe.dashboard",)),
-    ("managing", "Managing models and results", ()),
+    ("managing", "Managing models and results", ("bacpipe.experiments",)),
     ("more", "More", ("bacpipe",)),
 )
 
-# Functions of bacpipe.workflows that manage experiments and run nothing.
+# Functions that manage experiments and run nothing.
 _MANAGING = {
     "confirm_model_name",
     "ensure_models_exist",
