@@ -190,6 +190,7 @@ SETTINGS_RULES: dict[str, Check] = {
     "evaluations_dir": _folder_name,
     "model_base_path": _either(None, _path),
     "device": _device,
+    "precision": _choice("float32", "bfloat16"),
     "global_batch_size": _either("auto", _POSITIVE),
     "nr_parallel_workers": _either("auto", _POSITIVE),
     "avoid_pipelined_gpu_inference": _boolean,

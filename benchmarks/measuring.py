@@ -15,13 +15,13 @@ import torch
 
 import bacpipe
 from bacpipe.inference.embedder import Embedder
-from bacpipe.inference.runner import ModelRunner, limited_threads
+from bacpipe.inference.runner import limited_threads
 
 
 def pure(embedder: Embedder, seconds: float) -> tuple[float, float]:
     """Windows per second and CPU seconds per window of the model alone."""
     scores = bool(embedder.classifier.classes)
-    runner = ModelRunner(embedder.model, scores=scores, threshold=0.5, top=20)
+    runner = embedder.runner(scores=scores)
     load = embedder.workload(runner)
     shape = (load.batch_size, embedder.model.segment_length)
     batch = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)

@@ -29,6 +29,7 @@ from bacpipe.dashboard.colours import GREY, palette
 from bacpipe.dashboard.labels import NONE, Labels
 from bacpipe.dashboard.sampling import choose_points, drawing_order
 
+_REST = 250  # milliseconds without movement
 _TURN = """
 const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
 const [ca, sa, ce, se] = [Math.cos(a), Math.sin(a), Math.cos(e), Math.sin(e)];
@@ -90,6 +91,7 @@ class EmbeddingMap:
         self._picked: np.ndarray = np.zeros(0, np.int64)
         self._current: int | None = None
         self._waiting = False
+        self._moves = 0
         self.note = pn.pane.HTML("", css_classes=["bp-note"], sizing_mode="stretch_width")
         self._make_figure(title, height)
 
@@ -375,7 +377,22 @@ class EmbeddingMap:
             return
         self._view = (event.x0, event.x1, event.y0, event.y1)
         if self.drawn < int(self._shown.sum()):
+            self._draw_when_still()
+
+    def _draw_when_still(self) -> None:
+        """Draw other points once the map rests; while it moves that would make it stutter."""
+        document = pn.state.curdoc
+        if document is None or document.session_context is None:
             self._draw()
+            return
+        self._moves += 1
+        move = self._moves
+
+        def draw() -> None:
+            if move == self._moves:
+                self._draw()
+
+        document.add_timeout_callback(draw, _REST)
 
     def _turned(self, attr: str, old: Any, new: Any) -> None:
         self._turn = (float(self._azimuth.value), float(self._elevation.value))

@@ -21,7 +21,6 @@ import torch
 from bacpipe.errors import ResultsError
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
-from bacpipe.inference.runner import ModelRunner
 from bacpipe.store.plan import Source, look_at
 from bacpipe.store.sets import read_embeddings
 from bacpipe.store.sink import StreamEnd
@@ -94,7 +93,7 @@ def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int])
         loader.model_name,
     )
     sink = _ColumnSink(columns)
-    runner = ModelRunner(embedder.model, scores=True, dense=True)
+    runner = embedder.runner(scores=True, dense=True)
     sources = []
     for name, line in loader.lines.items():
         segments = line.get("segments")

@@ -139,7 +139,6 @@ def _provenance(embedder: Embedder) -> dict[str, Any]:
     return {
         "version": __version__,
         "device": embedder.device,
-        "precision": "float32",
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
@@ -168,12 +167,7 @@ def _work(
         prediction_settings=settings,
         provenance={**(found.identity or {}), **provenance, **settings},
     )
-    runner = ModelRunner(
-        embedder.model,
-        scores=predict,
-        threshold=options.classifier_threshold,
-        top=options.max_predictions_per_window,
-    )
+    runner = embedder.runner(scores=predict)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),

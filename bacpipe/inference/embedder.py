@@ -159,7 +159,7 @@ class Embedder(AudioHandler):
         self._require_model()
         sink, self.report = MemorySink(), RunReport(self.model_name)
         wanted = self.options.run_pretrained_classifier and bool(self.classifier.classes)
-        runner = ModelRunner(self.model, scores=wanted, dense=True)
+        runner = self.runner(scores=wanted, dense=True)
         workload = self.workload(runner)
         run(sources, decode, runner, sink, workload, self.report, isolate=False)
         self.file_length.update((name, end.duration) for name, end in sink.ends.items())
@@ -179,9 +179,7 @@ class Embedder(AudioHandler):
         torch.Tensor
             Views of at most a batch of windows.
         """
-        size = choose_batch_size(
-            ModelRunner(self.model, scores=False), self.options.global_batch_size, 1
-        )
+        size = choose_batch_size(self.runner(scores=False), self.options.global_batch_size, 1)
         for first in range(0, len(audio), size):
             yield audio[first : first + size]
 
@@ -337,6 +335,36 @@ class Embedder(AudioHandler):
             )
         self.report = embed_data_set(self, self.loader, threads=threads)
         return self.loader
+
+    def runner(self, *, scores: bool, dense: bool = False) -> ModelRunner:
+        """Runner of this model with the settings of this embedder.
+
+        Parameters
+        ----------
+        scores : bool
+            Whether class scores are wanted.
+        dense : bool
+            Whether all of them are, not just those that are stored.
+
+        Raises
+        ------
+        SettingsError
+            If the model cannot compute with the wanted precision.
+        """
+        card, options = getattr(self.model, "card", None), self.options
+        if options.precision != "float32" and card is not None and card.backend != "torch":
+            raise SettingsError(
+                f"precision={options.precision!r} is not possible with {card.name}, which "
+                f"{card.backend} computes; use precision='float32'."
+            )
+        return ModelRunner(
+            self.model,
+            scores=scores,
+            threshold=options.classifier_threshold,
+            top=options.max_predictions_per_window,
+            dense=dense,
+            precision=options.precision,
+        )
 
     def workload(self, runner: ModelRunner, *, threads: bool = True) -> Workload:
         """How many batches and recordings to work on at the same time."""

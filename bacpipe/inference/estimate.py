@@ -24,7 +24,6 @@ from bacpipe.errors import AudioError, BacpipeError
 from bacpipe.inference.embedder import Embedder
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
-from bacpipe.inference.runner import ModelRunner
 from bacpipe.models import checkpoints
 from bacpipe.models.loading import find_card
 from bacpipe.store.plan import Source, look_at
@@ -241,12 +240,7 @@ def measure(embedder: Embedder, recordings: Sequence[Path], seconds: float) -> M
     """
     options = embedder.options
     predict_too = options.run_pretrained_classifier and bool(embedder.classifier.classes)
-    runner = ModelRunner(
-        embedder.model,
-        scores=predict_too,
-        threshold=options.classifier_threshold,
-        top=options.max_predictions_per_window,
-    )
+    runner = embedder.runner(scores=predict_too)
     sources = [look_at(path, path.parent) for path in recordings]
     repeated = list(itertools.islice(itertools.cycle(sources), _MOST_SOURCES))
     counter, report = _Counter(seconds), RunReport(embedder.model_name)

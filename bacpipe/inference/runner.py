@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,9 @@ class ModelRunner:
         Scores below the threshold, and all but the `top` best of a window, are dropped.
     dense : bool
         Return all scores instead.
+    precision : {'float32', 'bfloat16'}
+        What the network of a PyTorch model computes with; its front end stays float32, and so
+        do results.
 
     Attributes
     ----------
@@ -74,11 +77,14 @@ class ModelRunner:
         threshold: float = 0.0,
         top: int = 1,
         dense: bool = False,
+        precision: str = "float32",
     ) -> None:
         self.model = model
         self.device = str(getattr(model, "device", "cpu"))
         self.scores = scores
         self._threshold, self._top, self._dense = threshold, top, dense
+        self._type = getattr(torch, precision)
+        self._local = threading.local()
         self._most = _NO_LIMIT
         self._dim: int | None = None
         self._lock = threading.Lock()
@@ -125,7 +131,7 @@ class ModelRunner:
             return select(scores, self._threshold, self._top)
 
     def _run(self, windows: np.ndarray) -> BatchResult:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._own_stream():
             embeddings, scores = self._infer(self._to_device(windows))
             rows = _to_numpy(embeddings)
             if rows.ndim != 2 or len(rows) != len(windows):
@@ -171,10 +177,28 @@ class ModelRunner:
         if self.device == "cpu":
             with self._lock:
                 self.preprocess_seconds += time.perf_counter() - started
-        if hasattr(self.model, "infer"):
-            return self.model.infer(x, scores=self.scores)
-        embeddings = self.model(x)
-        return embeddings, self.model.classifier_predictions(embeddings) if self.scores else None
+        with self._autocast():
+            if hasattr(self.model, "infer"):
+                return self.model.infer(x, scores=self.scores)
+            embeddings = self.model(x)
+            if not self.scores:
+                return embeddings, None
+            return embeddings, self.model.classifier_predictions(embeddings)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._type is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], dtype=self._type)
+
+    def _own_stream(self) -> AbstractContextManager[Any]:
+        """On a GPU, a queue of this thread's own: copies of one batch overlap another's work."""
+        if not self.device.startswith("cuda"):
+            return nullcontext()
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self.device)
+            # The model's weights were copied in the queue that all threads share.
+            self._local.stream.wait_stream(torch.cuda.default_stream(self.device))
+        return torch.cuda.stream(self._local.stream)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

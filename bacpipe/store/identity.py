@@ -15,14 +15,15 @@ def settings_identity(options: Options) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion) and
-        ``only_annotated``.
+        ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion),
+        ``only_annotated`` and ``precision``.
     """
     return {
         "hop": options.hop,
         "padding": options.padding,
         "speed": options.new_speed if options.bool_change_speed else 1,
         "only_annotated": options.only_embed_annotations,
+        "precision": options.precision,
     }
 
 

@@ -261,9 +261,7 @@ class Loader:
         if return_type == "array":
             return array
         parts = np.split(array, np.cumsum(counts)[:-1])
-        return {
-            line["embeddings"]["path"]: part for line, part in zip(lines, parts, strict=True)
-        }
+        return {line["embeddings"]["path"]: part for line, part in zip(lines, parts, strict=True)}
 
     def read_embedding_file(self, file: str | Path) -> np.ndarray:
         """Embeddings of one recording.

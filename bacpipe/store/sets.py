@@ -237,6 +237,7 @@ def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
         and identity["padding"] == "wrap"
         and identity["speed"] == 1
         and not identity["only_annotated"]
+        and identity["precision"] == "float32"
     )
 
 

@@ -47,7 +47,7 @@ def test_mapped_results_equal_those_in_memory(
     assert sorted(loader.paths.dataset_path.rglob("*")) == before
 
 
-def test_scores_hold_the_better_of_two_classes_of_one_name(
+def test_scores_agree_with_the_table(
     run: Callable[..., bacpipe.Loader],
 ) -> None:
     loader = run(classifier_threshold=0.0)
