@@ -129,7 +129,7 @@ class RunSink:
         self._provenance = dict(provenance)
         self._open: dict[str, _Open] = {}
         self._waiting: deque[Future[None]] = deque()
-        self._written: list[Path] = []
+        self._written: list[str] = []  # a tenth of the memory that paths take
         self._finished: list[str] = []
         self.unwritten: dict[str, str] = {}
         self.bytes_written = self.bytes_read = 0
@@ -205,7 +205,7 @@ class RunSink:
             journal.append({**journal.lines[name], "predictions": None})
         journal.close()
         for path in self._written:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         if self._is_new:
             journal.path.unlink()
         remove_empty_folders(self._paths.preds_path)
@@ -273,7 +273,7 @@ class RunSink:
         self._journal.replace_embeddings(source.name, path)
         written = entry.embeddings.commit()
         size, mtime_ns = end.read or (source.size, source.mtime_ns)
-        self._written.append(entry.embeddings.path)
+        self._written.append(str(entry.embeddings.path))
         line: dict[str, Any] = {
             "file": source.name,
             "status": "done",
@@ -309,7 +309,7 @@ class RunSink:
         self._journal.replace_predictions(line["file"], str(name))
         if len(predictions.window):
             stored = write_predictions(path, predictions, self._classes, self._provenance)
-            self._written.append(path)
+            self._written.append(str(path))
         else:
             # The journal says that there are none; most short recordings hold nothing.
             path.unlink(missing_ok=True)
