@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
 
 from bacpipe._version import __version__
 from bacpipe.commands import COMMANDS
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashes
 from bacpipe.errors import BacpipeError, SettingsError
 
 _EXAMPLES = """\
@@ -52,11 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line or the settings, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may have letters that the terminal does not know; and where standard
+        # output and error go to one file, their lines stay in order.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Other libraries' chatter would hide what the user needs to read.
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("bacpipe").setLevel(logging.INFO)
     try:
+        refuse_dashes(words)
         if words[:1] and words[0] in COMMANDS:
             command = importlib.import_module(f"bacpipe.commands.{words[0]}")
             return int(command.run(words[1:]))

@@ -102,7 +102,7 @@ def check_value(key: str, value: Any, rules: Mapping[str, Check], *, where: str)
     try:
         return rules[key](value)
     except ValueError as error:
-        hint = _closest_word(value, str(error))
+        hint = _meant(value, rules[key]) or _closest_word(value, str(error))
         raise SettingsError(
             f"{key}={_show(value)} in {where} is not possible: {error}.{hint}"
         ) from None
@@ -113,6 +113,21 @@ def _show(value: Any) -> str:
         return _shown.repr(value)
     except ValueError:  # an integer of thousands of digits
         return f"a {type(value).__name__} too long to show"
+
+
+def _meant(value: Any, check: Check) -> str:
+    """Hint at a number or truth value that was written as a text, or with a decimal comma."""
+    if not isinstance(value, str) or len(value) > 20:
+        return ""
+    for text, how in ((value, "without quotes"), (value.replace(",", "."), "with a point")):
+        try:
+            meant = load_yaml(text)
+            check(meant)
+        except (yaml.YAMLError, ValueError):
+            continue
+        if isinstance(meant, bool | int | float):
+            return f" Did you mean {text}, {how}?"
+    return ""
 
 
 def _closest_word(value: Any, expected: str) -> str:
@@ -141,7 +156,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, not YAML, or not a list of ``key: value`` lines.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = load_yaml(text)
     except FileNotFoundError:
         raise SettingsError(f"{path}: this file does not exist; expected a YAML file.") from None
     except OSError as error:
@@ -150,13 +166,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if place and "\t" in text.splitlines()[place.line]:
+            problem = "a tab; indent with spaces"
+        elif "escape character" in problem:
+            problem = "in double quotes, \\ begins a special character; leave the quotes out"
         raise SettingsError(
             f"{path}: this is not valid YAML{line} ({problem}); expected lines of 'key: value'."
         ) from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SettingsError(f"{path}: expected lines of 'key: value'.")
+        raise SettingsError(
+            f"{path}: expected lines of 'key: value', with a space after the colon, such as "
+            f"'audio_dir: recordings'."
+        )
     return content
 
 
@@ -189,9 +212,14 @@ def read_overrides(path: Path, name: str) -> dict[str, Any]:
         Which of the two it is.
     """
     rules = CONFIG_RULES if name == "config" else SETTINGS_RULES
+    other, others = ("settings", SETTINGS_RULES) if name == "config" else ("config", CONFIG_RULES)
+    values = read_yaml(path)
+    for key in values:
+        if key in others and key not in rules:
+            raise SettingsError(f"{path}: {key} is a key of {other}.yaml; write it there.")
     return {
         key: check_value(key, value, rules, where=str(path))
-        for key, value in read_yaml(path).items()
+        for key, value in values.items()
         if not (key == "model_base_path" and value is None)
     }
 
@@ -216,6 +244,8 @@ def current(**overrides: Any) -> Options:
     rules = {**CONFIG_RULES, **SETTINGS_RULES}
     merged = {**vars(config()), **vars(settings())}
     for key, value in overrides.items():
+        if key not in rules:
+            raise SettingsError(unknown_key(key, rules, where="bacpipe"))
         merged[key] = check_value(key, value, rules, where="the arguments")
     if merged["train_ratio"] + merged["test_ratio"] >= 1:
         raise SettingsError(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bacpipe.typed_paths import typed_path
+
 Check = Callable[[Any], Any]
 """Returns the value in its normal form, or raises ValueError saying what was expected."""
 
@@ -71,9 +73,14 @@ def _text(value: Any) -> str:
 
 
 def _path(value: Any) -> str:
-    if isinstance(value, Path) or (isinstance(value, str) and value.strip()):
-        return str(value)
-    raise ValueError("expected the path of a folder")
+    if not isinstance(value, Path) and not (isinstance(value, str) and value.strip()):
+        raise ValueError("expected the path of a folder, in quotes if it looks like a number")
+    if re.match(r"[A-Za-z]:.*[\x00-\x1f]", str(value), re.DOTALL):
+        raise ValueError(
+            "expected the path of a folder (in double quotes, \\ begins a special character: "
+            "leave the quotes out)"
+        )
+    return str(typed_path(value)) if str(value).startswith("~") else str(value)
 
 
 def _folder_name(value: Any) -> str:

@@ -46,7 +46,7 @@ visualize_using_dashboard(None, audio_dir=sys.argv[1], main_results_dir=sys.argv
 FIND_POINT = """
 () => {
   const find = (view) => {
-    if (view.model.output_backend === "webgl" && view.frame) return view;
+    if (view.model.tags?.includes("map") && view.frame) return view;
     for (const child of view.child_views ?? []) { const f = find(child); if (f) return f; }
   };
   for (const root of Bokeh.index.roots) {

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bacpipe import configuration
+from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
+from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
 from bacpipe.yaml_files import load_yaml
+
+_RULES = {**CONFIG_RULES, **SETTINGS_RULES}
+# Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
+# follows a # no part of a name.
+_PATHS = ("audio_dir", "main_results_dir", "model_base_path")
+_LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys")
+_CLOSED_BY = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +31,27 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help="a key of config.yaml or settings.yaml"
     )
+
+
+def refuse_dashes(words: Sequence[str]) -> None:
+    """Say how settings are written to whoever writes ``--audio_dir recordings``.
+
+    Raises
+    ------
+    SettingsError
+        If a word is a key of the configuration behind dashes.
+    """
+    for i, word in enumerate(words):
+        name, separator, value = word.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        if name.startswith("--") and key in _RULES:
+            following = words[i + 1] if i + 1 < len(words) else ""
+            if not separator and not following.startswith("-") and "=" not in following:
+                value = following
+            raise SettingsError(
+                f"{name} is no option; settings are written without dashes, as "
+                f"{_quoted(key, value or 'value')}."
+            )
 
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -45,21 +76,86 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
     """Values by key of words such as ``hop=0.5``."""
     values: dict[str, Any] = {}
-    for word in words:
+    for word in _joined(words):
         key, separator, text = word.partition("=")
         if not separator:
-            raise SettingsError(
-                f"{word!r} is not understood; expected key=value, such as audio_dir=recordings "
-                f"(bacpipe --help shows examples)."
-            )
+            raise SettingsError(_not_a_setting(word))
+        if key in {"config", "settings"}:
+            raise SettingsError(f"{word} is not understood; files are named with --{key} {text}.")
         values[key] = _parse_value(key, text)
     return values
 
 
+def _joined(words: Sequence[str]) -> Iterator[str]:
+    """Words, with those joined again that the shell has parted: models=[birdnet, beats].
+
+    Windows' command prompt parts them at spaces inside of single quotes, too.
+    """
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        value = word.partition("=")[2]
+        end = _CLOSED_BY.get(value[:1])
+        if end and (len(value) == 1 or not value.endswith(end)):
+            closing = next((i for i, part in enumerate(rest) if part.endswith(end)), None)
+            if closing is not None:
+                word = " ".join([word, *rest[: closing + 1]])
+                del rest[: closing + 1]
+        yield word
+
+
+def _not_a_setting(word: str) -> str:
+    """Sentence on a word without ``=``, with what was probably meant."""
+    from bacpipe.models.zoo import CARDS
+
+    key = word.replace("-", "_").lower()
+    if word.lower() in {"help", "version"}:
+        meant = f"did you mean bacpipe --{word.lower()}?"
+    elif key in _RULES:
+        meant = f"expected {key}=value, without spaces around the =."
+    elif word.lower().endswith((".yaml", ".yml")):
+        meant = f"files of settings are named with --config {word} or --settings {word}."
+    elif Path(word).exists():
+        meant = f"did you mean {_quoted('audio_dir', word)}?"
+    elif word in CARDS:
+        meant = f"did you mean models={word}?"
+    elif close := difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.7):
+        meant = f"did you mean bacpipe {close[0]}?"
+    else:
+        meant = (
+            "expected key=value, such as audio_dir=recordings (bacpipe --help shows examples), "
+            "with quotes around it if there are spaces in the value."
+        )
+    return f"{word!r} is not understood; {meant}"
+
+
 def _parse_value(key: str, text: str) -> Any:
+    if not text.strip():
+        raise SettingsError(
+            f"{key}= has no value; expected {key}=value, without spaces around the =, or "
+            f"{key}=null for none."
+        )
+    if key in _PATHS:
+        return None if text == "null" else _without_quotes(text)
     try:
-        return load_yaml(text)
-    except yaml.YAMLError:
+        value = load_yaml(text)
+        if key in _LISTS and isinstance(value, str):
+            if value.startswith("["):  # in quotes that the shell has left there
+                return load_yaml(value)
+            if "," in value:
+                return [part.strip() for part in value.split(",")]
+        return value
+    except (yaml.YAMLError, UnicodeEncodeError):
         raise SettingsError(
             f"{key}={text!r} is not understood; lists are written as {key}='[first, second]'."
         ) from None
+
+
+def _quoted(key: str, value: str) -> str:
+    """Word for the command line; double quotes hold in every shell, also in Windows'."""
+    return f'{key}="{value}"' if " " in value else f"{key}={value}"
+
+
+def _without_quotes(text: str) -> str:
+    quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text

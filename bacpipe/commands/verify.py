@@ -6,6 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from bacpipe import configuration
+from bacpipe.commands.arguments import read_settings
+from bacpipe.typed_paths import typed_path
+
 
 def run(arguments: Sequence[str]) -> int:
     """Print one sentence for everything that is damaged; 1 if there is anything, else 0."""
@@ -15,7 +19,11 @@ def run(arguments: Sequence[str]) -> int:
         "Nothing is changed unless --repair is given.",
     )
     parser.add_argument(
-        "results", type=Path, help="main_results_dir, or the folder of one data set in it"
+        "results",
+        type=Path,
+        nargs="?",
+        help="main_results_dir, or the folder of one data set in it (default: main_results_dir "
+        "of settings.yaml in the current folder, or bacpipe_results)",
     )
     parser.add_argument(
         "--repair",
@@ -23,16 +31,17 @@ def run(arguments: Sequence[str]) -> int:
         help="mark what is damaged, so that the next run computes it again; nothing is deleted",
     )
     options = parser.parse_args(arguments)
+    results = typed_path(options.results or _main_results_dir())
     from bacpipe.store.repair import repair_results
     from bacpipe.store.verification import find_damage
 
     findings = []
-    for finding in find_damage(options.results):
+    for finding in find_damage(results):
         # Names of files need not be text.
         print(str(finding).encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
         findings.append(finding)
     if not findings:
-        print(f"{options.results}: everything is as the journals say.")  # noqa: T201
+        print(f"{results}: everything is as the journals say.")  # noqa: T201
         return 0
     marked = sum(finding.folder is not None for finding in findings)
     if options.repair:
@@ -42,9 +51,14 @@ def run(arguments: Sequence[str]) -> int:
         )
     elif marked:
         print(  # noqa: T201
-            f"{len(findings)} findings. bacpipe verify {options.results} --repair marks {marked} "
+            f"{len(findings)} findings. bacpipe verify {results} --repair marks {marked} "
             f"of them, so that the next run computes them again."
         )
     else:
         print(f"{len(findings)} findings.")  # noqa: T201
     return 1
+
+
+def _main_results_dir() -> str:
+    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    return str(own.get("main_results_dir", configuration.settings().main_results_dir))

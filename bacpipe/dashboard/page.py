@@ -10,11 +10,11 @@ import param
 
 from bacpipe.dashboard.address import keep_in_address
 from bacpipe.dashboard.background import sentence_of
-from bacpipe.dashboard.notice import Notice
-from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views import VIEWS
 from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.notice import Notice
 
 _TITLES = {view.title: view.key for view in VIEWS}
 

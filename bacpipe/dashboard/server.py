@@ -15,8 +15,8 @@ import panel as pn
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
+from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.page import Page
-from bacpipe.dashboard.results import DataSet
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.store.computed import computed_models
 

@@ -29,6 +29,7 @@ from bacpipe.audio.annotations import (
 from bacpipe.audio.files import find_audio_files
 from bacpipe.errors import AnnotationsError, SettingsError
 from bacpipe.rules import SETTINGS_RULES
+from bacpipe.typed_paths import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def import_annotations(
 
     from bacpipe import configuration
 
-    source, audio_dir = Path(source), Path(audio_dir)
+    source, audio_dir = typed_path(source), typed_path(audio_dir)
     suffixes = audio_suffixes or configuration.settings().audio_suffixes
     suffixes = SETTINGS_RULES["audio_suffixes"](suffixes)
     recordings = [

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def find_card(name: str) -> ModelCard:
     try:
         return CARDS[name]
     except (KeyError, TypeError):
+        several = [part for part in re.split(r"[\s,;+]+", str(name)) if part in CARDS]
+        if len(several) > 1:
+            raise UnknownModelError(
+                f"There is no model {name!r}; several models are given as a list: "
+                f"[{', '.join(several)}]."
+            ) from None
         closest = difflib.get_close_matches(str(name).lower(), CARDS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(closest)}?" if closest else "no name is close to it."
         raise UnknownModelError(

@@ -24,6 +24,7 @@ from bacpipe.store.predictions import Detections, above
 from bacpipe.store.recordings import without_results
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
 from bacpipe.store.times import highest_frequency, window_times
+from bacpipe.typed_paths import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ class Loader:
         **kwargs: Any,
     ) -> None:
         self.options = configuration.current(**{**kwargs, "testing": testing})
-        self.audio_dir = Path(audio_dir)
+        self.audio_dir = typed_path(audio_dir)
         self.model_name = model_name
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
@@ -166,7 +167,7 @@ class Loader:
                 f"return_type={return_type!r} is not possible: expected 'pathlib.Path' or 'str'."
             )
         suffixes = configuration.settings().audio_suffixes
-        files = find_audio_files(Path(audio_dir), tuple(audio_suffixes or suffixes))
+        files = find_audio_files(typed_path(audio_dir), tuple(audio_suffixes or suffixes))
         return [str(file) for file in files] if return_type == "str" else files
 
     def annotated_segments(self) -> dict[str, tuple[tuple[float, float], ...]]:

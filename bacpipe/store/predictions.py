@@ -145,7 +145,8 @@ def read_predictions(
             f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); {REPAIR}"
         ) from None
     codes, names = _decode(table["class"])
-    return window, names[codes], table["score"].to_numpy()
+    # Copies: parts of a few numbers must not keep the whole file in memory.
+    return window.copy(), names[codes], table["score"].to_numpy().copy()
 
 
 def predictions_source(preds_path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bacpipe
-from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.server import Server, open_data_set
 from tests.conftest import TinyModel, write_recording
 

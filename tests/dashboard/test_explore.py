@@ -13,14 +13,14 @@ import pytest
 import soundfile as sf
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.clips import Clip, envelope
-from bacpipe.dashboard.export import as_clips, as_csv, as_raven_table
-from bacpipe.dashboard.filters import Filter
-from bacpipe.dashboard.labels import Labels, read_labels
-from bacpipe.dashboard.results import DataSet
-from bacpipe.dashboard.scene import Choice, make_scene
+from bacpipe.dashboard.data.clips import Clip, envelope
+from bacpipe.dashboard.data.export import as_clips, as_csv, as_raven_table
+from bacpipe.dashboard.data.filters import Filter
+from bacpipe.dashboard.data.labels import Labels, read_labels
+from bacpipe.dashboard.data.results import DataSet
+from bacpipe.dashboard.data.scene import Choice, make_scene
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.window_details import WindowDetails, best_predictions
+from bacpipe.dashboard.widgets.window_details import WindowDetails, best_predictions
 from bacpipe.evaluation.neighbours import nearest_windows
 from tests.dashboard.conftest import HOSTILE_LABEL
 
@@ -29,7 +29,7 @@ SPECIES = "annotations:species"
 _PLACE_OF = """
 ([x, y]) => {
   const find = (view) => {
-    if (view.model.output_backend === "webgl" && view.frame) return view;
+    if (view.model.tags?.includes("map") && view.frame) return view;
     for (const child of view.child_views ?? []) {
       const found = find(child);
       if (found) return found;

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.found_classes import CLASSIFIER, find_classes, same_class, sources
-from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.data.found_classes import CLASSIFIER, find_classes, same_class, sources
+from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.views.predictions import Predictions
 from bacpipe.store.predictions import RAVEN_COLUMNS
 from tests.dashboard.conftest import HOSTILE_LABEL

@@ -11,20 +11,20 @@ import panel as pn
 import param
 
 from bacpipe.audio.annotations import label_kind
-from bacpipe.dashboard.choices import offer
-from bacpipe.dashboard.legend import legend_html
-from bacpipe.dashboard.results import DataSet, ModelResults
-from bacpipe.dashboard.score_chart import score_chart, series_colours
-from bacpipe.dashboard.shared_labels import kinds_of_all
-from bacpipe.dashboard.small_maps import (
+from bacpipe.dashboard.data.results import DataSet, ModelResults
+from bacpipe.dashboard.data.shared_labels import kinds_of_all
+from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.choices import offer
+from bacpipe.dashboard.widgets.legend import legend_html
+from bacpipe.dashboard.widgets.score_chart import score_chart, series_colours
+from bacpipe.dashboard.widgets.small_maps import (
     SmallMap,
     draw_small_map,
     small_map,
     with_common_colours,
 )
-from bacpipe.dashboard.style import CSS
-from bacpipe.dashboard.tables import download_button, table_widget
-from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.tables import download_button, table_widget
 from bacpipe.evaluation.stored_scores import StoredScores, stored_scores
 
 if TYPE_CHECKING:

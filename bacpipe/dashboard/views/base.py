@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import param
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.notice import Notice
-from bacpipe.dashboard.results import DataSet
+from bacpipe.dashboard.data.results import DataSet
+from bacpipe.dashboard.widgets.notice import Notice
 
 
 class View(param.Parameterized):

@@ -10,22 +10,22 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.agreement_panel import (
+from bacpipe.dashboard.data.labels import Labels, read_labels
+from bacpipe.dashboard.data.results import DataSet, ModelResults
+from bacpipe.dashboard.data.shared_labels import kinds_of_all, with_common_names
+from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.agreement_panel import (
     KIND,
     TITLE,
     AgreementPanel,
     agreement_labels,
     agreement_of,
 )
-from bacpipe.dashboard.choices import offer
-from bacpipe.dashboard.embedding_map import EmbeddingMap
-from bacpipe.dashboard.labels import Labels, read_labels
-from bacpipe.dashboard.legend import legend_html
-from bacpipe.dashboard.results import DataSet, ModelResults
-from bacpipe.dashboard.shared_labels import kinds_of_all, with_common_names
-from bacpipe.dashboard.style import CSS
-from bacpipe.dashboard.views.base import View
-from bacpipe.dashboard.window_details import WindowDetails
+from bacpipe.dashboard.widgets.choices import offer
+from bacpipe.dashboard.widgets.embedding_map import EmbeddingMap
+from bacpipe.dashboard.widgets.legend import legend_html
+from bacpipe.dashboard.widgets.window_details import WindowDetails
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.evaluation.agreement import NeighbourAgreement
 from bacpipe.labels.matching import NO_MATCH, best_matches, overlapping_windows

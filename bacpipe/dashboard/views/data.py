@@ -10,13 +10,13 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.provenance import provenance_html, provenance_of, provenance_table
-from bacpipe.dashboard.recordings import Recordings, read_recordings
-from bacpipe.dashboard.results import DataSet, ModelResults
+from bacpipe.dashboard.data.provenance import provenance_html, provenance_of, provenance_table
+from bacpipe.dashboard.data.recordings import Recordings, read_recordings
+from bacpipe.dashboard.data.results import DataSet, ModelResults
 from bacpipe.dashboard.style import CSS
-from bacpipe.dashboard.tables import download_button, table_widget
-from bacpipe.dashboard.time_line import duration_histogram, time_line
 from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.tables import download_button, table_widget
+from bacpipe.dashboard.widgets.time_line import duration_histogram, time_line
 
 if TYPE_CHECKING:
     import pandas as pd

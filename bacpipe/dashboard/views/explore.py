@@ -10,19 +10,19 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.embedding_map import EmbeddingMap
-from bacpipe.dashboard.export_panel import ExportPanel
-from bacpipe.dashboard.filter_controls import FilterControls
-from bacpipe.dashboard.filters import ALL_DAY, Filter
-from bacpipe.dashboard.labels import NONE, Labels
-from bacpipe.dashboard.legend import legend_html
-from bacpipe.dashboard.neighbour_list import NeighbourList
-from bacpipe.dashboard.results import DataSet
-from bacpipe.dashboard.scene import Choice, Scene, make_scene
-from bacpipe.dashboard.spinner import Spinner
+from bacpipe.dashboard.data.filters import ALL_DAY, Filter
+from bacpipe.dashboard.data.labels import NONE, Labels
+from bacpipe.dashboard.data.results import DataSet
+from bacpipe.dashboard.data.scene import Choice, Scene, make_scene
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
-from bacpipe.dashboard.window_details import WindowDetails
+from bacpipe.dashboard.widgets.embedding_map import EmbeddingMap
+from bacpipe.dashboard.widgets.export_panel import ExportPanel
+from bacpipe.dashboard.widgets.filter_controls import FilterControls
+from bacpipe.dashboard.widgets.legend import legend_html
+from bacpipe.dashboard.widgets.neighbour_list import NeighbourList
+from bacpipe.dashboard.widgets.spinner import Spinner
+from bacpipe.dashboard.widgets.window_details import WindowDetails
 from bacpipe.errors import BacpipeError
 
 _CHOICES = ("model", "reducer", "colour", "annotated", "labels", "file", "hours")

@@ -10,16 +10,16 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.detection_files import detections_csv, detections_raven
-from bacpipe.dashboard.detection_list import DetectionList
-from bacpipe.dashboard.found_classes import FoundClasses, find_classes, same_class, sources
-from bacpipe.dashboard.results import DataSet
-from bacpipe.dashboard.species_list import SpeciesList
-from bacpipe.dashboard.species_side import SpeciesSide
-from bacpipe.dashboard.spinner import Spinner
+from bacpipe.dashboard.data.detection_files import detections_csv, detections_raven
+from bacpipe.dashboard.data.found_classes import FoundClasses, find_classes, same_class, sources
+from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
-from bacpipe.dashboard.window_details import WindowDetails
+from bacpipe.dashboard.widgets.detection_list import DetectionList
+from bacpipe.dashboard.widgets.species_list import SpeciesList
+from bacpipe.dashboard.widgets.species_side import SpeciesSide
+from bacpipe.dashboard.widgets.spinner import Spinner
+from bacpipe.dashboard.widgets.window_details import WindowDetails
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.evaluation.names import Match
 from bacpipe.labels.activity import BY

@@ -11,12 +11,12 @@ import panel as pn
 from bokeh.models import ColumnDataSource, LinearColorMapper
 from bokeh.plotting import figure
 
-from bacpipe.dashboard.colours import GREY, palette
-from bacpipe.dashboard.labels import NONE, Labels, read_labels
-from bacpipe.dashboard.results import ModelResults
-from bacpipe.dashboard.sampling import choose_points, drawing_order
-from bacpipe.dashboard.shared_labels import with_common_names
+from bacpipe.dashboard.data.labels import NONE, Labels, read_labels
+from bacpipe.dashboard.data.results import ModelResults
+from bacpipe.dashboard.data.sampling import choose_points, drawing_order
+from bacpipe.dashboard.data.shared_labels import with_common_names
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.widgets.colours import GREY, palette
 from bacpipe.errors import BacpipeError
 
 _MOST_POINTS = 1500

@@ -10,7 +10,7 @@ import pandas as pd
 import panel as pn
 from bokeh.models import NumberFormatter, StringFormatter
 
-from bacpipe.dashboard.found_classes import FoundClasses
+from bacpipe.dashboard.data.found_classes import FoundClasses
 from bacpipe.dashboard.style import CSS, TABLE_CSS
 
 MOST_LISTED = 20_000

@@ -9,8 +9,8 @@ import panel as pn
 from bokeh.models import BoxAnnotation, ColumnDataSource, LinearColorMapper, Range1d, Span
 from bokeh.plotting import figure
 
-from bacpipe.dashboard.clips import Clip, envelope, spectrogram
-from bacpipe.dashboard.colours import scale_colours
+from bacpipe.dashboard.data.clips import Clip, envelope, spectrogram
+from bacpipe.dashboard.widgets.colours import scale_colours
 
 SCALES = ("magma", "viridis", "inferno", "cividis", "Greys")
 _DEEPEST = 100  # dB below the loudest point

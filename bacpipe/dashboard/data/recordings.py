@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bacpipe.audio.timestamps import get_dt_filename
-from bacpipe.dashboard.labels import clock_times
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.labels import clock_times
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.errors import BacpipeError
 from bacpipe.store.inventory import Totals, failures_of, recordings_of, totals_of
 from bacpipe.store.journal import JournalContent

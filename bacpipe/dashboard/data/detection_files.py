@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from bacpipe.audio.files import read_recording
-from bacpipe.dashboard.found_classes import FoundClasses
+from bacpipe.dashboard.data.found_classes import FoundClasses
 from bacpipe.errors import AudioError
 from bacpipe.store.predictions import RAVEN_COLUMNS, Detections, raven_rows
 

@@ -13,12 +13,12 @@ import panel as pn
 
 from bacpipe.audio.recorder_metadata import recording_start
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.clips import Clip, read_clip
-from bacpipe.dashboard.notice import Notice
-from bacpipe.dashboard.results import DataSet, ModelResults
-from bacpipe.dashboard.spectrogram_figure import SpectrogramFigure, picture_of
-from bacpipe.dashboard.spinner import Spinner
+from bacpipe.dashboard.data.clips import Clip, read_clip
+from bacpipe.dashboard.data.results import DataSet, ModelResults
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.widgets.notice import Notice
+from bacpipe.dashboard.widgets.spectrogram_figure import SpectrogramFigure, picture_of
+from bacpipe.dashboard.widgets.spinner import Spinner
 
 _HINT = '<div class="bp-hint">Click on a point to see and hear its window.</div>'
 _MOST_PREDICTIONS = 5

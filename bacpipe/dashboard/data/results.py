@@ -146,7 +146,11 @@ class ModelResults:
             If it is not one of the data set, or its file is not there any more.
         """
         self.rows_of(recording)
-        path = self.loader.audio_dir / PurePosixPath(recording)
+        name = PurePosixPath(recording)
+        path = self.loader.audio_dir / name
+        # Recordings may be links to other disks, but a journal must not name other places.
+        if name.is_absolute() or ".." in name.parts:
+            raise ResultsNotFoundError(f"{recording!r} lies outside of {self.loader.audio_dir}.")
         if not path.is_file():
             raise ResultsNotFoundError(
                 f"{path}: this recording is not there any more, so it can be neither shown nor "

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bacpipe.dashboard.labels import NONE, clock_times, label_kinds, read_labels
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.labels import NONE, clock_times, label_kinds, read_labels
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.errors import ResultsNotFoundError
 
 ALL_DAY = (0.0, 24.0)

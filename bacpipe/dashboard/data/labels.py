@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bacpipe.audio.annotations import LABEL_PREFIX, label_columns, label_kind, read_annotations
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.default_labels import make_labels, metadata_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model

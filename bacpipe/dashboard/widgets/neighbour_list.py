@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 import panel as pn
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.labels import NONE, Labels
-from bacpipe.dashboard.results import ModelResults
-from bacpipe.dashboard.spinner import Spinner
+from bacpipe.dashboard.data.labels import NONE, Labels
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.widgets.spinner import Spinner
 from bacpipe.evaluation.neighbours import Neighbours, nearest_windows
 
 _COUNT = 12

@@ -11,7 +11,7 @@ from scipy import signal
 
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import read_audio
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.results import ModelResults
 
 # Browsers play up to 48 kHz everywhere; above, a recording is slowed down by powers of ten.
 _HIGHEST_PLAYED_RATE = 48_000

@@ -15,7 +15,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from bacpipe.dashboard.colours import scale_colours
+from bacpipe.dashboard.widgets.colours import scale_colours
 from bacpipe.plotting.style import COLOURS, GREY, shorten
 from bacpipe.store.inventory import recorded_time, sites_of
 

@@ -25,9 +25,9 @@ from bokeh.models import (
 from bokeh.plotting import figure
 from matplotlib.path import Path as Polygon
 
-from bacpipe.dashboard.colours import GREY, palette
-from bacpipe.dashboard.labels import NONE, Labels
-from bacpipe.dashboard.sampling import choose_points, drawing_order
+from bacpipe.dashboard.data.labels import NONE, Labels
+from bacpipe.dashboard.data.sampling import choose_points, drawing_order
+from bacpipe.dashboard.widgets.colours import GREY, palette
 
 _FEW = 3000  # points that are drawn large
 _REST = 250  # milliseconds without movement
@@ -104,6 +104,7 @@ class EmbeddingMap:
             height=height,
             min_height=250,
             sizing_mode=sizing,
+            tags=["map"],
             output_backend="webgl",
             tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom",

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.inventory import Totals
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import panel as pn
 
-from bacpipe.dashboard.filters import ALL_DAY, Filter, matching_recordings
-from bacpipe.dashboard.labels import Labels
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.filters import ALL_DAY, Filter, matching_recordings
+from bacpipe.dashboard.data.labels import Labels
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.dashboard.style import CSS
 
 # What a browser offers without getting slow.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import panel as pn
 
-from bacpipe.dashboard.activity_figure import LEGEND, ActivityFigure
-from bacpipe.dashboard.found_classes import FoundClasses
-from bacpipe.dashboard.notice import Notice
-from bacpipe.dashboard.score_histogram import ScoreHistogram
-from bacpipe.dashboard.spinner import Spinner
+from bacpipe.dashboard.data.found_classes import FoundClasses
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.widgets.activity_figure import LEGEND, ActivityFigure
+from bacpipe.dashboard.widgets.notice import Notice
+from bacpipe.dashboard.widgets.score_histogram import ScoreHistogram
+from bacpipe.dashboard.widgets.spinner import Spinner
 from bacpipe.labels.activity import ActivityGrid
 
 _NO_TIME = (

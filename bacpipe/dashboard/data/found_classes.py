@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bacpipe.dashboard.labels import clock_times
-from bacpipe.dashboard.results import ModelResults, Predictions
+from bacpipe.dashboard.data.labels import clock_times
+from bacpipe.dashboard.data.results import ModelResults, Predictions
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.evaluation.names import Match, known_species, match_names
 from bacpipe.evaluation.probe_detections import probe_detections, trained_probes

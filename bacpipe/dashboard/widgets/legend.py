@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from bacpipe.dashboard.colours import GREY
-from bacpipe.dashboard.labels import NONE, Labels
+from bacpipe.dashboard.data.labels import NONE, Labels
+from bacpipe.dashboard.widgets.colours import GREY
 
 MOST_ENTRIES = 24
 

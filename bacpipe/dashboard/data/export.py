@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile as sf
 
-from bacpipe.dashboard.clips import read_clip
-from bacpipe.dashboard.labels import NONE, Labels, clock_times
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.clips import read_clip
+from bacpipe.dashboard.data.labels import NONE, Labels, clock_times
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.errors import BacpipeError
 from bacpipe.store.predictions import RAVEN_COLUMNS, plain_label
 

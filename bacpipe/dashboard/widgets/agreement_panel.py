@@ -12,10 +12,10 @@ import panel as pn
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool
 from bokeh.plotting import figure
 
-from bacpipe.dashboard.colours import GREY
-from bacpipe.dashboard.labels import NONE, Labels
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.labels import NONE, Labels
+from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.widgets.colours import GREY
 from bacpipe.evaluation.agreement import MeanAgreement, NeighbourAgreement, neighbour_agreement
 from bacpipe.plotting.style import COLOURS, shorten
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bacpipe.dashboard.filters import Filter
-from bacpipe.dashboard.labels import Labels, label_kinds, read_labels
-from bacpipe.dashboard.results import DataSet, ModelResults
+from bacpipe.dashboard.data.filters import Filter
+from bacpipe.dashboard.data.labels import Labels, label_kinds, read_labels
+from bacpipe.dashboard.data.results import DataSet, ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bacpipe.dashboard.labels import NONE, Labels, label_kinds
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.labels import NONE, Labels, label_kinds
+from bacpipe.dashboard.data.results import ModelResults
 
 
 def kinds_of_all(models: Sequence[ModelResults]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import panel as pn
 
 from bacpipe.dashboard.background import sentence_of
-from bacpipe.dashboard.export import (
+from bacpipe.dashboard.data.export import (
     MOST_CLIPS,
     Exported,
     as_clips,
@@ -20,8 +20,8 @@ from bacpipe.dashboard.export import (
     as_raven_table,
     download_name,
 )
-from bacpipe.dashboard.labels import Labels
-from bacpipe.dashboard.results import ModelResults
+from bacpipe.dashboard.data.labels import Labels
+from bacpipe.dashboard.data.results import ModelResults
 
 
 class _Kind(NamedTuple):

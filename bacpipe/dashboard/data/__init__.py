@@ -1,0 +1,1 @@
+"""What the dashboard shows: stored results, read and chosen, without any widget."""
