@@ -58,14 +58,9 @@ def _bench(audio_dir: Path, settings: dict[str, Any], seconds: float) -> int:
     from bacpipe.models.zoo import CARDS
     from bacpipe.store.loader import Loader
 
-    wanted = settings.pop("models", None) or configuration.config().models
-    names = (
-        list(CARDS)
-        if wanted in ("all", ["all"])
-        else [wanted]
-        if isinstance(wanted, str)
-        else wanted
-    )
+    wanted = configuration.current(**settings).models
+    settings.pop("models", None)
+    names = list(CARDS) if wanted == ["all"] else wanted
     found = survey(Loader(audio_dir, **settings).update_files())
     _say(_describe(audio_dir, found))
     estimates: list[Estimate] = []

@@ -21,7 +21,7 @@ CSS = """
 }
 .bp-hint {
   position: absolute; inset: 0; padding: 80px 40px; text-align: center; color: #52606d;
-  font-size: 14px; background: #ffffff;
+  font-size: 14px; background: #ffffff; min-height: 400px;
 }
 .bp-window-title { font-size: 14px; color: #1f2933; overflow-wrap: anywhere; }
 .bp-folder { color: #7b8794; font-size: 12px; }

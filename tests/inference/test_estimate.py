@@ -20,6 +20,7 @@ from bacpipe.inference.estimate import (
     predict,
     survey,
 )
+from bacpipe.models.zoo import CARDS
 from tests.conftest import TinyModel, write_recording
 
 
@@ -174,3 +175,28 @@ def test_ctrl_c_shows_what_was_measured(
     shown = capsys.readouterr()
     assert "birdnet  100.0      300          model          2.0 h         1.0 GB" in shown.out
     assert "Interrupted" in shown.err
+
+
+@pytest.mark.parametrize(("word", "code"), [("models=5", 2), ("models=[birdnett]", 1)])
+def test_impossible_models_get_a_sentence(
+    recordings: Path, capsys: pytest.CaptureFixture, word: str, code: int
+) -> None:
+    assert main(["bench", f"audio_dir={recordings}", word]) == code
+    errors = capsys.readouterr().err
+    assert word.removeprefix("models=").strip("[]") in errors
+    assert "Traceback" not in errors
+
+
+def test_all_stands_for_every_model(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def none_here(models: list[str], *arguments: object, **settings: object) -> list[str]:
+        asked.extend(models)
+        return [f"{name}: not here" for name in models]
+
+    monkeypatch.setattr("bacpipe.inference.estimate.estimate_models", none_here)
+    assert main(["bench", f"audio_dir={recordings}", "models=all"]) == 1
+    assert asked == list(CARDS)
+    assert f"{asked[-1]}: not here" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from bacpipe.dashboard.widgets.notice import Notice
 from bacpipe.dashboard.widgets.spectrogram_figure import SpectrogramFigure, picture_of
 from bacpipe.dashboard.widgets.spinner import Spinner
 
-_HINT = '<div class="bp-hint">Click on a point to see and hear its window.</div>'
+_HINT = '<div class="bp-hint">Choose a window to see and hear it.</div>'
 _MOST_PREDICTIONS = 5
 _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 
