@@ -11,7 +11,7 @@ from typing import Any
 
 from bacpipe._version import __version__
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036
     # pip refuses such a Python by itself, but not everybody installs what they have cloned.
     raise ImportError(
         f"bacpipe needs Python 3.11, 3.12 or 3.13; this is Python {sys.version_info[0]}."
