@@ -166,7 +166,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if place and "\t" in text.splitlines()[place.line]:
+        if place and "\t" in "".join(text.split("\n")[place.line : place.line + 1]):
             problem = "a tab; indent with spaces"
         elif "escape character" in problem:
             problem = "in double quotes, \\ begins a special character; leave the quotes out"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from scipy import signal
 
 from bacpipe.errors import BacpipeError
 from bacpipe.store.writer import replacing, write_text
+from bacpipe.typed_paths import typed_path
 
 SAMPLE_RATE = 48_000
 README = "README.txt"
@@ -100,7 +102,7 @@ def make_demo(folder: str | Path) -> Path:
     >>> bacpipe.make_demo("recordings").name  # the demo is there already, so nothing is made
     'recordings'
     """
-    folder = Path(folder)
+    folder = typed_path(folder)
     try:
         if _is_complete(folder):
             return folder
@@ -112,9 +114,11 @@ def make_demo(folder: str | Path) -> Path:
             rows += [(recording, event) for event in events]
         write_text(folder / ANNOTATIONS, _annotation_table(rows))
     except (OSError, sf.SoundFileError) as error:
+        code = error.errno if isinstance(error, OSError) else None
         raise BacpipeError(
-            f"{folder}: the demo recordings cannot be written here ({error}); choose another "
-            f"folder or make room on the disk."
+            f"{folder}: the demo recordings cannot be written here "
+            f"({os.strerror(code) if code else error}); work in a folder where you may write, "
+            f"or make room on the disk."
         ) from error
     return folder
 

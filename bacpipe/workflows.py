@@ -22,6 +22,7 @@ from bacpipe.store.computed import computed_models, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.run_log import RunLog
 from bacpipe.store.writer import write_yaml
+from bacpipe.typed_paths import typed_setting
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.pipeline import EvaluationReport
@@ -372,7 +373,8 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
-    _summarise([report for _, report in runs.values()], evaluation, audio_dir)
+    reports = [report for _, report in runs.values()]
+    _summarise(reports, evaluation, _dashboard_command(audio_dir, options))
     problems = [f"{name}: {error}" for name, error in errors.items()]
     problems += evaluation.errors if evaluation is not None else []
     if options.dashboard:
@@ -444,7 +446,7 @@ def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
 
 
 def _summarise(
-    reports: Iterable[RunReport], evaluation: EvaluationReport | None, audio_dir: Path
+    reports: Iterable[RunReport], evaluation: EvaluationReport | None, dashboard: str
 ) -> None:
     """Print what was done and what to do next, for whoever called `play`."""
     for report in reports:
@@ -456,8 +458,18 @@ def _summarise(
     _say(
         "\n  Read the results with bacpipe.Loader(audio_dir, model_name): .embeddings(), "
         ".predictions('dataframe'), .metadata_dict\n"
-        f"  Look at and listen to them with: bacpipe dashboard audio_dir={audio_dir}"
+        f"  Look at and listen to them with: {dashboard}"
     )
+
+
+def _dashboard_command(audio_dir: Path, options: Options) -> str:
+    """What shows these results, for the command line."""
+    words = ["bacpipe dashboard", typed_setting("audio_dir", audio_dir)]
+    if options.main_results_dir != configuration.settings().main_results_dir:
+        words.append(typed_setting("main_results_dir", options.main_results_dir))
+    if options.testing:
+        words.append("testing=true")
+    return " ".join(words)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import bacpipe
 from bacpipe.__main__ import main
+from bacpipe.commands.arguments import parse_words
 from tests.conftest import needs_shared_audio, write_recording
 
 
@@ -35,10 +37,23 @@ def test_help_and_version(capsys: pytest.CaptureFixture) -> None:
         (["modles=[birdnet]"], 2, "'models'"),
         (["models=[brdnet]", "audio_dir=field"], 1, "birdnet"),
         (["device=gpu"], 2, "cuda"),
-        (["birdnet"], 2, "key=value"),
+        (["brdnet"], 2, "key=value"),
         (["models=[birdnet"], 2, "lists are written"),
         (["--config", "absent.yaml"], 2, "absent.yaml"),
         (["classifier_threshold=high"], 2, "0 to 1"),
+        (["field"], 2, "did you mean audio_dir=field?"),
+        (["my field"], 2, "with quotes"),
+        (["birdnet"], 2, "did you mean models=birdnet?"),
+        (["doctr"], 2, "did you mean bacpipe doctor?"),
+        (["help"], 2, "did you mean bacpipe --help?"),
+        (["audio_dir", "=", "field"], 2, "without spaces around the ="),
+        (["audio_dir=", "field"], 2, "has no value"),
+        (["mine.yaml"], 2, "--config mine.yaml"),
+        (["config=mine.yaml"], 2, "--config mine.yaml"),
+        (["--audio_dir", "my field"], 2, 'as "audio_dir=my field".'),
+        (["dashboard", "--audio-dir=field"], 2, "as audio_dir=field."),
+        (["audio_dir=field", "models=birdnet,brdnet"], 1, "no model 'brdnet'"),
+        (["audio_dir=field", "models=birdnet beats"], 1, "as a list: [birdnet, beats]"),
     ],
 )
 def test_mistakes_get_a_sentence_and_an_exit_code(
@@ -50,6 +65,47 @@ def test_mistakes_get_a_sentence_and_an_exit_code(
     assert expected in errors
     assert "Traceback" not in errors
     assert not (folder / "bacpipe_results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["models=[birdnet,", "beats]"], {"models": ["birdnet", "beats"]}),
+        (["models='[birdnet,", "beats]'", "hop=1"], {"models": ["birdnet", "beats"], "hop": 1}),
+        (["models=birdnet, beats"], {"models": ["birdnet", "beats"]}),
+        (["audio_suffixes=.wav,.flac"], {"audio_suffixes": [".wav", ".flac"]}),
+        (["audio_dir=2024"], {"audio_dir": "2024"}),
+        (["audio_dir=2024-05-01 #2: new"], {"audio_dir": "2024-05-01 #2: new"}),
+        (["audio_dir='C:\\my", "rec'"], {"audio_dir": "C:\\my rec"}),
+        (["audio_dir=null"], {"audio_dir": None}),
+        (["audio_dir=a=b"], {"audio_dir": "a=b"}),
+        (["audio_dir=f\udcfcr"], {"audio_dir": "f\udcfcr"}),  # a name that is not UTF-8
+    ],
+)
+def test_words_mean_what_people_mean(words: list[str], expected: dict[str, object]) -> None:
+    assert parse_words(words) == expected
+
+
+def test_verify_looks_where_the_settings_put_results(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["verify"]) == 1
+    assert "bacpipe_results" in capsys.readouterr().err
+    (folder / "settings.yaml").write_text("main_results_dir: mine\n")
+    assert main(["verify"]) == 1
+    assert "mine" in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled_out(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bacpipe", "demo", "Übung"],
+        cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\xdcbung" in done.stdout
 
 
 def test_no_file_that_can_be_embedded_exits_with_1(

@@ -50,6 +50,8 @@ def test_every_key_has_a_rule_a_default_and_a_comment(name: str, rules: dict) ->
         ("probe_configs", {"linear": 3}, "linear"),
         ("visualization_dimensions", 4, "2, 3"),
         ("audio_dir", 7, "folder"),
+        ("classifier_threshold", "0,3", "Did you mean 0.3, with a point?"),
+        ("hop", "1", "Did you mean 1, without quotes?"),
     ],
 )
 def test_impossible_values_name_key_value_and_what_is_allowed(
@@ -78,6 +80,22 @@ def test_unknown_keys_are_errors_with_the_nearest_name(typed: str, meant: str) -
         configuration.current(**{typed: 1})
     with pytest.raises(BacpipeError, match="no key"):
         setattr(bacpipe.settings, typed, 1)
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "rec").mkdir()
+    (tmp_path / "rec" / "a.wav").touch()
+    options = configuration.current(audio_dir="~/rec", main_results_dir=Path("~/results"))
+    assert options.audio_dir == str(tmp_path / "rec")
+    assert options.main_results_dir == str(tmp_path / "results")
+    assert bacpipe.get_audio_files("~/rec") == [tmp_path / "rec" / "a.wav"]
+    loader = bacpipe.Loader("~/rec", "birdnet", main_results_dir="~/results")
+    assert loader.files == [tmp_path / "rec" / "a.wav"]
+    assert loader.paths.dataset_path == tmp_path / "results" / "rec"
+    # The names of folders may begin so, too.
+    assert configuration.current(main_results_dir="~results").main_results_dir == "~results"
 
 
 def test_ratios_that_leave_no_validation_data_are_refused() -> None:
@@ -115,6 +133,13 @@ def test_a_view_does_not_change_when_the_namespace_does(restored_settings: None)
         ("modles: [birdnet]", "'models'"),
         ("models: {}", "models"),
         ("1: 2", "key: value"),
+        ("audio_dir:recordings", "a space after the colon"),
+        ("models:\n\t- birdnet", "a tab; indent with spaces"),
+        ('audio_dir: "C:\\rec"', "leave the quotes out"),
+        ('audio_dir: "C:\\data"', "leave the quotes out"),
+        ("audio_dir: 2024", "in quotes"),
+        ("device: cpu", "a key of settings.yaml"),
+        ("overwrite: 'false'", "false, without quotes"),
     ],
 )
 def test_broken_yaml_files_are_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -134,6 +159,13 @@ def test_yaml_files_with_a_byte_order_mark_and_comments_only_are_read(tmp_path: 
     assert configuration.read_overrides(path, "config") == {}
     with pytest.raises(SettingsError, match="does not exist"):
         configuration.read_overrides(tmp_path / "absent.yaml", "config")
+
+
+def test_an_old_python_is_told_which_ones_do() -> None:
+    script = "import sys; sys.version_info = (3, 10, 13, 'final', 0); import bacpipe"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "3.11, 3.12 or 3.13; this is Python 3.10" in done.stderr.splitlines()[-1]
 
 
 def test_import_is_light() -> None:

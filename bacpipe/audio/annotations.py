@@ -171,7 +171,11 @@ def require_label_column(
         return wanted
     has = f"it has {', '.join(found)}" if found else "it has no column label:<kind> at all"
     closest = difflib.get_close_matches(wanted, found, n=1)
-    hint = f"; did you mean label_column={label_kind(closest[0])!r}?" if closest else "."
+    hint = (
+        f"; did you mean label_column={label_kind(closest[0])!r}?"
+        if closest
+        else f"; names of columns with labels begin with {LABEL_PREFIX!r}."
+    )
     raise AnnotationsError(f"{source}: the column {wanted!r} is missing, {has}{hint}")
 
 

@@ -14,6 +14,7 @@ from bacpipe import configuration
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+from bacpipe.typed_paths import typed_setting
 from bacpipe.yaml_files import load_yaml
 
 _RULES = {**CONFIG_RULES, **SETTINGS_RULES}
@@ -50,7 +51,7 @@ def refuse_dashes(words: Sequence[str]) -> None:
                 value = following
             raise SettingsError(
                 f"{name} is no option; settings are written without dashes, as "
-                f"{_quoted(key, value or 'value')}."
+                f"{typed_setting(key, value or 'value')}."
             )
 
 
@@ -116,7 +117,7 @@ def _not_a_setting(word: str) -> str:
     elif word.lower().endswith((".yaml", ".yml")):
         meant = f"files of settings are named with --config {word} or --settings {word}."
     elif Path(word).exists():
-        meant = f"did you mean {_quoted('audio_dir', word)}?"
+        meant = f"did you mean {typed_setting('audio_dir', word)}?"
     elif word in CARDS:
         meant = f"did you mean models={word}?"
     elif close := difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.7):
@@ -149,11 +150,6 @@ def _parse_value(key: str, text: str) -> Any:
         raise SettingsError(
             f"{key}={text!r} is not understood; lists are written as {key}='[first, second]'."
         ) from None
-
-
-def _quoted(key: str, value: str) -> str:
-    """Word for the command line; double quotes hold in every shell, also in Windows'."""
-    return f'{key}="{value}"' if " " in value else f"{key}={value}"
 
 
 def _without_quotes(text: str) -> str:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from bacpipe.typed_paths import typed_setting
+
 
 def run(arguments: Sequence[str]) -> int:
     """Make the demo recordings and say where they are."""
@@ -19,6 +21,6 @@ def run(arguments: Sequence[str]) -> int:
     folder = make_demo(options.folder)
     print(  # noqa: T201
         f"Demo recordings with annotations are in {folder}. Run the models on them with:\n"
-        f"  bacpipe audio_dir={folder}"
+        f"  bacpipe {typed_setting('audio_dir', folder)}"
     )
     return 0

@@ -111,9 +111,10 @@ class RunReport:
             rows += [
                 ("windows", f"{self.windows:,}"),
                 ("audio", f"{self.audio_seconds / 3600:.2f} h"),
-                ("speed", f"{self.times_real_time:.0f} × real time"),
             ]
-        rows += self._time_rows()
+        # Without it, nothing went through the model: predictions came from stored embeddings.
+        if self.wall_seconds:
+            rows += [("speed", f"{self.times_real_time:.0f} × real time"), *self._time_rows()]
         if self.results is not None:
             rows.append(("results", str(self.results)))
         width = max(len(name) for name, _ in rows)

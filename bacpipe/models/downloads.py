@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -34,6 +35,14 @@ logger = logging.getLogger(__name__)
 
 STAGING = ".downloads"
 ORIGIN = ".source.json"
+_FOLDER_REFUSES = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 def provides(source: Source, name: str) -> bool:
@@ -112,7 +121,10 @@ def fetch(
             _install(content, card, source, base, names, origins)
             shutil.rmtree(staging)
     except OSError as error:
-        raise DownloadError(f"{address(source)}: {first_line(error)}") from error
+        hint = ""
+        if error.errno in _FOLDER_REFUSES:
+            hint = f"; keep weights in another folder than {base} with the setting model_base_path"
+        raise DownloadError(f"{address(source)}: {first_line(error)}{hint}") from error
 
 
 def _collect(

@@ -7,7 +7,7 @@ from pathlib import Path
 from bacpipe.configuration import Options
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.store.layout import ResultPaths, dataset_name, models_with_embeddings, result_paths
-from bacpipe.typed_paths import typed_path
+from bacpipe.typed_paths import typed_path, typed_setting
 
 
 def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
@@ -36,6 +36,6 @@ def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
     if not names:
         raise ResultsNotFoundError(
             f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
-            f"bacpipe audio_dir={audio_dir}"
+            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
         )
     return names

@@ -157,6 +157,9 @@ def test_label_column_by_either_name(read):
     assert require_label_column(table, "label:species") == "label:species"
     with pytest.raises(AnnotationsError, match="did you mean label_column='species'"):
         require_label_column(table, "specie")
+    table = read("audiofilename,start,end,species\nx.wav,1,2,a\n")
+    with pytest.raises(AnnotationsError, match=r"'label:species' is missing.*begin with 'label:'"):
+        require_label_column(table, "species")
 
 
 def test_data_frame_of_numbers():

@@ -117,3 +117,13 @@ def test_time_spent_on_resampling_is_told_apart(tmp_path: Path) -> None:
             for _ in stream:
                 pass
             assert (stream.resample_seconds > 0) is expected
+
+
+def test_a_run_without_the_model_claims_no_speed() -> None:
+    # Predictions with another threshold come from embeddings that are stored.
+    report = RunReport("birdnet", done=4, windows=51, audio_seconds=150)
+    report.add_time("write", 0.2)
+    text = str(report)
+    assert "recordings done       4" in text
+    assert "speed" not in text
+    assert "slowest stage" not in text

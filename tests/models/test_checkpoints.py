@@ -619,7 +619,7 @@ class TestEnsure:
 def test_folder_that_cannot_be_written_to(hub: Hub, mix2: ModelCard, tmp_path: Path) -> None:
     # A file where the folder should be fails for every user, root included.
     (tmp_path / "base").write_text("")
-    with pytest.raises(CheckpointNotFoundError, match=r"mix2\.tar\.xz: .*base"):
+    with pytest.raises(CheckpointNotFoundError, match=r"mix2\.tar\.xz: .*model_base_path"):
         checkpoints.resolve(mix2, tmp_path / "base")
 
 
