@@ -31,7 +31,8 @@ from bacpipe.store.identity import prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name, path_inside, stamped_folders
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, look_at
-from bacpipe.store.predictions import write_combined_tables, write_raven_table
+from bacpipe.store.predictions import write_combined_tables
+from bacpipe.store.raven import write_raven_table
 from bacpipe.store.sets import adopt_old_set, create_set, differences, find_set, read_embeddings
 from bacpipe.store.sink import RunSink, StreamEnd
 from bacpipe.store.storage import is_disk_full, storage_error

@@ -20,10 +20,9 @@ from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.store.events import merge_detections
 from bacpipe.store.layout import path_inside, result_stems
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import (
+from bacpipe.store.predictions import Detections, above
+from bacpipe.store.raven import (
     RAVEN_COLUMNS,
-    Detections,
-    above,
     plain_label,
     plain_path,
     raven_rows,

@@ -56,8 +56,12 @@ def open_map(visit: Any, query: str = "?model=tiny") -> Any:
 
 
 def click_on(page: Any, data_set: DataSet, row: int) -> None:
-    point = data_set.model("tiny").coordinates("pca")[row]
-    page.mouse.click(*page.evaluate(_PLACE_OF, point.tolist()))
+    point = data_set.model("tiny").coordinates("pca")[row].tolist()
+    place, before = page.evaluate(_PLACE_OF, point), None
+    while place != before:  # a page that was just opened still moves its parts
+        page.wait_for_timeout(500)
+        place, before = page.evaluate(_PLACE_OF, point), place
+    page.mouse.click(*place)
 
 
 def note(page: Any, text: str) -> Any:

@@ -2,8 +2,36 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from bacpipe.dashboard.server import Server
+from bacpipe.dashboard.views import VIEWS
+
 
 def test_the_first_view_opens_without_complaints(visit: Any) -> None:
     page = visit()
     page.wait_for_selector("canvas")
     assert page.title().startswith("bacpipe")
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.key)
+def test_every_view_opens_and_explains_itself(visit: Any, view: type) -> None:
+    page = visit(f"?view={view.key}")
+    page.get_by_text("What is this?").locator("visible=true").click()
+    first_words = view.help_text.strip().splitlines()[0].replace("*", "").split(".")[0]
+    page.get_by_text(first_words[:40]).locator("visible=true").first.wait_for()
+    # The hostile label is shown as text wherever labels are shown, and has not run.
+    assert page.evaluate("window.hacked") is None
+
+
+def test_visitors_do_not_disturb_each_other(visit: Any, server: Server) -> None:
+    one, other = visit("?view=data"), visit("?view=explore")
+    one.get_by_text("recordings failed").first.wait_for()
+    other.get_by_text("Colour by").first.wait_for()
+    other.get_by_role("button", name="Predictions").click()
+    other.get_by_text("Predicted by").first.wait_for()
+    assert "view=data" in one.url
+    other.close()
+    one.get_by_role("button", name="All models").click()
+    one.get_by_text("Retrieval").first.wait_for()
+    assert "view=models" in one.url

@@ -14,7 +14,7 @@ import pytest
 from bacpipe.dashboard.data.found_classes import CLASSIFIER, find_classes, same_class, sources
 from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.views.predictions import Predictions
-from bacpipe.store.predictions import RAVEN_COLUMNS
+from bacpipe.store.raven import RAVEN_COLUMNS
 from tests.dashboard.conftest import HOSTILE_LABEL
 
 COUNT = ".bp-count >> visible=true"

@@ -9,7 +9,8 @@ import numpy as np
 from bacpipe.audio.files import read_recording
 from bacpipe.dashboard.data.found_classes import FoundClasses
 from bacpipe.errors import AudioError
-from bacpipe.store.predictions import RAVEN_COLUMNS, Detections, raven_rows
+from bacpipe.store.predictions import Detections
+from bacpipe.store.raven import RAVEN_COLUMNS, raven_rows
 
 
 def detections_csv(found: FoundClasses, name: str, threshold: float) -> io.BytesIO:

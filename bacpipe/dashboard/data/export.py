@@ -17,7 +17,7 @@ from bacpipe.dashboard.data.clips import read_clip
 from bacpipe.dashboard.data.labels import NONE, Labels, clock_times
 from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.errors import BacpipeError
-from bacpipe.store.predictions import RAVEN_COLUMNS, plain_label
+from bacpipe.store.raven import RAVEN_COLUMNS, plain_label, plain_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,7 @@ def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | Non
             if recording >= 0:
                 offset += _duration(results, recording)
             recording = int(results.recording_code[row])
-            path = _one_line(str(_path_of(results, recording)))
+            path = plain_path(_path_of(results, recording))
         start, end = results.start[row], results.end[row]
         lines.append(
             f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0\t{high:.1f}"
@@ -173,10 +173,6 @@ def _texts(labels: Labels | None, rows: np.ndarray) -> list[str]:
 
 def _not_a_formula(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"[\t\r\n]", " ", text)
 
 
 def _file_name(name: str) -> str:
