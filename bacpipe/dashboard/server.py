@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
@@ -255,12 +256,10 @@ class Server:
 
 
 def _in_notebook() -> bool:
-    """Whether cells are run one after the other while a kernel's loop goes on."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    """Whether cells are run one after the other by a kernel, which goes on meanwhile."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")
 
 
 def _load_extensions() -> None:
