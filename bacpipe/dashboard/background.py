@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import panel as pn
+from tornado.ioloop import IOLoop
 
 from bacpipe.errors import BacpipeError
 
@@ -73,7 +74,14 @@ class Background:
             if not done and self._newest.get(key) is ticket:
                 busy.loading = True
 
+        loop = IOLoop.current()
+
         def finished(future: Future[_T]) -> None:
+            # The document must not be touched from this thread: while the server's own thread
+            # collects changes of the page, a callback that is added to it can be lost.
+            loop.add_callback(deliver, future)
+
+        def deliver(future: Future[_T]) -> None:
             # Visitors may have gone meanwhile.
             if not document.session_context.destroyed:
                 document.add_next_tick_callback(lambda: present(future))
