@@ -17,6 +17,7 @@ from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
 from bacpipe.dashboard.widgets.choices import offer
 from bacpipe.dashboard.widgets.legend import legend_html
+from bacpipe.dashboard.widgets.parts import parts_and_choices
 from bacpipe.dashboard.widgets.score_chart import score_chart, series_colours
 from bacpipe.dashboard.widgets.small_maps import (
     SmallMap,
@@ -110,15 +111,7 @@ It needs no training.
         ]
 
     def controls(self) -> Any:
-        parts = pn.widgets.RadioBoxGroup.from_param(
-            self.param.part, options=_PARTS, name="Show", margin=(5, 10)
-        )
-        return pn.Column(
-            pn.pane.HTML('<div class="bp-heading">Show</div>', stylesheets=[CSS], margin=(5, 10)),
-            parts,
-            *(widget for widgets in self._choices.values() for widget in widgets),
-            sizing_mode="stretch_width",
-        )
+        return parts_and_choices(self.param.part, _PARTS, self._choices)
 
     def body(self) -> Any:
         return self._content

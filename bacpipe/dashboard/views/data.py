@@ -15,6 +15,7 @@ from bacpipe.dashboard.data.recordings import Recordings, read_recordings
 from bacpipe.dashboard.data.results import DataSet, ModelResults
 from bacpipe.dashboard.style import CSS
 from bacpipe.dashboard.views.base import View
+from bacpipe.dashboard.widgets.parts import parts_and_choices
 from bacpipe.dashboard.widgets.tables import download_button, table_widget
 from bacpipe.dashboard.widgets.time_line import duration_histogram, time_line
 
@@ -84,15 +85,7 @@ as the recorder's clock said.
         }
 
     def controls(self) -> Any:
-        parts = pn.widgets.RadioBoxGroup.from_param(
-            self.param.part, options=_PARTS, name="Show", margin=(5, 10)
-        )
-        return pn.Column(
-            pn.pane.HTML('<div class="bp-heading">Show</div>', stylesheets=[CSS], margin=(5, 10)),
-            parts,
-            *(widget for widgets in self._choices.values() for widget in widgets),
-            sizing_mode="stretch_width",
-        )
+        return parts_and_choices(self.param.part, _PARTS, self._choices)
 
     def body(self) -> Any:
         return self._content
