@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import panel as pn
+from panel.reactive import Syncable
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
@@ -264,6 +265,9 @@ def _in_notebook() -> bool:
 
 def _load_extensions() -> None:
     pn.extension("tabulator", notifications=True)
+    # While changes of other widgets wait, Panel handles clicks without the page's lock; Bokeh
+    # then refuses whatever our views change of its models, and the click is lost.
+    Syncable._event_coroutine.lock = True
 
 
 def _origins(setting: bool | str) -> list[str]:

@@ -88,6 +88,22 @@ def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
     page.wait_for_selector(".bp-when:has-text('quiet')")
 
 
+def test_a_click_is_not_lost_while_another_widget_changes(visit: Any) -> None:
+    page = open_view(visit, "&model=tiny&species=quiet")
+    rows_of(page).nth(0).click()
+    page.wait_for_selector(".bp-when:has-text('quiet')")  # with a picture, which goes away
+    loud = page.locator(".tabulator >> visible=true").nth(0).get_by_text("loud", exact=True)
+    loud.element_handle().evaluate(
+        """row => {
+            for (const document of Bokeh.documents)
+                for (const model of document._all_models.values())
+                    if (model.options?.includes?.('magma')) model.value = 'Greys';
+            row.click();
+        }"""
+    )
+    page.wait_for_selector(".bp-window-title:has-text('loud') >> visible=true")
+
+
 def test_a_hostile_species_of_a_probe_is_text(visit: Any) -> None:
     page = open_view(visit, "&model=tiny&source=probe_linear")
     species = (

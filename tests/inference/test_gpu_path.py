@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ class Cuda:
         self.calls: list[tuple[Stream | None, int]] = []
         self._current = threading.local()
         self._pinned: list[torch.Tensor] = []
-        for name, function in {
+        stand_ins: dict[str, Any] = {
             "Stream": self._new_stream,
             "default_stream": lambda device: self.default,
             "stream": self._on_stream,
@@ -46,14 +47,15 @@ class Cuda:
             "memory_allocated": lambda device: 0,
             "max_memory_allocated": lambda device: self.calls[-1][1] * WINDOW_BYTES,
             "mem_get_info": lambda device: (free, 2**41),
-        }.items():
+        }
+        for name, function in stand_ins.items():
             monkeypatch.setattr(torch.cuda, name, function)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self._pin(tensor))
         to = torch.Tensor.to
 
         def copy(tensor: torch.Tensor, *target: object, **how: bool) -> torch.Tensor:
             if not (target and str(target[0]).startswith("cuda")):
-                return to(tensor, *target, **how)  # type: ignore[call-overload,no-any-return]
+                return to(tensor, *target, **how)  # type: ignore[call-overload]
             asynchronous = how.get("non_blocking", False)
             pinned = any(tensor is other for other in self._pinned)
             self.copies.append((self.current, pinned, asynchronous))
@@ -99,7 +101,7 @@ def on_gpu(notes: Cuda, *, concurrent: bool = True) -> TinyModel:
             return super().__call__(x)
 
     model = OnGpu(device="cpu")
-    model.device, model.concurrent = "cuda:0", concurrent  # type: ignore[attr-defined]
+    model.device, model.concurrent = "cuda:0", concurrent
     return model
 
 
