@@ -64,13 +64,11 @@ def measure(name: str, seconds: float, rounds: int) -> None:
                 length *= share
             else:
                 files = max(2, round(files * share))
-            folder = Path(scratch) / "audio"
+            folder = Path(scratch) / kind
             audio = {"rate": sample_rate, "channels": channels}
             write_folder(folder, files, length, suffix, **audio)
             row = _compare(embedder, folder, seconds, rounds)
             print(json.dumps([name, kind, *row]), flush=True)
-            for path in folder.iterdir():
-                path.unlink()
 
 
 def _compare(embedder: Embedder, folder: Path, seconds: float, rounds: int) -> list[float]:

