@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe import configuration
+from bacpipe.audio.files import find_recording_names
 from bacpipe.configuration import Options
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.inference.report import RunReport
@@ -99,7 +100,7 @@ def _generate(
         # To a Loader, this key means that it reads reduced embeddings.
         **{key: value for key, value in kwargs.items() if key != "dim_reduction_model"},
     )
-    loader.update_files()
+    loader.update_recording_names()
     if CustomModel is None and (report := _done_already(loader)) is not None:
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
@@ -360,7 +361,7 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
     custom = {key: kwargs.pop(key) for key in ("CustomModel", "CustomModels") if key in kwargs}
     options = configuration.current(**kwargs)
     audio_dir = _recordings_or_demo(options)
-    get_audio_files(audio_dir, options.audio_suffixes)
+    find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
     names = computed_models(audio_dir, options) if options.already_computed else options.models
     handler = _save_logs(options, audio_dir) if bool_save_logs else None
     try:

@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 
 import bacpipe
+from bacpipe.store.combined_tables import write_combined_tables
+from bacpipe.store.detection_tables import detections_path
 from bacpipe.store.predictions import (
     Detections,
     SparsePredictions,
     claim_predictions,
-    detections_path,
-    wide_frame,
-    write_combined_tables,
-    write_predictions,
+    stage_predictions,
 )
 from bacpipe.store.sets import create_set
+from bacpipe.store.wide_tables import wide_frame
 from bacpipe.store.writer import write_text
 
 MODEL, WINDOWS, SECONDS = "benchmark", 20, 3.0
@@ -51,7 +51,7 @@ def draw(rng: np.random.Generator, classes: int) -> SparsePredictions:
 
 def write_parquet(folder: Path, drawn: list[SparsePredictions], classes: np.ndarray) -> int:
     return sum(
-        write_predictions(folder / f"{i:06d}.parquet", item, classes, PROVENANCE)
+        stage_predictions(folder / f"{i:06d}.parquet", item, classes, PROVENANCE)[0].commit()
         for i, item in enumerate(drawn)
     )
 

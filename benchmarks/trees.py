@@ -12,10 +12,11 @@ import numpy as np
 
 import bacpipe
 from bacpipe.inference.planning import model_identity, record_tables
+from bacpipe.store.combined_tables import write_combined_tables
 from bacpipe.store.identity import prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.plan import look_at
-from bacpipe.store.predictions import SparsePredictions, write_combined_tables
+from bacpipe.store.predictions import SparsePredictions
 from bacpipe.store.sets import create_set
 from bacpipe.store.sink import RunSink, StreamEnd
 

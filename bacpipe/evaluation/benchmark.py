@@ -17,12 +17,13 @@ from bacpipe.evaluation.errors import EvaluationError
 from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, number
 from bacpipe.evaluation.names import Match, known_species, match_names
 from bacpipe.evaluation.resampling import group_by
-from bacpipe.evaluation.result_files import write_csv, write_result
+from bacpipe.evaluation.result_files import write_result
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.overlap import find_overlaps
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.events import Intervals
 from bacpipe.store.loader import Loader
+from bacpipe.store.writer import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,11 +14,11 @@ from bacpipe.audio.annotations import LABEL_PREFIX, label_kind
 from bacpipe.configuration import Options
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.maps import read_maps
-from bacpipe.evaluation.result_files import read_result, write_csv
+from bacpipe.evaluation.result_files import read_result
 from bacpipe.store.computed import paths_of
 from bacpipe.store.layout import ResultPaths
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.store.writer import remove_temporaries
+from bacpipe.store.writer import remove_temporaries, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bacpipe.store.writer import replacing, write_json
+from bacpipe.store.writer import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,3 @@ def read_result(path: Path, fingerprint: str | None = None) -> dict[str, Any] | 
         logger.info("%s: made again, because its data or settings have changed.", path)
         return None
     return dict(result)
-
-
-def write_csv(path: Path, table: Any) -> None:
-    """Write a pandas table as CSV at once."""
-    with replacing(path) as file:
-        table.to_csv(file, mode="wb", index=False, lineterminator="\n")

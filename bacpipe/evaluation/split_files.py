@@ -20,7 +20,7 @@ from bacpipe.evaluation.data import LabelledWindows
 from bacpipe.evaluation.errors import EvaluationError
 from bacpipe.evaluation.splits import SETS, Split, SplitRule, split_windows
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.store.writer import replacing, write_json
+from bacpipe.store.writer import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -127,5 +127,4 @@ def _write_table(data: LabelledWindows, split: Split) -> None:
         table = pd.DataFrame({"window": rows})
     table[data.column] = [split.classes[label] for label in split.labels[rows]]
     table["set"] = [SETS[number] for number in split.set_of_window[rows]]
-    with replacing(data.paths.labels_path / "probing_dataframe.csv") as file:
-        table.to_csv(file, mode="wb", index=False, lineterminator="\n")
+    write_csv(data.paths.labels_path / "probing_dataframe.csv", table)

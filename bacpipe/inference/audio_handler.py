@@ -15,7 +15,7 @@ from bacpipe.audio.stream import AudioStream, read_audio
 from bacpipe.audio.windows import cut_windows, merge_segments
 from bacpipe.configuration import Options
 from bacpipe.errors import AudioError
-from bacpipe.store.plan import Source, look_at
+from bacpipe.store.plan import Source, look_at_name
 from bacpipe.store.sink import StreamEnd
 from bacpipe.store.times import hop_samples
 
@@ -160,7 +160,7 @@ class AudioHandler:
             pairs = zip(annotations["start"], annotations["end"], strict=True)
         segments = tuple(merge_segments(pairs))
         parts: list[np.ndarray] = []
-        blocks = self.decode(Source(Path(path), Path(path).name, -1, -1, segments))
+        blocks = self.decode(Source(Path(path).parent, Path(path).name, -1, -1, segments))
         while True:
             try:
                 parts.append(next(blocks))
@@ -211,7 +211,7 @@ class AudioHandler:
                 table, padded = yield from self._decode_segments(stream, source)
             recording, cut = stream.recording, stream.truncated_at
             read = (recording.size, recording.mtime_ns)
-            now = look_at(source.path, source.path.parent)
+            now = look_at_name(source.name, source.audio_dir)
             if (now.size, now.mtime_ns) != read:
                 raise AudioError(
                     f"{source.name}: was changed or removed while it was read; run again once it "

@@ -20,18 +20,17 @@ from bacpipe.inference.planning import (
     model_identity,
     plan_run,
     record_tables,
-    recording_name,
     tables_are_complete,
 )
 from bacpipe.inference.progress import RunProgress
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.runner import ModelRunner
+from bacpipe.store.combined_tables import write_combined_tables
 from bacpipe.store.events import merge_detections
 from bacpipe.store.identity import prediction_settings, settings_identity
-from bacpipe.store.layout import dataset_name, path_inside, stamped_folders
+from bacpipe.store.layout import Stems, dataset_name, path_inside, stamped_folders
 from bacpipe.store.lock import exclusive
-from bacpipe.store.plan import RunPlan, Source, look_at
-from bacpipe.store.predictions import write_combined_tables
+from bacpipe.store.plan import RunPlan, Source, Sources, look_at_name
 from bacpipe.store.raven import write_raven_table
 from bacpipe.store.sets import adopt_old_set, create_set, differences, find_set, read_embeddings
 from bacpipe.store.sink import RunSink, StreamEnd
@@ -85,7 +84,7 @@ def embed_data_set(embedder: Embedder, loader: Loader, *, threads: bool) -> RunR
                 _drop_empty_set(loader)
             raise
         report.results = loader.embed_dir
-        if loader.embedding_set is None or not loader.embedding_set.content.done:
+        if loader.embedding_set is None or not loader.embedding_set.content.has_done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
                 f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
@@ -124,7 +123,7 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", found.folder
         )
-        sources = [look_at(path, loader.audio_dir) for path in loader.files]
+        sources = [look_at_name(name, loader.audio_dir) for name in loader.recording_names]
         stamps = {s.name: {"size": s.size, "mtime_ns": s.mtime_ns} for s in sources}
         adopt_old_set(found, identity, provenance, stamps)
     elif found is None:
@@ -163,7 +162,7 @@ def _work(
         found,
         loader.paths,
         str(loader.model_name),
-        [recording_name(path, loader) for path in loader.files],
+        loader.recording_names,
         classes=embedder.classifier.classes if predict else (),
         prediction_settings=settings,
         provenance={**(found.identity or {}), **provenance, **settings},
@@ -172,13 +171,13 @@ def _work(
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),
-        sum(source.size for source in [*plan.embed, *plan.classify]),
+        plan.embed.size + plan.classify.size,
     )
     embed = plan.embed
     try:
         sink.mark(plan.removed, "removed")
         sink.mark(plan.restored, "done")
-        embed = [*plan.embed, *_classify(embedder, loader, plan, runner, sink, report, progress)]
+        embed.extend(_classify(embedder, loader, plan, runner, sink, report, progress))
         if embed:
             workload = embedder.workload(runner, threads=threads)
             run(embed, _storable(embedder.decode), runner, sink, workload, report, progress)
@@ -189,7 +188,7 @@ def _work(
             sink.discard_run()
             logger.info("%s: interrupted; what this run had written is removed.", found.folder)
         else:
-            done, most = len(found.content.done), len(loader.files)
+            done, most = len(found.content.done), len(loader.recording_names)
             logger.info("%s: interrupted; %d of %d recordings are done.", found.folder, done, most)
         raise
     except StorageError as error:
@@ -220,11 +219,11 @@ def _storable(decode: Decode) -> Decode:
     return checked
 
 
-def _with_rest(error: StorageError, sink: RunSink, sources: Sequence[Source]) -> StorageError:
+def _with_rest(error: StorageError, sink: RunSink, sources: Sources) -> StorageError:
     """Say also how much the rest of the run needs, going by what it has written so far."""
     if not is_disk_full(error) or error.path is None or not sink.bytes_read:
         return error
-    left = sum(max(source.size, 0) for source in sources) - sink.bytes_read
+    left = sources.size - sink.bytes_read
     rest = round(max(left, 0) * sink.bytes_written / sink.bytes_read)
     return storage_error(error.path, error, error.needed, rest)
 
@@ -237,11 +236,11 @@ def _classify(
     sink: RunSink,
     report: RunReport,
     progress: RunProgress,
-) -> list[Source]:
+) -> Sequence[Source]:
     """Classify stored embeddings; returns the recordings that must be embedded again."""
     if getattr(embedder.model, "one_pass", False):
         return plan.classify
-    again, found = [], loader.embedding_set
+    again, found = Sources(loader.audio_dir), loader.embedding_set
     assert found is not None
     for source in plan.classify:
         line = found.content.recordings[source.name]
@@ -273,7 +272,7 @@ def write_prediction_tables(loader: Loader) -> None:
     )
     if not loader.options.save_raven_tables:
         return
-    stems = loader.stems()
+    stems = Stems(loader.recording_names)
     for item in loader.detections():
         audio = loader.audio_dir / item.recording
         try:
@@ -281,7 +280,7 @@ def write_prediction_tables(loader: Loader) -> None:
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        table = f"{stems[item.recording]}_{name}.selection.table.txt"
+        table = f"{stems.of(item.recording)}_{name}.selection.table.txt"
         path = path_inside(loader.paths.raven_path, table, what="a link")
         events = merge_detections(item, loader.options.event_gap)
         write_raven_table(path, events, audio.resolve(), high)

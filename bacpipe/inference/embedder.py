@@ -124,7 +124,7 @@ class Embedder(AudioHandler):
         if isinstance(sample, np.ndarray):
             return self.get_reduced_dimensionality_embeddings(sample)
         path = Path(sample)
-        return self._in_memory([Source(path, path.name, 0, 0)], self.decode)
+        return self._in_memory([Source(path.parent, path.name, 0, 0)], self.decode)
 
     def embeddings_using_multithreading(
         self, array_of_audios: np.ndarray | Sequence[np.ndarray]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,8 @@ from bacpipe.errors import AnnotationsError
 from bacpipe.models.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.identity import prediction_settings, settings_identity
-from bacpipe.store.journal import Journal
 from bacpipe.store.layout import dataset_name
-from bacpipe.store.plan import RunPlan, Source, look_at, make_plan, name_below
+from bacpipe.store.plan import RunPlan, Source, look_at_name, make_plan
 from bacpipe.store.sets import find_set
 
 if TYPE_CHECKING:
@@ -89,9 +88,11 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
     )
 
 
-def _sources(loader: Loader) -> list[Source]:
+def _sources(loader: Loader) -> Iterator[Source]:
     if not loader.options.only_embed_annotations:
-        return [look_at(path, loader.audio_dir) for path in loader.files]
+        for name in loader.recording_names:
+            yield look_at_name(name, loader.audio_dir)
+        return
     segments = loader.annotated_segments()
     if not segments:
         raise AnnotationsError(
@@ -100,15 +101,9 @@ def _sources(loader: Loader) -> list[Source]:
             f"there is nothing to embed; lower min_annotation_length, or set "
             f"only_embed_annotations to false."
         )
-    named = ((path, recording_name(path, loader)) for path in loader.files)
-    return [
-        look_at(path, loader.audio_dir, segments[name]) for path, name in named if name in segments
-    ]
-
-
-def recording_name(path: Path, loader: Loader) -> str:
-    """Posix path of a recording relative to the audio folder."""
-    return name_below(path, loader.audio_dir)
+    for name in loader.recording_names:
+        if name in segments:
+            yield look_at_name(name, loader.audio_dir, segments[name])
 
 
 def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
@@ -135,15 +130,7 @@ def record_tables(loader: Loader, *, predict: bool) -> None:
     found = loader.embedding_set
     assert found is not None
     # Times of files would say less: clocks go wrong, and a killed run leaves new files beside old.
-    tables = {**(found.content.tables or {}), **_tables(loader, predict=predict)}
-    if tables == found.content.tables:
-        return
-    journal = Journal(found.folder)
-    try:
-        journal.append({"tables": tables})
-    finally:
-        journal.close()
-    found.reload()
+    found.record_tables(_tables(loader, predict=predict))
 
 
 def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:

@@ -7,6 +7,8 @@ recorders' clocks (`bacpipe.audio.recorder_metadata.recording_start`).
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +18,9 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.default_labels import recording_starts
+from bacpipe.store.detection_tables import blocks_of
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import above, sorted_classes
+from bacpipe.store.predictions import above
 
 BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
 """What the rows and columns of a grid are, with a name for people."""
@@ -51,18 +54,21 @@ def recorded_stretches(lines: Mapping[str, Mapping[str, Any]], starts: np.ndarra
     starts : np.ndarray, datetime64, shape (recordings,)
         When each recording starts; those that do not tell (NaT) are left out.
     """
-    begin, end = [], []
-    for line, start in zip(lines.values(), starts, strict=True):
-        if np.isnat(start):
+    owner, first, last = array("q"), array("d"), array("d")
+    known = ~np.isnat(starts)
+    for i, line in enumerate(lines.values()):
+        if not known[i]:
             continue
-        for first, stop, *_ in line.get("segments") or [(0.0, line["duration"])]:
-            begin.append(start + _seconds(first))
-            end.append(start + _seconds(stop))
-    return Stretches(np.array(begin, "datetime64[us]"), np.array(end, "datetime64[us]"))
+        for begin, end, *_ in line.get("segments") or [(0.0, line["duration"])]:
+            owner.append(i)
+            first.append(begin)
+            last.append(end)
+    start = starts.astype("datetime64[us]")[np.array(owner, np.int64)]
+    return Stretches(start + _seconds(first), start + _seconds(last))
 
 
 def _seconds(value: Any) -> Any:
-    return np.rint(np.asarray(value) * 1e6).astype("timedelta64[us]")
+    return np.rint(np.asarray(value, np.float64) * 1e6).astype("timedelta64[us]")
 
 
 @dataclass(frozen=True)
@@ -260,9 +266,10 @@ def class_activity(
     ResultsNotFoundError
         If there are no predictions, or no recording tells when it was made.
     """
-    lines = {name: line for name, line in loader.lines.items() if line.get("predictions")}
-    items = [above(item, threshold) for item in loader.detections()]
-    starts = recording_starts(loader, list(lines))
+    lines = loader.lines.where(lambda line: bool(line.get("predictions")))
+    blocks = blocks_of(above(item, threshold) for item in loader.detections())
+    names = list(lines)
+    starts = recording_starts(loader, names)
     if np.isnat(starts).all():
         raise ResultsNotFoundError(
             f"{loader.audio_dir}: no recording here tells when it was made, so activity over time "
@@ -273,13 +280,17 @@ def class_activity(
     grid = activity_grid(stretches, by or "hour_day")
     if by is None and len(grid.columns) > _MOST_DAYS:
         grid = activity_grid(stretches, "hour_week")
-    if not items:
-        return Activity(grid, {}, 0)
-    start_of = dict(zip(lines, starts, strict=True))
-    names, code = sorted_classes(np.concatenate([item.label for item in items]))
-    times = np.concatenate([start_of[item.recording] + _seconds(item.start) for item in items])
-    totals = np.bincount(code, minlength=len(names))
-    wanted = set(names if classes is None else classes)
-    order = [i for i in np.argsort(-totals, kind="stable") if names[i] in wanted][:most]
-    counts = {names[i]: grid.count(times[code == i]) for i in order}
-    return Activity(grid, counts, len(names))
+    found: dict[str, int] = {}
+    codes, times = [np.zeros(0, np.int32)], [np.zeros(0, "datetime64[us]")]
+    for block in blocks:
+        numbers = [found.setdefault(name, len(found)) for name in block.classes]
+        codes.append(np.array(numbers, np.int32)[block.label])
+        own = starts[[bisect_left(names, name) for name in block.names]]
+        times.append(own[block.recording] + _seconds(block.start))
+    code, time = np.concatenate(codes), np.concatenate(times)
+    totals = np.bincount(code, minlength=len(found))
+    wanted = set(found if classes is None else classes)
+    order = sorted(found, key=lambda name: (-totals[found[name]], name))
+    shown = [name for name in order if name in wanted][:most]
+    counts = {name: grid.count(time[code == found[name]]) for name in shown}
+    return Activity(grid, counts, len(found))

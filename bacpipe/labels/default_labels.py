@@ -288,14 +288,18 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
 
 def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
     """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells."""
-    known = [recording_start(loader.audio_dir / name) for name in recordings]
-    unknown = [n for n, start in zip(recordings, known, strict=True) if start is None]
-    if unknown:
+    starts = np.full(len(recordings), np.datetime64("NaT", "us"))
+    for i, name in enumerate(recordings):
+        start = recording_start(loader.audio_dir / name)
+        if start is not None:
+            starts[i] = start.replace(tzinfo=None)
+    unknown = np.flatnonzero(np.isnat(starts))
+    if len(unknown):
+        example = recordings[unknown[0]]
         logger.info(
-            "%d of %d recordings tell no time, such as %s.", len(unknown), len(known), unknown[0]
+            "%d of %d recordings tell no time, such as %s.", len(unknown), len(starts), example
         )
-    clock = [None if start is None else start.replace(tzinfo=None) for start in known]
-    return np.array(clock, dtype="datetime64[us]")
+    return starts
 
 
 def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
@@ -319,12 +323,14 @@ def _of_recordings(windows: ModelWindows, values: np.ndarray) -> np.ndarray:
 
 def _best_classes(loader: Loader, windows: ModelWindows) -> np.ndarray:
     labels = np.full(len(windows), None, dtype=object)
-    rows = dict(windows.slices())
+    slices = windows.slices()
     try:
         for item in loader.detections():
+            # Both are in the order of the recordings' names.
+            rows = next(rows for name, rows in slices if name == item.recording)
             # Scores descend within a window, so its first row is the best one.
             window, first = np.unique(item.window, return_index=True)
-            labels[rows[item.recording].start + window] = item.label[first]
+            labels[rows.start + window] = item.label[first]
     except ResultsNotFoundError as error:
         logger.info("default_classifier is missing everywhere: %s", error)
     return labels
@@ -360,9 +366,13 @@ def _as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> str:
     # The names of the recordings are part of the windows' state; so are the predictions',
     # whose files the journal names with their threshold.
-    predictions = [line.get("predictions") for line in windows.lines.values()]
-    content = json.dumps([windows.state, list(keys), dataset_name(loader.audio_dir), predictions])
-    return hashlib.sha256(content.encode()).hexdigest()
+    content = json.dumps([windows.state, list(keys), dataset_name(loader.audio_dir)])
+    digest = hashlib.sha256(f"{content[:-1]}, [".encode())
+    for number, line in enumerate(windows.lines.values()):
+        text = json.dumps(line.get("predictions"))
+        digest.update((f", {text}" if number else text).encode())
+    digest.update(b"]]")
+    return digest.hexdigest()
 
 
 def _write(path: Path, table: pd.DataFrame, fingerprint: str) -> None:

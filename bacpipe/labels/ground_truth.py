@@ -32,7 +32,7 @@ from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.overlap import Overlaps, find_overlaps
 from bacpipe.store.events import Intervals
 from bacpipe.store.loader import Loader
-from bacpipe.store.writer import replacing, write_table
+from bacpipe.store.writer import write_csv, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +168,8 @@ def ground_truth_by_model(
     truth = None if overwrite else _read(path, fingerprint)
     if truth is None:
         truth = make_ground_truth(windows, table, column, loader.options, choices)
-        _write_csv(path.with_suffix(".csv"), _frame(windows, truth, column).dropna())
+        labelled = _frame(windows, truth, column).dropna().round({"start": 6, "end": 6})
+        write_csv(path.with_suffix(".csv"), labelled)
         _write(path, truth, {"fingerprint": fingerprint, "settings": choices})
     if return_type == "dict":
         return {f"{LABEL_PREFIX}{kind}": truth.labels, f"label_dict:{kind}": truth.classes}
@@ -354,14 +355,6 @@ def _frame(windows: ModelWindows, truth: GroundTruth, column: str) -> pd.DataFra
 def _file_part(kind: str) -> str:
     """Kind of label as part of a file's name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in kind)
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write the labelled windows, in the form of an annotation table."""
-    with replacing(path) as file:
-        table.round({"start": 6, "end": 6}).to_csv(
-            file, mode="wb", index=False, lineterminator="\n"
-        )
 
 
 def _write(path: Path, truth: GroundTruth, description: Mapping[str, Any]) -> None:

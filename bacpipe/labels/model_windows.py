@@ -32,7 +32,7 @@ class ModelWindows:
 
     Attributes
     ----------
-    lines : dict
+    lines : mapping
         For each recording, sorted by name, what the journal says (or would say) of its
         duration, windows and annotated segments.
     header : mapping
@@ -41,7 +41,7 @@ class ModelWindows:
         Changes when the windows do.
     """
 
-    lines: dict[str, dict[str, Any]]
+    lines: Mapping[str, Mapping[str, Any]]
     header: Mapping[str, Any]
     state: str
 

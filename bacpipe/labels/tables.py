@@ -17,8 +17,9 @@ import numpy as np
 from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
+from bacpipe.store.detection_tables import blocks_of
 from bacpipe.store.events import merge_detections
-from bacpipe.store.layout import path_inside, result_stems
+from bacpipe.store.layout import Stems, path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import Detections, above
 from bacpipe.store.raven import (
@@ -68,18 +69,17 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    items = list(_events(loader, kwargs))
-    sizes = [len(item.window) for item in items]
-    names = np.array([item.recording for item in items], dtype=object)
-    table = pd.DataFrame(
-        {
-            "audiofilename": np.repeat(names, sizes),
-            "start": np.concatenate([item.start for item in items]),
-            "end": np.concatenate([item.end for item in items]),
-            "label:default_classifier": np.concatenate([item.label for item in items]),
-            "score": np.concatenate([item.score for item in items]),
-        }
-    )
+    blocks = list(blocks_of(_events(loader, kwargs)))
+    columns: dict[str, list[np.ndarray]] = {
+        "audiofilename": [np.zeros(0, object), *(b.names[b.recording] for b in blocks)],
+        "start": [np.zeros(0), *(block.start for block in blocks)],
+        "end": [np.zeros(0), *(block.end for block in blocks)],
+        "label:default_classifier": [
+            np.zeros(0, object), *(block.classes[block.label] for block in blocks)
+        ],
+        "score": [np.zeros(0, np.float32), *(block.score for block in blocks)],
+    }  # fmt: skip
+    table = pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
     table.attrs["bacpipe"] = _provenance(loader, kwargs)
     return table
 
@@ -125,7 +125,7 @@ def export_raven_tables(
     write_json(target / "provenance.json", _provenance(loader, kwargs))
     if combined:
         return _write_combined_raven_table(loader, target, kwargs)
-    stems = result_stems(loader.lines)
+    stems = Stems(list(loader.lines))
     written = []
     for item in _events(loader, kwargs):
         audio = loader.audio_dir / item.recording
@@ -134,7 +134,7 @@ def export_raven_tables(
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        name = f"{stems[item.recording]}_{model}.selection.table.txt"
+        name = f"{stems.of(item.recording)}_{model}.selection.table.txt"
         path = path_inside(target, name, what="a link")
         write_raven_table(path, item, audio.resolve(), high)
         written.append(path)
@@ -143,10 +143,14 @@ def export_raven_tables(
 
 def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> list[Path]:
     nyquist, offset = loader.highest_frequency, 0.0
-    items = {item.recording: item for item in _events(loader, settings)}
+    events = _events(loader, settings)  # in the order of the names, as the recordings are
+    item = next(events, None)
     rows, sounds = ["\t".join(RAVEN_COLUMNS)], []
     # Recordings without detections count too: Raven plays them as part of the same sound.
-    for path in loader.files:
+    for name in loader.recording_names:
+        path = loader.audio_dir / name
+        while item is not None and item.recording < name:
+            item = next(events, None)
         try:
             recording = read_recording(path, loader.audio_dir)
         except AudioError as error:
@@ -154,10 +158,8 @@ def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> 
             continue
         sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
-        if recording.name in items:
-            rows += raven_rows(
-                items[recording.name], path.resolve(), high, first=len(rows), offset=offset
-            )
+        if item is not None and item.recording == name:
+            rows += raven_rows(item, path.resolve(), high, first=len(rows), offset=offset)
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
@@ -202,7 +204,7 @@ def export_audacity_labels(
     """
     target = Path(folder) if folder is not None else loader.paths.preds_path / "audacity_labels"
     write_json(target / "provenance.json", _provenance(loader, kwargs))
-    stems = result_stems(loader.lines)
+    stems = Stems(list(loader.lines))
     written = []
     for item in _events(loader, kwargs):
         columns = (item.start, item.end, item.label)
@@ -210,7 +212,7 @@ def export_audacity_labels(
             f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
             for start, end, label in zip(*columns, strict=True)
         ]
-        name = f"{stems[item.recording]}_{loader.model_name}.labels.txt"
+        name = f"{stems.of(item.recording)}_{loader.model_name}.labels.txt"
         path = path_inside(target, name, what="a link")
         write_text(path, "".join(lines))
         written.append(path)

@@ -19,11 +19,13 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from bacpipe.errors import ResultsError
 
@@ -290,32 +292,57 @@ def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
 
 
 def result_stems(recordings: Iterable[str]) -> dict[str, str]:
-    """Stem of each recording's result files.
+    """Stem of each recording's result files, as `Stems` gives it."""
+    names = list(recordings)
+    stems = Stems(names)
+    return {name: stems.of(name) for name in names}
+
+
+class Stems:
+    """Stems of the result files of recordings.
+
+    Recordings of one folder whose names differ only in the suffix keep it, so that none
+    overwrites another's results.  Only these are remembered; other stems follow from the name.
 
     Parameters
     ----------
-    recordings : iterable of str
-        Posix paths relative to the audio folder.
-
-    Returns
-    -------
-    dict
-        ``folder/stem`` of the results by recording.  Recordings of one folder whose names
-        differ only in the suffix keep it, so that none overwrites another's results.
+    recordings : sequence of str
+        Posix paths of all recordings, relative to the audio folder.
     """
-    names = list(recordings)
-    plain = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    count = Counter(_as_others_see(stem) for stem in plain.values())
-    full_names = Counter(_as_others_see(name) for name in names)
-    stems = {}
-    for name in names:
-        stem = plain[name]
-        seen = _as_others_see(stem)
-        if count[seen] == 1 and seen not in full_names:
-            stems[name] = _shorten(stem)
-        else:
-            stems[name] = _shorten(name, always=full_names[_as_others_see(name)] > 1)
-    return stems
+
+    def __init__(self, recordings: Sequence[str]) -> None:
+        doubtful = _alike(recordings)
+        count = Counter(_as_others_see(_without_suffix(name)) for name in doubtful)
+        full_names = Counter(_as_others_see(name) for name in doubtful)
+        self._unusual: dict[str, str] = {}
+        for name in doubtful:
+            seen = _as_others_see(_without_suffix(name))
+            if count[seen] > 1 or seen in full_names:
+                twice = full_names[_as_others_see(name)] > 1
+                self._unusual[name] = _shorten(name, always=twice)
+
+    def of(self, recording: str) -> str:
+        """``folder/stem`` of the results of one of the recordings."""
+        return self._unusual.get(recording) or _shorten(_without_suffix(recording))
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Names that may collide with others once their suffix is gone: all that do, and few more."""
+    # Hashes of a hundred thousand names take a megabyte, the names twenty.
+    stems = np.fromiter((hash(_as_others_see(_without_suffix(n))) for n in names), np.int64)
+    full = np.fromiter((hash(_as_others_see(name)) for name in names), np.int64)
+    found, count = np.unique(np.concatenate([stems, full]), return_counts=True)
+    shared = found[count > 1]
+    chosen = np.isin(stems, shared) | np.isin(full, shared)
+    return [names[i] for i in np.flatnonzero(chosen).tolist()]
+
+
+def _without_suffix(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    if last in _NOT_DOWN or "//" in name or "./" in name:
+        return str(PurePosixPath(name).with_suffix(""))
+    dot = last.rfind(".")
+    return f"{folder}{slash}{last[:dot]}" if 0 < dot < len(last) - 1 else name
 
 
 def _as_others_see(name: str) -> str:
@@ -329,6 +356,8 @@ def _as_others_see(name: str) -> str:
 
 
 def _shorten(stem: str, *, always: bool = False) -> str:
+    if not always and 4 * (len(stem) - stem.rfind("/")) <= _LONGEST_STEM:  # 4 bytes at most each
+        return stem
     path = PurePosixPath(stem)
     name = os.fsencode(path.name)
     if len(name) <= _LONGEST_STEM and not always:

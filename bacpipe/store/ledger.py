@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe.store.journal import Journal
+from bacpipe.store.lines import Lines
 
 
 class Ledger(Journal):
@@ -22,43 +23,52 @@ class Ledger(Journal):
     ----------
     folder : Path
         Folder of the set.
-    lines : mapping
-        What its journals say, by recording.
+    lines : Lines
+        What its journals say, by recording; what this run appends is added to it.
 
     Attributes
     ----------
-    lines : dict
-        The same, with what this run has appended.
+    lines : Lines
+        The same.
     """
 
-    def __init__(self, folder: Path, lines: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, lines: Lines) -> None:
         super().__init__(folder)
-        self.lines: dict[str, dict[str, Any]] = {}
-        self._owners: dict[tuple[str, str], str] = {}
+        self.lines = lines
+        # Of files that were there before; those that one run writes have different names.
+        self._owners: dict[str, dict[str, str]] = {"embeddings": {}, "predictions": {}}
         for name, line in lines.items():
-            self._know(name, line)
+            for what, owners in self._owners.items():
+                path = _path(line, what)
+                if path is not None:
+                    owners[path] = name
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; see `Journal.append`."""
         super().append(line)
         if "file" in line:
-            self._know(line["file"], dict(line))
+            name, known = line["file"], dict(line)
+            self.lines[name] = known
+            for what, owners in self._owners.items():
+                path = _path(known, what)
+                if path in owners:
+                    owners[path] = name
 
     def close(self) -> None:
         """Close the journal and forget its lines, of which a large data set has many."""
         super().close()
-        self.lines, self._owners = {}, {}
+        self.lines, self._owners = Lines(), {"embeddings": {}, "predictions": {}}
 
     def replace_embeddings(self, name: str, path: str) -> None:
         """Take back the lines that vouch for a file of embeddings, which is to be written."""
-        owner = self._owners.get(("embeddings", path))
+        owner = self._owners["embeddings"].get(path)
         for other in sorted({name, owner or name}):
             if _path(self.lines.get(other), "embeddings") == path:
                 self.append({"file": other, "status": "replaced"})
 
     def replace_predictions(self, name: str, path: str) -> None:
         """Take back what lines say of a file of predictions, which is to be written."""
-        owner = self._owners.get(("predictions", path))
+        owner = self._owners["predictions"].get(path)
         for other in sorted({name, owner or name}):
             line = self.lines.get(other)
             if line is not None and _path(line, "predictions") == path:
@@ -66,9 +76,10 @@ class Ledger(Journal):
 
     def forget_predictions(self) -> None:
         """Take back all predictions: what is on disk belongs to another set."""
-        for name, line in list(self.lines.items()):
+        for name in list(self.lines):
+            line = self.lines[name]
             if line.get("predictions"):
-                self.append({**self.lines[name], "predictions": None})
+                self.append({**line, "predictions": None})
 
     def superseded(self, before: Mapping[str, Any] | None, what: str, name: str) -> str | None:
         """Path of an earlier file of a recording, if nobody has any use for it now.
@@ -85,15 +96,8 @@ class Ledger(Journal):
         path = _path(before, what)
         if path is None or path == _path(self.lines.get(name), what):
             return None
-        owner = self._owners.get((what, path), name)
+        owner = self._owners[what].get(path, name)
         return path if owner == name or _path(self.lines.get(owner), what) != path else None
-
-    def _know(self, name: str, line: dict[str, Any]) -> None:
-        self.lines[name] = line
-        for what in ("embeddings", "predictions"):
-            path = _path(line, what)
-            if path is not None:
-                self._owners[what, path] = name
 
 
 def _path(line: Mapping[str, Any] | None, what: str) -> str | None:

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from bacpipe import configuration
-from bacpipe.audio.files import find_audio_files
+from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.store import predictions as prediction_files
 from bacpipe.store.columns import require_windows
 from bacpipe.store.computed import paths_of
+from bacpipe.store.detection_tables import DetectionStream, blocks_of, detections_path
 from bacpipe.store.identity import settings_identity
 from bacpipe.store.large_arrays import stack_rows
 from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
+from bacpipe.store.lines import DoneLines
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.metadata import metadata_of, write_metadata
 from bacpipe.store.predictions import Detections, above
 from bacpipe.store.recordings import without_results
 from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
 from bacpipe.store.times import highest_frequency, window_times
+from bacpipe.store.wide_tables import classes_in, scores_by_recording, wide_frame
 from bacpipe.typed_paths import typed_path
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ class Loader:
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
-        self._files: list[Path] | None = None
+        self._names: list[str] | None = None
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -106,10 +109,19 @@ class Loader:
     @property
     def files(self) -> list[Path]:
         """Recordings in `audio_dir`, sorted; three of them in a trial run."""
-        if self._files is None:
-            self.update_files()
-        assert self._files is not None
-        return self._files
+        return [Path(self.audio_dir, name) for name in self.recording_names]
+
+    @property
+    def recording_names(self) -> list[str]:
+        """The same as posix paths relative to `audio_dir`, as results name them."""
+        return self.update_recording_names() if self._names is None else self._names
+
+    def update_recording_names(self) -> list[str]:
+        """Do what `update_files` does, but return posix paths relative to `audio_dir`."""
+        found = find_recording_names(self.audio_dir, tuple(self.options.audio_suffixes))
+        found = without_results(found, self.audio_dir, self.paths)
+        self._names = found[:3] if self.options.testing else found
+        return self._names
 
     def update_files(self) -> list[Path]:
         """Search `audio_dir` again; results that lie in it are not searched.
@@ -123,10 +135,8 @@ class Loader:
         NoRecordingsError
             If there are none.
         """
-        found = find_audio_files(self.audio_dir, tuple(self.options.audio_suffixes))
-        found = without_results(found, self.audio_dir, self.paths)
-        self._files = found[:3] if self.options.testing else found
-        return self._files
+        self.update_recording_names()
+        return self.files
 
     @staticmethod
     def get_audio_files(
@@ -180,8 +190,8 @@ class Loader:
         """
         from bacpipe.audio.annotations import annotated_segments, read_annotations
 
-        names = [file.relative_to(self.audio_dir).as_posix() for file in self.files]
-        table = read_annotations(self.audio_dir / self.options.annotations_filename, names)
+        path = self.audio_dir / self.options.annotations_filename
+        table = read_annotations(path, self.recording_names)
         return annotated_segments(table, self.options.min_annotation_length)
 
     # ------------------------------------------------------------------ embeddings
@@ -197,9 +207,9 @@ class Loader:
         return self._require_set().state
 
     @property
-    def lines(self) -> dict[str, dict[str, Any]]:
+    def lines(self) -> DoneLines:
         """The journal's line of every recording that is done, sorted by recording."""
-        return dict(sorted(self._require_set().content.done.items()))
+        return self._require_set().content.done.sorted()
 
     @property
     def highest_frequency(self) -> float:
@@ -406,7 +416,7 @@ class Loader:
             below the threshold.  ``attrs['bacpipe']`` says what they were made with.  Scores
             that would fill more than 1 GiB are in pandas' sparse columns.
         """
-        frame = prediction_files.wide_frame(self._detections_above(kwargs))
+        frame = wide_frame(self._detections_above(kwargs))
         frame.attrs["bacpipe"] = self.predictions_provenance
         return frame
 
@@ -429,32 +439,19 @@ class Loader:
             Name of the class by column.
         """
         _check_return_type(return_type, "dict", "array")
-        items = list(self._detections_above(kwargs))
-        stops = np.cumsum([line["windows"] for line in self.lines.values()])
-        firsts = dict(zip(self.lines, [0, *stops.tolist()], strict=False))
-        labels = [item.label for item in items]
-        names, column = prediction_files.sorted_classes(np.concatenate(labels))
-        ends = np.cumsum([len(label) for label in labels]).tolist()
-        columns = (column[end - len(label) : end] for label, end in zip(labels, ends, strict=True))
-        by_name = {item.recording: (item, c) for item, c in zip(items, columns, strict=True)}
+        blocks = list(blocks_of(self._detections_above(kwargs)))
+        names, counts = classes_in(blocks), [line["windows"] for line in self.lines.values()]
         scores = stack_rows(
-            (
-                prediction_files.dense_scores(*by_name[name], line["windows"], len(names))
-                if name in by_name
-                else np.zeros((line["windows"], len(names)), np.float32)
-                for name, line in self.lines.items()
-            ),
-            int(stops[-1]),
+            scores_by_recording(blocks, zip(self.lines, counts, strict=True), names),
+            sum(counts),
             folder=self.get_embedding_dir(),
             what=f"the array of all scores of {self.model_name}",
         )
         classes = dict(enumerate(names))
         if return_type == "array":
             return scores, classes
-        return {
-            name: scores[firsts[name] : firsts[name] + line["windows"]]
-            for name, line in self.lines.items()
-        }, classes
+        parts = np.split(scores, np.cumsum(counts)[:-1])
+        return dict(zip(self.lines, parts, strict=True)), classes
 
     @property
     def predictions_provenance(self) -> dict[str, Any]:
@@ -496,17 +493,17 @@ class Loader:
                 f"{source.get('embeddings')}, not to {found.folder.name}; run the pipeline again "
                 f"with the present settings."
             )
-        table = prediction_files.detections_path(self.paths.preds_path, str(self.model_name))
-        combined = prediction_files.read_detections(table, self.predictions_state)
+        table = detections_path(self.paths.preds_path, str(self.model_name))
+        combined = DetectionStream(table, self.predictions_state)
         for name, line in lines.items():
             if not line.get("predictions"):
                 continue
-            if combined is not None and name in combined:
-                _require_windows_of(table, combined[name], line["windows"])
-                yield combined[name]
-                continue
             file = line["predictions"]["path"]
-            if combined is None and file is not None:
+            if file is not None and (item := combined.take(name)) is not None:
+                _require_windows_of(table, item, line["windows"])
+                yield item
+                continue
+            if file is not None:
                 folder = self.paths.sparse_predictions_path
                 window, label, score = prediction_files.read_predictions(
                     path_inside(folder, file, what="the journal"),
@@ -527,7 +524,7 @@ class Loader:
 
     def stems(self) -> dict[str, str]:
         """Stem of the result files of each recording in `audio_dir`."""
-        return result_stems(file.relative_to(self.audio_dir).as_posix() for file in self.files)
+        return result_stems(self.recording_names)
 
     def _has_predictions(self, paths: ResultPaths, line: Mapping[str, Any]) -> bool:
         stored = line.get("predictions")

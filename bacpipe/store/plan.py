@@ -6,10 +6,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
@@ -18,14 +19,16 @@ from bacpipe.store.sets import EmbeddingSet
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
+Segments = tuple[tuple[float, float], ...]
+
+
+class Source(NamedTuple):
     """A recording as it is on disk now.
 
     Attributes
     ----------
-    path : Path
-        Where it is.
+    audio_dir : Path
+        Folder that the name is relative to.
     name : str
         Posix path relative to the audio folder.
     size, mtime_ns : int
@@ -34,16 +37,16 @@ class Source:
         Annotated segments, when only those are embedded.
     """
 
-    path: Path
+    audio_dir: Path
     name: str
     size: int
     mtime_ns: int
-    segments: tuple[tuple[float, float], ...] | None = None
+    segments: Segments | None = None
 
     @property
-    def audio_dir(self) -> Path:
-        """Folder that the name is relative to."""
-        return self.path.parents[self.name.count("/")]
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.audio_dir, self.name)
 
     @property
     def segments_hash(self) -> str | None:
@@ -53,28 +56,96 @@ class Source:
         return hashlib.sha256(json.dumps(self.segments).encode()).hexdigest()[:16]
 
 
-def look_at(path: Path, audio_dir: Path, segments: Any = None) -> Source:
-    """Source of a recording, with its size and modification time."""
-    try:
-        status = path.stat()
-        size, mtime_ns = status.st_size, status.st_mtime_ns
-    except OSError:
-        size = mtime_ns = -1
-    return Source(path, name_below(path, audio_dir), size, mtime_ns, segments)
+class Sources(Sequence[Source]):
+    """Many recordings; only their names are objects of their own.
+
+    Parameters
+    ----------
+    audio_dir : Path
+        Folder that all names are relative to.
+
+    Attributes
+    ----------
+    names : list of str
+    """
+
+    def __init__(self, audio_dir: Path) -> None:
+        self._audio_dir = audio_dir
+        self.names: list[str] = []
+        self._sizes, self._times = array("q"), array("q")
+        self._segments: dict[str, Segments] = {}
+
+    def append(self, source: Source) -> None:
+        """Add one, which must be of the same folder."""
+        self.names.append(source.name)
+        self._sizes.append(source.size)
+        self._times.append(source.mtime_ns)
+        if source.segments is not None:
+            self._segments[source.name] = source.segments
+
+    def extend(self, sources: Iterable[Source]) -> None:
+        """Add several."""
+        for source in sources:
+            self.append(source)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all together, of those whose size is known."""
+        return sum(size for size in self._sizes if size > 0)
+
+    @overload
+    def __getitem__(self, number: int) -> Source: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Source]: ...
+
+    def __getitem__(self, number: int | slice) -> Source | list[Source]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        name, segments = self.names[number], self._segments
+        return Source(
+            self._audio_dir,
+            name,
+            self._sizes[number],
+            self._times[number],
+            segments.get(name) if segments else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
-def name_below(path: Path, folder: Path) -> str:
-    """Posix path of a file relative to a folder above it; a data set has many of them.
+def look_at(path: Path, audio_dir: Path, segments: Segments | None = None) -> Source:
+    """Source of a recording below a folder, with its size and modification time.
 
     Raises
     ------
     ValueError
         If the folder is not above it.
     """
-    text, start = os.fspath(path), f"{os.fspath(folder)}/"
-    if text.startswith(start) and os.sep == "/":
-        return text[len(start) :]
-    return path.relative_to(folder).as_posix()
+    text, start = os.fspath(path), f"{os.fspath(audio_dir)}/"
+    if text.startswith(start) and os.sep == "/":  # a data set has many of them
+        return look_at_name(text[len(start) :], audio_dir, segments)
+    return look_at_name(path.relative_to(audio_dir).as_posix(), audio_dir, segments)
+
+
+def look_at_name(name: str, audio_dir: Path, segments: Segments | None = None) -> Source:
+    """Source of a recording, with its size and modification time.
+
+    Parameters
+    ----------
+    name : str
+        Posix path relative to `audio_dir`.
+    audio_dir : Path
+        Folder with the recordings.
+    segments : tuple of (start, stop) in seconds, optional
+        Annotated segments, when only those are embedded.
+    """
+    try:
+        status = os.stat(f"{os.fspath(audio_dir)}/{name}")  # noqa: PTH116
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    except OSError:
+        size = mtime_ns = -1
+    return Source(audio_dir, name, size, mtime_ns, segments)
 
 
 @dataclass
@@ -83,9 +154,9 @@ class RunPlan:
 
     Attributes
     ----------
-    embed : list of Source
+    embed : Sources
         To be decoded and embedded (and classified).
-    classify : list of Source
+    classify : Sources
         Embeddings are there, predictions are not.
     keep : list of str
         Done already.
@@ -95,8 +166,8 @@ class RunPlan:
         Removed once and back again, unchanged: their results still hold.
     """
 
-    embed: list[Source] = field(default_factory=list)
-    classify: list[Source] = field(default_factory=list)
+    embed: Sources
+    classify: Sources
     keep: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
@@ -110,7 +181,7 @@ class RunPlan:
 def make_plan(
     found: EmbeddingSet | None,
     paths: ResultPaths,
-    sources: Sequence[Source],
+    sources: Iterable[Source],
     *,
     predictions: Mapping[str, Any] | None,
     allow_truncated: bool,
@@ -123,18 +194,21 @@ def make_plan(
         The set to continue.
     paths : ResultPaths
         Folders of the results.
-    sources : sequence of Source
+    sources : iterable of Source
         The recordings as they are now.
     predictions : mapping or None
         Settings of the predictions that are wanted; None when none are.
     allow_truncated : bool
         Whether the readable part of a truncated recording counts as done.
     """
+    plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir))
     if found is None:
-        return RunPlan(embed=list(sources))
-    plan, lines = RunPlan(), found.content.recordings
+        plan.embed.extend(sources)
+        return plan
+    lines, present = found.content.recordings, set()
     theirs = predictions_source(paths.preds_path).get("embeddings") == found.folder.name
     for source in sources:
+        present.add(source.name)
         line = lines.get(source.name)
         if line is None or not _embeddings_hold(found, line, source, allow_truncated):
             plan.embed.append(source)
@@ -145,7 +219,6 @@ def make_plan(
             plan.keep.append(source.name)
         else:
             plan.classify.append(source)
-    present = {source.name for source in sources}
     plan.removed = [name for name in found.content.done if name not in present]
     return plan
 

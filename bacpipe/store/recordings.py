@@ -12,7 +12,7 @@ from bacpipe.store.layout import ResultPaths
 logger = logging.getLogger(__name__)
 
 
-def without_results(files: Sequence[Path], audio_dir: Path, paths: ResultPaths) -> list[Path]:
+def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -> list[str]:
     """Leave out what lies in the results tree of this data set.
 
     Folders of results are named after recordings' folders, and people keep clips beside their
@@ -20,8 +20,8 @@ def without_results(files: Sequence[Path], audio_dir: Path, paths: ResultPaths) 
 
     Parameters
     ----------
-    files : sequence of Path
-        What was found in `audio_dir`.
+    names : sequence of str
+        Posix paths, relative to `audio_dir`, of what was found there.
     audio_dir : Path
         Folder with the recordings.
     paths : ResultPaths
@@ -29,7 +29,7 @@ def without_results(files: Sequence[Path], audio_dir: Path, paths: ResultPaths) 
 
     Returns
     -------
-    list of Path
+    list of str
 
     Raises
     ------
@@ -40,20 +40,22 @@ def without_results(files: Sequence[Path], audio_dir: Path, paths: ResultPaths) 
     folders = (paths.main_embeds_path, paths.dim_reduc_parent_dir, paths.overview_path.parent)
     inside = tuple(folder.resolve() for folder in folders)
     if not any(folder.is_relative_to(root) for folder in inside):
-        return list(files)
+        return list(names)
     # The files themselves are not resolved: a link among the recordings may point elsewhere.
-    parents = {file.parent for file in files}
-    left_out = {parent for parent in parents if _lies_in(parent.resolve(), inside)}
+    parents = {parent: (audio_dir / parent).resolve() for parent in map(_parent, names)}
+    left_out = {parent for parent, real in parents.items() if _lies_in(real, inside)}
+    results = {(real, name) for real in parents.values() for name in _names_in(real, inside)}
     kept = [
-        file
-        for file in files
-        if file.parent not in left_out and file.parent.resolve() / file.name not in inside
+        name
+        for name in names
+        if (parent := _parent(name)) not in left_out
+        and (parents[parent], name[len(parent) :].lstrip("/")) not in results
     ]
-    if len(kept) < len(files):
+    if len(kept) < len(names):
         logger.info(
             "%s: left out %d file(s) that lie among the results.",
             audio_dir,
-            len(files) - len(kept),
+            len(names) - len(kept),
         )
     if not kept:
         raise NoRecordingsError(
@@ -61,6 +63,14 @@ def without_results(files: Sequence[Path], audio_dir: Path, paths: ResultPaths) 
             f"{paths.dataset_path}."
         )
     return kept
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _names_in(folder: Path, others: tuple[Path, ...]) -> list[str]:
+    return [other.name for other in others if other.parent == folder]
 
 
 def _lies_in(folder: Path, others: tuple[Path, ...]) -> bool:

@@ -42,7 +42,7 @@ def is_record(line: Mapping[str, Any]) -> bool:
         and _are_segments(line.get("segments"), windows)
         and (
             bool(line.get("adopted"))
-            or all(isinstance(line.get(key), int) for key in ("size", "mtime_ns"))
+            or (isinstance(line.get("size"), int) and isinstance(line.get("mtime_ns"), int))
         )
     )
 
@@ -89,6 +89,8 @@ def _are_segments(segments: Any, windows: int) -> bool:
 def _is_name(value: Any) -> bool:
     if not isinstance(value, str) or not value or "\0" in value:
         return False
+    if value.isascii():
+        return True
     try:
         value.encode(errors="surrogateescape")  # file names need not be valid text
     except UnicodeEncodeError:

@@ -8,11 +8,10 @@ presence of a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +22,11 @@ import yaml
 
 from bacpipe.errors import REPAIR, ResultsError
 from bacpipe.store.arrays import read_npy
-from bacpipe.store.journal import FORMAT, JournalContent, read_journals
+from bacpipe.store.journal import FORMAT, Journal, JournalContent, read_journals
 from bacpipe.store.layout import path_inside, stamped_folder, stamped_folders
-from bacpipe.store.records import is_header, is_record
+from bacpipe.store.lines import DoneLines
+from bacpipe.store.records import is_header
+from bacpipe.store.states import embeddings_state, predictions_state
 from bacpipe.store.writer import array_hash, write_text
 from bacpipe.yaml_files import load_yaml
 
@@ -54,12 +55,13 @@ class EmbeddingSet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.content = JournalContent()
         self.reload()
 
     def reload(self) -> None:
         """Read the journal again."""
-        self._by_path: dict[str, dict[str, Any]] | None = None
+        self._by_path: dict[str, str] | None = None
+        self._states: dict[str, tuple[int, str]] = {}
+        self.content = JournalContent()  # of a large data set, two take too much memory
         self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
         self.content = read_journals(self.folder)
         if not self.content.header and (self.folder / "metadata.yml").is_file():
@@ -86,10 +88,9 @@ class EmbeddingSet:
             )
 
     def _drop_damaged_lines(self) -> None:
-        lines = self.content.recordings
-        damaged = [name for name, line in lines.items() if not is_record(line)]
+        damaged = [name for name in self.content.recordings if name in self.content.damaged]
         for name in damaged:
-            del lines[name]
+            del self.content.recordings[name]
         if damaged:
             logger.warning(
                 "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
@@ -101,13 +102,14 @@ class EmbeddingSet:
 
     def find_done(self, name: str) -> dict[str, Any] | None:
         """Line of a recording that is done, by its name or by that of its embeddings."""
-        line = self.content.recordings.get(name)
-        if line is None or line["status"] != "done":
-            if self._by_path is None:
-                done = self.content.done.values()
-                self._by_path = {line["embeddings"]["path"]: line for line in done}
-            line = self._by_path.get(name)
-        return line
+        lines = self.content.recordings
+        if name in lines and lines.status(name) == "done":
+            return lines[name]
+        if self._by_path is None:
+            done = self.content.done.items()
+            self._by_path = {line["embeddings"]["path"]: owner for owner, line in done}
+        owner = self._by_path.get(name)
+        return None if owner is None else lines[owner]
 
     @property
     def is_current(self) -> bool:
@@ -121,23 +123,42 @@ class EmbeddingSet:
     @property
     def state(self) -> str:
         """Hash of all embeddings; results made from them are stale when it has changed."""
-        lines = sorted(
-            f"{name} {line['windows']} {line.get('duration')} "
-            f"{(line.get('embeddings') or {}).get('sha256')}"
-            for name, line in self.content.done.items()
-        )
-        return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
+        return self._state("embeddings", embeddings_state)
 
     @property
     def predictions_state(self) -> str:
         """Hash of all predictions; tables made from them are stale when it has changed."""
-        lines = [
-            [name, line["windows"], line["embeddings"].get("sha256"), line["predictions"]]
-            for name, line in sorted(self.content.done.items())
-            if line.get("predictions")
-        ]
-        content = json.dumps([self.folder.name, lines], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return self._state("predictions", lambda done: predictions_state(self.folder.name, done))
+
+    def _state(self, what: str, compute: Callable[[DoneLines], str]) -> str:
+        """A hash of the lines, computed again only if they have changed."""
+        version = self.content.recordings.version
+        if what not in self._states or self._states[what][0] != version:
+            self._states[what] = (version, compute(self.content.done))
+        return self._states[what][1]
+
+    def record_tables(self, tables: Mapping[str, Any]) -> None:
+        """Let the journal say that the tables over all recordings are complete.
+
+        Parameters
+        ----------
+        tables : mapping
+            What they were written with; what the journal says of other tables still holds.
+        """
+        known = {**(self.content.tables or {}), **tables}
+        if known == self.content.tables:
+            return
+        was_current = self.is_current
+        journal = Journal(self.folder)
+        try:
+            journal.append({"tables": known})
+        finally:
+            journal.close()
+        if was_current:  # the caller holds the lock: nobody else has written since
+            self.content.tables = known
+            self._files = _stamps_of_journals(self.folder)
+        else:
+            self.reload()
 
     def embedding_path(self, line: Mapping[str, Any]) -> Path:
         """Path of a recording's embeddings.
@@ -304,7 +325,7 @@ def _read_old_metadata(folder: Path) -> JournalContent:
             line["embeddings"]["bytes"] = embeddings.stat().st_size
         except OSError:
             continue  # not there, or of a name that no file can have: computed again
-        content.recordings[line["file"]] = line
+        content.add(line["file"], line)
     shared = Counter(line["embeddings"]["path"] for line in content.recordings.values())
     for name, line in list(content.recordings.items()):
         if shared[line["embeddings"]["path"]] > 1:

@@ -1,17 +1,23 @@
 """Where a run's results go: one recording after the other, each at once and completely.
 
-For each recording the embeddings grow in a temporary file.  When its last window has
-arrived, the embeddings are renamed into place, then the predictions are written, then the
-journal gets its line; only the line makes the recording count as done.
+For each recording the embeddings grow in memory or in a temporary file.  When its last window
+has arrived, the predictions are written to one, too; then both are renamed into place, and the
+journal gets the recording's line; only the line makes it count as done.  Recordings that finish
+while the disk is busy with earlier ones are written together, because waiting for the disk takes
+as long for one file as for many.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +25,7 @@ import numpy as np
 
 from bacpipe.errors import StorageError, unexpected
 from bacpipe.store.identity import prediction_settings, settings_identity
-from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
+from bacpipe.store.layout import ResultPaths, Stems, dataset_name, path_inside
 from bacpipe.store.ledger import Ledger
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import Source, look_at
@@ -27,18 +33,24 @@ from bacpipe.store.predictions import (
     SparsePredictions,
     claim_predictions,
     predictions_source,
-    write_predictions,
+    stage_predictions,
 )
 from bacpipe.store.sets import EmbeddingSet, create_set
 from bacpipe.store.storage import concerns_one_file
-from bacpipe.store.writer import EmbeddingFile, remove_empty_folders, remove_temporaries
+from bacpipe.store.writer import (
+    EmbeddingFile,
+    StagedFile,
+    remove_empty_folders,
+    remove_temporaries,
+)
 
 if TYPE_CHECKING:
     from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
 
-# Recordings that may wait for the disk before the run waits for it too.
+# Recordings that may wait for the disk before the run waits for it too, and that are written
+# together.
 _BACKLOG = 32
 
 
@@ -76,6 +88,55 @@ class _Open:
     def __init__(self, path: Path) -> None:
         self.embeddings = EmbeddingFile(path)
         self.predictions: list[SparsePredictions] = []
+
+
+@dataclass
+class _Result:
+    """Results of one recording, on their way to the disk.
+
+    Attributes
+    ----------
+    name : str
+        Of the recording.
+    line : dict
+        For the journal; complete but for what is known only of written files.
+    predictions : SparsePredictions
+        What was found.
+    embeddings : EmbeddingFile or None
+        None if they have been there before.
+    table : StagedFile or None
+        The predictions, once they are written.
+    stored : dict
+        Size and hash of `table`.
+    """
+
+    name: str
+    line: dict[str, Any]
+    predictions: SparsePredictions
+    embeddings: EmbeddingFile | None = None
+    table: StagedFile | None = None
+    stored: dict[str, Any] = field(default_factory=lambda: {"bytes": 0})
+
+    def begin_sync(self) -> None:
+        for file in (self.embeddings, self.table):
+            if file is not None:
+                file.begin_sync()
+
+    def discard(self) -> None:
+        if self.embeddings is not None:
+            self.embeddings.discard()
+        if self.table is not None:
+            self.table.discard()
+            self.table = None
+
+
+@contextmanager
+def _kept(errors: list[BaseException]) -> Iterator[None]:
+    """Keep the error of a block for later."""
+    try:
+        yield
+    except BaseException as error:
+        errors.append(error)
 
 
 class RunSink:
@@ -123,13 +184,18 @@ class RunSink:
         self._set = found
         self._paths = paths
         self._model = model
-        self._stems = result_stems(recordings)
+        self._stems = Stems(recordings)
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = dict(prediction_settings)
         self._provenance = dict(provenance)
         self._open: dict[str, _Open] = {}
-        self._waiting: deque[Future[None]] = deque()
-        self._written: list[str] = []  # a tenth of the memory that paths take
+        self._jobs: deque[_Result | Callable[[], None]] = deque()
+        self._working = False
+        self._lock = threading.Lock()
+        self._turn: Future[None] | None = None
+        # Names, which are there anyway; paths would take a third of a kilobyte for a recording.
+        self._embedded: list[str] = []
+        self._predicted: list[str] = []
         self._finished: list[str] = []
         self.unwritten: dict[str, str] = {}
         self.bytes_written = self.bytes_read = 0
@@ -157,33 +223,48 @@ class RunSink:
         """Complete a recording."""
         entry = self._entry(source)
         del self._open[source.name]
-        self._submit(self._attempt, source, self._commit, source, entry, end)
+        size, mtime_ns = end.read or (source.size, source.mtime_ns)
+        line: dict[str, Any] = {
+            "file": source.name,
+            "status": "done",
+            "size": size,
+            "mtime_ns": mtime_ns,
+            "duration": end.duration,
+            "windows": entry.embeddings.windows,
+            "padded": end.padded,
+            "truncated": end.truncated,
+            "segments": end.segments,
+            "segments_hash": source.segments_hash,
+            "embeddings": None,
+            "predictions": None,
+        }
+        predictions = SparsePredictions.join(entry.predictions)
+        self._submit(_Result(source.name, line, predictions, entry.embeddings))
 
     def fail(self, source: Source, reason: str) -> None:
         """Record that a recording could not be embedded."""
         entry = self._open.pop(source.name, None)
         if entry is not None:
             entry.embeddings.discard()
-        self._submit(self._append_failure, source.name, reason)
+        self._submit(partial(self._append_failure, source.name, reason))
 
     def classify(self, source: Source, predictions: SparsePredictions) -> None:
         """Store new predictions of a recording whose embeddings are there already."""
         line = dict(self._set.content.recordings[source.name])
-        self._submit(self._attempt, source, self._commit_predictions, line, predictions)
+        self._submit(_Result(source.name, line, predictions))
 
     def mark(self, names: Sequence[str], status: str) -> None:
         """Give recordings of the journal another status, and keep the rest of their lines."""
         for name in names:
             line = {**self._set.content.recordings[name], "status": status}
-            self._submit(self._journal.append, line)
+            self._submit(partial(self._journal.append, line))
 
     def close(self) -> None:
         """Write what waits, drop what is incomplete, and close the journal; once is enough."""
         if self._journal.closed:
             return
         try:
-            while self._waiting:
-                self._waiting.popleft().result()
+            self._finish_writing()
             self._journal.check()
         finally:
             self._writer.shutdown(wait=True)
@@ -204,8 +285,11 @@ class RunSink:
         for name in set(self._classified) - set(self._finished):
             journal.append({**journal.lines[name], "predictions": None})
         journal.close()
-        for path in self._written:
-            Path(path).unlink(missing_ok=True)
+        for name in self._embedded:
+            (self._set.folder / self._file_name(name, "npy")).unlink(missing_ok=True)
+        for name in self._predicted:
+            path = self._paths.sparse_predictions_path / self._file_name(name, "parquet")
+            path.unlink(missing_ok=True)
         if self._is_new:
             journal.path.unlink()
         remove_empty_folders(self._paths.preds_path)
@@ -223,31 +307,87 @@ class RunSink:
 
     def _entry(self, source: Source) -> _Open:
         if source.name not in self._open:
-            name = f"{self._stems[source.name]}_{self._model}.npy"
+            name = self._file_name(source.name, "npy")
             path = path_inside(self._set.folder, name, what="a link")
             self._open[source.name] = _Open(path)
         return self._open[source.name]
 
-    def _submit(self, function: Any, *arguments: Any) -> None:
-        self._waiting.append(self._writer.submit(self._timed, function, *arguments))
-        # A full disk must stop the run, not only the writer.
-        while self._waiting and (len(self._waiting) > _BACKLOG or self._waiting[0].done()):
-            started = time.perf_counter()
-            self._waiting.popleft().result()
-            self.seconds_waited += time.perf_counter() - started
+    def _file_name(self, recording: str, suffix: str) -> str:
+        return f"{self._stems.of(recording)}_{self._model}.{suffix}"
 
-    def _timed(self, function: Any, *arguments: Any) -> None:
+    # ------------------------------------------------------------------ the thread that writes
+
+    def _submit(self, job: _Result | Callable[[], None]) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            idle, self._working = not self._working, True
+        if idle:
+            self._wait()
+            self._turn = self._writer.submit(self._work)
+        elif len(self._jobs) > _BACKLOG:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait until nothing is left to write; a full disk must stop the run, too."""
         started = time.perf_counter()
-        try:
-            function(*arguments)
-        finally:
-            self.seconds_written += time.perf_counter() - started
+        if self._turn is not None:
+            self._turn.result()
+        self.seconds_waited += time.perf_counter() - started
 
-    def _attempt(self, source: Source, function: Any, *arguments: Any) -> None:
-        """Write the results of one recording; what goes wrong with these alone is its failure."""
-        self._journal.check()
+    def _finish_writing(self) -> None:
+        """Write all that waits, even if the disk has refused something of it."""
+        errors: list[BaseException] = []
+        while self._turn is not None:
+            with _kept(errors):
+                self._turn.result()
+            self._turn = self._writer.submit(self._work) if self._jobs else None
+        if errors:
+            raise errors[0]
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _BACKLOG))]
+                self._working = bool(jobs)
+            if not jobs:
+                return
+            started = time.perf_counter()
+            try:
+                self._write(jobs)
+            except BaseException:
+                with self._lock:
+                    self._working = False
+                raise
+            finally:
+                self.seconds_written += time.perf_counter() - started
+
+    def _write(self, jobs: Sequence[_Result | Callable[[], None]]) -> None:
+        """Do some jobs in order; all are tried before an error is raised."""
+        errors: list[BaseException] = []
+        staged: list[_Result] = []
+        for job in jobs:
+            with _kept(errors):
+                if isinstance(job, _Result) and self._attempt(job, self._stage):
+                    staged.append(job)
+        for result in staged:
+            result.begin_sync()
+        ready = {id(result) for result in staged}
+        for job in jobs:
+            with _kept(errors):
+                if not isinstance(job, _Result):
+                    job()
+                elif id(job) in ready:
+                    self._attempt(job, self._commit)
+        if errors:
+            raise errors[0]
+
+    def _attempt(self, result: _Result, function: Callable[[_Result], None]) -> bool:
+        """Write results of one recording; what goes wrong with these alone is its failure."""
+        done = False
         try:
-            function(*arguments)
+            function(result)
+            done = True
+            return True
         except StorageError as error:
             if not concerns_one_file(error):
                 self._journal.check()
@@ -255,71 +395,71 @@ class RunSink:
             reason = str(error)
         except Exception as error:
             # A fault of ours in one recording must not cost the user all the others.
-            logger.exception("%s: unexpected error while writing", source.name)
-            reason = unexpected(source.name, error)
-        else:
-            return
-        self.unwritten[source.name] = reason
-        self._append_failure(source.name, reason)
+            logger.exception("%s: unexpected error while writing", result.name)
+            reason = unexpected(result.name, error)
+        finally:
+            if not done:
+                result.discard()
+        self.unwritten[result.name] = reason
+        self._append_failure(result.name, reason)
+        return False
 
     def _append_failure(self, name: str, reason: str) -> None:
         line = {"file": name, "status": "failed", "reason": reason}
         if self._journal.lines.get(name) != line:
             self._journal.append(line)
 
-    def _commit(self, source: Source, entry: _Open, end: StreamEnd) -> None:
-        before = self._journal.lines.get(source.name)
-        path = entry.embeddings.path.relative_to(self._set.folder).as_posix()
-        self._journal.replace_embeddings(source.name, path)
-        written = entry.embeddings.commit()
-        size, mtime_ns = end.read or (source.size, source.mtime_ns)
-        self._written.append(str(entry.embeddings.path))
-        line: dict[str, Any] = {
-            "file": source.name,
-            "status": "done",
-            "size": size,
-            "mtime_ns": mtime_ns,
-            "duration": end.duration,
-            "windows": entry.embeddings.windows,
-            "padded": end.padded,
-            "truncated": end.truncated,
-            "segments": end.segments,
-            "segments_hash": source.segments_hash,
-            "embeddings": {"path": path, **written},
-            "predictions": None,
-        }
+    def _stage(self, result: _Result) -> None:
+        """Write files, which nobody sees yet."""
+        if result.embeddings is not None:
+            result.embeddings.stage()
+        if len(result.predictions.window):
+            path = self._predictions_path(result.name)
+            result.table, result.stored = stage_predictions(
+                path, result.predictions, self._classes, self._provenance
+            )
+
+    def _commit(self, result: _Result) -> None:
+        self._journal.check()
+        line, before = result.line, self._journal.lines.get(result.name)
+        if result.embeddings is not None:
+            path = result.embeddings.path.relative_to(self._set.folder).as_posix()
+            self._journal.replace_embeddings(result.name, path)
+            line["embeddings"] = {"path": path, **result.embeddings.commit()}
+            self._embedded.append(result.name)
         if self._classes.size:
-            self._commit_predictions(line, SparsePredictions.join(entry.predictions), before)
+            self._commit_predictions(line, result, before)
         else:
             self._journal.append(line)
-        self._finished.append(source.name)
-        self._drop_superseded(source.name, before, "embeddings", self._set.folder)
-        self.bytes_read += max(source.size, 0)
-        self.bytes_written += written["bytes"] + (line["predictions"] or {}).get("bytes", 0)
+        if result.embeddings is not None:
+            self._finished.append(result.name)
+            self.bytes_read += max(line["size"], 0)
+            self.bytes_written += line["embeddings"]["bytes"] + result.stored["bytes"]
+            self._drop_superseded(result.name, before, "embeddings", self._set.folder)
 
     def _commit_predictions(
-        self,
-        line: dict[str, Any],
-        predictions: SparsePredictions,
-        before: Mapping[str, Any] | None = None,
+        self, line: dict[str, Any], result: _Result, before: Mapping[str, Any] | None
     ) -> None:
-        name: str | None = f"{self._stems[line['file']]}_{self._model}.parquet"
-        path = path_inside(self._paths.sparse_predictions_path, str(name), what="a link")
-        before = before or self._journal.lines.get(line["file"])
-        self._journal.replace_predictions(line["file"], str(name))
-        if len(predictions.window):
-            stored = write_predictions(path, predictions, self._classes, self._provenance)
-            self._written.append(str(path))
+        name: str | None = self._file_name(result.name, "parquet")
+        self._journal.replace_predictions(result.name, str(name))
+        if result.table is not None:
+            table, result.table = result.table, None
+            table.commit()
+            self._predicted.append(result.name)
         else:
             # The journal says that there are none; most short recordings hold nothing.
-            path.unlink(missing_ok=True)
-            name, stored = None, {"bytes": 0}
+            self._predictions_path(result.name).unlink(missing_ok=True)
+            name = None
         line["status"] = "done"
-        line["predictions"] = {"path": name, **stored, **self._prediction_settings}
+        line["predictions"] = {"path": name, **result.stored, **self._prediction_settings}
         self._journal.append(line)
-        self._classified.append(line["file"])
+        self._classified.append(result.name)
         folder = self._paths.sparse_predictions_path
-        self._drop_superseded(line["file"], before, "predictions", folder)
+        self._drop_superseded(result.name, before, "predictions", folder)
+
+    def _predictions_path(self, recording: str) -> Path:
+        name = self._file_name(recording, "parquet")
+        return path_inside(self._paths.sparse_predictions_path, name, what="a link")
 
     def _drop_superseded(
         self, name: str, before: Mapping[str, Any] | None, what: str, folder: Path
@@ -347,7 +487,7 @@ def save_embeddings(loader: Loader, name: str, embeddings: np.ndarray) -> tuple[
             found,
             loader.paths,
             model,
-            list(dict.fromkeys([*loader.stems(), name])),
+            list(dict.fromkeys([*loader.recording_names, name])),
             prediction_settings=prediction_settings(loader.options),
             provenance={},
         )

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
+from bacpipe.store.detection_tables import stored_state
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.layout import is_stamped, path_inside
 from bacpipe.store.map_checks import check_maps
 from bacpipe.store.metadata import metadata_of
-from bacpipe.store.predictions import predictions_source, read_predictions, stored_state
+from bacpipe.store.predictions import predictions_source, read_predictions
 from bacpipe.store.sets import EmbeddingSet
 from bacpipe.store.writer import TEMPORARY
 

@@ -7,6 +7,7 @@ no file, and a temporary one that the next run removes.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -73,34 +74,85 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+class StagedFile:
+    """A file that is written, but neither safe on the disk nor under its final name yet.
+
+    Waiting for the disk is what writing small files costs most.  It is the same for many files
+    as for one if the disk is told of all of them before the first is waited for.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    *parts : bytes or memoryview
+        The content.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+
+    Raises
+    ------
+    StorageError
+        If the disk does not take the file.
+    """
+
+    def __init__(self, path: Path, *parts: bytes | memoryview) -> None:
+        self.path = path
+        self._temporary = str(temporary_name(path))
+        with writing(path, sum(memoryview(part).nbytes for part in parts)):
+            try:
+                self._descriptor = os.open(self._temporary, _CREATE)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self._temporary, _CREATE)
+            try:
+                views = [memoryview(part).cast("B") for part in parts]
+                self.size = sum(write_all(self._descriptor, view) for view in views)
+            except BaseException:
+                self.discard()
+                raise
+
+    def begin_sync(self) -> None:
+        """Have the disk begin to write the file."""
+        begin_sync(self._descriptor)
+
+    def commit(self) -> None:
+        """Wait until the disk has the file, and give it its final name."""
+        with writing(self.path, self.size):
+            try:
+                try:
+                    os.fsync(self._descriptor)
+                finally:
+                    os.close(self._descriptor)
+                os.replace(self._temporary, self.path)  # noqa: PTH105
+            except BaseException:
+                _drop(Path(self._temporary))
+                raise
+
+    def discard(self) -> None:
+        """Forget the file instead."""
+        os.close(self._descriptor)
+        _drop(Path(self._temporary))
+
+
+def begin_sync(descriptor: int) -> None:
+    """Have the disk begin to write a file, without waiting for it."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # the disk says it again when the file is waited for
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
     """Write a small file at once; returns its size in bytes.
 
     The same as `replacing`, with system calls alone: a run over many short recordings spends
     its time here.
     """
-    with writing(path, sum(memoryview(part).nbytes for part in parts)):
-        return _write_bytes(path, parts)
-
-
-def _write_bytes(path: Path, parts: tuple[bytes | memoryview, ...]) -> int:
-    name, temporary = str(path), str(temporary_name(path))
-    try:
-        descriptor = os.open(temporary, _CREATE)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, _CREATE)
-    try:
-        try:
-            size = sum(write_all(descriptor, memoryview(part).cast("B")) for part in parts)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, name)  # noqa: PTH105
-    except BaseException:
-        _drop(Path(temporary))
-        raise
-    return size
+    staged = StagedFile(path, *parts)
+    staged.commit()
+    return staged.size
 
 
 def _drop(temporary: Path) -> None:
@@ -129,9 +181,27 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_yaml(path: Path, content: Any) -> None:
     """Write a YAML file at once, keys in the order given."""
+    write_text(path, yaml_text(content))
+
+
+def yaml_text(content: Any) -> str:
+    """YAML of some values, keys in the order given."""
     # libyaml's dumper is ten times faster, but not in every build of PyYAML.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    write_text(path, yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True))
+    text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def write_csv(path: Path, table: Any) -> None:
+    """Write a pandas table as CSV (UTF-8) at once."""
+    texts = table.select_dtypes(exclude="number")
+    # csv does not quote a carriage return that stands alone, but readers end the line there.
+    broken = any(
+        text.astype(str).str.contains("\r", regex=False).any() for _, text in texts.items()
+    )
+    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    with replacing(path) as file:
+        table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
 
 
 def write_table(path: Path, table: Any) -> dict[str, Any]:
@@ -142,6 +212,13 @@ def write_table(path: Path, table: Any) -> dict[str, Any]:
     dict
         ``bytes`` (size of the file) and ``sha256`` (of the whole file).
     """
+    staged, stored = stage_table(path, table)
+    staged.commit()
+    return stored
+
+
+def stage_table(path: Path, table: Any) -> tuple[StagedFile, dict[str, Any]]:
+    """Do what `write_table` does, but leave it to the caller to commit the file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -149,7 +226,8 @@ def write_table(path: Path, table: Any) -> dict[str, Any]:
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, buffer, compression="snappy")
     data = memoryview(buffer.getvalue())
-    return {"bytes": write_bytes(path, data), "sha256": hashlib.sha256(data).hexdigest()}
+    staged = StagedFile(path, data)
+    return staged, {"bytes": staged.size, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def remove_temporaries(*folders: Path) -> None:
@@ -210,6 +288,7 @@ class EmbeddingFile:
         self._rows: list[np.ndarray] = []
         self._waiting = 0
         self._file: IO[bytes] | None = None
+        self._staged: StagedFile | None = None
 
     def append(self, embeddings: np.ndarray) -> None:
         """Append rows, float32 of shape (n, dim)."""
@@ -228,6 +307,22 @@ class EmbeddingFile:
         if self._waiting > _WAITING_ROWS:
             self._spill()
 
+    def stage(self) -> None:
+        """Write what waits in memory; nothing may be appended any more."""
+        if self._file is not None:
+            self._spill()
+        elif self._staged is None:
+            header = _npy_header(self.windows, self._dim or 0)
+            self._staged = StagedFile(self.path, header, *map(_bytes, self._rows))
+            self._rows = []
+
+    def begin_sync(self) -> None:
+        """Have the disk begin to write the file."""
+        if self._staged is not None:
+            self._staged.begin_sync()
+        elif self._file is not None:
+            begin_sync(self._file.fileno())
+
     def commit(self) -> dict[str, Any]:
         """Complete the file under its final name.
 
@@ -237,27 +332,26 @@ class EmbeddingFile:
             ``bytes`` (size of the file), ``sha256`` (of the rows, without the header) and
             ``dim``.
         """
-        header = _npy_header(self.windows, self._dim or 0)
         try:
-            if self._file is None:
-                size = write_bytes(self.path, header, *map(_bytes, self._rows))
-            else:
-                size = self._complete(header)
+            self.stage()
+            size = self._complete()
         except BaseException:
             self.discard()
             raise
-        self._rows = []
         return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
 
     def discard(self) -> None:
         """Forget what was taken."""
         self._rows = []
+        if self._staged is not None:
+            self._staged.discard()
+            self._staged = None
         if self._file is not None:
             self._file.close()
             _drop(self._temporary)
 
-    def _spill(self) -> int:
-        """Append what waits to the temporary file; returns the size of that file."""
+    def _spill(self) -> None:
+        """Append what waits to the temporary file."""
         with writing(self.path, self._waiting):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -267,14 +361,18 @@ class EmbeddingFile:
             for rows in self._rows:
                 write_all(self._file.fileno(), _bytes(rows))
             self._rows, self._waiting = [], 0
-            return self._file.tell()
 
-    def _complete(self, header: bytes) -> int:
-        size = self._spill()
+    def _complete(self) -> int:
+        """Give what is written its final name; returns its size."""
+        if self._staged is not None:
+            staged, self._staged = self._staged, None
+            staged.commit()
+            return staged.size
         assert self._file is not None
         with writing(self.path):
+            size = self._file.tell()
             self._file.seek(0)
-            write_all(self._file.fileno(), header)
+            write_all(self._file.fileno(), _npy_header(self.windows, self._dim or 0))
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self.path)

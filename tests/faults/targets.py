@@ -40,9 +40,10 @@ from bacpipe.evaluation.probe_files import load_probe, save_probe
 from bacpipe.evaluation.probes import make_probe
 from bacpipe.evaluation.result_files import read_result
 from bacpipe.labels.imports import import_annotations
+from bacpipe.store.detection_tables import read_blocks
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.plan import look_at, make_plan
-from bacpipe.store.predictions import read_detections, read_predictions
+from bacpipe.store.predictions import read_predictions
 from bacpipe.store.sets import EmbeddingSet
 from tests.conftest import TinyModel, write_recording
 
@@ -537,7 +538,8 @@ class Predictions:
                 assert len(window) == len(label) == len(score)
         elif kind == 1:
             with expected():
-                read_detections(path, self._tree.loader.predictions_state)
+                for block in read_blocks(path, self._tree.loader.predictions_state):
+                    assert len(block.window) == len(block.label) == len(block.score)
         elif kind == 2:
             with expected():
                 for found in stored_maps(self._map.parent, "umap", "field", "tiny"):

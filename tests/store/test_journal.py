@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_journals_of_several_machines_merge(tmp_path: Path) -> None:
 def test_no_content_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     folder = tmp_path_factory.mktemp("journal")
     (folder / "journal.jsonl").write_bytes(raw)
-    assert isinstance(read_journals(folder).done, dict)
+    assert isinstance(read_journals(folder).done, Mapping)
 
 
 def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from bacpipe.errors import ResultsLockedError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.ledger import Ledger
+from bacpipe.store.lines import Lines
 from bacpipe.store.lock import exclusive
 from bacpipe.store.repair import repair_results
 from bacpipe.store.verification import verify_results
@@ -279,7 +280,7 @@ def test_many_recordings_are_checked_from_one_journal(results: Path) -> None:
     folder = one(results, "journal.jsonl").parent
     line = bacpipe.store.sets.EmbeddingSet(folder).content.done["top.wav"]
     data = (folder / "top_tiny.npy").read_bytes()
-    ledger = Ledger(folder, {})
+    ledger = Ledger(folder, Lines())
     for number in range(500):
         stored = {**line["embeddings"], "path": f"many/{number}_tiny.npy"}
         (folder / "many").mkdir(exist_ok=True)

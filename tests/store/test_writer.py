@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bacpipe.errors import ResultsError
@@ -12,6 +14,7 @@ from bacpipe.store.writer import (
     array_hash,
     remove_temporaries,
     replacing,
+    write_csv,
     write_json,
     write_yaml,
 )
@@ -86,3 +89,14 @@ def test_only_our_temporary_files_are_removed(tmp_path: Path) -> None:
     remove_temporaries(tmp_path)
     assert not ours.exists()
     assert theirs.exists()
+
+
+def test_tables_read_back_whatever_a_name_holds(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["a\rb", 'c"d', "e,f", "Ä\n"], "start": [0.5, 1.0, 2.0, 3.0]})
+    write_csv(tmp_path / "x.csv", table)
+    with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows[1:]] == list(table["name"])
+    assert [float(row[1]) for row in rows[1:]] == list(table["start"])
+    write_csv(tmp_path / "plain.csv", table.iloc[1:3])
+    assert (tmp_path / "plain.csv").read_text(encoding="utf-8").splitlines()[0] == "name,start"
