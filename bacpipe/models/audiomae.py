@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
 from bacpipe.models.kaldi import KaldiFbank
+from bacpipe.models.networks.vit import fuse_blocks
 
 _FRAMES = 1024
 _MEAN, _DEVIATION = -4.2677393, 4.5689974
@@ -57,7 +59,8 @@ class AudioMae(TorchModel):
             path=path,
             unused=("head.*",),
         )
-        self._network = self.place(use_onednn(network))
+        network.blocks = fuse_blocks(network.blocks)
+        self._network = self.place(network)
         self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
 
     def preprocess(self, audio: Tensor) -> Tensor:
@@ -74,14 +77,15 @@ class AudioMae(TorchModel):
         return embeddings
 
 
-def _vision_transformer() -> nn.Module:
+def _vision_transformer() -> VisionTransformer:
     # Built without initial values, which would take longer than reading the checkpoint.
     with torch.device("meta"):
-        network: nn.Module = timm.create_model(
+        network: Any = timm.create_model(
             "vit_base_patch16_224",
             img_size=(_FRAMES, 128),
             in_chans=1,
             num_classes=0,
             global_pool="avg",
         )
-    return network.to_empty(device="cpu")
+    ready: VisionTransformer = network.to_empty(device="cpu")
+    return ready

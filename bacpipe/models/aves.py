@@ -13,14 +13,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrize import remove_parametrizations
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import read_json
+from bacpipe.models.networks.wav2vec2 import fuse_wav2vec2
 
 
 class Aves(TorchModel):
@@ -54,9 +53,8 @@ class Aves(TorchModel):
             rename=_to_parametrization,
             unused=("aux.*",),
         )
-        remove_parametrizations(network.encoder.transformer.pos_conv_embed.conv, "weight")
-        self.place(use_onednn(network))
-        self._network = network
+        fuse_wav2vec2(network, card.window)
+        self._network = self.place(network)
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Return the waveform as it is: float32, shape (n, 16000)."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram
@@ -76,8 +75,8 @@ class AvesEchoPasst(TorchModel):
             # The distillation head is trained along, but gives no scores.
             unused=("device_proxy", "net.head_dist.*"),
         )
-        self.place(use_onednn(network))
-        self._network = network
+        network.fuse()
+        self._network = self.place(network)
         self._mel = self.place(
             MelSpectrogram(_kaldi_filters(card.sample_rate), hop=_HOP, window=_taper())
         )

@@ -16,6 +16,7 @@ import torch
 from scipy import signal
 from torch.nn import functional as F
 
+from bacpipe.models.backends.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.convolutions import speed_up_convolutions
@@ -78,6 +79,7 @@ class Bat(TorchModel):
         fit_weights(network, state, model=card.name, path=path)
         speed_up_convolutions(network)
         self.place(network)
+        network.set_submodule("to_patch_embedding", fuse(network.to_patch_embedding, device))
         self._network = network
         self.classes = _SPECIES
         # The authors filter and transform in double precision, and their measure, how far a

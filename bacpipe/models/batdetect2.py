@@ -21,9 +21,11 @@ import torch
 from batdetect2.detector.models import Net2DFast
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.networks.batdetect2 import BatDetect2Spectrogram
+from bacpipe.models.networks.batdetect2_cpu import OneWindow
 
 # This import switches numpy's warnings off for the whole process; errstate puts them back.
 with np.errstate():
@@ -87,7 +89,7 @@ class _BatDetect2(TorchModel):
         )
         fit_weights(network, state, model=card.name, path=path)
         # Channels last saves a quarter of the time on a CPU.
-        self.network = self.place(network).to(memory_format=torch.channels_last)
+        self._network = self.place(network).to(memory_format=torch.channels_last)
         self.spectrogram = self.place(
             BatDetect2Spectrogram(
                 self._params,
@@ -96,6 +98,10 @@ class _BatDetect2(TorchModel):
                 precision=torch.float32 if device.startswith("mps") else torch.float64,
             )
         )
+        self._one_window = None
+        if device == "cpu":
+            arranged = OneWindow(network, width=self.spectrogram.size[1])
+            self._one_window = fuse(arranged, device)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Spectrograms, equal to those of ``batdetect2.api.generate_spectrogram``.
@@ -141,10 +147,21 @@ class _BatDetect2(TorchModel):
         scores : torch.Tensor, float32, shape (n, 17), or None
             Probabilities in [0, 1].
         """
-        output = self.network(x.contiguous(memory_format=torch.channels_last))
+        if self._one_window is None:
+            return self._pool(self._maps(x), scores=scores)
+        # The maps of a single window are more than the caches hold.
+        pooled = [self._pool(self._maps(window), scores=scores) for window in x.split(1)]
+        embeddings, found = zip(*pooled, strict=True)
+        return torch.cat(embeddings), torch.cat(found) if scores else None
+
+    def _maps(self, x: torch.Tensor) -> _Maps:
+        if self._one_window is not None:
+            detection, classes, features = self._one_window(x)
+        else:
+            output = self._network(x.contiguous(memory_format=torch.channels_last))
+            detection, classes, features = output.pred_det, output.pred_class, output.features
         # The last class is the background.
-        maps = _Maps(output.pred_det, output.pred_class[:, :-1], output.features)
-        return self._pool(maps, scores=scores)
+        return _Maps(detection, classes[:, :-1], features)
 
     def _pool(self, maps: _Maps, *, scores: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Reduce the maps to one embedding and, when asked for, one score per class."""

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
@@ -91,8 +90,8 @@ class Beats(TorchModel):
             rename=lambda key: _RENAMED.get(key, key),
             unused=_UNUSED,
         )
-        network.fold_weight_norm()
-        self._network = self.place(use_onednn(network))
+        network.fuse()
+        self._network = self.place(network)
         self._fbank = self.place(KaldiFbank(card.sample_rate))
 
     def _weights(self, content: Any) -> tuple[Path, Mapping[str, Tensor]]:

@@ -20,11 +20,11 @@ from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 from transformers.audio_utils import mel_filter_bank
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import read_json, strip_prefixes
 from bacpipe.models.frontends import MelSpectrogram, exact_dtype, power_to_db
+from bacpipe.models.networks.clap import fuse_clap
 
 # Modules that a file may have around the model of transformers.
 _PREFIXES = ("model.", "clap.")
@@ -81,7 +81,8 @@ class BioLingual(TorchModel):
             rename=lambda key: strip_prefixes(key, _PREFIXES),
             unused=_TEXT,
         )
-        self._network = self.place(use_onednn(network))
+        fuse_clap(network)
+        self._network = self.place(network)
         preprocessor = path.parent / "preprocessor_config.json"
         self._mel = _front_end(preprocessor, card, device).to(device)
 

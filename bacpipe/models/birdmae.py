@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import strip_prefixes
 from bacpipe.models.kaldi import KaldiFbank
+from bacpipe.models.networks.vit import fuse_blocks
 
 _FRAMES = 512
 _MEAN, _DEVIATION = -7.2, 4.43
@@ -61,7 +61,8 @@ class BirdMae(TorchModel):
             strip_prefixes(key, _PREFIXES): value for key, value in read_checkpoint(path).items()
         }
         fit_weights(network, state, model=card.name, path=path, unused=_UNUSED)
-        self._network = self.place(use_onednn(network))
+        network.blocks = fuse_blocks(network.blocks)
+        self._network = self.place(network)
         self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
 
     def preprocess(self, audio: Tensor) -> Tensor:
@@ -81,10 +82,10 @@ class BirdMae(TorchModel):
         return embeddings
 
 
-def _vision_transformer() -> nn.Module:
+def _vision_transformer() -> VisionTransformer:
     # Built without initial values, which would take longer than reading the checkpoint.
     with torch.device("meta"):
-        network: nn.Module = VisionTransformer(
+        network: VisionTransformer = VisionTransformer(
             img_size=(_FRAMES, 128),
             patch_size=16,
             in_chans=1,

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from transformers import ConvNextConfig, ConvNextModel
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.onednn import use_onednn
+from bacpipe.models.backends.packed import PackedLinear, pack_linears
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import numbered_classes, read_json, strip_prefixes
 from bacpipe.models.ebird import common_names
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
+from bacpipe.models.networks.convnext import fuse_blocks
 from bacpipe.models.networks.protopnet import PrototypeHead
 
 # Modules that the repositories, old and new, wrap around backbone and head.
@@ -60,8 +61,9 @@ class ConvNextBirdSet(TorchModel):
         classifier = nn.Linear(width, n_classes)
         network = _network(nn.ModuleDict({"classifier": classifier}))
         fit_weights(network, state, model=card.name, path=path, rename=_name_in_network)
-        self._backbone = self.place(use_onednn(network["backbone"]))
-        self._classifier = self.place(classifier)
+        fuse_blocks(network["backbone"])
+        self._backbone = self.place(network["backbone"])
+        self._classifier = self.place(PackedLinear(classifier))
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=1024, n_mels=128)
         self._mel = MelSpectrogram(filters, hop=320).to(device)
@@ -123,8 +125,9 @@ class AudioProtoPNet(TorchModel):
             unused=("prototype_class_identity",),
         )
         head.normalize_prototypes()
-        self._backbone = self.place(use_onednn(network["backbone"]))
-        self._head = self.place(use_onednn(head))
+        fuse_blocks(network["backbone"])
+        self._backbone = self.place(network["backbone"])
+        self._head = self.place(pack_linears(head))
         self.classes = _class_names(config, n_classes)
         filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=2048, n_mels=256)
         self._mel = MelSpectrogram(filters, hop=256).to(device)

@@ -138,13 +138,16 @@ class PowerSpectrogram(nn.Module):
         -------
         torch.Tensor, shape (n, bins, frames)
         """
+        audio = audio.to(self.window.dtype)
+        # Faster than the reflection of torch.stft.
+        margin = self.n_fft // 2
+        if self.pad_mode == "reflect":
+            before, behind = audio[:, 1 : margin + 1], audio[:, -margin - 1 : -1]
+            audio = torch.cat([before.flip(1), audio, behind.flip(1)], dim=1)
+        else:
+            audio = nn.functional.pad(audio, (margin, margin), mode=self.pad_mode)
         spectrum = torch.stft(
-            audio.to(self.window.dtype),
-            self.n_fft,
-            self.hop,
-            window=self.window,
-            pad_mode=self.pad_mode,
-            return_complex=True,
+            audio, self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )[:, self.bins]
         # Half the time of abs().square(), which takes a root only to square it again.
         return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
@@ -191,6 +194,7 @@ class MelSpectrogram(nn.Module):
             dtype=dtype,
         )
         self.register_buffer("filterbank", filterbank[slice(*bins)].clone(), persistent=False)
+        self._blocks = _blocks(self.filterbank)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Mel spectrogram of windows.
@@ -206,7 +210,23 @@ class MelSpectrogram(nn.Module):
         return in_groups(self._transform, audio, frames=audio.shape[1] // self.power.hop + 1)
 
     def _transform(self, audio: Tensor) -> Tensor:
-        return torch.matmul(self.filterbank.T, self.power(audio).to(self.filterbank.dtype))
+        power = self.power(audio).to(self.filterbank.dtype)
+        if audio.device.type != "cpu":
+            return torch.matmul(self.filterbank.T, power)
+        parts = [torch.matmul(self.filterbank[b, m].T, power[:, b]) for b, m in self._blocks]
+        return torch.cat(parts, dim=1)
+
+
+def _blocks(filterbank: Tensor, count: int = 4) -> list[tuple[slice, slice]]:
+    """Blocks of bins × filters outside of which a filterbank holds only zeros."""
+    blocks = []
+    for filters in torch.arange(filterbank.shape[1]).tensor_split(count):
+        mine = slice(int(filters[0]), int(filters[-1]) + 1)
+        heard = filterbank[:, mine].any(dim=1).nonzero()
+        # Filters that hear nothing get a bin, too, for a result of zeros.
+        first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+        blocks.append((slice(first, last + 1), mine))
+    return blocks
 
 
 def power_to_db(power: Tensor, *, amin: float = 1e-10, top_db: float | None = None) -> Tensor:
@@ -243,7 +263,8 @@ def min_max(x: Tensor) -> Tensor:
     -------
     torch.Tensor, of the shape and type of `x`
     """
-    low, high = x.flatten(1).aminmax(dim=1)
+    # aminmax(dim=1) takes twenty times as long.
+    low, high = x.flatten(1).amin(dim=1), x.flatten(1).amax(dim=1)
     span = high - low
     span = torch.where(span > 0, span, torch.ones_like(span))
     return (x - _beside(low, x)) / _beside(span, x)

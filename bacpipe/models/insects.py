@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.backends.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.class_names import numbered, read_table
@@ -32,6 +33,19 @@ _FILTERBANK = "mel_spec.mel_scale.fb"
 # config_insecteffnet.yaml in the authors' repository: what the checkpoint does not tell.
 _HOP = 1024
 _TOP_DB = 80.0
+
+
+class _Features(nn.Module):
+    """The network without its classifier."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.network.forward_features(x)
+        pooled: Tensor = self.network.forward_head(maps, pre_logits=True)
+        return pooled
 
 
 class _InsectEffNet(TorchModel):
@@ -79,7 +93,8 @@ class _InsectEffNet(TorchModel):
         )
         speed_up_convolutions(network)
         self.place(network)
-        self._network = network
+        self._classifier = network.classifier
+        self._features = fuse(_Features(network), device)
         self._mel = MelSpectrogram(
             state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True
         ).to(device)
@@ -91,13 +106,12 @@ class _InsectEffNet(TorchModel):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embeddings, float32, shape (n, 1280)."""
-        features = self._network.forward_features(x)
-        embeddings: Tensor = self._network.forward_head(features, pre_logits=True)
+        embeddings: Tensor = self._features(x)
         return embeddings
 
     def classifier_predictions(self, embeddings: Tensor) -> Tensor:
         """Softmax scores, float32, shape (n, n_classes); training used cross entropy."""
-        scores: Tensor = self._network.classifier(embeddings).softmax(dim=1)
+        scores: Tensor = self._classifier(embeddings).softmax(dim=1)
         return scores
 
     def _read(self, path: Path) -> Mapping[str, Tensor]:

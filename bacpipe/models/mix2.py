@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_large
 
+from bacpipe.models.backends.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
@@ -49,7 +50,7 @@ class Mix2(TorchModel):
         # The authors' network carries a linear classifier when they train it for one.
         fit_weights(network, state, model=card.name, path=path, unused=("classifier.*",))
         speed_up_convolutions(network)
-        self._features = self.place(features)
+        self._features = fuse(self.place(features), device)
         self._mel = self.place(
             MelSpectrogram(mel_filterbank(sample_rate=16000, n_fft=512, n_mels=128), hop=128)
         )

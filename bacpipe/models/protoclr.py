@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from transformers import CvtConfig, CvtModel
 
-from bacpipe.models.backends.onednn import use_onednn
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import (
@@ -26,6 +25,7 @@ from bacpipe.models.frontends import (
     min_max,
     power_to_db,
 )
+from bacpipe.models.networks.cvt import fuse_layers
 
 # Names in the authors' CvT, and in transformers' one.
 _RENAMED = (
@@ -78,7 +78,8 @@ class ProtoClr(TorchModel):
         fit_weights(
             network, read_checkpoint(path), model=card.name, path=path, rename=_name_in_transformers
         )
-        self._cvt, self._norm = self.place(use_onednn(cvt)), self.place(norm)
+        fuse_layers(cvt.eval())
+        self._cvt, self._norm = self.place(cvt), self.place(norm)
         filters = mel_filterbank(sample_rate=16000, n_fft=1024, n_mels=128, f_min=50, f_max=8000)
         self._mel = self.place(MelSpectrogram(filters, hop=320))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from bacpipe.models.backends.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
@@ -47,7 +48,7 @@ class RclFsBsed(TorchModel):
         # lin.* projects embeddings into the space of the contrastive loss.
         fit_weights(network, state, model=card.name, path=path, unused=("lin.*",))
         speed_up_convolutions(network)
-        self._network = self.place(network)
+        self._network = fuse(self.place(network), device)
         filters = mel_filterbank(sample_rate=22050, n_fft=512, n_mels=128, f_min=50, f_max=11025)
         self._mel = self.place(MelSpectrogram(filters, hop=128))
 

@@ -247,3 +247,10 @@ def test_species_of_a_recording_is_the_packages(name, models, api, network):
     ).amax(0)
     ours = model.classes[int(scores.argmax())] if scores.any() else "None"
     assert ours == theirs == str(SPECIES_OF_REAL_BATS[name])
+
+
+def test_networks_of_cpu_and_gpu_agree(model, windows, monkeypatch):
+    ours = infer(model, windows)
+    monkeypatch.setattr(model, "_one_window", None)
+    for mine, theirs in zip(ours, infer(model, windows), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

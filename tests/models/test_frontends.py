@@ -113,3 +113,12 @@ def test_filterbank_takes_all_frequencies_by_default() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mel_filterbank(sample_rate=16000, n_fft=512, n_mels=128)
+
+
+def test_filters_that_hear_nothing_give_zeros() -> None:
+    filters = mel_filterbank(sample_rate=16000, n_fft=512, n_mels=20, f_max=4000)
+    filters[:, 5:11] = 0  # one of the blocks that are multiplied on their own, and more
+    mel = MelSpectrogram(filters, hop=128)
+    power = PowerSpectrogram(n_fft=512, hop=128)
+    audio = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mel(audio), filters.T @ power(audio), rtol=1e-4, atol=1e-5)

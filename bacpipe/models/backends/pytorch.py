@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bacpipe.errors import CheckpointError, SettingsError
+from bacpipe.models.backends.memory import keep_freed_memory
 from bacpipe.models.base import ModelBaseClass
 from bacpipe.models.card import ModelCard
 
@@ -191,6 +192,8 @@ class TorchModel(ModelBaseClass):
             files=files,
             batch_size=card.cpu_batch,
         )
+        if device == "cpu":
+            keep_freed_memory()
 
     def place(self, network: Network) -> Network:
         """Put a network on the model's device, for inference only."""

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bacpipe.models.backends.packed import onednn_computes
+
 WIDTH = 64
 _HEADS = 2
 _HEAD_WIDTH = 16
 _HIDDEN = 32
 _LAYERS = 2
+# Tiles that a CPU takes through the conv net together: their maps stay in its caches.
+_CPU_TILES = 30
 
 
 class BatNetwork(nn.Module):
@@ -56,7 +60,10 @@ class BatNetwork(nn.Module):
             What the classifier takes.
         """
         n, count = tiles.shape[:2]
-        tokens = self.to_patch_embedding(tiles.flatten(0, 1).unsqueeze(1)).reshape(n, count, WIDTH)
+        images = tiles.flatten(0, 1).unsqueeze(1)
+        parts = images.split(_CPU_TILES if tiles.device.type == "cpu" else max(1, len(images)))
+        tokens = torch.cat([self.to_patch_embedding(part) for part in parts])
+        tokens = tokens.reshape(n, count, WIDTH)
         x = torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1) + self.pos_encoder
         embedded: Tensor = self.transformer_encoder(x)[:, 0]
         return embedded
@@ -75,8 +82,27 @@ def _convolution(
         nn.Conv2d(channels_in, channels, kernel, stride, padding),
         nn.BatchNorm2d(channels),
         nn.ReLU(),
-        nn.MaxPool2d(pool, stride=2, padding=1),
+        _MaxPool(pool, stride=2, padding=1),
     ]
+
+
+class _MaxPool(nn.MaxPool2d):
+    """Maximum of 3 × 3 points on a CPU in a quarter of the time: PyTorch's notes their places."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size != 3 or not onednn_computes(x):
+            return super().forward(x)
+        return _largest_of_three(_largest_of_three(x, 2), 3)
+
+
+def _largest_of_three(x: Tensor, axis: int) -> Tensor:
+    """Maxima along an axis around every second point, as far as there are neighbours."""
+    x = x.transpose(0, axis)
+    largest, odd = x[::2].clone(), x[1::2]
+    with_next, with_last = largest[: len(odd)], largest[1:]
+    torch.maximum(with_next, odd, out=with_next)
+    torch.maximum(with_last, odd[: len(with_last)], out=with_last)
+    return largest.transpose(0, axis)
 
 
 class _Transformer(nn.Module):

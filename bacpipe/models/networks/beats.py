@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
+
+from bacpipe.models.backends.attention import attend
+from bacpipe.models.backends.packed import PackedConv1d, PackedLinear, pack_linears
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Beats(nn.Module):
         self.encoder = _Encoder(config)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """Tokens of spectrograms.
+        """Tokens of spectrograms, once `fuse` was called.
 
         Parameters
         ----------
@@ -93,16 +96,22 @@ class Beats(nn.Module):
         tokens: Tensor = self.encoder(self.post_extract_proj(self.layer_norm(patches)))
         return tokens
 
-    def fold_weight_norm(self) -> None:
-        """Replace the weight norm by the weights that it stands for, once they are loaded."""
-        remove_parametrizations(self.encoder.pos_conv, "weight")
+    def fuse(self) -> None:
+        """Get ready for `forward`, once the weights are loaded."""
+        encoder = self.encoder
+        remove_parametrizations(encoder.pos_conv, "weight")
+        encoder.pos_conv = PackedConv1d(encoder.pos_conv, gelu=True)
+        layer: Any
+        for layer in encoder.layers:
+            layer.fc1 = PackedLinear(layer.fc1, gelu=True)
+        pack_linears(self)
 
 
 class _Encoder(nn.Module):
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
         width = config.encoder_embed_dim
-        self.pos_conv = weight_norm(
+        self.pos_conv: Any = weight_norm(
             nn.Conv1d(
                 width,
                 width,
@@ -122,8 +131,7 @@ class _Encoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         count = tokens.shape[1]
         # An even kernel gives one position too many.
-        position = self.pos_conv(tokens.transpose(1, 2))[..., :count].transpose(1, 2)
-        tokens = self.layer_norm(tokens + functional.gelu(position))
+        tokens = self.layer_norm(tokens + self.pos_conv(tokens)[:, :count])
         bias = self._relative_bias(count)
         for layer in self.layers:
             tokens = layer(tokens, bias)
@@ -137,7 +145,7 @@ class _Encoder(nn.Module):
             offset, buckets=self.relative_attention_bias.num_embeddings, reach=self.max_distance
         )
         bias: Tensor = self.relative_attention_bias(buckets)
-        return bias.permute(2, 0, 1)
+        return bias.permute(2, 0, 1).contiguous()
 
 
 class _Layer(nn.Module):
@@ -146,7 +154,7 @@ class _Layer(nn.Module):
         width = config.encoder_embed_dim
         self.self_attn = _GatedAttention(width, config.encoder_attention_heads)
         self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
+        self.fc1: Any = nn.Linear(width, config.encoder_ffn_embed_dim)
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
         self.residual = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
@@ -154,7 +162,7 @@ class _Layer(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         attended = self.self_attn(tokens, bias)
         tokens = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.residual))
-        transformed = self.fc2(functional.gelu(self.fc1(tokens)))
+        transformed = self.fc2(self.fc1(tokens))
         tokens = self.final_layer_norm(torch.add(transformed, tokens, alpha=self.residual))
         return tokens
 
@@ -180,10 +188,7 @@ class _GatedAttention(nn.Module):
         gates = self.grep_linear(queries).unflatten(3, (2, 4)).sum(4).sigmoid()
         update, reset = gates.split(1, dim=3)
         gate = update * (reset * self.grep_a - 1.0) + 2.0
-        attended = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=gate * bias
-        )
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(attend(queries, keys, values, bias=bias, gate=gate))
         return out
 
 

@@ -13,6 +13,8 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from bacpipe.models.networks.vit import fuse_blocks
+
 
 class Passt(nn.Module):
     """Transformer over overlapping patches of a spectrogram, with two summary tokens.
@@ -73,9 +75,14 @@ class Passt(nn.Module):
         patches = (patches + position).flatten(2).transpose(1, 2)
         summary = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         tokens = torch.cat([summary.expand(len(patches), -1, -1), patches], dim=1)
-        # Only the summary tokens go on, and the norm is per token.
+        # The norm is per token.
         tokens = self.norm(self.blocks(tokens)[:, :2])
         return tokens.mean(dim=1)
+
+    def fuse(self) -> None:
+        """Make the blocks faster, once the weights are loaded; they change their names."""
+        # Only the summary tokens go on.
+        self.blocks = fuse_blocks(self.blocks, keep=2)
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits of embeddings: (n, width) to (n, n_classes)."""
