@@ -49,7 +49,7 @@ DATA_SETS = {
 }
 
 
-def measure(name: str, seconds: float, rounds: int) -> None:
+def measure(name: str, seconds: float, rounds: int, only: str) -> None:
     """Print a row of the table for every data set."""
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "models"
@@ -59,6 +59,8 @@ def measure(name: str, seconds: float, rounds: int) -> None:
         rate, _ = pure(embedder, 2)
         window = embedder.model.segment_length / embedder.model.sr
         for kind, (files, length, suffix, sample_rate, channels) in DATA_SETS.items():
+            if not kind.startswith(only):
+                continue
             share = min(1.0, seconds * rate / (files * math.ceil(length / window)))
             if files == 1:
                 length *= share
@@ -75,10 +77,13 @@ def _compare(embedder: Embedder, folder: Path, seconds: float, rounds: int) -> l
     """Pure and whole windows/s, their ratio, and CPU seconds: whole / (model + decoding)."""
     found = []
     for _ in range(rounds):
-        pure_rate, pure_cpu = pure(embedder, seconds / 2)
         decoding = decode(folder, embedder.model.sr)
+        # Before and after, because machines that are shared get faster and slower.
+        around = [pure(embedder, seconds / 4)]
         embedder.report = RunReport(embedder.model_name)
         rate, cpu = whole(embedder, folder)
+        around.append(pure(embedder, seconds / 4))
+        pure_rate, pure_cpu = np.mean(around, axis=0)
         windows = embedder.report.windows
         found.append(
             (pure_rate, rate, rate / pure_rate, cpu * windows / (pure_cpu * windows + decoding))
@@ -91,16 +96,18 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--seconds", type=float, default=8, help="of the model's time")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="data sets whose name begins with this")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        measure(arguments.one, arguments.seconds, arguments.rounds)
+        measure(arguments.one, arguments.seconds, arguments.rounds, arguments.only)
         return
     print("| model | recordings | pure, windows/s | whole run | whole/pure | CPU ratio |")
     print("|---|---|---|---|---|---|")
     for name in arguments.models:
         command = [sys.executable, __file__, "--one", name]
         command += ["--seconds", str(arguments.seconds), "--rounds", str(arguments.rounds)]
+        command += ["--only", arguments.only]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1]} |")
