@@ -9,6 +9,8 @@ from pathlib import Path
 from bacpipe.inference.stages import Slowest, advice, slowest_stage
 
 _FAILURES_SHOWN = 20
+# In a shorter run, what happens once, such as loading a library, looks like a slow stage.
+_SECONDS_THAT_TELL = 10
 
 
 @dataclass
@@ -91,6 +93,8 @@ class RunReport:
             ("time spent", f"{', '.join(parts)} of the seconds that threads worked (they overlap)"),
             ("slowest stage", f"{found.stage}, {busy}"),
         ]
+        if self.wall_seconds < _SECONDS_THAT_TELL:
+            return rows
         hint = advice(
             found,
             self.threads,
