@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from bacpipe import configuration
 from bacpipe.commands.arguments import read_settings
@@ -20,8 +19,8 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "results",
-        type=Path,
         nargs="?",
+        default="",
         help="main_results_dir, or the folder of one data set in it (default: main_results_dir "
         "of settings.yaml in the current folder, or bacpipe_results)",
     )
@@ -31,7 +30,8 @@ def run(arguments: Sequence[str]) -> int:
         help="mark what is damaged, so that the next run computes it again; nothing is deleted",
     )
     options = parser.parse_args(arguments)
-    results = typed_path(options.results or _main_results_dir())
+    given = options.results.removeprefix("main_results_dir=")  # as other commands have it
+    results = typed_path(given or _main_results_dir())
     from bacpipe.store.repair import repair_results
     from bacpipe.store.verification import find_damage
 

@@ -64,6 +64,7 @@ def test_a_good_tree_is_clean_and_is_not_touched(
     before = snapshot(results)
     assert verify_results(results) == []
     assert main(["verify", str(results)]) == 0
+    assert main(["verify", f"main_results_dir={results}"]) == 0
     assert "everything is as the journals say" in capsys.readouterr().out
     assert main(["verify", str(results / "field"), "--repair"]) == 0
     assert snapshot(results) == before
