@@ -11,10 +11,10 @@ from typing import Any
 
 from bacpipe._version import __version__
 
-if sys.version_info < (3, 11):  # noqa: UP036
+if not (3, 11) <= sys.version_info < (3, 15):
     # pip refuses such a Python by itself, but not everybody installs what they have cloned.
     raise ImportError(
-        f"bacpipe needs Python 3.11, 3.12 or 3.13; this is Python {sys.version_info[0]}."
+        f"bacpipe needs Python 3.11 to 3.14; this is Python {sys.version_info[0]}."
         f"{sys.version_info[1]} ({sys.executable}). Make an environment with another one, such as "
         f"python3.12 -m venv .venv, and install bacpipe there."
     )

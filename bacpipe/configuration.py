@@ -166,9 +166,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if place and "\t" in "".join(text.split("\n")[place.line : place.line + 1]):
+        written = "".join(text.split("\n")[place.line : place.line + 1]) if place else ""
+        if "\t" in written:
             problem = "a tab; indent with spaces"
-        elif "escape character" in problem:
+        elif '"' in written and "\\" in written:
             problem = "in double quotes, \\ begins a special character; leave the quotes out"
         raise SettingsError(
             f"{path}: this is not valid YAML{line} ({problem}); expected lines of 'key: value'."

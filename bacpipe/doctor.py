@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -16,15 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from bacpipe import configuration
+from bacpipe import configuration, extras
 from bacpipe._version import __version__
 from bacpipe.audio.stream import read_audio
 from bacpipe.configuration import Options
 from bacpipe.models import checkpoints
+from bacpipe.models.loading import import_wrapper
 from bacpipe.models.zoo import CARDS
 
-_ABOUT_EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # The libraries whose versions decide how results come about.
 _LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
 _EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
@@ -73,7 +70,7 @@ def examine(**settings: object) -> list[Finding]:
     findings = [
         Finding("bacpipe", f"{__version__}, Python {platform.python_version()}"),
         Finding("system", f"{platform.platform()}, {os.cpu_count()} cores"),
-        Finding("libraries", ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)),
+        Finding("libraries", ", ".join(f"{name} {extras.version(name)}" for name in _LIBRARIES)),
         *(_extra(name) for name in _EXTRAS),
     ]
     for topic, look in (
@@ -107,25 +104,21 @@ def _guarded(topic: str, look: Callable[[], str]) -> Finding:
         return Finding(topic, f"failed: {type(error).__name__}: {text}", problem=True)
 
 
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"
-
-
 def _extra(name: str) -> Finding:
-    packages = []
-    for requirement in importlib.metadata.requires("bacpipe") or ():
-        extra, package = _ABOUT_EXTRA.search(requirement), _NAME.match(requirement)
-        if extra is not None and extra["extra"] == name and package is not None:
-            packages.append(package[0])
-    versions = {package: _version(package) for package in packages}
-    models = [card.name for card in CARDS.values() if card.extra == name]
-    if not versions or "missing" in versions.values():
-        wanted = f" (for {', '.join(models)})" if models else ""
-        return Finding(f"extra {name}", f'not installed{wanted}: pip install "bacpipe[{name}]"')
-    return Finding(f"extra {name}", ", ".join(f"{p} {v}" for p, v in versions.items()))
+    """Whether an extra is installed and can be imported."""
+    topic, installed = f"extra {name}", extras.versions(name)
+    cards = [card for card in CARDS.values() if card.extra == name]
+    if not installed or extras.MISSING in installed.values():
+        wanted = f" (for {', '.join(card.name for card in cards)})" if cards else ""
+        return Finding(topic, f'not installed{wanted}: pip install "bacpipe[{name}]"')
+    text = ", ".join(f"{package} {version}" for package, version in installed.items())
+
+    def look() -> str:
+        for card in cards:
+            import_wrapper(card)
+        return text
+
+    return _guarded(topic, look)
 
 
 def _devices() -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import bacpipe
 from bacpipe import configuration
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +164,23 @@ def test_yaml_files_with_a_byte_order_mark_and_comments_only_are_read(tmp_path: 
         configuration.read_overrides(tmp_path / "absent.yaml", "config")
 
 
-def test_an_old_python_is_told_which_ones_do() -> None:
-    script = "import sys; sys.version_info = (3, 10, 13, 'final', 0); import bacpipe"
+@pytest.mark.parametrize("version", [(3, 10), (3, 15)])
+def test_another_python_is_told_which_ones_do(version: tuple[int, int]) -> None:
+    script = f"import sys; sys.version_info = (*{version}, 13, 'final', 0); import bacpipe"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "3.11, 3.12 or 3.13; this is Python 3.10" in done.stderr.splitlines()[-1]
+    found = ".".join(map(str, version))
+    assert f"3.11 to 3.14; this is Python {found}" in done.stderr.splitlines()[-1]
+
+
+def test_the_promised_pythons_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.15"
+    prefix = "Programming Language :: Python :: "
+    named = [line.removeprefix(prefix) for line in project["classifiers"] if prefix in line]
+    assert named == ["3.11", "3.12", "3.13", "3.14"]
+    for page in ("README.md", "docs/installation.md", "bacpipe/__init__.py"):
+        assert "Python 3.11 to 3.14" in (ROOT / page).read_text(encoding="utf-8"), page
 
 
 def test_import_is_light() -> None:

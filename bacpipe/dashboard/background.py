@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import panel as pn
-from tornado.ioloop import IOLoop
+from bokeh.document import Document, without_document_lock
 
 from bacpipe.errors import BacpipeError
 
@@ -16,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _PATIENCE = 300  # milliseconds before a spinner turns
+_UNDELIVERED = 10_000  # milliseconds after which a result that is there should have been shown
 # Shared by all visitors, so that many of them cannot start more threads than there are cores.
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="dashboard")
 
@@ -69,24 +72,9 @@ class Background:
             self._finish(compute, show, fail)  # a notebook or a test: nobody else waits
             return
         done = False
+        future = _POOL.submit(compute)
 
-        def spin() -> None:
-            if not done and self._newest.get(key) is ticket:
-                busy.loading = True
-
-        loop = IOLoop.current()
-
-        def finished(future: Future[_T]) -> None:
-            # The document must not be touched from this thread: while the server's own thread
-            # collects changes of the page, a callback that is added to it can be lost.
-            loop.add_callback(deliver, future)
-
-        def deliver(future: Future[_T]) -> None:
-            # Visitors may have gone meanwhile.
-            if not document.session_context.destroyed:
-                document.add_next_tick_callback(lambda: present(future))
-
-        def present(future: Future[_T]) -> None:
+        def present() -> None:
             nonlocal done
             done = True
             if self._newest.get(key) is not ticket:
@@ -95,9 +83,44 @@ class Background:
                 busy.loading = False
             self._finish(future.result, show, fail)
 
+        # Bokeh runs this on the loop of the page's own session, wherever the page was built.
+        @without_document_lock
+        async def deliver() -> None:
+            with suppress(Exception):  # `present` asks again, and shows it
+                await asyncio.wrap_future(future)
+            # Visitors may have gone meanwhile.
+            if (session := document.session_context) is not None and not session.destroyed:
+                await session.with_locked_document(hand_over)
+
+        # Without the lock, a callback that is added while another handler's changes are
+        # collected can be lost.
+        async def hand_over(locked: Document) -> None:
+            locked.add_next_tick_callback(present)
+
+        was_ready = False
+
+        def look_after() -> None:
+            """Say so, instead of turning for ever, when a result does not reach the page."""
+            nonlocal was_ready
+            if done or self._newest.get(key) is not ticket:
+                return
+            if was_ready:
+                logger.error("the dashboard could not deliver %r to its page", key)
+                if busy is not None:
+                    busy.loading = False
+                fail("This was computed, but could not be shown; reload the page.")
+                return
+            was_ready = future.done()
+            document.add_timeout_callback(look_after, _UNDELIVERED)
+
+        def spin() -> None:
+            if not done and self._newest.get(key) is ticket:
+                busy.loading = True
+
+        document.add_next_tick_callback(deliver)
+        document.add_timeout_callback(look_after, _UNDELIVERED)
         if busy is not None:
             document.add_timeout_callback(spin, _PATIENCE)
-        _POOL.submit(compute).add_done_callback(finished)
 
     @staticmethod
     def _finish(

@@ -154,7 +154,8 @@ class Server:
         self.data_set = data_set
         self.address: str = data_set.options.dashboard_address
         self.port = 0
-        self._server: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
         self._problem: Exception | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="dashboard", daemon=True)
@@ -200,24 +201,25 @@ class Server:
     def stop(self) -> None:
         """Stop serving; the port is free afterwards."""
         if self._thread.is_alive():
-            self._server.io_loop.add_callback(self._end)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
     def _serve(self) -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())
+        # Its end cancels what still runs for visitors, and waits for the threads that it began.
+        asyncio.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        self._loop = asyncio.get_running_loop()
         try:
-            self._server = self._bind()
+            server = self._bind()
         except Exception as error:  # handed to whoever called `start`
             self._problem = error
             return
         finally:
             self._ready.set()
-        self._server.io_loop.start()
-        self._server.io_loop.close()
-
-    def _end(self) -> None:
-        self._server.stop(wait=False)
-        self._server.io_loop.stop()
+        await self._stopped.wait()
+        server.stop(wait=False)
 
     def _bind(self) -> Any:
         first = self.data_set.options.dashboard_port

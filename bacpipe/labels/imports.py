@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bacpipe import extras
 from bacpipe.audio.annotations import (
     LABEL_PREFIX,
     check_annotations,
@@ -328,11 +329,10 @@ def _text(path: Path) -> str:
 def _crowsetta() -> Any:
     try:
         import crowsetta
-    except ModuleNotFoundError:
+    except ImportError as error:
         raise AnnotationsError(
-            "Reading this format needs the package 'crowsetta', which is not installed; install "
-            'it with: pip install "bacpipe[annotations]"'
-        ) from None
+            extras.cannot_import("Reading this format", "annotations", error)
+        ) from error
     return crowsetta
 
 

@@ -27,6 +27,7 @@ from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
+from bacpipe import extras
 from bacpipe.models.archives import unpack_member, unpack_tar
 from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Source, Url
 from bacpipe.models.transfer import DownloadError, Origin, first_line, receive
@@ -317,10 +318,8 @@ def _from_kaggle(handle: str) -> Path:
     """Folder into which kagglehub downloaded a model (it resumes and verifies itself)."""
     try:
         import kagglehub
-    except ModuleNotFoundError as error:
-        raise DownloadError(
-            'Kaggle needs the package kagglehub; install it with: pip install "bacpipe[tensorflow]"'
-        ) from error
+    except ImportError as error:
+        raise DownloadError(extras.cannot_import("Kaggle", "tensorflow", error)) from error
     try:
         return Path(kagglehub.model_download(handle))
     except OSError:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bacpipe import extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
 from bacpipe.models import checkpoints
 from bacpipe.models.base import ModelBaseClass
@@ -66,7 +67,7 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> ModelB
         If the weights are missing or do not fit.
     """
     card = find_card(name)
-    wrapper = _import_wrapper(card)
+    wrapper = import_wrapper(card)
     files = checkpoints.resolve(card, Path(model_base_path))
     model: ModelBaseClass = wrapper(card=card, files=files, device=device)
     if card.non_commercial:
@@ -91,7 +92,14 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
     return custom(**accepted)
 
 
-def _import_wrapper(card: ModelCard) -> Any:
+def import_wrapper(card: ModelCard) -> Any:
+    """Class that wraps a model of the zoo.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If its optional dependency is missing or cannot be imported, or it is not written yet.
+    """
     module_name, class_name = card.wrapper.split(":")
     if importlib.util.find_spec(module_name) is None:
         raise ModelUnavailableError(
@@ -100,13 +108,11 @@ def _import_wrapper(card: ModelCard) -> Any:
         )
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if card.extra is None or (error.name or "").startswith("bacpipe"):
             raise
-        raise ModelUnavailableError(
-            f"The model {card.name!r} needs the package {error.name!r}, which is not installed; "
-            f'install it with: pip install "bacpipe[{card.extra}]"'
-        ) from error
+        what = f"The model {card.name!r}"
+        raise ModelUnavailableError(extras.cannot_import(what, card.extra, error)) from error
     return getattr(module, class_name)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,14 @@ CHROMIUM_ARGUMENTS = [
 ]
 # A label that would run if the page took it for markup.
 HOSTILE_LABEL = "<img src=x onerror=window.hacked=1>"
+
+
+def eventually(page: Any, look: Callable[[], object], expected: object = True) -> None:
+    """Wait until a page shows what is expected: what it shows at once may be what it showed."""
+    end = time.monotonic() + 60
+    while (shown := look()) != expected:
+        assert time.monotonic() < end, f"{shown!r} instead of {expected!r}"
+        page.wait_for_timeout(50)
 
 
 class OtherModel(TinyModel):
@@ -95,6 +105,7 @@ def visit(server: Server, browser: object) -> Iterator[object]:
     """Open an address of the dashboard; the test fails if the browser complains."""
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": 1280, "height": 800})  # type: ignore[attr-defined]
+    context.set_default_timeout(60_000)
 
     def open_page(query: str = "") -> object:
         page = context.new_page()

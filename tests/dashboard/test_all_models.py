@@ -13,15 +13,15 @@ from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.views.all_models import AllModels
 from bacpipe.dashboard.widgets.small_maps import SmallMap, with_common_colours
 from bacpipe.dashboard.widgets.tables import download_button
-from tests.dashboard.conftest import HOSTILE_LABEL
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 
 def test_it_opens_with_the_maps_of_all_models(visit: Any) -> None:
     page = visit("?view=models")
     page.wait_for_selector(".bp-legend")
     page.get_by_text("144 windows").wait_for()
-    assert page.locator(".bk-Figure").count() == 2
-    assert HOSTILE_LABEL in page.locator(".bp-legend").inner_text()
+    eventually(page, page.locator(".bk-Figure").count, 2)
+    page.locator(".bp-legend", has_text=HOSTILE_LABEL).wait_for()
     assert page.evaluate("window.hacked") is None
 
 
@@ -44,7 +44,7 @@ def test_scores_are_drawn_and_in_a_table_that_downloads(
     page = visit(f"?view=models&part={part}")
     page.locator(".tabulator-col-title", has_text=heading).first.wait_for()
     page.locator(".tabulator-cell", has_text=cell).first.wait_for()
-    assert page.locator(".bk-Figure").count() >= 2
+    eventually(page, lambda: page.locator(".bk-Figure").count() >= 2)
     with page.expect_download() as download:
         page.get_by_text("Download as CSV").click()
     table = pd.read_csv(download.value.path())

@@ -12,7 +12,7 @@ from bacpipe.dashboard.data.shared_labels import with_common_names
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.views.compare import Compare
 from bacpipe.labels.matching import overlapping_windows
-from tests.dashboard.conftest import HOSTILE_LABEL
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 RECORDING = "site1/rec_20240501_040000.wav"
 
@@ -30,9 +30,9 @@ def view(data_set: DataSet) -> Compare:
 def test_it_opens_with_maps_agreement_and_labels_as_text(visit: Any) -> None:
     page = visit("?view=compare&left=tiny&right=other")
     page.wait_for_selector(".bp-number")
-    assert page.locator(".bk-Figure canvas").count() >= 2
+    eventually(page, lambda: page.locator(".bk-Figure canvas").count() >= 2)
     page.get_by_text("By chance it would be").wait_for()
-    assert HOSTILE_LABEL in page.locator(".bp-legend").inner_text()
+    page.locator(".bp-legend", has_text=HOSTILE_LABEL).wait_for()
     assert page.evaluate("window.hacked") is None
 
 
@@ -61,8 +61,9 @@ def test_a_lasso_in_one_map_marks_windows_of_the_other(visit: Any) -> None:
 def test_choices_go_to_the_address_and_come_from_it(visit: Any) -> None:
     page = visit("?view=compare&left=tiny&right=other&compare_colour=agreement&neighbours=5")
     page.get_by_text("of the 5 nearest neighbours").wait_for()
-    assert page.get_by_label("Colour", exact=True).input_value() == "Agreement of the two models"
-    assert "100 %" in page.locator(".bp-legend").inner_text()
+    colour = page.get_by_label("Colour", exact=True)
+    eventually(page, colour.input_value, "Agreement of the two models")
+    page.locator(".bp-legend", has_text="100 %").wait_for()
     page.get_by_label("Colour", exact=True).select_option("Folder")
     page.wait_for_url("**compare_colour=parent_directory**")
     page.get_by_text("site2").first.wait_for()

@@ -22,7 +22,7 @@ from bacpipe.dashboard.data.scene import Choice, make_scene
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.widgets.window_details import WindowDetails, best_predictions
 from bacpipe.evaluation.neighbours import nearest_windows
-from tests.dashboard.conftest import HOSTILE_LABEL
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 SPECIES = "annotations:species"
 # Where a row of the map is on the screen, found through Bokeh's own views.
@@ -56,12 +56,16 @@ def open_map(visit: Any, query: str = "?model=tiny") -> Any:
 
 
 def click_on(page: Any, data_set: DataSet, row: int) -> None:
-    point = data_set.model("tiny").coordinates("pca")[row].tolist()
+    page.mouse.click(*place_of(page, data_set.model("tiny").coordinates("pca")[row].tolist()))
+
+
+def place_of(page: Any, point: list[float]) -> list[float]:
+    """Where a point of the map is on the screen, once the page has come to rest."""
     place, before = page.evaluate(_PLACE_OF, point), None
-    while place != before:  # a page that was just opened still moves its parts
+    while place is None or place != before:
         page.wait_for_timeout(500)
         place, before = page.evaluate(_PLACE_OF, point), place
-    page.mouse.click(*place)
+    return place
 
 
 def note(page: Any, text: str) -> Any:
@@ -71,7 +75,7 @@ def note(page: Any, text: str) -> Any:
 def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> None:
     results = data_set.model("tiny")
     page = open_map(visit)
-    assert page.evaluate(_IMAGES) == 0
+    eventually(page, lambda: page.evaluate(_IMAGES), 0)
     click_on(page, data_set, 30)
     page.locator("audio[src^='data:audio/wav;base64,UklG']").wait_for()
     duration = page.locator("audio").first.evaluate(
@@ -79,10 +83,10 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> No
         " setTimeout(look, 50); look(); })"
     )
     assert duration == pytest.approx(1.0)
-    assert page.evaluate(_IMAGES) == 1
+    eventually(page, lambda: page.evaluate(_IMAGES), 1)
     page.wait_for_url("**recording=**")
-    shown = page.locator(".bp-when").first.inner_text()
-    assert shown.startswith(f"{results.start[30]:.2f} – {results.end[30]:.2f} s · 2024-05-01")
+    times = f"{results.start[30]:.2f} – {results.end[30]:.2f} s · 2024-05-01"
+    page.locator(".bp-when", has_text=re.compile(rf"^\s*{re.escape(times)}")).first.wait_for()
     (best, score), *_ = best_predictions(results, 30, 1)
     page.locator(".bp-classes tr", has_text=best).filter(has_text=f"{score:.3f}").first.wait_for()
     # The next window in time, then a neighbour.
@@ -108,7 +112,7 @@ def test_filters_change_what_is_drawn(visit: Any, data_set: DataSet) -> None:
     page.locator("option", has_text="3 of 6 recordings").wait_for(state="attached")
     page.get_by_role("button", name="Show all windows").click()
     page.locator(".bp-note", has_text="of 72 windows").wait_for(state="detached")
-    assert "annotated" not in page.url
+    eventually(page, lambda: "annotated" not in page.url)
 
 
 def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) -> None:
@@ -118,7 +122,7 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) 
     labels = read_labels(results, SPECIES)
     row = int(np.flatnonzero(labels.codes == labels.names.index(HOSTILE_LABEL))[0])
     point = results.coordinates("pca")[row].tolist()
-    x, y = page.evaluate(_PLACE_OF, point)
+    x, y = place_of(page, point)
     page.mouse.move(x - 40, y)
     page.mouse.move(x, y)
     page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
@@ -138,9 +142,9 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) 
 
 def test_a_box_selects_windows_to_download(visit: Any, data_set: DataSet, tmp_path: Path) -> None:
     page = open_map(visit)
-    places = [
-        page.evaluate(_PLACE_OF, p.tolist()) for p in data_set.model("tiny").coordinates("pca")
-    ]
+    points = data_set.model("tiny").coordinates("pca")
+    place_of(page, points[0].tolist())
+    places = [page.evaluate(_PLACE_OF, p.tolist()) for p in points]
     low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
     page.locator(".bk-tool-icon-box-select").first.click()
     page.mouse.move(*low)
@@ -182,7 +186,7 @@ def test_the_address_restores_the_page(visit: Any) -> None:
     page.locator(".bp-when", has_text="3.00 – 3.50 s · 2024-05-01 18:00:03").first.wait_for()
     # The recordings of 18 and of 4 o'clock at one of two sites, two windows a second.
     note(page, "48 of 144 windows").wait_for()
-    assert page.get_by_label("Colour by").input_value() == "Time of day"
+    eventually(page, page.get_by_label("Colour by").input_value, "Time of day")
     assert page.locator(".bp-notice:visible").count() == 0
 
 

@@ -6,12 +6,13 @@ import pytest
 
 from bacpipe.dashboard.server import Server
 from bacpipe.dashboard.views import VIEWS
+from tests.dashboard.conftest import eventually
 
 
 def test_the_first_view_opens_without_complaints(visit: Any) -> None:
     page = visit()
     page.wait_for_selector("canvas")
-    assert page.title().startswith("bacpipe")
+    eventually(page, lambda: page.title().startswith("bacpipe"))
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.key)
@@ -30,8 +31,8 @@ def test_visitors_do_not_disturb_each_other(visit: Any, server: Server) -> None:
     other.get_by_text("Colour by").first.wait_for()
     other.get_by_role("button", name="Predictions").click()
     other.get_by_text("Predicted by").first.wait_for()
-    assert "view=data" in one.url
+    eventually(one, lambda: "view=data" in one.url)
     other.close()
     one.get_by_role("button", name="All models").click()
     one.get_by_text("Retrieval").first.wait_for()
-    assert "view=models" in one.url
+    eventually(one, lambda: "view=models" in one.url)

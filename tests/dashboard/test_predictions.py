@@ -15,7 +15,7 @@ from bacpipe.dashboard.data.found_classes import CLASSIFIER, find_classes, same_
 from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.views.predictions import Predictions
 from bacpipe.store.raven import RAVEN_COLUMNS
-from tests.dashboard.conftest import HOSTILE_LABEL
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 COUNT = ".bp-count >> visible=true"
 
@@ -59,21 +59,24 @@ def rows_of(page: Any) -> Any:
 def test_the_threshold_changes_counts_heat_map_and_list(visit: Any, data_set: DataSet) -> None:
     page = open_view(visit, "&model=tiny&species=quiet")
     found = find_classes(data_set.model("tiny"), CLASSIFIER)
-    before = detections(page)
-    assert before == len(found.of("quiet")[0])
-    assert drawn(page) == before
+    before = len(found.of("quiet")[0])
+    eventually(page, lambda: detections(page), before)
+    eventually(page, lambda: drawn(page), before)
     track = page.locator(".noUi-base >> visible=true").bounding_box()
     page.mouse.click(track["x"] + 0.6 * track["width"], track["y"] + track["height"] / 2)
     page.wait_for_function("location.search.includes('threshold')")
     threshold = float(query_of(page)["threshold"])
     expected = len(found.of("quiet", threshold)[0])
     assert 0 < expected < before
-    page.wait_for_timeout(300)
-    assert detections(page) == expected
-    assert drawn(page) == expected
-    scores = [float(text) for text in
-              rows_of(page).locator("[tabulator-field=score]").all_inner_texts()]  # fmt: skip
-    assert scores == sorted(scores, reverse=True) and min(scores) >= threshold - 5e-4
+    eventually(page, lambda: detections(page), expected)
+    eventually(page, lambda: drawn(page), expected)
+
+    def sorted_above() -> bool:
+        cells = rows_of(page).locator("[tabulator-field=score]").all_inner_texts()
+        scores = [float(text) for text in cells]
+        return scores == sorted(scores, reverse=True) and min(scores) >= threshold - 5e-4
+
+    eventually(page, sorted_above)
 
 
 def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
@@ -111,8 +114,8 @@ def test_a_hostile_species_of_a_probe_is_text(visit: Any) -> None:
         .nth(0)
         .locator("[tabulator-field=species]:not(.tabulator-col)")
     )
+    eventually(page, lambda: {"wren", HOSTILE_LABEL} <= set(species.all_inner_texts()))
     names = species.all_inner_texts()
-    assert {"wren", HOSTILE_LABEL} <= set(names)
     for name in ("wren", HOSTILE_LABEL):
         species.nth(names.index(name)).click()
         page.wait_for_selector(f".bp-window-title:has-text({name!r}) >> visible=true")
@@ -120,12 +123,15 @@ def test_a_hostile_species_of_a_probe_is_text(visit: Any) -> None:
     page.wait_for_selector(".bp-when:has-text('onerror')")
     assert page.evaluate("window.hacked") is None
     page.wait_for_function("location.search.includes('onerror')")
-    assert query_of(page)["species"] == HOSTILE_LABEL
+    eventually(page, lambda: query_of(page)["species"], HOSTILE_LABEL)
 
 
-def test_downloads_hold_the_detections_above_the_threshold(visit: Any, tmp_path: Path) -> None:
+def test_downloads_hold_the_detections_above_the_threshold(
+    visit: Any, data_set: DataSet, tmp_path: Path
+) -> None:
     page = open_view(visit, "&model=other&species=quiet&threshold=0.6")
-    shown = detections(page)
+    shown = len(find_classes(data_set.model("other"), CLASSIFIER).of("quiet", 0.6)[0])
+    eventually(page, lambda: detections(page), shown)
     contents = {}
     for title in ("CSV", "Raven"):
         with page.expect_download() as started:
@@ -150,14 +156,14 @@ def test_two_models_beside_each_other_and_the_address_restores_it(visit: Any) ->
     query = "&model=tiny&species=quiet&threshold=0.5&other=other/classifier&by=day_week"
     page = open_view(visit, query)
     page.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
-    assert page.locator(".noUi-handle >> visible=true").count() == 2
-    assert 0 < detections(page) < detections(page, 1)
+    eventually(page, page.locator(".noUi-handle >> visible=true").count, 2)
+    eventually(page, lambda: 0 < detections(page) < detections(page, 1))
     page.locator("input[type=checkbox] >> visible=true").click()
     page.wait_for_function("location.search.includes('per_hour=true')")
     again = open_view(visit, f"&{urlsplit(page.url).query}")
     again.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
-    assert detections(again) == detections(page)
-    assert again.locator("input[type=checkbox] >> visible=true").is_checked()
+    eventually(again, lambda: detections(again) == detections(page))
+    eventually(again, again.locator("input[type=checkbox] >> visible=true").is_checked)
 
 
 def test_impossible_values_in_the_address_are_ignored(visit: Any) -> None:

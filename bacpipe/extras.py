@@ -1,0 +1,68 @@
+"""The optional dependencies ("extras") of bacpipe, and what to say when one cannot be imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+_ABOUT_EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+MISSING = "missing"
+"""Stands for the version of a distribution that is not installed."""
+
+
+def version(distribution: str) -> str:
+    """Installed version of a distribution, or `MISSING`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return MISSING
+
+
+def versions(extra: str) -> dict[str, str]:
+    """Distributions that an extra asks for on this Python, each with its version or `MISSING`."""
+    names = []
+    try:
+        requirements = importlib.metadata.requires("bacpipe") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a clone that is not installed
+        requirements = []
+    for requirement in requirements:
+        about, package = _ABOUT_EXTRA.search(requirement), _NAME.match(requirement)
+        if about is not None and about["extra"] == extra and package is not None:
+            names.append(package[0])
+    return {name: version(name) for name in names}
+
+
+def cannot_import(what: str, extra: str, error: ImportError) -> str:
+    """Sentence on a package of an extra that cannot be imported, and what to do.
+
+    Parameters
+    ----------
+    what : str
+        What needs the package, such as "The model 'vggish'".
+    extra : str
+        Name of the extra.
+    error : ImportError
+        What the import raised.
+    """
+    installed = versions(extra)
+    absent = [name for name, number in installed.items() if number == MISSING]
+    if absent or not installed:
+        packages = " and ".join(absent) or "of an extra"
+        return (
+            f"{what} needs the package {packages}, which is not installed; install it with: "
+            f'pip install "bacpipe[{extra}]"'
+        )
+    having = ", ".join(f"{name} {number}" for name, number in installed.items())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return (
+            f"{what} needs {having}, which is installed but itself needs the package {package!r}, "
+            f"which is missing; install it with: pip install {package}"
+        )
+    reason = " ".join(str(error).split())[:300]
+    return (
+        f"{what} needs {having}, which is installed but cannot be imported ({reason}); install it "
+        f'anew with: pip install --force-reinstall "bacpipe[{extra}]"'
+    )

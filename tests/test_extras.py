@@ -1,0 +1,76 @@
+"""What an extra that is absent, incomplete or broken is answered with."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bacpipe import extras
+from bacpipe.errors import ModelUnavailableError
+from bacpipe.models.loading import find_card, import_wrapper
+
+WRAPPERS = {"bats": "batdetect2_clip_avg", "onnx": "perch_v2", "tensorflow": "vggish"}
+
+
+def break_imports(monkeypatch: pytest.MonkeyPatch, package: str, error: ImportError) -> None:
+    """Make every import of a package fail, as in an installation that lacks it."""
+    genuine = builtins.__import__
+
+    def refuse(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise error
+        return genuine(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    # Modules of ours that hold what they have imported already.
+    for name in [name for name in sys.modules if name.startswith("bacpipe.models.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(("extra", "model"), WRAPPERS.items())
+def test_an_extra_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, extra: str, model: str
+) -> None:
+    package = {"bats": "batdetect2", "onnx": "onnxruntime"}.get(extra, extra)
+    monkeypatch.setattr(extras, "versions", lambda _: {package: extras.MISSING})
+    break_imports(monkeypatch, package, ModuleNotFoundError("no", name=package))
+    with pytest.raises(ModelUnavailableError) as raised:
+        import_wrapper(find_card(model))
+    assert f"needs the package {package}, which is not installed" in str(raised.value)
+    assert f'pip install "bacpipe[{extra}]"' in str(raised.value)
+
+
+def test_what_an_installed_extra_lacks_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "versions", lambda _: {"batdetect2": "1.3.1"})
+    break_imports(monkeypatch, "batdetect2", ModuleNotFoundError("no", name="audioread.ffdec"))
+    with pytest.raises(ModelUnavailableError) as raised:
+        import_wrapper(find_card("batdetect2_clip_avg"))
+    assert str(raised.value) == (
+        "The model 'batdetect2_clip_avg' needs batdetect2 1.3.1, which is installed but itself "
+        "needs the package 'audioread', which is missing; install it with: pip install audioread"
+    )
+
+
+def test_an_installed_extra_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "versions", lambda _: {"batdetect2": "1.3.1"})
+    break_imports(monkeypatch, "batdetect2", ImportError("undefined symbol:\n _ZN2at4_ops"))
+    with pytest.raises(ModelUnavailableError, match=r"undefined symbol: _ZN2at4_ops.*force-reinst"):
+        import_wrapper(find_card("batdetect2_clip_avg"))
+
+
+def test_extras_ask_for_what_their_packages_forget() -> None:
+    """batdetect2 imports audioread without asking for it."""
+    assert set(extras.versions("bats")) == {"batdetect2", "audioread"}
+    assert set(extras.versions("nonsense")) == set()
+
+
+def test_a_clone_that_is_not_installed_has_no_extras(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert extras.versions("onnx") == {}
+    assert extras.version("numpy") == extras.MISSING
