@@ -24,7 +24,7 @@ from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkp
 from bacpipe.models.card import ModelCard
 from bacpipe.models.containers import state_dict_in
 from bacpipe.models.kaldi import KaldiFbank
-from bacpipe.models.networks.beats import Beats as Network
+from bacpipe.models.networks.beats import BeatsNetwork
 from bacpipe.models.networks.beats import BeatsConfig
 
 _INT16 = 2**15
@@ -79,7 +79,7 @@ class Beats(TorchModel):
         content = read_checkpoint(path)
         # Built without initial values, which would take longer than reading the checkpoint.
         with torch.device("meta"):
-            network = Network(_config_in(content, model=card.name, path=path))
+            network = BeatsNetwork(_config_in(content, model=card.name, path=path))
         network = network.to_empty(device="cpu")
         weights_path, state = self._weights(content)
         fit_weights(

@@ -15,7 +15,7 @@ from bokeh.plotting import figure
 from bacpipe.dashboard.data.labels import NONE, Labels
 from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.dashboard.style import CSS
-from bacpipe.dashboard.widgets.colours import GREY
+from bacpipe.dashboard.widgets.colours import NO_LABEL
 from bacpipe.evaluation.agreement import MeanAgreement, NeighbourAgreement, neighbour_agreement
 from bacpipe.plotting.style import COLOURS, shorten
 
@@ -114,7 +114,7 @@ class AgreementPanel:
         plot.ygrid.visible = False
         plot.outline_line_color = None
         plot.yaxis.major_tick_line_color = None
-        plot.axis.axis_line_color = GREY
+        plot.axis.axis_line_color = NO_LABEL
         return plot
 
     def show(self, found: NeighbourAgreement, labels: Labels | None, kind: str) -> None:

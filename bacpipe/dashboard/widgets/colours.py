@@ -14,7 +14,7 @@ _MORE = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
     "#AA4499", "#77AADD", "#EE8866", "#FFAABB", "#99DDFF", "#BBCC33", "#AAAA00", "#66CCEE",
 )  # fmt: skip
-GREY = "#9aa5b1"
+NO_LABEL = "#9aa5b1"
 
 
 def palette(count: int, *, ordered: bool = False, scale: str = "viridis") -> list[str]:

@@ -27,7 +27,7 @@ from matplotlib.path import Path as Polygon
 
 from bacpipe.dashboard.data.labels import NONE, Labels
 from bacpipe.dashboard.data.sampling import choose_points, drawing_order
-from bacpipe.dashboard.widgets.colours import GREY, palette
+from bacpipe.dashboard.widgets.colours import NO_LABEL, palette
 
 _FEW = 3000  # points that are drawn large
 _REST = 250  # milliseconds without movement
@@ -120,7 +120,7 @@ class EmbeddingMap:
         self._points_source = ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
-        self._mapper = LinearColorMapper(palette=[GREY], low=-0.5, high=0.5, low_color=GREY)
+        self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
         points = self.figure.scatter(
             "x",
             "y",
@@ -248,7 +248,7 @@ class EmbeddingMap:
     def colours(self) -> list[str]:
         """Colour of every label."""
         if self._labels is None or not self._labels.names:
-            return [GREY]
+            return [NO_LABEL]
         return palette(len(self._labels.names), ordered=self._labels.ordered, scale=self._scale)
 
     def show_only(self, shown: np.ndarray) -> None:

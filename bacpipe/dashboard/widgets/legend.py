@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from bacpipe.dashboard.data.labels import NONE, Labels
-from bacpipe.dashboard.widgets.colours import GREY
+from bacpipe.dashboard.widgets.colours import NO_LABEL
 
 MOST_ENTRIES = 24
 
@@ -40,7 +40,7 @@ def legend_html(labels: Labels | None, colours: Sequence[str], *, most: int = MO
         if len(labels.names) > most:
             entries.append(f'<span class="bp-entry">… and {len(labels.names) - most} more</span>')
     if (labels.codes == NONE).any():
-        entries.append(_entry(GREY, "none"))
+        entries.append(_entry(NO_LABEL, "none"))
     return f'<div class="bp-legend">{"".join(entries)}</div>'
 
 

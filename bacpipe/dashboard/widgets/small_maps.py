@@ -16,7 +16,7 @@ from bacpipe.dashboard.data.results import ModelResults
 from bacpipe.dashboard.data.sampling import choose_points, drawing_order
 from bacpipe.dashboard.data.shared_labels import with_common_names
 from bacpipe.dashboard.style import CSS
-from bacpipe.dashboard.widgets.colours import GREY, palette
+from bacpipe.dashboard.widgets.colours import NO_LABEL, palette
 from bacpipe.errors import BacpipeError
 
 _MOST_POINTS = 1500
@@ -97,10 +97,10 @@ def draw_small_map(item: SmallMap, colours: Sequence[str], size: int) -> Any:
         }
     )
     mapper = LinearColorMapper(
-        palette=list(colours[:count]) if item.labels.names else [GREY],
+        palette=list(colours[:count]) if item.labels.names else [NO_LABEL],
         low=-0.5,
         high=count - 0.5,
-        low_color=GREY,
+        low_color=NO_LABEL,
     )
     plot.scatter(
         "x",

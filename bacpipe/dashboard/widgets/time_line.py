@@ -16,7 +16,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from bacpipe.dashboard.widgets.colours import scale_colours
-from bacpipe.plotting.style import COLOURS, GREY, shorten
+from bacpipe.plotting.style import COLOURS, NO_LABEL, shorten
 from bacpipe.store.inventory import recorded_time, sites_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _time_unit(seconds: float) -> tuple[int, str]:
 def _style(plot: Any) -> None:
     plot.title.text_font_size = "13px"
     plot.outline_line_color = None
-    plot.axis.axis_line_color = GREY
+    plot.axis.axis_line_color = NO_LABEL
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
     plot.ygrid.grid_line_color = "#eef1f3"

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 from torch import nn
 
 # librosa.pcen's defaults, which batdetect2 relies on.

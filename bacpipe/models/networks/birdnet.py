@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
