@@ -30,31 +30,31 @@ _PUBLIC = {
     "ModelBaseClass": "bacpipe.models.base",
     "benchmark": "bacpipe.evaluation.benchmark",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
-    "confirm_model_name": "bacpipe.experiments",
+    "confirm_model_name": "bacpipe.workflows",
     "create_default_labels": "bacpipe.labels.default_labels",
     "cross_model_evaluation": "bacpipe.evaluation.comparison",
-    "detections_table": "bacpipe.labels.tables",
-    "ensure_models_exist": "bacpipe.experiments",
-    "eval_clustering": "bacpipe.evaluation.cluster_scores",
-    "eval_with_silhouette": "bacpipe.evaluation.cluster_scores",
+    "detections_table": "bacpipe.labels.exporting",
+    "ensure_models_exist": "bacpipe.workflows",
+    "eval_clustering": "bacpipe.evaluation.clustering",
+    "eval_with_silhouette": "bacpipe.evaluation.clustering",
     "evaluation_with_settings_already_exists": "bacpipe.workflows",
-    "export_audacity_labels": "bacpipe.labels.tables",
-    "export_raven_tables": "bacpipe.labels.tables",
+    "export_audacity_labels": "bacpipe.labels.exporting",
+    "export_raven_tables": "bacpipe.labels.exporting",
     "generate_embeddings": "bacpipe.workflows",
     "get_audio_files": "bacpipe.workflows",
     "get_default_labels": "bacpipe.labels.default_labels",
     "get_dt_filename": "bacpipe.audio.timestamps",
-    "get_model_names": "bacpipe.experiments",
+    "get_model_names": "bacpipe.workflows",
     "ground_truth_by_model": "bacpipe.labels.ground_truth",
-    "import_annotations": "bacpipe.labels.imports",
+    "import_annotations": "bacpipe.annotations.importing",
     "make_demo": "bacpipe.demo",
-    "make_set_paths_func": "bacpipe.experiments",
+    "make_set_paths_func": "bacpipe.workflows",
     "metadata_labels": "bacpipe.labels.default_labels",
-    "model_specific_evaluation": "bacpipe.evaluation.pipeline",
+    "model_specific_evaluation": "bacpipe.evaluation.evaluate",
     "play": "bacpipe.workflows",
     "prepare_probe_inference": "bacpipe.evaluation.probing",
     "probing_pipeline": "bacpipe.evaluation.probing",
-    "recording_start": "bacpipe.audio.recorder_metadata",
+    "recording_start": "bacpipe.audio.timestamps",
     "run_clustering": "bacpipe.evaluation.clustering",
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _CONSTANTS:
-        value = getattr(importlib.import_module("bacpipe.models.constants"), name)
+        value = getattr(importlib.import_module("bacpipe.models.zoo"), name)
     elif name in _PACKAGES:
         value = importlib.import_module(f"bacpipe.{name}")
     elif name in _NAMESPACES:

@@ -19,7 +19,7 @@ import yaml
 
 from bacpipe.errors import SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES, Check
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml
 
 _PACKAGE = Path(__file__).parent
 # Values in messages: aliases of YAML can make them longer than any memory.

@@ -25,8 +25,8 @@ import soundfile as sf
 from scipy import signal
 
 from bacpipe.errors import BacpipeError
-from bacpipe.store.writer import replacing, write_text
-from bacpipe.typed_paths import typed_path
+from bacpipe.store.files import replacing, write_text
+from bacpipe.user_input import typed_path
 
 SAMPLE_RATE = 48_000
 README = "README.txt"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bacpipe.typed_paths import typed_path
+from bacpipe.user_input import typed_path
 
 Check = Callable[[Any], Any]
 """Returns the value in its normal form, or raises ValueError saying what was expected."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,18 @@ from bacpipe.audio.files import find_recording_names
 from bacpipe.configuration import Options
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.inference.report import RunReport
-from bacpipe.models import checkpoints
 from bacpipe.models.loading import find_card
+from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 from bacpipe.reduction.data_set import has_current_map, reduce_data_set
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
-from bacpipe.store.computed import computed_models, paths_of
+from bacpipe.store.files import RunLog, write_yaml
+from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
-from bacpipe.store.run_log import RunLog
-from bacpipe.store.writer import write_yaml
-from bacpipe.typed_paths import typed_setting
+from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
-    from bacpipe.evaluation.pipeline import EvaluationReport
+    from bacpipe.evaluation.evaluate import EvaluationReport
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _generate(
 
 def _done_already(loader: Loader) -> RunReport | None:
     """Report of a run that has nothing to do; None if there is something."""
-    from bacpipe.inference.planning import model_identity, plan_run, tables_are_complete
+    from bacpipe.inference.run_data_set import model_identity, plan_run, tables_are_complete
 
     card = CARDS[str(loader.model_name)]
     if loader.embedding_set is None or checkpoints.missing_files(
@@ -387,7 +386,7 @@ def play(bool_save_logs: bool = False, **kwargs: Any) -> dict[str, Loader]:
 
 def _draw_activity(loaders: dict[str, Loader], options: Options) -> None:
     """Draw when each model found what; the results themselves do not depend on it."""
-    from bacpipe.evaluation.activity import draw_activity
+    from bacpipe.plotting.activity import draw_activity
 
     for name, loader in loaders.items():
         try:
@@ -402,7 +401,7 @@ def _evaluate(loaders: dict[str, Loader], settings: dict[str, Any]) -> Evaluatio
     if not options.evaluation_task:
         return None
     # Plain runs need not wait for scikit-learn and matplotlib.
-    from bacpipe.evaluation.pipeline import run_evaluations
+    from bacpipe.evaluation.evaluate import run_evaluations
 
     return run_evaluations(loaders, options.evaluation_task, options)
 
@@ -477,3 +476,168 @@ def _say(text: str) -> None:
     """Print the run's result, also in notebooks and where the output knows few characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201
+
+
+# FOLDED bacpipe/experiments.py: What an experiment needs to know before it runs: models, their weights, and paths.
+
+
+def confirm_model_name(model_name: str) -> str:
+    """Check the name of a model.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of a model of the zoo.
+
+    Returns
+    -------
+    str
+        The same name.
+
+    Raises
+    ------
+    UnknownModelError
+        Naming the closest supported models.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.confirm_model_name("perch_v2")
+    'perch_v2'
+    """
+    return find_card(model_name).name
+
+
+def ensure_models_exist(
+    model_base_path: str | Path,
+    model_names: str | Sequence[str],
+    repo_id: str = "vskode/bacpipe_models",
+) -> str:
+    """Make sure that the checkpoints of models are on this machine; fetch missing ones.
+
+    Parameters
+    ----------
+    model_base_path : str or Path
+        Folder of the checkpoints.
+    model_names : str or sequence of str
+        Models that will be run.
+    repo_id : str
+        Hugging Face dataset repository with the archives.
+
+    Returns
+    -------
+    str
+        `model_base_path`.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If a checkpoint is missing and cannot be fetched.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.ensure_models_exist("weights", ["birdnet"])  # its weights are installed
+    'weights'
+    """
+    names = [model_names] if isinstance(model_names, str) else list(model_names)
+    checkpoints.ensure(Path(model_base_path), [find_card(name) for name in names], repo_id=repo_id)
+    return str(model_base_path)
+
+
+def get_model_names(
+    models: str | Sequence[str],
+    audio_dir: str | Path,
+    main_results_dir: str | Path,
+    embed_parent_dir: str,
+    already_computed: bool = False,
+    **kwargs: Any,
+) -> list[str]:
+    """Names of the models to work with.
+
+    Parameters
+    ----------
+    models : str or sequence of str
+        The selected models.
+    audio_dir : str or Path
+        Folder with the recordings.
+    main_results_dir, embed_parent_dir
+        Where results are.
+    already_computed : bool
+        True takes every model that has embeddings of `audio_dir` instead of `models`.
+    **kwargs
+        Any other key of the configuration.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If `already_computed` is asked for and there are no embeddings.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.get_model_names([], "recordings", "bacpipe_results", "embeddings",
+    ...     already_computed=True)
+    ['birdnet']
+    """
+    options = configuration.current(
+        **{
+            **kwargs,
+            "models": models,
+            "main_results_dir": main_results_dir,
+            "embed_parent_dir": embed_parent_dir,
+        }
+    )
+    if not already_computed:
+        return list(options.models)
+    return computed_models(audio_dir, options)
+
+
+def make_set_paths_func(
+    audio_dir: str | Path,
+    main_results_dir: str | Path | None = None,
+    dim_reduc_parent_dir: str = "dim_reduced_embeddings",
+    testing: bool = False,
+    **kwargs: Any,
+) -> Callable[[str], ResultPaths]:
+    """Make a function that knows where the results of each model are.
+
+    Parameters
+    ----------
+    audio_dir : str or Path
+        Folder with the recordings.
+    main_results_dir : str or Path, optional
+        Folder of all results; ``settings.main_results_dir`` unless given.
+    dim_reduc_parent_dir : str
+        Name of the folder of reduced embeddings.
+    testing : bool
+        Whether the results are those of a trial run.
+    **kwargs
+        Any other key of the configuration.
+
+    Returns
+    -------
+    callable
+        ``get_paths(model_name) -> ResultPaths``.  No folder is created.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
+    >>> paths.preds_path.as_posix()
+    'bacpipe_results/recordings/evaluations/birdnet/predictions'
+    """
+    if main_results_dir is not None:
+        kwargs["main_results_dir"] = main_results_dir
+    options = configuration.current(
+        **{**kwargs, "dim_reduc_parent_dir": dim_reduc_parent_dir, "testing": testing}
+    )
+
+    def get_paths(model_name: str) -> ResultPaths:
+        return paths_of(audio_dir, model_name, options)
+
+    return get_paths

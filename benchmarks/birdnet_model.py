@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bacpipe
 from bacpipe.inference.runner import ModelRunner, available_cores, limited_threads
-from bacpipe.models.backends.packed import PackedLinear
+from bacpipe.models.backends.cpu.linear import PackedLinear
 
 
 def litert(path: str, threads: int) -> Callable[[np.ndarray], None]:
@@ -50,7 +50,7 @@ def measure(function: Callable[[np.ndarray], None], windows: np.ndarray) -> tupl
 def counted(runner: ModelRunner, window: np.ndarray) -> float:
     """GFLOP of one window, of its products and convolutions."""
     # Fused convolutions are unknown to the counter.
-    plain = "bacpipe.models.networks.birdnet._fused_convolutions_work"
+    plain = "bacpipe.models.families.birdnet_network._fused_convolutions_work"
     with FlopCounterMode(display=False) as counter, patch(plain, return_value=False):
         runner(window)
     return counter.get_total_flops() / 1e9

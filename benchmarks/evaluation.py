@@ -24,9 +24,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bacpipe.evaluation.clustering import run_clustering
-from bacpipe.evaluation.data import LabelledWindows
-from bacpipe.evaluation.probe_files import load_probe, save_probe
-from bacpipe.evaluation.probes import LinearProbe, Probe, TrainingData, make_probe
+from bacpipe.evaluation.labelled_windows import LabelledWindows
+from bacpipe.evaluation.probes import (
+    LinearProbe,
+    Probe,
+    TrainingData,
+    load_probe,
+    make_probe,
+    save_probe,
+)
 from bacpipe.evaluation.probing import probing_pipeline
 from bacpipe.evaluation.retrieval import retrieval_quality
 from bacpipe.evaluation.splits import SplitRule, split_windows

@@ -22,17 +22,15 @@ from pathlib import Path
 import numpy as np
 
 import bacpipe
-from bacpipe.store.combined_tables import write_combined_tables
-from bacpipe.store.detection_tables import detections_path
+from bacpipe.store.embedding_set import create_set
+from bacpipe.store.files import write_text
 from bacpipe.store.predictions import (
     Detections,
     SparsePredictions,
     claim_predictions,
     stage_predictions,
 )
-from bacpipe.store.sets import create_set
-from bacpipe.store.wide_tables import wide_frame
-from bacpipe.store.writer import write_text
+from bacpipe.store.tables import detections_path, wide_frame, write_combined_tables
 
 MODEL, WINDOWS, SECONDS = "benchmark", 20, 3.0
 PROVENANCE = {"model": MODEL, "version": bacpipe.__version__, "threshold": 0.5}

@@ -38,7 +38,7 @@ def make(kind: str, folder: Path, files: int) -> None:
     from tiny import Tiny
     from trees import write_results, write_short_recordings
 
-    from bacpipe.inference.planning import model_identity
+    from bacpipe.inference.run_data_set import model_identity
 
     write_short_recordings(folder / "audio", files, 0.05, 8000)
     place = folder / f"results {kind}"

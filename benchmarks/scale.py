@@ -98,12 +98,12 @@ def large_step(folder: Path, limit: float) -> dict[str, float]:
     import numpy as np
 
     import bacpipe
-    from bacpipe.store import large_arrays
+    from bacpipe.store import arrays
 
     loader = bacpipe.Loader(folder / "audio", "tiny", main_results_dir=str(folder / "results"))
     allowed = int(limit * 2**20)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
-    large_arrays.free_memory = lambda: allowed  # what a small machine would tell
+    arrays.free_memory = lambda: allowed  # what a small machine would tell
     sums = []
 
     def read() -> Any:

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 import bacpipe
-from bacpipe.inference.planning import model_identity, record_tables
-from bacpipe.store.combined_tables import write_combined_tables
-from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.inference.run_data_set import model_identity, record_tables
+from bacpipe.store.embedding_set import create_set, prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.plan import look_at
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sets import create_set
 from bacpipe.store.sink import RunSink, StreamEnd
+from bacpipe.store.tables import write_combined_tables
 
 PER_FOLDER = 1000
 

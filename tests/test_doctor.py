@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bacpipe.__main__ import main
-from bacpipe.doctor import examine, report
+from bacpipe.commands.doctor import examine, report
 
 
 def test_the_report_of_a_healthy_installation(capsys: pytest.CaptureFixture) -> None:

@@ -205,7 +205,7 @@ def test_nothing_embedded_is_an_error_and_leaves_readable_state(
 SLOW_RUN = """
 import sys, time
 from datetime import datetime
-import bacpipe, bacpipe.store.sets
+import bacpipe, bacpipe.store.embedding_set
 from tests.conftest import TinyModel
 
 class StillClock(datetime):
@@ -214,7 +214,7 @@ class StillClock(datetime):
     def now(cls, tz=None):
         return datetime(2026, 5, 1, 4, 30, tzinfo=tz)
 
-bacpipe.store.sets.datetime = StillClock
+bacpipe.store.embedding_set.datetime = StillClock
 
 class Slow(TinyModel):
     def __call__(self, x):

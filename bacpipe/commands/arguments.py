@@ -14,8 +14,7 @@ from bacpipe import configuration
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
-from bacpipe.typed_paths import typed_setting
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml, typed_setting
 
 _RULES = {**CONFIG_RULES, **SETTINGS_RULES}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what

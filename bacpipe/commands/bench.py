@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bacpipe.commands.arguments import add_settings, read_settings
 
 if TYPE_CHECKING:
-    from bacpipe.inference.estimate import Estimate, Survey
+    from bacpipe.commands.estimate import Estimate, Survey
 
 _HEADINGS = ("model", "windows/s", "× real time", "slowest stage", "time for all", "results")
 
@@ -54,7 +54,7 @@ def _positive(text: str) -> float:
 def _bench(audio_dir: Path, settings: dict[str, Any], seconds: float) -> int:
     # PyTorch takes seconds, which `bacpipe bench --help` need not wait for.
     from bacpipe import configuration
-    from bacpipe.inference.estimate import Estimate, estimate_models, survey
+    from bacpipe.commands.estimate import Estimate, estimate_models, survey
     from bacpipe.models.zoo import CARDS
     from bacpipe.store.loader import Loader
 

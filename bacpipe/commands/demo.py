@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bacpipe.typed_paths import typed_setting
+from bacpipe.user_input import typed_setting
 
 
 def run(arguments: Sequence[str]) -> int:

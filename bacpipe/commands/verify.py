@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bacpipe import configuration
 from bacpipe.commands.arguments import read_settings
-from bacpipe.typed_paths import typed_path
+from bacpipe.user_input import typed_path
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,8 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     given = options.results.removeprefix("main_results_dir=")  # as other commands have it
     results = typed_path(given or _main_results_dir())
-    from bacpipe.store.repair import repair_results
-    from bacpipe.store.verification import find_damage
+    from bacpipe.store.verification import find_damage, repair_results
 
     findings = []
     for finding in find_damage(results):

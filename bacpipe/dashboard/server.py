@@ -17,10 +17,10 @@ from panel.reactive import Syncable
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
-from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.page import Page
+from bacpipe.dashboard.shared.results import DataSet
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.store.computed import computed_models
+from bacpipe.store.layout import computed_models
 
 logger = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bacpipe.evaluation.errors import TooLittleDataError
-from bacpipe.evaluation.resampling import Groups, draw_weights, interval
+from bacpipe.errors import TooLittleDataError
+from bacpipe.evaluation.metrics import Groups, draw_weights, interval
 from bacpipe.labels.matching import NO_MATCH, best_matches, matched_pairs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.loader import Loader
-from bacpipe.store.sets import read_embeddings
 
 logger = logging.getLogger(__name__)
 

@@ -13,21 +13,27 @@ from tqdm.auto import tqdm
 
 from bacpipe import configuration
 from bacpipe.configuration import Options
-from bacpipe.errors import SettingsError
-from bacpipe.evaluation.data import LabelledWindows, check_embeddings, labelled_windows
-from bacpipe.evaluation.errors import EvaluationError
-from bacpipe.evaluation.metrics import evaluate_scores, one_hot, single_label_metrics
-from bacpipe.evaluation.probe_files import load_probe, save_probe
-from bacpipe.evaluation.probes import Probe, TrainingData, find_probe, make_probe
-from bacpipe.evaluation.resampling import group_by
-from bacpipe.evaluation.result_files import read_result, write_result
-from bacpipe.evaluation.split_files import load_or_make_split, split_id
-from bacpipe.evaluation.splits import SETS, Split, SplitRule
-from bacpipe.inference.progress import is_interactive
-from bacpipe.labels.data_set import open_results
+from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
+from bacpipe.evaluation.labelled_windows import LabelledWindows, check_embeddings, labelled_windows
+from bacpipe.evaluation.metrics import evaluate_scores, group_by, one_hot, single_label_metrics
+from bacpipe.evaluation.probes import (
+    PROBES,
+    Probe,
+    TrainingData,
+    find_probe,
+    load_probe,
+    make_probe,
+    save_probe,
+)
+from bacpipe.evaluation.splits import SETS, Split, SplitRule, load_or_make_split, split_id
+from bacpipe.inference.report import is_interactive
+from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.store.embedding_set import read_embeddings
+from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import ResultPaths
-from bacpipe.store.sets import read_embeddings
+from bacpipe.store.loader import Loader
+from bacpipe.store.predictions import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -391,3 +397,78 @@ def _stored_embeddings(
     assert loader.embedding_set is not None
     for line in loader.lines.values():
         yield read_embeddings(loader.embedding_set, line, verify=True)
+
+
+# FOLDED bacpipe/evaluation/probe_detections.py: Detections of a trained probe, in the form that detections of integrated classifiers have.
+
+_WINDOWS_AT_ONCE = 8192
+
+
+def trained_probes(loader: Loader) -> list[str]:
+    """Names of the probes that were trained and saved for a model, such as 'linear'."""
+    folder = loader.paths.probe_path
+    return [name for name in PROBES if (folder / f"{name}_probe.safetensors").is_file()]
+
+
+def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[Detections]:
+    """Classify the stored embeddings of a model with a probe that was trained on them.
+
+    Embeddings are read and classified a part at a time, and only scores from the threshold are
+    kept.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of the model.
+    name : str
+        Which probe: 'linear' or 'knn'.
+    threshold : float
+        Lowest score to keep, 0 to 1.
+
+    Yields
+    ------
+    Detections
+        Of each recording, in the order of the recordings; scores fall within a window.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no embeddings or there is no such probe.
+    """
+    model, found = str(loader.model_name), loader.embedding_set
+    if found is None:
+        raise ResultsNotFoundError(f"{loader.audio_dir}: there are no embeddings of {model}.")
+    probe, columns = prepare_probe_inference(model, name=name, paths=loader.paths)
+    classes = np.array(list(columns), dtype=object)
+
+    def classify(parts: list[tuple[str, np.ndarray]]) -> Iterator[Detections]:
+        scores = run_probe_inference(
+            model,
+            probe,
+            threshold,
+            np.concatenate([embeds for _, embeds in parts]),
+            return_binary_presence=False,
+        )
+        stops = np.cumsum([len(embeds) for _, embeds in parts])
+        for (recording, _), part in zip(parts, np.split(scores, stops[:-1]), strict=True):
+            window, column = np.nonzero(part >= np.float32(threshold))
+            order = np.lexsort((-part[window, column], window))
+            window, column = window[order].astype(np.int32), column[order]
+            start, end = loader.window_times(recording)
+            yield Detections(
+                recording, window, start[window], end[window], classes[column],
+                part[window, column].astype(np.float32),
+            )  # fmt: skip
+
+    waiting: list[tuple[str, np.ndarray]] = []
+    windows = 0
+    for recording, line in loader.lines.items():
+        if not line["windows"]:
+            continue
+        waiting.append((recording, read_embeddings(found, line, verify=True)))
+        windows += line["windows"]
+        if windows >= _WINDOWS_AT_ONCE:
+            yield from classify(waiting)
+            waiting, windows = [], 0
+    if waiting:
+        yield from classify(waiting)

@@ -15,9 +15,9 @@ from bacpipe.audio.stream import AudioStream, read_audio
 from bacpipe.audio.windows import cut_windows, merge_segments
 from bacpipe.configuration import Options
 from bacpipe.errors import AudioError
+from bacpipe.store.embedding_set import hop_samples
 from bacpipe.store.plan import Source, look_at_name
 from bacpipe.store.sink import StreamEnd
-from bacpipe.store.times import hop_samples
 
 logger = logging.getLogger(__name__)
 

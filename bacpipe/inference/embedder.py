@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,10 @@ import torch
 from bacpipe import configuration
 from bacpipe.errors import AudioError, SettingsError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.inference.classifier import Classifier
-from bacpipe.inference.memory_sink import MemorySink
 from bacpipe.inference.pipeline import Workload, run
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.runner import (
+    Classifier,
     ModelRunner,
     available_cores,
     choose_batch_size,
@@ -325,7 +325,7 @@ class Embedder(AudioHandler):
         return reader
 
     def _run_data_set(self, *, threads: bool) -> Loader:
-        from bacpipe.inference.data_set import embed_data_set
+        from bacpipe.inference.run_data_set import embed_data_set
 
         self._require_model()
         if self.loader is None:
@@ -388,3 +388,50 @@ def _reducer_name(value: bool | str | None, options: configuration.Options) -> s
             "expected one of pca, sparse_pca, t_sne, umap."
         )
     return None if name == "None" else name
+
+
+# FOLDED bacpipe/inference/memory_sink.py: Results that stay in memory: for single recordings and arrays.
+
+
+class MemorySink:
+    """Collects embeddings and all class scores.
+
+    Attributes
+    ----------
+    ends : dict
+        How each recording ended, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.ends: dict[str, StreamEnd] = {}
+        self._embeddings: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        self._scores: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+
+    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
+        """Take the next windows of a recording."""
+        # Copies: what a model returns may lie in the batch's memory, which is used again.
+        self._embeddings[source.name].append(embeddings.copy())
+        if predictions is not None:
+            self._scores[source.name].append(predictions.copy())
+
+    def finish(self, source: Source, end: StreamEnd) -> None:
+        """Complete a recording."""
+        self.ends[source.name] = end
+
+    def fail(self, source: Source, reason: str) -> None:
+        """Raise the reason: somebody asked for just this recording.
+
+        Raises
+        ------
+        AudioError
+        """
+        raise AudioError(reason)
+
+    def embeddings(self) -> np.ndarray:
+        """All embeddings, float32 of shape (windows, dim)."""
+        return np.concatenate([rows for parts in self._embeddings.values() for rows in parts])
+
+    def scores(self) -> np.ndarray | None:
+        """All class scores, float32 of shape (windows, classes); None without a classifier."""
+        parts = [rows for parts in self._scores.values() for rows in parts]
+        return np.concatenate(parts) if parts else None

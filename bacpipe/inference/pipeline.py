@@ -19,10 +19,15 @@ import numpy as np
 import torch
 
 from bacpipe.errors import AudioError, BacpipeError, unexpected
-from bacpipe.inference.batcher import Batch, Ended, Rows, make_batches
-from bacpipe.inference.buffer import BufferClosedError, OrderedBuffer
-from bacpipe.inference.progress import RunProgress
-from bacpipe.inference.report import RunReport, printable
+from bacpipe.inference.batches import (
+    Batch,
+    BufferClosedError,
+    Ended,
+    OrderedBuffer,
+    Rows,
+    make_batches,
+)
+from bacpipe.inference.report import RunProgress, RunReport, printable
 from bacpipe.inference.runner import BatchResult, ModelRunner, available_cores, limited_threads
 from bacpipe.store.plan import Source
 from bacpipe.store.predictions import SparsePredictions

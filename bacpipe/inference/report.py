@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from bacpipe.inference.stages import Slowest, advice, slowest_stage
+from tqdm.auto import tqdm
 
 _FAILURES_SHOWN = 20
 # In a shorter run, what happens once, such as loading a library, looks like a slow stage.
@@ -34,7 +38,7 @@ class RunReport:
     wall_seconds : float
         Time that it took.
     stages : dict
-        Wall-clock seconds that threads worked on each of `bacpipe.inference.stages.STAGES`;
+        Wall-clock seconds that threads worked on each of `bacpipe.inference.report.STAGES`;
         stages overlap, so they add up to more than `wall_seconds`.
     threads : dict
         Number of 'decoders', 'workers' of the model and 'writers'.
@@ -137,3 +141,171 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
+
+
+# FOLDED bacpipe/inference/stages.py: Which stage of a run takes the time, and what its user can do about it.
+#
+#   Stages overlap, each in threads of its own, so their seconds add up to more than the run took.
+#   The stage that holds a run up is the one whose threads are busy the longest.
+
+# Which threads work on a stage.
+_POOL = {
+    "decode": "decoders",
+    "resample": "decoders",
+    "preprocess": "workers",
+    "model": "workers",
+    "write": "writers",
+}
+STAGES = tuple(_POOL)
+"""Names of the stages, in the order of the work."""
+
+_HOLDS_UP = 0.6  # part of the run for which its threads are busy
+
+
+class Slowest(NamedTuple):
+    """The stage that holds a run up.
+
+    Attributes
+    ----------
+    stage : str
+        One of `STAGES`.
+    share : float
+        Its part of the seconds that all threads worked, 0 to 1.
+    busy : float
+        Part of the run for which the threads of this stage worked, on average, 0 to 1.  They
+        share the cores with the other stages, so it need not be 1 where cores are scarce.
+    """
+
+    stage: str
+    share: float
+    busy: float
+
+
+def slowest_stage(
+    seconds: Mapping[str, float], threads: Mapping[str, int], wall: float
+) -> Slowest | None:
+    """Find the stage that holds a run up.
+
+    Parameters
+    ----------
+    seconds : mapping of str to float
+        Wall-clock seconds that threads worked on each stage, added up over threads.
+    threads : mapping of str to int
+        Number of 'decoders', 'workers' (of the model) and 'writers'; 1 where it is not told.
+    wall : float
+        Seconds that the run took.
+
+    Returns
+    -------
+    Slowest or None
+        None if nothing was measured.
+
+    Examples
+    --------
+    >>> slowest_stage({"decode": 6.0, "model": 8.0}, {"decoders": 1, "workers": 2}, 8.0)
+    Slowest(stage='decode', share=0.42857142857142855, busy=0.75)
+    """
+    total = sum(seconds.values())
+    if total <= 0:
+        return None
+    by_pool: dict[str, float] = {}
+    for stage, spent in seconds.items():
+        by_pool[_POOL[stage]] = by_pool.get(_POOL[stage], 0.0) + spent
+    per_thread = {pool: spent / max(1, threads.get(pool, 1)) for pool, spent in by_pool.items()}
+    slowest_pool = max(per_thread, key=lambda pool: per_thread[pool])
+    stage = max((s for s in seconds if _POOL[s] == slowest_pool), key=lambda s: seconds[s])
+    busy = min(1.0, per_thread[slowest_pool] / wall) if wall > 0 else 0.0
+    return Slowest(stage, seconds[stage] / total, busy)
+
+
+def advice(
+    found: Slowest, threads: Mapping[str, int], *, cores: int, device: str, gpu_here: bool
+) -> str | None:
+    """Say in one sentence what makes a run faster, if the user can do something about it.
+
+    Parameters
+    ----------
+    found : Slowest
+        The stage that holds the run up.
+    threads : mapping of str to int
+        As for `slowest_stage`.
+    cores : int
+        That this process may use.
+    device : str
+        Where the model computed.
+    gpu_here : bool
+        Whether there is a GPU that PyTorch can use.
+    """
+    if found.busy < _HOLDS_UP:
+        return None  # several stages share the cores, and none of them is to blame
+    decoders = threads.get("decoders", 1)
+    if found.stage in {"decode", "resample"}:
+        if decoders == 0:
+            return "avoid_pipelined_gpu_inference=false decodes while the model computes."
+        if decoders < cores:
+            return (
+                f"nr_parallel_workers={min(2 * decoders, cores)} works on more recordings at the "
+                f"same time (now {decoders})."
+            )
+        if found.stage == "resample":
+            return "recordings at the model's own sample rate need no resampling."
+        return "all cores are busy; copying the recordings to a faster disk may help."
+    if found.stage == "write":
+        return "a main_results_dir on a disk of this computer, not of the network, is faster."
+    if device == "cpu" and gpu_here:
+        return "device=cuda lets the model compute on the GPU of this computer."
+    return None
+
+
+# FOLDED bacpipe/inference/progress.py: A progress bar for people: recordings, hours of audio, × real time, time left.
+
+
+def is_interactive() -> bool:
+    """Whether somebody watches: a terminal, or a notebook."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    shell = sys.modules.get("IPython")
+    kernel = shell.get_ipython() if shell else None
+    return kernel is not None and kernel.__class__.__name__ == "ZMQInteractiveShell"
+
+
+class RunProgress:
+    """Progress of a run over recordings; silent unless somebody watches.
+
+    Parameters
+    ----------
+    title : str
+        What is running.
+    recordings : int
+        How many there are.
+    size : int
+        Their size in bytes, by which the time left is estimated.
+    """
+
+    def __init__(self, title: str, recordings: int, size: int) -> None:
+        self._recordings = recordings
+        self._done = 0
+        self._audio = 0.0
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            total=max(size, 1),
+            desc=title,
+            disable=not is_interactive(),
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}, {remaining} left]",
+        )
+
+    def advance(self, size: int, seconds: float) -> None:
+        """Count one recording of `size` bytes with `seconds` of audio."""
+        self._done += 1
+        self._audio += seconds
+        speed = self._audio / max(time.perf_counter() - self._started, 1e-9)
+        self._bar.set_postfix_str(
+            f"{self._done}/{self._recordings} recordings, {self._audio / 3600:.2f} h, "
+            f"{speed:.0f} × real time",
+            refresh=False,
+        )
+        self._bar.update(max(size, 0))
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -2,7 +2,7 @@
 
 A cell in which nothing was heard although somebody listened differs from one in which nobody
 listened, so every count comes with the hours that were recorded.  Times are those of the
-recorders' clocks (`bacpipe.audio.recorder_metadata.recording_start`).
+recorders' clocks (`bacpipe.audio.timestamps.recording_start`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.default_labels import recording_starts
-from bacpipe.store.detection_tables import blocks_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import above
+from bacpipe.store.tables import blocks_of
 
 BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
 """What the rows and columns of a grid are, with a name for people."""

@@ -12,7 +12,7 @@ default_classifier      class with the best score among the stored predictions
 ======================  =====================================================================
 
 Times are those of the recorder's clock, from its metadata or the name of the recording
-(`bacpipe.audio.recorder_metadata.recording_start`); they are missing where neither tells.
+(`bacpipe.audio.timestamps.recording_start`); they are missing where neither tells.
 Likewise the class where the model has no classifier or found nothing.
 """
 
@@ -27,14 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe.audio.recorder_metadata import recording_start
+from bacpipe.audio.timestamps import recording_start
 from bacpipe.errors import ResultsNotFoundError, SettingsError
-from bacpipe.labels.data_set import open_results
-from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.rules import SETTINGS_RULES
+from bacpipe.store.files import write_table
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.loader import Loader
-from bacpipe.store.writer import write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
 """Ground truth: the annotations, laid onto the windows of a model.
 
-Which windows an annotation labels is the rule of `bacpipe.labels.overlap`.  With a single label
+Which windows an annotation labels is the rule of `bacpipe.labels.ground_truth`.  With a single label
 per window, the one that covers most of the window wins; of equals, the first in the alphabet.
 Results are stored in the model's ``labels`` folder, with a fingerprint of all that went into
 them, and taken from there as long as the fingerprint is the same.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.audio.annotations import (
+from bacpipe.annotations.table import (
     LABEL_PREFIX,
     check_annotations,
     label_kind,
@@ -27,12 +27,10 @@ from bacpipe.audio.annotations import (
 )
 from bacpipe.configuration import Options
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
-from bacpipe.labels.data_set import open_results
-from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.labels.overlap import Overlaps, find_overlaps
-from bacpipe.store.events import Intervals
+from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
+from bacpipe.store.detections import Intervals, merge_intervals
+from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.loader import Loader
-from bacpipe.store.writer import write_csv, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -385,3 +383,97 @@ def _read(path: Path, fingerprint: str) -> GroundTruth | None:
     labels = np.stack([column.to_numpy() for column in table.columns], axis=1).astype(np.int32)
     single = description["settings"]["single_label"]
     return GroundTruth(labels[:, 0] if single else labels, description["label_dict"])
+
+
+# FOLDED bacpipe/labels/overlap.py: Which window holds which annotation.
+#
+#   The rule: annotations of the same label that overlap or touch count as one.  Such an annotation
+#   labels a window if they share at least ``annotation_overlap`` times the length of the shorter
+#   of the two.  So a short call labels the window that holds most of it, and a long annotation the
+#   windows that it covers for the most part.  With the default of 0.5 and windows that follow one
+#   another, no annotation is lost; with 0, touching is enough.  The length of a padded window is
+#   that of its recorded part.
+
+_TOLERANCE = 1e-6  # seconds; times in tables are rounded
+
+
+class Overlaps(NamedTuple):
+    """Pairs of a window and a label, each once, sorted by window, then by falling overlap.
+
+    Attributes
+    ----------
+    window : np.ndarray, int64, shape (n,)
+        Index of the window.
+    label : np.ndarray, int64, shape (n,)
+        Number of the label.
+    seconds : np.ndarray, float64, shape (n,)
+        How much of the window the label covers.
+    """
+
+    window: np.ndarray
+    label: np.ndarray
+    seconds: np.ndarray
+
+
+def find_overlaps(
+    windows: ModelWindows, annotated: dict[str, Intervals], fraction: float
+) -> tuple[Overlaps, int]:
+    """Find the labels of every window.
+
+    Parameters
+    ----------
+    windows : ModelWindows
+        All windows.
+    annotated : dict of Intervals
+        Labelled intervals by recording.
+    fraction : float
+        Setting ``annotation_overlap``.
+
+    Returns
+    -------
+    overlaps : Overlaps
+        Indices of windows count through all recordings.
+    lost : int
+        Annotations (after joining those of one label) that label no window.
+    """
+    starts, ends = windows.times
+    parts, lost = [], 0
+    for name, rows in windows.slices():
+        if name in annotated:
+            intervals, _ = merge_intervals(annotated[name])
+            found, unused = _overlaps_of_one(starts[rows], ends[rows], intervals, fraction)
+            parts.append(found._replace(window=found.window + rows.start))
+            lost += unused
+    if not parts:
+        return Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), lost
+    return Overlaps(*(np.concatenate(column) for column in zip(*parts, strict=True))), lost
+
+
+def _overlaps_of_one(
+    start: np.ndarray, end: np.ndarray, intervals: Intervals, fraction: float
+) -> tuple[Overlaps, int]:
+    # Windows of annotated segments may lie in any order; sorted by start, candidates are a run.
+    order = np.argsort(start, kind="stable")
+    longest = (end - start).max(initial=0.0)
+    first = np.searchsorted(start[order], intervals.start - longest - _TOLERANCE, "left")
+    last = np.searchsorted(start[order], intervals.end, "left")
+    counts = np.maximum(last - first, 0)
+    which = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    window = order[first[which] + within]
+    shared = np.minimum(end[window], intervals.end[which]) - np.maximum(
+        start[window], intervals.start[which]
+    )
+    shorter = np.minimum(end[window] - start[window], intervals.end[which] - intervals.start[which])
+    kept = (shared > _TOLERANCE) & (shared >= fraction * shorter - _TOLERANCE)
+    lost = len(counts) - len(np.unique(which[kept]))
+    return _sum_up(window[kept], intervals.label[which[kept]], shared[kept]), lost
+
+
+def _sum_up(window: np.ndarray, label: np.ndarray, seconds: np.ndarray) -> Overlaps:
+    """Add up the overlaps of each window and label, and sort them."""
+    pairs, group = np.unique(np.stack([window, label]), axis=1, return_inverse=True)
+    total = np.bincount(group.ravel(), seconds, minlength=pairs.shape[1])
+    # Rounding hides differences that are none; the number of the label then decides.
+    order = np.lexsort((pairs[1], -total.round(6), pairs[0]))
+    return Overlaps(pairs[0][order], pairs[1][order], total[order])

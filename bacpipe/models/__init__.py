@@ -10,7 +10,7 @@ class _Models(ModuleType):
     """The module itself, which shows the zoo where others show their path."""
 
     def __repr__(self) -> str:
-        from bacpipe.models.table import model_table
+        from bacpipe.models.loading import model_table
 
         return model_table()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bacpipe.models.scope import Scope
-
 Backend = Literal["torch", "tensorflow", "onnx"]
 
 
@@ -149,3 +147,230 @@ class ModelCard:
     def is_classifier(self) -> bool:
         """Whether the model gives class scores."""
         return bool(self.classes)
+
+
+# FOLDED bacpipe/models/scope.py: What each model was made for, and where it ends: data, no logic.
+#
+#   Facts come from the papers and repositories that the cards name, and from the front ends in
+#   this package.
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a model can hear.
+
+    Attributes
+    ----------
+    sounds : str
+        Sounds that the model was made for, in a few words.
+    frequencies : tuple of float or None
+        Lowest and highest frequency in Hz that reach the network; None when the model takes
+        everything below half its sample rate.
+    limits : tuple of str
+        Known limits, a sentence each.
+    """
+
+    sounds: str
+    frequencies: tuple[float, float] | None = None
+    limits: tuple[str, ...] = ()
+
+
+# Kaldi's filter banks begin at 20 Hz.
+_KALDI_16K = (20.0, 8000.0)
+_XENO_CANTO = (
+    "Most training recordings of Xeno-canto are aimed at one near bird; distant and "
+    "overlapping voices of a soundscape are harder."
+)
+_UK_BATS = (
+    "The detector was trained on bats of the United Kingdom. Its authors name two more limits: "
+    "feeding buzzes and social calls are often missed, and insects and noise may be taken for bats."
+)
+
+SCOPES = {
+    "audiomae": Scope(
+        "any sound",
+        _KALDI_16K,
+        (
+            "AudioSet is everyday sound from videos; few of its classes are animals, and none "
+            "a wild species.",
+            "One embedding stands for 10 s: a short call is a small part of it.",
+        ),
+    ),
+    "audioprotopnet": Scope("birds", None, (_XENO_CANTO,)),
+    "avesecho_passt": Scope(
+        "European birds",
+        (0.0, 15500.0),
+        ("Its classes are birds of Europe; others are missed or get the name of a similar one.",),
+    ),
+    "aves_especies": Scope(
+        "animal sounds",
+        (0.0, 8000.0),
+        (
+            "The network was trained without labels; a probe or clustering gives its "
+            "embeddings meaning.",
+            "Silence added to a sound changes the embedding of the whole window, as its "
+            "authors warn: the padded last window of a recording is less reliable.",
+        ),
+    ),
+    "bat": Scope(
+        "bats of Germany",
+        (13781.25, 110250.0),
+        (
+            "The 18 classes are bats of Germany.",
+            "Its training recordings are from one archive (Skiba, Tierstimmenarchiv Berlin); "
+            "expect lower scores from other detectors and other places.",
+        ),
+    ),
+    "batdetect2_clip_avg": Scope(
+        "bats of the UK",
+        (10000.0, 120000.0),
+        (_UK_BATS, "The mean over a whole window mixes all bats that call in it."),
+    ),
+    "batdetect2_dets_avg": Scope(
+        "bats of the UK",
+        (10000.0, 120000.0),
+        (
+            _UK_BATS,
+            "Windows in which nothing is detected get an embedding of zeros, and with it "
+            "a place of their own in every map and clustering.",
+        ),
+    ),
+    "beats": Scope(
+        "any sound",
+        _KALDI_16K,
+        ("AudioSet is everyday sound from videos; few of its classes are animals.",),
+    ),
+    "birdaves_especies": Scope(
+        "birds, animal sounds",
+        (0.0, 8000.0),
+        (
+            "The network was trained without labels; a probe or clustering gives its "
+            "embeddings meaning.",
+            "Silence added to a sound changes the embedding of the whole window, as its "
+            "authors warn: the padded last window of a recording is less reliable.",
+        ),
+    ),
+    "biolingual": Scope(
+        "animal sounds",
+        (50.0, 14000.0),
+        ("One embedding stands for 10 s: a short call is a small part of it.",),
+    ),
+    "birdmae": Scope(
+        "birds",
+        (20.0, 16000.0),
+        (
+            "The network was trained without labels; a probe or clustering gives its "
+            "embeddings meaning.",
+            "It is the largest network here: without a GPU, expect about one window per second.",
+            _XENO_CANTO,
+        ),
+    ),
+    "birdnet": Scope(
+        "birds; some frogs, insects and mammals",
+        (0.0, 15000.0),
+        (
+            "Scores are no probabilities: the same score means different things for different "
+            "species. Check a sample by ear before you choose a threshold.",
+            "bacpipe does not filter species by place and season: names of birds that do not "
+            "live at your site are mistakes.",
+        ),
+    ),
+    "birdnet_v3": Scope(
+        "birds; some frogs, insects and mammals",
+        None,
+        (
+            "This is a developer preview: its authors will change the model and the labels.",
+            "It does not detect human voices, and handles rain, wind and engines only in "
+            "part (its authors' list of limitations).",
+        ),
+    ),
+    "convnext_birdset": Scope("birds", None, (_XENO_CANTO,)),
+    "google_whale": Scope(
+        "whales",
+        None,
+        (
+            "It knows eight species and some of their calls; other whales are missed or get "
+            "the name of a similar one.",
+            "Clicks of toothed whales above 12 kHz are outside of its band.",
+        ),
+    ),
+    "hbdet": Scope(
+        "humpback whales",
+        None,
+        (
+            "It was made to find one sound, the song of humpback whales in the North Atlantic.",
+            "Nothing above 1 kHz reaches the network.",
+        ),
+    ),
+    "insect66": Scope(
+        "grasshoppers, crickets and cicadas",
+        (400.0, 22000.0),
+        (
+            "Some bush-crickets sing mostly above 22 kHz, where the model is deaf.",
+            "Birds and noise have no class of their own: every window gets the scores of "
+            "the 66 insects.",
+        ),
+    ),
+    "insect459": Scope(
+        "grasshoppers, crickets and cicadas",
+        (400.0, 22000.0),
+        (
+            "Some bush-crickets sing mostly above 22 kHz, where the model is deaf.",
+            "The training recordings were made with many sample rates, so that the high part "
+            "of some songs was never heard.",
+        ),
+    ),
+    "mix2": Scope(
+        "frogs",
+        (0.0, 8000.0),
+        (
+            "AnuraSet holds 42 frogs and toads of two Brazilian biomes; try it before you rely on "
+            "it elsewhere.",
+        ),
+    ),
+    "naturebeats": Scope(
+        "animal sounds",
+        _KALDI_16K,
+        (
+            "It is the ear of a larger model that answers in words; that part is not "
+            "here, only the embeddings are.",
+        ),
+    ),
+    "perch_bird": Scope("birds", None, (_XENO_CANTO,)),
+    "perch_v2": Scope(
+        "birds, frogs, insects, mammals",
+        None,
+        (
+            "Its classes exclude each other: where several species call at once, they share "
+            "one score of 1, so that thresholds of other models do not fit.",
+            "Hardly any training recordings are from under water, though its embeddings do "
+            "well there (its authors' tests).",
+        ),
+    ),
+    "protoclr": Scope("birds", (50.0, 8000.0), (_XENO_CANTO,)),
+    "rcl_fs_bsed": Scope(
+        "single calls of any animal",
+        (50.0, 11025.0),
+        (
+            "A window is 0.2 s: made to find calls like a few given ones, not to name "
+            "species. An hour has 18 000 windows.",
+        ),
+    ),
+    "surfperch": Scope(
+        "coral reefs",
+        None,
+        (
+            "Its authors made it for few-shot learning: mark a few examples of your own and "
+            "train a probe.",
+        ),
+    ),
+    "vggish": Scope(
+        "any sound",
+        (125.0, 7500.0),
+        (
+            "It was trained on the sound of videos; it hears nothing above 7.5 kHz, where "
+            "many birds and insects sing.",
+            "Much older than the other models: a baseline to compare with.",
+        ),
+    ),
+}

@@ -5,8 +5,7 @@ Facts come from the authors' papers and repositories, which every card names.
 
 from __future__ import annotations
 
-from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
-from bacpipe.models.scope import SCOPES
+from bacpipe.models.card import SCOPES, HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
 
 _APACHE = "Apache-2.0"
 _MIT = "MIT"
@@ -21,7 +20,7 @@ _CARDS = (
         window=160000,
         dim=768,
         backend="torch",
-        wrapper="bacpipe.models.audiomae:AudioMae",
+        wrapper="bacpipe.models.families.audiomae:AudioMae",
         files=("audiomae/finetuned.pth",),
         sources=(HubArchive("audiomae"),),
         cpu_batch=4,
@@ -38,7 +37,7 @@ _CARDS = (
         window=160000,
         dim=1024,
         backend="torch",
-        wrapper="bacpipe.models.birdset:AudioProtoPNet",
+        wrapper="bacpipe.models.families.birdset:AudioProtoPNet",
         files=("audioprotopnet/config.json", "audioprotopnet/model.safetensors"),
         sources=(
             HubFiles(
@@ -67,7 +66,7 @@ _CARDS = (
         window=96000,
         dim=768,
         backend="torch",
-        wrapper="bacpipe.models.avesecho_passt:AvesEchoPasst",
+        wrapper="bacpipe.models.families.avesecho_passt:AvesEchoPasst",
         files=("avesecho_passt/best_model_passt.pt",),
         sources=(HubArchive("avesecho_passt"),),
         n_classes=585,
@@ -90,7 +89,7 @@ _CARDS = (
         window=16000,
         dim=768,
         backend="torch",
-        wrapper="bacpipe.models.aves:Aves",
+        wrapper="bacpipe.models.families.aves:Aves",
         files=(
             "aves_especies/aves-base-bio.torchaudio.pt",
             "aves_especies/aves-base-bio.torchaudio.model_config.json",
@@ -111,7 +110,7 @@ _CARDS = (
         window=int(0.78 * 220500),
         dim=64,
         backend="torch",
-        wrapper="bacpipe.models.bat:Bat",
+        wrapper="bacpipe.models.families.bat:Bat",
         files=("bat/bat_2_convnet_mixed.pth",),
         sources=(HubArchive("bat"),),
         n_classes=18,
@@ -129,7 +128,7 @@ _CARDS = (
         window=256000,
         dim=32,
         backend="torch",
-        wrapper="bacpipe.models.batdetect2:BatDetect2ClipAverage",
+        wrapper="bacpipe.models.families.batdetect2:BatDetect2ClipAverage",
         files=("batdetect2/Net2DFast_UK_same.pth.tar",),
         sources=(
             InPackage(
@@ -162,7 +161,7 @@ _CARDS = (
         window=256000,
         dim=32,
         backend="torch",
-        wrapper="bacpipe.models.batdetect2:BatDetect2DetectionAverage",
+        wrapper="bacpipe.models.families.batdetect2:BatDetect2DetectionAverage",
         files=("batdetect2/Net2DFast_UK_same.pth.tar",),
         sources=(
             InPackage(
@@ -195,7 +194,7 @@ _CARDS = (
         window=80000,
         dim=768,
         backend="torch",
-        wrapper="bacpipe.models.beats:Beats",
+        wrapper="bacpipe.models.families.beats:Beats",
         files=("beats/BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt",),
         sources=(HubArchive("beats"),),
         trained_on="AudioSet, self-supervised, then fine-tuned",
@@ -212,7 +211,7 @@ _CARDS = (
         window=16000,
         dim=1024,
         backend="torch",
-        wrapper="bacpipe.models.aves:Aves",
+        wrapper="bacpipe.models.families.aves:Aves",
         files=(
             "birdaves_especies/birdaves-biox-large.torchaudio.pt",
             "birdaves_especies/birdaves-biox-large.torchaudio.model_config.json",
@@ -233,7 +232,7 @@ _CARDS = (
         window=480000,
         dim=512,
         backend="torch",
-        wrapper="bacpipe.models.biolingual:BioLingual",
+        wrapper="bacpipe.models.families.biolingual:BioLingual",
         files=("biolingual/config.json", "biolingual/model.safetensors"),
         sources=(
             HubFiles(
@@ -259,7 +258,7 @@ _CARDS = (
         window=160000,
         dim=1280,
         backend="torch",
-        wrapper="bacpipe.models.birdmae:BirdMae",
+        wrapper="bacpipe.models.families.birdmae:BirdMae",
         files=("birdmae/model.safetensors",),
         sources=(HubFiles("birdmae", "DBD-research-group/Bird-MAE-Huge", ("model.safetensors",)),),
         cpu_batch=2,
@@ -278,7 +277,7 @@ _CARDS = (
         window=144000,
         dim=1024,
         backend="torch",
-        wrapper="bacpipe.models.birdnet:BirdNet",
+        wrapper="bacpipe.models.families.birdnet:BirdNet",
         files=(
             "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
             "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
@@ -330,7 +329,7 @@ _CARDS = (
         window=96000,
         dim=1280,
         backend="onnx",
-        wrapper="bacpipe.models.birdnet_v3:BirdNetV3",
+        wrapper="bacpipe.models.families.birdnet_v3:BirdNetV3",
         files=("birdnet_v3/model.onnx",),
         sources=(
             HubArchive("birdnet_v3"),
@@ -364,7 +363,7 @@ _CARDS = (
         window=160000,
         dim=1024,
         backend="torch",
-        wrapper="bacpipe.models.birdset:ConvNextBirdSet",
+        wrapper="bacpipe.models.families.birdset:ConvNextBirdSet",
         files=("convnext_birdset/config.json", "convnext_birdset/model.safetensors"),
         sources=(
             HubFiles(
@@ -393,7 +392,7 @@ _CARDS = (
         window=120000,
         dim=1280,
         backend="tensorflow",
-        wrapper="bacpipe.models.google_whale:GoogleWhale",
+        wrapper="bacpipe.models.families.google_whale:GoogleWhale",
         files=("google_whale/saved_model.pb",),
         sources=(KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default"),),
         n_classes=12,
@@ -414,7 +413,7 @@ _CARDS = (
         window=7755,
         dim=2048,
         backend="tensorflow",
-        wrapper="bacpipe.models.hbdet:HbDet",
+        wrapper="bacpipe.models.families.hbdet:HbDet",
         files=("hbdet/saved_model.pb",),
         sources=(HubArchive("hbdet"),),
         extra="tensorflow",
@@ -433,7 +432,7 @@ _CARDS = (
         window=242550,
         dim=1280,
         backend="torch",
-        wrapper="bacpipe.models.insects:Insect66",
+        wrapper="bacpipe.models.families.insects:Insect66",
         files=("insect66/model_traced.pt",),
         sources=(HubArchive("insect66"),),
         n_classes=66,
@@ -454,7 +453,7 @@ _CARDS = (
         window=242550,
         dim=1280,
         backend="torch",
-        wrapper="bacpipe.models.insects:Insect459",
+        wrapper="bacpipe.models.families.insects:Insect459",
         files=("insect459/last-v3-insecteffnet459-mel-mambo.ckpt",),
         sources=(HubArchive("insect459"),),
         n_classes=459,
@@ -472,7 +471,7 @@ _CARDS = (
         window=48000,
         dim=960,
         backend="torch",
-        wrapper="bacpipe.models.mix2:Mix2",
+        wrapper="bacpipe.models.families.mix2:Mix2",
         files=("mix2/mix2.pth",),
         sources=(HubArchive("mix2"),),
         cpu_batch=8,
@@ -491,7 +490,7 @@ _CARDS = (
         window=80000,
         dim=768,
         backend="torch",
-        wrapper="bacpipe.models.beats:NatureBeats",
+        wrapper="bacpipe.models.families.beats:NatureBeats",
         files=(
             "beats/BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt",
             "naturebeats/naturebeats.pt",
@@ -513,7 +512,7 @@ _CARDS = (
         window=160000,
         dim=1280,
         backend="tensorflow",
-        wrapper="bacpipe.models.perch:PerchBird",
+        wrapper="bacpipe.models.families.perch:PerchBird",
         files=("perch_bird/saved_model.pb",),
         sources=(
             KaggleModel(
@@ -539,7 +538,7 @@ _CARDS = (
         window=160000,
         dim=1536,
         backend="onnx",
-        wrapper="bacpipe.models.perch_v2:PerchV2",
+        wrapper="bacpipe.models.families.perch_v2:PerchV2",
         files=("perch_v2/perch_v2_no_dft.onnx",),
         sources=(
             HubArchive("perch_v2"),
@@ -569,7 +568,7 @@ _CARDS = (
         window=96000,
         dim=384,
         backend="torch",
-        wrapper="bacpipe.models.protoclr:ProtoClr",
+        wrapper="bacpipe.models.families.protoclr:ProtoClr",
         files=("protoclr/protoclr.pth",),
         sources=(
             HubArchive("protoclr"),
@@ -591,7 +590,7 @@ _CARDS = (
         window=int(0.2 * 22050),
         dim=2048,
         backend="torch",
-        wrapper="bacpipe.models.rcl_fs_bsed:RclFsBsed",
+        wrapper="bacpipe.models.families.rcl_fs_bsed:RclFsBsed",
         files=("rcl_fs_bsed/bioacoustics_model.pth",),
         sources=(HubArchive("rcl_fs_bsed"),),
         cpu_batch=8,
@@ -610,7 +609,7 @@ _CARDS = (
         window=160000,
         dim=1280,
         backend="tensorflow",
-        wrapper="bacpipe.models.perch:SurfPerch",
+        wrapper="bacpipe.models.families.perch:SurfPerch",
         files=("surfperch/saved_model.pb",),
         sources=(KaggleModel("surfperch", "google/surfperch/tensorFlow2/1"),),
         classes="coral reef sounds (the model's reef_label head)",
@@ -630,7 +629,7 @@ _CARDS = (
         window=15360,
         dim=128,
         backend="tensorflow",
-        wrapper="bacpipe.models.vggish:Vggish",
+        wrapper="bacpipe.models.families.vggish:Vggish",
         files=("vggish/saved_model.pb",),
         sources=(KaggleModel("vggish", "google/vggish/tensorFlow2/vggish/1"),),
         extra="tensorflow",
@@ -644,3 +643,20 @@ _CARDS = (
 )
 
 CARDS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
+
+# FOLDED bacpipe/models/constants.py: Constants of the public API, derived from the cards.
+
+supported_models: list[str] = list(CARDS)
+"""Names of all models of the zoo."""
+
+EMBEDDING_DIMENSIONS: dict[str, int] = {name: card.dim for name, card in CARDS.items()}
+"""Length of one embedding, by model."""
+
+TF_MODELS: list[str] = [name for name, card in CARDS.items() if card.backend == "tensorflow"]
+"""Models that TensorFlow computes (extra ``tensorflow``)."""
+
+NEEDS_CHECKPOINT: list[str] = [name for name, card in CARDS.items() if card.needs_checkpoint]
+"""Models whose weights are downloaded when they are first used; the others' are installed."""
+
+models_needing_checkpoint: list[str] = NEEDS_CHECKPOINT
+"""The same list under another name."""

@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bacpipe.store.writer import replacing
+from bacpipe.store.files import replacing
 
 COLUMN, PAGE = 85 / 25.4, 175 / 25.4  # inches
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")

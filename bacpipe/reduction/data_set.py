@@ -13,21 +13,21 @@ import numpy as np
 
 from bacpipe._version import __version__
 from bacpipe.configuration import Options
-from bacpipe.reduction.errors import ReductionError
-from bacpipe.reduction.fitted import Map
+from bacpipe.errors import ReductionError, ResultsError
+from bacpipe.reduction.fitted import LinearMap, Map, NeighborMap
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
-from bacpipe.reduction.saving import FILE_NAME, load_map, save_map
+from bacpipe.store.embedding_set import read_embeddings
+from bacpipe.store.files import (
+    remove_temporaries,
+    remove_unfinished,
+    write_bytes,
+    write_table,
+    write_yaml,
+)
 from bacpipe.store.layout import dataset_name, stamped_folder, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
-from bacpipe.store.sets import read_embeddings
-from bacpipe.store.writer import (
-    remove_temporaries,
-    remove_unfinished,
-    write_table,
-    write_yaml,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -343,3 +343,42 @@ def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> N
             "bacpipe": {"version": __version__},
         },
     )
+
+
+# FOLDED bacpipe/reduction/saving.py: Fitted maps on disk: ``reducer.safetensors``, arrays alone.
+
+FILE_NAME = "reducer.safetensors"
+
+
+def save_map(folder: Path, fitted: Map) -> Path:
+    """Write a fitted map into a folder; returns the file."""
+    from safetensors.numpy import save
+
+    path = folder / FILE_NAME
+    write_bytes(path, save(fitted.arrays()))
+    return path
+
+
+def load_map(folder: Path) -> Map:
+    """Read the fitted map of a folder.
+
+    Raises
+    ------
+    ResultsError
+        If it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / FILE_NAME
+    try:
+        arrays = load_file(path)
+        basis = LinearMap(arrays["mean"], arrays["projection"])
+        if "reference" not in arrays:
+            return basis
+        return NeighborMap(basis, arrays["reference"], arrays["coordinates"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{path}: this map cannot be read ({error}), so no windows can be added to it; set "
+            f"check_if_already_dim_reduced to false to make a new one."
+        ) from None

@@ -7,6 +7,7 @@ a fraction of the time and memory.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import SettingsError
-from bacpipe.reduction.errors import ReductionError
+from bacpipe.errors import ReductionError, SettingsError
 from bacpipe.reduction.fitted import NEIGHBORS, LinearMap, Map, NeighborMap
-from bacpipe.reduction.umap_import import load_umap
 
 COMPONENTS = 100
 _AUTOMATIC_SEED = 42
@@ -253,3 +252,31 @@ REDUCERS = {
     "t_sne": Reducer(_fit_t_sne, fewest=5, most=50_000),
     "umap": Reducer(_fit_umap, fewest=5, most=300_000),
 }
+
+# FOLDED bacpipe/reduction/umap_import.py: umap-learn without its neural variant.
+
+
+def load_umap() -> Any:
+    """Import umap-learn, which takes seconds, when it is needed.
+
+    umap-learn also imports TensorFlow and Keras if they are installed, for a variant that is
+    not used here.  That takes ten seconds more, and TensorFlow and PyTorch in one process can
+    end it with a segmentation fault.
+
+    Returns
+    -------
+    type
+        The class ``umap.UMAP``.
+    """
+    unused = "umap.parametric_umap"
+    if "umap" not in sys.modules:
+        # Python's way to say that a module cannot be imported, for which umap is prepared.
+        sys.modules[unused] = None  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)
+            from umap import UMAP
+    finally:
+        if unused in sys.modules and sys.modules[unused] is None:
+            del sys.modules[unused]
+    return UMAP

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from bacpipe.store.arrays import read_header
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml
 
 _BLOCK = 2**22  # bytes read at a time
 

@@ -27,7 +27,79 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from bacpipe.errors import ResultsError
+from bacpipe.configuration import Options
+from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError
+from bacpipe.user_input import typed_path, typed_setting
+
+# FOLDED bacpipe/store/recordings.py: Recordings and results in one another's folders.
+
+
+def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -> list[str]:
+    """Leave out what lies in the results tree of this data set.
+
+    Folders of results are named after recordings' folders, and people keep clips beside their
+    results; neither are recordings of the data set.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Posix paths, relative to `audio_dir`, of what was found there.
+    audio_dir : Path
+        Folder with the recordings.
+    paths : ResultPaths
+        Folders of the results.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    NoRecordingsError
+        If nothing else is there.
+    """
+    root = audio_dir.resolve()
+    folders = (paths.main_embeds_path, paths.dim_reduc_parent_dir, paths.overview_path.parent)
+    inside = tuple(folder.resolve() for folder in folders)
+    if not any(folder.is_relative_to(root) for folder in inside):
+        return list(names)
+    # The files themselves are not resolved: a link among the recordings may point elsewhere.
+    parents = {parent: (audio_dir / parent).resolve() for parent in map(_parent, names)}
+    left_out = {parent for parent, real in parents.items() if _lies_in(real, inside)}
+    results = {(real, name) for real in parents.values() for name in _names_in(real, inside)}
+    kept = [
+        name
+        for name in names
+        if (parent := _parent(name)) not in left_out
+        and (parents[parent], name[len(parent) :].lstrip("/")) not in results
+    ]
+    if len(kept) < len(names):
+        logger.info(
+            "%s: left out %d file(s) that lie among the results.",
+            audio_dir,
+            len(names) - len(kept),
+        )
+    if not kept:
+        raise NoRecordingsError(
+            f"The audio folder {audio_dir} holds no recordings besides the results in "
+            f"{paths.dataset_path}."
+        )
+    return kept
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _names_in(folder: Path, others: tuple[Path, ...]) -> list[str]:
+    return [other.name for other in others if other.parent == folder]
+
+
+def _lies_in(folder: Path, others: tuple[Path, ...]) -> bool:
+    return any(folder.is_relative_to(other) for other in others)
+
+
+# END FOLDED
 
 logger = logging.getLogger(__name__)
 
@@ -366,3 +438,37 @@ def _shorten(stem: str, *, always: bool = False) -> str:
     digest = hashlib.sha256(os.fsencode(stem) if always else name).hexdigest()[:12]
     kept = name[: _LONGEST_STEM - 13].decode(errors="ignore")
     return str(path.with_name(f"{kept}~{digest}"))
+
+
+# FOLDED bacpipe/store/computed.py: Which models have results.
+
+
+def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
+    """Paths of one model's results with the configuration of a call."""
+    return result_paths(
+        typed_path(audio_dir),
+        model,
+        main_results_dir=options.main_results_dir,
+        embed_parent_dir=options.embed_parent_dir,
+        dim_reduc_parent_dir=options.dim_reduc_parent_dir,
+        evaluations_dir=options.evaluations_dir,
+        testing=options.testing,
+    )
+
+
+def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
+    """Names of all models that have embeddings of a folder of recordings.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If none has.
+    """
+    folder = paths_of(audio_dir, "none", options).main_embeds_path
+    names = models_with_embeddings(folder, dataset_name(typed_path(audio_dir)))
+    if not names:
+        raise ResultsNotFoundError(
+            f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
+            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
+        )
+    return names

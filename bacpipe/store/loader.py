@@ -13,21 +13,38 @@ from bacpipe import configuration
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.store import predictions as prediction_files
-from bacpipe.store.columns import require_windows
-from bacpipe.store.computed import paths_of
-from bacpipe.store.detection_tables import DetectionStream, blocks_of, detections_path
-from bacpipe.store.identity import settings_identity
-from bacpipe.store.large_arrays import stack_rows
-from bacpipe.store.layout import ResultPaths, dataset_name, path_inside, result_stems
-from bacpipe.store.lines import DoneLines
+from bacpipe.store.arrays import stack_rows
+from bacpipe.store.embedding_set import (
+    EmbeddingSet,
+    differences,
+    find_set,
+    highest_frequency,
+    metadata_of,
+    read_embeddings,
+    settings_identity,
+    window_times,
+    write_metadata,
+)
+from bacpipe.store.entries import DoneLines
+from bacpipe.store.layout import (
+    ResultPaths,
+    dataset_name,
+    path_inside,
+    paths_of,
+    result_stems,
+    without_results,
+)
 from bacpipe.store.maps import coordinates_of, stored_maps
-from bacpipe.store.metadata import metadata_of, write_metadata
-from bacpipe.store.predictions import Detections, above
-from bacpipe.store.recordings import without_results
-from bacpipe.store.sets import EmbeddingSet, differences, find_set, read_embeddings
-from bacpipe.store.times import highest_frequency, window_times
-from bacpipe.store.wide_tables import classes_in, scores_by_recording, wide_frame
-from bacpipe.typed_paths import typed_path
+from bacpipe.store.predictions import Detections, above, require_windows
+from bacpipe.store.tables import (
+    DetectionStream,
+    blocks_of,
+    classes_in,
+    detections_path,
+    scores_by_recording,
+    wide_frame,
+)
+from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +205,7 @@ class Loader:
         AnnotationsError
             If the annotation table is missing or cannot be understood.
         """
-        from bacpipe.audio.annotations import annotated_segments, read_annotations
+        from bacpipe.annotations.table import annotated_segments, read_annotations
 
         path = self.audio_dir / self.options.annotations_filename
         table = read_annotations(path, self.recording_names)

@@ -20,8 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bacpipe.errors import ResultsLockedError
-from bacpipe.store.storage import writing
-from bacpipe.store.writer import TEMPORARY, write_text
+from bacpipe.store.files import TEMPORARY, write_text, writing
 
 SECONDS_FOR_OTHERS = 120.0
 """How long to wait for runs of other models, where all write a few files to one folder."""

@@ -13,7 +13,7 @@ import yaml
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.layout import path_inside, stamped_folders
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
-from bacpipe.store.sets import EmbeddingSet
 
 logger = logging.getLogger(__name__)
 

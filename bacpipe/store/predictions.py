@@ -1,7 +1,7 @@
 """Class predictions of single recordings: sparse, in one Parquet file for each.
 
 ``original_classifier_outputs/<recording>_<model>.parquet`` has a row per prediction (window,
-class, score); `bacpipe.store.detection_tables` holds the same of all recordings once a run is
+class, score); `bacpipe.store.tables` holds the same of all recordings once a run is
 complete.  ``source.json`` beside that folder names the set of embeddings to which these
 predictions belong; predictions of another set or another threshold do not count as done.
 """
@@ -17,13 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import REPAIR, ResultsError
-from bacpipe.store.columns import (
-    predictions_kinds,
-    require_columns,
-    require_values,
-    require_windows,
-)
-from bacpipe.store.writer import StagedFile, stage_table, write_json
+from bacpipe.store.files import StagedFile, stage_table, write_json
 
 
 class SparsePredictions(NamedTuple):
@@ -194,3 +188,60 @@ def decode_dictionary(column: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(array, pa.ChunkedArray):  # a table without rows has no chunk
         return np.zeros(0, np.int32), np.zeros(0, object)
     return array.indices.to_numpy(), np.array(array.dictionary.to_pylist(), dtype=object)
+
+
+# FOLDED bacpipe/store/columns.py: Whether a Parquet table has the columns that its reader relies on.
+
+
+def predictions_kinds() -> dict[str, Any]:
+    """Columns of one recording's predictions, and their Arrow types."""
+    import pyarrow as pa
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    return {"window": pa.int32(), "class": text, "score": pa.float32()}
+
+
+def detections_kinds() -> dict[str, Any]:
+    """Columns of the table over all recordings, and their Arrow types."""
+    import pyarrow as pa
+
+    kinds = predictions_kinds()
+    times = {"start": pa.float64(), "end": pa.float64()}
+    return {"audiofilename": kinds["class"], **times, **kinds}
+
+
+def require_columns(schema: Any, kinds: Mapping[str, Any]) -> None:
+    """Make sure that a file has certain columns.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Of the file.
+    kinds : mapping of str to pyarrow.DataType
+        The columns.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, there twice, or of another type.
+    """
+    for name, kind in kinds.items():
+        places = schema.get_all_field_indices(name)
+        if len(places) != 1:
+            raise ValueError(f"it has {len(places)} columns {name!r}")
+        found = schema.field(places[0]).type
+        if found != kind:
+            raise ValueError(f"its column {name!r} holds {found} instead of {kind}")
+
+
+def require_values(table: Any) -> None:
+    """Raise a ValueError if a cell of a table is empty."""
+    for name in table.column_names:
+        if table[name].null_count:
+            raise ValueError(f"its column {name!r} has empty cells")
+
+
+def require_windows(window: np.ndarray, count: int) -> None:
+    """Raise a ValueError unless all windows are windows of a recording that has `count`."""
+    if len(window) and not (window.min() >= 0 and window.max() < count):
+        raise ValueError(f"it is about windows that the recording does not have, of {count}")

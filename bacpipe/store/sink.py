@@ -24,9 +24,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import StorageError, unexpected
-from bacpipe.store.identity import prediction_settings, settings_identity
+from bacpipe.store.embedding_set import (
+    EmbeddingSet,
+    create_set,
+    prediction_settings,
+    settings_identity,
+)
+from bacpipe.store.files import (
+    EmbeddingFile,
+    StagedFile,
+    concerns_one_file,
+    remove_empty_folders,
+    remove_temporaries,
+)
+from bacpipe.store.journal import Ledger
 from bacpipe.store.layout import ResultPaths, Stems, dataset_name, path_inside
-from bacpipe.store.ledger import Ledger
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import Source, look_at
 from bacpipe.store.predictions import (
@@ -34,14 +46,6 @@ from bacpipe.store.predictions import (
     claim_predictions,
     predictions_source,
     stage_predictions,
-)
-from bacpipe.store.sets import EmbeddingSet, create_set
-from bacpipe.store.storage import concerns_one_file
-from bacpipe.store.writer import (
-    EmbeddingFile,
-    StagedFile,
-    remove_empty_folders,
-    remove_temporaries,
 )
 
 if TYPE_CHECKING:

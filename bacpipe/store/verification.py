@@ -1,28 +1,34 @@
 """Whether a results tree holds what its journals say, and what to compute again.
 
 Everything is read file by file, so that memory grows with the journal of one set of embeddings
-and not with the results.  Nothing is written; `bacpipe.store.repair` does that.
+and not with the results.  Nothing is written; `bacpipe.store.verification` does that.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import yaml
+
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
-from bacpipe.store.detection_tables import stored_state
+from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
 from bacpipe.store.file_checks import why_unreadable
-from bacpipe.store.layout import is_stamped, path_inside
-from bacpipe.store.map_checks import check_maps
-from bacpipe.store.metadata import metadata_of
+from bacpipe.store.files import TEMPORARY
+from bacpipe.store.journal import Ledger
+from bacpipe.store.layout import is_stamped, path_inside, stamped_name
+from bacpipe.store.lock import exclusive
+from bacpipe.store.maps import AXES
 from bacpipe.store.predictions import predictions_source, read_predictions
-from bacpipe.store.sets import EmbeddingSet
-from bacpipe.store.writer import TEMPORARY
+from bacpipe.store.tables import stored_state
+from bacpipe.user_input import load_yaml
 
 What = Literal["embeddings", "predictions", "tables", "map"]
 
@@ -221,7 +227,7 @@ def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
     path = found.folder / "metadata.yml"
     reason = "is missing" if not path.is_file() else why_unreadable(path)
     if reason is None:
-        from bacpipe.yaml_files import load_yaml
+        from bacpipe.user_input import load_yaml
 
         stored = load_yaml(path.read_text(encoding="utf-8"))
         expected = metadata_of(found, "", Path())
@@ -316,3 +322,168 @@ def _temporary(path: Path) -> Finding:
         path,
         f"{path}: was left by a write that broke off; nothing reads it, and it can be deleted.",
     )
+
+
+# FOLDED bacpipe/store/map_checks.py: Whether maps (reduced embeddings) are complete and current.
+
+_REDUCE_AGAIN = "run the dimensionality reduction again"
+
+Problem = tuple[Path, str, Path | None]
+"""The file, a sentence, and the map to be laid aside, if it is damaged."""
+
+
+def check_maps(folders: Sequence[Path], states: Mapping[Path, str]) -> Iterator[Problem]:
+    """Check maps, and whether the newest of each kind shows the embeddings as they are now.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        The maps.
+    states : mapping of Path to str
+        Hash of all embeddings of each set.
+    """
+    state_of = {folder.name: state for folder, state in states.items()}
+    seen = set()
+    for folder in sorted(folders, key=lambda path: path.name, reverse=True):
+        metadata_path = folder / "metadata.yml"
+        if not metadata_path.is_file():
+            yield (
+                folder,
+                f"{folder}: is not complete, as a killed run leaves it; nothing reads it, and the "
+                f"next run removes it if nothing of yours is in it.",
+                None,
+            )
+            continue
+        metadata = _metadata(metadata_path)
+        if metadata is None:
+            yield metadata_path, f"{metadata_path}: cannot be read; {_REDUCE_AGAIN}.", folder
+            continue
+        yield from _check_files(folder, metadata)
+        kind = (stamped_name(folder.name), metadata["embeddings"], metadata.get("dimensions"))
+        if (
+            kind not in seen
+            and state_of.get(metadata["embeddings"]) != metadata["embeddings_state"]
+        ):
+            yield folder, f"{folder}: its embeddings have changed since; {_REDUCE_AGAIN}.", None
+        seen.add(kind)
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    keys = ("embeddings", "embeddings_state")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), str) for k in keys):
+        return None
+    return content
+
+
+def _check_files(folder: Path, metadata: Mapping[str, Any]) -> Iterator[Problem]:
+    tables = sorted(folder.glob("*.parquet"))
+    if len(tables) != 1:
+        yield (
+            folder,
+            f"{folder}: holds {len(tables)} tables instead of one; {_REDUCE_AGAIN}.",
+            folder,
+        )
+    for path in (*tables, folder / "reducer.safetensors"):
+        reason = why_unreadable(path)
+        if reason is None and path.suffix == ".parquet":
+            reason = _why_not_a_map(path, metadata)
+        if reason is not None:
+            yield path, f"{path}: cannot be used ({reason}); {_REDUCE_AGAIN}.", folder
+
+
+def _why_not_a_map(path: Path, metadata: Mapping[str, Any]) -> str | None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        axes = [axis for axis in AXES if axis in file.schema_arrow.names]
+        rows = file.metadata.num_rows
+        if len(axes) != metadata.get("dimensions") or rows != metadata.get("nr_embeds_total"):
+            return (
+                f"{rows} windows in {len(axes)} dimensions, metadata.yml says "
+                f"{metadata.get('nr_embeds_total')} in {metadata.get('dimensions')}"
+            )
+        for batch in file.iter_batches(columns=axes):
+            for column in batch.columns:
+                values = column.to_numpy(zero_copy_only=False)
+                if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+                    return "its coordinates are not numbers"
+    return None
+
+
+# FOLDED bacpipe/store/repair.py: Mark damaged results, so that the next run computes exactly these again.
+#
+#   Nothing is deleted: the journal takes back what it says of them, and what has no journal is laid
+#   aside under another name.
+
+
+def repair_results(findings: Iterable[Finding]) -> int:
+    """Mark what was found to be damaged.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+        What `verify_results` returned.
+
+    Returns
+    -------
+    int
+        Number of findings that are mended by the next run because of this.
+
+    Raises
+    ------
+    ResultsLockedError
+        If a run is writing to these results.
+    """
+    by_folder: dict[Path, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        if finding.folder is not None:
+            by_folder[finding.folder].append(finding)
+    return sum(_repair(folder, found) for folder, found in by_folder.items())
+
+
+def _repair(folder: Path, findings: Sequence[Finding]) -> int:
+    if any(finding.what == "map" for finding in findings):
+        _lay_aside(folder / "metadata.yml")
+        return len(findings)
+    found = EmbeddingSet(folder)
+    with exclusive(folder.parent, _model_of(found)):
+        found.reload()
+        if found.identity is None:
+            return sum(_lay_aside(finding.path) for finding in findings)
+        ledger = Ledger(folder, found.content.recordings)
+        try:
+            return sum(_mark(ledger, finding) for finding in findings)
+        finally:
+            ledger.close()
+
+
+def _mark(ledger: Ledger, finding: Finding) -> bool:
+    line = ledger.lines.get(finding.recording or "")
+    if finding.what == "tables":
+        ledger.append({"tables": {}})
+    elif line is None or line["status"] != "done":
+        return False  # a run has been there since
+    elif finding.what == "embeddings":
+        ledger.append({**line, "status": "damaged"})
+    elif line.get("predictions"):
+        ledger.append({**line, "predictions": None})
+    return True
+
+
+def _lay_aside(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    return True
+
+
+def _model_of(found: EmbeddingSet) -> str:
+    """Name of the model, after which the lock is called."""
+    header = found.content.header
+    if found.identity is not None:
+        return str(found.identity["model"])
+    return str(header["old_metadata"]["model_name"])

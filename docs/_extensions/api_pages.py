@@ -23,7 +23,7 @@ _PAGES = (
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
     ("dashboard", "Dashboard", ("bacpipe.dashboard",)),
-    ("managing", "Managing models and results", ("bacpipe.experiments",)),
+    ("managing", "Managing models and results", ("bacpipe.workflows",)),
     ("more", "More", ("bacpipe",)),
 )
 
@@ -42,13 +42,12 @@ _FIRST = ("play", "generate_embeddings", "Loader", "Embedder", "AudioHandler", "
 _RETURNED = {
     "bacpipe.store.layout": ("ResultPaths",),
     "bacpipe.inference.report": ("RunReport",),
-    "bacpipe.inference.classifier": ("Classifier",),
-    "bacpipe.models.card": ("ModelCard",),
-    "bacpipe.models.scope": ("Scope",),
+    "bacpipe.inference.runner": ("Classifier",),
+    "bacpipe.models.card": ("ModelCard", "Scope"),
     "bacpipe.configuration": ("Namespace",),
 }
 
-_ERROR_MODULES = ("bacpipe.errors", "bacpipe.evaluation.errors", "bacpipe.reduction.errors")
+_ERROR_MODULES = ("bacpipe.errors",)
 
 _VARIABLES = {
     "__version__": "Version of the installed bacpipe.",
@@ -114,7 +113,7 @@ def _rst(*directives: str) -> str:
 
 
 def _constants() -> str:
-    analyzer = ModuleAnalyzer.for_module("bacpipe.models.constants")
+    analyzer = ModuleAnalyzer.for_module("bacpipe.models.zoo")
     documented = {name: " ".join(text) for (_, name), text in analyzer.find_attr_docs().items()}
     listed = []
     for name in bacpipe.__all__:

@@ -14,7 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from bacpipe.dashboard.views import VIEWS
+from bacpipe.dashboard.page import VIEWS
 
 
 class DashboardView(SphinxDirective):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bacpipe.audio.annotations import (
+from bacpipe.annotations.table import (
     RecordingNames,
     annotated_segments,
     check_annotations,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bacpipe.audio.recorder_metadata import recorder_time, recording_start
+from bacpipe.audio.timestamps import recorder_time, recording_start
 
 SHARED = Path(__file__).parents[3] / "shared" / "audio"
 FORMAT = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import bacpipe
-from bacpipe.dashboard.data.results import DataSet
 from bacpipe.dashboard.server import Server, open_data_set
+from bacpipe.dashboard.shared.results import DataSet
 from tests.conftest import TinyModel, write_recording
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bacpipe.dashboard.data.labels import Labels
+from bacpipe.dashboard.all_models.charts import SmallMap, with_common_colours
+from bacpipe.dashboard.all_models.view import AllModels
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.views.all_models import AllModels
-from bacpipe.dashboard.widgets.small_maps import SmallMap, with_common_colours
-from bacpipe.dashboard.widgets.tables import download_button
+from bacpipe.dashboard.shared.labels import Labels
+from bacpipe.dashboard.shared.widgets import download_button
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 

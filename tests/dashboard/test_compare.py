@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.data.labels import NONE, Labels
-from bacpipe.dashboard.data.results import DataSet
-from bacpipe.dashboard.data.shared_labels import with_common_names
+from bacpipe.dashboard.compare.view import Compare
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.views.compare import Compare
+from bacpipe.dashboard.shared.labels import NONE, Labels, with_common_names
+from bacpipe.dashboard.shared.results import DataSet
 from bacpipe.labels.matching import overlapping_windows
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import bacpipe
-from bacpipe.dashboard.data.recordings import read_recordings
-from bacpipe.dashboard.data.results import DataSet
+from bacpipe.dashboard.recordings.inventory import read_recordings
+from bacpipe.dashboard.recordings.view import Data
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.views.data import Data
+from bacpipe.dashboard.shared.results import DataSet
 from tests.conftest import TinyModel, write_recording
 from tests.dashboard.conftest import eventually
 
@@ -100,7 +100,7 @@ def test_all_parts_and_blocks_can_be_shown(view: Data) -> None:
 def test_models_of_the_zoo_have_licence_and_citation(
     results: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bacpipe.dashboard.data.provenance import provenance_of
+    from bacpipe.dashboard.recordings.inventory import provenance_of
     from bacpipe.models.zoo import CARDS
 
     audio, stored = results

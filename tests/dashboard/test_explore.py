@@ -13,15 +13,15 @@ import pytest
 import soundfile as sf
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.data.clips import Clip, envelope
-from bacpipe.dashboard.data.export import as_clips, as_csv, as_raven_table
-from bacpipe.dashboard.data.filters import Filter
-from bacpipe.dashboard.data.labels import Labels, read_labels
-from bacpipe.dashboard.data.results import DataSet
-from bacpipe.dashboard.data.scene import Choice, make_scene
+from bacpipe.dashboard.explore.export import as_clips, as_csv, as_raven_table
+from bacpipe.dashboard.explore.filters import Filter
+from bacpipe.dashboard.explore.scene import Choice, make_scene
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.widgets.window_details import WindowDetails, best_predictions
-from bacpipe.evaluation.neighbours import nearest_windows
+from bacpipe.dashboard.shared.clips import Clip, envelope
+from bacpipe.dashboard.shared.labels import Labels, read_labels
+from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
+from bacpipe.evaluation.retrieval import nearest_windows
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 SPECIES = "annotations:species"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from bacpipe.dashboard.page import VIEWS
 from bacpipe.dashboard.server import Server
-from bacpipe.dashboard.views import VIEWS
 from tests.dashboard.conftest import eventually
 
 

@@ -11,10 +11,15 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.data.found_classes import CLASSIFIER, find_classes, same_class, sources
-from bacpipe.dashboard.data.results import DataSet
-from bacpipe.dashboard.views.predictions import Predictions
-from bacpipe.store.raven import RAVEN_COLUMNS
+from bacpipe.dashboard.predictions.found_classes import (
+    CLASSIFIER,
+    find_classes,
+    same_class,
+    sources,
+)
+from bacpipe.dashboard.predictions.view import Predictions
+from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.labels.exporting import RAVEN_COLUMNS
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 COUNT = ".bp-count >> visible=true"

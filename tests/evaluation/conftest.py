@@ -15,7 +15,7 @@ import soundfile as sf
 import bacpipe
 from bacpipe import configuration
 from bacpipe.configuration import Options
-from bacpipe.evaluation.data import LabelledWindows
+from bacpipe.evaluation.labelled_windows import LabelledWindows
 from tests.conftest import TinyModel
 
 RATE = 8000

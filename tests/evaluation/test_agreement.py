@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import bacpipe
+from bacpipe.errors import TooLittleDataError
 from bacpipe.evaluation.agreement import neighbour_agreement, shared_neighbours
-from bacpipe.evaluation.errors import TooLittleDataError
 from bacpipe.labels.model_windows import model_windows
 from bacpipe.store.loader import Loader
 from tests.conftest import TinyModel, write_recording

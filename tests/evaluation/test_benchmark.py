@@ -8,8 +8,7 @@ import torch
 from sklearn import metrics as reference
 
 import bacpipe
-from bacpipe.errors import AnnotationsError
-from bacpipe.evaluation.errors import EvaluationError
+from bacpipe.errors import AnnotationsError, EvaluationError
 from tests.conftest import SHARED, TinyModel, needs_shared_audio
 
 

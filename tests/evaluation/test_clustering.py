@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from sklearn.cluster import KMeans
 
 import bacpipe
-from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import EvaluationError, TooLittleDataError
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 

@@ -10,12 +10,14 @@ from sklearn import metrics as reference
 
 from bacpipe.evaluation.metrics import (
     best_threshold,
+    draw_weights,
     evaluate_scores,
+    group_by,
+    interval,
     one_hot,
     ranking_metrics,
     single_label_metrics,
 )
-from bacpipe.evaluation.resampling import draw_weights, group_by, interval
 
 CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import bacpipe
-from bacpipe.evaluation.names import known_species, match_names, plain
+from bacpipe.evaluation.species_names import known_species, match_names, plain
 
 CLASSES = ["Grey Heron", "Eurasian Wren", "Wren", "wren", "Passer montanus", "eurbla", "Noise"]
 SCIENTIFIC = [

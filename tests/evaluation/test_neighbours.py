@@ -7,7 +7,7 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import ResultsNotFoundError
-from bacpipe.evaluation.neighbours import nearest_windows
+from bacpipe.evaluation.retrieval import nearest_windows
 
 
 def cosines(embeddings: np.ndarray, row: int) -> np.ndarray:

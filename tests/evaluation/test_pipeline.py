@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import bacpipe
-from bacpipe.errors import ResultsNotFoundError, SettingsError
-from bacpipe.evaluation.errors import EvaluationError
-from bacpipe.evaluation.pipeline import run_evaluations
+from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
+from bacpipe.evaluation.evaluate import run_evaluations
 from bacpipe.reduction.data_set import reduce_data_set
 from tests.conftest import TinyModel
 

@@ -14,8 +14,14 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 import bacpipe
-from bacpipe.errors import BacpipeError, ResultsError, ResultsNotFoundError, SettingsError
-from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import (
+    BacpipeError,
+    EvaluationError,
+    ResultsError,
+    ResultsNotFoundError,
+    SettingsError,
+    TooLittleDataError,
+)
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from tests.evaluation.conftest import as_ground_truth, make_windows
 

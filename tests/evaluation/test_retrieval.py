@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import EvaluationError, TooLittleDataError
 from bacpipe.evaluation.retrieval import retrieval_quality
 from tests.evaluation.conftest import make_windows
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bacpipe.evaluation.errors import EvaluationError, TooLittleDataError
-from bacpipe.evaluation.split_files import load_or_make_split, split_path
-from bacpipe.evaluation.splits import SETS, SplitRule, split_windows
+from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.splits import SETS, SplitRule, load_or_make_split, split_path, split_windows
 from tests.evaluation.conftest import make_windows
 
 RULE = SplitRule("recording", 0.65, 0.2, seed=1)

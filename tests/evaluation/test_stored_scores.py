@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bacpipe.evaluation.result_files import write_result
-from bacpipe.evaluation.stored_scores import stored_scores
+from bacpipe.evaluation.comparison import stored_scores
+from bacpipe.store.fingerprints import write_result
 from bacpipe.store.layout import ResultPaths, result_paths
 
 

@@ -53,7 +53,7 @@ import torch
 
 import bacpipe
 from bacpipe.store.file_checks import why_unreadable
-from bacpipe.store.writer import TEMPORARY
+from bacpipe.store.files import TEMPORARY
 
 RATE = 8000
 N_RECORDINGS = 12
@@ -63,19 +63,19 @@ MOST_KILLS_PER_TREE = 3
 # What a run goes through, and the function whose call begins each stage.
 STAGES = {
     "embedding and predictions": "bacpipe.workflows:_generate",
-    "tables of predictions": "bacpipe.inference.data_set:write_prediction_tables",
+    "tables of predictions": "bacpipe.inference.run_data_set:write_prediction_tables",
     "reduction": "bacpipe.workflows:reduce_data_set",
-    "ground truth": "bacpipe.evaluation.pipeline:_ground_truth",
-    "probing": "bacpipe.evaluation.pipeline:probing_pipeline",
-    "default labels": "bacpipe.evaluation.pipeline:create_default_labels",
-    "clustering": "bacpipe.evaluation.pipeline:clustering_pipeline",
-    "retrieval": "bacpipe.evaluation.pipeline:_retrieval",
-    "comparison of models": "bacpipe.evaluation.pipeline:compare_models",
+    "ground truth": "bacpipe.evaluation.evaluate:_ground_truth",
+    "probing": "bacpipe.evaluation.evaluate:probing_pipeline",
+    "default labels": "bacpipe.evaluation.evaluate:create_default_labels",
+    "clustering": "bacpipe.evaluation.evaluate:clustering_pipeline",
+    "retrieval": "bacpipe.evaluation.evaluate:_retrieval",
+    "comparison of models": "bacpipe.evaluation.evaluate:compare_models",
 }
 # Imported before the forks, so that a run of some seconds is not mostly imports.
 IMPORTS = (
-    "bacpipe.workflows", "bacpipe.inference.embedder", "bacpipe.inference.data_set",
-    "bacpipe.evaluation.pipeline", "bacpipe.plotting.clustering", "bacpipe.plotting.probing",
+    "bacpipe.workflows", "bacpipe.inference.embedder", "bacpipe.inference.run_data_set",
+    "bacpipe.evaluation.evaluate", "bacpipe.plotting.clustering", "bacpipe.plotting.probing",
     "bacpipe.plotting.comparison", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors",
     "sklearn.decomposition", "pandas", "pyarrow.parquet", "safetensors.torch", "scipy.sparse",
     "PIL.Image", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "soxr",
@@ -168,15 +168,15 @@ class Place:
 def one_run(place: Place) -> None:
     """Do what a user's run does; in a process of its own."""
     import bacpipe.reduction.data_set
-    import bacpipe.store.sets
-    import bacpipe.store.writer
+    import bacpipe.store.embedding_set
+    import bacpipe.store.files
 
     torch.set_num_threads(1)
     _draw_coarsely()
-    bacpipe.store.sets.datetime = StillClock  # type: ignore[attr-defined]
+    bacpipe.store.embedding_set.datetime = StillClock  # type: ignore[attr-defined]
     bacpipe.reduction.data_set.datetime = StillClock  # type: ignore[attr-defined]
     # The longer recordings go to a temporary file as they come, the short ones at once.
-    bacpipe.store.writer._WAITING_ROWS = 256
+    bacpipe.store.files._WAITING_ROWS = 256
     Watched.calls = place.calls
     append(place.stages, f"{time.monotonic()} start\n")
     for stage, target in STAGES.items():

@@ -29,22 +29,21 @@ import soundfile as sf
 import yaml
 
 import bacpipe
-from bacpipe.audio.annotations import annotated_segments, read_annotations
+from bacpipe.annotations.importing import import_annotations
+from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import read_recording
-from bacpipe.audio.recorder_metadata import recording_start
 from bacpipe.audio.stream import AudioStream
+from bacpipe.audio.timestamps import recording_start
 from bacpipe.audio.windows import count_windows, cut_windows
 from bacpipe.configuration import current, read_overrides
 from bacpipe.errors import BacpipeError
-from bacpipe.evaluation.probe_files import load_probe, save_probe
-from bacpipe.evaluation.probes import make_probe
-from bacpipe.evaluation.result_files import read_result
-from bacpipe.labels.imports import import_annotations
-from bacpipe.store.detection_tables import read_blocks
+from bacpipe.evaluation.probes import load_probe, make_probe, save_probe
+from bacpipe.store.embedding_set import EmbeddingSet
+from bacpipe.store.fingerprints import read_result
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.plan import look_at, make_plan
 from bacpipe.store.predictions import read_predictions
-from bacpipe.store.sets import EmbeddingSet
+from bacpipe.store.tables import read_blocks
 from tests.conftest import TinyModel, write_recording
 
 MOST_SAMPLES = 2**22  # decoded of one input: compressed silence can last for days

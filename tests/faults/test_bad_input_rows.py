@@ -17,7 +17,7 @@ import yaml
 
 import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.store.writer import StagedFile
+from bacpipe.store.files import StagedFile
 from tests.conftest import TinyModel, write_recording
 from tests.faults.disks import contents, finished
 from tests.faults.test_run_faults import failures

@@ -16,8 +16,8 @@ import bacpipe
 from bacpipe import workflows
 from bacpipe.__main__ import main
 from bacpipe.errors import BacpipeError, StorageError
+from bacpipe.store.files import EmbeddingFile, replacing, write_bytes
 from bacpipe.store.journal import Journal, read_journals
-from bacpipe.store.writer import EmbeddingFile, replacing, write_bytes
 from tests.conftest import TinyModel, write_recording
 from tests.faults.disks import (
     CountedDisk,

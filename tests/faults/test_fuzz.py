@@ -18,15 +18,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bacpipe.audio.annotations import read_annotations
+from bacpipe.annotations.table import read_annotations
 from bacpipe.audio.timestamps import get_dt_filename
 from bacpipe.configuration import current, read_overrides
 from bacpipe.errors import ResultsError, SettingsError
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
 from bacpipe.store.arrays import read_npy
+from bacpipe.store.entries import is_header, is_record
 from bacpipe.store.layout import path_inside, result_stems
-from bacpipe.store.records import is_header, is_record
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml
 from tests.faults.fuzz import mutate
 from tests.faults.targets import NASTY, TARGETS, as_json, as_yaml
 

@@ -20,10 +20,10 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import NoRecordingsError
-from bacpipe.inference.planning import tables_are_complete
 from bacpipe.inference.report import RunReport, printable
-from bacpipe.labels.tables import export_audacity_labels, export_raven_tables
-from bacpipe.store import layout, sets
+from bacpipe.inference.run_data_set import tables_are_complete
+from bacpipe.labels.exporting import export_audacity_labels, export_raven_tables
+from bacpipe.store import embedding_set, layout
 from bacpipe.store.layout import result_stems, stamped_folder, stamped_folders
 from tests.conftest import TinyModel, write_recording
 from tests.faults.disks import assert_whole
@@ -302,7 +302,7 @@ class Clock(datetime):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Clock]]:
-    monkeypatch.setattr(sets, "datetime", Clock)
+    monkeypatch.setattr(embedding_set, "datetime", Clock)
     yield Clock
     Clock.shown = datetime(2026, 3, 1, 12, 30, 45)
 
@@ -320,7 +320,7 @@ def test_the_newest_set_is_the_newest_whatever_the_clock_says(
     assert len(set(folders)) == 4
     assert stamped_folders(folders[0].parent, "tiny-field") == folders[::-1]
     assert run().get_embedding_dir() == folders[-1]
-    assert all(len(sets.EmbeddingSet(folder).content.done) == 5 for folder in folders)
+    assert all(len(embedding_set.EmbeddingSet(folder).content.done) == 5 for folder in folders)
     if abs(step) != timedelta(seconds=30):  # too little to be worth a word at first
         assert ("The clock says" in caplog.text) == bool(step)
 

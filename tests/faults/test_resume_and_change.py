@@ -22,16 +22,16 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import ResultsError, ResultsLockedError
-from bacpipe.inference import data_set
-from bacpipe.inference.planning import tables_are_complete
+from bacpipe.inference import run_data_set
+from bacpipe.inference.run_data_set import tables_are_complete
 from bacpipe.models.zoo import CARDS
 from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.store.files import TEMPORARY, write_json
 from bacpipe.store.journal import Journal, read_journals
 from bacpipe.store.layout import result_stems
 from bacpipe.store.maps import stored_maps
 from bacpipe.store.sink import RunSink
 from bacpipe.store.verification import verify_results
-from bacpipe.store.writer import TEMPORARY, write_json
 from tests.conftest import TinyModel, write_recording
 
 Run = Callable[..., bacpipe.Loader]
@@ -231,7 +231,7 @@ def test_tables_of_a_killed_run_are_written_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some tables are new then, others missing, and all are newer than the journal."""
-    write = data_set.write_raven_table
+    write = run_data_set.write_raven_table
     calls: list[Path] = []
 
     def killed(path: Path, *rest: Any) -> None:
@@ -241,7 +241,7 @@ def test_tables_of_a_killed_run_are_written_again(
         write(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_set, "write_raven_table", killed)
+        patch.setattr(run_data_set, "write_raven_table", killed)
         with pytest.raises(KeyboardInterrupt):
             run(save_raven_tables=True, **ALL)
     settings = {"save_raven_tables": True, **ALL}

@@ -27,7 +27,8 @@ import torch
 
 import bacpipe
 from bacpipe import configuration
-from bacpipe.audio.annotations import read_annotations
+from bacpipe.annotations.importing import import_annotations
+from bacpipe.annotations.table import read_annotations
 from bacpipe.commands.arguments import parse_words
 from bacpipe.errors import (
     BacpipeError,
@@ -36,17 +37,16 @@ from bacpipe.errors import (
     ResultsError,
     SettingsError,
 )
-from bacpipe.evaluation.probe_files import load_probe
-from bacpipe.labels.imports import import_annotations
-from bacpipe.labels.tables import export_audacity_labels, export_raven_tables
-from bacpipe.models import archives, checkpoints, transfer
+from bacpipe.evaluation.probes import load_probe
+from bacpipe.labels.exporting import export_audacity_labels, export_raven_tables
 from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.card import Url
+from bacpipe.models.weights import checkpoints, downloads, transfer
 from bacpipe.models.zoo import CARDS
-from bacpipe.reduction.saving import load_map
-from bacpipe.store import writer
+from bacpipe.reduction.data_set import load_map
+from bacpipe.store import files
+from bacpipe.store.files import replacing, write_text
 from bacpipe.store.maps import stored_maps
-from bacpipe.store.writer import replacing, write_text
 from tests.conftest import TinyModel, write_recording
 from tests.models.hub_server import Hub
 from tests.models.test_checkpoints import ARCHIVE, card_with, hub, impatient, visible
@@ -152,7 +152,7 @@ def test_absolute_names_in_archives_stay_inside(hub: Hub, canary: Canary, tmp_pa
 def test_archives_cannot_grow_without_end(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Callable[[], bytes]
 ) -> None:
-    monkeypatch.setattr(archives, "LEAST_ALLOWED_BYTES", 1 << 20)
+    monkeypatch.setattr(downloads, "LEAST_ALLOWED_BYTES", 1 << 20)
     hub.add(ARCHIVE, content())
     with pytest.raises(CheckpointNotFoundError):
         checkpoints.resolve(CARDS["mix2"], tmp_path / "base")
@@ -224,8 +224,8 @@ def test_hostile_zip_archives(
     content: Callable[[], bytes],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(archives, "LEAST_ALLOWED_BYTES", 1 << 20)
-    monkeypatch.setattr(archives, "MOST_EXPANSION", 1)
+    monkeypatch.setattr(downloads, "LEAST_ALLOWED_BYTES", 1 << 20)
+    monkeypatch.setattr(downloads, "MOST_EXPANSION", 1)
     hub.files["plain/m.zip"] = content()
     source = Url("b", f"{hub.endpoint}/plain/m.zip", "m.tflite", member="m.tflite")
     with pytest.raises(CheckpointNotFoundError, match=reason):
@@ -641,9 +641,9 @@ def test_links_with_the_name_of_a_result_are_replaced(canary: Canary, tmp_path: 
 def test_temporary_files_that_are_links_are_not_followed(
     canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer.secrets, "token_hex", lambda size: "guessed")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "guessed")
     target = tmp_path / "table.csv"
-    link = writer.temporary_name(target)
+    link = files.temporary_name(target)
     for write in (lambda: write_text(target, "x"), lambda: _replace(target)):
         link.unlink(missing_ok=True)
         link.symlink_to(canary.victim)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bacpipe.inference.batcher import Ended, Rows, make_batches
+from bacpipe.inference.batches import Ended, Rows, make_batches
 
 
 def numbered(lengths: list[list[int]]) -> list[tuple[int, np.ndarray | Ended]]:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from bacpipe.inference.buffer import BufferClosedError, OrderedBuffer
+from bacpipe.inference.batches import BufferClosedError, OrderedBuffer
 
 
 def fill(buffer: OrderedBuffer, lengths: list[int], size: int, seed: int) -> None:

@@ -8,8 +8,7 @@ import torch
 
 import bacpipe
 from bacpipe.errors import AudioError, BacpipeError, SettingsError
-from bacpipe.inference.classifier import select
-from bacpipe.inference.runner import ModelRunner, limited_threads
+from bacpipe.inference.runner import ModelRunner, limited_threads, select
 from tests.conftest import TinyModel, write_recording
 
 

@@ -10,8 +10,7 @@ import torch
 
 import bacpipe
 from bacpipe.__main__ import main
-from bacpipe.errors import AudioError, BacpipeError, UnknownModelError
-from bacpipe.inference.estimate import (
+from bacpipe.commands.estimate import (
     Estimate,
     Measurement,
     Survey,
@@ -20,6 +19,7 @@ from bacpipe.inference.estimate import (
     predict,
     survey,
 )
+from bacpipe.errors import AudioError, BacpipeError, UnknownModelError
 from bacpipe.models.zoo import CARDS
 from tests.conftest import TinyModel, write_recording
 
@@ -170,7 +170,7 @@ def test_ctrl_c_shows_what_was_measured(
         yield Estimate("birdnet", 100.0, 300.0, "model", 2.0, 10**9)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bacpipe.inference.estimate.estimate_models", interrupted)
+    monkeypatch.setattr("bacpipe.commands.estimate.estimate_models", interrupted)
     assert main(["bench", f"audio_dir={recordings}"]) == 130
     shown = capsys.readouterr()
     assert "birdnet  100.0      300          model          2.0 h         1.0 GB" in shown.out
@@ -196,7 +196,7 @@ def test_all_stands_for_every_model(
         asked.extend(models)
         return [f"{name}: not here" for name in models]
 
-    monkeypatch.setattr("bacpipe.inference.estimate.estimate_models", none_here)
+    monkeypatch.setattr("bacpipe.commands.estimate.estimate_models", none_here)
     assert main(["bench", f"audio_dir={recordings}", "models=all"]) == 1
     assert asked == list(CARDS)
     assert f"{asked[-1]}: not here" in capsys.readouterr().out

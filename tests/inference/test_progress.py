@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bacpipe.inference.progress import RunProgress
+from bacpipe.inference.report import RunProgress
 
 
 def use(progress: RunProgress) -> None:

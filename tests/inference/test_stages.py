@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import bacpipe
-from bacpipe.inference.report import RunReport
-from bacpipe.inference.stages import STAGES, Slowest, advice, slowest_stage
+from bacpipe.inference.report import STAGES, RunReport, Slowest, advice, slowest_stage
 from tests.conftest import TinyModel, write_recording
 
 

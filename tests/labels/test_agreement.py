@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import bacpipe
-from bacpipe.audio.recorder_metadata import recording_start
+from bacpipe.audio.timestamps import recording_start
 from tests.labels.conftest import Tiny
 from tests.labels.test_tables import normal
 

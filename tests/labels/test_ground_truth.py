@@ -6,9 +6,9 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import AnnotationsError, ResultsNotFoundError, SettingsError
+from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.model_windows import ModelWindows
-from bacpipe.labels.overlap import find_overlaps
-from bacpipe.store.events import Intervals
+from bacpipe.store.detections import Intervals
 
 # First of the windows of 5 s of each recording.
 FLAC, NORTH, QUIET, SOUTH = 0, 2, 7, 8

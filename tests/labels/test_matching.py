@@ -10,7 +10,7 @@ from bacpipe.labels.matching import (
     overlapping_windows,
 )
 from bacpipe.labels.model_windows import ModelWindows
-from bacpipe.store.times import window_times
+from bacpipe.store.embedding_set import window_times
 
 RATE = 1000
 

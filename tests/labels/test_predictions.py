@@ -10,10 +10,15 @@ import torch
 
 import bacpipe
 from bacpipe.errors import SettingsError
-from bacpipe.store import combined_tables, detection_tables, wide_tables
-from bacpipe.store.detection_tables import DetectionStream, blocks_of, detections_path, read_blocks
+from bacpipe.store import tables
 from bacpipe.store.predictions import Detections
-from bacpipe.store.wide_tables import wide_frame
+from bacpipe.store.tables import (
+    DetectionStream,
+    blocks_of,
+    detections_path,
+    read_blocks,
+    wide_frame,
+)
 from tests.labels.conftest import Tiny
 
 
@@ -136,7 +141,7 @@ def test_large_tables_are_sparse_and_equal(monkeypatch):
     np.testing.assert_allclose(
         dense[["x", "y", "z"]].to_numpy(), [[0.9, 0.8, 0], [0.7, 0, 0], [0, 0, 0.5]], rtol=1e-6
     )
-    monkeypatch.setattr(wide_tables, "_LARGEST_DENSE", 8)
+    monkeypatch.setattr(tables, "_LARGEST_DENSE", 8)
     sparse = wide_frame(items)
     assert isinstance(sparse["x"].dtype, pd.SparseDtype)
     assert {column.dtype.subtype for _, column in sparse.iloc[:, 3:].items()} == {
@@ -148,9 +153,9 @@ def test_large_tables_are_sparse_and_equal(monkeypatch):
 
 def test_wide_table_in_several_pieces(tmp_path, monkeypatch):
     items = [detections(f"r{i}", [(i, f"class {i % 3}", 0.5 + i / 100)]) for i in range(20)]
-    monkeypatch.setattr(wide_tables, "_ROW_GROUP_VALUES", 18)
+    monkeypatch.setattr(tables, "_ROW_GROUP_VALUES", 18)
     path, classes = tmp_path / "w.parquet", ["class 0", "class 1", "class 2"]
-    wide_tables.write_wide_table(path, blocks_of(items), classes, {"model": "m"})
+    tables.write_wide_table(path, blocks_of(items), classes, {"model": "m"})
     assert pq.ParquetFile(path).num_row_groups == 7
     pd.testing.assert_frame_equal(pd.read_parquet(path), wide_frame(items), check_dtype=False)
 
@@ -169,11 +174,11 @@ def many_detections() -> list[Detections]:
 
 def test_tables_of_many_blocks_hold_the_same_as_those_of_one(tmp_path, monkeypatch):
     items = many_detections()
-    combined_tables.write_combined_tables(tmp_path / "one", "m", iter(items), {}, "state")
-    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
-    combined_tables.write_combined_tables(tmp_path / "many", "m", iter(items), {}, "state")
-    tables = [pq.ParquetFile(detections_path(tmp_path / f, "m")) for f in ("one", "many")]
-    assert tables[0].num_row_groups == 1 and tables[1].num_row_groups > 5
+    tables.write_combined_tables(tmp_path / "one", "m", iter(items), {}, "state")
+    monkeypatch.setattr(tables, "_BLOCK", 60)
+    tables.write_combined_tables(tmp_path / "many", "m", iter(items), {}, "state")
+    written = [pq.ParquetFile(detections_path(tmp_path / f, "m")) for f in ("one", "many")]
+    assert written[0].num_row_groups == 1 and written[1].num_row_groups > 5
     for name in ("m_detections.parquet", "m_all_predictions.parquet"):
         one, many = (pd.read_parquet(tmp_path / folder / name) for folder in ("one", "many"))
         text = {c: object for c in ("audiofilename", "class") if c in one}  # else categories
@@ -187,9 +192,9 @@ def test_tables_of_many_blocks_hold_the_same_as_those_of_one(tmp_path, monkeypat
 
 def test_recordings_come_back_one_by_one_also_from_tables_of_older_versions(tmp_path, monkeypatch):
     items = [item for item in many_detections() if len(item.window)]
-    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
+    monkeypatch.setattr(tables, "_BLOCK", 60)
     path = tmp_path / "new.parquet"
-    detection_tables.write_detections(path, blocks_of(items), {}, "state")
+    tables.write_detections(path, blocks_of(items), {}, "state")
     # Older versions wrote one table, and Parquet cut it anywhere.
     pq.write_table(pq.read_table(path), tmp_path / "old.parquet", row_group_size=7)
     for name in ("new.parquet", "old.parquet"):
@@ -206,9 +211,9 @@ def test_recordings_come_back_one_by_one_also_from_tables_of_older_versions(tmp_
 
 def test_a_table_whose_end_is_damaged_is_read_up_to_there(tmp_path, monkeypatch, caplog):
     items = [item for item in many_detections() if len(item.window)]
-    monkeypatch.setattr(detection_tables, "_BLOCK", 60)
+    monkeypatch.setattr(tables, "_BLOCK", 60)
     path = tmp_path / "m_detections.parquet"
-    detection_tables.write_detections(path, blocks_of(items), {}, "state")
+    tables.write_detections(path, blocks_of(items), {}, "state")
     file = pq.ParquetFile(path)
     column = file.metadata.row_group(file.num_row_groups - 2).column(0)
     content = bytearray(path.read_bytes())
@@ -224,7 +229,7 @@ def test_a_table_whose_end_is_damaged_is_read_up_to_there(tmp_path, monkeypatch,
 
 
 def test_nothing_found(tmp_path):
-    combined_tables.write_combined_tables(tmp_path, "m", [], {}, "state")
+    tables.write_combined_tables(tmp_path, "m", [], {}, "state")
     assert list(read_blocks(tmp_path / "m_detections.parquet", "state")) == []
     assert len(pd.read_parquet(tmp_path / "m_all_predictions.parquet")) == 0
     assert len(pd.read_csv(tmp_path / "m_classifier_annotations.csv")) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.avesecho_passt import LABELS
+from bacpipe.models.families.avesecho_passt import LABELS
 from bacpipe.models.loading import load_model
 from tests.models import parity
 

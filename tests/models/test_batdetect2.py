@@ -13,9 +13,9 @@ pytest.importorskip("batdetect2", reason="needs the optional dependency group 'b
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import read_checkpoint
-from bacpipe.models.batdetect2 import BatDetect2ClipAverage, BatDetect2DetectionAverage
+from bacpipe.models.families.batdetect2 import BatDetect2ClipAverage, BatDetect2DetectionAverage
+from bacpipe.models.families.batdetect2_network import BatDetect2Spectrogram
 from bacpipe.models.loading import find_card
-from bacpipe.models.networks.batdetect2 import BatDetect2Spectrogram
 
 SAMPLE_RATE = 256_000
 CPU = torch.device("cpu")

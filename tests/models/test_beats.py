@@ -10,8 +10,8 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.families.beats import relative_position_bucket
 from bacpipe.models.loading import load_model
-from bacpipe.models.networks.beats import relative_position_bucket
 from tests.models import parity
 
 

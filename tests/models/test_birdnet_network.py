@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from bacpipe.errors import CheckpointError, CheckpointNotFoundError, SettingsError
-from bacpipe.models.networks import birdnet, tflite
-from bacpipe.models.networks.birdnet import SAMPLE_RATE, WINDOW_SAMPLES, BirdNetV24
+from bacpipe.models.families import birdnet_network
+from bacpipe.models.families.birdnet_network import SAMPLE_RATE, WINDOW_SAMPLES, BirdNetV24
+from bacpipe.models.weights import tflite
 
 WEIGHTS = "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite"
 BIRDS = Path(__file__).resolve().parents[3] / "shared" / "audio" / "birds"
@@ -200,7 +201,7 @@ def test_only_windows_with_silence_are_told_apart():
     def tell(windows):
         windows = windows - windows.min(1, keepdims=True)
         windows = windows / (windows.max(1, keepdims=True) + 1e-6) * 2 - 1
-        return birdnet._holds_silence(torch.from_numpy(windows)).tolist()
+        return birdnet_network._holds_silence(torch.from_numpy(windows)).tolist()
 
     assert tell(silent_windows()) == [True] * 6
     assert tell(lively_windows()) == [False] * 6
@@ -223,8 +224,8 @@ def test_results_do_not_depend_on_the_batch(network, monkeypatch):
     alone = [run(network, window[None]) for window in windows]
     for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
         assert largest_error(whole, np.concatenate(parts)) < 1e-5
-    monkeypatch.setattr(birdnet, "_EARLY_CHUNK", 2)
-    monkeypatch.setattr(birdnet, "_LATE_CHUNK", 3)
+    monkeypatch.setattr(birdnet_network, "_EARLY_CHUNK", 2)
+    monkeypatch.setattr(birdnet_network, "_LATE_CHUNK", 3)
     for whole, parts in zip(together, run(network, windows), strict=True):
         assert largest_error(whole, parts) < 1e-5
 
@@ -255,11 +256,11 @@ def test_threads_share_a_network(network):
 
 
 def test_without_fused_operators_all_is_the_same(network, monkeypatch):
-    if not birdnet._fused_convolutions_work():
+    if not birdnet_network._fused_convolutions_work():
         pytest.skip("this PyTorch has no fused convolutions on the CPU")
     windows = lively_windows(5)
     fast = run(network, windows)
-    monkeypatch.setattr(birdnet, "_fused_convolutions_work", lambda: False)
+    monkeypatch.setattr(birdnet_network, "_fused_convolutions_work", lambda: False)
     plain = run(network, windows)
     assert largest_error(plain[0], fast[0]) < 1e-5
     assert largest_error(plain[1], fast[1]) < 1e-5
@@ -269,9 +270,9 @@ def test_missing_operators_are_noticed(monkeypatch):
     def fail(self, x, residual=None):
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(birdnet._Conv, "fused", fail)
+    monkeypatch.setattr(birdnet_network._Conv, "fused", fail)
     # The undecorated function, lest the answer be remembered.
-    assert birdnet._fused_convolutions_work.__wrapped__() is False
+    assert birdnet_network._fused_convolutions_work.__wrapped__() is False
 
 
 def test_new_weights_are_used_at_once(network):

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from bacpipe.errors import CheckpointError, CheckpointNotFoundError
-from bacpipe.models import archives, checkpoints, downloads, transfer
 from bacpipe.models.card import (
     HubArchive,
     HubFiles,
@@ -28,6 +27,7 @@ from bacpipe.models.card import (
     Source,
     Url,
 )
+from bacpipe.models.weights import checkpoints, downloads, transfer
 from bacpipe.models.zoo import CARDS
 from tests.models.hub_server import COMMIT, Hub, HubServer, git_sha1
 
@@ -274,7 +274,7 @@ class TestArchive:
     def test_decompression_bomb_is_refused(
         self, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(archives, "LEAST_ALLOWED_BYTES", 1 << 20)
+        monkeypatch.setattr(downloads, "LEAST_ALLOWED_BYTES", 1 << 20)
         bomb = tar_xz({"mix2/mix2.pth": bytes(20 << 20)})
         assert len(bomb) < 20 << 10
         hub.add(ARCHIVE, bomb)
@@ -423,7 +423,7 @@ def run_python(code: str, hub: Hub, base: Path, **environment: str) -> subproces
 RESOLVE = """
 import sys
 from pathlib import Path
-from bacpipe.models import checkpoints
+from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 print(checkpoints.resolve(CARDS["mix2"], Path(sys.argv[1]))["mix2/mix2.pth"].stat().st_size)
 """

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.containers import numbered_classes, read_json, state_dict_in, strip_prefixes
+from bacpipe.models.weights.containers import (
+    numbered_classes,
+    read_json,
+    state_dict_in,
+    strip_prefixes,
+)
 
 PATH = Path("model.pth")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.ebird import common_names
+from bacpipe.models.weights.class_names import common_names
 
 
 def test_codes_stay_without_a_taxonomy(tmp_path: Path) -> None:

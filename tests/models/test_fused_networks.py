@@ -12,10 +12,10 @@ from torch import nn
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
-from bacpipe.models.networks.clap import fuse_clap
-from bacpipe.models.networks.passt import Passt
-from bacpipe.models.networks.vit import fuse_blocks
-from bacpipe.models.networks.wav2vec2 import fuse_wav2vec2
+from bacpipe.models.families.aves import fuse_wav2vec2
+from bacpipe.models.families.avesecho_passt import Passt
+from bacpipe.models.families.biolingual import fuse_clap
+from bacpipe.models.families.vit_blocks import fuse_blocks
 
 _SAMPLES = 4000
 

@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from torchvision.models import mobilenet_v3_small
 from transformers import ConvNextConfig, ConvNextModel, CvtConfig, CvtModel
 
-from bacpipe.models.backends.fusion import FusedConv2d, fuse
-from bacpipe.models.backends.packed import onednn_computes
-from bacpipe.models.convolutions import speed_up_convolutions
-from bacpipe.models.networks.bat import _MaxPool
-from bacpipe.models.networks.convnext import fuse_blocks
-from bacpipe.models.networks.cvt import fuse_layers
+from bacpipe.models.backends.cpu.convolutions import FusedConv2d, fuse, speed_up_convolutions
+from bacpipe.models.backends.cpu.linear import onednn_computes
+from bacpipe.models.families.bat import _MaxPool
+from bacpipe.models.families.birdset import fuse_blocks
+from bacpipe.models.families.protoclr import fuse_layers
 
 pytestmark = pytest.mark.skipif(
     not onednn_computes(torch.empty(0)), reason="this build of PyTorch has no oneDNN"

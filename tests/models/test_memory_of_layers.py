@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bacpipe.models.backends.memory import _VARIABLES, keep_freed_memory
+from bacpipe.models.backends.cpu.memory import _VARIABLES, keep_freed_memory
 
 
 @pytest.fixture(autouse=True)

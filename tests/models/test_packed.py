@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bacpipe.models.backends import packed
-from bacpipe.models.backends.attention import attend
-from bacpipe.models.backends.packed import PackedConv1d, PackedLinear, pack_linears
+from bacpipe.models.backends.cpu import linear as cpu_linear
+from bacpipe.models.backends.cpu.linear import PackedConv1d, PackedLinear, attend, pack_linears
 
 
 @pytest.fixture(params=["as it is", "without oneDNN"])
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "without oneDNN":
-        monkeypatch.setattr(packed, "_IS_PRESENT", False)
+        monkeypatch.setattr(cpu_linear, "_IS_PRESENT", False)
 
 
 def linear(bias: bool = True) -> nn.Linear:
@@ -110,7 +109,7 @@ def test_weights_are_not_there_twice() -> None:
     x = torch.randn(3, 48)
     with torch.inference_mode():
         layer(x)
-    assert (layer.weight is None) == packed.onednn_computes(x)
+    assert (layer.weight is None) == linear.onednn_computes(x)
 
 
 @torch.inference_mode()

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from bacpipe.models.networks import protopnet
-from bacpipe.models.networks.protopnet import PrototypeHead
+from bacpipe.models.families import birdset
+from bacpipe.models.families.birdset import PrototypeHead
 
 
 def _by_definition(head: PrototypeHead, features: torch.Tensor) -> torch.Tensor:
@@ -25,7 +25,7 @@ def _by_definition(head: PrototypeHead, features: torch.Tensor) -> torch.Tensor:
 
 
 def test_fast_form_equals_the_definition(monkeypatch) -> None:
-    monkeypatch.setattr(protopnet, "_CHUNK", 8)
+    monkeypatch.setattr(birdset, "_CHUNK", 8)
     torch.manual_seed(0)
     head = PrototypeHead(channels=6, n_classes=7, per_class=3)
     for parameter in head.parameters():

@@ -17,8 +17,8 @@ import torch
 
 import bacpipe
 from bacpipe.errors import CheckpointError, ModelUnavailableError, SettingsError
+from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.loading import load_model
-from bacpipe.models.loudness import center_and_scale
 from bacpipe.models.zoo import CARDS
 from tests.models import stand_ins
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.torchscript import read_torchscript
+from bacpipe.models.weights.torchscript import read_torchscript
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import bacpipe
-from bacpipe.evaluation.activity import draw_activity
 from bacpipe.labels.activity import BY, Activity, Stretches, activity_grid
-from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, activity_maps, date_ticks
+from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, activity_maps, date_ticks, draw_activity
 from bacpipe.plotting.style import save_figure
 from tests.conftest import TinyModel, write_recording
 from tests.plotting.test_figures import texts_overlap

@@ -110,7 +110,7 @@ def test_new_changed_and_removed_recordings_reach_the_map(run: Run, recordings: 
 
 
 def reducers_map(folder: Path) -> object:
-    from bacpipe.reduction.saving import load_map
+    from bacpipe.reduction.data_set import load_map
 
     return load_map(folder)
 

@@ -8,8 +8,8 @@ from sklearn.decomposition import PCA
 
 import bacpipe
 from bacpipe.errors import BacpipeError, ResultsError, SettingsError
+from bacpipe.reduction.data_set import load_map, save_map
 from bacpipe.reduction.reducers import choose_seed, fit
-from bacpipe.reduction.saving import load_map, save_map
 
 METHODS = ("pca", "sparse_pca", "t_sne", "umap")
 

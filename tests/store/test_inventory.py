@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bacpipe.store.inventory import (
+from bacpipe.dashboard.recordings.inventory import (
     failures_of,
     recorded_time,
     recordings_of,
     sites_of,
     totals_of,
 )
+from bacpipe.store.entries import Lines
 from bacpipe.store.journal import JournalContent
-from bacpipe.store.lines import Lines
 
 
 def done(duration: float, windows: int, size: int = 100) -> dict[str, object]:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bacpipe.errors import ResultsError
+from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.journal import Journal, read_journals
-from bacpipe.store.sets import EmbeddingSet
 
 
 def write(folder: Path, *lines: dict, name: str = "journal.jsonl") -> None:

@@ -10,14 +10,14 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import ResultsError, StorageError
-from bacpipe.store import large_arrays
-from bacpipe.store.large_arrays import free_memory, stack_rows
+from bacpipe.store import arrays
+from bacpipe.store.arrays import free_memory, stack_rows
 
 
 @pytest.fixture
 def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every array is too large."""
-    monkeypatch.setattr(large_arrays, "free_memory", lambda: 0)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 0)
 
 
 def test_mapped_results_equal_those_in_memory(
@@ -29,7 +29,7 @@ def test_mapped_results_equal_those_in_memory(
     scores_by_file, _ = loader.predictions("dict")
     assert not isinstance(array, np.memmap)
     before = sorted(loader.paths.dataset_path.rglob("*"))
-    monkeypatch.setattr(large_arrays, "free_memory", lambda: 0)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 0)
     mapped = loader.embeddings("array")
     assert isinstance(mapped, np.memmap)
     assert mapped.dtype == np.float32
@@ -83,7 +83,7 @@ def test_no_room_anywhere_is_explained(
     tmp_path: Path, no_memory: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 7})
-    monkeypatch.setattr(large_arrays.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda place: usage)
     with pytest.raises(StorageError, match=r"a test takes 0\.0 GB.*Loader\.read_embedding_file"):
         stack_rows([np.ones((2, 2), np.float32)], 2, folder=tmp_path, what="a test")
 
@@ -92,7 +92,7 @@ def test_no_room_anywhere_is_explained(
 def test_rows_of_different_lengths_are_refused(
     tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large_arrays, "free_memory", lambda: 0 if mapped else 2**30)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 0 if mapped else 2**30)
     parts = [np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)]
     with pytest.raises(ResultsError, match="rows of 3 values among rows of 2"):
         stack_rows(parts, 2, folder=tmp_path, what="a test")
@@ -106,11 +106,11 @@ LARGE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from bacpipe.store import large_arrays
+from bacpipe.store import arrays
 resource.setrlimit(resource.RLIMIT_DATA, (400 * 2**20, 400 * 2**20))
-large_arrays.free_memory = lambda: 64 * 2**20
+arrays.free_memory = lambda: 64 * 2**20
 parts = (np.full((1000, 256), i, np.float32) for i in range(500))
-array = large_arrays.stack_rows(parts, 500_000, folder=Path(sys.argv[1]), what="it")
+array = arrays.stack_rows(parts, 500_000, folder=Path(sys.argv[1]), what="it")
 assert array[::1000, 7].tolist() == list(range(500))
 try:
     np.array(array)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bacpipe.store.lines import DoneLines, Lines
-from bacpipe.store.states import embeddings_state, predictions_state
+from bacpipe.store.entries import DoneLines, Lines, embeddings_state, predictions_state
 
 
 def done(name: str, *, windows: int = 3, **changes: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import bacpipe
-from bacpipe.store import metadata
+from bacpipe.store import embedding_set
+from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.plan import Source, Sources, look_at, look_at_name
-from bacpipe.store.sets import EmbeddingSet
-from bacpipe.yaml_files import load_yaml
+from bacpipe.user_input import load_yaml
 from tests.conftest import write_recording
 
 STRANGE = ["yes", "1:20.wav", "- a.wav", "a\u2028b.wav", "x\n y.wav", "#c.wav", f"{90 * 'w '}.wav"]
@@ -29,7 +29,7 @@ def test_metadata_in_pieces_says_the_same(
     whole = load_yaml(path.read_text(encoding="utf-8"))
     assert whole == loader.metadata_dict
     assert len(whole["files"]["audio_files"]) == 5 + len(STRANGE)
-    monkeypatch.setattr(metadata, "_AT_ONCE", 2)
+    monkeypatch.setattr(embedding_set, "_AT_ONCE", 2)
     loader.write_metadata_file()
     assert load_yaml(path.read_text(encoding="utf-8")) == whole
 

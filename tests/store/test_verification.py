@@ -14,13 +14,12 @@ import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.errors import ResultsLockedError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
+from bacpipe.store.entries import Lines
 from bacpipe.store.file_checks import why_unreadable
-from bacpipe.store.ledger import Ledger
-from bacpipe.store.lines import Lines
+from bacpipe.store.files import TEMPORARY, EmbeddingFile
+from bacpipe.store.journal import Ledger
 from bacpipe.store.lock import exclusive
-from bacpipe.store.repair import repair_results
-from bacpipe.store.verification import verify_results
-from bacpipe.store.writer import TEMPORARY, EmbeddingFile
+from bacpipe.store.verification import repair_results, verify_results
 from tests.conftest import TinyModel, write_recording
 
 Run = Callable[..., bacpipe.Loader]
@@ -279,7 +278,7 @@ def test_memory_does_not_grow_with_a_recording(tmp_path: Path) -> None:
 
 def test_many_recordings_are_checked_from_one_journal(results: Path) -> None:
     folder = one(results, "journal.jsonl").parent
-    line = bacpipe.store.sets.EmbeddingSet(folder).content.done["top.wav"]
+    line = bacpipe.store.embedding_set.EmbeddingSet(folder).content.done["top.wav"]
     data = (folder / "top_tiny.npy").read_bytes()
     ledger = Ledger(folder, Lines())
     for number in range(500):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.writer import (
+from bacpipe.store.files import (
     TEMPORARY,
     EmbeddingFile,
     array_hash,

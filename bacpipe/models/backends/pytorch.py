@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bacpipe.errors import CheckpointError, SettingsError
-from bacpipe.models.backends.memory import keep_freed_memory
+from bacpipe.models.backends.cpu.memory import keep_freed_memory
 from bacpipe.models.base import ModelBaseClass
 from bacpipe.models.card import ModelCard
 

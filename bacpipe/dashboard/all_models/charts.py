@@ -1,0 +1,248 @@
+"""Scores of models as dots, with 95 % intervals as whiskers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import panel as pn
+from bokeh.models import ColumnDataSource, FactorRange, HoverTool, LinearColorMapper, Span
+from bokeh.plotting import figure
+from bokeh.transform import dodge
+
+from bacpipe.dashboard.shared.embedding_map import choose_points, drawing_order
+from bacpipe.dashboard.shared.labels import NONE, Labels, read_labels, with_common_names
+from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.dashboard.style import CSS, NO_LABEL, palette
+from bacpipe.errors import BacpipeError
+from bacpipe.plotting.style import COLOURS, GREY, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NO_WIDTH = "\u200b"
+_MARKERS = ("circle", "square", "diamond", "triangle", "inverted_triangle", "plus")
+
+
+def score_chart(
+    table: pd.DataFrame,
+    series: str,
+    panels: Sequence[tuple[str, str]],
+    chance: Mapping[str, float | None],
+) -> Any:
+    """Draw a panel for each score, with a row per model.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns model and `series`, and each score with its <score>_low and <score>_high where
+        there is an interval; sorted, the best model first.
+    series : str
+        Column whose values have colours of their own.
+    panels : sequence of (score, title)
+        Columns to draw.
+    chance : mapping
+        What chance would give, by score.
+
+    Returns
+    -------
+    panel object
+    """
+    models = table["model"].drop_duplicates().tolist()
+    # Factors must differ, which shortened names may not.
+    factor = {name: shorten(name, 26) + _NO_WIDTH * i for i, name in enumerate(models)}
+    names = table[series].drop_duplicates().sort_values().tolist()
+    rows = FactorRange(factors=[factor[name] for name in reversed(models)])
+    height = 58 + len(models) * (13 * len(names) + 12)
+    figures = [
+        _one(table, series, names, factor, rows, metric, title, chance.get(metric), height, i == 0)
+        for i, (metric, title) in enumerate(panels)
+    ]
+    # The first one also has room for the names.
+    boxes = [
+        pn.pane.Bokeh(
+            plot, sizing_mode="stretch_width", styles={"flex": f"{1.5 - (i > 0) / 2} 1 0"}
+        )
+        for i, plot in enumerate(figures)
+    ]
+    return pn.Row(*boxes, sizing_mode="stretch_width")
+
+
+def series_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of each series of a chart."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(names))}
+
+
+def _one(
+    table: pd.DataFrame,
+    series: str,
+    names: Sequence[str],
+    factor: Mapping[str, str],
+    rows: Any,
+    metric: str,
+    title: str,
+    chance: float | None,
+    height: int,
+    first: bool,
+) -> Any:
+    low = float(np.nanmin(table.get(f"{metric}_low", table[metric]).to_numpy(float), initial=0.0))
+    plot = figure(
+        title=title,
+        height=height,
+        sizing_mode="stretch_width",
+        y_range=rows,
+        x_range=(min(0.0, low) - 0.03, 1.03),
+        tools="",
+        toolbar_location=None,
+    )
+    colours = series_colours(names)
+    if chance is not None and np.isfinite(chance):
+        plot.add_layout(
+            Span(location=chance, dimension="height", line_color=GREY, line_dash="dashed")
+        )
+    for i, name in enumerate(names):
+        part = table[table[series] == name]
+        bounds = [part.get(f"{metric}_{end}", part[metric]) for end in ("low", "high")]
+        source = ColumnDataSource(
+            {
+                "row": [factor[model] for model in part["model"]],
+                "model": part["model"].to_numpy(object),
+                "series": part[series].to_numpy(object),
+                "score": part[metric].to_numpy(float),
+                "low": bounds[0].to_numpy(float),
+                "high": bounds[1].to_numpy(float),
+            }
+        )
+        offset = ((len(names) - 1) / 2 - i) * 0.62 / max(len(names), 1)
+        y: Any = dodge("row", offset, range=rows)
+        colour = colours[name]
+        plot.segment("low", y, "high", y, source=source, color=colour, line_width=2, alpha=0.55)
+        dots = plot.scatter(
+            "score", y, source=source, color=colour, size=9, marker=_MARKERS[i % len(_MARKERS)]
+        )
+        tooltips = [("model", "@model"), (series, "@series"), (title, "@score{0.000}")]
+        if f"{metric}_low" in table:
+            tooltips.append(("95 % interval", "@low{0.000} – @high{0.000}"))
+        plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips))
+    plot.title.text_font_size = "13px"
+    plot.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
+    plot.yaxis.visible = first
+    plot.yaxis.major_tick_line_color = None
+    plot.yaxis.major_label_text_font_size = "12px"
+    plot.min_border_left = 8
+    plot.ygrid.grid_line_color = "#f0f2f4"
+    plot.outline_line_color = None
+    plot.axis.axis_line_color = GREY
+    return plot
+
+
+# FOLDED bacpipe/dashboard/widgets/small_maps.py: Small maps of all models, in the same colours.
+
+_MOST_POINTS = 1500
+_MOST_COLOURS = 256
+
+
+class SmallMap(NamedTuple):
+    """What is drawn of a model's map.
+
+    Attributes
+    ----------
+    model : str
+    points : np.ndarray, float32, shape (n, 2)
+    labels : Labels
+        Of the points.
+    windows : int
+        How many there are in all.
+    """
+
+    model: str
+    points: np.ndarray
+    labels: Labels
+    windows: int
+
+
+@lru_cache(maxsize=128)
+def small_map(results: ModelResults, reducer: str, kind: str) -> SmallMap:
+    """Sample of a model's map, kept for all visitors; grey where a model lacks the labels."""
+    points = results.coordinates(reducer)
+    try:
+        labels = read_labels(results, kind)
+    except BacpipeError:
+        labels = Labels(kind, np.full(len(points), NONE, np.int32), (), False)
+    order = drawing_order(labels.codes)
+    rows, _ = choose_points(points, np.ones(len(points), bool), order, most=_MOST_POINTS)
+    used, codes = np.unique(labels.codes[rows], return_inverse=True)
+    # Only the labels that are drawn: times are almost as many as windows.
+    offset = int((used < 0).sum())
+    names = tuple(labels.names[code] for code in used[offset:])
+    codes = (codes - offset).astype(np.int32)
+    chosen = Labels(kind, codes, names, labels.ordered)
+    return SmallMap(results.name, points[rows, :2].copy(), chosen, len(points))
+
+
+def with_common_colours(maps: Sequence[SmallMap]) -> tuple[list[SmallMap], list[str]]:
+    """Number the labels of all maps alike, and find the colour of each."""
+    parts = with_common_names([part.labels for part in maps])
+    names = parts[0].names if parts else ()
+    ordered = any(part.ordered for part in parts)
+    if ordered and len(names) > _MOST_COLOURS:
+        step = -(-len(names) // _MOST_COLOURS)
+        # The legend names the two ends.
+        names = (*names[:-1:step], names[-1])
+        parts = [
+            part._replace(codes=np.where(part.codes < 0, NONE, part.codes // step), names=names)
+            for part in parts
+        ]
+    found = [item._replace(labels=part) for item, part in zip(maps, parts, strict=True)]
+    return found, palette(len(names), ordered=ordered)
+
+
+def draw_small_map(item: SmallMap, colours: Sequence[str], size: int) -> Any:
+    """Figure of one model."""
+    count = max(len(item.labels.names), 1)
+    plot = figure(
+        title=item.model,
+        width=size,
+        height=size,
+        tools="",
+        toolbar_location=None,
+        output_backend="canvas",
+    )
+    source = ColumnDataSource(
+        {
+            "x": item.points[:, 0].copy(),
+            "y": item.points[:, 1].copy(),
+            "code": item.labels.codes.astype(np.int32),
+        }
+    )
+    mapper = LinearColorMapper(
+        palette=list(colours[:count]) if item.labels.names else [NO_LABEL],
+        low=-0.5,
+        high=count - 0.5,
+        low_color=NO_LABEL,
+    )
+    plot.scatter(
+        "x",
+        "y",
+        source=source,
+        size=4 if len(item.points) > 400 else 6,
+        line_color=None,
+        alpha=0.8,
+        fill_color={"field": "code", "transform": mapper},
+    )
+    plot.axis.visible = False
+    plot.grid.visible = False
+    plot.outline_line_color = "#d5dbe1"
+    plot.title.text_font_size = "13px"
+    drawn = f"{item.windows:,} windows"
+    if len(item.points) < item.windows:
+        drawn = f"{len(item.points):,} of {drawn}"
+    return pn.Column(
+        pn.pane.Bokeh(plot),
+        pn.pane.HTML(
+            f'<div class="bp-note">{drawn}</div>', stylesheets=[CSS], margin=(0, 10, 8, 10)
+        ),
+        width=size + 12,
+    )

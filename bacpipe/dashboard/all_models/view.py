@@ -1,0 +1,306 @@
+"""All models: their maps in one look, and their scores."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import panel as pn
+import param
+
+from bacpipe.annotations.table import label_kind
+from bacpipe.dashboard.all_models.charts import (
+    SmallMap,
+    draw_small_map,
+    score_chart,
+    series_colours,
+    small_map,
+    with_common_colours,
+)
+from bacpipe.dashboard.shared.labels import kinds_of_all
+from bacpipe.dashboard.shared.results import DataSet, ModelResults
+from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.shared.widgets import (
+    download_button,
+    legend_html,
+    offer,
+    parts_and_choices,
+    table_widget,
+)
+from bacpipe.dashboard.style import CSS
+from bacpipe.evaluation.comparison import StoredScores, stored_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PARTS = {"Maps": "maps", "Clusters": "clustering", "Probes": "probing", "Retrieval": "retrieval"}
+_CLUSTER_SCORES = {"AMI": "AMI", "ARI": "ARI", "homogeneity": "homogeneity",
+                   "completeness": "completeness"}  # fmt: skip
+_CLUSTER_PANELS = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name",
+                   "default_classifier", "day_of_year", "week_of_year")  # fmt: skip
+_SAID = {
+    "clustering": "Agreement of clusters with labels. 1: the same groups, 0: chance.",
+    "probing": "What a simple classifier learns from the embeddings, tested on windows that it "
+    "was not trained with. Lines: 95 % intervals.",
+    "retrieval": "Whether windows of one label are near one another, across recordings. "
+    "Lines: 95 % intervals; dashed: chance.",
+}
+_COLUMNS = {
+    "clustering": ["model", "clustering", "label", "AMI", "ARI", "homogeneity", "completeness",
+                   "silhouette", "n_clusters", "n_labels", "n_windows"],
+    "probing": ["rank", "model", "probe", "f1_macro", "f1_macro_low", "f1_macro_high",
+                "average_precision_macro", "balanced_accuracy", "accuracy", "classes",
+                "test_windows", "test_recordings"],
+    "retrieval": ["rank", "model", "neighbour_precision", "neighbour_precision_low",
+                  "neighbour_precision_high", "neighbour_precision_chance", "same_label_auroc",
+                  "n_windows", "n_recordings"],
+}  # fmt: skip
+
+
+class AllModels(View):
+    """Maps and scores of all models."""
+
+    key: ClassVar[str] = "models"
+    title: ClassVar[str] = "All models"
+    help_text: ClassVar[str] = """
+**Which model suits these recordings?** No single number tells, so look at several.
+
+**Maps**: every model's map in the same colours. Groups of one colour mean that the model hears
+what the label is about.
+
+**Clusters**: sounds were put into groups without looking at any label. AMI and ARI say how far
+these groups agree with your annotations (1: the same, 0: chance). High agreement with *folders* or
+*recordings* is a warning: the model then hears the place or the recorder rather than the animals.
+
+**Probes**: a small classifier was trained with part of the annotations and tested on the rest.
+F1 joins how many of its answers are right and how many sounds it finds. The line through each
+point is the 95 % interval: where lines of two models overlap widely, the difference may be chance.
+
+**Retrieval**: if you look for sounds similar to one, how many of the nearest have the same label?
+It needs no training.
+"""
+    in_address: ClassVar[dict[str, str]] = {
+        "part": "part",
+        "reducer": "all_map",
+        "colour": "all_colour",
+        "score": "score",
+    }
+
+    part = param.Selector(objects=list(_PARTS.values()), default="maps")
+    reducer = param.Selector(objects=[], allow_None=True)
+    colour = param.Selector(objects=[], allow_None=True)
+    score = param.Selector(objects=list(_CLUSTER_SCORES.values()), default="AMI")
+
+    def __init__(self, data_set: DataSet, **values: Any) -> None:
+        super().__init__(data_set, **values)
+        self._problems = data_set.problems()
+        names = [name for name in data_set.models if name not in self._problems]
+        self._models = [data_set.model(name) for name in names]
+        offer(self, "reducer", [name for results in self._models for name in results.maps])
+        kinds = kinds_of_all(self._models)
+        offer(self, "colour", {title: kind for kind, title in kinds.items()})
+        self._content = pn.Column(sizing_mode="stretch_width", min_height=200, margin=(4, 8))
+        self._choices = {
+            "maps": self._select("colour", "Colour") + self._select("reducer", "Kind of map"),
+            "clustering": self._select("score", "Score"),
+        }
+
+    def _select(self, name: str, title: str) -> list[Any]:
+        return [
+            pn.widgets.Select.from_param(
+                self.param[name], name=title, sizing_mode="stretch_width", description=None
+            )
+        ]
+
+    def controls(self) -> Any:
+        return parts_and_choices(self.param.part, _PARTS, self._choices)
+
+    def body(self) -> Any:
+        return self._content
+
+    def opened(self) -> None:
+        self.param.watch(lambda _: self._show(), ["part", "reducer", "colour", "score"])
+        self._show()
+
+    def _show(self) -> None:
+        part = self.part
+        for name, widgets in self._choices.items():
+            for widget in widgets:
+                widget.visible = name == part
+        if part == "maps":
+            self._show_maps()
+        else:
+            paths = {results.name: results.loader.paths for results in self._models}
+            kind = label_kind(self.data_set.options.label_column)
+            self._run(lambda: stored_scores(paths, kind), lambda scores: self._scores(part, scores))
+
+    def _run(self, compute: Callable[[], Any], make: Callable[[Any], list[Any]]) -> None:
+        """Compute the content and put it in the place of what is there."""
+
+        def show(found: Any) -> None:
+            self._content.objects = make(found)
+
+        self.background.run("content", compute, show, fail=self.say, busy=self._content)
+
+    # ------------------------------------------------------------------ maps
+
+    def _show_maps(self) -> None:
+        reducer, kind = self.reducer, self.colour
+        if reducer is None or kind is None:
+            self._content.objects = [
+                _hint(
+                    "There are no maps yet. Make them with <code>dim_reduction_model: umap</code> "
+                    "in config.yaml and run bacpipe again; embeddings that are there are not "
+                    "computed anew."
+                )
+            ]
+            return
+        models = [results for results in self._models if reducer in results.maps]
+        self._run(
+            lambda: with_common_colours([small_map(results, reducer, kind) for results in models]),
+            lambda found: self._maps(found, models),
+        )
+
+    def _maps(
+        self, found: tuple[list[SmallMap], list[str]], models: Sequence[ModelResults]
+    ) -> list[Any]:
+        maps, colours = found
+        size = 470 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
+        figures = [draw_small_map(item, colours, size) for item in maps]
+        # Grey is in the legend if any model has windows without a label.
+        bare = [item.labels for item in maps if (item.labels.codes < 0).any()]
+        legend = legend_html((bare or [maps[0].labels])[0], colours) if maps else ""
+        without = [results.name for results in self._models if results not in models]
+        reasons = dict.fromkeys(without, f"it has no {self.reducer} map yet")
+        return [
+            pn.pane.HTML(legend, stylesheets=[CSS], sizing_mode="stretch_width"),
+            pn.FlexBox(*figures, gap="4px"),
+            self._missing("Not shown", reasons),
+        ]
+
+    # ------------------------------------------------------------------ scores
+
+    def _scores(self, part: str, scores: StoredScores) -> list[Any]:
+        table = scores.tables.get(part)
+        missing = scores.missing[part]
+        if table is None:
+            task = "probing" if part == "probing" else "clustering"
+            return [
+                _hint(
+                    f"No model has {html.escape(_title(part).lower())} scores yet. Make them with "
+                    f"<code>evaluation_task: [{task}]</code> in config.yaml and run bacpipe again"
+                    f"{_needs(part)}; embeddings that are there are not computed anew."
+                ),
+                self._missing("Not shown", missing),
+            ]
+        charts = {
+            "clustering": self._clustering, "probing": _probing, "retrieval": _retrieval
+        }[part](table)  # fmt: skip
+        shown = table[[name for name in _COLUMNS[part] if name in table]]
+        return [
+            pn.pane.HTML(
+                f'<div class="bp-heading">{_title(part)}: {html.escape(scores.kind)}</div>'
+                f'<div class="bp-note">{_SAID[part]}</div>',
+                stylesheets=[CSS],
+                sizing_mode="stretch_width",
+            ),
+            *charts,
+            self._missing("Not shown", missing),
+            table_widget(shown, layout="fit_data_table"),
+            download_button(table, f"{self.data_set.name}_{part}.csv"),
+        ]
+
+    def _clustering(self, table: pd.DataFrame) -> list[Any]:
+        found = table["label"].drop_duplicates().tolist()
+        kinds = sorted(found, key=lambda kind: (*_CLUSTER_PANELS, kind).index(kind))[:6]
+        # The best model by the first kind is on top of all panels.
+        first = table[table["label"] == kinds[0]].sort_values(self.score, ascending=False)
+        order = {name: i for i, name in enumerate(first["model"].drop_duplicates())}
+        wide = table.pivot(index=["model", "clustering"], columns="label", values=self.score)
+        wide = wide.reset_index()
+        place = wide["model"].map(order).fillna(len(order))
+        wide = wide.loc[place.sort_values(kind="stable").index]
+        titles = [(kind, _label_title(kind)) for kind in kinds]
+        rows = [titles[i : i + 3] for i in range(0, len(titles), 3)]
+        return [
+            _series_legend(wide["clustering"].tolist()),
+            *(score_chart(wide, "clustering", row, dict.fromkeys(kinds, 0.0)) for row in rows),
+        ]
+
+    def _missing(self, what: str, reasons: Mapping[str, str]) -> Any:
+        """Sentence about the models that are not shown, and why."""
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for model, reason in {**reasons, **dict.fromkeys(self._problems, "no results")}.items():
+            by_reason[reason].append(model)
+        parts = [f"{', '.join(models)} ({reason})" for reason, models in by_reason.items()]
+        text = f"{what}: {'; '.join(parts)}." if parts else ""
+        return _note(html.escape(text))
+
+
+def _probing(table: pd.DataFrame) -> list[Any]:
+    panels = [
+        ("f1_macro", "F1 (mean over labels)"),
+        ("average_precision_macro", "Average precision"),
+        ("balanced_accuracy", "Balanced accuracy"),
+    ]
+    classes = table["classes"]
+    chance = {"balanced_accuracy": 1 / classes.iloc[0] if classes.nunique() == 1 else None}
+    parts = [_series_legend(table["probe"].tolist()), score_chart(table, "probe", panels, chance)]
+    if table["split"].nunique() > 1:
+        warning = (
+            "The models were not tested on the same recordings, so small differences mean little; "
+            "evaluate all of them again with overwrite: True."
+        )
+        parts.insert(0, _note(warning))
+    return parts
+
+
+def _retrieval(table: pd.DataFrame) -> list[Any]:
+    k = int(table["n_neighbors"].iloc[0])
+    panels = [
+        ("neighbour_precision", f"Share of the {k} nearest with the same label"),
+        ("same_label_auroc", "Same-label pairs are nearer (AUROC)"),
+    ]
+    chance = {
+        "neighbour_precision": float(table["neighbour_precision_chance"].mean()),
+        "same_label_auroc": 0.5,
+    }
+    return [score_chart(table.assign(what="embeddings"), "what", panels, chance)]
+
+
+def _series_legend(names: Sequence[str]) -> Any:
+    entries = "".join(
+        f'<span class="bp-entry"><span class="bp-dot" style="background: {colour}"></span>'
+        f"{html.escape(str(name))}</span>"
+        for name, colour in series_colours(sorted(set(names))).items()
+    )
+    return pn.pane.HTML(f'<div class="bp-legend">{entries}</div>', stylesheets=[CSS])
+
+
+def _note(text: str) -> Any:
+    return pn.pane.HTML(
+        f'<div class="bp-note">{text}</div>',
+        stylesheets=[CSS],
+        sizing_mode="stretch_width",
+        visible=bool(text),
+    )
+
+
+def _label_title(kind: str) -> str:
+    return "annotations" if kind == "ground_truth" else kind.replace("_", " ")
+
+
+def _title(part: str) -> str:
+    return next(title for title, name in _PARTS.items() if name == part)
+
+
+def _needs(part: str) -> str:
+    return "" if part == "clustering" else ", with a table of annotations beside the recordings"
+
+
+def _hint(text: str) -> Any:
+    return pn.pane.HTML(
+        f'<div class="bp-hint">{text}</div>', stylesheets=[CSS], sizing_mode="stretch_width"
+    )

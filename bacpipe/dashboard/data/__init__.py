@@ -1,1 +1,0 @@
-"""What the dashboard shows: stored results, read and chosen, without any widget."""

@@ -1,0 +1,293 @@
+"""Some windows of a model as files that other programs open."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import panel as pn
+import soundfile as sf
+
+from bacpipe.dashboard.background import sentence_of
+from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.labels import NONE, Labels, clock_times
+from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.errors import BacpipeError
+from bacpipe.labels.exporting import RAVEN_COLUMNS, plain_label, plain_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+MOST_CLIPS = 500
+MOST_CLIP_BYTES = 200 * 2**20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Exported(NamedTuple):
+    """A file for a visitor.
+
+    Attributes
+    ----------
+    content : bytes
+    remark : str
+        What is missing in it; empty if nothing is.
+    """
+
+    content: bytes
+    remark: str = ""
+
+
+def as_csv(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as a table that can be read as annotations again.
+
+    Columns audiofilename, start, end (seconds), time (of the recorder's clock, where known) and
+    a column with the labels.  Texts that a spreadsheet would take for a formula begin with
+    an apostrophe.
+
+    Parameters
+    ----------
+    results : ModelResults
+        Whose windows.
+    rows : np.ndarray, int, shape (n,)
+        Which of its windows.
+    labels : Labels, optional
+        What to say about them.
+    """
+    return Exported(_csv(_table(results, rows, labels)))
+
+
+def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as a Raven selection table; parameters as for `as_csv`.
+
+    Begin times count through the recordings of the table in alphabetical order, as Raven plays
+    them when they are opened together.
+    """
+    names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
+    lines, offset, recording, path = ["\t".join(names)], 0.0, -1, ""
+    high = results.loader.highest_frequency
+    said = _texts(labels, rows)
+    for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
+        if results.recording_code[row] != recording:
+            if recording >= 0:
+                offset += _duration(results, recording)
+            recording = int(results.recording_code[row])
+            path = plain_path(_path_of(results, recording))
+        start, end = results.start[row], results.end[row]
+        lines.append(
+            f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0\t{high:.1f}"
+            f"\t{plain_label(label)}\t{path}\t{start:.9f}"
+        )
+    return Exported(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def as_clips(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+    """Windows as WAV files with a table, zipped; parameters as for `as_csv`.
+
+    Clips have the recording's own sample rate and level, mono, 16 bit.  At most `MOST_CLIPS`
+    windows and `MOST_CLIP_BYTES` bytes are taken.
+    """
+    rows = rows[:MOST_CLIPS]
+    files: list[str] = []
+    problem = ""
+    size = 0
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for number, row in enumerate(rows, start=1):
+            if size > MOST_CLIP_BYTES:
+                break
+            name = results.recordings[results.recording_code[row]]
+            start, end = float(results.start[row]), float(results.end[row])
+            try:
+                clip = read_clip(results, name, start, end)
+            except BacpipeError as error:
+                logger.info("left out of the clips: %s", error)
+                problem = problem or str(error)
+                files.append("")
+                continue
+            file = io.BytesIO()
+            sf.write(file, np.clip(clip.samples, -1, 1), clip.rate, format="WAV", subtype="PCM_16")
+            size += file.tell()
+            files.append(f"{number:04d}_{_file_name(name)}_{start:.2f}-{end:.2f}s.wav")
+            archive.writestr(files[-1], file.getvalue())
+        table = _table(results, rows[: len(files)], labels)
+        table.insert(0, "clip", files)
+        archive.writestr("windows.csv", _csv(table))
+    return Exported(buffer.getvalue(), _remark_on_clips(files, len(rows), problem))
+
+
+def _remark_on_clips(files: Sequence[str], wanted: int, problem: str) -> str:
+    parts = []
+    if len(files) < wanted:
+        parts.append(
+            f"Only the first {len(files):,} of {wanted:,} windows fit into "
+            f"{MOST_CLIP_BYTES >> 20} MB; select fewer for the rest."
+        )
+    if problem:
+        parts.append(f"{files.count('')} could not be read: {problem}")
+    return " ".join(parts)
+
+
+def download_name(results: ModelResults, dataset: str, ending: str) -> str:
+    """Name of the file that a visitor gets."""
+    return f"{_file_name(dataset)}_{_file_name(results.name)}_{ending}"
+
+
+def _table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> pd.DataFrame:
+    import pandas as pd
+
+    names = np.array(results.recordings, dtype=object)
+    table = pd.DataFrame(
+        {
+            "audiofilename": names[results.recording_code[rows]],
+            "start": results.start[rows].round(6),
+            "end": results.end[rows].round(6),
+        }
+    )
+    times = clock_times(results)[rows]
+    if not np.isnat(times).all():
+        table["time"] = times
+    if labels is not None:
+        table[f"label:{labels.kind.split(':', 1)[-1]}"] = _texts(labels, rows)
+    return table
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    for name in table.columns:
+        if table[name].dtype.kind not in "fM":  # else numbers and times
+            table[name] = [_not_a_formula(text) for text in table[name]]
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _texts(labels: Labels | None, rows: np.ndarray) -> list[str]:
+    if labels is None:
+        return [""] * len(rows)
+    return ["" if code == NONE else labels.names[code] for code in labels.codes[rows]]
+
+
+def _not_a_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _file_name(name: str) -> str:
+    """Letters, digits and a few signs that are harmless in the name of a file everywhere."""
+    return re.sub(r"[^\w.-]+", "_", name.rsplit(".", 1)[0], flags=re.ASCII).strip("._") or "x"
+
+
+def _duration(results: ModelResults, recording: int) -> float:
+    return float(results.windows.lines[results.recordings[recording]]["duration"])
+
+
+def _path_of(results: ModelResults, recording: int) -> Path:
+    return (results.loader.audio_dir / results.recordings[recording]).absolute()
+
+
+# FOLDED bacpipe/dashboard/widgets/export_panel.py: Download of the windows that a visitor has chosen.
+
+
+class _Kind(NamedTuple):
+    make: Callable[[ModelResults, np.ndarray, Labels | None], Exported]
+    ending: str
+
+
+_KINDS = {
+    "Table (CSV)": _Kind(as_csv, "windows.csv"),
+    "Raven selection table": _Kind(as_raven_table, "windows.selection.table.txt"),
+    "Audio clips (ZIP)": _Kind(as_clips, "clips.zip"),
+}
+
+
+class ExportPanel:
+    """Format, button and a sentence.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set, for the names of the files.
+
+    Attributes
+    ----------
+    panel : panel object
+    """
+
+    def __init__(self, dataset: str) -> None:
+        self._dataset = dataset
+        self._results: ModelResults | None = None
+        self._rows = np.zeros(0, np.int64)
+        self._labels: Labels | None = None
+        self._remark = ""
+        self._kind = pn.widgets.Select(
+            label="Download as", options=list(_KINDS), sizing_mode="stretch_width", margin=(2, 5)
+        )
+        self._button = pn.widgets.FileDownload(
+            callback=self._make, filename="windows.csv", label="Download", color="primary",
+            css_classes=["bp-download"], sizing_mode="stretch_width", margin=(4, 5),
+            disabled=True, auto=True,
+        )  # fmt: skip
+        self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(2, 5))
+        self._kind.param.watch(lambda _: self._update(), "value")
+        self.panel = pn.Column(
+            self._kind, self._button, self._note, sizing_mode="stretch_width", margin=0
+        )
+
+    def offer(
+        self, results: ModelResults, rows: np.ndarray, labels: Labels | None, what: str
+    ) -> None:
+        """Offer other windows.
+
+        Parameters
+        ----------
+        results : ModelResults
+            Whose windows.
+        rows : np.ndarray, int, shape (n,)
+            Which of them.
+        labels : Labels, optional
+            What the files say about them.
+        what : str
+            What they are, such as 'selected'.
+        """
+        self._results, self._rows, self._labels = results, rows, labels
+        self._what, self._remark = what, ""
+        self._update()
+
+    def _update(self) -> None:
+        if self._results is None:
+            return
+        count, kind = len(self._rows), _KINDS[self._kind.value]
+        too_many = kind.make is as_clips and count > MOST_CLIPS
+        text = f"{count:,} {self._what} window{'' if count == 1 else 's'}."
+        if too_many:
+            text += (
+                f" At most {MOST_CLIPS} clips can be downloaded at once: select fewer with the "
+                f"lasso, or filter."
+            )
+        self._note.object = html.escape(f"{text} {self._remark}".strip())
+        self._button.param.update(
+            filename=download_name(self._results, self._dataset, kind.ending),
+            disabled=count == 0 or too_many,
+        )
+
+    async def _make(self) -> io.BytesIO:
+        """Make the file in a thread, so that other visitors need not wait."""
+        assert self._results is not None
+        kind = _KINDS[self._kind.value]
+        self._button.loading = True
+        try:
+            made = await asyncio.to_thread(kind.make, self._results, self._rows, self._labels)
+        except Exception as error:  # told to the visitor, in the page and in the file
+            made = Exported(b"", sentence_of(error))
+        finally:
+            self._button.loading = False
+        self._remark = made.remark
+        self._update()
+        return io.BytesIO(made.content)

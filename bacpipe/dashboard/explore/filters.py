@@ -1,0 +1,248 @@
+"""Which windows are looked at: by annotation, label, recording and time of day."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import panel as pn
+
+from bacpipe.dashboard.shared.labels import NONE, Labels, clock_times, label_kinds, read_labels
+from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.dashboard.style import CSS
+from bacpipe.errors import ResultsNotFoundError
+
+ALL_DAY = (0.0, 24.0)
+
+
+class Filter(NamedTuple):
+    """What a visitor wants to see; the default lets everything through.
+
+    Attributes
+    ----------
+    annotated : bool
+        Only windows with an annotation of any kind.
+    colour : str or None
+        Kind of the labels below.
+    labels : tuple of str
+        Only windows with one of these labels; empty for all.
+    file : str
+        Only recordings whose path contains this text, upper and lower case alike.
+    hours : (float, float)
+        Only windows that start between these hours of the day; a first hour that is larger
+        than the second means over midnight.
+    """
+
+    annotated: bool = False
+    colour: str | None = None
+    labels: tuple[str, ...] = ()
+    file: str = ""
+    hours: tuple[float, float] = ALL_DAY
+
+    def windows(self, results: ModelResults) -> np.ndarray:
+        """Windows that it lets through, bool of shape (windows,).
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If there are no annotations, or no recording tells its time, to filter by.
+        """
+        shown = np.ones(len(results), bool)
+        if self.annotated:
+            shown &= annotated_windows(results)
+        if self.labels and self.colour is not None:
+            found = read_labels(results, self.colour)
+            wanted = [code for code, name in enumerate(found.names) if name in set(self.labels)]
+            shown &= np.isin(found.codes, wanted)
+        if self.file:
+            matches = np.zeros(len(results.recordings), bool)
+            matches[matching_recordings(results, self.file)] = True
+            shown &= matches[results.recording_code]
+        if self.hours != ALL_DAY:
+            shown &= recorded_between(results, *self.hours)
+        return shown
+
+
+def annotated_windows(results: ModelResults) -> np.ndarray:
+    """Windows with an annotation of any kind, bool of shape (windows,)."""
+    kinds = [kind for kind in label_kinds(results) if kind.startswith("annotations:")]
+    if not kinds:
+        path = results.loader.audio_dir / results.loader.options.annotations_filename
+        raise ResultsNotFoundError(
+            f"There are no annotations to filter by; they are read from {path}."
+        )
+    found = np.zeros(len(results), bool)
+    for kind in kinds:
+        found |= read_labels(results, kind).codes != NONE
+    return found
+
+
+def matching_recordings(results: ModelResults, text: str) -> list[int]:
+    """Numbers of the recordings whose path contains a text."""
+    wanted = text.strip().casefold()
+    return [i for i, name in enumerate(results.recordings) if wanted in name.casefold()]
+
+
+def recorded_between(results: ModelResults, first: float, last: float) -> np.ndarray:
+    """Windows that start between two hours of the day, bool of shape (windows,)."""
+    times = clock_times(results)
+    known = ~np.isnat(times)
+    if not known.any():
+        raise ResultsNotFoundError(
+            "No recording tells when it was made, neither in its metadata nor in its name, so "
+            "there is no time of day to filter by."
+        )
+    hours = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    if first <= last:
+        return known & (hours >= first) & (hours < last)
+    return known & ((hours >= first) | (hours < last))
+
+
+# FOLDED bacpipe/dashboard/widgets/filter_controls.py: Widgets that choose which windows are looked at.
+
+# What a browser offers without getting slow.
+_MOST_LABELS = 1000
+_MOST_FILES = 100
+_NO_FILE = ""
+
+
+class FilterControls:
+    """Annotated windows, labels, recording and time of day.
+
+    Parameters
+    ----------
+    on_change : callable
+        Called when a visitor has changed a filter.
+
+    Attributes
+    ----------
+    panel : panel object
+    """
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._setting = False
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
+        self._annotated = pn.widgets.Checkbox(label="only annotated windows", margin=(2, 5))
+        self._labels = pn.widgets.MultiChoice(
+            label="Labels", options={}, placeholder="all", solid=False, **wide
+        )
+        self._file = pn.widgets.TextInput(
+            label="Recording", placeholder="part of a file or folder name", **wide
+        )
+        self._matches = pn.widgets.Select(options={}, disabled=True, **wide)
+        self._hours = pn.widgets.RangeSlider(
+            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
+            sizing_mode="stretch_width", margin=(2, 12),
+        )  # fmt: skip
+        self._night = pn.widgets.Checkbox(
+            label="the other hours (over midnight)", margin=(0, 5), disabled=True
+        )
+        self._clear = pn.widgets.Button(label="Show all windows", height=28, disabled=True, **wide)
+        for widget in (self._annotated, self._labels, self._file, self._night):
+            widget.param.watch(self._changed, "value")
+        self._hours.param.watch(self._changed, "value_throttled")
+        self._matches.param.watch(self._take_match, "value")
+        self._clear.on_click(lambda _: self._reset())
+        self.panel = pn.Column(
+            pn.pane.HTML(
+                '<div class="bp-heading">Show only</div>', stylesheets=[CSS], margin=(2, 5)
+            ),
+            self._annotated,
+            self._labels,
+            self._file,
+            self._matches,
+            self._hours,
+            self._night,
+            self._clear,
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+    @property
+    def value(self) -> Filter:
+        """What is chosen; its `colour` is left open."""
+        first, last = (float(hour) for hour in self._hours.value)
+        if (first, last) != ALL_DAY and self._night.value:
+            first, last = last, first
+        return Filter(
+            annotated=self._annotated.value,
+            labels=tuple(self._labels.value),
+            file=self._file.value.strip(),
+            hours=(first, last),
+        )
+
+    def set(self, wanted: Filter) -> None:
+        """Show what was chosen elsewhere, such as in the address."""
+        first, last = wanted.hours
+        self._setting = True
+        self._annotated.value = wanted.annotated
+        self._labels.param.update(
+            options={**self._labels.options, **_as_options(wanted.labels)},
+            value=list(wanted.labels),
+        )
+        self._file.value = wanted.file
+        self._hours.value = (min(first, last), max(first, last))
+        self._night.param.update(value=first > last, disabled=wanted.hours == ALL_DAY)
+        self._clear.disabled = wanted == Filter(colour=wanted.colour)
+        self._setting = False
+
+    def offer(self, results: ModelResults, labels: Labels | None, wanted: Filter) -> None:
+        """Offer the labels and recordings of a model.
+
+        Parameters
+        ----------
+        results : ModelResults
+            Of the model.
+        labels : Labels, optional
+            The present colouring.
+        wanted : Filter
+            What is chosen.
+        """
+        names = () if labels is None else labels.names
+        self._setting = True
+        many = len(names) > _MOST_LABELS
+        self._labels.param.update(
+            options={} if many else _as_options(names),
+            value=[name for name in wanted.labels if name in set(names) and not many],
+            disabled=many or not names,
+            placeholder=f"{len(names):,} labels are too many" if many else "all",
+        )
+        self._offer_files(results, wanted.file)
+        self._setting = False
+
+    def _offer_files(self, results: ModelResults, text: str) -> None:
+        if not text:
+            options = {f"all {len(results.recordings):,} recordings": _NO_FILE}
+            self._matches.param.update(options=options, value=_NO_FILE, disabled=True)
+            return
+        found = matching_recordings(results, text)
+        names = [results.recordings[i] for i in found[:_MOST_FILES]]
+        summary = f"{len(found):,} of {len(results.recordings):,} recordings"
+        more = " – choose one" if len(found) > 1 else ""
+        options = {f"{summary}{more}": _NO_FILE}
+        if len(found) > 1:
+            options.update({name: name for name in names})
+        self._matches.param.update(options=options, value=_NO_FILE, disabled=False)
+
+    def _take_match(self, event: Any) -> None:
+        if not self._setting and event.new:
+            self._file.value = event.new
+
+    def _changed(self, _: Any) -> None:
+        if self._setting:
+            return
+        self._night.disabled = tuple(self._hours.value) == ALL_DAY
+        self._clear.disabled = self.value == Filter()
+        self._on_change()
+
+    def _reset(self) -> None:
+        self.set(Filter())
+        self._on_change()
+
+
+def _as_options(names: Iterable[str]) -> dict[str, str]:
+    """Labels by what the widget shows; it takes that for markup."""
+    return {html.escape(name): name for name in names}

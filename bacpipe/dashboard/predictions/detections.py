@@ -1,0 +1,185 @@
+"""List of detections to click and hear."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import panel as pn
+from bokeh.models import NumberFormatter, StringFormatter
+
+from bacpipe.audio.files import read_recording
+from bacpipe.dashboard.predictions.found_classes import FoundClasses
+from bacpipe.dashboard.style import CSS, TABLE_CSS
+from bacpipe.errors import AudioError
+from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_rows
+from bacpipe.store.predictions import Detections
+
+MOST_LISTED = 20_000
+
+
+class DetectionList:
+    """Table of detections, a page at a time.
+
+    Parameters
+    ----------
+    on_click : callable
+        Gets the window (a row of the model's results) of the detection that was clicked.
+    page_size : int
+        Detections on a page.
+
+    Attributes
+    ----------
+    panel : panel object
+        What to put on a page.
+    """
+
+    def __init__(self, on_click: Callable[[int], None], page_size: int = 10) -> None:
+        self._on_click = on_click
+        self._rows = np.zeros(0, np.int64)
+        self._table = pn.widgets.Tabulator(
+            _frame(None, self._rows, np.zeros(0, np.float32)),
+            pagination="remote",
+            page_size=page_size,
+            disabled=True,
+            selectable=1,
+            show_index=False,
+            layout="fit_columns",
+            theme="simple",
+            formatters={
+                "score": NumberFormatter(format="0.000"),
+                "time": StringFormatter(),  # names are text, never markup
+                "recording": StringFormatter(),
+                "at (s)": NumberFormatter(format="0.00"),
+            },
+            text_align={"score": "right", "at (s)": "right"},
+            widths={"score": 72, "time": 130, "at (s)": 72},
+            stylesheets=[TABLE_CSS],
+            sizing_mode="stretch_width",
+            margin=(0, 10),
+        )
+        self._table.on_click(self._clicked)
+        self.note = pn.pane.HTML("", css_classes=["bp-note"], margin=(0, 10))
+        self.panel = pn.Column(
+            self._table, self.note, stylesheets=[CSS], sizing_mode="stretch_width"
+        )
+
+    def show(self, found: FoundClasses | None, rows: np.ndarray, scores: np.ndarray) -> None:
+        """List detections.
+
+        Parameters
+        ----------
+        found : FoundClasses or None
+            Where they come from; None for none.
+        rows : np.ndarray, int64, shape (n,)
+            Their windows, in the order of the list.
+        scores : np.ndarray, float32, shape (n,)
+            Their scores.
+        """
+        total, rows, scores = len(rows), rows[:MOST_LISTED], scores[:MOST_LISTED]
+        self._rows = rows
+        self._table.selection = []
+        self._table.value = _frame(found, rows, scores)
+        self._table.page = 1
+        self.note.object = "Click on a row to see and hear it, on a heading to sort."
+        if total > len(rows):
+            self.note.object = (
+                f"The {len(rows):,} best of {total:,} detections; downloads have all. "
+                + self.note.object
+            )
+
+    def _clicked(self, event: Any) -> None:
+        self._table.selection = [event.row]
+        self._on_click(int(self._rows[event.row]))
+
+
+def _frame(found: FoundClasses | None, rows: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    columns: dict[str, object] = {"score": scores.astype(np.float64)}
+    if found is None:
+        return pd.DataFrame({**columns, "time": [], "recording": [], "at (s)": []})
+    results, clock = found.results, found.clock[rows]
+    if not np.isnat(clock).all():
+        columns["time"] = pd.Series(clock).dt.strftime("%Y-%m-%d %H:%M:%S").fillna("")
+    columns["recording"] = np.array(results.recordings, dtype=object)[results.recording_code[rows]]
+    columns["at (s)"] = results.start[rows]
+    return pd.DataFrame(columns)
+
+
+# FOLDED bacpipe/dashboard/data/detection_files.py: Detections of a class as files to take home.
+
+
+def detections_csv(found: FoundClasses, name: str, threshold: float) -> io.BytesIO:
+    """Table of the detections of a class, in the order of recordings and time.
+
+    Columns audiofilename, start, end (seconds), label:species, score, time (of the recorder's
+    clock), model and source.  The first four are those of an annotation table.
+    """
+    import pandas as pd
+
+    rows, scores = _in_order(found, name, threshold)
+    results = found.results
+    names = np.array(results.recordings, dtype=object)
+    table = pd.DataFrame(
+        {
+            "audiofilename": names[results.recording_code[rows]],
+            "start": results.start[rows],
+            "end": results.end[rows],
+            "label:species": name,
+            "score": scores,
+            "time": found.clock[rows],
+            "model": results.name,
+            "source": found.source,
+        }
+    )
+    return io.BytesIO(table.to_csv(index=False).encode("utf-8"))
+
+
+def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.BytesIO:
+    """Raven selection table of the detections of a class, over all recordings.
+
+    Begin times count through the recordings in the order of their names, as Raven does when it
+    opens several as one sound; Begin Path and File Offset name the place in each.
+    """
+    results = found.results
+    rows, scores = _in_order(found, name, threshold)
+    lines = ["\t".join(RAVEN_COLUMNS)]
+    count = len(results.recordings)
+    stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
+    first, offset = 0, 0.0
+    for stop, (recording, line) in zip(stops, results.windows.lines.items(), strict=True):
+        mine = rows[first:stop]
+        if len(mine):
+            item = Detections(
+                recording,
+                mine,
+                results.start[mine],
+                results.end[mine],
+                np.full(len(mine), name, dtype=object),
+                scores[first:stop],
+            )
+            path = (results.loader.audio_dir / recording).resolve()
+            lines += raven_rows(
+                item, path, _highest(found, recording), first=len(lines), offset=offset
+            )
+        first, offset = stop, offset + line["duration"]
+    return io.BytesIO(("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def _in_order(found: FoundClasses, name: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    rows, scores = found.of(name, threshold)
+    order = np.argsort(rows, kind="stable")
+    return rows[order], scores[order]
+
+
+def _highest(found: FoundClasses, recording: str) -> float:
+    """Highest frequency in Hz that the model heard in a recording."""
+    results = found.results
+    heard = results.loader.highest_frequency
+    try:
+        native = read_recording(results.loader.audio_dir / recording).sample_rate
+    except AudioError:  # moved away: what the model heard is all that is known
+        return heard
+    return min(heard, native / 2)

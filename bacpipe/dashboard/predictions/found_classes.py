@@ -1,0 +1,173 @@
+"""What a model found: detections by class, from its own classifier or from a trained probe."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from bacpipe.dashboard.shared.labels import clock_times
+from bacpipe.dashboard.shared.results import ModelResults, Predictions
+from bacpipe.errors import ResultsNotFoundError
+from bacpipe.evaluation.probing import probe_detections, trained_probes
+from bacpipe.evaluation.species_names import Match, known_species, match_names
+from bacpipe.labels.activity import ActivityGrid, activity_grid, recorded_stretches
+
+CLASSIFIER = "classifier"
+_PROBE = "probe_"
+# A probe gives every window scores that sum to 1, so lower ones say nothing.
+_LOWEST_OF_PROBES = 0.05
+
+
+def sources(results: ModelResults) -> dict[str, str]:
+    """Where detections of a model can come from, each with its title for people."""
+    found = {}
+    if any(line.get("predictions") for line in results.loader.lines.values()):
+        found[CLASSIFIER] = _title(CLASSIFIER)
+    for name in trained_probes(results.loader):
+        found[_PROBE + name] = _title(_PROBE + name)
+    return found
+
+
+def _title(source: str) -> str:
+    if source == CLASSIFIER:
+        return "own classifier"
+    return f"trained probe ({source.removeprefix(_PROBE)})"
+
+
+class FoundClasses:
+    """Detections of a model from one source, by class.
+
+    Parameters
+    ----------
+    results : ModelResults
+        Of the model.
+    source : str
+        A key of `sources`.
+    predictions : Predictions
+        The detections.
+    lowest : float
+        Detections with a lower score are not known.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Classes that were found.
+    clock : np.ndarray, datetime64[us], shape (windows,)
+        Date and time at which every window of the model starts; NaT where nobody knows.
+    """
+
+    def __init__(
+        self, results: ModelResults, source: str, predictions: Predictions, lowest: float
+    ) -> None:
+        self.results, self.source, self.lowest = results, source, lowest
+        self.names = predictions.names
+        order = np.lexsort((-predictions.score, predictions.code))
+        self._row, self._code = predictions.row[order], predictions.code[order]
+        self._score = predictions.score[order]
+        self._first = np.searchsorted(self._code, np.arange(len(self.names) + 1))
+        self.clock = clock_times(results)
+        self._grids: dict[str, ActivityGrid] = {}
+
+    def counts(self, threshold: float) -> np.ndarray:
+        """Detections of every class with at least this score, int64 of shape (classes,)."""
+        kept = self._code[self._score >= np.float32(threshold)]
+        return np.bincount(kept, minlength=len(self.names))
+
+    def of(self, name: str, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Windows (int64) and scores (float32) of a class, the best first."""
+        code = self.names.index(name)
+        part = slice(self._first[code], self._first[code + 1])
+        score = self._score[part]
+        stop = int(np.searchsorted(-score, -np.float32(threshold), side="right"))
+        return self._row[part][:stop], score[:stop]
+
+    @property
+    def title(self) -> str:
+        """Model and source, for people."""
+        return f"{self.results.name}, {_title(self.source)}"
+
+    @property
+    def about_threshold(self) -> str:
+        """Why the threshold begins where it does."""
+        if self.source == CLASSIFIER:
+            return (
+                f"The slider starts at {self.lowest:g}: the run stored nothing below "
+                f"(classifier_threshold)."
+            )
+        return f"The slider starts at {self.lowest:g}: lower scores of a probe say nothing."
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether any recording tells when it was made."""
+        return not bool(np.isnat(self.clock).all())
+
+    def grid(self, by: str) -> ActivityGrid:
+        """Cells of a heat map over the time that this source has looked at."""
+        if by not in self._grids:
+            windows = self.results.windows
+            looked_at = {
+                name: line
+                for name, line in windows.lines.items()
+                if line["windows"] and (self.source != CLASSIFIER or line.get("predictions"))
+            }
+            first = np.array([self.results.rows_of(name).start for name in looked_at], np.int64)
+            into = np.rint(self.results.start[first] * 1e6).astype("timedelta64[us]")
+            stretches = recorded_stretches(looked_at, self.clock[first] - into)
+            self._grids[by] = activity_grid(stretches, by)
+        return self._grids[by]
+
+
+@lru_cache(maxsize=8)
+def find_classes(results: ModelResults, source: str) -> FoundClasses:
+    """Detections of a model, by class; those of a probe are computed now.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there is no such source or nothing was found.
+    """
+    available = sources(results)
+    if source not in available:
+        raise ResultsNotFoundError(
+            f"{results.name} has no {source!r}; it has {', '.join(available) or 'nothing'}."
+        )
+    if source != CLASSIFIER:
+        items = list(
+            probe_detections(results.loader, source.removeprefix(_PROBE), _LOWEST_OF_PROBES)
+        )
+        rows = [results.rows_of(item.recording).start + item.window for item in items]
+        found = Predictions.of(
+            np.concatenate(rows),
+            np.concatenate([item.label for item in items]),
+            np.concatenate([item.score for item in items]),
+        )
+        return FoundClasses(results, source, found, _LOWEST_OF_PROBES)
+    stored = [line["predictions"] for line in results.loader.lines.values() if line["predictions"]]
+    lowest = max(float(item.get("threshold", 0.0)) for item in stored)
+    if all(item["path"] is None for item in stored):
+        raise ResultsNotFoundError(
+            f"{results.name} found nothing with a score of {lowest:g} or more in these recordings; "
+            f"run it again with a lower classifier_threshold to see less certain detections."
+        )
+    return FoundClasses(results, source, results.predictions, lowest)
+
+
+def same_class(name: str, other: FoundClasses) -> Match:
+    """Which class of another model means the same.
+
+    Parameters
+    ----------
+    name : str
+        A class.
+    other : FoundClasses
+        Where to look for it.
+    """
+    folder = Path(other.results.loader.options.model_base_path)
+    return match_names([name], other.names, species=_species(folder))[0]
+
+
+@lru_cache(maxsize=2)
+def _species(folder: Path) -> list[tuple[str, ...]]:
+    return known_species(folder)

@@ -1,0 +1,413 @@
+"""Predictions: when and where a model found a species, and how certain it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import panel as pn
+import param
+
+from bacpipe.dashboard.predictions.detections import DetectionList, detections_csv, detections_raven
+from bacpipe.dashboard.predictions.found_classes import (
+    FoundClasses,
+    find_classes,
+    same_class,
+    sources,
+)
+from bacpipe.dashboard.predictions.species import SpeciesList, SpeciesSide
+from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.shared.widgets import Spinner
+from bacpipe.dashboard.shared.window_details import WindowDetails
+from bacpipe.dashboard.style import CSS
+from bacpipe.errors import ResultsNotFoundError
+from bacpipe.evaluation.species_names import Match
+from bacpipe.labels.activity import BY
+from bacpipe.models.zoo import CARDS
+
+_HELP = """
+A **classifier** gives every window of sound a *score* between 0 and 1 for every species that it
+knows. The higher the score, the more certain it is – but it is not a probability, and scores of
+two models cannot be compared.
+
+1. **Choose a species** from the list; the most frequent is on top.
+2. **Move the threshold.** A high one leaves few detections, most of them right; a low one leaves
+   many, some of them wrong. Listen to some near the threshold to find a good place for it.
+3. **The histogram** shows how many detections have which score; what is left of the dashed line
+   does not count.
+4. **The heat map** shows when the species was found. Grey: somebody listened, but nothing was
+   found. Blank: nothing was recorded then. Click on a cell to list its detections only.
+   *Per recorded hour* is fairer when the recorder did not always run for equally long.
+5. **Click on a detection** in the list to see and hear it.
+
+*Trained probe* is a small classifier that was trained on your annotations. It knows nothing but
+the classes that you annotated, so it finds one of them in every window; choose a high threshold.
+
+*Compare with* shows another model's detections of the same species. Species are matched by
+their names.
+"""
+
+
+class _Loaded(NamedTuple):
+    """Detections of a model, and what else could be shown."""
+
+    found: FoundClasses
+    species: str
+    sources: dict[str, str]
+    others: dict[str, tuple[str, str]]
+
+
+class Predictions(View):
+    """Species, threshold, histogram, heat map and detections."""
+
+    key: ClassVar[str] = "predictions"
+    title: ClassVar[str] = "Predictions"
+    help_text: ClassVar[str] = _HELP
+    in_address: ClassVar[dict[str, str]] = {
+        "model": "model",
+        "source": "source",
+        "species": "species",
+        "threshold": "threshold",
+        "by": "by",
+        "per_hour": "per_hour",
+        "other": "other",
+        "other_threshold": "other_threshold",
+    }
+
+    model = param.Selector(objects=[])
+    # Texts, because what is possible is only known when the model's results have been read.
+    source = param.String(default="")
+    species = param.String(default="")
+    threshold = param.Number(default=None, bounds=(0, 1), allow_None=True)
+    by = param.Selector(objects=list(BY), default="hour_day")
+    per_hour = param.Boolean(default=False)
+    other = param.String(default="")
+    other_threshold = param.Number(default=None, bounds=(0, 1), allow_None=True)
+
+    def __init__(self, data_set: DataSet, **values: Any) -> None:
+        super().__init__(data_set, **values)
+        self._found: FoundClasses | None = None
+        self._others: dict[str, tuple[str, str]] = {}
+        self._cell: tuple[int, int] | None = None
+        self._opened = False
+        self._alone = self._make_side(0, wide=True)
+        self._pair = (self._make_side(0, wide=False), self._make_side(1, wide=False))
+        self.species_list = SpeciesList(lambda name: self.param.update(species=name))
+        self.list = DetectionList(self._show_window)
+        self.details = WindowDetails(data_set, self.background, height=180)
+        self._make_widgets()
+        self._lay_out()
+        models = data_set.available
+        self.param.model.objects = models
+        if not models:
+            self._fail(" ".join(data_set.problems().values()))
+            return
+        self.model = next((name for name in models if self._sources_of(name)), models[0])
+        self.param.watch(self._change_model, "model")
+        self.param.watch(lambda _: self._load(), "source")
+        self.param.watch(lambda _: self._show_species(), "species")
+        self.param.watch(lambda _: self._show_thresholds(), ["threshold", "other_threshold"])
+        self.param.watch(lambda _: self._draw_maps(), ["by", "per_hour"])
+        self.param.watch(lambda _: self._load_other(), "other")
+
+    @property
+    def sides(self) -> tuple[SpeciesSide, ...]:
+        """The model alone, or both models."""
+        return self._pair if self.other in self._others else (self._alone,)
+
+    # ------------------------------------------------------------------ layout
+
+    def _make_side(self, number: int, *, wide: bool) -> SpeciesSide:
+        name = ("threshold", "other_threshold")[number]
+        return SpeciesSide(
+            lambda value: self.param.update({name: value}),
+            lambda row, column: self._pick(number, row, column),
+            wide=wide,
+        )
+
+    def _make_widgets(self) -> None:
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
+        self._model = pn.widgets.Select.from_param(self.param.model, label="Model", **wide)
+        self._source = pn.widgets.Select(label="Predicted by", **wide)
+        self._by = pn.widgets.Select.from_param(
+            self.param.by, label="Heat map", options={title: key for key, title in BY.items()},
+            **wide,
+        )  # fmt: skip
+        self._per_hour = pn.widgets.Checkbox.from_param(
+            self.param.per_hour, label="per recorded hour", margin=(4, 10)
+        )
+        self._other = pn.widgets.Select(label="Compare with", **wide)
+        self._source.param.watch(lambda event: self.param.update(source=event.new or ""), "value")
+        self._other.param.watch(lambda event: self.param.update(other=event.new or ""), "value")
+        self._which = pn.widgets.RadioButtonGroup(
+            options={"list of the left": 0, "of the right": 1}, value=0, visible=False,
+            color="default", margin=(2, 10),
+        )  # fmt: skip
+        self._which.param.watch(lambda _: self._change_list(), "value")
+        self._everything = pn.widgets.Button(label="", visible=False, color="light", margin=(2, 10))
+        self._everything.on_click(lambda _: self._pick(self._which.value, None, None))
+        self._downloads = [
+            self._download("CSV", "csv", detections_csv),
+            self._download("Raven", "selection.table.txt", detections_raven),
+        ]
+
+    def _download(
+        self, title: str, suffix: str, make: Callable[[FoundClasses, str, float], Any]
+    ) -> Any:
+        def content() -> Any:
+            side = self.sides[self._which.value]
+            assert side.found is not None and side.species is not None
+            button.filename = f"{_file_name(side.found.results.name, side.species)}.{suffix}"
+            return make(side.found, side.species, side.threshold)
+
+        button = pn.widgets.FileDownload(
+            callback=content, filename=f"detections.{suffix}", label=f"Download {title}",
+            color="default", disabled=True, height=32, width=112, margin=(2, 4),
+        )  # fmt: skip
+        return button
+
+    def _lay_out(self) -> None:
+        self._both = pn.Row(
+            *(side.panel for side in self._pair), sizing_mode="stretch_width", visible=False
+        )
+        self._spinner = Spinner()
+        self._shown = pn.Column(
+            self._alone.panel,
+            self._both,
+            pn.Row(
+                pn.Column(
+                    pn.Row(self._which, self._everything, margin=0),
+                    self.list.panel,
+                    width=500,
+                ),
+                pn.Column(self.details.panel, sizing_mode="stretch_width"),
+                sizing_mode="stretch_width",
+            ),
+            sizing_mode="stretch_width",
+            visible=False,
+        )
+        self._body = pn.Column(
+            self._spinner.panel, self._shown, stylesheets=[CSS], sizing_mode="stretch_width",
+            min_height=600,
+        )  # fmt: skip
+
+    def controls(self) -> Any:
+        return pn.Column(
+            self._model,
+            self._source,
+            self.species_list.panel,
+            self._by,
+            self._per_hour,
+            self._other,
+            pn.Row(*self._downloads, margin=(6, 6)),
+            stylesheets=[CSS],
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+    def body(self) -> Any:
+        return self._body
+
+    # ------------------------------------------------------------------ what is loaded
+
+    def _change_model(self, event: Any) -> None:
+        # Scores of two models cannot be compared, so neither can thresholds.
+        self.param.update(source="", threshold=None)
+        self._load()
+
+    def opened(self) -> None:
+        self._opened = True
+        self._load()
+
+    def _load(self) -> None:
+        if not self._opened or self.model is None:
+            return  # the address may still change what is asked for
+        model, source, species = self.model, self.source, self.species
+        found = self._found
+        if found is not None and (found.results.name, found.source) == (model, source):
+            return
+        self.background.run(
+            "found",
+            lambda: self._read(model, source, species),
+            self._show_loaded,
+            fail=self._fail,
+            busy=self._spinner,
+        )
+
+    def _read(self, model: str, source: str, species: str) -> _Loaded:
+        available = self._sources_of(model)
+        if not available:
+            raise ResultsNotFoundError(self._how_to_get(model))
+        if source not in available:
+            source = next(iter(available))
+        found = find_classes(self.data_set.model(model), source)
+        others = {
+            f"{name}/{key}": (f"{name}, {title}", key)
+            for name in self.data_set.available
+            for key, title in self._sources_of(name).items()
+            if (name, key) != (model, source)
+        }
+        return _Loaded(found, _species_in(found, species), available, others)
+
+    def _sources_of(self, model: str) -> dict[str, str]:
+        return sources(self.data_set.model(model))
+
+    def _how_to_get(self, model: str) -> str:
+        others = [name for name in self.data_set.available if self._sources_of(name)]
+        instead = f" {', '.join(others)} has some: choose it at the left." if others else ""
+        able = ", ".join(sorted(card.name for card in CARDS.values() if card.is_classifier))
+        return (
+            f"{model} has no predictions for these recordings.{instead} Models with a classifier "
+            f"of their own are {able}; run one with run_pretrained_classifier: true. Or annotate "
+            f"some recordings and train a probe on any model with evaluation_task: [probing]."
+        )
+
+    def _show_loaded(self, loaded: _Loaded) -> None:
+        self.say()
+        self._shown.visible = True
+        self._found = loaded.found
+        self._others = loaded.others
+        self._source.param.update(
+            options={title: key for key, title in loaded.sources.items()},
+            value=loaded.found.source,
+        )
+        other = self.other if self.other in loaded.others else ""
+        self._other.param.update(
+            options={"–": "", **{title: key for key, (title, _) in loaded.others.items()}},
+            value=other,
+        )
+        for button in self._downloads:
+            button.disabled = False
+        before = self.species
+        self.param.update(source=loaded.found.source, species=loaded.species, other=other)
+        if self.species == before:
+            self._show_species()
+
+    def _fail(self, sentence: str) -> None:
+        self._found = None
+        self.say(sentence)
+        self._shown.visible = False
+        self.species_list.show((), np.zeros(0, np.int64), None)
+        for button in self._downloads:
+            button.disabled = True
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _show_species(self) -> None:
+        found = self._found
+        if found is None:
+            return
+        if self.species not in found.names:
+            self.species = _species_in(found, self.species)
+            return
+        self._cell = None
+        self.details.clear()
+        self._load_other()
+        self._list_species()
+        self._update_list()
+
+    def _list_species(self) -> None:
+        if self._found is not None:
+            counts = self._found.counts(self.sides[0].threshold)
+            self.species_list.show(self._found.names, counts, self.species)
+
+    def _load_other(self) -> None:
+        if self._found is None or self.species not in self._found.names:
+            return
+        shown, species = self.other in self._others, self.species
+        self._alone.panel.visible = not shown
+        self._both.visible = self._which.visible = shown
+        self.sides[0].show(self._found, species, self.threshold)
+        self._other.value = self.other if shown else ""
+        if not shown:
+            self._which.value = 0
+            return
+        side = self._pair[1]
+        source = self._others[self.other][1]
+        model = self.other.removesuffix(f"/{source}")
+
+        def compute() -> tuple[FoundClasses, Match]:
+            found = find_classes(self.data_set.model(model), source)
+            return found, same_class(species, found)
+
+        def show(answer: tuple[FoundClasses, Match]) -> None:
+            found, match = answer
+            if match.column is not None:
+                side.show(found, found.names[match.column], self.other_threshold)
+            elif match.candidates:
+                side.say(
+                    f"{species} may be several classes of {found.title}: "
+                    f"{', '.join(match.candidates)}."
+                )
+            else:
+                side.say(f"{found.title}: found no {species} in these recordings.")
+            if self._which.value == 1:
+                self._change_list()
+
+        self.background.run("other", compute, show, fail=side.say, busy=side.spinner)
+
+    def _show_thresholds(self) -> None:
+        for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=False):
+            if side.found is None or side.species is None:
+                continue
+            if side.threshold != max(side.found.lowest, wanted or 0.0):
+                side.show(side.found, side.species, wanted)
+        self._list_species()
+        self._update_list()
+
+    def _draw_maps(self) -> None:
+        for side in (self._alone, *self._pair):
+            side.draw(self.by, per_hour=self.per_hour)
+        self._cell = None
+        self._update_list()
+
+    # ------------------------------------------------------------------ list and window
+
+    def _pick(self, side: int, row: int | None, column: int | None) -> None:
+        """List the detections of one cell only, or again all of them."""
+        chosen = None if row is None or column is None else (row, column)
+        self._cell = None if chosen == self._cell and side == self._which.value else chosen
+        if side != self._which.value:
+            self._which.value = side  # lists anew
+        else:
+            self._update_list()
+
+    def _change_list(self) -> None:
+        self.details.clear()
+        self._update_list()
+
+    def _update_list(self) -> None:
+        side = self.sides[self._which.value]
+        self._everything.visible = self._cell is not None
+        if side.found is None or side.species is None:
+            self.list.show(None, np.zeros(0, np.int64), np.zeros(0, np.float32))
+            return
+        rows, scores = side.found.of(side.species, side.threshold)
+        if self._cell is not None and side.grid is not None:
+            row, column = side.grid.cells(side.found.clock[rows])
+            here = (row == self._cell[0]) & (column == self._cell[1])
+            rows, scores = rows[here], scores[here]
+            self._everything.label = f"only {side.grid.describe(*self._cell)} ✕"
+        self.list.show(side.found, rows, scores)
+
+    def _show_window(self, row: int) -> None:
+        side = self.sides[self._which.value]
+        if side.found is not None:
+            self.details.show(side.found.results, row, label=side.species)
+
+
+def _species_in(found: FoundClasses, wanted: str) -> str:
+    """Class that a name means, or else the most frequent one."""
+    if wanted in found.names:
+        return wanted
+    match = same_class(wanted, found) if wanted else None
+    if match is not None and match.column is not None:
+        return found.names[match.column]
+    return found.names[int(found.counts(0.0).argmax())]
+
+
+def _file_name(*parts: str) -> str:
+    return "_".join(re.sub(r"[^\w.-]+", "_", part).strip("._") for part in parts)

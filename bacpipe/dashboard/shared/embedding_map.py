@@ -1,0 +1,473 @@
+"""The map of a model's embeddings: a scatter plot that stays quick with any number of windows.
+
+The browser gets at most `MOST_POINTS` points of the part that is seen; clicks and lassos are
+answered here, among all points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import panel as pn
+from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    CustomJSHover,
+    HoverTool,
+    LinearColorMapper,
+    Range1d,
+    Slider,
+)
+from bokeh.plotting import figure
+from matplotlib.path import Path as Polygon
+
+from bacpipe.dashboard.shared.labels import NONE, Labels
+from bacpipe.dashboard.style import NO_LABEL, palette
+
+_FEW = 3000  # points that are drawn large
+_REST = 250  # milliseconds without movement
+_TURN = """
+const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
+const [ca, sa, ce, se] = [Math.cos(a), Math.sin(a), Math.cos(e), Math.sin(e)];
+for (const source of sources) {
+    const {x, y, x0, y0, z0} = source.data;
+    if (x0 === undefined) continue;
+    for (let i = 0; i < x.length; i++) {
+        x[i] = ca * x0[i] + sa * y0[i];
+        y[i] = ce * z0[i] + se * (sa * x0[i] - ca * y0[i]);
+    }
+    source.change.emit();
+}
+"""
+
+
+class EmbeddingMap:
+    """Scatter plot of windows.
+
+    Parameters
+    ----------
+    title : str
+        Of the figure.
+    height : int, optional
+        Pixels of the figure; None fills the place that it is given.
+    colour_scale : str
+        matplotlib's name of the scale for ordered labels.
+    on_click : callable, optional
+        Gets the row of the window nearest to a click.
+    on_select : callable, optional
+        Gets the rows inside a lasso or box, int64; empty when the selection is cleared.
+
+    Attributes
+    ----------
+    panel : panel object
+        What to put on a page.
+    note : panel object
+        Says how many of the windows are drawn.
+    """
+
+    def __init__(
+        self,
+        title: str = "",
+        *,
+        height: int | None = 500,
+        colour_scale: str = "viridis",
+        on_click: Callable[[int], None] | None = None,
+        on_select: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        self._on_click, self._on_select, self._scale = on_click, on_select, colour_scale
+        self._points = np.zeros((0, 2), np.float32)
+        self._shown = np.zeros(0, bool)
+        self._order = np.zeros(0, np.float32)
+        self._labels: Labels | None = None
+        self._recording_code = np.zeros(0, np.int32)
+        self._start = np.zeros(0)
+        self._view: tuple[float, float, float, float] | None = None
+        self._turn = (0.0, 90.0)
+        self._drawn: np.ndarray | None = None
+        self._picked: np.ndarray = np.zeros(0, np.int64)
+        self._current: int | None = None
+        self._waiting = False
+        self._moves = 0
+        self.note = pn.pane.HTML("", css_classes=["bp-note"], sizing_mode="stretch_width")
+        self._make_figure(title, height)
+
+    def _make_figure(self, title: str, height: int | None) -> None:
+        self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
+        sizing = "stretch_both" if height is None else "stretch_width"
+        self.figure = figure(
+            title=title or None,
+            height=height,
+            min_height=250,
+            sizing_mode=sizing,
+            tags=["map"],
+            output_backend="webgl",
+            tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
+            active_scroll="wheel_zoom",
+            x_range=self.x_range,
+            y_range=self.y_range,
+            lod_threshold=None,
+            toolbar_location="above",
+        )
+        self.figure.axis.visible = False
+        self.figure.grid.visible = False
+        self.figure.outline_line_color = "#d5dbe1"
+        empty: dict[str, Any] = {"x": [], "y": [], "code": [], "recording": [], "start": []}
+        self._points_source = ColumnDataSource(empty)
+        self._picked_source = ColumnDataSource({"x": [], "y": []})
+        self._current_source = ColumnDataSource({"x": [], "y": []})
+        self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
+        points = self.figure.scatter(
+            "x",
+            "y",
+            source=self._points_source,
+            size=6,
+            alpha=0.75,
+            line_color=None,
+            fill_color={"field": "code", "transform": self._mapper},
+        )
+        self._glyph = points.glyph
+        # Selections are made here, not in the browser, which does not have all points.
+        points.nonselection_glyph = None
+        points.selection_glyph = None
+        self.figure.scatter(
+            "x", "y", source=self._picked_source, size=9, fill_color=None, line_color="#111111"
+        )
+        self.figure.scatter(
+            "x",
+            "y",
+            source=self._current_source,
+            size=18,
+            fill_color=None,
+            line_color="#D55E00",
+            line_width=3,
+        )
+        self._hover_label = CustomJSHover(args={"names": []}, code="return names[value] ?? 'none'")
+        self._hover_recording = CustomJSHover(args={"names": []}, code="return names[value] ?? ''")
+        hover = HoverTool(
+            renderers=[points],
+            tooltips=[
+                ("label", "@code{custom}"),
+                ("recording", "@recording{custom}"),
+                ("time", "@start{0.00} s"),
+            ],
+            formatters={"@code": self._hover_label, "@recording": self._hover_recording},
+            point_policy="follow_mouse",
+            limit=1,  # dozens lie below one another in a large map
+        )
+        self.figure.add_tools(hover)
+        self.figure.toolbar.logo = None
+        self.figure.on_event(Tap, self._tapped)
+        self.figure.on_event(DoubleTap, lambda _: self._select(np.zeros(0, np.int64)))
+        self.figure.on_event(SelectionGeometry, self._lassoed)
+        self.figure.on_event(RangesUpdate, self._moved)
+        self._azimuth = Slider(start=-180, end=180, step=2, value=0, title="turn (degrees)")
+        self._elevation = Slider(start=-90, end=90, step=2, value=20, title="tilt (degrees)")
+        turn = CustomJS(
+            args={
+                "sources": [self._points_source, self._picked_source, self._current_source],
+                "azimuth": self._azimuth,
+                "elevation": self._elevation,
+            },
+            code=_TURN,
+        )
+        for slider in (self._azimuth, self._elevation):
+            slider.js_on_change("value", turn)
+            slider.on_change("value_throttled", self._turned)
+        self._turning = pn.Row(
+            pn.pane.Bokeh(self._azimuth), pn.pane.Bokeh(self._elevation), visible=False
+        )
+        self.panel = pn.Column(
+            pn.pane.Bokeh(self.figure, sizing_mode=sizing),
+            self._turning,
+            self.note,
+            sizing_mode=sizing,
+        )
+
+    # ------------------------------------------------------------------ what is shown
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Draw only once, after several changes."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+        self._draw()
+
+    def set_points(
+        self,
+        points: np.ndarray,
+        recordings: Sequence[str],
+        recording_code: np.ndarray,
+        start: np.ndarray,
+    ) -> None:
+        """Show other windows.
+
+        Parameters
+        ----------
+        points : np.ndarray, float32, shape (n, 2 or 3)
+            Places in the map; NaN for windows without one.
+        recordings : sequence of str
+            Names of the recordings.
+        recording_code : np.ndarray, int, shape (n,)
+            Recording of every window.
+        start : np.ndarray, float, shape (n,)
+            Start of every window in seconds.
+        """
+        self._points, self._recording_code, self._start = points, recording_code, start
+        self._hover_recording.args = {"names": list(recordings)}
+        self._shown = np.ones(len(points), bool)
+        self._order = drawing_order(np.zeros(len(points), np.int64))
+        self._labels, self._current = None, None
+        self._picked = np.zeros(0, np.int64)
+        self._turning.visible = points.shape[1] == 3
+        self._azimuth.value = 0
+        self._elevation.value = 20 if points.shape[1] == 3 else 90
+        self._turn = (0.0, float(self._elevation.value))
+        self._fit_view()
+        self._draw()
+
+    def set_labels(self, labels: Labels | None) -> None:
+        """Colour the windows by labels; None colours all alike."""
+        self._labels = labels
+        names = labels.names if labels is not None else ()
+        colours = self.colours
+        self._mapper.update(palette=colours, low=-0.5, high=max(len(names), 1) - 0.5)
+        self._hover_label.args = {"names": list(names)}
+        if labels is not None:
+            self._order = drawing_order(labels.codes)
+        self._draw()
+
+    @property
+    def colours(self) -> list[str]:
+        """Colour of every label."""
+        if self._labels is None or not self._labels.names:
+            return [NO_LABEL]
+        return palette(len(self._labels.names), ordered=self._labels.ordered, scale=self._scale)
+
+    def show_only(self, shown: np.ndarray) -> None:
+        """Draw only some windows: bool, shape (n,)."""
+        self._shown = shown
+        self._draw()
+
+    def mark(self, row: int | None) -> None:
+        """Put a ring around one window."""
+        self._current = row
+        rows = np.array([] if row is None else [row], np.int64)
+        self._current_source.data = self._places(rows)
+
+    def pick(self, rows: np.ndarray) -> None:
+        """Outline several windows."""
+        self._picked = rows
+        drawn, _ = choose_points(self._points, self._mask(rows), self._order, None)
+        self._picked_source.data = self._places(drawn)
+
+    @property
+    def drawn(self) -> int:
+        """Number of points that the browser has."""
+        return 0 if self._drawn is None else len(self._drawn)
+
+    # ------------------------------------------------------------------ drawing
+
+    def _mask(self, rows: np.ndarray) -> np.ndarray:
+        mask = np.zeros(len(self._points), bool)
+        mask[rows] = True
+        return mask
+
+    def _seen(self) -> np.ndarray:
+        """Places as they are seen, after turning; float32, shape (n, 2)."""
+        if self._points.shape[1] == 2:
+            return self._points
+        azimuth, elevation = np.radians(self._turn)
+        x, y, z = self._points.T
+        right = np.cos(azimuth) * x + np.sin(azimuth) * y
+        behind = np.sin(azimuth) * x - np.cos(azimuth) * y
+        return np.stack([right, np.cos(elevation) * z + np.sin(elevation) * behind], axis=1)
+
+    def _places(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        seen = self._seen()[rows].astype(np.float32)
+        # Bokeh warns about views of an array.
+        columns = {"x": seen[:, 0].copy(), "y": seen[:, 1].copy()}
+        if self._points.shape[1] == 3:
+            for axis, name in enumerate(("x0", "y0", "z0")):
+                columns[name] = self._points[rows, axis].copy()
+        return columns
+
+    def _fit_view(self) -> None:
+        seen = self._seen()
+        seen = seen[np.isfinite(seen).all(axis=1)]
+        if not len(seen):
+            return
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        if self._points.shape[1] == 3:  # room for every turn
+            radius = float(np.nanmax(np.linalg.norm(self._points, axis=1)))
+            low, high = np.full(2, -radius), np.full(2, radius)
+        margin = 0.04 * np.maximum(high - low, 1e-6)
+        for axis, limits in enumerate((self.x_range, self.y_range)):
+            start, end = float(low[axis] - margin[axis]), float(high[axis] + margin[axis])
+            limits.update(start=start, end=end, reset_start=start, reset_end=end)
+        self._view = None
+
+    def _draw(self) -> None:
+        if self._waiting:
+            return
+        rows, inside = choose_points(self._seen(), self._shown, self._order, self._view)
+        codes = self._labels.codes if self._labels is not None else None
+        columns = self._places(rows)
+        columns["code"] = (
+            np.full(len(rows), NONE, np.int32) if codes is None else codes[rows].astype(np.int32)
+        )
+        columns["recording"] = self._recording_code[rows].astype(np.int32)
+        columns["start"] = self._start[rows].astype(np.float32)
+        self._glyph.size = 6 if len(rows) <= _FEW else 4
+        self._points_source.data = columns
+        self._drawn = rows
+        self._picked_source.data = self._places(self._picked)
+        if self._current is not None:
+            self.mark(self._current)
+        self.note.object = self._describe(len(rows), inside)
+
+    def _describe(self, drawn: int, inside: int) -> str:
+        total, shown = len(self._points), int(self._shown.sum())
+        text = f"{total:,} windows" if shown == total else f"{shown:,} of {total:,} windows"
+        missing = int(np.isnan(self._points[:, 0]).sum()) if total else 0
+        if missing:
+            text += f"; {missing:,} are newer than this map"
+        if drawn < inside:
+            text += f"; {drawn:,} of the {inside:,} here are drawn – zoom in to see all"
+        return text
+
+    # ------------------------------------------------------------------ what visitors do
+
+    def _tapped(self, event: Tap) -> None:
+        if self._on_click is None or event.x is None or not self._shown.any():
+            return
+        seen = self._seen()
+        width = max(self.x_range.end - self.x_range.start, 1e-12)
+        height = max(self.y_range.end - self.y_range.start, 1e-12)
+        away = ((seen[:, 0] - event.x) / width) ** 2 + ((seen[:, 1] - event.y) / height) ** 2
+        away = np.where(self._shown & np.isfinite(away), away, np.inf)
+        row = int(away.argmin())
+        if away[row] < 0.03**2:  # nearer than 3 % of the figure
+            self._on_click(row)
+
+    def _lassoed(self, event: SelectionGeometry) -> None:
+        if not event.final:
+            return
+        seen = self._seen()
+        geometry: dict[str, Any] = dict(event.geometry)
+        if geometry["type"] == "poly":
+            corners = np.column_stack([geometry["x"], geometry["y"]])
+            inside = Polygon(corners).contains_points(np.nan_to_num(seen, nan=np.inf))
+        elif geometry["type"] == "rect":
+            x, y = seen[:, 0], seen[:, 1]
+            inside = (x >= geometry["x0"]) & (x <= geometry["x1"])
+            inside &= (y >= geometry["y0"]) & (y <= geometry["y1"])
+        else:
+            return
+        self._select(np.flatnonzero(inside & self._shown))
+
+    def _select(self, rows: np.ndarray) -> None:
+        self.pick(rows)
+        if self._on_select is not None:
+            self._on_select(rows)
+
+    def _moved(self, event: RangesUpdate) -> None:
+        if event.x0 is None or event.x1 is None or event.y0 is None or event.y1 is None:
+            return
+        self._view = (event.x0, event.x1, event.y0, event.y1)
+        if self.drawn < int(self._shown.sum()):
+            self._draw_when_still()
+
+    def _draw_when_still(self) -> None:
+        """Draw other points once the map rests; while it moves that would make it stutter."""
+        document = pn.state.curdoc
+        if document is None or document.session_context is None:
+            self._draw()
+            return
+        self._moves += 1
+        move = self._moves
+
+        def draw() -> None:
+            if move == self._moves:
+                self._draw()
+
+        document.add_timeout_callback(draw, _REST)
+
+    def _turned(self, attr: str, old: Any, new: Any) -> None:
+        self._turn = (float(self._azimuth.value), float(self._elevation.value))
+
+
+# FOLDED bacpipe/dashboard/data/sampling.py: Which points of a map are drawn when there are more than a browser can move smoothly.
+
+# Browsers without a graphics card take 30 µs for each in every frame.
+MOST_POINTS = 10_000
+
+
+def drawing_order(codes: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Order in which points are drawn first, so that rare labels are not lost.
+
+    Parameters
+    ----------
+    codes : np.ndarray, int, shape (n,)
+        Label of each point.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (n,)
+        Between 0 and 1.  The points of a label below some order are a random sample of them;
+        the sample of a rare label is larger in proportion (by the square root of its rarity).
+    """
+    order = np.random.default_rng(seed).random(len(codes), dtype=np.float32)
+    if not len(codes):
+        return order
+    shifted = codes - codes.min()
+    counts = np.bincount(shifted)
+    weight = np.sqrt(counts / counts.max()).astype(np.float32)
+    return order * weight[shifted]
+
+
+def choose_points(
+    points: np.ndarray,
+    shown: np.ndarray,
+    order: np.ndarray,
+    view: tuple[float, float, float, float] | None = None,
+    most: int = MOST_POINTS,
+) -> tuple[np.ndarray, int]:
+    """Rows of the points to draw.
+
+    Parameters
+    ----------
+    points : np.ndarray, float, shape (n, 2 or 3)
+        Places in the map; NaN for points without a place.
+    shown : np.ndarray, bool, shape (n,)
+        Points that a filter lets through.
+    order : np.ndarray, float, shape (n,)
+        What is drawn first, from `drawing_order`.
+    view : (left, right, bottom, top), optional
+        Part of the map that is seen.
+    most : int
+        Points at most.
+
+    Returns
+    -------
+    rows : np.ndarray, int64
+        Sorted.
+    inside : int
+        Number of points that could have been drawn.
+    """
+    inside = shown & np.isfinite(points[:, 0])
+    if view is not None:
+        left, right, bottom, top = view
+        x, y = points[:, 0], points[:, 1]
+        inside = inside & (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+    rows = np.flatnonzero(inside)
+    if len(rows) > most:
+        first = np.argpartition(order[rows], most)[:most]
+        return np.sort(rows[first]), len(rows)
+    return rows, len(rows)

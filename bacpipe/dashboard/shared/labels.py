@@ -1,0 +1,235 @@
+"""Labels of a model's windows, whatever they come from, in one form that colours and filters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bacpipe.annotations.table import LABEL_PREFIX, label_columns, label_kind, read_annotations
+from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.errors import BacpipeError, ResultsNotFoundError
+from bacpipe.labels.default_labels import make_labels, metadata_labels
+from bacpipe.labels.ground_truth import ground_truth_by_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+NONE = -1
+
+_TITLES = {
+    "time_of_day": "Time of day",
+    "day_of_year": "Day of the year",
+    "week_of_year": "Week of the year",
+    "continuous_timestamp": "Date and time",
+    "parent_directory": "Folder",
+    "audio_file_name": "Recording",
+    "default_classifier": "Best class of the classifier",
+}
+_ORDERED = {"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp"}
+_CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
+
+
+class Labels(NamedTuple):
+    """One label per window.
+
+    Attributes
+    ----------
+    kind : str
+        Which labels, as `label_kinds` lists them.
+    codes : np.ndarray, int32, shape (windows,)
+        Index into `names`; -1 for none.
+    names : tuple of str
+        In alphabetical or, when `ordered`, in natural order.
+    ordered : bool
+        Whether neighbouring labels resemble each other, as times do.
+    """
+
+    kind: str
+    codes: np.ndarray
+    names: tuple[str, ...]
+    ordered: bool
+
+
+def label_kinds(results: ModelResults) -> dict[str, str]:
+    """Kinds of labels that a model's windows have, each with its title for people."""
+    kinds = {}
+    for column in _annotation_columns(results):
+        kind = label_kind(column)
+        kinds[_ANNOTATIONS + kind] = f"Annotations: {kind}"
+    if any(line.get("predictions") for line in results.loader.lines.values()):
+        kinds["default_classifier"] = _TITLES["default_classifier"]
+    for name in _cluster_columns(results):
+        kinds[_CLUSTERS + name] = f"Clusters: {name}"
+    for key in results.loader.options.default_label_keys:
+        if key != "default_classifier":
+            kinds[key] = _TITLES[key]
+    return kinds
+
+
+@lru_cache(maxsize=64)
+def read_labels(results: ModelResults, kind: str) -> Labels:
+    """Labels of one kind; the arrays are shared, do not change them.
+
+    Raises
+    ------
+    BacpipeError
+        If they are missing or cannot be read.
+    """
+    if kind.startswith(_ANNOTATIONS):
+        return _annotations(results, kind)
+    if kind.startswith(_CLUSTERS):
+        return _clusters(results, kind)
+    if kind not in _TITLES:
+        raise ResultsNotFoundError(f"There are no labels of the kind {kind!r}.")
+    table = default_labels(results)
+    if kind not in table:
+        table = make_labels(results.loader, results.windows, [kind])
+    return _coded(kind, table[kind], ordered=kind in _ORDERED)
+
+
+@lru_cache(maxsize=16)
+def default_labels(results: ModelResults) -> pd.DataFrame:
+    """Labels that need no annotations: audiofilename, start, end and a column per key."""
+    loader = results.loader
+    try:
+        table: pd.DataFrame = metadata_labels(
+            loader.audio_dir, results.name, overwrite=False, **results.settings
+        )
+    except OSError as error:  # the results can be read, but not written
+        logger.info("default labels are not stored: %s", error)
+        table = make_labels(loader, results.windows, loader.options.default_label_keys)
+    return table
+
+
+def clock_times(results: ModelResults) -> np.ndarray:
+    """Date and time at which every window starts, datetime64[us]; NaT where nobody knows."""
+    table = default_labels(results)
+    if "continuous_timestamp" not in table:
+        table = make_labels(results.loader, results.windows, ["continuous_timestamp"])
+    return table["continuous_timestamp"].to_numpy("datetime64[us]")
+
+
+def _annotation_columns(results: ModelResults) -> list[str]:
+    loader = results.loader
+    path = loader.audio_dir / loader.options.annotations_filename
+    if not path.is_file():
+        return []
+    try:
+        return label_columns(read_annotations(path, results.recordings))
+    except BacpipeError as error:
+        logger.warning("annotations are not shown: %s", error)
+        return []
+
+
+def _annotations(results: ModelResults, kind: str) -> Labels:
+    column = LABEL_PREFIX + kind.removeprefix(_ANNOTATIONS)
+    truth = ground_truth_by_model(
+        results.name,
+        results.loader.audio_dir,
+        label_column=column,
+        annotations_filename=results.loader.options.annotations_filename,
+        overwrite=False,
+        **results.settings,
+    )
+    codes, numbers = truth[column], truth[f"label_dict:{kind.removeprefix(_ANNOTATIONS)}"]
+    names = sorted(numbers, key=lambda name: numbers[name])
+    place = np.full(max(numbers.values(), default=-1) + 2, NONE, np.int32)
+    for index, name in enumerate(names):
+        place[numbers[name]] = index
+    return Labels(kind, place[codes], tuple(names), False)
+
+
+def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
+    import pandas as pd
+
+    path = results.loader.paths.clust_path / "clust_labels.parquet"
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: cannot be read, so clusters are not shown (%s).", path, error)
+        return None
+    # Windows that were added since have no cluster yet, so the table fits no longer.
+    fits = len(table) == len(results) and "audiofilename" in table
+    return table if fits else None
+
+
+def _cluster_columns(results: ModelResults) -> list[str]:
+    table = _cluster_table(results)
+    return [] if table is None else [str(name) for name in table.columns[3:]]
+
+
+def _clusters(results: ModelResults, kind: str) -> Labels:
+    table, column = _cluster_table(results), kind.removeprefix(_CLUSTERS)
+    if table is None or column not in table:
+        raise ResultsNotFoundError(
+            f"{results.name} has no clusters {column!r} of the present windows; run the "
+            f"evaluation task clustering again."
+        )
+    found = table[column].to_numpy()
+    numbers, codes = np.unique(found, return_inverse=True)
+    # HDBSCAN calls windows outside of all clusters -1.
+    offset = int((numbers < 0).sum())
+    codes = np.where(codes < offset, NONE, codes - offset).astype(np.int32)
+    return Labels(kind, codes, tuple(f"cluster {n}" for n in numbers[offset:]), False)
+
+
+def _coded(kind: str, column: pd.Series, *, ordered: bool) -> Labels:
+    import pandas as pd
+
+    codes, values = pd.factorize(column, sort=True)
+    if pd.api.types.is_datetime64_any_dtype(values):
+        names = tuple(pd.DatetimeIndex(values).strftime("%Y-%m-%d %H:%M:%S"))
+    else:
+        names = tuple(str(value) for value in values)
+    return Labels(kind, codes.astype(np.int32), names, ordered)
+
+
+# FOLDED bacpipe/dashboard/data/shared_labels.py: Labels of several models, so that one colour means the same in all of their maps.
+
+
+def kinds_of_all(models: Sequence[ModelResults]) -> dict[str, str]:
+    """Kinds of labels that at least one of some models has, each with its title."""
+    kinds: dict[str, str] = {}
+    for results in models:
+        kinds.update(label_kinds(results))
+    return kinds
+
+
+def with_common_names(parts: Sequence[Labels]) -> list[Labels]:
+    """Number the labels of several models alike.
+
+    Parameters
+    ----------
+    parts : sequence of Labels
+        Labels of one kind for the windows of each model.
+
+    Returns
+    -------
+    list of Labels
+        With the same `names`: those of all models.
+    """
+    names = list(dict.fromkeys(name for part in parts for name in part.names))
+    if any(part.ordered for part in parts):
+        names.sort(key=_natural)
+    number = {name: i for i, name in enumerate(names)}
+    found = []
+    for part in parts:
+        place = np.array([number[name] for name in part.names] + [NONE], np.int32)
+        found.append(part._replace(codes=place[part.codes], names=tuple(names)))
+    return found
+
+
+def _natural(name: str) -> tuple[float, str]:
+    """Numbers by value before texts: days of the year are numbers, times of day are texts."""
+    try:
+        return float(name), name
+    except ValueError:
+        return np.inf, name

@@ -1,0 +1,315 @@
+"""What the dashboard shows: the stored results of one data set, read once and shared.
+
+Nothing here computes; everything is read from the results tree through `bacpipe.store`,
+`bacpipe.labels` and `bacpipe.evaluation`.  Objects are only read after they are made, so that
+several visitors can use them at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bacpipe.configuration import Options
+from bacpipe.errors import BacpipeError, ResultsNotFoundError
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.reduction.reducers import REDUCERS
+from bacpipe.store.layout import ResultPaths, dataset_name, paths_of, stamped_folders
+from bacpipe.store.loader import Loader
+from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
+from bacpipe.store.predictions import sorted_classes
+
+logger = logging.getLogger(__name__)
+
+
+class Predictions(NamedTuple):
+    """All stored predictions of a model, in the order of its windows.
+
+    Attributes
+    ----------
+    row : np.ndarray, int64, shape (n,)
+        Window of each prediction.
+    code : np.ndarray, int32, shape (n,)
+        Its class, an index into `names`.
+    score : np.ndarray, float32, shape (n,)
+    names : tuple of str
+        Classes that were found, sorted.
+    """
+
+    row: np.ndarray
+    code: np.ndarray
+    score: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: np.ndarray, labels: np.ndarray, score: np.ndarray) -> Predictions:
+        """Number the classes of some predictions."""
+        names, code = sorted_classes(labels)
+        return cls(row.astype(np.int64), code.astype(np.int32), score, tuple(names))
+
+
+class ModelResults:
+    """Results of one model.
+
+    Rows are those of ``Loader.embeddings('array')``.
+
+    Parameters
+    ----------
+    loader : Loader
+        With embeddings.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no embeddings.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        loader.get_embedding_dir()  # says what to do when there are none
+        self.loader = loader
+        self.name = str(loader.model_name)
+        self.windows: ModelWindows = model_windows(loader)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys of the configuration to call functions of the library with."""
+        return settings_for_reading(self.loader.options)
+
+    # ------------------------------------------------------------------ windows
+
+    @cached_property
+    def recordings(self) -> list[str]:
+        """Posix paths relative to the audio folder, sorted."""
+        return self.windows.recordings
+
+    @cached_property
+    def recording_code(self) -> np.ndarray:
+        """Recording of every window, int32: an index into `recordings`."""
+        return np.repeat(np.arange(len(self.recordings), dtype=np.int32), self.windows.counts)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Start of every window in seconds of its recording, float64."""
+        return self._times[0]
+
+    @property
+    def end(self) -> np.ndarray:
+        """End of every window in seconds of its recording, float64."""
+        return self._times[1]
+
+    @cached_property
+    def _times(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.windows.times
+
+    def rows_of(self, recording: str) -> slice:
+        """Rows of the windows of a recording, in time order.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If the recording has no windows here.
+        """
+        try:
+            return self._slices[recording]
+        except KeyError:
+            raise ResultsNotFoundError(
+                f"{recording!r} is not among the recordings of {self.name}."
+            ) from None
+
+    @cached_property
+    def _slices(self) -> dict[str, slice]:
+        return dict(self.windows.slices())
+
+    def row_at(self, recording: str, start: float) -> int:
+        """Row of the window of a recording whose start is nearest to a time in seconds."""
+        rows = self.rows_of(recording)
+        if rows.stop == rows.start:
+            raise ResultsNotFoundError(f"{recording!r} has no windows of {self.name}.")
+        return rows.start + int(np.abs(self.start[rows] - start).argmin())
+
+    def audio_path(self, recording: str) -> Path:
+        """Path of a recording of this data set.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If it is not one of the data set, or its file is not there any more.
+        """
+        self.rows_of(recording)
+        name = PurePosixPath(recording)
+        path = self.loader.audio_dir / name
+        # Recordings may be links to other disks, but a journal must not name other places.
+        if name.is_absolute() or ".." in name.parts:
+            raise ResultsNotFoundError(f"{recording!r} lies outside of {self.loader.audio_dir}.")
+        if not path.is_file():
+            raise ResultsNotFoundError(
+                f"{path}: this recording is not there any more, so it can be neither shown nor "
+                f"played; its embeddings and predictions are still here."
+            )
+        return path
+
+    @property
+    def window_rate(self) -> int | None:
+        """Sample rate of the model in Hz; None for results that do not tell."""
+        header = self.windows.header
+        identity = header.get("identity", {})
+        return identity.get("sample_rate") or header.get("old_metadata", {}).get("sample_rate (Hz)")
+
+    # ------------------------------------------------------------------ maps
+
+    @cached_property
+    def maps(self) -> dict[str, StoredMap]:
+        """Newest map by reducer of these embeddings; empty when there is none."""
+        parent, folder = self.loader.paths.dim_reduc_parent_dir, self.loader.get_embedding_dir()
+        dataset = dataset_name(self.loader.audio_dir)
+        found = {}
+        for reducer in REDUCERS:
+            for item in stored_maps(parent, reducer, dataset, self.name):
+                if item.metadata.get("embeddings") == folder.name:
+                    found[reducer] = item
+                    break
+        return found
+
+    def coordinates(self, reducer: str) -> np.ndarray:
+        """Place of every window in a map.
+
+        Parameters
+        ----------
+        reducer : str
+            A key of `maps`.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, 2 or 3)
+            NaN for windows that were embedded after the map was made.
+        """
+        parts = coordinates_of(self.maps[reducer].read())
+        width = next(iter(parts.values())).shape[1] if parts else 2
+        points = np.full((len(self), width), np.nan, np.float32)
+        for name, rows in self._slices.items():
+            part = parts.get(name)
+            if part is not None and len(part) == rows.stop - rows.start:
+                points[rows] = part
+        return points
+
+    def map_is_stale(self, reducer: str) -> bool:
+        """Whether embeddings were added or changed after the map was made."""
+        return bool(self.maps[reducer].metadata["embeddings_state"] != self.loader.embeddings_state)
+
+    # ------------------------------------------------------------------ predictions
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Predictions of the integrated classifier.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If there are none.
+        """
+        rows, labels, scores = [], [], []
+        for item in self.loader.detections():
+            if item.recording not in self._slices:
+                continue
+            rows.append(self._slices[item.recording].start + item.window)
+            labels.append(item.label)
+            scores.append(item.score)
+        if not rows:
+            raise ResultsNotFoundError(f"{self.name} has no predictions for these recordings.")
+        return Predictions.of(np.concatenate(rows), np.concatenate(labels), np.concatenate(scores))
+
+
+class DataSet:
+    """Results of all models for one folder of recordings.
+
+    Parameters
+    ----------
+    audio_dir : Path
+        Folder with the recordings.
+    models : sequence of str
+        Models to show.
+    options : Options
+        The configuration that the dashboard was opened with.
+    """
+
+    def __init__(self, audio_dir: Path, models: Sequence[str], options: Options) -> None:
+        self.audio_dir = Path(audio_dir)
+        self.models = tuple(models)
+        self.options = options
+        self.name = dataset_name(self.audio_dir)
+        self._lock = threading.Lock()
+        self._results: dict[str, tuple[Any, ModelResults]] = {}
+
+    def model(self, name: str) -> ModelResults:
+        """Results of a model, read again when a run has changed them.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If the model is not shown here or has no results.
+        """
+        if name not in self.models:
+            raise ResultsNotFoundError(
+                f"{name!r} is not shown here; the models are {', '.join(self.models)}."
+            )
+        with self._lock:
+            state = _state(paths_of(self.audio_dir, name, self.options), name)
+            if name not in self._results or self._results[name][0] != state:
+                loader = Loader(self.audio_dir, name, **settings_for_reading(self.options))
+                self._results[name] = (state, ModelResults(loader))
+            return self._results[name][1]
+
+    def problems(self) -> dict[str, str]:
+        """Sentence about each model that has no results that can be shown."""
+        found = {}
+        for name in self.models:
+            try:
+                self.model(name)
+            except BacpipeError as error:
+                found[name] = str(error)
+        return found
+
+    @property
+    def available(self) -> list[str]:
+        """Models that have results."""
+        problems = self.problems()
+        return [name for name in self.models if name not in problems]
+
+
+def settings_for_reading(options: Options) -> dict[str, Any]:
+    """Keys of the configuration without those that functions take as parameters of their own."""
+    own = {
+        "audio_dir",
+        "annotations_filename",
+        "bool_filter_labels",
+        "dim_reduction_model",
+        "label_column",
+        "overwrite",
+    }
+    return {key: value for key, value in vars(options).items() if key not in own}
+
+
+def _state(paths: ResultPaths, model: str) -> Any:
+    """What changes when a run has written results of a model; reads no file."""
+    watched = [
+        paths.main_embeds_path,
+        paths.dim_reduc_parent_dir,
+        paths.labels_path,
+        paths.clust_path,
+        paths.probe_path,
+        paths.preds_path,
+    ]
+    what = f"{model}-{dataset_name(paths.audio_dir)}"
+    for folder in stamped_folders(paths.main_embeds_path, what):
+        watched += sorted(folder.glob("journal*.jsonl"))
+    stats = [(path, path.stat()) for path in watched if path.exists()]
+    return [(path, found.st_mtime_ns, found.st_size) for path, found in stats]

@@ -1,0 +1,183 @@
+"""Spectrogram and waveform of a clip, drawn one above the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import panel as pn
+from bokeh.models import BoxAnnotation, ColumnDataSource, LinearColorMapper, Range1d, Span
+from bokeh.plotting import figure
+
+from bacpipe.dashboard.shared.clips import Clip, envelope, spectrogram
+from bacpipe.dashboard.style import scale_colours
+
+SCALES = ("magma", "viridis", "inferno", "cividis", "Greys")
+_DEEPEST = 100  # dB below the loudest point
+_WINDOW_COLOUR = "#56B4E9"
+
+# Runs in the browser, so that the picture follows the slider without waiting for the server.
+_SET_FREQUENCIES = "range.setv({start: cb_obj.value[0], end: cb_obj.value[1]})"
+_SET_DEPTH = "mapper.low = 255 * (1 - cb_obj.value / deepest)"
+_MOVE_CURSOR = """
+const [start, expansion] = cursor.tags;
+cursor.setv({location: start + cb_obj.time / expansion, visible: cb_obj.time > 0});
+"""
+
+
+class SpectrogramFigure:
+    """Spectrogram with the waveform below it.
+
+    Parameters
+    ----------
+    height : int
+        Pixels of the spectrogram.
+    colour_scale : str
+        matplotlib's name of the scale at first.
+
+    Attributes
+    ----------
+    panel : panel object
+        The two figures.
+    controls : panel object
+        Frequency range, colour scale and depth of the picture.
+    """
+
+    def __init__(self, *, height: int = 300, colour_scale: str = "magma") -> None:
+        self._times = Range1d(0, 1)
+        self._frequencies = Range1d(0, 1)
+        self._image = ColumnDataSource({"image": [], "x": [], "width": [], "height": []})
+        self._wave = ColumnDataSource({"time": [], "low": [], "high": []})
+        self._mapper = LinearColorMapper(palette=scale_colours(colour_scale), low=76.5, high=255)
+        self._outside = [
+            BoxAnnotation(fill_color="#ffffff", fill_alpha=0.35, line_color=None) for _ in range(2)
+        ]
+        self._cursor = Span(
+            dimension="height", line_color="#ffffff", line_width=2, visible=False, tags=[0.0, 1]
+        )
+        self._spectrogram = self._draw_spectrogram(height)
+        self._waveform = self._draw_waveform()
+        self.panel = pn.Column(
+            pn.pane.Bokeh(self._spectrogram, sizing_mode="stretch_width"),
+            pn.pane.Bokeh(self._waveform, sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+            css_classes=["bp-spectrogram"],
+        )
+        self._make_controls(colour_scale)
+
+    def _draw_spectrogram(self, height: int) -> Any:
+        drawn = figure(
+            height=height,
+            sizing_mode="stretch_width",
+            x_range=self._times,
+            y_range=self._frequencies,
+            tools="xpan,xwheel_zoom,reset",
+            toolbar_location=None,
+            min_border_right=8,
+            output_backend="canvas",
+        )
+        drawn.image(
+            "image", x="x", y=0, dw="width", dh="height", source=self._image,
+            color_mapper=self._mapper,
+        )  # fmt: skip
+        drawn.yaxis.axis_label = "frequency (kHz)"
+        drawn.xaxis.visible = False
+        drawn.grid.visible = False
+        for part in self._outside:
+            drawn.add_layout(part)
+        drawn.add_layout(self._cursor)
+        return drawn
+
+    def _draw_waveform(self) -> Any:
+        drawn = figure(
+            height=92,
+            sizing_mode="stretch_width",
+            x_range=self._times,
+            y_range=Range1d(-1, 1),
+            tools="",
+            toolbar_location=None,
+            min_border_right=8,
+        )
+        drawn.varea("time", "low", "high", source=self._wave, fill_color="#0b4f6c")
+        drawn.xaxis.axis_label = "time in the recording (s)"
+        drawn.yaxis.ticker = []
+        drawn.yaxis.axis_label = "level"
+        drawn.grid.visible = False
+        # Both figures begin at the same pixel, so that sounds lie below one another.
+        drawn.min_border_left = self._spectrogram.min_border_left = 58
+        return drawn
+
+    def _make_controls(self, colour_scale: str) -> None:
+        scales = list(dict.fromkeys([colour_scale, *SCALES]))
+        self.frequencies = pn.widgets.RangeSlider(
+            label="Frequencies (kHz)", start=0, end=24, value=(0, 24), step=0.1, disabled=True,
+            sizing_mode="stretch_width", margin=(2, 10),
+        )  # fmt: skip
+        self.frequencies.jscallback(value=_SET_FREQUENCIES, args={"range": self._frequencies})
+        self.scale = pn.widgets.Select(
+            label="Colours", options=scales, value=colour_scale, width=100, margin=(2, 10)
+        )
+        self.scale.param.watch(
+            lambda event: self._mapper.update(palette=scale_colours(event.new)), "value"
+        )
+        self.depth = pn.widgets.IntSlider(
+            label="Contrast (dB)", start=20, end=_DEEPEST, value=70, step=5,
+            sizing_mode="stretch_width", margin=(2, 10),
+        )  # fmt: skip
+        self.depth.jscallback(
+            value=_SET_DEPTH, args={"mapper": self._mapper, "deepest": float(_DEEPEST)}
+        )
+        self.controls = pn.Column(
+            self.frequencies,
+            pn.Row(self.scale, self.depth, sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+        )
+
+    def follow(self, player: pn.pane.Audio) -> None:
+        """Show where a player is."""
+        player.jscallback(time=_MOVE_CURSOR, args={"cursor": self._cursor})
+
+    def show(self, clip: Clip, image: np.ndarray, window: tuple[float, float]) -> None:
+        """Draw a clip.
+
+        Parameters
+        ----------
+        clip : Clip
+            What is heard.
+        image : np.ndarray, uint8, shape (frequencies, times)
+            From `picture_of`.
+        window : (start, end)
+            Seconds of the recording; what lies outside is paled.
+        """
+        top, end = clip.rate / 2000, clip.start + clip.duration
+        self._image.data = {
+            "image": [image], "x": [clip.start], "width": [clip.duration], "height": [top],
+        }  # fmt: skip
+        times, low, high = envelope(clip)
+        level = max(float(np.abs(clip.samples).max(initial=0)), 1e-6)
+        self._wave.data = {"time": times, "low": low / level, "high": high / level}
+        self._times.update(start=clip.start, end=end, reset_start=clip.start, reset_end=end)
+        self._outside[0].update(left=None, right=window[0], visible=window[0] > clip.start)
+        self._outside[1].update(left=window[1], right=None, visible=window[1] < end)
+        self._cursor.update(tags=[clip.start, clip.expansion], visible=False)
+        self._fit_frequencies(top)
+
+    def _fit_frequencies(self, top: float) -> None:
+        """Keep the chosen range unless the clip has another highest frequency."""
+        if self.frequencies.disabled or self.frequencies.end != top:
+            self.frequencies.param.update(end=top, value=(0, top), step=top / 100, disabled=False)
+            self._frequencies.update(start=0, end=top, reset_start=0, reset_end=top)
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._image.data = {"image": [], "x": [], "width": [], "height": []}
+        self._wave.data = {"time": [], "low": [], "high": []}
+        self._cursor.visible = False
+        for part in self._outside:
+            part.visible = False
+
+
+def picture_of(clip: Clip) -> np.ndarray:
+    """Spectrogram in 256 steps of level, uint8: a quarter of the bytes for the same picture."""
+    levels = spectrogram(clip).levels
+    return np.rint((levels + _DEEPEST) * (255 / _DEEPEST)).astype(np.uint8)

@@ -1,0 +1,229 @@
+"""What evaluations work on: embeddings with the label and the recording of every window."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe import configuration
+from bacpipe.annotations.table import LABEL_PREFIX, label_kind
+from bacpipe.errors import EvaluationError
+from bacpipe.labels.model_windows import model_windows, open_results
+from bacpipe.store.files import array_hash
+from bacpipe.store.layout import ResultPaths
+from bacpipe.store.loader import Loader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_LABEL = -1
+
+_ROWS = 2**16  # looked at together; of a large array, even a truth value for each number is much
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Embeddings with a label per window.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    embeds : np.ndarray, float32, shape (n, dim)
+    labels : np.ndarray, int64, shape (n,)
+        Index into `classes`; -1 for windows without a label.
+    classes : tuple of str
+        Names of the labels.
+    kind : str
+        What the labels are: 'species'.
+    recordings : np.ndarray of object, shape (n,), or None
+        Recording of every window; None when nobody knows.
+    times : pandas.DataFrame or None
+        audiofilename, start and end (seconds) of every window; None when nobody knows.
+    paths : ResultPaths or None
+        Where results go; None when they are only returned.
+    """
+
+    model: str
+    embeds: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    kind: str
+    recordings: np.ndarray | None = None
+    times: pd.DataFrame | None = None
+    paths: ResultPaths | None = None
+
+    @property
+    def column(self) -> str:
+        """Name of the label column: 'label:species'."""
+        return LABEL_PREFIX + self.kind
+
+    def fingerprint(self, **settings: Any) -> str:
+        """Hash of the data and of settings; results with another hash are stale."""
+        digest = hashlib.sha256(array_hash(self.embeds).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        names = [] if self.recordings is None else self.recordings.tolist()
+        content = [self.model, self.column, self.classes, names, settings]
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+
+
+def labelled_windows(
+    model_name: str,
+    ground_truth: Any,
+    embeds: Any,
+    paths: ResultPaths | None = None,
+    *,
+    label_column: str = "species",
+    recordings: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> LabelledWindows:
+    """Bring embeddings, labels and recordings together.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the model.
+    ground_truth : dict or array
+        What `ground_truth_by_model` returned, or a label per window (-1: none).
+    embeds : np.ndarray of shape (n, dim), or dict of such arrays by recording
+        What ``Loader.embeddings`` returned.
+    paths : ResultPaths, optional
+        Where the results of the model are.  Without them they are looked for with the present
+        configuration, and nothing is stored if `embeds` are not those found there.
+    label_column : str
+        Kind of label, with or without the prefix 'label:'.
+    recordings : sequence of str, optional
+        Recording of every window, for embeddings that did not come from a results tree.
+    **kwargs
+        Any key of the configuration.
+
+    Raises
+    ------
+    EvaluationError
+        If lengths differ or the kind of label is missing.
+    """
+    kind = label_kind(label_column)
+    loader = _loader(model_name, paths, kwargs)
+    keys: Sequence[str] | None = None
+    if isinstance(embeds, Mapping):
+        keys = [str(name) for name, part in embeds.items() for _ in range(len(part))]
+        embeds = np.concatenate(list(embeds.values()))
+    matrix = check_embeddings(embeds)
+    labels, classes = _labels(ground_truth, kind)
+    if len(labels) != len(matrix):
+        raise EvaluationError(
+            f"There are {len(matrix)} embeddings, but ground truth for {len(labels)} windows; "
+            f"make it again with ground_truth_by_model({model_name!r}, ...)."
+        )
+    times = None
+    if loader is not None and loader.embedding_set is not None:
+        windows = model_windows(loader)
+        times = windows.frame() if len(windows) == len(matrix) else None
+    if recordings is None and times is not None:
+        recordings = times["audiofilename"].tolist()
+    if recordings is None:
+        recordings = keys
+    if recordings is not None and len(recordings) != len(matrix):
+        raise EvaluationError(
+            f"recordings names {len(recordings)} windows, but there are {len(matrix)} embeddings."
+        )
+    if paths is None and loader is not None and times is not None:
+        paths = loader.paths
+    return LabelledWindows(
+        model=model_name,
+        embeds=matrix,
+        labels=labels,
+        classes=classes,
+        kind=kind,
+        recordings=None if recordings is None else np.array([str(r) for r in recordings], object),
+        times=times,
+        paths=paths,
+    )
+
+
+def check_embeddings(embeds: Any) -> np.ndarray:
+    """Embeddings as a float32 array of shape (n, dim).
+
+    Raises
+    ------
+    EvaluationError
+        If the shape is another, or a value is not finite.
+    """
+    if hasattr(embeds, "detach"):
+        embeds = embeds.detach().cpu().numpy()
+    matrix = np.asarray(embeds)
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number):
+        raise EvaluationError(
+            f"embeds is a {matrix.dtype} array of shape {matrix.shape}; expected numbers of shape "
+            f"(windows, dim), as Loader.embeddings('array') returns."
+        )
+    matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+    for first in range(0, len(matrix), _ROWS):
+        finite = np.isfinite(matrix[first : first + _ROWS]).all(axis=1)
+        if not finite.all():
+            raise EvaluationError(
+                f"embeds holds values that are not finite, first in row "
+                f"{first + int(np.argmin(finite))}; leave such windows out."
+            )
+    return matrix
+
+
+def label_array(ground_truth: Any, label_column: str | None = None) -> np.ndarray | None:
+    """Label of every window, int64 with -1 for none; None when there is no ground truth."""
+    if ground_truth is None or len(ground_truth) == 0:
+        return None
+    kind = label_kind(label_column) if label_column else None
+    if isinstance(ground_truth, Mapping) and kind is None:
+        kind = next(iter(_kinds(ground_truth)), None)
+    return _labels(ground_truth, kind or "species")[0]
+
+
+def _labels(ground_truth: Any, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    names: Mapping[str, int] | None = None
+    if isinstance(ground_truth, Mapping):
+        if f"{LABEL_PREFIX}{kind}" not in ground_truth:
+            there = ", ".join(_kinds(ground_truth)) or "none"
+            raise EvaluationError(
+                f"The ground truth has no labels of the kind {kind!r} (there are: {there}); give "
+                f"label_column another value, or make ground truth for it."
+            )
+        names = ground_truth.get(f"label_dict:{kind}")
+        ground_truth = ground_truth[f"{LABEL_PREFIX}{kind}"]
+    values = np.asarray(ground_truth)
+    if values.ndim != 1:
+        raise EvaluationError(
+            f"The ground truth has the shape {values.shape}, several labels per window; expected "
+            f"one: ground_truth_by_model(..., single_label=True)."
+        )
+    if not np.issubdtype(values.dtype, np.integer):
+        present = np.array([v is not None and v == v and v != "" for v in values], dtype=bool)
+        found, codes = np.unique(values[present].astype(str), return_inverse=True)
+        labels = np.full(len(values), NO_LABEL, np.int64)
+        labels[present] = codes
+        return labels, tuple(found.tolist())
+    number_of = dict(names) if names else {str(n): int(n) for n in np.unique(values[values >= 0])}
+    # Numbers may have gaps; classes have none.
+    order = sorted(number_of, key=lambda name: number_of[name])
+    code = {number_of[name]: i for i, name in enumerate(order)}
+    used, inverse = np.unique(values, return_inverse=True)
+    labels = np.array([code.get(int(n), NO_LABEL) for n in used], np.int64)[inverse]
+    return labels, tuple(order)
+
+
+def _kinds(ground_truth: Mapping[str, Any]) -> list[str]:
+    return [label_kind(key) for key in ground_truth if str(key).startswith(LABEL_PREFIX)]
+
+
+def _loader(model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]) -> Loader | None:
+    """Results of the model, if it is known where they are."""
+    audio_dir = kwargs.get("audio_dir") or configuration.config().audio_dir
+    if paths is None and audio_dir is None:
+        return None
+    settings = {key: value for key, value in kwargs.items() if key != "audio_dir"}
+    return open_results(model, None if paths else audio_dir, paths, **settings)

@@ -1,0 +1,198 @@
+"""Which class of a model an annotation means.
+
+Names are compared step by step, and the first step that finds something decides:
+
+1. ``identical``: the same text;
+2. ``spelling``: the same but for case, accents, punctuation, and gray for grey;
+3. ``scientific name``: the annotation is the scientific name of a class (or the other way
+   around), by the model's own list;
+4. ``synonym``: both are names of one species in a list of species (BirdNET's labels, which come
+   with bacpipe, and an eBird taxonomy beside the checkpoints): common name, scientific name or
+   eBird code.
+
+An annotation that fits several classes is never guessed; it is reported as ambiguous.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bacpipe.errors import BacpipeError
+from bacpipe.models.weights import checkpoints
+from bacpipe.models.zoo import CARDS
+
+logger = logging.getLogger(__name__)
+
+_TAXONOMY_COLUMNS = (
+    ("SPECIES_CODE", "species_code"),
+    ("COMMON_NAME", "PRIMARY_COM_NAME", "English name"),
+    ("SCIENTIFIC_NAME", "SCI_NAME", "scientific name"),
+)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What became of one annotated name.
+
+    Attributes
+    ----------
+    annotation : str
+        The name in the annotations.
+    column : int or None
+        Class of the model; None when there is none or several.
+    how : str
+        The step that decided: 'identical', 'spelling', 'scientific name', 'synonym',
+        'ambiguous' or 'missing'.
+    candidates : tuple of str
+        The class, or all classes that it may be.
+    """
+
+    annotation: str
+    column: int | None
+    how: str
+    candidates: tuple[str, ...] = ()
+
+
+def match_names(
+    annotations: Iterable[str],
+    classes: Sequence[str],
+    scientific_names: Sequence[str] = (),
+    species: Iterable[Sequence[str]] = (),
+) -> list[Match]:
+    """Find the class of every annotated name.
+
+    Parameters
+    ----------
+    annotations : iterable of str
+        Names in the annotations.
+    classes : sequence of str
+        Names of the model's classes.
+    scientific_names : sequence of str
+        Their scientific names in the same order, if the model has them.
+    species : iterable of sequences of str
+        Lists of names of one species each.
+
+    Returns
+    -------
+    list of Match
+        In the order of the annotations.
+    """
+    same = _index((name, i) for i, name in enumerate(classes))
+    spelling = _index((form, i) for i, name in enumerate(classes) for form in _forms(name))
+    scientific = _index((plain(name), i) for i, name in enumerate(scientific_names))
+    synonyms = _synonyms(species)
+    own = [(i, set(_forms(name))) for i, name in enumerate(classes)]
+    for i, name in enumerate(scientific_names):
+        own[i][1].add(plain(name))
+    by_form = _index((form, i) for i, forms in own for form in forms)
+    matches = []
+    for annotation in annotations:
+        form = plain(annotation)
+        steps = (
+            ("identical", same.get(annotation, set())),
+            ("spelling", spelling.get(form, set())),
+            ("scientific name", scientific.get(form, set())),
+            (
+                "synonym",
+                {i for other in synonyms.get(form, ()) for i in by_form.get(other, ())},
+            ),
+        )
+        how, found = next(((how, found) for how, found in steps if found), ("missing", set()))
+        names = tuple(classes[i] for i in sorted(found))
+        if len(found) == 1:
+            matches.append(Match(annotation, next(iter(found)), how, names))
+        else:
+            matches.append(Match(annotation, None, "ambiguous" if found else how, names))
+    return matches
+
+
+def plain(name: str) -> str:
+    """Name without case, accents and punctuation, 'grey' as 'gray'.
+
+    Examples
+    --------
+    >>> plain("Grey-headed  Woodpecker")
+    'gray headed woodpecker'
+    >>> plain("Ménétries's Warbler")
+    'menetriess warbler'
+    """
+    text = unicodedata.normalize("NFKD", name).casefold()
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    text = re.sub(r"['’‘`´]", "", text)
+    return re.sub(r"[\W_]+", " ", text).strip().replace("grey", "gray")
+
+
+def _forms(name: str) -> set[str]:
+    """Plain forms of a class name, the parts of 'Scientific name_Common name' among them."""
+    parts = re.fullmatch(r"([^_()]+)[_(]([^_()]+)\)?", name)
+    return {plain(name), *(plain(part) for part in (parts.groups() if parts else ()))} - {""}
+
+
+def _index(pairs: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = defaultdict(set)
+    for name, number in pairs:
+        if name:
+            found[name].add(number)
+    return found
+
+
+def _synonyms(species: Iterable[Sequence[str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for names in species:
+        forms = {plain(name) for name in names if name.strip()} - {""}
+        for form in forms:
+            found[form] |= forms
+    return found
+
+
+# ---------------------------------------------------------------------- lists of species
+
+
+def known_species(model_base_path: Path) -> list[tuple[str, ...]]:
+    """Names of species, one tuple for each, from the lists that are on this machine.
+
+    Parameters
+    ----------
+    model_base_path : Path
+        Folder of the checkpoints; an ``ebird*taxonomy*.csv`` in it or in one of its folders is
+        used.
+    """
+    return [*_birdnet_species(model_base_path), *_ebird_species(model_base_path)]
+
+
+def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
+    from bacpipe.models.families.birdnet import read_labels
+
+    card = CARDS["birdnet"]
+    if checkpoints.missing_files(card, base):
+        return []
+    try:
+        labels = checkpoints.resolve(card, base)[card.files[1]]
+        return list(zip(*read_labels(labels), strict=True))
+    except BacpipeError as error:
+        logger.info("BirdNET's list of species is not used: %s", error)
+        return []
+
+
+def _ebird_species(base: Path) -> list[tuple[str, ...]]:
+    if not base.is_dir():
+        return []
+    rows: list[tuple[str, ...]] = []
+    for path in sorted([*base.glob("*.csv"), *base.glob("*/*.csv")]):
+        name = path.name.lower()
+        if not (name.startswith("ebird") and "taxonomy" in name):
+            continue
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            headers = table.fieldnames or ()
+            used = [next((c for c in names if c in headers), None) for names in _TAXONOMY_COLUMNS]
+            columns = [column for column in used if column]
+            rows += [tuple(row[column] or "" for column in columns) for row in table]
+    return rows

@@ -1,0 +1,308 @@
+"""Predictions as tables that other programs open.
+
+Every function takes the threshold and the gap within which detections of one class become one
+event, so that what is seen in Raven, Audacity and Python is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bacpipe import configuration
+from bacpipe.audio.files import read_recording
+from bacpipe.errors import AudioError, ResultsNotFoundError
+from bacpipe.store.detections import merge_detections
+from bacpipe.store.files import write_bytes, write_json, write_text
+from bacpipe.store.layout import Stems, path_inside
+from bacpipe.store.loader import Loader
+from bacpipe.store.predictions import Detections, above
+from bacpipe.store.tables import blocks_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
+    """Predictions as a table with a row for each.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    **kwargs
+        Any key of the configuration: ``classifier_threshold`` drops lower scores, ``event_gap``
+        joins detections of one class into events.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns audiofilename, start, end (seconds), label:default_classifier and score (that of
+        the best window of an event).  ``attrs['bacpipe']`` says what they were made with.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> table = bacpipe.detections_table(loader, classifier_threshold=0.9)
+    >>> table.loc[0, "label:default_classifier"]
+    'Field Sparrow'
+    """
+    import pandas as pd
+
+    blocks = list(blocks_of(_events(loader, kwargs)))
+    columns: dict[str, list[np.ndarray]] = {
+        "audiofilename": [np.zeros(0, object), *(b.names[b.recording] for b in blocks)],
+        "start": [np.zeros(0), *(block.start for block in blocks)],
+        "end": [np.zeros(0), *(block.end for block in blocks)],
+        "label:default_classifier": [
+            np.zeros(0, object), *(block.classes[block.label] for block in blocks)
+        ],
+        "score": [np.zeros(0, np.float32), *(block.score for block in blocks)],
+    }  # fmt: skip
+    table = pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
+    table.attrs["bacpipe"] = _provenance(loader, kwargs)
+    return table
+
+
+def export_raven_tables(
+    loader: Loader, folder: str | Path | None = None, *, combined: bool = False, **kwargs: Any
+) -> list[Path]:
+    """Write predictions as Raven selection tables.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    folder : str or Path, optional
+        Where to; the ``raven_tables`` folder of the results unless given.
+    combined : bool
+        False writes a table per recording.  True writes one table over all recordings, whose
+        begin times count through them in the order of their names, and beside it the list of
+        these recordings, which Raven opens as one sound.
+    **kwargs
+        Any key of the configuration; ``classifier_threshold`` and ``event_gap`` matter here.
+
+    Returns
+    -------
+    list of Path
+        The files written: the tables or, with `combined`, the table and the list.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions, or no recording is left to be opened.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_raven_tables(loader, "selections")
+    >>> files[0].as_posix()
+    'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
+    """
+    target = Path(folder) if folder is not None else loader.paths.raven_path
+    model, nyquist = str(loader.model_name), loader.highest_frequency
+    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    if combined:
+        return _write_combined_raven_table(loader, target, kwargs)
+    stems = Stems(list(loader.lines))
+    written = []
+    for item in _events(loader, kwargs):
+        audio = loader.audio_dir / item.recording
+        try:
+            high = min(nyquist, read_recording(audio).sample_rate / 2)
+        except AudioError as error:
+            logger.warning("no Raven table: %s", error)
+            continue
+        name = f"{stems.of(item.recording)}_{model}.selection.table.txt"
+        path = path_inside(target, name, what="a link")
+        write_raven_table(path, item, audio.resolve(), high)
+        written.append(path)
+    return written
+
+
+def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> list[Path]:
+    nyquist, offset = loader.highest_frequency, 0.0
+    events = _events(loader, settings)  # in the order of the names, as the recordings are
+    item = next(events, None)
+    rows, sounds = ["\t".join(RAVEN_COLUMNS)], []
+    # Recordings without detections count too: Raven plays them as part of the same sound.
+    for name in loader.recording_names:
+        path = loader.audio_dir / name
+        while item is not None and item.recording < name:
+            item = next(events, None)
+        try:
+            recording = read_recording(path, loader.audio_dir)
+        except AudioError as error:
+            logger.warning("left out of the Raven table: %s", error)
+            continue
+        sounds.append(plain_path(path.resolve()))
+        high = min(nyquist, recording.sample_rate / 2)
+        if item is not None and item.recording == name:
+            rows += raven_rows(item, path.resolve(), high, first=len(rows), offset=offset)
+        offset += recording.duration
+    if not sounds:
+        raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
+    table = folder / f"{loader.model_name}.selection.table.txt"
+    listing = folder / f"{loader.model_name}.sound_files.txt"
+    write_text(table, "\n".join(rows) + "\n")
+    write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
+    return [table, listing]
+
+
+def export_audacity_labels(
+    loader: Loader, folder: str | Path | None = None, **kwargs: Any
+) -> list[Path]:
+    """Write predictions as Audacity label tracks, one text file per recording.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    folder : str or Path, optional
+        Where to; ``audacity_labels`` beside the ``raven_tables`` of the results unless given.
+    **kwargs
+        Any key of the configuration; ``classifier_threshold`` and ``event_gap`` matter here.
+
+    Returns
+    -------
+    list of Path
+        The files written, to be opened with File > Import > Labels.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_audacity_labels(loader, "labels", event_gap=0)
+    >>> files[0].as_posix()
+    'labels/SITE-A/20250504_043000_birdnet.labels.txt'
+    """
+    target = Path(folder) if folder is not None else loader.paths.preds_path / "audacity_labels"
+    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    stems = Stems(list(loader.lines))
+    written = []
+    for item in _events(loader, kwargs):
+        columns = (item.start, item.end, item.label)
+        lines = [
+            f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
+            for start, end, label in zip(*columns, strict=True)
+        ]
+        name = f"{stems.of(item.recording)}_{loader.model_name}.labels.txt"
+        path = path_inside(target, name, what="a link")
+        write_text(path, "".join(lines))
+        written.append(path)
+    return written
+
+
+def _events(loader: Loader, settings: Any) -> Iterator[Detections]:
+    options = configuration.current(**settings)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    for item in loader.detections():
+        if "classifier_threshold" in settings:
+            item = above(item, options.classifier_threshold)
+        yield merge_detections(item, gap)
+
+
+def _provenance(loader: Loader, settings: Any) -> dict[str, Any]:
+    made_with, options = loader.predictions_provenance, configuration.current(**settings)
+    if "classifier_threshold" in settings:
+        made_with["threshold"] = max(made_with.get("threshold", 0), options.classifier_threshold)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    return {**made_with, "event_gap": gap}
+
+
+# FOLDED bacpipe/store/raven.py: Raven selection tables.
+
+_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
+
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Label",
+    "Confidence",
+    "Begin Path",
+    "File Offset (s)",
+)
+
+
+def write_raven_table(path: Path, item: Detections, audio: Path, high_frequency: float) -> None:
+    """Write one recording's predictions as a Raven selection table.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    item : Detections
+        The predictions.
+    audio : Path
+        The recording, which Raven opens.
+    high_frequency : float
+        Nyquist frequency in Hz of the model or of the recording, whichever is lower.
+    """
+    write_text(
+        path, "\n".join(["\t".join(RAVEN_COLUMNS), *raven_rows(item, audio, high_frequency)]) + "\n"
+    )
+
+
+def raven_rows(
+    item: Detections,
+    audio: Path,
+    high_frequency: float,
+    *,
+    first: int = 1,
+    offset: float = 0.0,
+) -> Iterator[str]:
+    """Rows of a Raven selection table.
+
+    Parameters
+    ----------
+    item, audio, high_frequency
+        As for `write_raven_table`.
+    first : int
+        Number of the first selection.
+    offset : float
+        Seconds at which the recording begins in a table over several recordings.
+    """
+    columns = (item.start, item.end, item.label, item.score)
+    for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
+        begin, stop = f"{offset + start:.9f}", f"{offset + end:.9f}"
+        yield (
+            f"{number}\tSpectrogram 1\t1\t{begin}\t{stop}\t0\t{high_frequency:.1f}"
+            f"\t{plain_label(label)}\t{score:.4f}\t{plain_path(audio)}\t{start:.9f}"
+        )
+
+
+def plain_path(path: Path) -> str:
+    """Path for a table, in which tabs and line breaks of a file's name would make new cells.
+
+    A program that opens this file will not find it; the rest of the table is in order.
+    """
+    return "".join(" " if character in _BREAKS else character for character in str(path))
+
+
+def plain_label(label: Any) -> str:
+    """Label without tabs and line breaks, which would shift the columns of a table."""
+    return " ".join(str(label).split())

@@ -1,0 +1,98 @@
+"""Bird-MAE: a masked autoencoder pre-trained on bird sounds, in its largest size.
+
+References
+----------
+Rauch et al. 2025, Can Masked Autoencoders Also Listen to Birds?, arXiv 2504.12880;
+https://github.com/DBD-research-group/Bird-MAE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
+from bacpipe.models.card import ModelCard
+from bacpipe.models.families.vit_blocks import fuse_blocks
+from bacpipe.models.kaldi import KaldiFbank
+from bacpipe.models.weights.containers import strip_prefixes
+
+_FRAMES = 512
+_MEAN, _DEVIATION = -7.2, 4.43
+
+# What the hub's wrapper classes may put before the names of the encoder.
+_PREFIXES = ("model.", "encoder.", "vit.")
+
+# The encoder's last norm gives way to the one after pooling; the rest belongs to the
+# pre-training and to classifiers.
+_UNUSED = ("norm.*", "mask_token", "decoder*", "head.*")
+
+
+class BirdMae(TorchModel):
+    """ViT-Huge of Bird-MAE; the normalised mean of its patch tokens.
+
+    The weights are read from the hub's safetensors file into timm's vision transformer; none
+    of the repository's code runs.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Card of the model.
+    files : mapping of str to Path
+        The weights under ``card.files[0]``.
+    device : str
+        Where it computes.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights are damaged or do not fit.
+    """
+
+    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        super().__init__(card=card, files=files, device=device)
+        path = self.files[card.files[0]]
+        network = _vision_transformer()
+        state = {
+            strip_prefixes(key, _PREFIXES): value for key, value in read_checkpoint(path).items()
+        }
+        fit_weights(network, state, model=card.name, path=path, unused=_UNUSED)
+        network.blocks = fuse_blocks(network.blocks)
+        self._network = self.place(network)
+        self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
+
+    def preprocess(self, audio: Tensor) -> Tensor:
+        """Normalised log-mel spectrogram, time first, float32, shape (n, 1, 512, 128).
+
+        Frames that a window lacks have the value of its quietest one.
+        """
+        features = self._fbank(audio - audio.mean(dim=1, keepdim=True))[:, :_FRAMES]
+        quietest = features.amin(dim=(1, 2))
+        padded = quietest.view(-1, 1, 1, 1).repeat(1, 1, _FRAMES, features.shape[2])
+        padded[:, 0, : features.shape[1]] = features
+        return padded.sub_(_MEAN).div_(2 * _DEVIATION)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings, float32, shape (n, 1280)."""
+        embeddings: Tensor = self._network(x)
+        return embeddings
+
+
+def _vision_transformer() -> VisionTransformer:
+    # Built without initial values, which would take longer than reading the checkpoint.
+    with torch.device("meta"):
+        network: VisionTransformer = VisionTransformer(
+            img_size=(_FRAMES, 128),
+            patch_size=16,
+            in_chans=1,
+            num_classes=0,
+            global_pool="avg",
+            embed_dim=1280,
+            depth=32,
+            num_heads=16,
+        )
+    return network.to_empty(device="cpu")

@@ -1,0 +1,572 @@
+"""The BirdNET v2.4 network in PyTorch.
+
+BirdNET is by Kahl, Wood, Eibl and Klinck (2021), "BirdNET: A deep learning solution for
+avian diversity monitoring", Ecological Informatics 61, 101236; the weights are those of
+version 2.4 ("GLOBAL 6K") at https://github.com/kahst/BirdNET-Analyzer.  The structure was
+read from the published TFLite graph: two mel spectrograms, an EfficientNet-like stack of
+inverted bottlenecks, and one dense layer.  Running it in PyTorch is several times faster
+than the TFLite interpreter and gives embeddings and scores in one pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bacpipe.errors import CheckpointError, SettingsError
+from bacpipe.models.weights import tflite
+
+SpectrogramMode = Literal["auto", "conv", "float64"]
+
+SAMPLE_RATE = 48_000
+WINDOW_SAMPLES = 144_000
+EMBEDDING_SIZE = 1024
+N_CLASSES = 6522
+
+_MEL_BANDS = 96
+_FRAMES = 511
+# Frame length and hop in samples, of the low (0-3 kHz) and the high band (0.5-15 kHz).
+_SPECTROGRAMS = ((2048, 278), (1024, 280))
+# Per stage: blocks, expanded channels, output channels, squeezed channels (0: no gate).
+_STAGES = ((3, 72, 36, 0), (4, 288, 72, 18), (5, 864, 108, 27), (4, 1536, 192, 48))
+
+# Windows that go through the network together on a CPU, whatever the batch.  The first two
+# stages make 2 MB per window and layer, which should stay in the cache; the last two read
+# 20 MB of weights, which more windows share.  Blocks above 32 MB would also be handed back to
+# the system by glibc after each layer, and zeroed page by page for the next.
+_EARLY_CHUNK = 4
+_LATE_CHUNK = 16
+# The float64 spectrogram takes 12 MB per window.
+_FLOAT64_CHUNK = 1
+_FLOAT64_CHUNK_OFF_CPU = 32
+# A window whose samples keep still for one hop holds silence (or a constant).  Normalised to
+# [-1, 1], neighbouring float32 numbers are 1e-7 apart.
+_STILL = 1e-6
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "swish": F.silu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+@functools.cache
+def _fused_convolutions_work() -> bool:
+    """Whether this PyTorch fuses convolution, bias and activation on the CPU (oneDNN).
+
+    The operators are not part of the public interface, hence the trial.
+    """
+    try:
+        with torch.no_grad(), torch.device("cpu"):
+            x = torch.linspace(-1, 1, 2 * 8 * 3 * 3).view(2, 8, 3, 3)
+            x = x.contiguous(memory_format=torch.channels_last)
+            for activation, residual in (("swish", None), ("none", x)):
+                layer = _Conv(8, 8, 3, padding=1, activation=activation)
+                for values in (layer.weight, layer.bias):
+                    values.copy_(torch.linspace(-1, 1, values.numel()).view(values.shape))
+                wanted = layer.plain(x, residual)
+                if not torch.allclose(layer.fused(x, residual), wanted, atol=1e-5):
+                    return False
+        return True
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+
+
+class _Derived(nn.Module):
+    """Layer that keeps its weights in other forms as well, each made when first needed.
+
+    They are dropped when the weights are moved or replaced.  Two threads that need one at once
+    may both make it; the results are equal and either is kept.
+    """
+
+    _forms: dict[str, Tensor]
+
+    def _form(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        form = self._forms.get(name)
+        if form is None:
+            form = self._forms[name] = make()
+        return form
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        module: nn.Module = super()._apply(fn, recurse)
+        self._forms = {}
+        return module
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._forms = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Packed weights can neither be copied nor pickled.
+        return {**self.__dict__, "_forms": {}}
+
+
+class _Conv(_Derived, nn.Conv2d):
+    """Convolution, bias, and then activation or sum, in one step where possible."""
+
+    bias: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        activation: str = "none",
+    ) -> None:
+        super().__init__(in_channels, out_channels, size, stride, padding, groups=groups)
+        self.activation = activation
+        self._forms = {}
+
+    def reset_parameters(self) -> None:
+        """Leave PyTorch's random numbers alone: the weights come from a file."""
+        for values in (self.weight, self.bias):
+            nn.init.zeros_(values)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (n, c, h, w) to (n, d, h', w').
+
+        A `residual` of the latter shape is added; there is no activation then.
+        """
+        if x.device.type == "cpu" and x.numel() and _fused_convolutions_work():
+            return self.fused(x, residual)
+        return self.plain(x, residual)
+
+    def plain(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Compute with public operators, on any device."""
+        y = _ACTIVATIONS[self.activation](super().forward(x))
+        return y if residual is None else y + residual
+
+    def fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Compute on the CPU, in one pass over the memory."""
+        fused = torch.ops.mkldnn._convolution_pointwise
+        shape = (list(self.padding), self.stride, self.dilation, self.groups)
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        packed = self._form("packed", lambda: pack(self.weight, *shape, list(x.shape)))
+        if residual is None:
+            y: Tensor = fused(x, packed, self.bias, *shape, self.activation, [], "")
+            return y
+        y = fused.binary(x, residual, packed, self.bias, *shape, "add", 1.0, None, [], None)
+        return y
+
+
+class _Bottleneck(nn.Module):
+    """Inverted bottleneck: widen, filter each channel, weigh the channels, narrow."""
+
+    def __init__(self, channels: int, wide: int, out: int, squeezed: int, first: bool) -> None:
+        super().__init__()
+        stride = 2 if first else 1
+        self.expand = _Conv(channels, wide, 1, activation="swish")
+        self.filter = _Conv(wide, wide, 3, stride, padding=1, groups=wide, activation="swish")
+        self.gate = None
+        if squeezed:
+            self.gate = nn.Sequential(
+                _Conv(wide, squeezed, 1, activation="swish"),
+                _Conv(squeezed, wide, 1, activation="sigmoid"),
+            )
+        self.project = _Conv(wide, out, 1)
+        self.residual = not first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, d, h, w), the sizes halved in the first of a stage."""
+        y = self.filter(self.expand(x))
+        if self.gate is not None:
+            y.mul_(self.gate(y.mean((2, 3), keepdim=True)))
+        out: Tensor = self.project(y, x if self.residual else None)
+        return out
+
+
+class _Stem(nn.Module):
+    """First convolution and pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = _Conv(2, 24, (4, 8), 2, activation="relu")
+        self.mix = _Conv(48, 24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the spectrogram (n, 2, 96, 511) to (n, 24, 48, 128)."""
+        # The uneven "same" padding of TensorFlow.
+        x = F.pad(x, (3, 4, 1, 1)).contiguous(memory_format=torch.channels_last)
+        x = self.conv(x)
+        # Largest and mean value of neighbours in time.  Channels last, this is much faster than
+        # the pooling operators, one of which also returns indices.
+        left, right = x[..., ::2], x[..., 1::2]
+        n, channels, height, width = left.shape
+        pooled = torch.empty(
+            (n, 2 * channels, height, width),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        torch.maximum(left, right, out=pooled[:, :channels])
+        torch.add(left, right, out=pooled[:, channels:]).mul_(0.5)
+        out: Tensor = self.mix(pooled)
+        return out
+
+
+class _Affine(nn.Module):
+    """Scale and shift per channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("shift", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, h, w) to the same shape."""
+        scale, shift = (values.view(1, -1, 1, 1) for values in (self.scale, self.shift))
+        return torch.addcmul(shift, x, scale)
+
+
+class _MelBands(_Derived):
+    """One of the two mel spectrograms, linear up to a learned compression.
+
+    BirdNET keeps the real part of the Fourier transform rather than its magnitude.  From
+    samples to mel bands everything is therefore linear and a single matrix.
+    """
+
+    window: Tensor
+    mel: Tensor
+    power: Tensor
+
+    def __init__(self, length: int, hop: int) -> None:
+        super().__init__()
+        self.length, self.hop = length, hop
+        self.register_buffer("window", torch.zeros(length))
+        self.register_buffer("mel", torch.zeros(_MEL_BANDS, length // 2 + 1))
+        self.register_buffer("power", torch.ones(()))
+        self._forms = {}
+
+    def forward(self, x: Tensor, exact: bool) -> Tensor:
+        """Map samples (n, 144000) in [-1, 1] to (n, 96, 511), the highest band first."""
+        bands = self._by_float64(x) if exact else self._by_convolution(x)
+        return bands.square_().pow_(self.power)
+
+    def _basis(self) -> NDArray[np.float64]:
+        """Matrix (length, 96) from a windowed frame to the bands, the highest first."""
+        steps = np.outer(np.arange(self.length), np.arange(self.length // 2 + 1)) % self.length
+        mel = self.mel.cpu().numpy().astype(np.float64)[::-1]
+        basis: NDArray[np.float64] = np.cos(2 * np.pi / self.length * steps) @ mel.T
+        return basis
+
+    def _kernel(self) -> Tensor:
+        """Kernel (96, hop, rows per frame, 1) of the convolution."""
+        height = -(-self.length // self.hop)
+        values = self._basis() * self.window.double().cpu().numpy()[:, None]
+        values = np.pad(values, ((0, height * self.hop - self.length), (0, 0)))
+        values = values.reshape(height, self.hop, 1, _MEL_BANDS).transpose(3, 1, 0, 2)
+        kernel = torch.tensor(values, dtype=torch.float32, device=self.mel.device)
+        return kernel.contiguous(memory_format=torch.channels_last)
+
+    def _by_convolution(self, x: Tensor) -> Tensor:
+        """Cut the signal in rows of one hop: a frame is then a column of a few rows.
+
+        The samples of a row take the place of the channels of an image in "channels last"
+        order, which is how they lie in memory.
+        """
+        kernel = self._form("kernel", self._kernel)
+        rows = _FRAMES - 1 + kernel.shape[2]
+        samples = F.pad(x, (0, max(0, rows * self.hop - x.shape[1])))[:, : rows * self.hop]
+        image = samples.unflatten(1, (rows, 1, self.hop)).permute(0, 3, 1, 2)
+        # The public operators take the precision from a global switch, whose default on CUDA
+        # (TF32) leaves 10 bits of the mantissa.  Here it is an argument, the last one.
+        bands: Tensor = torch.ops.aten._convolution(
+            image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+            torch.backends.cudnn.benchmark, False, torch.backends.cudnn.enabled, False,
+        )  # fmt: skip
+        return bands[..., 0]
+
+    def _by_float64(self, x: Tensor) -> Tensor:
+        """Repeat the rounding of TFLite: products in float32, their sums in float64."""
+        # Apple's GPUs lack float64.
+        device = torch.device("cpu") if x.device.type == "mps" else x.device
+        basis = self._form("basis", lambda: torch.tensor(self._basis(), device=device))
+        window = self.window.to(device)
+
+        def bands(part: Tensor) -> Tensor:
+            frames = part.unfold(1, self.length, self.hop) * window
+            return (frames.double() @ basis).float().transpose(1, 2)
+
+        size = _FLOAT64_CHUNK if device.type == "cpu" else _FLOAT64_CHUNK_OFF_CPU
+        return _in_chunks(bands, x.to(device), size).to(x.device)
+
+
+class BirdNetV24(nn.Module):
+    """The BirdNET v2.4 network, for inference.
+
+    It may be called from several threads at once, and with batches of any size: on a CPU it
+    splits them into the portions that run fastest.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes of the last layer.
+    spectrogram_mode : {'auto', 'conv', 'float64'}
+        How the spectrogram is computed.  ``'conv'`` is fast, but where a window holds digital
+        silence (padding, for one) a frame sums up to nothing but rounding noise, which the
+        compression enlarges: embeddings then differ from those of the TFLite model by up to
+        some percent.  ``'float64'`` repeats the rounding of that model and agrees with it
+        to 1e-5 everywhere, at about twice the time per window.  ``'auto'`` does so for the
+        windows with silence alone.
+
+    Notes
+    -----
+    Made by the constructor, the weights are meaningless; use `from_tflite`.
+
+    """
+
+    def __init__(
+        self, n_classes: int = N_CLASSES, spectrogram_mode: SpectrogramMode = "auto"
+    ) -> None:
+        modes = get_args(SpectrogramMode)
+        if spectrogram_mode not in modes:
+            raise SettingsError(
+                f"BirdNET has no spectrogram mode {spectrogram_mode!r}; "
+                f"choose one of {', '.join(modes)}."
+            )
+        super().__init__()
+        self.spectrogram_mode = spectrogram_mode
+        self.mels = nn.ModuleList(_MelBands(length, hop) for length, hop in _SPECTROGRAMS)
+        self.spectrogram_norm = _Affine(2)
+        self.stem = _Stem()
+        stages = []
+        channels = 24
+        for blocks, wide, out, squeezed in _STAGES:
+            stage = [_Bottleneck(channels, wide, out, squeezed, first=True)]
+            stage += [_Bottleneck(out, wide, out, squeezed, first=False) for _ in range(1, blocks)]
+            stages.append(nn.Sequential(*stage))
+            channels = out
+        self.stages = nn.ModuleList(stages)
+        self.post_norm = _Affine(channels)
+        self.post_conv = _Conv(channels, EMBEDDING_SIZE, 3, activation="relu")
+        self.classifier = nn.utils.skip_init(nn.Linear, EMBEDDING_SIZE, n_classes)
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_tflite(
+        cls, path: str | Path, spectrogram_mode: SpectrogramMode = "auto"
+    ) -> BirdNetV24:
+        """Read the weights from the published TFLite file.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            ``BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite``, or a model of the same structure
+            with another number of classes.
+        spectrogram_mode : {'auto', 'conv', 'float64'}
+            See the class.
+
+        Returns
+        -------
+        BirdNetV24
+            On the CPU.
+
+        Raises
+        ------
+        CheckpointNotFoundError
+            When there is no such file.
+        CheckpointError
+            When the file is damaged or holds another network.
+
+        """
+        weights = _Weights(path)
+        network = cls(weights.n_classes, spectrogram_mode)
+        weights.fill(network)
+        return network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embeddings and logits.
+
+        Parameters
+        ----------
+        x : torch.Tensor of float32, shape (n, 144000)
+            Windows of 3 s at 48 kHz, in [-1, 1]; their level does not matter.
+
+        Returns
+        -------
+        embeddings : torch.Tensor of float32, shape (n, 1024)
+        logits : torch.Tensor of float32, shape (n, n_classes)
+            The sigmoid of a logit is BirdNET's confidence.
+
+        """
+        embeddings = self.embed(self.spectrogram(x))
+        return embeddings, self.head(embeddings)
+
+    @torch.no_grad()
+    def spectrogram(self, x: Tensor) -> Tensor:
+        """Normalise windows and compute the two spectrograms.
+
+        Parameters
+        ----------
+        x : torch.Tensor of float32, shape (n, 144000)
+            Windows of 3 s at 48 kHz.
+
+        Returns
+        -------
+        torch.Tensor of float32, shape (n, 2, 96, 511)
+            Low band (0-3 kHz) and high band (0.5-15 kHz), mel bands from high to low, frames.
+            Compressed and scaled, without a unit.
+
+        """
+        if x.ndim != 2 or x.shape[1] != WINDOW_SAMPLES:
+            raise ValueError(
+                f"BirdNET takes windows of shape (n, {WINDOW_SAMPLES}), not {tuple(x.shape)}."
+            )
+        x = x - x.amin(1, keepdim=True)
+        x /= x.amax(1, keepdim=True) + 1e-6
+        x.sub_(0.5).mul_(2.0)
+        bands = self._bands(x, exact=self.spectrogram_mode == "float64")
+        if self.spectrogram_mode == "auto":
+            silent = _holds_silence(x).nonzero()[:, 0]
+            if len(silent):
+                bands[silent] = self._bands(x[silent], exact=True)
+        out: Tensor = self.spectrogram_norm(bands)
+        return out
+
+    def _bands(self, x: Tensor, exact: bool) -> Tensor:
+        # Interleaved, as the first convolution wants its input.
+        return torch.stack([mel(x, exact) for mel in self.mels], -1).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def embed(self, spectrogram: Tensor) -> Tensor:
+        """Compute embeddings.
+
+        Parameters
+        ----------
+        spectrogram : torch.Tensor of float32, shape (n, 2, 96, 511)
+            Result of `spectrogram`.
+
+        Returns
+        -------
+        torch.Tensor of float32, shape (n, 1024)
+            Values of at least 0.
+
+        """
+        if spectrogram.device.type != "cpu":
+            return self._late(self._early(spectrogram))
+        x = _in_chunks(self._early, spectrogram, _EARLY_CHUNK)
+        return _in_chunks(self._late, x, _LATE_CHUNK)
+
+    @torch.no_grad()
+    def head(self, embeddings: Tensor) -> Tensor:
+        """Compute the logits (n, n_classes) of embeddings (n, 1024), both float32."""
+        logits: Tensor = self.classifier(embeddings)
+        return logits
+
+    def _early(self, spectrogram: Tensor) -> Tensor:
+        """Map (n, 2, 96, 511) to (n, 72, 12, 32)."""
+        out: Tensor = self.stages[1](self.stages[0](self.stem(spectrogram)))
+        return out
+
+    def _late(self, x: Tensor) -> Tensor:
+        """Map (n, 72, 12, 32) to embeddings (n, 1024)."""
+        x = self.stages[3](self.stages[2](x))
+        x = self.post_conv(self.post_norm(x).relu_())
+        return x.mean((2, 3))
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """Apply a function to at most `size` windows at a time."""
+    if len(x) <= size:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(size)])
+
+
+def _holds_silence(x: Tensor) -> Tensor:
+    """Tell for normalised windows (n, 144000) whether they keep still somewhere, shape (n,)."""
+    hop = _SPECTROGRAMS[-1][1]
+    rows = x[:, : x.shape[1] // hop * hop].unflatten(1, (-1, hop))
+    return (rows.amax(2) - rows.amin(2) <= _STILL).any(1)
+
+
+class _Weights:
+    """Weights of a TFLite file, in the order in which the network uses them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.convolutions: list[tuple[int, list[NDArray[np.float32]]]] = []
+        self.vectors: list[NDArray[np.float32]] = []
+        self.powers: list[NDArray[np.float32]] = []
+        self.dense: list[list[NDArray[np.float32]]] = []
+        for operator in tflite.read_operators(path):
+            values = [constant for constant in operator.constants if constant is not None]
+            if operator.code in (tflite.CONV_2D, tflite.DEPTHWISE_CONV_2D):
+                self.convolutions.append((operator.code, values))
+            elif operator.code == tflite.FULLY_CONNECTED:
+                self.dense.append(values)
+            elif operator.code == tflite.POW:
+                self.powers += values
+            elif operator.code in (tflite.MUL, tflite.ADD):
+                self.vectors += [value for value in values if value.ndim == 1]
+        self._expect("dense layers", len(self.dense), 3)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes of the last layer."""
+        shapes = [part.shape for part in self.dense[-1]]
+        classes = shapes[0][0] if shapes and shapes[0] else 0
+        wanted = [(classes, EMBEDDING_SIZE), (classes,)]
+        self._expect("shapes of the last layer", shapes, wanted)
+        return classes
+
+    def fill(self, network: BirdNetV24) -> None:
+        """Copy all weights to a network, which must have the right number of classes."""
+        layers = [layer for layer in network.modules() if isinstance(layer, _Conv)]
+        self._expect("convolutions", len(self.convolutions), len(layers))
+        for number, (layer, (code, values)) in enumerate(
+            zip(layers, self.convolutions, strict=True), start=1
+        ):
+            depthwise = layer.groups > 1
+            what = f"convolution {number}"
+            wanted = tflite.DEPTHWISE_CONV_2D if depthwise else tflite.CONV_2D
+            self._expect(f"kind of {what}", code, wanted)
+            self._expect(f"float32 weights of {what}", [part.ndim for part in values], [4, 1])
+            # TensorFlow has the input channels last; those of a depthwise one come first.
+            axes = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
+            self._copy(what, layer.weight, values[0].transpose(axes))
+            self._copy(what, layer.bias, values[1])
+            layer.to(memory_format=torch.channels_last)
+
+        affine = (network.spectrogram_norm, network.post_norm)
+        mels = [layer for layer in network.modules() if isinstance(layer, _MelBands)]
+        targets = [mel.window for mel in mels]
+        targets += [values for layer in affine for values in (layer.scale, layer.shift)]
+        self._expect("vectors", len(self.vectors), len(targets))
+        for target, vector in zip(targets, self.vectors, strict=True):
+            self._copy("a vector", target, vector)
+        self._expect("powers", len(self.powers), len(mels))
+        for mel, power, values in zip(mels, self.powers, self.dense, strict=False):
+            self._expect("parts of a mel matrix", len(values), 1)
+            self._copy("a power", mel.power, power)
+            self._copy("a mel matrix", mel.mel, values[0])
+        self._copy("the last layer", network.classifier.weight, self.dense[-1][0])
+        self._copy("the last layer", network.classifier.bias, self.dense[-1][1])
+
+    def _expect(self, what: str, found: object, wanted: object) -> None:
+        if found != wanted:
+            raise CheckpointError(
+                f"{self.path} does not hold the FP32 weights of BirdNET v2.4: "
+                f"{what}: found {found}, expected {wanted}. "
+                "Use BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite."
+            )
+
+    def _copy(self, what: str, target: Tensor, values: NDArray[np.float32]) -> None:
+        self._expect(f"shape of {what}", values.shape, tuple(target.shape))
+        with torch.no_grad():
+            target.copy_(torch.tensor(values))

@@ -1,0 +1,42 @@
+"""Perch 2.0, a classifier of animal sounds of many taxa."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from bacpipe.models.backends.onnx import OnnxModel
+from bacpipe.models.card import ModelCard
+from bacpipe.models.frontends import center_and_scale
+from bacpipe.models.weights import class_names
+
+PEAK = 0.25
+
+
+class PerchV2(OnnxModel):
+    """Perch 2.0 (van Merriënboer et al. 2025, arXiv 2508.04665), exported to ONNX.
+
+    Each window is centred and scaled to a peak of 0.25, as the authors' pipeline
+    (google-research/perch-hoplite) does.  The classes exclude each other: their scores are a
+    softmax.
+    """
+
+    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        super().__init__(card=card, files=files, device=device)
+        folder = Path(files[card.files[0]]).parent
+        # The list of eBird codes that sometimes lies beside it belongs to another vocabulary.
+        labels = class_names.find_label_file(folder, "labels.*", "*labels.*", "assets/labels.*")
+        self.classes = (
+            class_names.numbered(self.n_classes, card.name, folder / "labels.csv")
+            if labels is None
+            else class_names.read_list(labels, self.n_classes)
+        )
+
+    def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
+        """Centre each window and scale it to the peak that the network was trained with."""
+        return center_and_scale(audio, PEAK)
+
+    def activate(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.softmax(dim=1)

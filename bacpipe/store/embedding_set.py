@@ -1,0 +1,577 @@
+"""One set of embeddings: a model over a data set with one choice of settings.
+
+A set is a folder with a journal.  Its identity (model, checkpoint, window, hop, padding and
+what else changes results) is in the journal's first line; a run with another identity starts
+a set of its own.  Whether a recording is done is decided by the journal, never by the mere
+presence of a file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bacpipe.audio import windows
+from bacpipe.audio.windows import Segment
+from bacpipe.configuration import Options
+from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.store.arrays import read_npy
+from bacpipe.store.entries import DoneLines, embeddings_state, is_header, predictions_state
+from bacpipe.store.files import array_hash, replacing, write_text, yaml_text
+from bacpipe.store.journal import FORMAT, Journal, JournalContent, read_journals
+from bacpipe.store.layout import path_inside, stamped_folder, stamped_folders
+from bacpipe.user_input import load_yaml
+
+logger = logging.getLogger(__name__)
+
+# What times of windows follow from.
+_IDENTITY = {"sample_rate", "window", "hop", "speed", "only_annotated"}
+
+
+class EmbeddingSet:
+    """A folder of embeddings and what its journal says.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing set.
+
+    Attributes
+    ----------
+    identity : dict or None
+        What the embeddings were computed with; None for a set that an older version of
+        bacpipe wrote, which did not record it.
+    content : JournalContent
+        The journal as it was when read last.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the journal again."""
+        self._by_path: dict[str, str] | None = None
+        self._states: dict[str, tuple[int, str]] = {}
+        self.content = JournalContent()  # of a large data set, two take too much memory
+        self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
+        self.content = read_journals(self.folder)
+        if not self.content.header and (self.folder / "metadata.yml").is_file():
+            self.content = _read_old_metadata(self.folder)
+        else:
+            self._check_header()
+        self._drop_damaged_lines()
+
+    def _check_header(self) -> None:
+        header = self.content.header
+        if not header and not self.content.recordings:
+            return
+        found = header.get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise ResultsError(
+                f"{self.folder}: written by a newer bacpipe (journal format {found}, this one "
+                f"reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
+            )
+        if found != FORMAT or not is_header(header):
+            raise ResultsError(
+                f"{self.folder}: the first line of the journal, which says what these embeddings "
+                f"were computed with, is damaged or missing; move the folder away and run the "
+                f"pipeline again."
+            )
+
+    def _drop_damaged_lines(self) -> None:
+        damaged = [name for name in self.content.recordings if name in self.content.damaged]
+        for name in damaged:
+            del self.content.recordings[name]
+        if damaged:
+            logger.warning(
+                "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
+                "they are computed again.",
+                self.folder,
+                len(damaged),
+                damaged[0],
+            )
+
+    def find_done(self, name: str) -> dict[str, Any] | None:
+        """Line of a recording that is done, by its name or by that of its embeddings."""
+        lines = self.content.recordings
+        if name in lines and lines.status(name) == "done":
+            return lines[name]
+        if self._by_path is None:
+            done = self.content.done.items()
+            self._by_path = {line["embeddings"]["path"]: owner for owner, line in done}
+        owner = self._by_path.get(name)
+        return None if owner is None else lines[owner]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the journals are what they were when they were read."""
+        return self._files == _stamps_of_journals(self.folder)
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        return self.content.header.get("identity")
+
+    @property
+    def state(self) -> str:
+        """Hash of all embeddings; results made from them are stale when it has changed."""
+        return self._state("embeddings", embeddings_state)
+
+    @property
+    def predictions_state(self) -> str:
+        """Hash of all predictions; tables made from them are stale when it has changed."""
+        return self._state("predictions", lambda done: predictions_state(self.folder.name, done))
+
+    def _state(self, what: str, compute: Callable[[DoneLines], str]) -> str:
+        """A hash of the lines, computed again only if they have changed."""
+        version = self.content.recordings.version
+        if what not in self._states or self._states[what][0] != version:
+            self._states[what] = (version, compute(self.content.done))
+        return self._states[what][1]
+
+    def record_tables(self, tables: Mapping[str, Any]) -> None:
+        """Let the journal say that the tables over all recordings are complete.
+
+        Parameters
+        ----------
+        tables : mapping
+            What they were written with; what the journal says of other tables still holds.
+        """
+        known = {**(self.content.tables or {}), **tables}
+        if known == self.content.tables:
+            return
+        was_current = self.is_current
+        journal = Journal(self.folder)
+        try:
+            journal.append({"tables": known})
+        finally:
+            journal.close()
+        if was_current:  # the caller holds the lock: nobody else has written since
+            self.content.tables = known
+            self._files = _stamps_of_journals(self.folder)
+        else:
+            self.reload()
+
+    def embedding_path(self, line: Mapping[str, Any]) -> Path:
+        """Path of a recording's embeddings.
+
+        Raises
+        ------
+        ResultsError
+            If the journal names a place outside the set.
+        """
+        return path_inside(self.folder, line["embeddings"]["path"], what="the journal")
+
+
+def _stamps_of_journals(folder: Path) -> list[tuple[str, int, int, int]]:
+    paths = [*sorted(folder.glob("journal*.jsonl")), folder / "metadata.yml"]
+    found = []
+    for path in paths:
+        with suppress(OSError):  # readers say what is wrong
+            status = path.stat()
+            found.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def find_set(
+    parent: Path,
+    model: str,
+    dataset: str,
+    identity: Mapping[str, Any] | None,
+    *,
+    known: EmbeddingSet | None = None,
+) -> EmbeddingSet | None:
+    """Newest set of a model.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of all sets.
+    model, dataset : str
+        Whose embeddings.
+    identity : mapping or None
+        What they must have been computed with, or the part of it that is known; None takes
+        the newest set, whatever it is.
+    known : EmbeddingSet, optional
+        A set that was read before; it is not read again unless its journals have changed.
+
+    Returns
+    -------
+    EmbeddingSet or None
+    """
+    for folder in stamped_folders(parent, f"{model}-{dataset}"):
+        if known is not None and known.folder == folder and known.is_current:
+            candidate = known
+        else:
+            candidate = EmbeddingSet(folder)
+        if not candidate.content.header and not candidate.content.recordings:
+            continue  # a folder without journal and metadata is not a set
+        if identity is None or _fits(candidate, identity):
+            return candidate
+    return None
+
+
+def create_set(
+    parent: Path, model: str, dataset: str, identity: Mapping[str, Any], provenance: Mapping
+) -> EmbeddingSet:
+    """Make the folder of a new set, with the first line of its journal."""
+    folder = stamped_folder(parent, f"{model}-{dataset}", datetime.now())
+    header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
+    try:
+        write_text(folder / "journal.jsonl", json.dumps(header, ensure_ascii=False) + "\n")
+    except BaseException:
+        with suppress(OSError):  # nothing is in it, or it could not even be made
+            folder.rmdir()
+        raise
+    return EmbeddingSet(folder)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Keys of `other` in which `one` differs, as ``key=value instead of value``."""
+    return [
+        f"{key}={one.get(key)} instead of {other.get(key)}"
+        for key in other
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
+    if candidate.identity is not None:
+        return not differences(candidate.identity, identity)
+    old = candidate.content.header.get("old_metadata", {})
+    if "recorded" in candidate.content.header:
+        return not differences(candidate.content.header["recorded"], identity)
+    # Older versions recorded only these; they had no hop and always padded by wrapping.
+    return (
+        old.get("sample_rate (Hz)") == identity.get("sample_rate", old.get("sample_rate (Hz)"))
+        and old.get("segment_length (samples)")
+        == identity.get("window", old.get("segment_length (samples)"))
+        and identity["hop"] is None
+        and identity["padding"] == "wrap"
+        and identity["speed"] == 1
+        and not identity["only_annotated"]
+        and identity["precision"] == "float32"
+    )
+
+
+def adopt_old_set(
+    found: EmbeddingSet,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    stamps: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Give a set of an older version a journal, so that it is continued from here.
+
+    Parameters
+    ----------
+    found : EmbeddingSet
+        The set.
+    identity, provenance : mapping
+        What is to be computed into it from here on.
+    stamps : mapping
+        ``size`` and ``mtime_ns`` of each recording, by which later changes are noticed.
+    """
+    header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
+    adopted = found.content.recordings.items()
+    lines = [header, *({**line, **stamps.get(name, {})} for name, line in adopted)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(found.folder / "journal.jsonl", text)
+    found.reload()
+
+
+def _read_old_metadata(folder: Path) -> JournalContent:
+    """What older versions of bacpipe wrote instead of a journal, as journal lines."""
+    path = folder / "metadata.yml"
+    try:
+        path_inside(folder, path.name, what="a link")
+        metadata = load_yaml(path.read_text(encoding="utf-8"))
+        lines = list(_old_lines(metadata))
+        rates = [metadata["sample_rate (Hz)"], metadata["segment_length (samples)"]]
+        if not all(isinstance(rate, int) and 0 < rate < 2**31 for rate in rates):
+            raise ValueError(f"sample rate and segment length are {rates}")
+    except (
+        OSError,
+        yaml.YAMLError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:
+        raise ResultsError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); expected the metadata of "
+            f"embeddings that bacpipe wrote. Move the folder away to have it computed again."
+        ) from error
+    content = JournalContent(header={"format": FORMAT, "old_metadata": metadata})
+    recorded = metadata.get("bacpipe")
+    if isinstance(recorded, dict) and recorded.keys() >= _IDENTITY:  # ours; its journal is gone
+        if not is_header({"identity": recorded}) or recorded["only_annotated"]:
+            raise ResultsError(
+                f"{path}: the journal of these embeddings is gone, and without it their windows "
+                f"are not known. Move the folder away to have it computed again."
+            )
+        content.header["recorded"] = recorded
+    for line in lines:
+        embeddings = path_inside(folder, line["embeddings"]["path"], what="metadata.yml")
+        try:
+            line["embeddings"]["bytes"] = embeddings.stat().st_size
+        except OSError:
+            continue  # not there, or of a name that no file can have: computed again
+        content.add(line["file"], line)
+    shared = Counter(line["embeddings"]["path"] for line in content.recordings.values())
+    for name, line in list(content.recordings.items()):
+        if shared[line["embeddings"]["path"]] > 1:
+            # Older versions wrote recordings that differ in their suffix to one file, and nobody
+            # knows whose embeddings it holds.
+            del content.recordings[name]
+    return content
+
+
+def _old_lines(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    files, model = metadata["files"], metadata["model_name"]
+    columns = ("audio_files", "file_lengths (s)", "nr_embeds_per_file")
+    for name, duration, windows in zip(*(files[column] for column in columns), strict=True):
+        name = str(name).replace("\\", "/")
+        stem = name.rsplit(".", 1)[0]
+        yield {
+            "file": name,
+            "status": "done",
+            "duration": float(duration),
+            "windows": int(windows),
+            "adopted": True,
+            "embeddings": {
+                "path": f"{stem}_{model}.npy",
+                "dim": int(metadata.get("embedding_size", 0)),
+            },
+        }
+
+
+def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: bool) -> np.ndarray:
+    """Embeddings of one recording, float32 of shape (windows, dim).
+
+    Raises
+    ------
+    ResultsError
+        If the file is missing or is not what the journal says.
+    """
+    path = found.embedding_path(line)
+    try:
+        # Older versions wrote other float types, which readers of ours need not know.
+        array = read_npy(path)
+    except FileNotFoundError:
+        raise ResultsError(
+            f"{path}: these embeddings are gone; run the pipeline again to compute them anew."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: these embeddings are damaged ({error}); {REPAIR}") from None
+    expected = line["embeddings"]
+    if array.ndim != 2 or len(array) != line["windows"]:
+        raise ResultsError(
+            f"{path}: holds an array of shape {array.shape}, expected {line['windows']} windows; "
+            f"{REPAIR}"
+        )
+    if verify and "sha256" in expected and array_hash(array) != expected["sha256"]:
+        raise ResultsError(
+            f"{path}: these embeddings have changed since they were written; {REPAIR}"
+        )
+    return array.astype(np.float32, copy=False)
+
+
+# FOLDED bacpipe/store/identity.py: What makes two sets of embeddings the same or different.
+
+
+def settings_identity(options: Options) -> dict[str, Any]:
+    """Settings that change embeddings.
+
+    Batch size, device, numbers of workers and the like are not among them.
+
+    Returns
+    -------
+    dict
+        ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion),
+        ``only_annotated`` and ``precision``.
+    """
+    return {
+        "hop": options.hop,
+        "padding": options.padding,
+        "speed": options.new_speed if options.bool_change_speed else 1,
+        "only_annotated": options.only_embed_annotations,
+        "precision": options.precision,
+    }
+
+
+def prediction_settings(options: Options) -> dict[str, Any]:
+    """Settings that change predictions, but not embeddings."""
+    return {"threshold": options.classifier_threshold, "top": options.max_predictions_per_window}
+
+
+# FOLDED bacpipe/store/times.py: Times of windows, from the journal's line of a recording.
+
+
+def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: float = 1) -> int:
+    """Samples from the start of one window to the start of the next.
+
+    Parameters
+    ----------
+    hop : float or None
+        Seconds of the real recording; None lets windows follow one another.
+    window : int
+        Samples of a window.
+    sample_rate : int
+        Rate of the windows in Hz.
+    speed : float
+        Time expansion.
+    """
+    return window if hop is None else max(1, round(hop / speed * sample_rate))
+
+
+def window_times(
+    line: Mapping[str, Any], header: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end of every window of a recording.
+
+    Parameters
+    ----------
+    line : mapping
+        The journal's line of the recording.
+    header : mapping
+        The journal's first line.
+
+    Returns
+    -------
+    start, end : np.ndarray, float64, shape (windows,)
+        Seconds of the real recording, time expansion undone.  The end of a padded window is
+        the end of what was padded: the recording, or the annotated segment.
+    """
+    identity = _identity(header)
+    window, rate, speed = identity["window"], identity["sample_rate"], identity["speed"]
+    hop = hop_samples(identity["hop"], window=window, sample_rate=rate, speed=speed)
+    # Without annotated segments the whole recording is one.
+    rows = line.get("segments") or [[0.0, line["duration"], line["windows"]]]
+    segments = [Segment(start, stop) for start, stop, _ in rows]
+    counts = [count for _, _, count in rows]
+    starts, ends = windows.window_times(sum(counts), window, hop, rate, speed, segments, counts)
+    return starts, np.minimum(ends, np.repeat([segment.stop for segment in segments], counts))
+
+
+def highest_frequency(header: Mapping[str, Any]) -> float:
+    """Highest frequency in Hz of the real recordings that the model hears.
+
+    Under time expansion the model hears a recording slowed down, so more than half its own
+    sample rate.
+    """
+    identity = _identity(header)
+    return float(identity["sample_rate"] / identity["speed"] / 2)
+
+
+def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "identity" in header:
+        identity: Mapping[str, Any] = header["identity"]
+        missing = [k for k in ("window", "sample_rate", "hop", "speed") if k not in identity]
+        if missing:
+            raise ResultsError(
+                f"These embeddings were computed elsewhere, and nothing tells {missing[0]!r} of "
+                f"their windows, so the times of these are not known."
+            )
+        return identity
+    if "recorded" in header:
+        return header["recorded"]
+    old = header["old_metadata"]
+    return {
+        "sample_rate": old["sample_rate (Hz)"],
+        "window": old["segment_length (samples)"],
+        "hop": None,
+        "speed": 1,
+    }
+
+
+# FOLDED bacpipe/store/metadata.py: ``metadata.yml``: the description of a set of embeddings that other tools read.
+
+_AT_ONCE = 1000  # values; YAML's dumper takes half a kilobyte for each
+
+
+def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, Any]:
+    """What ``metadata.yml`` holds, from the journal.
+
+    Parameters
+    ----------
+    found : EmbeddingSet
+        The set.
+    model : str
+        Name of the model.
+    audio_dir : Path
+        Folder with the recordings.
+    """
+    header = found.content.header
+    if "old_metadata" in header:
+        return dict(header["old_metadata"])
+    identity, done = header["identity"], found.content.done.sorted()
+    dims: set[int] = set()
+    durations: list[float] = []
+    windows: list[int] = []
+    padded: list[int] = []
+    for line in done.values():
+        dims.add(line["embeddings"]["dim"])
+        durations.append(line["duration"])
+        windows.append(line["windows"])
+        padded.append(line.get("padded", 0))
+    return {
+        "model_name": model,
+        "audio_dir": str(audio_dir),
+        "embed_dir": str(found.folder),
+        "embedding_size": next(iter(dims), 0),
+        "sample_rate (Hz)": identity.get("sample_rate"),
+        "segment_length (samples)": identity.get("window"),
+        "nr_embeds_total": sum(windows),
+        "total_dataset_length (s)": round(sum(durations), 6),
+        "files": {
+            "audio_files": list(done),
+            "file_lengths (s)": [round(duration, 6) for duration in durations],
+            "nr_embeds_per_file": windows,
+            "padded_samples_of_last_window": padded,
+        },
+        "bacpipe": {**header.get("provenance", {}), **identity},
+    }
+
+
+def write_metadata(found: EmbeddingSet, model: str, audio_dir: Path) -> Path:
+    """Write ``metadata.yml`` into the folder of a set."""
+    path = found.folder / "metadata.yml"
+    with replacing(path) as file:
+        for text in _texts(metadata_of(found, model, audio_dir)):
+            file.write(text.encode())
+    return path
+
+
+def _texts(metadata: dict[str, Any]) -> Iterator[str]:
+    """The same YAML as of all at once."""
+    for key, value in metadata.items():
+        if key != "files" or not isinstance(value, dict):
+            yield yaml_text({key: value})
+            continue
+        yield f"{key}:\n"
+        for name, values in value.items():
+            if not isinstance(values, list) or len(values) <= _AT_ONCE:
+                yield _indented(yaml_text({name: values}))
+                continue
+            yield f"  {name}:\n"
+            yield from map(_indented, _lists(values))
+
+
+def _indented(text: str) -> str:
+    # Only at line breaks: names may hold other characters that Python takes for some.
+    return "  " + text.removesuffix("\n").replace("\n", "\n  ") + "\n"
+
+
+def _lists(values: Sequence[Any]) -> Iterator[str]:
+    for first in range(0, len(values), _AT_ONCE):
+        yield yaml_text(values[first : first + _AT_ONCE])

@@ -1,0 +1,569 @@
+"""Files that appear complete or not at all.
+
+Every file is written under a temporary name in the folder of its final name, flushed to the
+disk and renamed, so that a crash at any moment leaves either the old file, the new file or
+no file, and a temporary one that the next run removes.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import yaml
+
+from bacpipe.errors import ResultsError, StorageError
+
+TEMPORARY = ".bacpipe-tmp"
+
+_CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+# A link of this name would lead to a file that is not ours.
+_CREATE |= getattr(os, "O_NOFOLLOW", 0)
+_WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
+_NPY_HEADER = 128
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def temporary_name(path: Path) -> Path:
+    """Name under which a file is written before it is complete.
+
+    Each writer has one of its own: two processes that write the same file replace it one after
+    the other, and never write into each other's.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Binary file that takes `path`'s place when the block ends without an error.
+
+    Raises
+    ------
+    StorageError
+        If the disk does not take the file.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "new" / "table.csv"
+    >>> with replacing(target) as file:
+    ...     _ = file.write(b"a,b")
+    >>> target.read_bytes()
+    b'a,b'
+    """
+    temporary = temporary_name(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(temporary, _CREATE), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            _drop(temporary)
+            raise
+
+
+class StagedFile:
+    """A file that is written, but neither safe on the disk nor under its final name yet.
+
+    Waiting for the disk is what writing small files costs most.  It is the same for many files
+    as for one if the disk is told of all of them before the first is waited for.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    *parts : bytes or memoryview
+        The content.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+
+    Raises
+    ------
+    StorageError
+        If the disk does not take the file.
+    """
+
+    def __init__(self, path: Path, *parts: bytes | memoryview) -> None:
+        self.path = path
+        self._temporary = str(temporary_name(path))
+        with writing(path, sum(memoryview(part).nbytes for part in parts)):
+            try:
+                self._descriptor = os.open(self._temporary, _CREATE)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self._temporary, _CREATE)
+            try:
+                views = [memoryview(part).cast("B") for part in parts]
+                self.size = sum(write_all(self._descriptor, view) for view in views)
+            except BaseException:
+                self.discard()
+                raise
+
+    def begin_sync(self) -> None:
+        """Have the disk begin to write the file."""
+        begin_sync(self._descriptor)
+
+    def commit(self) -> None:
+        """Wait until the disk has the file, and give it its final name."""
+        with writing(self.path, self.size):
+            try:
+                try:
+                    os.fsync(self._descriptor)
+                finally:
+                    os.close(self._descriptor)
+                os.replace(self._temporary, self.path)  # noqa: PTH105
+            except BaseException:
+                _drop(Path(self._temporary))
+                raise
+
+    def discard(self) -> None:
+        """Forget the file instead."""
+        os.close(self._descriptor)
+        _drop(Path(self._temporary))
+
+
+def begin_sync(descriptor: int) -> None:
+    """Have the disk begin to write a file, without waiting for it."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # the disk says it again when the file is waited for
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def write_bytes(path: Path, *parts: bytes | memoryview) -> int:
+    """Write a small file at once; returns its size in bytes.
+
+    The same as `replacing`, with system calls alone: a run over many short recordings spends
+    its time here.
+    """
+    staged = StagedFile(path, *parts)
+    staged.commit()
+    return staged.size
+
+
+def _drop(temporary: Path) -> None:
+    """Remove a file that could not be completed; what kept it from that is the error to show."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> int:
+    """Write all of some bytes to a file descriptor; returns how many there are."""
+    written = 0
+    while written < len(data):
+        written += os.write(descriptor, data[written:])
+    return written
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) at once."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file at once."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Write a YAML file at once, keys in the order given."""
+    write_text(path, yaml_text(content))
+
+
+def yaml_text(content: Any) -> str:
+    """YAML of some values, keys in the order given."""
+    # libyaml's dumper is ten times faster, but not in every build of PyYAML.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def write_csv(path: Path, table: Any) -> None:
+    """Write a pandas table as CSV (UTF-8) at once."""
+    texts = table.select_dtypes(exclude="number")
+    # csv does not quote a carriage return that stands alone, but readers end the line there.
+    broken = any(
+        text.astype(str).str.contains("\r", regex=False).any() for _, text in texts.items()
+    )
+    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    with replacing(path) as file:
+        table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
+
+
+def write_table(path: Path, table: Any) -> dict[str, Any]:
+    """Write a pyarrow table as Parquet at once.
+
+    Returns
+    -------
+    dict
+        ``bytes`` (size of the file) and ``sha256`` (of the whole file).
+    """
+    staged, stored = stage_table(path, table)
+    staged.commit()
+    return stored
+
+
+def stage_table(path: Path, table: Any) -> tuple[StagedFile, dict[str, Any]]:
+    """Do what `write_table` does, but leave it to the caller to commit the file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    # Into memory first: Arrow would call back into Python for every piece of a Python file.
+    buffer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, buffer, compression="snappy")
+    data = memoryview(buffer.getvalue())
+    staged = StagedFile(path, data)
+    return staged, {"bytes": staged.size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def remove_temporaries(*folders: Path) -> None:
+    """Remove what interrupted writes left below folders; only their lock's owner may."""
+    for folder in folders:
+        if folder.is_dir():
+            for path in folder.rglob(f".*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, *names: str) -> None:
+    """Remove a result folder that a killed run left, if nothing else is in it.
+
+    Parameters
+    ----------
+    folder : Path
+        Whose last file was never written.
+    *names : str
+        Files that are worth nothing without that one.
+    """
+    paths = list(folder.iterdir())
+    if all(path.name in names or path.name.endswith(TEMPORARY) for path in paths):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def remove_empty_folders(folder: Path) -> None:
+    """Remove folders that hold no file, from a folder downwards and the folder itself."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # something is in it
+            Path(path).rmdir()
+
+
+class EmbeddingFile:
+    """A ``.npy`` file that grows window by window, so that memory stays flat.
+
+    Embeddings of short recordings wait in memory and are written at once; those of long ones
+    go to a temporary file as they come.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+
+    Attributes
+    ----------
+    windows : int
+        Rows taken so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.windows = 0
+        self._temporary = temporary_name(path)
+        self._dim: int | None = None
+        self._digest = hashlib.sha256()
+        self._rows: list[np.ndarray] = []
+        self._waiting = 0
+        self._file: IO[bytes] | None = None
+        self._staged: StagedFile | None = None
+
+    def append(self, embeddings: np.ndarray) -> None:
+        """Append rows, float32 of shape (n, dim)."""
+        rows = np.ascontiguousarray(embeddings, dtype="<f4")
+        if rows.ndim != 2 or (self._dim is not None and rows.shape[1] != self._dim):
+            raise ResultsError(
+                f"{self.path.name}: the model returned embeddings of shape {rows.shape}; expected "
+                f"(windows, {self._dim or 'dim'})."
+            )
+        self._dim = rows.shape[1]
+        self.windows += len(rows)
+        self._digest.update(_bytes(rows))
+        # A batch's rows must not keep the whole batch in memory.
+        self._rows.append(rows.copy() if rows.base is not None else rows)
+        self._waiting += rows.nbytes
+        if self._waiting > _WAITING_ROWS:
+            self._spill()
+
+    def stage(self) -> None:
+        """Write what waits in memory; nothing may be appended any more."""
+        if self._file is not None:
+            self._spill()
+        elif self._staged is None:
+            header = _npy_header(self.windows, self._dim or 0)
+            self._staged = StagedFile(self.path, header, *map(_bytes, self._rows))
+            self._rows = []
+
+    def begin_sync(self) -> None:
+        """Have the disk begin to write the file."""
+        if self._staged is not None:
+            self._staged.begin_sync()
+        elif self._file is not None:
+            begin_sync(self._file.fileno())
+
+    def commit(self) -> dict[str, Any]:
+        """Complete the file under its final name.
+
+        Returns
+        -------
+        dict
+            ``bytes`` (size of the file), ``sha256`` (of the rows, without the header) and
+            ``dim``.
+        """
+        try:
+            self.stage()
+            size = self._complete()
+        except BaseException:
+            self.discard()
+            raise
+        return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
+
+    def discard(self) -> None:
+        """Forget what was taken."""
+        self._rows = []
+        if self._staged is not None:
+            self._staged.discard()
+            self._staged = None
+        if self._file is not None:
+            self._file.close()
+            _drop(self._temporary)
+
+    def _spill(self) -> None:
+        """Append what waits to the temporary file."""
+        with writing(self.path, self._waiting):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # Without a buffer, closing the file has nothing left to write that could fail.
+                self._file = self._temporary.open("wb", buffering=0)
+                write_all(self._file.fileno(), bytes(_NPY_HEADER))
+            for rows in self._rows:
+                write_all(self._file.fileno(), _bytes(rows))
+            self._rows, self._waiting = [], 0
+
+    def _complete(self) -> int:
+        """Give what is written its final name; returns its size."""
+        if self._staged is not None:
+            staged, self._staged = self._staged, None
+            staged.commit()
+            return staged.size
+        assert self._file is not None
+        with writing(self.path):
+            size = self._file.tell()
+            self._file.seek(0)
+            write_all(self._file.fileno(), _npy_header(self.windows, self._dim or 0))
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self.path)
+        return size
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return rows.data.cast("B") if rows.size else memoryview(b"")
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 of an array's float32 rows, as the journal holds it."""
+    return hashlib.sha256(_bytes(np.ascontiguousarray(array, dtype="<f4"))).hexdigest()
+
+
+def _npy_header(windows: int, dim: int) -> bytes:
+    # Format 1.0 of numpy's files; the padding makes room for any number of rows.
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({windows}, {dim}), }}"
+    room = _NPY_HEADER - len(_NPY_MAGIC) - 2
+    return _NPY_MAGIC + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
+
+
+# FOLDED bacpipe/store/storage.py: What to say when results cannot be written: disks that are full, read-only or gone.
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# Another file of the same run may well be written: it is this one that the disk does not take.
+_ONE_FILE = {
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EFBIG,
+    errno.ENOTEMPTY,
+}
+
+
+@contextmanager
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
+    """Explain what the operating system says against writing a file.
+
+    Parameters
+    ----------
+    path : Path
+        What is written.
+    needed : int
+        Its size in bytes, if that is known.
+
+    Raises
+    ------
+    StorageError
+        For every `OSError` of the block.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(path, error, needed) from error
+
+
+def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) -> StorageError:
+    """Make the error that explains why a file could not be written.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : OSError
+        What the operating system says.
+    needed, rest : int
+        Bytes for this file, and for what is still to be written after it; 0 if unknown.
+    """
+    if error.errno in _FULL:
+        text = _full_disk(path, needed, rest)
+    elif error.errno in _FORBIDDEN:
+        text = (
+            f"{path}: cannot be written ({_reason(error)}); give yourself write permission for "
+            f"{_existing(path)}, or choose another main_results_dir."
+        )
+    elif error.errno in _ONE_FILE:
+        text = (
+            f"{path}: the disk does not take a file of this name and size ({_reason(error)}); "
+            f"rename the recording, or choose another main_results_dir."
+        )
+    else:
+        text = (
+            f"{path}: cannot be written ({_reason(error)}); check the disk {_disk(path)} and run "
+            f"the same command again: what is finished is kept."
+        )
+    explained = StorageError(text)
+    explained.errno = error.errno
+    explained.path, explained.needed = path, needed
+    return explained
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a disk, or somebody's share of it, is full."""
+    return error.errno in _FULL
+
+
+def concerns_one_file(error: OSError) -> bool:
+    """Whether other files may well be written although this one cannot."""
+    return error.errno in _ONE_FILE
+
+
+def _full_disk(path: Path, needed: int, rest: int) -> str:
+    disk, folder = _disk(path), _existing(path)
+    try:
+        usage = shutil.disk_usage(folder)
+        room = f" ({_size(usage.free)} free of {_size(usage.total)})"
+    except OSError:
+        room = ""  # the sentence is worth saying without the figures
+    wanted = [f"this file needs {_size(needed)}"] if needed else []
+    wanted += [f"the rest of this run about {_size(rest)}"] if rest else []
+    return (
+        f"{path}: the disk {disk} is full{room}{': ' if wanted else ''}{', '.join(wanted)}. Make "
+        f"room and run the same command again: what is finished is kept."
+    )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _existing(path: Path) -> Path:
+    """The file's folder, or the nearest folder above it that exists."""
+    folders = path.absolute().parents
+    return next((folder for folder in folders if os.access(folder, os.F_OK)), folders[-1])
+
+
+def _disk(path: Path) -> Path:
+    """Where the disk is mounted."""
+    folder = _existing(path)
+    return next(disk for disk in [folder, *folder.parents] if os.path.ismount(disk))
+
+
+def _size(amount: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= factor:
+            return f"{amount / factor:.1f} {unit}"
+    return f"{amount} bytes"
+
+
+# FOLDED bacpipe/store/run_log.py: The log of a run, beside its results.
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog(logging.FileHandler):
+    """A log whose disk may fill up: that is said once, and the run goes on.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder exists.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._complained = False
+        with writing(path):
+            super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say what is wrong with the disk, instead of printing a traceback per message."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._complain(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, if there is room, and close the file."""
+        try:
+            super().close()
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True  # first, because this message goes to the log, too
+            logger.warning(
+                "The log is not complete: %s", storage_error(Path(self.baseFilename), error)
+            )

@@ -1,0 +1,565 @@
+"""``<model>_detections.parquet``: the predictions of all recordings, a row for each.
+
+The table is written and read in blocks, which are its row groups, so that memory does not grow
+with the number of recordings.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from bacpipe.errors import ResultsError
+from bacpipe.store.files import replacing, write_json
+from bacpipe.store.predictions import (
+    Detections,
+    decode_dictionary,
+    detections_kinds,
+    require_columns,
+    require_values,
+    sorted_classes,
+)
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 2**17  # predictions in a row group, about
+_RECORDING = 8  # a recording takes as much memory as so many predictions while it waits
+_COLUMNS = ("audiofilename", "window", "start", "end", "class", "score")
+
+
+class Block(NamedTuple):
+    """Predictions of successive recordings; row i says that a window holds a class.
+
+    Attributes
+    ----------
+    names : np.ndarray of object, shape (recordings,)
+        The recordings.
+    recording : np.ndarray, int32, shape (n,)
+        Index into `names`, ascending.
+    window : np.ndarray, int32, shape (n,)
+        Index of the window, ascending within a recording.
+    start, end : np.ndarray, float64, shape (n,)
+        Of the window, in seconds.
+    classes : np.ndarray of object, shape (classes,)
+        Names of the classes in this block.
+    label : np.ndarray, int32, shape (n,)
+        Index into `classes`.
+    score : np.ndarray, float32, shape (n,)
+    """
+
+    names: np.ndarray
+    recording: np.ndarray
+    window: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    classes: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+
+    @property
+    def starts_window(self) -> np.ndarray:
+        """Whether a row is the first of its window, bool of shape (n,)."""
+        first = np.ones(len(self.window), dtype=bool)
+        first[1:] = self.window[1:] != self.window[:-1]
+        first[1:] |= self.recording[1:] != self.recording[:-1]
+        return first
+
+    def detections(self) -> Iterator[Detections]:
+        """The same, recording by recording."""
+        columns = (self.window, self.start, self.end, self.classes[self.label], self.score)
+        first = np.flatnonzero(np.diff(self.recording, prepend=-1)).tolist()
+        names = self.names[self.recording[first]].tolist()
+        for name, i, j in zip(names, first, [*first[1:], None], strict=False):
+            yield Detections(name, *(column[i:j] for column in columns))
+
+
+def detections_path(preds_path: Path, model: str) -> Path:
+    """Path of the table with a row per prediction."""
+    return preds_path / f"{model}_detections.parquet"
+
+
+def blocks_of(detections: Iterable[Detections]) -> Iterator[Block]:
+    """Put successive recordings together; none of them is divided."""
+    waiting: list[Detections] = []
+    size = 0
+    for item in detections:
+        if not len(item.window):
+            continue
+        waiting.append(item)
+        size += len(item.window) + _RECORDING
+        if size >= _BLOCK:
+            yield _block(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield _block(waiting)
+
+
+def _block(items: list[Detections]) -> Block:
+    classes, label = sorted_classes(np.concatenate([item.label for item in items]))
+    sizes = [len(item.window) for item in items]
+    return Block(
+        np.array([item.recording for item in items], dtype=object),
+        np.repeat(np.arange(len(items), dtype=np.int32), sizes),
+        np.concatenate([item.window for item in items]).astype(np.int32, copy=False),
+        np.concatenate([item.start for item in items]),
+        np.concatenate([item.end for item in items]),
+        np.array(classes, dtype=object),
+        label.astype(np.int32),
+        np.concatenate([item.score for item in items]).astype(np.float32, copy=False),
+    )
+
+
+def write_detections(
+    path: Path, blocks: Iterable[Block], provenance: Mapping[str, Any], state: str | None
+) -> None:
+    """Write all predictions as one table: a row for each, a row group for each block.
+
+    Columns audiofilename, window, start, end (seconds), class, score.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    blocks : iterable of Block
+        All predictions.
+    provenance : mapping
+        Model, checkpoint, threshold, versions and settings.
+    state : str or None
+        What `DetectionStream` recognises the predictions by.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds, description = detections_kinds(), json.dumps({**provenance, "state": state})
+    schema = pa.schema([(name, kinds[name]) for name in _COLUMNS], {"bacpipe": description})
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="snappy") as writer:
+        for block in blocks:
+            names = pa.DictionaryArray.from_arrays(
+                pa.array(block.recording), pa.array(block.names, pa.string())
+            )
+            classes = pa.DictionaryArray.from_arrays(
+                pa.array(block.label), pa.array(block.classes, pa.string())
+            )
+            columns = [names, block.window, block.start, block.end, classes, block.score]
+            table = pa.Table.from_arrays([pa.array(c) for c in columns], schema=schema)
+            # A window in two row groups would be two windows for who reads one after the other.
+            writer.write_table(table, row_group_size=len(table))
+
+
+def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
+    """Read the table row group by row group.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    state : str, optional
+        Read nothing if it was made from other predictions than those of this state.
+
+    Raises
+    ------
+    ResultsError
+        If it is missing or damaged, perhaps only after some blocks.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if state is not None and _state_in(file.schema_arrow) != state:
+                return
+            require_columns(file.schema_arrow, kinds := detections_kinds())
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, list(kinds), use_threads=False)
+                require_values(table)
+                if len(table):
+                    yield _as_block(table.unify_dictionaries().combine_chunks())
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ResultsError(
+            f"{path}: this table of predictions cannot be read ({reason}); delete it and run the "
+            f"pipeline again."
+        ) from error
+
+
+def _as_block(table: Any) -> Block:
+    recording, names = decode_dictionary(table["audiofilename"])
+    label, classes = decode_dictionary(table["class"])
+    window, start, end, score = (
+        table[name].to_numpy() for name in ("window", "start", "end", "score")
+    )
+    return Block(names, recording, window, start, end, classes, label, score)
+
+
+def stored_state(path: Path) -> str | None:
+    """State of the predictions from which a table was made; None if it cannot be told."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        state = _state_in(pq.read_schema(path))
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException):
+        return None
+    return state if isinstance(state, str) else None
+
+
+def _state_in(schema: Any) -> Any:
+    return json.loads((schema.metadata or {}).get(b"bacpipe", b"{}")).get("state")
+
+
+class DetectionStream:
+    """Reads the predictions of one recording after the other out of the table.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    state : str
+        State of the predictions that are wanted; a table of others is left aside, and so is one
+        that is damaged, from there on.
+    """
+
+    def __init__(self, path: Path, state: str) -> None:
+        blocks = read_blocks(path, state) if path.is_file() else iter(())
+        self._left = _by_recording(blocks)
+        self._head: Detections | None = None
+
+    def take(self, recording: str) -> Detections | None:
+        """Predictions of a recording; None if the table does not go on with this one."""
+        try:
+            self._head = self._head or next(self._left, None)
+        except ResultsError as error:
+            logger.warning("left aside: %s", error)
+        if self._head is None or self._head.recording != recording:
+            return None
+        item, self._head = self._head, None
+        return item
+
+
+def _by_recording(blocks: Iterable[Block]) -> Iterator[Detections]:
+    """Recordings one by one, also those that a table of an older version has in two blocks."""
+    parts: list[Detections] = []
+    for item in chain.from_iterable(block.detections() for block in blocks):
+        if parts and parts[0].recording != item.recording:
+            yield _joined(parts)
+            parts = []
+        parts.append(item)
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[Detections]) -> Detections:
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    return Detections(parts[0].recording, *(np.concatenate(column) for column in columns))
+
+
+# FOLDED bacpipe/store/wide_tables.py: Tables with a row per window in which something was found, and a column per class.
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
+_ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
+
+
+class WideIndex(NamedTuple):
+    """Where every prediction lies in a table of a row per window and a column per class.
+
+    Attributes
+    ----------
+    classes : list of str
+        Name of each column, in alphabetical order.
+    recording, start, end : np.ndarray, shape (rows,)
+        Each row's recording and times in seconds; rows are windows with a prediction.
+    row, column : np.ndarray, int64, shape (n,)
+        Of every prediction; rows ascend.
+    score : np.ndarray, float32, shape (n,)
+        Its score.
+    """
+
+    classes: list[str]
+    recording: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    score: np.ndarray
+
+    def columns(self, rows: slice) -> np.ndarray:
+        """Dense scores of some rows, float32 of shape (classes, rows); 0 without prediction."""
+        first, last = np.searchsorted(self.row, [rows.start, rows.stop])
+        dense = np.zeros((len(self.classes), rows.stop - rows.start), np.float32)
+        # Two classes of one name may both be found in a window.
+        np.maximum.at(
+            dense,
+            (self.column[first:last], self.row[first:last] - rows.start),
+            self.score[first:last],
+        )
+        return dense
+
+
+def classes_in(blocks: Iterable[Block]) -> list[str]:
+    """Names of all classes that were found, in alphabetical order."""
+    return sorted({name for block in blocks for name in block.classes})
+
+
+def places_of(block: Block, classes: Sequence[str]) -> np.ndarray:
+    """Index into `classes` of each class of a block, int64."""
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place[name] for name in block.classes], dtype=np.int64)
+
+
+def wide_index(block: Block, classes: Sequence[str]) -> WideIndex:
+    """Index the predictions of a block by window and class.
+
+    Parameters
+    ----------
+    block : Block
+        The predictions.
+    classes : sequence of str
+        Names of all columns.
+    """
+    new = block.starts_window
+    return WideIndex(
+        list(classes),
+        block.names[block.recording[new]],
+        block.start[new],
+        block.end[new],
+        np.cumsum(new) - 1,
+        places_of(block, classes)[block.label],
+        block.score,
+    )
+
+
+def _join(parts: Sequence[WideIndex]) -> WideIndex:
+    if not parts:
+        none, no_time = np.zeros(0, np.int64), np.zeros(0)
+        return WideIndex([], np.zeros(0, object), no_time, no_time, none, none, np.zeros(0, "f4"))
+    rows = np.cumsum([0, *(len(part.start) for part in parts)]).tolist()
+    _, recording, start, end, row, column, score = zip(*parts, strict=True)
+    return WideIndex(
+        parts[0].classes,
+        np.concatenate(recording),
+        np.concatenate(start),
+        np.concatenate(end),
+        np.concatenate([part + first for part, first in zip(row, rows, strict=False)]),
+        np.concatenate(column),
+        np.concatenate(score),
+    )
+
+
+def scores_by_recording(
+    blocks: Iterable[Block], windows: Iterable[tuple[str, int]], classes: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """Dense scores of one recording after the other.
+
+    Parameters
+    ----------
+    blocks : iterable of Block
+        All predictions, in the order of the recordings.
+    windows : iterable of (str, int)
+        Every recording, also those without a prediction, with the number of its windows.
+    classes : sequence of str
+        All classes in the blocks.
+
+    Yields
+    ------
+    np.ndarray, float32, shape (windows, classes)
+        0 where nothing was predicted.
+    """
+    # Places instead of names, so that they are what comes as labels.
+    numbered = (block._replace(classes=places_of(block, classes)) for block in blocks)
+    found = chain.from_iterable(block.detections() for block in numbered)
+    item = next(found, None)
+    for recording, count in windows:
+        dense = np.zeros((count, len(classes)), np.float32)
+        if item is not None and item.recording == recording:
+            # Two classes of one name may both be found in a window.
+            np.maximum.at(dense, (item.window, item.label), item.score)
+            item = next(found, None)
+        yield dense
+
+
+def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
+    """One row per window with a prediction, one column per class that was found.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns audiofilename, start, end (seconds), then a float32 column of scores for each
+        class in alphabetical order; 0 where a class was not predicted.  Scores that would fill
+        more than 1 GiB are in pandas' sparse columns instead, which behave alike.
+    """
+    import pandas as pd
+
+    blocks = list(blocks_of(detections))
+    classes = classes_in(blocks)
+    index = _join([wide_index(block, classes) for block in blocks])
+    rows = len(index.start)
+    frame = pd.DataFrame({"audiofilename": index.recording, "start": index.start, "end": index.end})
+    if rows * len(index.classes) <= _LARGEST_DENSE:
+        dense = index.columns(slice(0, rows)).T
+        scores = pd.DataFrame(dense, columns=index.classes, copy=False)
+    else:
+        scores = _sparse_scores(index, rows)
+    return pd.concat([frame, scores], axis=1)
+
+
+def _sparse_scores(index: WideIndex, rows: int) -> pd.DataFrame:
+    import pandas as pd
+    from scipy.sparse import csc_matrix
+
+    # Of two classes with one name in a window the better one counts.
+    order = np.lexsort((-index.score, index.row, index.column))
+    row, column = index.row[order], index.column[order]
+    best = np.ones(len(row), dtype=bool)
+    best[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    cells = (row[best], column[best])
+    matrix = csc_matrix((index.score[order][best], cells), shape=(rows, len(index.classes)))
+    # pandas-stubs does not know this accessor.
+    frame: pd.DataFrame = pd.DataFrame.sparse.from_spmatrix(  # type: ignore[attr-defined]
+        matrix, columns=index.classes
+    )
+    return frame
+
+
+def write_wide_table(
+    path: Path, blocks: Iterable[Block], classes: Sequence[str], provenance: Mapping[str, Any]
+) -> None:
+    """Write a row per window with a prediction and a column per class, in bounded memory.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    blocks : iterable of Block
+        All predictions.
+    classes : sequence of str
+        All classes in them, in the order of the columns.
+    provenance : mapping
+        Model, checkpoint, threshold, versions and settings.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Lists, not a dictionary: a class may be called 'start'.
+    names = ["audiofilename", "start", "end", *classes]
+    kinds = [pa.string(), pa.float64(), pa.float64(), *[pa.float32()] * len(classes)]
+    schema = pa.schema(
+        list(zip(names, kinds, strict=True)), {"bacpipe": json.dumps(dict(provenance))}
+    )
+    step = max(1, _ROW_GROUP_VALUES // len(names))
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", use_dictionary=False, write_statistics=False
+        ) as writer,
+    ):
+        for index in (wide_index(block, classes) for block in blocks):
+            for first in range(0, len(index.start), step):
+                rows = slice(first, min(first + step, len(index.start)))
+                columns = [index.recording[rows], index.start[rows], index.end[rows]]
+                columns += list(index.columns(rows))
+                arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+# FOLDED bacpipe/store/combined_tables.py: The tables over all recordings that a run ends with, for readers and for other programs.
+
+
+def write_combined_tables(
+    preds_path: Path,
+    model: str,
+    detections: Iterable[Detections],
+    provenance: Mapping[str, Any] | None = None,
+    state: str | None = None,
+) -> None:
+    """Write the tables over all recordings.
+
+    ``<model>_detections.parquet`` (a row per prediction, from which readers are quick),
+    ``<model>_classifier_annotations.csv``, ``<model>_all_predictions.parquet`` and
+    ``provenance.json``, which says for all tables of the folder what they were made with.
+
+    Parameters
+    ----------
+    preds_path : Path
+        Folder of the predictions.
+    model : str
+        Name of the model.
+    detections : iterable of Detections
+        All predictions, in the order of the recordings; read once, and not kept.
+    provenance : mapping, optional
+        Model, checkpoint, threshold, versions and settings.
+    state : str, optional
+        What readers recognise the predictions by.
+    """
+    made_with, classes, names_break = dict(provenance or {}), set(), False
+    table = detections_path(preds_path, model)
+
+    def watched() -> Iterator[Block]:
+        nonlocal names_break
+        for block in blocks_of(detections):
+            classes.update(block.classes.tolist())
+            names_break = names_break or any("\r" in name for name in block.names)
+            yield block
+
+    write_json(preds_path / "provenance.json", made_with)
+    write_detections(table, watched(), made_with, state)
+    # From here on out of the table, which is read many times faster than single files.
+    path = preds_path / f"{model}_classifier_annotations.csv"
+    write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
+    path = preds_path / f"{model}_all_predictions.parquet"
+    write_wide_table(path, read_blocks(table), sorted(classes), made_with)
+
+
+def write_classifier_annotations(
+    path: Path, blocks: Iterable[Block], *, quote_all: bool = False
+) -> None:
+    """Write the best prediction of every window as an annotation table (CSV).
+
+    Columns start, end (seconds), audiofilename, label:default_classifier, label:confidence.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    blocks : iterable of Block
+        All predictions.
+    quote_all : bool
+        Put all texts into quotes: names with a carriage return alone are not quoted otherwise.
+    """
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote_all else csv.QUOTE_MINIMAL
+    header = _best_of_each_window(None)
+    with replacing(path) as file:
+        header.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
+        for block in blocks:
+            _best_of_each_window(block).to_csv(
+                file, mode="wb", index=False, header=False, lineterminator="\n", quoting=quoting
+            )
+
+
+def _best_of_each_window(block: Block | None) -> Any:
+    import pandas as pd
+
+    names = ("start", "end", "audiofilename", "label:default_classifier", "label:confidence")
+    if block is None:
+        return pd.DataFrame(columns=names)
+    # Scores descend within a window, so the first row of a window is its best one.
+    best = block.starts_window
+    columns = (
+        block.start[best].round(6),
+        block.end[best].round(6),
+        block.names[block.recording[best]],
+        block.classes[block.label[best]],
+        block.score[best].round(4),
+    )
+    return pd.DataFrame(dict(zip(names, columns, strict=True)))

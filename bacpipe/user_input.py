@@ -1,0 +1,72 @@
+"""Reading YAML that anybody may have written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# libyaml's loader is ten times faster, but not in every build of PyYAML.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 64  # levels; our own files have four
+
+
+def load_yaml(text: str) -> Any:
+    """Content of a YAML document: plain values, never objects of other types.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If this is no YAML, is nested beyond all measure, or holds a value that is not of the
+        kind that it seems to be, such as the date 2024-13-45.
+    """
+    depth = 0
+    # libyaml's loader goes down into nested values until the process dies; its events do not.
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"more than {_DEEPEST} levels inside one another")
+    try:
+        return yaml.load(text, Loader=_Loader)
+    # What PyYAML raises when a value is not of the kind that its form or its tag says.
+    except (ValueError, TypeError, AttributeError, OverflowError, LookupError) as error:
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+
+
+# FOLDED bacpipe/typed_paths.py: Paths as people type them, and as they can type them.
+
+
+def typed_path(path: str | Path) -> Path:
+    """Path that a person has typed: a leading ``~`` is the home folder.
+
+    Shells leave the ``~`` of ``audio_dir=~/recordings`` as it is, and so do YAML and Python.
+
+    Examples
+    --------
+    >>> typed_path("~/recordings") == Path.home() / "recordings"
+    True
+    >>> typed_path("~recordings").as_posix()  # a folder may be called so
+    '~recordings'
+    """
+    path = Path(path)
+    return path.expanduser() if path.parts[:1] == ("~",) else path
+
+
+def typed_setting(key: str, value: str | Path) -> str:
+    """Word that sets a key on the command line, in quotes where the shell needs them.
+
+    Double quotes hold in every shell, also in Windows'.
+
+    Examples
+    --------
+    >>> typed_setting("audio_dir", "recordings")
+    'audio_dir=recordings'
+    >>> typed_setting("audio_dir", "my recordings")
+    '"audio_dir=my recordings"'
+    """
+    word = f"{key}={value}"
+    return f'"{word}"' if any(character in " '()&;*?<>|#~" for character in word) else word
