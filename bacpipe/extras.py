@@ -48,15 +48,14 @@ def cannot_import(what: str, extra: str, error: ImportError) -> str:
     """
     installed = versions(extra)
     absent = [name for name, number in installed.items() if number == MISSING]
-    if absent or not installed:
-        packages = " and ".join(absent) or "of an extra"
+    package = (error.name or "").partition(".")[0]
+    if absent or package in installed or not installed:
         return (
-            f"{what} needs the package {packages}, which is not installed; install it with: "
-            f'pip install "bacpipe[{extra}]"'
+            f"{what} needs the package {' and '.join(absent) or package}, which is not installed; "
+            f'install it with: pip install "bacpipe[{extra}]"'
         )
     having = ", ".join(f"{name} {number}" for name, number in installed.items())
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package:
         return (
             f"{what} needs {having}, which is installed but itself needs the package {package!r}, "
             f"which is missing; install it with: pip install {package}"
