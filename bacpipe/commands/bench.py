@@ -53,12 +53,12 @@ def _positive(text: str) -> float:
 
 def _bench(audio_dir: Path, settings: dict[str, Any], seconds: float) -> int:
     # PyTorch takes seconds, which `bacpipe bench --help` need not wait for.
-    from bacpipe import configuration
     from bacpipe.commands.estimate import Estimate, estimate_models, survey
     from bacpipe.models.zoo import CARDS
+    from bacpipe.options import make_options
     from bacpipe.store.loader import Loader
 
-    wanted = configuration.current(**settings).models
+    wanted = make_options(**settings).models
     settings.pop("models", None)
     names = list(CARDS) if wanted == ["all"] else wanted
     found = survey(Loader(audio_dir, **settings).update_files())

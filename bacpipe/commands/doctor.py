@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from bacpipe import configuration, extras
+from bacpipe import extras
 from bacpipe._version import __version__
 from bacpipe.audio.stream import read_audio
 from bacpipe.commands.arguments import add_settings, read_settings
-from bacpipe.configuration import Options
 from bacpipe.models.loading import import_wrapper
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import Options, make_options
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -87,7 +87,7 @@ def examine(**settings: object) -> list[Finding]:
     >>> examine()[0].topic
     'bacpipe'
     """
-    options = configuration.current(**settings)
+    options = make_options(**settings)
     findings = [
         Finding("bacpipe", f"{__version__}, Python {platform.python_version()}"),
         Finding("system", f"{platform.platform()}, {os.cpu_count()} cores"),

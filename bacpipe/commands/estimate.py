@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import count_windows
 from bacpipe.errors import AudioError, BacpipeError
@@ -26,6 +25,7 @@ from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
+from bacpipe.options import make_options
 from bacpipe.store.plan import Source, look_at
 from bacpipe.store.sink import StreamEnd
 
@@ -289,7 +289,7 @@ def estimate_models(
     UnknownModelError
         Before anything is measured, if there is no model of a name.
     """
-    options = configuration.current(**settings)
+    options = make_options(**settings)
     for card in [find_card(name) for name in models]:
         missing = checkpoints.missing_files(card, Path(options.model_base_path))
         if missing:
