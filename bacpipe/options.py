@@ -311,7 +311,6 @@ _RATIOS = (
     "Shares of the labelled windows for training and testing; the rest validates. Above 0, below 1."
 )
 _PLACE = "Port (the next free one is taken when it is in use) and address to listen on."
-_HEIGHTS = "Heights in pixels."
 _COLOURS = "Colour scales, by their matplotlib names."
 
 
@@ -587,8 +586,14 @@ class Options:
         "Other hosts under which the dashboard may be opened, such as myserver:5006, with commas "
         "between several. false: none.",
     )
-    embedding_figure_height: int = _option(500, _PIXELS, _HEIGHTS, unit="pixels")
-    spectrogram_figure_height: int = _option(300, _PIXELS, _HEIGHTS, unit="pixels")
+    embedding_figure_height: int = _option(
+        500, _PIXELS,
+        "Least height in pixels of the map in Explore, which fills the window of the browser.",
+        unit="pixels",
+    )
+    spectrogram_figure_height: int = _option(
+        300, _PIXELS, "Height of spectrograms in pixels.", unit="pixels"
+    )
     embedding_colour_scale: str = _option("viridis", _text, _COLOURS)
     spectrogram_colour_scale: str = _option("magma", _text, _COLOURS)
     # fmt: on

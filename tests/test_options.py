@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bacpipe.options import KEYS, default_file, make_options, read_overrides
 
 import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.options import KEYS, default_file, make_options, read_overrides
 
 ROOT = Path(__file__).parents[1]
 

