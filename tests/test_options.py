@@ -1,16 +1,33 @@
 from __future__ import annotations
 
+import ast
+import copy
+import pickle
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 import bacpipe
+from bacpipe.audio.windows import PADDING_MODES
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.options import KEYS, default_file, make_options, read_overrides
+from bacpipe.options import (
+    KEYS,
+    Options,
+    Padding,
+    check_clustering,
+    default_file,
+    make_options,
+    read_overrides,
+    yaml_text,
+)
+from tests.conftest import TinyModel
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,6 +134,166 @@ def test_namespaces_unpack_into_keywords() -> None:
     assert options.padding == bacpipe.settings.padding
     assert hasattr(bacpipe.settings, "device")
     assert not hasattr(bacpipe.settings, "devise")
+
+
+def test_nested_values_are_checked_when_they_change(restored_settings: None) -> None:
+    linear = bacpipe.settings.probe_configs["linear"]
+    with pytest.raises(SettingsError) as raised:
+        linear["learning_rate"] = -3
+    for part in ("probe_configs", "learning_rate", "-3", "above 0", "bacpipe.settings"):
+        assert part in str(raised.value)
+    with pytest.raises(SettingsError, match=r"not 'learning_rat' \(did you mean 'learning_rate'"):
+        linear["learning_rat"] = 1
+    with pytest.raises(SettingsError, match="above 0"):
+        linear.update({"batch_size": 64, "learning_rate": 0})
+    with pytest.raises(SettingsError, match=r"not 'liner' \(did you mean 'linear'"):
+        bacpipe.settings.probe_configs["liner"] = {}
+    with pytest.raises(SettingsError, match=r"Did you mean 'probing'"):
+        bacpipe.config.evaluation_task.append("probbing")
+    with pytest.raises(SettingsError, match="cannot be removed"):
+        del vars(bacpipe.settings)["hop"]
+    with pytest.raises(SettingsError, match="did you mean 'hop'"):
+        vars(bacpipe.settings).update(hopp=1)
+    assert linear == {
+        "learning_rate": 0.001, "batch_size": 256, "max_epochs": 100, "patience": 5,
+        "weight_decay": 0.0001,
+    }  # fmt: skip
+    assert bacpipe.config.evaluation_task == []
+    linear["learning_rate"] = 0.5
+    bacpipe.settings.audio_suffixes.append("WAV64")
+    bacpipe.settings.clust_configs |= {"kmeans": {"n_init": 1}}
+    options = make_options()
+    assert options.probe_configs["linear"]["learning_rate"] == 0.5
+    assert options.audio_suffixes[-1] == ".wav64"
+    assert options.clust_configs["kmeans"] == {"n_init": 1}
+
+
+def test_what_was_replaced_is_no_option_any_more(restored_settings: None) -> None:
+    saved = bacpipe.settings.probe_configs
+    bacpipe.settings.probe_configs = {"knn": {}}
+    saved["linear"]["learning_rate"] = 0.5
+    assert bacpipe.settings.probe_configs == {"knn": {}}
+    bacpipe.settings.probe_configs = saved
+    assert bacpipe.settings.probe_configs["linear"]["learning_rate"] == 0.5
+    with pytest.raises(SettingsError):
+        bacpipe.settings.probe_configs["linear"]["patience"] = 0
+
+
+def test_what_is_open_keeps_its_options(recordings: Path, restored_settings: None) -> None:
+    options = make_options()
+    loader = bacpipe.Loader(recordings, "birdnet")
+    embedder = bacpipe.Embedder("tiny", CustomModel=TinyModel, device="cpu")
+    own = {"linear": {"patience": 3}}
+    mine = make_options(probe_configs=own)
+    bacpipe.settings.probe_configs["linear"]["learning_rate"] = 0.5
+    own["linear"]["patience"] = 7
+    for kept in (options, loader.options, embedder.options):
+        assert kept.probe_configs["linear"]["learning_rate"] == 0.001
+    assert mine.probe_configs["linear"] == {"patience": 3}
+    with pytest.raises(FrozenInstanceError):
+        options.hop = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_options_can_be_copied(copied: Callable, restored_settings: None) -> None:
+    for space in (bacpipe.config, bacpipe.settings):
+        twin = copied(space)
+        assert vars(twin) == vars(space)
+        assert repr(twin) == repr(space)
+    twin = copied(bacpipe.settings)
+    twin.probe_configs["linear"]["learning_rate"] = 0.5
+    twin.padding = "edge"
+    assert bacpipe.settings.probe_configs["linear"]["learning_rate"] == 0.001
+    assert bacpipe.settings.padding == "wrap"
+    with pytest.raises(SettingsError, match="above 0"):
+        twin.probe_configs["linear"]["learning_rate"] = -3
+    # What is inside becomes plain.
+    assert type(copied(bacpipe.settings.probe_configs)) is dict
+    options = make_options(hop=1)
+    assert copied(options) == options
+    assert yaml.safe_load(yaml.safe_dump(vars(bacpipe.settings))) == vars(bacpipe.settings)
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ({"kmean": {}}, "no clustering 'kmean'; did you mean 'kmeans'"),
+        ({"kmeans": {"n_cluster": 3}}, "'kmeans' has no parameter 'n_cluster'; did you mean"),
+        ({"birch": {"n_init": 1}}, "'birch' has no parameter 'n_init'; .*threshold"),
+        ({"kmeans": 3}, "expected parameters below 'kmeans'"),
+    ],
+)
+def test_unknown_clusterings_and_parameters_are_refused_at_once(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel], configs: dict, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        bacpipe.play(
+            audio_dir=recordings,
+            models=["tiny"],
+            CustomModels=[tiny_model],
+            main_results_dir=tmp_path / "results",
+            evaluation_task="clustering",
+            clust_configs=configs,
+        )
+    assert not (tmp_path / "results").exists()
+    assert tiny_model.windows_seen == 0
+
+
+def test_clusterings_of_scikit_learn_are_taken() -> None:
+    for name, parameters in Options().clust_configs.items():
+        check_clustering(name, parameters)
+    configs = {"agglomerative_clustering": {"n_clusters": 4, "linkage": "ward"}}
+    assert make_options(clust_configs=configs).clust_configs == configs
+
+
+def test_options_are_light() -> None:
+    script = (
+        "import sys, bacpipe; bacpipe.settings.hop = 1; bacpipe.config; "
+        "from bacpipe.options import make_options; make_options(); "
+        "print(sorted({'torch', 'pandas', 'numpy', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_yaml_files_are_written_from_the_fields(name: str) -> None:
+    text = default_file(f"{name}.yaml").read_text(encoding="utf-8")
+    assert text == yaml_text(name), "run python -m bacpipe.options"
+    assert max(map(len, text.splitlines())) <= 100
+    assert make_options(**yaml.safe_load(text)) == Options()
+
+
+def test_fields_say_what_they_are() -> None:
+    for option in fields(Options):
+        about = option.metadata
+        assert about["help"], option.name
+        assert isinstance(about["unit"], str)
+        with pytest.raises(ValueError, match="expected"):
+            about["rule"](object())
+
+
+def test_every_option_is_read_somewhere() -> None:
+    """As an attribute of something that is called options."""
+    read = set()
+    for path in (ROOT / "bacpipe").rglob("*.py"):
+        if path.name == "options.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = node.value
+                name = getattr(owner, "attr", getattr(owner, "id", ""))
+                if name in {"options", "_options"}:
+                    read.add(node.attr)
+    assert sorted({option.name for option in fields(Options)} - read) == []
+
+
+def test_padding_is_what_windows_can_do() -> None:
+    assert get_args(Padding) == PADDING_MODES
 
 
 def test_a_view_does_not_change_when_the_namespace_does(restored_settings: None) -> None:
