@@ -751,7 +751,7 @@ class _Checked:
                 key: check_value(key, value, known, where=where)
                 for key, value in self._root.items()
             }
-        content = check_value(keys[0], self._root[keys[0]], known, where=where)
+        content = check_value(keys[0], self._root[keys[0]]._plain(), known, where=where)
         for key in keys[1:]:
             content = content[key]
         return content
