@@ -18,7 +18,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.rules import PADDING_MODES
+
+PADDING_MODES = (
+    "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
+    "minimum",
+)  # fmt: skip
+"""Ways to fill up the last window; those of `numpy.pad` that need no further parameter."""
 
 _MAX_BLOCK_VALUES = 2**22  # samples in one block of windows, unless one window is longer
 

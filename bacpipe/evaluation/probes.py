@@ -3,7 +3,7 @@
 A probe is a PyTorch module whose whole state is tensors (safetensors) plus a few words (JSON), so
 that it loads back to identical predictions and needs no pickle.  Every probe standardises its
 input with the mean and deviation of its training windows.  To add one, subclass `Probe` and list
-it in `PROBES` (and its parameters in `bacpipe.rules`).
+it in `PROBES` (and its parameters in `bacpipe.options`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import torch
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import AudioStream, read_audio
 from bacpipe.audio.windows import cut_windows, merge_segments
-from bacpipe.configuration import Options
 from bacpipe.errors import AudioError
+from bacpipe.options import Options
 from bacpipe.store.embedding_set import hop_samples
 from bacpipe.store.plan import Source, look_at_name
 from bacpipe.store.sink import StreamEnd

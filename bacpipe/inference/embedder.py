@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bacpipe import configuration
 from bacpipe.errors import AudioError, SettingsError
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Workload, run
@@ -26,6 +25,7 @@ from bacpipe.inference.runner import (
 )
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.loading import load_custom_model, load_model
+from bacpipe.options import Options, make_options
 from bacpipe.store.plan import Source
 from bacpipe.store.sink import StreamEnd
 
@@ -49,6 +49,8 @@ class Embedder(AudioHandler):
     dim_reduction_model : bool or str
         Name of a reducer, or True for the configured one: the embedder then reduces embeddings
         and loads no model.
+    options : Options, optional
+        All options of the call, instead of keywords; by default those of the loader.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -82,10 +84,13 @@ class Embedder(AudioHandler):
         loader: Loader | None = None,
         CustomModel: Any = None,
         dim_reduction_model: bool | str = False,
+        *,
+        options: Options | None = None,
         **kwargs: Any,
     ) -> None:
-        options = loader.options if loader is not None and not kwargs else None
-        options = options or configuration.current(**kwargs)
+        if options is None and loader is not None and not kwargs:
+            options = loader.options
+        options = options or make_options(**kwargs)
         self.model_name = model_name
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
@@ -95,7 +100,7 @@ class Embedder(AudioHandler):
         super().__init__(model, options)
         self.classifier = Classifier(getattr(self.model, "classes", ()))
 
-    def _load(self, custom: Any, options: configuration.Options) -> Any:
+    def _load(self, custom: Any, options: Options) -> Any:
         place = {"device": self.device, "model_base_path": options.model_base_path}
         if custom is not None:
             return load_custom_model(custom, **place)
@@ -370,18 +375,17 @@ class Embedder(AudioHandler):
         """How many batches and recordings to work on at the same time."""
         workers = choose_workers(self.model) if threads else 1
         batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
-        decoders = self.options.nr_parallel_workers
-        if decoders == "auto":
-            cores = available_cores()
-            # A GPU outruns a few decoders; on a CPU the model needs the cores.
-            decoders = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        wanted, cores = self.options.nr_parallel_workers, available_cores()
+        # A GPU outruns a few decoders; on a CPU the model needs the cores.
+        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        decoders = fitting if wanted == "auto" else wanted
         return Workload(batch_size, workers, decoders if threads else 0)
 
 
-def _reducer_name(value: bool | str | None, options: configuration.Options) -> str | None:
+def _reducer_name(value: bool | str | None, options: Options) -> str | None:
     """Name of the reducer that is meant; None for none."""
     wanted = options.dim_reduction_model if value is True else value
-    name = configuration.current(dim_reduction_model=wanted).dim_reduction_model
+    name = make_options(dim_reduction_model=wanted).dim_reduction_model
     if value is True and name == "None":
         raise SettingsError(
             "dim_reduction_model=True takes the configured reducer, but none is configured; "

@@ -291,7 +291,7 @@ def write_prediction_tables(loader: Loader) -> None:
 # FOLDED bacpipe/inference/planning.py: What a run would do, found out without loading a model.
 
 if TYPE_CHECKING:
-    from bacpipe.configuration import Options
+    from bacpipe.options import Options
     from bacpipe.store.loader import Loader
 
 
