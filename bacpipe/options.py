@@ -728,8 +728,8 @@ class _Checked:
             return list(self)  # type: ignore[call-overload]
         return {k: v._plain() if isinstance(v, _Checked) else v for k, v in self.items()}
 
-    def _normal_form(self) -> Any:  # noqa: ANN401 - a dict or a list
-        """What the rules make of the present content.
+    def _normal_form(self, wanted: Any) -> Any:  # noqa: ANN401 - a dict or a list
+        """What the rules make of a content wanted for this place.
 
         Raises
         ------
@@ -741,20 +741,17 @@ class _Checked:
         for key in keys:
             place = place.get(key) if isinstance(place, dict) else None
         if place is not self:
-            return self._plain()  # replaced or removed: no option any more
+            return wanted  # replaced or removed: no option any more
         known, where = KEYS[name], f"bacpipe.{name}"
         if not keys:
             for key in known:
-                if key not in self._root:
+                if key not in wanted:
                     raise SettingsError(f"{key!r} cannot be removed from {where}; set it instead.")
-            return {
-                key: check_value(key, value, known, where=where)
-                for key, value in self._root.items()
-            }
-        content = check_value(keys[0], self._root[keys[0]]._plain(), known, where=where)
-        for key in keys[1:]:
-            content = content[key]
-        return content
+            return {key: check_value(key, wanted[key], known, where=where) for key in wanted}
+        if len(keys) == 1:
+            return check_value(keys[0], wanted, known, where=where)
+        option = {**self._root[keys[0]]._plain(), keys[1]: wanted}
+        return check_value(keys[0], option, known, where=where)[keys[1]]
 
 
 class CheckedDict(_Checked, dict[str, Any]):
@@ -769,7 +766,9 @@ class CheckedDict(_Checked, dict[str, Any]):
         self._fill(content)
 
     def _fill(self, content: Mapping[str, Any]) -> None:
-        dict.clear(self)
+        # Keys that stay never vanish: other threads may read them.
+        for key in [key for key in self if key not in content]:
+            dict.__delitem__(self, key)
         for key, value in content.items():
             path = (*self._path, key)
             if isinstance(value, dict) and not isinstance(value, _Checked) and len(path) < 4:
@@ -797,20 +796,16 @@ def _checked(change: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(change)
     def checked_change(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as `change`
-        before = dict(self) if isinstance(self, dict) else list(self)
-        try:
-            result = change(self, *args, **kwargs)
-            content = self._normal_form()
-        except BaseException:
-            self._fill(before)
-            raise
-        if isinstance(before, dict):
+        wanted = dict(self) if isinstance(self, dict) else list(self)
+        result = change(wanted, *args, **kwargs)
+        content = self._normal_form(wanted)
+        if isinstance(wanted, dict):
             # What was there already stays the same object; what came with the change is a copy.
-            for key, value in self.items():
-                if isinstance(value, _Checked) and before.get(key) is value:
+            for key, value in wanted.items():
+                if isinstance(value, _Checked) and self.get(key) is value:
                     content[key] = value
         self._fill(content)
-        return result
+        return self if result is wanted else result
 
     return checked_change
 
