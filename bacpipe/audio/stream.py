@@ -374,7 +374,7 @@ def resampled_length(frames: int, source_rate: float, target_rate: float) -> int
     return math.floor(exact + Fraction(1, 2))
 
 
-def read_blocks(
+def read_audio(
     path: str | os.PathLike[str],
     sample_rate: int,
     *,
@@ -383,11 +383,8 @@ def read_blocks(
     stop: float | None = None,
     speed: float = 1.0,
     allow_truncated: bool = False,
-) -> Iterator[Samples]:
-    """Decode a recording, or a part of it, block by block.
-
-    The file is opened when the first block is asked for and closed after the last.  Use
-    `AudioStream` to learn where a truncated recording ended, or for several parts of one.
+) -> Samples:
+    """Decode a recording, or a part of it, into one array.
 
     Parameters
     ----------
@@ -396,10 +393,11 @@ def read_blocks(
     start, stop : float
         As for `AudioStream.blocks`.
 
-    Yields
-    ------
+    Returns
+    -------
     ndarray, shape (n,), float32
-        Consecutive samples at `sample_rate`; n varies, but is never 0.
+        The samples at `sample_rate`; empty only if the part lies behind the readable end of a
+        truncated file and those are allowed.
 
     Raises
     ------
@@ -415,36 +413,5 @@ def read_blocks(
         speed=speed,
         allow_truncated=allow_truncated,
     ) as stream:
-        yield from stream.blocks(start, stop)
-
-
-def read_audio(
-    path: str | os.PathLike[str],
-    sample_rate: int,
-    *,
-    block_seconds: float = 10.0,
-    start: float = 0.0,
-    stop: float | None = None,
-    speed: float = 1.0,
-    allow_truncated: bool = False,
-) -> Samples:
-    """Decode a recording, or a part of it, into one array; parameters as for `read_blocks`.
-
-    Returns
-    -------
-    ndarray, shape (n,), float32
-        The samples at `sample_rate`; empty only if the part lies behind the readable end of a
-        truncated file and those are allowed.
-    """
-    blocks = list(
-        read_blocks(
-            path,
-            sample_rate,
-            block_seconds=block_seconds,
-            start=start,
-            stop=stop,
-            speed=speed,
-            allow_truncated=allow_truncated,
-        )
-    )
+        blocks = list(stream.blocks(start, stop))
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)

@@ -18,7 +18,20 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.rules import PADDING_MODES
+
+PADDING_MODES = (
+    "wrap",
+    "reflect",
+    "symmetric",
+    "edge",
+    "constant",
+    "linear_ramp",
+    "maximum",
+    "mean",
+    "median",
+    "minimum",
+)
+"""What the last window can be filled with: the modes of `numpy.pad` that give finite samples."""
 
 _MAX_BLOCK_VALUES = 2**22  # samples in one block of windows, unless one window is longer
 
@@ -83,7 +96,7 @@ def cut_windows(
     Parameters
     ----------
     blocks : iterable of ndarray, shape (n,), float32
-        Consecutive samples, such as `bacpipe.audio.stream.read_blocks` yields.
+        Consecutive samples, such as `bacpipe.audio.stream.AudioStream` yields.
     window : int
         Samples in a window.
     hop : int, optional
