@@ -24,7 +24,7 @@ _PUBLIC = {
     "AudioHandler": "bacpipe.inference.audio_handler",
     "BacpipeError": "bacpipe.errors",
     "DefaultLabels": "bacpipe.labels.default_labels",
-    "Embedder": "bacpipe.inference.embedder",
+    "Embedder": "bacpipe.embedder",
     "Loader": "bacpipe.store.loader",
     "MetadataLabelMaker": "bacpipe.labels.default_labels",
     "ModelBaseClass": "bacpipe.models.base",

@@ -17,7 +17,7 @@ from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
-from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
@@ -103,7 +103,7 @@ def _generate(
     if CustomModel is None and (report := _done_already(loader)) is not None:
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
     embedder = Embedder(model_name, loader, CustomModel=CustomModel)
     if options.avoid_pipelined_gpu_inference:

@@ -20,8 +20,8 @@ import numpy as np
 from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import count_windows
+from bacpipe.embedder import Embedder
 from bacpipe.errors import AudioError, BacpipeError
-from bacpipe.inference.embedder import Embedder
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
@@ -305,7 +305,7 @@ def estimate_models(
         except BacpipeError as error:
             yield f"{card.name}: {error}"
             continue
-        model = embedder.model
+        model = embedder.loaded_model
         yield predict(
             card.name,
             found,

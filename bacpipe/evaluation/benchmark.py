@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bacpipe.annotations.table import long_enough, read_annotations, require_label_column
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError
@@ -38,7 +37,7 @@ from bacpipe.store.sink import StreamEnd
 #   ``predictions/benchmark_scores.parquet``.
 
 if TYPE_CHECKING:
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
     from bacpipe.store.loader import Loader
 
 
@@ -74,7 +73,7 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
     path = loader.paths.preds_path / FILE_NAME
     scores = _read(path, fingerprint)
     if scores is None:
-        if getattr(embedder.model, "one_pass", False):
+        if embedder.loaded_model.one_pass:
             scores = _from_recordings(embedder, loader, columns)
         else:
             scores = _from_embeddings(embedder, loader, columns)
@@ -85,14 +84,14 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
 def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
     found = loader.embedding_set
     assert found is not None
-    index = torch.as_tensor(list(columns))
+    runner = embedder.runner(scores=True, dense=True)
     parts = [np.zeros((0, len(columns)), np.float32)]
-    with torch.inference_mode():
-        for line in loader.lines.values():
-            embeddings = torch.from_numpy(read_embeddings(found, line, verify=True))
-            for chunk in embeddings.split(_CHUNK):
-                scores = embedder.model.classifier_predictions(chunk.to(embedder.device))
-                parts.append(torch.as_tensor(scores).cpu().float()[:, index].numpy())
+    for line in loader.lines.values():
+        embeddings = read_embeddings(found, line, verify=True)
+        for first in range(0, len(embeddings), _CHUNK):
+            scores = runner.classify(embeddings[first : first + _CHUNK]).scores
+            assert scores is not None
+            parts.append(scores[:, list(columns)])
     return np.concatenate(parts)
 
 
@@ -177,7 +176,7 @@ def _read(path: Path, fingerprint: str) -> np.ndarray | None:
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +313,7 @@ def _open(
 
 
 def _embed(loader: Loader, custom: Any) -> Embedder:
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
     embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
     if not embedder.classifier.classes:

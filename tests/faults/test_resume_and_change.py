@@ -25,7 +25,7 @@ from bacpipe.errors import ResultsError, ResultsLockedError
 from bacpipe.inference import run_data_set
 from bacpipe.inference.run_data_set import tables_are_complete
 from bacpipe.models.zoo import CARDS
-from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import TEMPORARY, write_json
 from bacpipe.store.journal import Journal, read_journals
 from bacpipe.store.layout import result_stems

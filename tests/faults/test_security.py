@@ -43,7 +43,7 @@ from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.card import Url
 from bacpipe.models.weights import checkpoints, downloads, transfer
 from bacpipe.models.zoo import CARDS
-from bacpipe.reduction.data_set import load_map
+from bacpipe.reduction.fitted import load_map
 from bacpipe.store import files
 from bacpipe.store.files import replacing, write_text
 from bacpipe.store.maps import stored_maps

@@ -28,7 +28,7 @@ Run = Callable[..., bacpipe.Loader]
 @pytest.fixture
 def results(run: Run, tmp_path: Path) -> Path:
     """A tree with embeddings, predictions of every window, Raven tables and a map."""
-    from bacpipe.reduction.data_set import reduce_data_set
+    from bacpipe.reduction.reduce_data_set import reduce_data_set
 
     loader = run(classifier_threshold=0.0, save_raven_tables=True)
     reduce_data_set(loader, "pca", loader.options)
@@ -188,7 +188,7 @@ def test_strangers_temporaries_and_metadata_of_a_killed_run_are_named(results: P
 
 
 def test_maps_are_checked_and_laid_aside(results: Path, run: Run) -> None:
-    from bacpipe.reduction.data_set import reduce_data_set
+    from bacpipe.reduction.reduce_data_set import reduce_data_set
 
     table = one(results, "field_tiny.parquet")
     flip(table, -3)

@@ -13,14 +13,13 @@ import numpy as np
 
 from bacpipe._version import __version__
 from bacpipe.configuration import Options
-from bacpipe.errors import ReductionError, ResultsError
-from bacpipe.reduction.fitted import LinearMap, Map, NeighborMap
+from bacpipe.errors import ReductionError
+from bacpipe.reduction.fitted import FILE_NAME, Map, load_map, save_map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import (
     remove_temporaries,
     remove_unfinished,
-    write_bytes,
     write_table,
     write_yaml,
 )
@@ -343,42 +342,3 @@ def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> N
             "bacpipe": {"version": __version__},
         },
     )
-
-
-# FOLDED bacpipe/reduction/saving.py: Fitted maps on disk: ``reducer.safetensors``, arrays alone.
-
-FILE_NAME = "reducer.safetensors"
-
-
-def save_map(folder: Path, fitted: Map) -> Path:
-    """Write a fitted map into a folder; returns the file."""
-    from safetensors.numpy import save
-
-    path = folder / FILE_NAME
-    write_bytes(path, save(fitted.arrays()))
-    return path
-
-
-def load_map(folder: Path) -> Map:
-    """Read the fitted map of a folder.
-
-    Raises
-    ------
-    ResultsError
-        If it is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = folder / FILE_NAME
-    try:
-        arrays = load_file(path)
-        basis = LinearMap(arrays["mean"], arrays["projection"])
-        if "reference" not in arrays:
-            return basis
-        return NeighborMap(basis, arrays["reference"], arrays["coordinates"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ResultsError(
-            f"{path}: this map cannot be read ({error}), so no windows can be added to it; set "
-            f"check_if_already_dim_reduced to false to make a new one."
-        ) from None
