@@ -317,7 +317,7 @@ class AudioStream:
             return
         finite = np.abs(mono) < _LARGEST_SAMPLE  # false for NaN, too
         if not finite.all():
-            seconds = (position + int(finite.argmin())) / self.recording.sample_rate
+            seconds = (position + int(np.argmin(finite))) / self.recording.sample_rate
             raise AudioError(
                 f"{self.recording.name}: holds samples that are NaN or infinite, "
                 f"the first at {seconds:.3f} seconds."

@@ -77,14 +77,13 @@ def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path
     loader.get_embedding_dir()
     with exclusive(parent, what):
         _remove_unfinished_maps(parent, what, loader)
-        found = None
+        stored = None
         if options.check_if_already_dim_reduced:
-            found = _find_map(loader, reducer_name, options)
-        if found is not None and _is_current(found, loader):
-            return found.folder
-        if found is not None:
-            return _update(found, loader)
-        return _create(stamped_folder(parent, what, datetime.now()), loader, reducer_name, options)
+            stored = _find_map(loader, reducer_name, options)
+        if stored is None:
+            folder = stamped_folder(parent, what, datetime.now())
+            return _create(folder, loader, reducer_name, options)
+        return stored.folder if _is_current(stored, loader) else _update(stored, loader)
 
 
 def _remove_unfinished_maps(parent: Path, what: str, loader: Loader) -> None:
@@ -96,26 +95,26 @@ def _remove_unfinished_maps(parent: Path, what: str, loader: Loader) -> None:
 
 def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool:
     """Whether `reduce_data_set` would have nothing to do."""
-    found = _find_map(loader, reducer_name, options)
-    return found is not None and _is_current(found, loader)
+    stored = _find_map(loader, reducer_name, options)
+    return stored is not None and _is_current(stored, loader)
 
 
 def _find_map(loader: Loader, reducer_name: str, options: Options) -> StoredMap | None:
     """Newest map of the loader's embeddings that was made with the present settings."""
     dataset, model = dataset_name(loader.audio_dir), str(loader.model_name)
     seed = options.reduction_seed
-    for found in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
+    for stored in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
         if (
-            found.metadata.get("embeddings") == loader.get_embedding_dir().name
-            and found.metadata.get("dimensions") == options.visualization_dimensions
-            and (not isinstance(seed, int) or found.metadata.get("seed") == seed)
+            stored.metadata.get("embeddings") == loader.get_embedding_dir().name
+            and stored.metadata.get("dimensions") == options.visualization_dimensions
+            and (not isinstance(seed, int) or stored.metadata.get("seed") == seed)
         ):
-            return found
+            return stored
     return None
 
 
-def _is_current(found: StoredMap, loader: Loader) -> bool:
-    return found.metadata["embeddings_state"] == loader.embeddings_state
+def _is_current(stored: StoredMap, loader: Loader) -> bool:
+    return stored.metadata["embeddings_state"] == loader.embeddings_state
 
 
 # ---------------------------------------------------------------------- a new map
@@ -218,46 +217,49 @@ def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------- a map that is there
 
 
-def _update(found: StoredMap, loader: Loader) -> Path:
+def _update(stored: StoredMap, loader: Loader) -> Path:
     """Place new and changed recordings in an existing map, drop those that are gone."""
-    remove_temporaries(found.folder)
+    remove_temporaries(stored.folder)
     lines = loader.lines
-    kept = _unchanged(found, lines)
+    kept = _unchanged(stored, lines)
     new = {name: line for name, line in lines.items() if name not in kept}
     if new:
-        fitted = load_map(found.folder)
+        fitted = load_map(stored.folder)
         kept.update(_place(fitted, loader, new))
-        logger.info("Placed %d recordings in the map %s.", len(new), found.folder)
-        _warn_if_outgrown(found, _windows(loader))
-    _write_table(found.folder, loader, kept)
-    _write_metadata(found.folder, loader, found.metadata)
-    return found.folder
+        logger.info("Placed %d recordings in the map %s.", len(new), stored.folder)
+        _warn_if_outgrown(stored, _windows(loader))
+    _write_table(stored.folder, loader, kept)
+    _write_metadata(stored.folder, loader, stored.metadata)
+    return stored.folder
 
 
-def _warn_if_outgrown(found: StoredMap, windows: int) -> None:
-    fitted, most = found.metadata["nr_embeds_fitted"], find_reducer(found.metadata["reducer"]).most
+def _warn_if_outgrown(stored: StoredMap, windows: int) -> None:
+    fitted, most = (
+        stored.metadata["nr_embeds_fitted"],
+        find_reducer(stored.metadata["reducer"]).most,
+    )
     if fitted < min(windows / 2, most):
         logger.warning(
             "%s: this map was fitted to %d windows, now there are %d; set "
             "check_if_already_dim_reduced to false to make a new one.",
-            found.folder,
+            stored.folder,
             fitted,
             windows,
         )
 
 
-def _unchanged(found: StoredMap, lines: Mapping[str, Any]) -> Coordinates:
+def _unchanged(stored: StoredMap, lines: Mapping[str, Any]) -> Coordinates:
     """Coordinates of the recordings whose embeddings are those that are in the map."""
-    files = found.metadata["files"]
+    files = stored.metadata["files"]
     known = dict(zip(files["audio_files"], files["embeddings_sha256"], strict=True))
-    stored = coordinates_of(found.read())
+    coordinates = coordinates_of(stored.read())
     return {
-        name: stored[name]
+        name: coordinates[name]
         for name, line in lines.items()
-        if name in stored
+        if name in coordinates
         and known.get(name) is not None
         and known[name] == line["embeddings"].get("sha256")
-        and len(stored[name]) == line["windows"]
+        and len(coordinates[name]) == line["windows"]
     }
 
 

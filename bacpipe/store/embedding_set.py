@@ -173,7 +173,8 @@ class EmbeddingSet:
 
 
 def _stamps_of_journals(folder: Path) -> list[tuple[str, int, int, int]]:
-    paths = [*sorted(folder.glob("journal*.jsonl")), folder / "metadata.yml"]
+    # Beside a journal, metadata.yml is only for other programs to read.
+    paths = sorted(folder.glob("journal*.jsonl")) or [folder / "metadata.yml"]
     found = []
     for path in paths:
         with suppress(OSError):  # readers say what is wrong
