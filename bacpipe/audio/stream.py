@@ -142,17 +142,7 @@ class AudioStream:
         self._sound.close()
 
     def n_samples(self, start: float = 0.0, stop: float | None = None) -> int:
-        """Count the samples that `blocks` yields for a part, if the file holds what it promises.
-
-        Parameters
-        ----------
-        start, stop : float
-            As for `blocks`.
-
-        Returns
-        -------
-        int
-        """
+        """Count the samples that `blocks` yields for a part, if the file holds what it promises."""
         first, last = self._frame_range(start, stop)
         return resampled_length(last - first, self._source_rate, self.sample_rate)
 
@@ -330,19 +320,10 @@ def _reason(error: sf.LibsndfileError) -> str:
 
 
 def mix_to_mono(block: Samples) -> Samples:
-    """Average the channels of a block.
+    """Average the channels of a block, (n, channels); a view of it if there is only one.
 
     Adding one channel after the other is several times faster than a mean over the short axis
     and gives the same bits as ``(left + right) * 0.5``.
-
-    Parameters
-    ----------
-    block : ndarray, shape (n, channels), float32
-
-    Returns
-    -------
-    ndarray, shape (n,), float32
-        A view of `block` if there is one channel only.
     """
     channels = block.shape[1]
     if channels == 1:
@@ -356,20 +337,7 @@ def mix_to_mono(block: Samples) -> Samples:
 
 
 def resampled_length(frames: int, source_rate: float, target_rate: float) -> int:
-    """Count the samples that soxr makes of a signal: the nearest integer, half rounded up.
-
-    Parameters
-    ----------
-    frames : int
-        Samples at `source_rate`.
-    source_rate, target_rate : float
-        Rates in Hz.
-
-    Returns
-    -------
-    int
-        Samples at `target_rate`.
-    """
+    """Count the samples that soxr makes of a signal: the nearest integer, half rounded up."""
     exact = Fraction(frames) * Fraction(target_rate) / Fraction(source_rate)
     return math.floor(exact + Fraction(1, 2))
 

@@ -85,18 +85,7 @@ def recording_start(path: str | os.PathLike[str]) -> datetime | None:
 
 
 def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
-    """Time at which a recording starts, from the recorder's metadata in a WAV file.
-
-    Parameters
-    ----------
-    path : path
-        The recording.
-
-    Returns
-    -------
-    datetime or None
-        As for `recording_start`.
-    """
+    """Time at which a recording starts, from the recorder's metadata in a WAV file."""
     try:
         with Path(path).open("rb") as file:
             chunks = _read_chunks(file)

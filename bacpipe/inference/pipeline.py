@@ -67,15 +67,7 @@ class ResultReceiver(Protocol):
 
 
 class Outcome(NamedTuple):
-    """Where the results of some rows of a batch are.
-
-    Attributes
-    ----------
-    result : BatchResult
-        Results of these rows, and perhaps of others.
-    row : int
-        Where these begin.
-    """
+    """Results of some rows of a batch, and perhaps of others: these begin at `row`."""
 
     result: BatchResult
     row: int
@@ -321,8 +313,7 @@ class _Computer:
 def _model_failure(name: str, error: Exception) -> str:
     if isinstance(error, BacpipeError):
         return f"{name}: {error}"
-    text = " ".join(str(error).split())[:500]
-    return f"{name}: the model failed ({type(error).__name__}{': ' if text else ''}{text})"
+    return unexpected(name, error, "the model failed")
 
 
 class _Delivery:

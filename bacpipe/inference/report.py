@@ -189,21 +189,10 @@ class Slowest(NamedTuple):
 def slowest_stage(
     seconds: Mapping[str, float], threads: Mapping[str, int], wall: float
 ) -> Slowest | None:
-    """Find the stage that holds a run up.
+    """Find the stage that holds a run of `wall` seconds up; None if nothing was measured.
 
-    Parameters
-    ----------
-    seconds : mapping of str to float
-        Wall-clock seconds that threads worked on each stage, added up over threads.
-    threads : mapping of str to int
-        Number of 'decoders', 'workers' (of the model) and 'writers'; 1 where it is not told.
-    wall : float
-        Seconds that the run took.
-
-    Returns
-    -------
-    Slowest or None
-        None if nothing was measured.
+    `seconds` are those that threads worked on each stage, added up over threads; `threads` is
+    the number of 'decoders', 'workers' and 'writers', 1 where it is not told.
 
     Examples
     --------
@@ -226,21 +215,7 @@ def slowest_stage(
 def advice(
     slowest: Slowest, threads: Mapping[str, int], *, cores: int, device: str, gpu_here: bool
 ) -> str | None:
-    """Say in one sentence what makes a run faster, if the user can do something about it.
-
-    Parameters
-    ----------
-    slowest : Slowest
-        The stage that holds the run up.
-    threads : mapping of str to int
-        As for `slowest_stage`.
-    cores : int
-        That this process may use.
-    device : str
-        Where the model computed.
-    gpu_here : bool
-        Whether there is a GPU that PyTorch can use.
-    """
+    """Say in one sentence what makes a run faster, if the user can do something about it."""
     if slowest.busy < _HOLDS_UP:
         return None  # several stages share the cores, and none of them is to blame
     decoders = threads.get("decoders", 1)
@@ -274,14 +249,7 @@ def is_interactive() -> bool:
 class RunProgress:
     """Progress of a run over recordings; silent unless somebody watches.
 
-    Parameters
-    ----------
-    title : str
-        What is running.
-    recordings : int
-        How many there are.
-    size : int
-        Their size in bytes, by which the time left is estimated.
+    The time left is estimated from `size`, the bytes of all recordings.
     """
 
     def __init__(self, title: str, recordings: int, size: int) -> None:

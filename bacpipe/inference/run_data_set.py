@@ -106,21 +106,9 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
 
 
 def model_identity(model_name: str, options: Options, model: Model | None = None) -> dict[str, Any]:
-    """What of a model changes its embeddings.
+    """What of a model changes its embeddings: name, sample rate, window, checkpoint (SHA-256).
 
-    Parameters
-    ----------
-    model_name : str
-        Name of the model.
-    options : Options
-        Where checkpoints are.
-    model : Model, optional
-        The loaded model; needed for models that are not of the zoo.
-
-    Returns
-    -------
-    dict
-        ``model``, ``sample_rate``, ``window`` and ``checkpoint`` (SHA-256 by file).
+    Models of the zoo need not be loaded for it; the options tell where checkpoints are.
     """
     card = model.card if model is not None else CARDS[model_name]
     if card is None:
@@ -145,14 +133,8 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
 def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
     """Decide what is to be done, and let the loader point to the set to continue.
 
-    Parameters
-    ----------
-    loader : Loader
-        Data set and results tree.
-    identity : mapping
-        What `model_identity` returned.
-    predict : bool
-        Whether predictions are wanted and the model has a classifier.
+    `identity` is what `model_identity` returned; `predict` tells whether predictions are wanted
+    and the model has a classifier.
     """
     options = loader.options
     wanted = {**identity, **settings_identity(options)}

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import BacpipeError
+from bacpipe.errors import BacpipeError, unexpected
 from bacpipe.models.base import Inputs, Model
 from bacpipe.store.predictions import SparsePredictions
 
@@ -138,11 +138,8 @@ class ModelRunner:
         try:
             self._run(noise)
         except Exception as error:
-            text = " ".join(str(error).split())[:500]
-            raise BacpipeError(
-                f"{self._name}: this model fails whatever it is given ({type(error).__name__}: "
-                f"{text}), so the run stops; what is finished is kept."
-            ) from error
+            reason = unexpected(self._name, error, "this model fails whatever it is given")
+            raise BacpipeError(f"{reason}, so the run stops; what is finished is kept.") from error
 
     # ------------------------------------------------------------------ memory
 
@@ -284,21 +281,9 @@ class ModelRunner:
 
 
 def select(scores: Rows, threshold: float, top: int) -> SparsePredictions:
-    """Keep the best scores of every window.
+    """Keep the `top` best scores of every window, (n, classes), that reach the threshold.
 
-    Parameters
-    ----------
-    scores : torch.Tensor or np.ndarray, float32, shape (n, classes)
-        Scores in [0, 1].
-    threshold : float
-        Lower scores are dropped.
-    top : int
-        At most so many are kept per window.
-
-    Returns
-    -------
-    SparsePredictions
-        Sorted by window, then by falling score.
+    They are sorted by window, then by falling score.
     """
     best, labels = torch.as_tensor(scores).topk(min(top, scores.shape[1]), dim=1)
     kept = best >= threshold
@@ -317,22 +302,10 @@ def first_invalid(embeddings: NDArray[np.float32]) -> int | None:
 
 
 def choose_batch_size(runner: ModelRunner, wanted: int | str, workers: int) -> int:
-    """Windows per batch.
+    """Windows per batch, as the user wants it, for `workers` batches at the same time.
 
-    Parameters
-    ----------
-    runner : ModelRunner
-        What will be called.
-    wanted : int or 'auto'
-        The user's choice.
-    workers : int
-        Batches that are computed at the same time.
-
-    Returns
-    -------
-    int
-        On a GPU, as many as use half of its free memory; elsewhere what the model was fastest
-        with.
+    'auto' means, on a GPU, as many as use half of its free memory; elsewhere what the model was
+    fastest with.
     """
     if wanted != "auto":
         return int(wanted)
