@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bacpipe._version import __version__
 
@@ -18,6 +18,61 @@ if not (3, 11) <= sys.version_info < (3, 15):
         f"{sys.version_info[1]} ({sys.executable}). Make an environment with another one, such as "
         f"python3.12 -m venv .venv, and install bacpipe there."
     )
+
+if TYPE_CHECKING:
+    # What type checkers and editors see; a test compares it with the names below.
+    from bacpipe import dashboard as dashboard
+    from bacpipe import models as models
+    from bacpipe.annotations.importing import import_annotations as import_annotations
+    from bacpipe.audio.timestamps import get_dt_filename as get_dt_filename
+    from bacpipe.audio.timestamps import recording_start as recording_start
+    from bacpipe.dashboard.server import visualize_using_dashboard as visualize_using_dashboard
+    from bacpipe.demo import make_demo as make_demo
+    from bacpipe.embedder import Embedder as Embedder
+    from bacpipe.errors import BacpipeError as BacpipeError
+    from bacpipe.evaluation.benchmark import benchmark as benchmark
+    from bacpipe.evaluation.clustering import clustering_pipeline as clustering_pipeline
+    from bacpipe.evaluation.clustering import eval_clustering as eval_clustering
+    from bacpipe.evaluation.clustering import eval_with_silhouette as eval_with_silhouette
+    from bacpipe.evaluation.clustering import run_clustering as run_clustering
+    from bacpipe.evaluation.comparison import cross_model_evaluation as cross_model_evaluation
+    from bacpipe.evaluation.evaluate import model_specific_evaluation as model_specific_evaluation
+    from bacpipe.evaluation.probing import prepare_probe_inference as prepare_probe_inference
+    from bacpipe.evaluation.probing import probing_pipeline as probing_pipeline
+    from bacpipe.evaluation.probing import run_probe_inference as run_probe_inference
+    from bacpipe.inference.audio_handler import AudioHandler as AudioHandler
+    from bacpipe.labels.default_labels import DefaultLabels as DefaultLabels
+    from bacpipe.labels.default_labels import MetadataLabelMaker as MetadataLabelMaker
+    from bacpipe.labels.default_labels import create_default_labels as create_default_labels
+    from bacpipe.labels.default_labels import get_default_labels as get_default_labels
+    from bacpipe.labels.default_labels import metadata_labels as metadata_labels
+    from bacpipe.labels.exporting import detections_table as detections_table
+    from bacpipe.labels.exporting import export_audacity_labels as export_audacity_labels
+    from bacpipe.labels.exporting import export_raven_tables as export_raven_tables
+    from bacpipe.labels.ground_truth import ground_truth_by_model as ground_truth_by_model
+    from bacpipe.models.base import ModelBaseClass as ModelBaseClass
+    from bacpipe.models.zoo import EMBEDDING_DIMENSIONS as EMBEDDING_DIMENSIONS
+    from bacpipe.models.zoo import NEEDS_CHECKPOINT as NEEDS_CHECKPOINT
+    from bacpipe.models.zoo import TF_MODELS as TF_MODELS
+    from bacpipe.models.zoo import models_needing_checkpoint as models_needing_checkpoint
+    from bacpipe.models.zoo import supported_models as supported_models
+    from bacpipe.options import Namespace
+    from bacpipe.store.loader import Loader as Loader
+    from bacpipe.workflows import confirm_model_name as confirm_model_name
+    from bacpipe.workflows import ensure_models_exist as ensure_models_exist
+    from bacpipe.workflows import (
+        evaluation_with_settings_already_exists as evaluation_with_settings_already_exists,
+    )
+    from bacpipe.workflows import generate_embeddings as generate_embeddings
+    from bacpipe.workflows import get_audio_files as get_audio_files
+    from bacpipe.workflows import get_model_names as get_model_names
+    from bacpipe.workflows import make_set_paths_func as make_set_paths_func
+    from bacpipe.workflows import play as play
+    from bacpipe.workflows import run_pipeline_for_models as run_pipeline_for_models
+    from bacpipe.workflows import run_pipeline_for_single_model as run_pipeline_for_single_model
+
+    config: Namespace
+    settings: Namespace
 
 # Public name -> module that defines it.
 _PUBLIC = {
@@ -74,19 +129,21 @@ _PACKAGES = ("dashboard", "models")
 __all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES, *_PACKAGES]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    elif name in _CONSTANTS:
-        value = getattr(importlib.import_module("bacpipe.models.zoo"), name)
-    elif name in _PACKAGES:
-        value = importlib.import_module(f"bacpipe.{name}")
-    elif name in _NAMESPACES:
-        value = getattr(importlib.import_module("bacpipe.configuration"), name)()
-    else:
-        raise AttributeError(f"module 'bacpipe' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or every name would exist for a type checker
+
+    def __getattr__(name: str) -> object:
+        if name in _PUBLIC:
+            value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        elif name in _CONSTANTS:
+            value = getattr(importlib.import_module("bacpipe.models.zoo"), name)
+        elif name in _PACKAGES:
+            value = importlib.import_module(f"bacpipe.{name}")
+        elif name in _NAMESPACES:
+            value = getattr(importlib.import_module("bacpipe.options"), f"user_{name}")()
+        else:
+            raise AttributeError(f"module 'bacpipe' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,6 @@ import soundfile as sf
 from scipy import signal
 
 from bacpipe.errors import BacpipeError
-from bacpipe.store.files import replacing, write_text
 from bacpipe.user_input import typed_path
 
 SAMPLE_RATE = 48_000
@@ -106,13 +106,13 @@ def make_demo(folder: str | Path) -> Path:
     try:
         if _is_complete(folder):
             return folder
-        write_text(folder / README, _README_TEXT)
+        _write_text(folder / README, _README_TEXT)
         rows = []
         for number, recording in enumerate(_RECORDINGS):
             samples, events = _compose(recording, np.random.default_rng((_SEED, number)))
             _write_audio(folder / recording.name, samples)
             rows += [(recording, event) for event in events]
-        write_text(folder / ANNOTATIONS, _annotation_table(rows))
+        _write_text(folder / ANNOTATIONS, _annotation_table(rows))
     except (OSError, sf.SoundFileError) as error:
         code = error.errno if isinstance(error, OSError) else None
         raise BacpipeError(
@@ -140,14 +140,31 @@ def _is_complete(folder: Path) -> bool:
     return ANNOTATIONS in entries
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Path to write to; the file appears under its own name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _whole(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
 def _write_audio(path: Path, samples: np.ndarray) -> None:
     if path.exists():
         return
     subtype = "VORBIS" if path.suffix == ".ogg" else "PCM_16"
     with (
-        replacing(path) as file,
+        _whole(path) as temporary,
         sf.SoundFile(
-            file,
+            temporary,
             "w",
             samplerate=SAMPLE_RATE,
             channels=samples.shape[1],

@@ -7,12 +7,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bacpipe import configuration
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, SettingsError
 from bacpipe.inference.audio_handler import AudioHandler
@@ -23,6 +21,7 @@ from bacpipe.inference.runner import choose_batch_size, first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
+from bacpipe.options import Options, make_options
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
 from bacpipe.store.loader import Loader
@@ -50,6 +49,8 @@ class Embedder(AudioHandler):
     dim_reduction_model : bool or str
         Name of a reducer, or True for the configured one: the embedder then reduces embeddings
         and loads no model.
+    options : Options, optional
+        All options of the call, instead of keywords; by default those of the loader.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -81,12 +82,15 @@ class Embedder(AudioHandler):
         self,
         model_name: str,
         loader: Loader | None = None,
-        CustomModel: Any = None,
+        CustomModel: object = None,
         dim_reduction_model: bool | str = False,
-        **kwargs: Any,
+        *,
+        options: Options | None = None,
+        **kwargs: object,
     ) -> None:
-        options = loader.options if loader is not None and not kwargs else None
-        options = options or configuration.current(**kwargs)
+        if options is None and loader is not None and not kwargs:
+            options = loader.options
+        options = options or make_options(**kwargs)
         self.model_name = model_name
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
@@ -96,7 +100,7 @@ class Embedder(AudioHandler):
         super().__init__(model, options)
         self.classifier = Classifier(() if model is None else model.classes)
 
-    def _load(self, custom: Any, options: configuration.Options) -> Model:
+    def _load(self, custom: object, options: Options) -> Model:
         base = options.model_base_path
         if custom is not None:
             return load_custom_model(custom, device=self.device, model_base_path=base)
@@ -365,10 +369,10 @@ class Embedder(AudioHandler):
         return self.loader
 
 
-def _reducer_name(value: bool | str | None, options: configuration.Options) -> str | None:
+def _reducer_name(value: bool | str | None, options: Options) -> str | None:
     """Name of the reducer that is meant; None for none."""
     wanted = options.dim_reduction_model if value is True else value
-    name = configuration.current(dim_reduction_model=wanted).dim_reduction_model
+    name = make_options(dim_reduction_model=wanted).dim_reduction_model
     if value is True and name == "None":
         raise SettingsError(
             "dim_reduction_model=True takes the configured reducer, but none is configured; "

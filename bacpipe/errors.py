@@ -95,18 +95,12 @@ class ResultsLockedError(BacpipeError, RuntimeError):
     """Another run is writing to this results folder."""
 
 
-# FOLDED bacpipe/evaluation/errors.py: The error of evaluations that cannot be done with the data there are.
-
-
 class EvaluationError(BacpipeError, ValueError):
     """An evaluation was asked for that these data or these results do not allow."""
 
 
 class TooLittleDataError(EvaluationError):
     """There are too few windows, recordings or classes for this evaluation."""
-
-
-# FOLDED bacpipe/reduction/errors.py: What can go wrong while embeddings are reduced.
 
 
 class ReductionError(BacpipeError, ValueError):

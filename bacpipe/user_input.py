@@ -1,4 +1,4 @@
-"""Reading YAML that anybody may have written."""
+"""What people type: YAML of any kind, paths, and words of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 64  # levels; our own files have four
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str) -> Any:  # noqa: ANN401 - a YAML document holds anything
     """Content of a YAML document: plain values, never objects of other types.
 
     Raises
@@ -35,9 +35,6 @@ def load_yaml(text: str) -> Any:
     # What PyYAML raises when a value is not of the kind that its form or its tag says.
     except (ValueError, TypeError, AttributeError, OverflowError, LookupError) as error:
         raise yaml.YAMLError(f"a value cannot be read: {error}") from error
-
-
-# FOLDED bacpipe/typed_paths.py: Paths as people type them, and as they can type them.
 
 
 def typed_path(path: str | Path) -> Path:

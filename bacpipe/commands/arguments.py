@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
-from bacpipe import configuration
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
-from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+from bacpipe.options import KEYS, read_overrides
 from bacpipe.user_input import load_yaml, typed_setting
 
-_RULES = {**CONFIG_RULES, **SETTINGS_RULES}
+_KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
 # follows a # no part of a name.
 _PATHS = ("audio_dir", "main_results_dir", "model_base_path")
@@ -44,7 +43,7 @@ def refuse_dashes(words: Sequence[str]) -> None:
     for i, word in enumerate(words):
         name, separator, value = word.partition("=")
         key = name.lstrip("-").replace("-", "_")
-        if name.startswith("--") and key in _RULES:
+        if name.startswith("--") and key in _KEYS:
             following = words[i + 1] if i + 1 < len(words) else ""
             if not separator and not following.startswith("-") and "=" not in following:
                 value = following
@@ -54,7 +53,7 @@ def refuse_dashes(words: Sequence[str]) -> None:
             )
 
 
-def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+def read_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Keys of the user's files, then those of the command line, which win.
 
     Raises
@@ -64,13 +63,13 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """
     overrides: dict[str, Any] = {}
     for name in ("config", "settings"):
-        path = getattr(options, name)
+        path = getattr(parsed, name)
         beside = Path(f"{name}.yaml")
         if path is None and beside.is_file():
             path = beside
         if path is not None:
-            overrides |= configuration.read_overrides(path, name)
-    return overrides | parse_words(options.words)
+            overrides |= read_overrides(path, name)
+    return overrides | parse_words(parsed.words)
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def _not_a_setting(word: str) -> str:
     key = word.replace("-", "_").lower()
     if word.lower() in {"help", "version"}:
         meant = f"did you mean bacpipe --{word.lower()}?"
-    elif key in _RULES:
+    elif key in _KEYS:
         meant = f"expected {key}=value, without spaces around the =."
     elif word.lower().endswith((".yaml", ".yml")):
         meant = f"files of settings are named with --config {word} or --settings {word}."
@@ -129,7 +128,7 @@ def _not_a_setting(word: str) -> str:
     return f"{word!r} is not understood; {meant}"
 
 
-def _parse_value(key: str, text: str) -> Any:
+def _parse_value(key: str, text: str) -> object:
     if not text.strip():
         raise SettingsError(
             f"{key}= has no value; expected {key}=value, without spaces around the =, or "

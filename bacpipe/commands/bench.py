@@ -6,9 +6,10 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.options import Options, make_options
 
 if TYPE_CHECKING:
     from bacpipe.commands.estimate import Estimate, Survey
@@ -32,16 +33,17 @@ def run(arguments: Sequence[str]) -> int:
         "--seconds", type=_positive, default=10.0, help="to measure each model (default: 10)"
     )
     add_settings(parser)
-    options = parser.parse_args(arguments)
-    settings = read_settings(options)
+    parsed = parser.parse_args(arguments)
+    settings = read_settings(parsed)
     audio_dir = settings.pop("audio_dir", None)
+    options = make_options(**settings)
     if audio_dir is not None:
-        return _bench(Path(audio_dir), settings, options.seconds)
+        return _bench(Path(audio_dir), options, parsed.seconds)
     from bacpipe.demo import make_demo
 
     with tempfile.TemporaryDirectory() as folder:
         _say("No audio_dir is set, so the models run on synthetic demo recordings.")
-        return _bench(make_demo(Path(folder) / "demo"), settings, options.seconds)
+        return _bench(make_demo(Path(folder) / "demo"), options, parsed.seconds)
 
 
 def _positive(text: str) -> float:
@@ -51,21 +53,18 @@ def _positive(text: str) -> float:
     return value
 
 
-def _bench(audio_dir: Path, settings: dict[str, Any], seconds: float) -> int:
+def _bench(audio_dir: Path, options: Options, seconds: float) -> int:
     # PyTorch takes seconds, which `bacpipe bench --help` need not wait for.
-    from bacpipe import configuration
     from bacpipe.commands.estimate import Estimate, estimate_models, survey
     from bacpipe.models.zoo import CARDS
     from bacpipe.store.loader import Loader
 
-    wanted = configuration.current(**settings).models
-    settings.pop("models", None)
-    names = list(CARDS) if wanted == ["all"] else wanted
-    found = survey(Loader(audio_dir, **settings).update_files())
-    _say(_describe(audio_dir, found))
+    names = tuple(CARDS) if options.models == ("all",) else options.models
+    folder = survey(Loader(audio_dir, options=options).update_files())
+    _say(_describe(audio_dir, folder))
     estimates: list[Estimate] = []
     try:
-        for result in estimate_models(names, found, seconds=seconds, **settings):
+        for result in estimate_models(names, folder, options, seconds=seconds):
             if isinstance(result, Estimate):
                 estimates.append(result)
             else:
@@ -77,13 +76,13 @@ def _bench(audio_dir: Path, settings: dict[str, Any], seconds: float) -> int:
     return 0 if estimates else 1
 
 
-def _describe(audio_dir: Path, found: Survey) -> str:
-    about = "" if found.examined == found.recordings else "about "
-    text = f"{audio_dir}: {found.recordings:,} recordings, {about}{found.hours:,.1f} h of audio"
+def _describe(audio_dir: Path, folder: Survey) -> str:
+    about = "" if folder.examined == folder.recordings else "about "
+    text = f"{audio_dir}: {folder.recordings:,} recordings, {about}{folder.hours:,.1f} h of audio"
     if about:
-        text += f" (from {found.examined:,} headers)"
-    if found.unreadable:
-        text += f"; {found.unreadable:,} of {found.examined:,} cannot be read"
+        text += f" (from {folder.examined:,} headers)"
+    if folder.unreadable:
+        text += f"; {folder.unreadable:,} of {folder.examined:,} cannot be read"
     return text
 
 

@@ -1,4 +1,4 @@
-"""``bacpipe doctor``: what this installation can do."""
+"""``bacpipe doctor``: what this installation can do, as a text to paste into a bug report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from bacpipe import configuration, extras
+from bacpipe import extras
 from bacpipe._version import __version__
 from bacpipe.audio.stream import read_audio
 from bacpipe.commands.arguments import add_settings, read_settings
-from bacpipe.configuration import Options
 from bacpipe.models.loading import import_wrapper
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import Options, make_options
+
+# The libraries whose versions decide how results come about.
+_LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
+_EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
+_LOW_DISK = 10e9  # bytes
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,20 +38,9 @@ def run(arguments: Sequence[str]) -> int:
         "tiny self-test, ready to paste into a bug report.",
     )
     add_settings(parser)
-    settings = read_settings(parser.parse_args(arguments))
-    from bacpipe.commands.doctor import examine, report
-
-    findings = examine(**settings)
+    findings = examine(**read_settings(parser.parse_args(arguments)))
     print(report(findings))  # noqa: T201
     return int(any(finding.problem for finding in findings))
-
-
-# FOLDED bacpipe/doctor.py: What this installation can do, as a text to paste into a bug report.
-
-# The libraries whose versions decide how results come about.
-_LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
-_EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
-_LOW_DISK = 10e9  # bytes
 
 
 class Finding(NamedTuple):
@@ -87,7 +81,7 @@ def examine(**settings: object) -> list[Finding]:
     >>> examine()[0].topic
     'bacpipe'
     """
-    options = configuration.current(**settings)
+    options = make_options(**settings)
     findings = [
         Finding("bacpipe", f"{__version__}, Python {platform.python_version()}"),
         Finding("system", f"{platform.platform()}, {os.cpu_count()} cores"),
@@ -145,14 +139,14 @@ def _extra(name: str) -> Finding:
 def _devices() -> str:
     import torch
 
-    found = [f"cpu with {torch.get_num_threads()} threads"]
+    devices = [f"cpu with {torch.get_num_threads()} threads"]
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
-        found.append(f"cuda:{number} {about.name}, {about.total_memory / 2**30:.0f} GiB")
+        devices.append(f"cuda:{number} {about.name}, {about.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
-        found.append("mps")
+        devices.append("mps")
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-    return f"{', '.join(found)} (PyTorch {torch.__version__}, built with {cuda})"
+    return f"{', '.join(devices)} (PyTorch {torch.__version__}, built with {cuda})"
 
 
 def _weights(options: Options) -> str:
@@ -178,7 +172,7 @@ def _decoding() -> str:
 def _self_test(options: Options) -> str:
     from bacpipe.embedder import Embedder
 
-    embedder = Embedder("birdnet", **vars(options) | {"dim_reduction_model": False})
+    embedder = Embedder("birdnet", options=options)
     model = embedder.loaded_model
     noise = np.random.default_rng(0).normal(0, 0.05, 4 * model.segment_length).astype(np.float32)
     embedder.embeddings_using_multithreading([noise])  # the first call prepares the device

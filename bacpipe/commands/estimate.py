@@ -13,11 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import count_windows
 from bacpipe.embedder import Embedder
@@ -26,7 +24,9 @@ from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
+from bacpipe.options import Options
 from bacpipe.store.plan import Source, look_at
+from bacpipe.store.predictions import SparsePredictions
 from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Estimate:
 
 
 def predict(
-    model: str, found: Survey, measured: Measurement, *, sample_rate: float, window: int, hop: int
+    model: str, folder: Survey, measured: Measurement, *, sample_rate: float, window: int, hop: int
 ) -> Estimate:
     """Extrapolate a measurement to a whole folder.
 
@@ -167,8 +167,8 @@ def predict(
     ----------
     model : str
         Name of the model.
-    found : Survey
-        The folder.
+    folder : Survey
+        The recordings.
     measured : Measurement
         The model on some of its recordings.
     sample_rate : float
@@ -176,15 +176,15 @@ def predict(
     window, hop : int
         Samples.
     """
-    counts = [count_windows(round(d * sample_rate), window, hop) for d in found.durations]
-    windows = sum(counts) * found.scale
+    counts = [count_windows(round(d * sample_rate), window, hop) for d in folder.durations]
+    windows = sum(counts) * folder.scale
     seconds = windows / measured.windows_per_second
-    readable = len(found.readable) * found.scale
+    readable = len(folder.readable) * folder.scale
     row = 4 * measured.dim + _BYTES_PER_PREDICTION * measured.predictions_per_window
     return Estimate(
         model=model,
         windows_per_second=measured.windows_per_second,
-        times_real_time=found.hours * 3600 / seconds,
+        times_real_time=folder.hours * 3600 / seconds,
         slowest=measured.slowest,
         hours=seconds / 3600,
         bytes=round(windows * row + readable * _BYTES_PER_RECORDING),
@@ -203,10 +203,12 @@ class _Counter:
         self.first = self.last = 0.0
         self.windows = self.predictions = self.warm_up = self.dim = 0
 
-    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
+    def add(
+        self, source: Source, embeddings: np.ndarray, predictions: SparsePredictions | None
+    ) -> None:
         now = time.perf_counter()
         self.windows += len(embeddings)
-        self.predictions += 0 if predictions is None else len(predictions.window)
+        self.predictions += len(predictions.window) if predictions is not None else 0
         self.dim = embeddings.shape[1]
         self.last = now
         if not self.first:  # what comes with the first batch has warmed up caches and threads
@@ -263,7 +265,7 @@ def measure(embedder: Embedder, recordings: Sequence[Path], seconds: float) -> M
 
 
 def estimate_models(
-    models: Sequence[str], found: Survey, *, seconds: float, **settings: Any
+    models: Sequence[str], folder: Survey, options: Options, *, seconds: float
 ) -> Iterator[Estimate | str]:
     """Measure models one after the other.
 
@@ -271,12 +273,12 @@ def estimate_models(
     ----------
     models : sequence of str
         Names of models of the zoo.
-    found : Survey
-        The folder.
+    folder : Survey
+        The recordings.
+    options : Options
+        What the models run with.
     seconds : float
         To measure each of them.
-    **settings
-        Any key of the configuration.
 
     Yields
     ------
@@ -289,7 +291,6 @@ def estimate_models(
     UnknownModelError
         Before anything is measured, if there is no model of a name.
     """
-    options = configuration.current(**settings)
     for card in [find_card(name) for name in models]:
         missing = checkpoints.missing_files(card, Path(options.model_base_path))
         if missing:
@@ -300,15 +301,15 @@ def estimate_models(
             continue
         logger.info("%s: loading, then measuring for %g s", card.name, seconds)
         try:
-            embedder = Embedder(card.name, **settings)
-            measured = measure(embedder, found.readable, seconds)
+            embedder = Embedder(card.name, options=options)
+            measured = measure(embedder, folder.readable, seconds)
         except BacpipeError as error:
             yield f"{card.name}: {error}"
             continue
         model = embedder.loaded_model
         yield predict(
             card.name,
-            found,
+            folder,
             measured,
             sample_rate=model.sr / embedder.speed,
             window=model.segment_length,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bacpipe import configuration
 from bacpipe.commands.arguments import read_settings
+from bacpipe.options import user_settings
 from bacpipe.user_input import typed_path
 
 
@@ -60,4 +60,4 @@ def run(arguments: Sequence[str]) -> int:
 
 def _main_results_dir() -> str:
     own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
-    return str(own.get("main_results_dir", configuration.settings().main_results_dir))
+    return str(own.get("main_results_dir", user_settings().main_results_dir))

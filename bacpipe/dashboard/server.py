@@ -15,11 +15,10 @@ from typing import Any
 import panel as pn
 from panel.reactive import Syncable
 
-from bacpipe import configuration
-from bacpipe.configuration import Options
 from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.shared.results import DataSet
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.options import make_options
 from bacpipe.store.layout import computed_models
 
 logger = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def app(models: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
     _load_extensions()
     data_set = open_data_set(models, **kwargs)
     # `panel serve` runs its script for every visitor; what was read for one serves the others.
-    shared = f"bacpipe {data_set.models} {vars(data_set.options)}"
+    shared = f"bacpipe {data_set.models} {data_set.options}"
     return Page(pn.state.cache.setdefault(shared, data_set)).panel
 
 
@@ -118,7 +117,11 @@ def visualize_using_dashboard(
         "dashboard_address": dashboard_address,
         "dashboard_websocket_origin": dashboard_websocket_origin,
     }
-    data_set = open_data_set(models, **{**kwargs, **options})
+    return serve(open_data_set(models, **{**kwargs, **options}), show=show, block=block)
+
+
+def serve(data_set: DataSet, *, show: bool = True, block: bool | None = None) -> Server:
+    """Open the dashboard of a data set; parameters as for `visualize_using_dashboard`."""
     server = Server(data_set)
     server.start(show=show)
     if block or (block is None and not _in_notebook()):
@@ -129,7 +132,7 @@ def visualize_using_dashboard(
 def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> DataSet:
     """Results that a dashboard shows; parameters as for `app`."""
     chosen = kwargs if models is None else {**kwargs, "models": models}
-    options: Options = configuration.current(**chosen)
+    options = make_options(**chosen)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     names = options.models if models is not None else computed_models(options.audio_dir, options)

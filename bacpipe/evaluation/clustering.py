@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bacpipe import configuration
-from bacpipe.configuration import Options
 from bacpipe.errors import EvaluationError, TooLittleDataError
 from bacpipe.evaluation.labelled_windows import (
     NO_LABEL,
@@ -20,6 +16,7 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
+from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import ResultPaths
@@ -71,7 +68,7 @@ def eval_clustering(
     >>> scores["agreement"]["kmeans"]["ground_truth"]["ARI"]
     1.0
     """
-    options = configuration.current(**kwargs)
+    options = make_options(**kwargs)
     kinds = _kinds(ground_truth, default_labels, label_column)
     result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
     for name, clusters in clusterings.items():
@@ -152,7 +149,7 @@ def eval_with_silhouette(
     0.99
     """
     labels = label_array(ground_truth)
-    settings = configuration.settings()
+    settings = user_settings()
     score = _silhouette(
         embeds,
         np.full(len(embeds), NO_LABEL) if labels is None else labels,
@@ -251,7 +248,7 @@ def run_clustering(
     """
     matrix = check_embeddings(embeds)
     labels = label_array(ground_truth, label_column)
-    seed = configuration.settings().evaluation_seed
+    seed = user_settings().evaluation_seed
     return {
         name: _cluster(matrix, name, config, labels, seed)
         for name, config in cluster_configs.items()
@@ -267,14 +264,11 @@ def _cluster(
 
 
 def _make(name: str, config: Any, labels: np.ndarray | None, seed: int) -> Any:
-    kind = _find_clusterer(name)
-    known = inspect.signature(kind).parameters
     parameters = dict(config or {})
-    for key in parameters:
-        if key not in known:
-            closest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(known)}."
-            raise EvaluationError(f"clust_configs: {name!r} has no parameter {key!r}; {hint}")
+    try:
+        kind, known = check_clustering(name, parameters)
+    except ValueError as error:
+        raise EvaluationError(f"clust_configs: {error}") from None
     if "n_clusters" in parameters and parameters["n_clusters"] is None:
         n_labels = 0 if labels is None else len(np.unique(labels[labels != NO_LABEL]))
         if n_labels < 2:
@@ -288,22 +282,6 @@ def _make(name: str, config: Any, labels: np.ndarray | None, seed: int) -> Any:
     if kind.__name__ == "HDBSCAN":
         parameters.setdefault("copy", True)  # its default warns that it will change
     return kind(**parameters)
-
-
-def _find_clusterer(name: str) -> Any:
-    import sklearn.cluster
-
-    classes = {
-        cls.lower(): getattr(sklearn.cluster, cls)
-        for cls in sklearn.cluster.__all__
-        if hasattr(getattr(sklearn.cluster, cls), "fit_predict")
-    }
-    plain = name.lower().replace("_", "").replace("-", "").replace(" ", "")
-    if plain in classes:
-        return classes[plain]
-    closest = difflib.get_close_matches(plain, classes, n=1)
-    hint = f"did you mean {closest[0]!r}?" if closest else f"there are {', '.join(classes)}."
-    raise EvaluationError(f"clust_configs: there is no clustering {name!r}; {hint}")
 
 
 def _check_size(name: str, clusterer: Any, n_windows: int) -> None:
@@ -378,7 +356,7 @@ def clustering_pipeline(
     >>> result["agreement"]["kmeans"]["ground_truth"]["AMI"] > 0.8
     True
     """
-    options = configuration.current(**kwargs)
+    options = make_options(**kwargs)
     if ground_truth is None or len(ground_truth) == 0:
         ground_truth = np.full(_length(embeds), NO_LABEL)
     data = labelled_windows(

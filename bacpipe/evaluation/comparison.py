@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bacpipe import configuration
 from bacpipe.annotations.table import LABEL_PREFIX, label_kind
-from bacpipe.configuration import Options
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.splits import file_part
+from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result
 from bacpipe.store.layout import ResultPaths, dataset_name, paths_of
@@ -242,7 +241,7 @@ def cross_model_evaluation(
     >>> tables["probing"]["f1_macro"].to_list()  # of the linear and the nearest-neighbour probe
     [1.0, 1.0]
     """
-    options = configuration.current(
+    options = make_options(
         **{
             **kwargs,
             "dim_reduction_model": dim_reduction_model,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe import configuration
-from bacpipe.configuration import Options
 from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError
 from bacpipe.evaluation.clustering import clustering_pipeline
 from bacpipe.evaluation.comparison import compare_models
@@ -20,6 +18,7 @@ from bacpipe.evaluation.probing import probing_pipeline
 from bacpipe.evaluation.retrieval import retrieval_quality
 from bacpipe.labels.default_labels import create_default_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model
+from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.loader import Loader
@@ -176,7 +175,7 @@ def model_specific_evaluation(
     >>> results["birdnet"]["probing"]["linear"]["overall"]["f1_macro"]
     1.0
     """
-    options = configuration.current(
+    options = make_options(
         **{
             **kwargs,
             "evaluation_task": evaluation_task,
@@ -232,8 +231,10 @@ def _do_tasks(
 ) -> dict[str, Any]:
     model = str(loader.model_name)
     found: dict[str, Any] = {}
-    rest = {key: value for key, value in vars(options).items() if key not in _TAKEN}
-    common = {
+    rest: dict[str, Any] = {
+        key: value for key, value in asdict(options).items() if key not in _TAKEN
+    }
+    common: dict[str, Any] = {
         "paths": loader.paths,
         "overwrite": options.overwrite,
         "label_column": options.label_column,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
 from bacpipe.labels.model_windows import model_windows, open_results
+from bacpipe.options import user_config
 from bacpipe.store.files import array_hash
 from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
@@ -222,7 +222,7 @@ def _kinds(ground_truth: Mapping[str, Any]) -> list[str]:
 
 def _loader(model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]) -> Loader | None:
     """Results of the model, if it is known where they are."""
-    audio_dir = kwargs.get("audio_dir") or configuration.config().audio_dir
+    audio_dir = kwargs.get("audio_dir") or user_config().audio_dir
     if paths is None and audio_dir is None:
         return None
     settings = {key: value for key, value in kwargs.items() if key != "audio_dir"}

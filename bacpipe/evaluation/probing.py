@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from bacpipe import configuration
-from bacpipe.configuration import Options
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.labelled_windows import LabelledWindows, check_embeddings, labelled_windows
 from bacpipe.evaluation.metrics import evaluate_scores, group_by, one_hot, single_label_metrics
@@ -29,6 +27,7 @@ from bacpipe.evaluation.splits import SETS, Split, SplitRule, load_or_make_split
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.options import Options, make_options
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import ResultPaths
@@ -102,7 +101,7 @@ def probing_pipeline(
     >>> result["overall"]["f1_macro"]
     1.0
     """
-    options = configuration.current(**kwargs)
+    options = make_options(**kwargs)
     find_probe(name)
     parameters = options.probe_configs.get(name, {})
     data = labelled_windows(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import AudioStream, Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
-from bacpipe.configuration import Options
 from bacpipe.errors import AudioError, SettingsError
 from bacpipe.inference.pipeline import Workload
 from bacpipe.inference.runner import (
@@ -24,6 +23,7 @@ from bacpipe.inference.runner import (
     choose_workers,
 )
 from bacpipe.models.base import Inputs, Model
+from bacpipe.options import Options
 from bacpipe.store.embedding_set import hop_samples
 from bacpipe.store.plan import Source, look_at_name
 from bacpipe.store.sink import StreamEnd
@@ -321,9 +321,8 @@ class AudioHandler:
         """How many batches and recordings to work on at the same time."""
         workers = choose_workers(runner.model) if threads else 1
         batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
-        decoders = self.options.nr_parallel_workers
-        if decoders == "auto":
-            cores = available_cores()
-            # A GPU outruns a few decoders; on a CPU the model needs the cores.
-            decoders = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        wanted, cores = self.options.nr_parallel_workers, available_cores()
+        # A GPU outruns a few decoders; on a CPU the model needs the cores.
+        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        decoders = fitting if wanted == "auto" else wanted
         return Workload(batch_size, workers, decoders if threads else 0)

@@ -55,7 +55,7 @@ class ResultReceiver(Protocol):
         self,
         source: Source,
         embeddings: NDArray[np.float32],
-        predictions: Any,  # sparse or dense, as the runner was asked to give them
+        predictions: Any,  # noqa: ANN401  # sparse or dense, as the runner was asked for
     ) -> None:
         """Take the next windows of a recording, float32 of shape (n, dim)."""
 

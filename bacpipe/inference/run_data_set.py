@@ -15,7 +15,6 @@ import torch
 from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import Samples
-from bacpipe.configuration import Options
 from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
@@ -25,6 +24,7 @@ from bacpipe.labels.exporting import write_raven_table
 from bacpipe.models.base import Model
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import Options
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.embedding_set import (
     EmbeddingSet,

@@ -30,7 +30,7 @@ import numpy as np
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
-from bacpipe.rules import SETTINGS_RULES
+from bacpipe.options import normal_value
 from bacpipe.store.files import write_table
 from bacpipe.store.layout import dataset_name
 from bacpipe.store.loader import Loader
@@ -342,7 +342,7 @@ def _check_keys(keys: Sequence[str] | None, loader: Loader) -> list[str]:
     if keys is None:
         return list(loader.options.default_label_keys)
     try:
-        return list(SETTINGS_RULES["default_label_keys"](keys))
+        return list(normal_value("default_label_keys", keys))
     except ValueError as error:
         raise SettingsError(f"the label keys {keys!r} are not possible: {error}.") from None
 

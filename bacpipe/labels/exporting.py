@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
+from bacpipe.options import make_options
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.files import write_bytes, write_json, write_text
 from bacpipe.store.layout import Stems, path_inside
@@ -213,7 +213,7 @@ def export_audacity_labels(
 
 
 def _events(loader: Loader, settings: Any) -> Iterator[Detections]:
-    options = configuration.current(**settings)
+    options = make_options(**settings)
     gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
     for item in loader.detections():
         if "classifier_threshold" in settings:
@@ -222,7 +222,7 @@ def _events(loader: Loader, settings: Any) -> Iterator[Detections]:
 
 
 def _provenance(loader: Loader, settings: Any) -> dict[str, Any]:
-    made_with, options = loader.predictions_provenance, configuration.current(**settings)
+    made_with, options = loader.predictions_provenance, make_options(**settings)
     if "classifier_threshold" in settings:
         made_with["threshold"] = max(made_with.get("threshold", 0), options.classifier_threshold)
     gap = options.event_gap if "event_gap" in settings else loader.options.event_gap

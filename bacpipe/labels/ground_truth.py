@@ -25,9 +25,9 @@ from bacpipe.annotations.table import (
     read_annotations,
     require_label_column,
 )
-from bacpipe.configuration import Options
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
+from bacpipe.options import Options
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.loader import Loader

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.windows import count_windows
 from bacpipe.errors import (
@@ -24,6 +23,7 @@ from bacpipe.errors import (
     UnknownModelError,
 )
 from bacpipe.models.loading import find_card
+from bacpipe.options import user_config
 from bacpipe.store.embedding_set import hop_samples, settings_identity, window_times
 from bacpipe.store.loader import Loader
 
@@ -204,7 +204,7 @@ def open_results(
         model = model or Path(paths.labels_path).parent.name
         # The folder already is that of a trial run, if it is one.
         kwargs = {**kwargs, "main_results_dir": paths.main_results_dir, "testing": False}
-    audio_dir = audio_dir or configuration.config().audio_dir
+    audio_dir = audio_dir or user_config().audio_dir
     if model is None:
         raise SettingsError("model is missing; expected the name of a model, such as 'birdnet'.")
     if audio_dir is None:

@@ -11,12 +11,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bacpipe import configuration, extras
+from bacpipe import extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
 from bacpipe.models.base import Model, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import user_settings
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def model_table() -> str:
         A row per model: sample rate, window, embedding length, number of classes, size of the
         weights if they are on this machine, extra to install, licence.
     """
-    base = Path(configuration.settings().model_base_path)
+    base = Path(user_settings().model_base_path)
     rows = [_HEADINGS, *(_row(card, base) for card in CARDS.values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

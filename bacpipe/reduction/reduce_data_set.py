@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe._version import __version__
-from bacpipe.configuration import Options
 from bacpipe.errors import ReductionError
+from bacpipe.options import Options
 from bacpipe.reduction.fitted import FILE_NAME, Map, load_map, save_map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
 from bacpipe.store.embedding_set import read_embeddings

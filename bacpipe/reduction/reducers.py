@@ -245,17 +245,12 @@ def _principal_components(embeds: np.ndarray, count: int) -> tuple[LinearMap, np
     return LinearMap(model.mean_.astype(np.float32), projection), explained
 
 
-def load_umap() -> Any:
-    """Import umap-learn, which takes seconds, when it is needed.
+def load_umap() -> type[Any]:
+    """Import the class ``umap.UMAP``, which takes seconds, when it is needed.
 
     umap-learn also imports TensorFlow and Keras if they are installed, for a variant that is
     not used here.  That takes ten seconds more, and TensorFlow and PyTorch in one process can
     end it with a segmentation fault.
-
-    Returns
-    -------
-    type
-        The class ``umap.UMAP``.
     """
     unused = "umap.parametric_umap"
     if "umap" not in sys.modules:

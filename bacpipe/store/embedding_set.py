@@ -22,8 +22,8 @@ import yaml
 
 from bacpipe.audio import windows
 from bacpipe.audio.windows import Segment
-from bacpipe.configuration import Options
 from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.options import Options
 from bacpipe.store.arrays import read_npy
 from bacpipe.store.entries import DoneLines, embeddings_state, is_header, predictions_state
 from bacpipe.store.files import array_hash, replacing, write_text, yaml_text

@@ -27,8 +27,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from bacpipe.configuration import Options
 from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError
+from bacpipe.options import Options
 from bacpipe.user_input import typed_path, typed_setting
 
 # FOLDED bacpipe/store/recordings.py: Recordings and results in one another's folders.

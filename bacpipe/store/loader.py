@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from bacpipe import configuration
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store import predictions as prediction_files
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.embedding_set import (
@@ -74,6 +74,8 @@ class Loader:
         current settings are taken.  False reads the newest embeddings there are.
     testing : bool
         Whether this is a trial run, whose results are kept apart.
+    options : Options, optional
+        All options of the call, `testing` too, instead of keywords.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -107,9 +109,11 @@ class Loader:
         dim_reduction_model: bool | str = False,
         use_folder_structure: bool = False,
         testing: bool = False,
+        *,
+        options: Options | None = None,
         **kwargs: Any,
     ) -> None:
-        self.options = configuration.current(**{**kwargs, "testing": testing})
+        self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir = typed_path(audio_dir)
         self.model_name = model_name
         self.dim_reduction_model = dim_reduction_model
@@ -193,7 +197,7 @@ class Loader:
             raise SettingsError(
                 f"return_type={return_type!r} is not possible: expected 'pathlib.Path' or 'str'."
             )
-        suffixes = configuration.settings().audio_suffixes
+        suffixes = user_settings().audio_suffixes
         files = find_audio_files(typed_path(audio_dir), tuple(audio_suffixes or suffixes))
         return [str(file) for file in files] if return_type == "str" else files
 
@@ -488,7 +492,7 @@ class Loader:
 
     def _detections_above(self, settings: Mapping[str, Any]) -> Iterator[Detections]:
         """Detections from the threshold among some settings, if there is one."""
-        options = configuration.current(**settings)
+        options = make_options(**settings)
         if "classifier_threshold" not in settings:
             return self.detections()
         return (above(item, options.classifier_threshold) for item in self.detections())

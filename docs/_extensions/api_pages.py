@@ -8,7 +8,7 @@ from typing import Any
 from sphinx.pycode import ModuleAnalyzer
 
 import bacpipe
-from bacpipe import configuration
+from bacpipe.options import Namespace, user_config, user_settings
 
 # Page, its heading, and the beginning of the modules whose names it holds; the first one fits.
 _PAGES = (
@@ -44,15 +44,15 @@ _RETURNED = {
     "bacpipe.inference.report": ("RunReport",),
     "bacpipe.embedder": ("Classifier",),
     "bacpipe.models.card": ("ModelCard", "Scope"),
-    "bacpipe.configuration": ("Namespace",),
+    "bacpipe.options": ("Namespace",),
 }
 
 _ERROR_MODULES = ("bacpipe.errors",)
 
 _VARIABLES = {
     "__version__": "Version of the installed bacpipe.",
-    "config": f"{configuration.config.__doc__} Keys: see :doc:`/reference/settings`.",
-    "settings": f"{configuration.settings.__doc__} Keys: see :doc:`/reference/settings`.",
+    "config": f"{user_config.__doc__} Keys: see :doc:`/reference/settings`.",
+    "settings": f"{user_settings.__doc__} Keys: see :doc:`/reference/settings`.",
 }
 
 
@@ -141,7 +141,7 @@ def _kind(value: Any) -> str:
             return "dict[str, int]"
         case list():
             return "list[str]"
-        case configuration.Namespace():
+        case Namespace():
             return "Namespace"
         case _:
             return "module" if inspect.ismodule(value) else "str"

@@ -21,6 +21,7 @@ from bacpipe.commands.estimate import (
 )
 from bacpipe.errors import AudioError, BacpipeError, UnknownModelError
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import make_options
 from tests.conftest import TinyModel, write_recording
 
 
@@ -125,15 +126,15 @@ def test_a_model_that_fails_is_an_error(recordings: Path) -> None:
 
 def test_models_without_weights_get_a_sentence(recordings: Path, tmp_path: Path) -> None:
     found = survey(bacpipe.get_audio_files(recordings))
-    settings = {"model_base_path": str(tmp_path / "models"), "device": "cpu"}
-    said = list(estimate_models(["mix2"], found, seconds=0.2, **settings))
+    options = make_options(model_base_path=tmp_path / "models", device="cpu")
+    said = list(estimate_models(["mix2"], found, options, seconds=0.2))
     assert len(said) == 1
     assert isinstance(said[0], str)
     assert "mix2" in said[0]
     assert "not on this machine" in said[0]
     assert not (tmp_path / "models").exists()
     with pytest.raises(UnknownModelError, match="birdnet"):
-        list(estimate_models(["birdnett"], found, seconds=0.2, **settings))
+        list(estimate_models(["birdnett"], found, options, seconds=0.2))
 
 
 def test_the_command_prints_a_table_and_what_is_missing(

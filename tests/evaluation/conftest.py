@@ -13,9 +13,8 @@ import pytest
 import soundfile as sf
 
 import bacpipe
-from bacpipe import configuration
-from bacpipe.configuration import Options
 from bacpipe.evaluation.labelled_windows import LabelledWindows
+from bacpipe.options import Options, make_options
 from tests.conftest import TinyModel
 
 RATE = 8000
@@ -62,9 +61,7 @@ class DataSet:
     loader: bacpipe.Loader
 
     def options(self, **settings: object) -> Options:
-        return configuration.current(
-            audio_dir=self.audio_dir, main_results_dir=self.results, **settings
-        )
+        return make_options(audio_dir=self.audio_dir, main_results_dir=self.results, **settings)
 
     @property
     def places(self) -> dict[str, Path]:

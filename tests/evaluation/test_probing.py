@@ -23,6 +23,7 @@ from bacpipe.errors import (
     TooLittleDataError,
 )
 from bacpipe.evaluation.probes import TrainingData, make_probe
+from bacpipe.options import make_options
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 PROBES = ["linear", "knn"]
@@ -294,4 +295,4 @@ def test_missing_damaged_and_foreign_probes_are_sentences(data_set):
 )
 def test_impossible_settings_of_probes_are_refused(configs, message):
     with pytest.raises(SettingsError, match=message):
-        bacpipe.configuration.current(probe_configs=configs)
+        make_options(probe_configs=configs)

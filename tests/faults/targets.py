@@ -35,9 +35,9 @@ from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.audio.windows import count_windows, cut_windows
-from bacpipe.configuration import current, read_overrides
 from bacpipe.errors import BacpipeError
 from bacpipe.evaluation.probes import load_probe, make_probe, save_probe
+from bacpipe.options import make_options, read_overrides
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.fingerprints import read_result
 from bacpipe.store.maps import coordinates_of, stored_maps
@@ -344,7 +344,7 @@ class Yaml:
         content = as_yaml(damage(self._documents[which], data[1:])) if structured else data[1:]
         self._path.write_bytes(content)
         with expected():
-            current(**read_overrides(self._path, ("config", "settings")[which]))
+            make_options(**read_overrides(self._path, ("config", "settings")[which]))
 
 
 # --- Results ----------------------------------------------------------------------------------

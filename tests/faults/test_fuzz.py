@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from bacpipe.annotations.table import read_annotations
 from bacpipe.audio.timestamps import get_dt_filename
-from bacpipe.configuration import current, read_overrides
 from bacpipe.errors import ResultsError, SettingsError
-from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+from bacpipe.options import KEYS, make_options, read_overrides
 from bacpipe.store.arrays import read_npy
 from bacpipe.store.entries import is_header, is_record
 from bacpipe.store.layout import path_inside, result_stems
@@ -74,13 +73,13 @@ def test_a_target_tells_what_is_no_sentence(
 
 
 @REPEATABLE
-@given(name=st.sampled_from(sorted({**CONFIG_RULES, **SETTINGS_RULES})), value=VALUES)
+@given(name=st.sampled_from(sorted({*KEYS["config"], *KEYS["settings"]})), value=VALUES)
 def test_any_value_of_a_setting_is_taken_or_refused(name: str, value: Any, tmp_path: Path) -> None:
-    which = "config" if name in CONFIG_RULES else "settings"
+    which = "config" if name in KEYS["config"] else "settings"
     path = tmp_path / f"{which}.yaml"
     path.write_bytes(as_yaml({name: value}))
     try:
-        current(**read_overrides(path, which))
+        make_options(**read_overrides(path, which))
     except SettingsError as error:
         assert name in str(error) or path.name in str(error)
         assert len(str(error)) < 2000
@@ -117,7 +116,7 @@ def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
         read_overrides(path, "settings")
     # 10 ** 15 words, if anybody wrote them out.
     with pytest.raises(SettingsError, match=r"^padding=\[\[\[\[\.\.\.\]"):
-        current(padding=load_yaml(path.read_text())["padding"])
+        make_options(padding=load_yaml(path.read_text())["padding"])
 
 
 CELLS = st.text(

@@ -26,7 +26,6 @@ import pytest
 import torch
 
 import bacpipe
-from bacpipe import configuration
 from bacpipe.annotations.importing import import_annotations
 from bacpipe.annotations.table import read_annotations
 from bacpipe.commands.arguments import parse_words
@@ -43,6 +42,7 @@ from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.card import Url
 from bacpipe.models.weights import checkpoints, downloads, transfer
 from bacpipe.models.zoo import CARDS
+from bacpipe.options import read_overrides
 from bacpipe.reduction.fitted import load_map
 from bacpipe.store import files
 from bacpipe.store.files import replacing, write_text
@@ -417,7 +417,7 @@ def test_yaml_never_makes_objects(canary: Canary, run: Run, tmp_path: Path, tag:
     path = tmp_path / "config.yaml"
     path.write_text(f"models: {value}\n")
     with pytest.raises(SettingsError, match=r"config\.yaml.*not valid YAML"):
-        configuration.read_overrides(path, "config")
+        read_overrides(path, "config")
     with pytest.raises(SettingsError, match="models="):
         parse_words([f"models={value}"])
     old = tmp_path / "2024-01-01_00-00___umap-field-tiny"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import bacpipe
-from bacpipe import configuration
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
+from bacpipe.options import make_options
 from bacpipe.reduction import reducers
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from tests.conftest import TinyModel, write_recording
@@ -21,7 +21,7 @@ Run = Callable[..., bacpipe.Loader]
 
 
 def reduce(loader: bacpipe.Loader, name: str = "pca", **settings: object) -> Path:
-    return reduce_data_set(loader, name, configuration.current(**settings))
+    return reduce_data_set(loader, name, make_options(**settings))
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict]:
@@ -178,5 +178,5 @@ def test_the_pipeline_makes_the_map(
         recordings, "tiny", dim_reduction_model="umap", main_results_dir=tmp_path / "results"
     )
     assert reader.embeddings("array").shape == (15, 3)
-    assert has_current_map(loader, "umap", configuration.current(visualization_dimensions=3))
-    assert not has_current_map(loader, "umap", configuration.current())
+    assert has_current_map(loader, "umap", make_options(visualization_dimensions=3))
+    assert not has_current_map(loader, "umap", make_options())

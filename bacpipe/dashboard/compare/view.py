@@ -87,7 +87,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             return
         self._maps = [
             EmbeddingMap(
-                side, height=None, on_click=partial(self._clicked, i),
+                side, on_click=partial(self._clicked, i),
                 on_select=partial(self._selected, i),
             )
             for i, side in enumerate(_SIDES)

@@ -52,8 +52,8 @@ class EmbeddingMap:
     ----------
     title : str
         Of the figure.
-    height : int, optional
-        Pixels of the figure; None fills the place that it is given.
+    min_height : int
+        Least height in pixels; the figure fills the place that it is given.
     colour_scale : str
         matplotlib's name of the scale for ordered labels.
     on_click : callable, optional
@@ -73,7 +73,7 @@ class EmbeddingMap:
         self,
         title: str = "",
         *,
-        height: int | None = 500,
+        min_height: int = 250,
         colour_scale: str = "viridis",
         on_click: Callable[[int], None] | None = None,
         on_select: Callable[[np.ndarray], None] | None = None,
@@ -93,16 +93,14 @@ class EmbeddingMap:
         self._waiting = False
         self._moves = 0
         self.note = pn.pane.HTML("", css_classes=["bp-note"], sizing_mode="stretch_width")
-        self._make_figure(title, height)
+        self._make_figure(title, min_height)
 
-    def _make_figure(self, title: str, height: int | None) -> None:
+    def _make_figure(self, title: str, min_height: int) -> None:
         self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
-        sizing = "stretch_both" if height is None else "stretch_width"
         self.figure = figure(
             title=title or None,
-            height=height,
-            min_height=250,
-            sizing_mode=sizing,
+            min_height=min_height,
+            sizing_mode="stretch_both",
             tags=["map"],
             output_backend="webgl",
             tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
@@ -181,10 +179,10 @@ class EmbeddingMap:
             pn.pane.Bokeh(self._azimuth), pn.pane.Bokeh(self._elevation), visible=False
         )
         self.panel = pn.Column(
-            pn.pane.Bokeh(self.figure, sizing_mode=sizing),
+            pn.pane.Bokeh(self.figure, sizing_mode="stretch_both"),
             self._turning,
             self.note,
-            sizing_mode=sizing,
+            sizing_mode="stretch_both",
         )
 
     # ------------------------------------------------------------------ what is shown

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.configuration import Options
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
 from bacpipe.store.layout import ResultPaths, dataset_name, paths_of, stamped_folders
 from bacpipe.store.loader import Loader
@@ -295,7 +296,7 @@ def settings_for_reading(options: Options) -> dict[str, Any]:
         "label_column",
         "overwrite",
     }
-    return {key: value for key, value in vars(options).items() if key not in own}
+    return {key: value for key, value in asdict(options).items() if key not in own}
 
 
 def _state(paths: ResultPaths, model: str) -> Any:

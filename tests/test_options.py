@@ -9,20 +9,17 @@ import pytest
 import yaml
 
 import bacpipe
-from bacpipe import configuration
 from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.rules import CONFIG_RULES, SETTINGS_RULES
+from bacpipe.options import KEYS, default_file, make_options, read_overrides
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "rules"), [("config.yaml", CONFIG_RULES), ("settings.yaml", SETTINGS_RULES)]
-)
-def test_every_key_has_a_rule_a_default_and_a_comment(name: str, rules: dict) -> None:
-    path = configuration.default_file(name)
+@pytest.mark.parametrize("name", KEYS)
+def test_every_key_has_a_rule_a_default_and_a_comment(name: str) -> None:
+    path = default_file(f"{name}.yaml")
     defaults = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(defaults) == set(rules)
+    assert list(defaults) == list(KEYS[name])
     text = path.read_text(encoding="utf-8").splitlines()
     documented = False
     for line in text:
@@ -61,7 +58,7 @@ def test_impossible_values_name_key_value_and_what_is_allowed(
     setting: str, value: object, expected: str
 ) -> None:
     with pytest.raises(SettingsError) as raised:
-        configuration.current(**{setting: value})
+        make_options(**{setting: value})
     message = str(raised.value)
     assert setting in message
     assert repr(value) in message
@@ -80,7 +77,7 @@ def test_impossible_values_name_key_value_and_what_is_allowed(
 )
 def test_unknown_keys_are_errors_with_the_nearest_name(typed: str, meant: str) -> None:
     with pytest.raises(SettingsError, match=f"'{meant}'"):
-        configuration.current(**{typed: 1})
+        make_options(**{typed: 1})
     with pytest.raises(BacpipeError, match="no key"):
         setattr(bacpipe.settings, typed, 1)
 
@@ -90,7 +87,7 @@ def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "rec").mkdir()
     (tmp_path / "rec" / "a.wav").touch()
-    options = configuration.current(audio_dir="~/rec", main_results_dir=Path("~/results"))
+    options = make_options(audio_dir="~/rec", main_results_dir=Path("~/results"))
     assert options.audio_dir == str(tmp_path / "rec")
     assert options.main_results_dir == str(tmp_path / "results")
     assert bacpipe.get_audio_files("~/rec") == [tmp_path / "rec" / "a.wav"]
@@ -98,32 +95,32 @@ def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.Monk
     assert loader.files == [tmp_path / "rec" / "a.wav"]
     assert loader.paths.dataset_path == tmp_path / "results" / "rec"
     # The names of folders may begin so, too.
-    assert configuration.current(main_results_dir="~results").main_results_dir == "~results"
+    assert make_options(main_results_dir="~results").main_results_dir == "~results"
 
 
 def test_ratios_that_leave_no_validation_data_are_refused() -> None:
     with pytest.raises(SettingsError, match="nothing to validate"):
-        configuration.current(train_ratio=0.8, test_ratio=0.2)
+        make_options(train_ratio=0.8, test_ratio=0.2)
 
 
 def test_namespaces_are_read_at_call_time_and_arguments_win(restored_settings: None) -> None:
     bacpipe.settings.padding = "reflect"
     bacpipe.config.models = "mix2"
-    assert configuration.current().padding == "reflect"
-    assert configuration.current().models == ["mix2"]
-    assert configuration.current(padding="edge").padding == "edge"
+    assert make_options().padding == "reflect"
+    assert make_options().models == ("mix2",)
+    assert make_options(padding="edge").padding == "edge"
     assert bacpipe.settings.padding == "reflect"
 
 
 def test_namespaces_unpack_into_keywords() -> None:
-    options = configuration.current(**vars(bacpipe.config), **vars(bacpipe.settings))
+    options = make_options(**vars(bacpipe.config), **vars(bacpipe.settings))
     assert options.padding == bacpipe.settings.padding
     assert hasattr(bacpipe.settings, "device")
     assert not hasattr(bacpipe.settings, "devise")
 
 
 def test_a_view_does_not_change_when_the_namespace_does(restored_settings: None) -> None:
-    options = configuration.current()
+    options = make_options()
     bacpipe.settings.padding = "edge"
     assert options.padding == "wrap"
 
@@ -149,7 +146,7 @@ def test_broken_yaml_files_are_named(tmp_path: Path, text: str, expected: str) -
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError) as raised:
-        configuration.read_overrides(path, "config")
+        read_overrides(path, "config")
     assert "mine.yaml" in str(raised.value)
     assert expected in str(raised.value)
 
@@ -157,11 +154,11 @@ def test_broken_yaml_files_are_named(tmp_path: Path, text: str, expected: str) -
 def test_yaml_files_with_a_byte_order_mark_and_comments_only_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xef\xbb\xbfmodels: beats\n")
-    assert configuration.read_overrides(path, "config") == {"models": ["beats"]}
+    assert read_overrides(path, "config") == {"models": ("beats",)}
     path.write_text("# nothing\n", encoding="utf-8")
-    assert configuration.read_overrides(path, "config") == {}
+    assert read_overrides(path, "config") == {}
     with pytest.raises(SettingsError, match="does not exist"):
-        configuration.read_overrides(tmp_path / "absent.yaml", "config")
+        read_overrides(tmp_path / "absent.yaml", "config")
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 15)])

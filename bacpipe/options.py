@@ -1,0 +1,1022 @@
+"""All options of bacpipe: their types, defaults, rules, units and help, and where they come from.
+
+`Options` is the one list of them.  Public functions make one with `make_options`, from
+``bacpipe.config``, ``bacpipe.settings`` and their keywords, and pass it on; it never changes.
+``config.yaml`` and ``settings.yaml`` are written from it: ``python -m bacpipe.options``.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import inspect
+import math
+import re
+import reprlib
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from yaml.representer import SafeRepresenter
+
+from bacpipe.errors import SettingsError
+from bacpipe.user_input import load_yaml, typed_path
+
+_T = TypeVar("_T")
+
+Check = Callable[[object], _T]
+"""Returns a value in its normal form, a copy; or raises ValueError saying what was expected."""
+
+Reducer = Literal["None", "pca", "sparse_pca", "t_sne", "umap"]
+Task = Literal["probing", "clustering"]
+Precision = Literal["float32", "bfloat16"]
+Padding = Literal[
+    "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
+    "minimum",
+]  # fmt: skip
+LabelKey = Literal[
+    "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "parent_directory",
+    "audio_file_name", "default_classifier",
+]  # fmt: skip
+Split = Literal["recording", "site", "random"]
+Auto = Literal["auto"]
+Parameters = Mapping[str, Mapping[str, Any]]
+"""Names, each with its parameters: probe_configs and clust_configs."""
+
+# ---------------------------------------------------------------------- rules
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("expected true or false")
+
+
+_LARGEST = 1e15  # beyond, computing with floats and 64-bit integers overflows
+
+
+def _in_range(value: object, low: float, high: float, *, open_low: bool) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    # The comparison is false for NaN, too.
+    return low <= value <= min(high, _LARGEST) and not (open_low and value == low)
+
+
+def _span(low: float, high: float, *, open_low: bool) -> str:
+    above = "above" if open_low else "from"
+    return f"{above} {low:g}" + (f" to {high:g}" if high < math.inf else "")
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Check[float]:
+    def check(value: object) -> float:
+        if isinstance(value, int | float) and _in_range(value, low, high, open_low=open_low):
+            return value
+        raise ValueError(f"expected a number {_span(low, high, open_low=open_low)}")
+
+    return check
+
+
+def _whole(low: int, high: float = math.inf) -> Check[int]:
+    def check(value: object) -> int:
+        if isinstance(value, int) and _in_range(value, low, high, open_low=False):
+            return value
+        raise ValueError(f"expected a whole number {_span(low, high, open_low=False)}")
+
+    return check
+
+
+_Word = TypeVar("_Word")
+
+
+def _either(word: _Word, check: Check[_T]) -> Check[_Word | _T]:
+    def check_either(value: object) -> _Word | _T:
+        if value == word and type(value) is type(word):
+            return word
+        try:
+            return check(value)
+        except ValueError as error:
+            name = "null" if word is None else str(word).lower()
+            raise ValueError(f"{error}, or {name}") from None
+
+    return check_either
+
+
+def _choice(*allowed: _T) -> Check[_T]:
+    def check(value: object) -> _T:
+        if not isinstance(value, bool) and value in allowed:
+            return allowed[allowed.index(value)]
+        raise ValueError(f"expected one of {', '.join(map(str, allowed))}")
+
+    return check
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("expected a text")
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, Path) and not (isinstance(value, str) and value.strip()):
+        raise ValueError("expected the path of a folder, in quotes if it looks like a number")
+    if re.match(r"[A-Za-z]:.*[\x00-\x1f]", str(value), re.DOTALL):
+        raise ValueError(
+            "expected the path of a folder (in double quotes, \\ begins a special character: "
+            "leave the quotes out)"
+        )
+    return str(typed_path(value)) if str(value).startswith("~") else str(value)
+
+
+def _weights_folder(value: object) -> str:
+    if value is not None:
+        return _either(None, _path)(value) or ""
+    from platformdirs import user_cache_dir
+
+    return str(Path(user_cache_dir("bacpipe")) / "models")
+
+
+def _folder_name(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[^/\\\0]+", value) and value not in {".", ".."}:
+        return value
+    raise ValueError("expected the name of a folder, without slashes")
+
+
+def _list_of(check: Check[_T]) -> Check[tuple[_T, ...]]:
+    def check_list(value: object) -> tuple[_T, ...]:
+        # One value is accepted where a list of one is meant.
+        values = value if isinstance(value, list | tuple | set) else [value]
+        return tuple(check(item) for item in values)
+
+    return check_list
+
+
+def _tasks(value: object) -> tuple[Task, ...]:
+    none = value is None or value is False or value in ("None", "none")
+    return () if none else _list_of(_choice(*get_args(Task)))(value)
+
+
+def _reducer(value: object) -> Reducer:
+    none = value is None or value is False or value == "none"
+    return "None" if none else _choice(*get_args(Reducer))(value)
+
+
+def _device(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        return value
+    raise ValueError("expected one of auto, cpu, cuda, cuda:<number>, mps")
+
+
+def _suffix(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"\.?\w+", value):
+        return "." + value.lower().lstrip(".")
+    raise ValueError("expected file suffixes such as .wav")
+
+
+def _parameters(value: object) -> dict[str, dict[str, Any]]:
+    """Names with parameters below them, all copied."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("expected names with parameters below them")
+    for key, inner in value.items():
+        if inner is not None and not isinstance(inner, Mapping):
+            raise ValueError(f"expected parameters below {key!r}, such as 'n_neighbors: 15'")
+    return {key: copy.deepcopy(dict(inner or {})) for key, inner in value.items()}
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    closest = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {closest[0]!r}?)" if closest else ""
+
+
+_FALSE: Literal[False] = False
+_POSITIVE = _whole(1)
+_RATIO = _number(0, 0.99, open_low=True)
+_SEED = _whole(0, 2**32 - 1)
+_PIXELS = _whole(100, 5000)
+
+_PROBES: Mapping[str, Mapping[str, Check[object]]] = {
+    "linear": {
+        "learning_rate": _number(0, open_low=True),
+        "batch_size": _POSITIVE,
+        "max_epochs": _POSITIVE,
+        "patience": _POSITIVE,
+        "weight_decay": _number(0),
+    },
+    "knn": {"n_neighbors": _POSITIVE, "metric": _choice("cosine", "euclidean")},
+}
+
+
+def _probes(value: object) -> Parameters:
+    configs = _parameters(value)
+    for name, parameters in configs.items():
+        if name not in _PROBES:
+            expected = f"expected one of {', '.join(_PROBES)}"
+            raise ValueError(f"{expected}, not {name!r}{_nearest(name, _PROBES)}")
+        known = _PROBES[name]
+        for key, inner in parameters.items():
+            if key not in known:
+                raise ValueError(
+                    f"{name!r} has the parameters {', '.join(known)}, not {key!r}"
+                    f"{_nearest(key, known)}"
+                )
+            try:
+                parameters[key] = known[key](inner)
+            except ValueError as error:
+                raise ValueError(f"{error} for {key!r} of {name!r}, not {_show(inner)}") from None
+    return configs
+
+
+_CLUSTERINGS: Parameters = {
+    "kmeans": {"n_clusters": None, "n_init": 3},
+    "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
+}
+
+
+def _clusterings(value: object) -> Parameters:
+    configs = _parameters(value)
+    for name, parameters in configs.items():
+        # Loading scikit-learn takes a second, which those of the defaults need not wait for.
+        if name not in _CLUSTERINGS or not parameters.keys() <= _CLUSTERINGS[name].keys():
+            check_clustering(name, parameters)
+    return configs
+
+
+def check_clustering(name: str, parameters: Iterable[str]) -> tuple[type, Sequence[str]]:
+    """Class that a name of clust_configs means, and all parameters that it has.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class or it lacks a parameter, naming the closest.
+    """
+    import sklearn.cluster
+
+    classes: dict[str, type] = {
+        cls.lower(): getattr(sklearn.cluster, cls)
+        for cls in sklearn.cluster.__all__
+        if hasattr(getattr(sklearn.cluster, cls), "fit_predict")
+    }
+    plain = re.sub("[-_ ]", "", name.lower())
+    if plain not in classes:
+        raise ValueError(
+            f"there is no clustering {name!r}; {_instead(plain, classes, 'there are')}"
+        )
+    known = tuple(inspect.signature(classes[plain]).parameters)
+    for key in parameters:
+        if key not in known:
+            raise ValueError(f"{name!r} has no parameter {key!r}; {_instead(key, known, 'it has')}")
+    return classes[plain], known
+
+
+def _instead(word: str, known: Iterable[str], having: str) -> str:
+    closest = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {closest[0]!r}?" if closest else f"{having} {', '.join(known)}."
+
+
+# ---------------------------------------------------------------------- the options
+
+
+def _option(
+    default: object, rule: Check[_T], help: str, *, unit: str = "", section: str = ""
+) -> _T:
+    """Field of `Options`.
+
+    Parameters
+    ----------
+    default : object
+        As config.yaml or settings.yaml has it; what passes the rule is the field's default.
+    rule : callable
+        Checks a value and brings it into its normal form.
+    help : str
+        What the option is for, and what it may hold where the rule does not say it well enough;
+        the comment in the YAML file.  Neighbours with the same help share one comment.
+    unit : str
+        Of a number.
+    section : str
+        Heading in the YAML file above this option and those that follow.
+    """
+    about = {"default": default, "rule": rule, "help": help, "unit": unit, "section": section}
+    return field(default_factory=lambda: rule(default), metadata=about)
+
+
+_FOLDER_NAMES = "Names of the folders inside <main_results_dir>/<dataset>."
+_KEPT = "true: recordings that are done with the same settings are not computed again."
+_FEWER_LABELS = (
+    "Labels with fewer annotated windows are left out when bool_filter_labels is true. From 1."
+)
+_RATIOS = (
+    "Shares of the labelled windows for training and testing; the rest validates. Above 0, below 1."
+)
+_PLACE = "Port (the next free one is taken when it is in use) and address to listen on."
+_COLOURS = "Colour scales, by their matplotlib names."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """All options of a call: those of ``config.yaml``, then those of ``settings.yaml``.
+
+    Never changes, and shares nothing with what it was made from.
+
+    Raises
+    ------
+    SettingsError
+        If a value is impossible, or values contradict each other.
+
+    Examples
+    --------
+    >>> from bacpipe.options import Options
+    >>> Options(hop=1).hop, Options().padding
+    (1, 'wrap')
+    """
+
+    # One paragraph for each option.
+    # fmt: off
+    audio_dir: str | None = _option(
+        None, _either(None, _path),
+        "Folder with recordings; sub-folders are searched too.\n"
+        "null: bacpipe makes a small synthetic data set in ./bacpipe_demo and uses that.",
+    )
+    models: tuple[str, ...] = _option(
+        ["birdnet"], _list_of(_text),
+        'Models to run, by name. python -c "import bacpipe; print(bacpipe.models)" lists them.\n'
+        "Allowed: one name or a list.",
+    )
+    already_computed: bool = _option(
+        False, _boolean,
+        "true: ignore `models` and use every model that already has embeddings of this audio_dir.",
+    )
+    dim_reduction_model: Reducer = _option(
+        "None", _reducer,
+        "Map of the embeddings in two or three dimensions.\n"
+        "Allowed: None, pca, sparse_pca, t_sne, umap",
+    )
+    evaluation_task: tuple[Task, ...] = _option(
+        [], _tasks,
+        "What to evaluate against annotations.csv. Allowed: an empty list, probing, clustering",
+    )
+    overwrite: bool = _option(
+        False, _boolean, "true: compute labels and evaluations again even if they are there.",
+    )
+    dashboard: bool = _option(
+        False, _boolean,
+        "true: open the dashboard in the browser when the run is done. It is served until Ctrl-C.",
+    )
+
+    main_results_dir: str = _option(
+        "bacpipe_results", _path,
+        "Folder that receives all results (created when missing).", section="where things are",
+    )
+    embed_parent_dir: str = _option("embeddings", _folder_name, _FOLDER_NAMES)
+    dim_reduc_parent_dir: str = _option("dim_reduced_embeddings", _folder_name, _FOLDER_NAMES)
+    evaluations_dir: str = _option("evaluations", _folder_name, _FOLDER_NAMES)
+    model_base_path: str = _option(
+        None, _weights_folder,
+        "Folder with the models' weights. null: a cache folder of the user.",
+    )
+
+    device: str = _option(
+        "auto", _device,
+        "Where models compute. Allowed: auto (cuda, then mps, then cpu), cpu, cuda, "
+        "cuda:<number>, mps", section="computing",
+    )
+    precision: Precision = _option(
+        "float32", _choice(*get_args(Precision)),
+        "What networks compute with. bfloat16 is faster on GPUs made for it and changes embeddings "
+        "by about 1 %; it is for PyTorch models only, and starts embeddings of its own. "
+        "Allowed: float32, bfloat16",
+    )
+    global_batch_size: int | Auto = _option(
+        "auto", _either("auto", _POSITIVE),
+        "Windows per batch. Allowed: auto, or a whole number from 1.", unit="windows",
+    )
+    nr_parallel_workers: int | Auto = _option(
+        "auto", _either("auto", _POSITIVE),
+        "Threads that decode recordings. Allowed: auto, or a whole number from 1.", unit="threads",
+    )
+    avoid_pipelined_gpu_inference: bool = _option(
+        False, _boolean,
+        "true: decode, then compute, one after the other. Slower; for debugging.",
+    )
+    testing: bool = _option(
+        False, _boolean,
+        "true: a trial run of the first three recordings; results go to "
+        "<main_results_dir>_testing.",
+    )
+
+    audio_suffixes: tuple[str, ...] = _option(
+        [".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"], _list_of(_suffix),
+        "Files with these suffixes are recordings; upper and lower case are the same.",
+        section="audio",
+    )
+    padding: Padding = _option(
+        "wrap", _choice(*get_args(Padding)),
+        "How the last window of a recording is filled up when it is too short.\n"
+        "Allowed: wrap, reflect, symmetric, edge, constant (silence), linear_ramp, maximum, mean, "
+        "median, minimum (the modes of numpy.pad)",
+    )
+    hop: float | None = _option(
+        None, _either(None, _number(0, 1e6, open_low=True)),
+        "Seconds from the start of one window to the start of the next. Allowed: null (windows "
+        "follow one another without overlap), or a number above 0.", unit="s",
+    )
+    allow_truncated: bool = _option(
+        False, _boolean,
+        "What to do with a recording that ends before its header says. false: report it as failed; "
+        "true: use the readable part.",
+    )
+    bool_change_speed: bool = _option(
+        False, _boolean,
+        "Time expansion. true: recordings are treated as if played at new_speed times their speed, "
+        "which brings ultrasound into the range of models for audible sound. Times in all results "
+        "stay those of the real recording.",
+    )
+    new_speed: float = _option(
+        0.1, _number(0, 1000, open_low=True),
+        "Speed at which recordings are played. Allowed: a number above 0; 0.1 is ten times slower.",
+        unit="times the real speed",
+    )
+
+    check_if_already_processed: bool = _option(True, _boolean, _KEPT, section="resuming")
+    check_if_already_dim_reduced: bool = _option(True, _boolean, _KEPT)
+    rm_embedding_on_keyboard_interrupt: bool = _option(
+        False, _boolean,
+        "true: Ctrl-C deletes what the interrupted run wrote; false: it stays and can be resumed.",
+    )
+
+    run_pretrained_classifier: bool = _option(
+        True, _boolean,
+        "true: also store the predictions of models that have a classifier.",
+        section="integrated classifiers",
+    )
+    classifier_threshold: float = _option(
+        0.5, _number(0, 1),
+        "Predictions with a lower score are not stored. Allowed: 0 to 1.", unit="score",
+    )
+    max_predictions_per_window: int = _option(
+        20, _POSITIVE,
+        "At most so many predictions are stored per window, those with the highest scores.\n"
+        "Allowed: a whole number from 1.", unit="predictions",
+    )
+    save_raven_tables: bool = _option(False, _boolean, "true: also write Raven selection tables.")
+    event_gap: float | None = _option(
+        None, _either(None, _number(0)),
+        "Detections of one class that are at most so many seconds apart become one event in Raven "
+        "tables, Audacity labels and the like. Allowed: null (a row per window), or a number from "
+        "0 (joins neighbouring windows).", unit="s",
+    )
+
+    annotations_filename: str = _option(
+        "annotations.csv", _text,
+        "Table of annotations in audio_dir, with the columns audiofilename, start, end (seconds) "
+        "and one or more label:<kind> columns.", section="annotations and labels",
+    )
+    label_column: str = _option(
+        "species", _text,
+        "Column of annotations that evaluations use; with or without the prefix 'label:'.",
+    )
+    only_embed_annotations: bool = _option(
+        False, _boolean, "true: embed only the annotated parts of the recordings.",
+    )
+    min_annotation_length: float = _option(
+        0.65, _number(0), "Shorter annotations are ignored. Seconds, from 0.", unit="s",
+    )
+    annotation_overlap: float = _option(
+        0.5, _number(0, 1),
+        "An annotation labels a window if they share at least this part of the shorter of the two: "
+        "0.5 gives a short call to the window that holds most of it, and a long annotation to the "
+        "windows that it covers for the most part. Allowed: 0 (touching is enough) to 1.",
+    )
+    default_label_keys: tuple[LabelKey, ...] = _option(
+        list(get_args(LabelKey)), _list_of(_choice(*get_args(LabelKey))),
+        "Labels made without annotations. Allowed: time_of_day, day_of_year, week_of_year, "
+        "continuous_timestamp, parent_directory, audio_file_name, default_classifier",
+    )
+    max_labels_per_timestamp: int = _option(
+        10, _POSITIVE,
+        "At most so many labels for one window when several labels are allowed. From 1.",
+        unit="labels",
+    )
+    min_label_occurrences: int = _option(10, _POSITIVE, _FEWER_LABELS, unit="windows")
+    bool_filter_labels: bool = _option(False, _boolean, _FEWER_LABELS)
+
+    train_ratio: float = _option(0.65, _RATIO, _RATIOS, section="evaluation")
+    test_ratio: float = _option(0.2, _RATIO, _RATIOS)
+    split: Split = _option(
+        "recording", _choice(*get_args(Split)),
+        "What is never divided between training, validation and testing. Windows of one recording "
+        "resemble each other, so dividing it makes results look better than they are.\n"
+        "Allowed: recording, site (all recordings of a folder), "
+        "random (single windows are divided)",
+    )
+    evaluation_seed: int = _option(
+        42, _SEED,
+        "Seed of everything random in evaluations: two runs agree. A whole number from 0.",
+    )
+    bootstrap_samples: int = _option(
+        1000, _whole(0, 100_000),
+        "Times the recordings are drawn anew for 95 % confidence intervals (bootstrap).\n"
+        "A whole number; 0: no intervals.", unit="draws",
+    )
+    probe_configs: Parameters = _option(
+        {
+            "linear": {
+                "learning_rate": 0.001, "batch_size": 256, "max_epochs": 100, "patience": 5,
+                "weight_decay": 0.0001,
+            },
+            "knn": {"n_neighbors": 15, "metric": "cosine"},
+        },
+        _probes,
+        "Probes to train, by name, each with its parameters; those left out have these values.\n"
+        "linear: learning_rate (above 0), batch_size (windows), max_epochs, patience (epochs "
+        "without progress on the validation windows until it stops), weight_decay (from 0)\n"
+        "knn: n_neighbors, metric (cosine, euclidean)",
+    )
+    save_probe: bool = _option(True, _boolean, "true: save trained probes.")
+    evaluate_with_silhouette: bool = _option(
+        True, _boolean, "true: add the silhouette score to clustering results.",
+    )
+    max_windows_for_pairs: int = _option(
+        20_000, _whole(100),
+        "The silhouette score and retrieval compare every window with every other one; of more "
+        "windows than this, a random sample is used. A whole number from 100.", unit="windows",
+    )
+    retrieval_neighbors: int = _option(
+        10, _POSITIVE,
+        "Neighbours of a window whose labels are compared with its own (retrieval). From 1.",
+        unit="windows",
+    )
+    clust_configs: Parameters = _option(
+        _CLUSTERINGS, _clusterings,
+        "Clusterings to compute, by name, each with its parameters: kmeans, hdbscan or any class "
+        "of sklearn.cluster (agglomerative_clustering, ...). n_clusters null: as many as there "
+        "are labels.",
+    )
+
+    visualization_dimensions: int = _option(
+        2, _choice(2, 3), "Dimensions of the map. Allowed: 2, 3", section="maps of the embeddings",
+    )
+    reduction_seed: int | Auto | None = _option(
+        "auto", _either(None, _either("auto", _SEED)),
+        "Seed of maps: two runs agree. A seed keeps UMAP from using more than one core, so auto "
+        "sets one only for up to 10 000 windows. Allowed: auto, null (no seed), or a whole number "
+        "from 0.",
+    )
+
+    activity_classes: int = _option(
+        6, _whole(0, 100),
+        "Classes in the figure of activity over time (plots/activity.png), the most frequent ones. "
+        "Allowed: 0 (no figure) to 100", unit="classes", section="dashboard and figures",
+    )
+    nr_predictions_to_display: int = _option(
+        10, _POSITIVE,
+        "Classes listed for a selected window of the dashboard. From 1.", unit="classes",
+    )
+    max_nr_categories: int = _option(
+        30, _POSITIVE,
+        "Labels with more categories than this are shown without a legend. From 1.",
+        unit="categories",
+    )
+    dashboard_port: int = _option(5006, _whole(1, 65535), _PLACE)
+    dashboard_address: str = _option("localhost", _text, _PLACE)
+    dashboard_websocket_origin: str | Literal[False] = _option(
+        False, _either(_FALSE, _text),
+        "Other hosts under which the dashboard may be opened, such as myserver:5006, with commas "
+        "between several. false: none.",
+    )
+    embedding_figure_height: int = _option(
+        500, _PIXELS,
+        "Least height in pixels of the map in Explore, which fills the window of the browser.",
+        unit="pixels",
+    )
+    spectrogram_figure_height: int = _option(
+        300, _PIXELS, "Height of spectrograms in pixels.", unit="pixels"
+    )
+    embedding_colour_scale: str = _option("viridis", _text, _COLOURS)
+    spectrogram_colour_scale: str = _option("magma", _text, _COLOURS)
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        for key in _FIELDS:
+            value = check_value(key, getattr(self, key), _FIELDS, where="the arguments")
+            object.__setattr__(self, key, value)
+        if self.train_ratio + self.test_ratio >= 1:
+            raise SettingsError(
+                f"train_ratio={self.train_ratio} and test_ratio={self.test_ratio} leave nothing "
+                f"to validate with; their sum must be below 1."
+            )
+
+
+_FIELDS: Mapping[str, Field[Any]] = {item.name: item for item in fields(Options)}
+_NAMES = tuple(_FIELDS)
+_FIRST_SETTING = _NAMES.index("main_results_dir")
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "config": _NAMES[:_FIRST_SETTING],
+    "settings": _NAMES[_FIRST_SETTING:],
+}
+"""Options in ``config.yaml`` and in ``settings.yaml``, in the order of these files."""
+
+
+def make_options(**overrides: object) -> Options:
+    """Options of one call: ``bacpipe.config``, ``bacpipe.settings`` and keywords, which win.
+
+    Raises
+    ------
+    SettingsError
+        If a keyword is unknown, a value impossible, or values contradict each other.
+    """
+    for key in overrides:
+        if key not in _FIELDS:
+            raise SettingsError(_unknown_key(key, _FIELDS, where="bacpipe"))
+    return Options(**{**vars(user_config()), **vars(user_settings()), **overrides})
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def normal_value(key: str, value: object) -> Any:  # noqa: ANN401 - every option has a type of its own
+    """Value of an option in its normal form; a ValueError says what was expected."""
+    return _FIELDS[key].metadata["rule"](value)
+
+
+def check_value(key: str, value: object, known: Iterable[str], *, where: str) -> Any:  # noqa: ANN401 - every option has a type of its own
+    """Value of an option in its normal form, a copy.
+
+    Raises
+    ------
+    SettingsError
+        If the key is not one of those known, or the value is impossible.
+    """
+    if key not in known:
+        raise SettingsError(_unknown_key(key, known, where=where))
+    try:
+        return normal_value(key, value)
+    except ValueError as error:
+        sentence = str(error) + ("" if str(error).endswith((".", "?")) else ".")
+        hint = _meant(key, value) or _closest_word(value, str(error))
+        raise SettingsError(
+            f"{key}={_show(value)} in {where} is not possible: {sentence}{hint}"
+        ) from None
+
+
+def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
+    """Sentence about a key that does not exist, with the nearest one that does."""
+    names = list(known)
+    closest = difflib.get_close_matches(str(key).lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {closest[0]!r}?" if closest else f"the keys are {', '.join(names)}."
+    return f"{where} has no key {_show(key)}; {hint}"
+
+
+# Values in messages: aliases of YAML can make them longer than any memory.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = 120
+_shown.maxlist = _shown.maxdict = 10
+_shown.maxlevel = 3
+
+
+def _show(value: object) -> str:
+    try:
+        return _shown.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+def _meant(key: str, value: object) -> str:
+    """Hint at a number or truth value that was written as a text, or with a decimal comma."""
+    if not isinstance(value, str) or len(value) > 20:
+        return ""
+    for text, how in ((value, "without quotes"), (value.replace(",", "."), "with a point")):
+        try:
+            meant = load_yaml(text)
+            normal_value(key, meant)
+        except (yaml.YAMLError, ValueError):
+            continue
+        if isinstance(meant, bool | int | float):
+            return f" Did you mean {text}, {how}?"
+    return ""
+
+
+def _closest_word(value: object, expected: str) -> str:
+    if not isinstance(value, str | list):
+        return ""
+    words = expected.removeprefix("expected one of ").replace(",", " ").split()
+    closest = difflib.get_close_matches(_show(value).strip("'\"[]"), words, n=1, cutoff=0.7)
+    return f" Did you mean {closest[0]!r}?" if closest else ""
+
+
+# ---------------------------------------------------------------------- bacpipe.config, .settings
+
+
+class _Checked:
+    """A `dict` or `list` of `bacpipe.config` or `bacpipe.settings` that checks its changes.
+
+    `_path` leads to it: 'settings', the option, the name inside of it.  `_root` holds all options.
+    """
+
+    __slots__ = ()
+    _path: tuple[str, ...]
+    _root: CheckedDict
+
+    def __reduce__(self) -> tuple[type, tuple[Any]]:
+        return (dict if isinstance(self, dict) else list), (self._plain(),)
+
+    def _plain(self) -> Any:  # noqa: ANN401 - a dict or a list
+        if not isinstance(self, dict):
+            return list(self)  # type: ignore[call-overload]
+        return {k: v._plain() if isinstance(v, _Checked) else v for k, v in self.items()}
+
+    def _normal_form(self) -> Any:  # noqa: ANN401 - a dict or a list
+        """What the rules make of the present content.
+
+        Raises
+        ------
+        SettingsError
+            If they refuse it.
+        """
+        name, *keys = self._path
+        place: object = self._root
+        for key in keys:
+            place = place.get(key) if isinstance(place, dict) else None
+        if place is not self:
+            return self._plain()  # replaced or removed: no option any more
+        known, where = KEYS[name], f"bacpipe.{name}"
+        if not keys:
+            for key in known:
+                if key not in self._root:
+                    raise SettingsError(f"{key!r} cannot be removed from {where}; set it instead.")
+            return {
+                key: check_value(key, value, known, where=where)
+                for key, value in self._root.items()
+            }
+        content = check_value(keys[0], self._root[keys[0]], known, where=where)
+        for key in keys[1:]:
+            content = content[key]
+        return content
+
+
+class CheckedDict(_Checked, dict[str, Any]):
+    """Options, or the parameters in one of them; checked whenever they change."""
+
+    __slots__ = ("_path", "_root")
+
+    def __init__(
+        self, content: Mapping[str, Any], path: tuple[str, ...], root: CheckedDict | None = None
+    ) -> None:
+        self._path, self._root = path, self if root is None else root
+        self._fill(content)
+
+    def _fill(self, content: Mapping[str, Any]) -> None:
+        dict.clear(self)
+        for key, value in content.items():
+            path = (*self._path, key)
+            if isinstance(value, dict) and not isinstance(value, _Checked) and len(path) < 4:
+                value = CheckedDict(value, path, self._root)
+            elif isinstance(value, tuple) and len(path) == 2:
+                value = CheckedList(value, path, self._root)
+            dict.__setitem__(self, key, value)
+
+
+class CheckedList(_Checked, list[Any]):
+    """The values of one option; checked whenever they change."""
+
+    __slots__ = ("_path", "_root")
+
+    def __init__(self, content: Iterable[Any], path: tuple[str, ...], root: CheckedDict) -> None:
+        self._path, self._root = path, root
+        self._fill(content)
+
+    def _fill(self, content: Iterable[Any]) -> None:
+        list.__init__(self, content)
+
+
+def _checked(change: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that changes a `dict` or `list` have its way only if the rules allow it."""
+
+    @functools.wraps(change)
+    def checked_change(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as `change`
+        before = dict(self) if isinstance(self, dict) else list(self)
+        try:
+            result = change(self, *args, **kwargs)
+            content = self._normal_form()
+        except BaseException:
+            self._fill(before)
+            raise
+        if isinstance(before, dict):
+            # What was there already stays the same object; what came with the change is a copy.
+            for key, value in self.items():
+                if isinstance(value, _Checked) and before.get(key) is value:
+                    content[key] = value
+        self._fill(content)
+        return result
+
+    return checked_change
+
+
+for _kind, _methods in (
+    (CheckedDict, "__setitem__ __delitem__ __ior__ update setdefault pop popitem clear"),
+    (
+        CheckedList,
+        "__setitem__ __delitem__ __iadd__ __imul__ append extend insert pop remove clear reverse "
+        "sort",
+    ),
+):
+    for _method in _methods.split():
+        setattr(_kind, _method, _checked(getattr(_kind, _method)))
+SafeRepresenter.add_representer(CheckedDict, SafeRepresenter.represent_dict)
+SafeRepresenter.add_representer(CheckedList, SafeRepresenter.represent_list)
+
+
+class Namespace:
+    """The options of one YAML file as attributes, each checked when it changes, also inside.
+
+    Can be copied and pickled; ``vars()`` unpacks it into keywords.
+
+    Raises
+    ------
+    SettingsError
+        When an unknown key is read or set, or a value is impossible.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> bacpipe.settings.padding
+    'wrap'
+    """
+
+    # A slot keeps the name out of vars().
+    __slots__ = ("__dict__", "_name")
+    _name: str
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_name", name)
+        content = CheckedDict(dict.fromkeys(KEYS[name]), (name,))
+        content.update(values)
+        object.__setattr__(self, "__dict__", content)
+
+    def __setattr__(self, key: str, value: object) -> None:
+        vars(self)[key] = value
+
+    def __delattr__(self, key: str) -> None:
+        raise SettingsError(f"{key!r} cannot be removed from bacpipe.{self._name}; set it instead.")
+
+    def __getattr__(self, key: str) -> Any:  # noqa: ANN401 - every option has a type of its own
+        if key.startswith("__"):
+            raise AttributeError(key)
+        raise SettingsAttributeError(
+            _unknown_key(key, KEYS[self._name], where=f"bacpipe.{self._name}")
+        )
+
+    def __reduce__(self) -> tuple[type[Namespace], tuple[str, dict[str, Any]]]:
+        return Namespace, (self._name, vars(self)._plain())  # type: ignore[attr-defined]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KEYS[self._name])
+
+    def __dir__(self) -> Iterable[str]:
+        return list(KEYS[self._name])
+
+    def __repr__(self) -> str:
+        lines = "\n".join(f"  {key}: {value!r}" for key, value in vars(self).items())
+        return f"bacpipe.{self._name}\n{lines}"
+
+
+class SettingsAttributeError(SettingsError, AttributeError):
+    """An unknown key was read; also an AttributeError, as Python expects of attributes."""
+
+
+@functools.cache
+def user_config() -> Namespace:
+    """``bacpipe.config``: starts with the defaults, users change it."""
+    return _from_file("config")
+
+
+@functools.cache
+def user_settings() -> Namespace:
+    """``bacpipe.settings``: starts with the defaults, users change it."""
+    return _from_file("settings")
+
+
+def _from_file(name: str) -> Namespace:
+    defaults = {key: _FIELDS[key].metadata["default"] for key in KEYS[name]}
+    return Namespace(name, defaults | read_yaml(default_file(f"{name}.yaml")))
+
+
+# ---------------------------------------------------------------------- YAML files
+
+
+def default_file(name: str) -> Path:
+    """Path of the shipped ``config.yaml`` or ``settings.yaml``.
+
+    A wheel carries them inside the package; in a source tree they are at its root.
+    """
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_file() else package.parent / name
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, not YAML, or not a list of ``key: value`` lines.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = load_yaml(text)
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: this file does not exist; expected a YAML file.") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: this file cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" in line {place.line + 1}" if place else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        written = "".join(text.split("\n")[place.line : place.line + 1]) if place else ""
+        if "\t" in written:
+            problem = "a tab; indent with spaces"
+        elif '"' in written and "\\" in written:
+            problem = "in double quotes, \\ begins a special character; leave the quotes out"
+        raise SettingsError(
+            f"{path}: this is not valid YAML{line} ({problem}); expected lines of 'key: value'."
+        ) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(
+            f"{path}: expected lines of 'key: value', with a space after the colon, such as "
+            f"'audio_dir: recordings'."
+        )
+    return content
+
+
+def read_overrides(path: Path, name: str) -> dict[str, Any]:
+    """Checked keys of a user's ``config.yaml`` or ``settings.yaml``.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : {'config', 'settings'}
+        Which of the two it is.
+    """
+    other = "settings" if name == "config" else "config"
+    values = read_yaml(path)
+    for key in values:
+        if key in KEYS[other]:
+            raise SettingsError(f"{path}: {key} is a key of {other}.yaml; write it there.")
+    return {
+        key: check_value(key, value, KEYS[name], where=str(path))
+        for key, value in values.items()
+        if not (key == "model_base_path" and value is None)
+    }
+
+
+_TOP_OF_FILE = {
+    "config": "What to run. Change a value here, or give it on the command line:\n"
+    "  python -m bacpipe audio_dir=/path/to/recordings models='[birdnet]'",
+    "settings": "How to run. The defaults suit most data sets.",
+}
+
+
+def yaml_text(name: str) -> str:
+    """Text of the shipped ``config.yaml`` or ``settings.yaml``: defaults, and help as comments."""
+    parts, above = [_comment(_TOP_OF_FILE[name])], ""
+    for key in KEYS[name]:
+        about = _FIELDS[key].metadata
+        if about["section"]:
+            parts.append(f"\n# {'-' * 64} {about['section']}\n\n")
+        elif name == "config":
+            parts.append("\n")
+        if about["help"] != above:
+            parts.append(_comment(about["help"]))
+        parts.append(yaml_lines(key) + "\n")
+        above = about["help"]
+    return "".join(parts)
+
+
+def _comment(text: str) -> str:
+    first, *rest = text.splitlines()
+    lines = textwrap.wrap(first, 98)
+    for line in rest:
+        lines += textwrap.wrap(line, 98, subsequent_indent="  " if len(rest) > 1 else "")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def yaml_lines(key: str) -> str:
+    """An option with its default, as its YAML file has it."""
+    default = _FIELDS[key].metadata["default"]
+    one_line = isinstance(default, list) and len(str(default)) < 90
+    text: str = yaml.safe_dump(
+        {key: default}, sort_keys=False, default_flow_style=None if one_line else False, width=1000
+    )
+    return text.strip().replace("\n- ", "\n  - ")
+
+
+if __name__ == "__main__":
+    for _file in KEYS:
+        default_file(f"{_file}.yaml").write_text(yaml_text(_file), encoding="utf-8")
