@@ -26,8 +26,7 @@ from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
-from bacpipe.store.plan import Source, look_at
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from bacpipe.store.detections import Intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.fingerprints import write_result
+from bacpipe.store.layout import BENCHMARK_SCORES
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import Source, look_at
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at
 
 # FOLDED bacpipe/evaluation/class_scores.py: Scores of some of a classifier's classes for all windows of a data set.
 #
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from bacpipe.store.loader import Loader
 
 
-FILE_NAME = "benchmark_scores.parquet"
 _CHUNK = 1024
 
 
@@ -71,7 +70,7 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
     names = [embedder.classifier.classes[column] for column in columns]
     content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path = loader.paths.preds_path / FILE_NAME
+    path = loader.paths.preds_path / BENCHMARK_SCORES
     scores = _read(path, fingerprint)
     if scores is None:
         if getattr(embedder.model, "one_pass", False):
@@ -88,8 +87,8 @@ def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     index = torch.as_tensor(list(columns))
     parts = [np.zeros((0, len(columns)), np.float32)]
     with torch.inference_mode():
-        for line in loader.lines.values():
-            embeddings = torch.from_numpy(read_embeddings(found, line, verify=True))
+        for entry in loader.entries.values():
+            embeddings = torch.from_numpy(read_embeddings(found, entry, verify=True))
             for chunk in embeddings.split(_CHUNK):
                 scores = embedder.model.classifier_predictions(chunk.to(embedder.device))
                 parts.append(torch.as_tensor(scores).cpu().float()[:, index].numpy())
@@ -105,13 +104,13 @@ def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     sink = _ColumnSink(columns)
     runner = embedder.runner(scores=True, dense=True)
     sources = []
-    for name, line in loader.lines.items():
-        segments = line.get("segments")
+    for name, entry in loader.entries.items():
+        segments = entry.segments
         parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
         sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
     workload = embedder.workload(runner)
     run(sources, embedder.decode, runner, sink, workload, RunReport(str(loader.model_name)))
-    return sink.scores({name: line["windows"] for name, line in loader.lines.items()})
+    return sink.scores({name: entry.windows for name, entry in loader.entries.items()})
 
 
 class _ColumnSink:

@@ -16,8 +16,7 @@ from bacpipe.audio.windows import cut_windows, merge_segments
 from bacpipe.configuration import Options
 from bacpipe.errors import AudioError
 from bacpipe.store.embedding_set import hop_samples
-from bacpipe.store.plan import Source, look_at_name
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at_name
 
 logger = logging.getLogger(__name__)
 

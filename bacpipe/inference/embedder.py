@@ -26,8 +26,7 @@ from bacpipe.inference.runner import (
 )
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.loading import load_custom_model, load_model
-from bacpipe.store.plan import Source
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd
 
 if TYPE_CHECKING:
     from bacpipe.store.loader import Loader

@@ -29,9 +29,8 @@ from bacpipe.inference.batches import (
 )
 from bacpipe.inference.report import RunProgress, RunReport, printable
 from bacpipe.inference.runner import BatchResult, ModelRunner, available_cores, limited_threads
-from bacpipe.store.plan import Source
+from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 
