@@ -25,8 +25,7 @@ from bacpipe.options import Options, make_options
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import Source
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,8 @@ from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.options import Options
-from bacpipe.store.plan import Source, look_at
+from bacpipe.store.plan import Source, StreamEnd, look_at
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 

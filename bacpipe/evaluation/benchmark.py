@@ -25,9 +25,9 @@ from bacpipe.store.detections import Intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.fingerprints import write_result
+from bacpipe.store.layout import BENCHMARK_SCORES
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import Source, look_at
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at
 
 # FOLDED bacpipe/evaluation/class_scores.py: Scores of some of a classifier's classes for all windows of a data set.
 #
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from bacpipe.store.loader import Loader
 
 
-FILE_NAME = "benchmark_scores.parquet"
 _CHUNK = 1024
 
 
@@ -70,7 +69,7 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
     names = [embedder.classifier.classes[column] for column in columns]
     content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path = loader.paths.preds_path / FILE_NAME
+    path = loader.paths.preds_path / BENCHMARK_SCORES
     scores = _read(path, fingerprint)
     if scores is None:
         if embedder.loaded_model.one_pass:
@@ -86,8 +85,8 @@ def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     assert found is not None
     runner = embedder.runner(scores=True, dense=True)
     parts = [np.zeros((0, len(columns)), np.float32)]
-    for line in loader.lines.values():
-        embeddings = read_embeddings(found, line, verify=True)
+    for entry in loader.entries.values():
+        embeddings = read_embeddings(found, entry, verify=True)
         for first in range(0, len(embeddings), _CHUNK):
             scores = runner.classify(embeddings[first : first + _CHUNK]).scores
             assert scores is not None
@@ -104,13 +103,13 @@ def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     sink = _ColumnSink(columns)
     runner = embedder.runner(scores=True, dense=True)
     sources = []
-    for name, line in loader.lines.items():
-        segments = line.get("segments")
+    for name, entry in loader.entries.items():
+        segments = entry.segments
         parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
         sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
     workload = embedder.workload(runner)
     run(sources, embedder.decode, runner, sink, workload, RunReport(str(loader.model_name)))
-    return sink.scores({name: line["windows"] for name, line in loader.lines.items()})
+    return sink.scores({name: entry.windows for name, entry in loader.entries.items()})
 
 
 class _ColumnSink:

@@ -25,8 +25,7 @@ from bacpipe.inference.runner import (
 from bacpipe.models.base import Inputs, Model
 from bacpipe.options import Options
 from bacpipe.store.embedding_set import hop_samples
-from bacpipe.store.plan import Source, look_at_name
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at_name
 
 if TYPE_CHECKING:
     import pandas as pd

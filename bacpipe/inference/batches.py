@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from bacpipe.audio.stream import Samples
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import StreamEnd
 
 Item = TypeVar("Item")
 

@@ -38,9 +38,8 @@ from bacpipe.inference.runner import (
     first_invalid,
     limited_threads,
 )
-from bacpipe.store.plan import Source
+from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 

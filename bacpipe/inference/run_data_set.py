@@ -37,12 +37,22 @@ from bacpipe.store.embedding_set import (
     settings_identity,
 )
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
-from bacpipe.store.layout import Stems, dataset_name, path_inside, stamped_folders
+from bacpipe.store.layout import (
+    METADATA,
+    Stems,
+    annotations_path,
+    dataset_name,
+    detections_path,
+    path_inside,
+    raven_name,
+    stamped_folders,
+    wide_table_path,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
-from bacpipe.store.plan import RunPlan, Source, Sources, look_at_name, make_plan
-from bacpipe.store.sink import RunSink, StreamEnd
+from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.tables import write_combined_tables
+from bacpipe.store.writer import ResultWriter
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +102,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
                 _drop_empty_set(loader)
             raise
         report.results = loader.embed_dir
-        if loader.embedding_set is None or not loader.embedding_set.content.has_done:
+        if loader.embedding_set is None or not loader.embedding_set.content.recordings.has_done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
                 f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
@@ -163,13 +173,13 @@ def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
     if known is None or known.content.tables is None:
         return False
     wanted = _tables(loader, predict=predict)
-    files = [known.folder / "metadata.yml"]
+    files = [known.folder / METADATA]
     if predict:
-        name, predictions = loader.model_name, loader.paths.preds_path
+        name, predictions = str(loader.model_name), loader.paths.preds_path
         files += [
-            predictions / f"{name}_detections.parquet",
-            predictions / f"{name}_classifier_annotations.csv",
-            predictions / f"{name}_all_predictions.parquet",
+            detections_path(predictions, name),
+            annotations_path(predictions, name),
+            wide_table_path(predictions, name),
         ]
         if loader.options.save_raven_tables:
             files.append(loader.paths.raven_path)
@@ -204,7 +214,7 @@ def write_prediction_tables(loader: Loader) -> None:
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        table = f"{stems.of(item.recording)}_{name}.selection.table.txt"
+        table = raven_name(stems.of(item.recording), name)
         path = path_inside(loader.paths.raven_path, table, what="a link")
         events = merge_detections(item, loader.options.event_gap)
         write_raven_table(path, events, audio.resolve(), high)
@@ -254,7 +264,7 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", known.folder
         )
         sources = [look_at_name(name, loader.audio_dir) for name in loader.recording_names]
-        stamps = {s.name: {"size": s.size, "mtime_ns": s.mtime_ns} for s in sources}
+        stamps = {s.name: (s.size, s.mtime_ns) for s in sources}
         adopt_old_set(known, identity, provenance, stamps)
     elif known is None:
         earlier = find_set(loader.paths.main_embeds_path, name, dataset, None)
@@ -290,7 +300,7 @@ def _work(
     assert embedding_set is not None
     report.kept = len(plan.keep)
     settings = prediction_settings(options)
-    writer = RunSink(
+    writer = ResultWriter(
         embedding_set,
         loader.paths,
         str(loader.model_name),
@@ -352,7 +362,7 @@ def _storable(decode: Decode) -> Decode:
     return checked
 
 
-def _with_rest(error: StorageError, writer: RunSink, sources: Sources) -> StorageError:
+def _with_rest(error: StorageError, writer: ResultWriter, sources: Sources) -> StorageError:
     """Say also how much the rest of the run needs, going by what it has written so far."""
     if not is_disk_full(error) or error.path is None or not writer.bytes_read:
         return error
@@ -365,7 +375,7 @@ def _classify(
     embedding_set: EmbeddingSet,
     plan: RunPlan,
     runner: ModelRunner,
-    writer: RunSink,
+    writer: ResultWriter,
     report: RunReport,
     progress: RunProgress,
 ) -> Iterable[Source]:
@@ -374,9 +384,9 @@ def _classify(
         return plan.classify
     again: list[Source] = []
     for source in plan.classify:
-        line = embedding_set.content.recordings[source.name]
+        entry = embedding_set.content.done[source.name]
         try:
-            embeddings = read_embeddings(embedding_set, line, verify=True)
+            embeddings = read_embeddings(embedding_set, entry, verify=True)
             predictions = runner.classify(embeddings).predictions
             assert predictions is not None
         except Exception as error:
@@ -387,6 +397,6 @@ def _classify(
         writer.classify(source, predictions)
         report.done += 1
         report.windows += len(embeddings)
-        report.audio_seconds += line["duration"]
-        progress.advance(source.size, line["duration"])
+        report.audio_seconds += entry.duration
+        progress.advance(source.size, entry.duration)
     return again

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.files import write_bytes
+from bacpipe.store.layout import REDUCER
 
-FILE_NAME = "reducer.safetensors"
 NEIGHBORS = 15
 
 
@@ -97,7 +97,7 @@ Map = LinearMap | NeighborMap
 
 def save_map(folder: Path, fitted: Map) -> Path:
     """Write a fitted map into a folder; returns the file."""
-    path = folder / FILE_NAME
+    path = folder / REDUCER
     write_bytes(path, save(fitted.arrays()))
     return path
 
@@ -110,7 +110,7 @@ def load_map(folder: Path) -> Map:
     ResultsError
         If it is missing or damaged.
     """
-    path = folder / FILE_NAME
+    path = folder / REDUCER
     try:
         arrays = load_file(path)
         basis = LinearMap(arrays["mean"], arrays["projection"])

@@ -14,23 +14,30 @@ import numpy as np
 from bacpipe._version import __version__
 from bacpipe.errors import ReductionError
 from bacpipe.options import Options
-from bacpipe.reduction.fitted import FILE_NAME, Map, load_map, save_map
+from bacpipe.reduction.fitted import Map, load_map, save_map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
 from bacpipe.store.embedding_set import read_embeddings
+from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import (
     remove_temporaries,
     remove_unfinished,
     write_table,
     write_yaml,
 )
-from bacpipe.store.layout import dataset_name, stamped_folder, stamped_folders
+from bacpipe.store.layout import (
+    METADATA,
+    REDUCER,
+    dataset_name,
+    map_table_name,
+    stamped_folder,
+    stamped_folders,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
 
 logger = logging.getLogger(__name__)
 
-METADATA = "metadata.yml"
 
 _SAMPLE_SEED = 42
 _BLOCK = 50_000  # windows of a new map placed at a time
@@ -90,7 +97,7 @@ def _remove_unfinished_maps(parent: Path, what: str, loader: Loader) -> None:
     """Remove maps that killed runs have not completed."""
     for folder in stamped_folders(parent, what):
         if not (folder / METADATA).is_file():
-            remove_unfinished(folder, FILE_NAME, _table_name(loader))
+            remove_unfinished(folder, REDUCER, _table_name(loader))
 
 
 def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool:
@@ -179,7 +186,7 @@ def _fit(loader: Loader, name: str, options: Options) -> _Fitted:
 def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
     """Some windows of all recordings, float32 of shape (rows, dim), read file by file."""
     array, first, done = np.zeros((0, 0), np.float32), 0, 0
-    for _, part in _embeddings(loader, loader.lines):
+    for _, part in _embeddings(loader, loader.entries):
         if first == 0:
             array = np.empty((len(rows), part.shape[1]), np.float32)
         wanted = rows[done : np.searchsorted(rows, first + len(part))] - first
@@ -191,8 +198,8 @@ def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
 
 def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
     """Coordinates of every window: those of the fit, and transformed ones for the rest."""
-    lines = loader.lines
-    counts = [line["windows"] for line in lines.values()]
+    entries = loader.entries
+    counts = [entry.windows for entry in entries.values()]
     points = fitted.fit.coordinates
     if len(fitted.rows) < sum(counts):
         everywhere = np.empty((sum(counts), points.shape[1]), np.float32)
@@ -200,12 +207,12 @@ def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
         left = np.ones(sum(counts), bool)
         left[fitted.rows] = False
         first = 0
-        for _, part in _embeddings(loader, lines):
+        for _, part in _embeddings(loader, entries):
             rest = left[first : first + len(part)]
             everywhere[first : first + len(part)][rest] = _transform(fitted.fit.map, part[rest])
             first += len(part)
         points = everywhere
-    return dict(zip(lines, np.split(points, np.cumsum(counts)[:-1]), strict=True))
+    return dict(zip(entries, np.split(points, np.cumsum(counts)[:-1]), strict=True))
 
 
 def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
@@ -220,9 +227,9 @@ def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
 def _update(stored: StoredMap, loader: Loader) -> Path:
     """Place new and changed recordings in an existing map, drop those that are gone."""
     remove_temporaries(stored.folder)
-    lines = loader.lines
-    kept = _unchanged(stored, lines)
-    new = {name: line for name, line in lines.items() if name not in kept}
+    entries = loader.entries
+    kept = _unchanged(stored, entries)
+    new = {name: entry for name, entry in entries.items() if name not in kept}
     if new:
         fitted = load_map(stored.folder)
         kept.update(_place(fitted, loader, new))
@@ -248,27 +255,27 @@ def _warn_if_outgrown(stored: StoredMap, windows: int) -> None:
         )
 
 
-def _unchanged(stored: StoredMap, lines: Mapping[str, Any]) -> Coordinates:
+def _unchanged(stored: StoredMap, entries: Mapping[str, FinishedEntry]) -> Coordinates:
     """Coordinates of the recordings whose embeddings are those that are in the map."""
     files = stored.metadata["files"]
     known = dict(zip(files["audio_files"], files["embeddings_sha256"], strict=True))
     coordinates = coordinates_of(stored.read())
     return {
         name: coordinates[name]
-        for name, line in lines.items()
+        for name, entry in entries.items()
         if name in coordinates
         and known.get(name) is not None
-        and known[name] == line["embeddings"].get("sha256")
-        and len(coordinates[name]) == line["windows"]
+        and known[name] == entry.embeddings.sha256
+        and len(coordinates[name]) == entry.windows
     }
 
 
 def _place(
-    fitted: Map, loader: Loader, lines: Mapping[str, Any]
+    fitted: Map, loader: Loader, entries: Mapping[str, FinishedEntry]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Transform whole recordings, many short ones at a time."""
     waiting: dict[str, np.ndarray] = {}
-    for name, part in _embeddings(loader, lines):
+    for name, part in _embeddings(loader, entries):
         if part.shape[1] != fitted.dim:
             raise ReductionError(
                 f"{name}: has embeddings of {part.shape[1]} values, but the map was fitted to "
@@ -291,26 +298,28 @@ def _place_block(fitted: Map, parts: Coordinates) -> Iterator[tuple[str, np.ndar
 # ---------------------------------------------------------------------- files
 
 
-def _embeddings(loader: Loader, lines: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _embeddings(
+    loader: Loader, entries: Mapping[str, FinishedEntry]
+) -> Iterator[tuple[str, np.ndarray]]:
     assert loader.embedding_set is not None
-    for name, line in lines.items():
-        part = read_embeddings(loader.embedding_set, line, verify=True)
+    for name, entry in entries.items():
+        part = read_embeddings(loader.embedding_set, entry, verify=True)
         check_embeddings(part, name)
         yield name, part
 
 
 def _windows(loader: Loader) -> int:
-    return sum(line["windows"] for line in loader.lines.values())
+    return sum(entry.windows for entry in loader.entries.values())
 
 
 def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None:
     import pyarrow as pa
 
-    lines = loader.lines
-    points = np.concatenate([coordinates[name] for name in lines])
-    times = [loader.window_times(name) for name in lines]
-    index = np.repeat(np.arange(len(lines)), [line["windows"] for line in lines.values()])
-    names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(lines)))
+    entries = loader.entries
+    points = np.concatenate([coordinates[name] for name in entries])
+    times = [loader.window_times(name) for name in entries]
+    index = np.repeat(np.arange(len(entries)), [entry.windows for entry in entries.values()])
+    names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(entries)))
     columns = {axis: points[:, i] for i, axis in enumerate(AXES[: points.shape[1]])}
     columns["start"] = np.concatenate([start for start, _ in times])
     columns["end"] = np.concatenate([end for _, end in times])
@@ -319,12 +328,12 @@ def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None
 
 
 def _table_name(loader: Loader) -> str:
-    return f"{dataset_name(loader.audio_dir)}_{loader.model_name}.parquet"
+    return map_table_name(dataset_name(loader.audio_dir), str(loader.model_name))
 
 
 def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> None:
     """Write ``metadata.yml``, the last file of a map: with it, the map is complete."""
-    lines, windows = loader.lines, _windows(loader)
+    entries, windows = loader.entries, _windows(loader)
     embeddings = loader.get_embedding_dir()
     write_yaml(
         folder / METADATA,
@@ -337,9 +346,9 @@ def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> N
             "embeddings_state": loader.embeddings_state,
             "nr_embeds_total": windows,
             "files": {
-                "audio_files": list(lines),
-                "nr_embeds_per_file": [line["windows"] for line in lines.values()],
-                "embeddings_sha256": [line["embeddings"].get("sha256") for line in lines.values()],
+                "audio_files": list(entries),
+                "nr_embeds_per_file": [entry.windows for entry in entries.values()],
+                "embeddings_sha256": [entry.embeddings.sha256 for entry in entries.values()],
             },
             "bacpipe": {"version": __version__},
         },

@@ -15,7 +15,7 @@ from bacpipe.inference.batches import (
     Rows,
     make_batches,
 )
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import StreamEnd
 
 
 def numbered(lengths: list[list[int]]) -> list[tuple[int, np.ndarray | Ended]]:

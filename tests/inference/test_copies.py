@@ -44,7 +44,6 @@ def test_a_copy_embeds_as_the_original_does(tmp_path: Path, again: Again, used: 
     assert other.hop == embedder.hop == 4000
 
 
-@pytest.mark.xfail(reason="the journal's content holds a struct.Struct", raises=TypeError)
 @COPIES
 def test_a_copy_runs_over_its_data_set(recordings: Path, tmp_path: Path, again: Again) -> None:
     loader = bacpipe.Loader(
