@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bacpipe.audio.timestamps import recording_start as recording_start
     from bacpipe.dashboard.server import visualize_using_dashboard as visualize_using_dashboard
     from bacpipe.demo import make_demo as make_demo
+    from bacpipe.embedder import Embedder as Embedder
     from bacpipe.errors import BacpipeError as BacpipeError
     from bacpipe.evaluation.benchmark import benchmark as benchmark
     from bacpipe.evaluation.clustering import clustering_pipeline as clustering_pipeline
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from bacpipe.evaluation.probing import probing_pipeline as probing_pipeline
     from bacpipe.evaluation.probing import run_probe_inference as run_probe_inference
     from bacpipe.inference.audio_handler import AudioHandler as AudioHandler
-    from bacpipe.inference.embedder import Embedder as Embedder
     from bacpipe.labels.default_labels import DefaultLabels as DefaultLabels
     from bacpipe.labels.default_labels import MetadataLabelMaker as MetadataLabelMaker
     from bacpipe.labels.default_labels import create_default_labels as create_default_labels
@@ -79,7 +79,7 @@ _PUBLIC = {
     "AudioHandler": "bacpipe.inference.audio_handler",
     "BacpipeError": "bacpipe.errors",
     "DefaultLabels": "bacpipe.labels.default_labels",
-    "Embedder": "bacpipe.inference.embedder",
+    "Embedder": "bacpipe.embedder",
     "Loader": "bacpipe.store.loader",
     "MetadataLabelMaker": "bacpipe.labels.default_labels",
     "ModelBaseClass": "bacpipe.models.base",

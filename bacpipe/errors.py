@@ -26,10 +26,10 @@ class BacpipeError(Exception):
     """
 
 
-def unexpected(name: str, error: BaseException) -> str:
+def unexpected(name: str, error: BaseException, what: str = "unexpected error") -> str:
     """Sentence on an error that nobody foresaw, as the reason why something failed."""
     text = " ".join(str(error).split())
-    return f"{name}: unexpected error ({type(error).__name__}{': ' if text else ''}{text[:500]})"
+    return f"{name}: {what} ({type(error).__name__}{': ' if text else ''}{text[:500]})"
 
 
 class SettingsError(BacpipeError, ValueError):

@@ -17,7 +17,7 @@ from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import KEYS, Options, make_options, user_settings
-from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
@@ -375,7 +375,7 @@ def _generate(
     if custom is None and (report := _done_already(loader)) is not None:
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
     embedder = Embedder(model_name, loader, CustomModel=custom)
     if options.avoid_pipelined_gpu_inference:

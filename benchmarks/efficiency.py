@@ -26,7 +26,7 @@ import numpy as np
 from measuring import decode, pure, whole
 from recordings import write_folder
 
-from bacpipe.inference.embedder import Embedder
+from bacpipe.embedder import Embedder
 from bacpipe.inference.report import RunReport
 from tests.models import parity
 

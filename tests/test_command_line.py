@@ -139,7 +139,7 @@ def test_the_first_run_needs_nothing(folder: Path, capsys: pytest.CaptureFixture
     (folder / "trial").rename(folder / "bacpipe_demo")
     assert main(["testing=true", "device=cpu"]) == 0
     loader = bacpipe.Loader(folder / "bacpipe_demo", "birdnet", testing=True)
-    assert len(loader.lines) == 3
+    assert len(loader.entries) == 3
     assert loader.embeddings("array").shape[1] == 1024
     assert list(loader.predictions("dataframe").columns[:3]) == ["audiofilename", "start", "end"]
 
@@ -169,8 +169,8 @@ def test_real_recordings_in_many_rates_run_together(folder: Path) -> None:
     bats = SHARED / "audio" / "bats"
     assert main([f"audio_dir={bats}", "device=cpu", "bool_change_speed=true"]) == 0
     loader = bacpipe.Loader(bats, "birdnet", bool_change_speed=True)
-    assert len(loader.lines) == 4
+    assert len(loader.entries) == 4
     # Slowed ten times, 3 s windows are 0.3 s of the recording.
     start, end = loader.window_times("Audiomoth.WAV")
     assert start[1] == pytest.approx(0.3)
-    assert end[-1] <= loader.lines["Audiomoth.WAV"]["duration"]
+    assert end[-1] <= loader.entries["Audiomoth.WAV"].duration

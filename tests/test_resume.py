@@ -58,13 +58,19 @@ def test_new_and_replaced_recordings_are_computed_and_removed_ones_dropped(
     kept.unlink()
     loader, seen = counted(tiny_model, run)
     assert seen == 3
-    assert list(loader.lines) == ["new.wav", "north/a.wav", "north/b.wav", "south/a.wav", "top.wav"]
-    assert loader.metadata_dict["files"]["audio_files"] == list(loader.lines)
+    assert list(loader.entries) == [
+        "new.wav",
+        "north/a.wav",
+        "north/b.wav",
+        "south/a.wav",
+        "top.wav",
+    ]
+    assert loader.metadata_dict["files"]["audio_files"] == list(loader.entries)
     assert loader.embeddings_state != state
     shutil.copy2(aside, kept)
     loader, seen = counted(tiny_model, run)
     assert seen == 0
-    assert "south/c.flac" in loader.lines
+    assert "south/c.flac" in loader.entries
     assert len(loader.embeddings("array")) == 14
 
 
@@ -188,7 +194,7 @@ def test_a_failed_recording_is_tried_again_and_the_journal_does_not_grow(
     run()
     assert len(journal.read_text().splitlines()) == length
     write_recording(broken, 2.0)
-    assert "broken.wav" in run().lines
+    assert "broken.wav" in run().entries
 
 
 def test_nothing_embedded_is_an_error_and_leaves_readable_state(
@@ -309,5 +315,5 @@ def test_ctrl_c_keeps_what_is_finished_unless_told_otherwise(tmp_path: Path, rem
 
 def test_every_recording_has_the_windows_its_length_asks_for(run: Run, recordings: Path) -> None:
     loader = run()
-    got = {name: line["windows"] for name, line in loader.lines.items()}
+    got = {name: entry.windows for name, entry in loader.entries.items()}
     assert got == expected_windows(recordings)

@@ -114,7 +114,7 @@ def test_only_annotated_segments(run: Run, recordings: Path, tiny_model: type[Ti
         "south/c.flac,3,9,frog\n"
     )
     loader = run(only_embed_annotations=True)
-    assert list(loader.lines) == ["north/a.wav", "south/c.flac"]
+    assert list(loader.entries) == ["north/a.wav", "south/c.flac"]
     start, end = loader.window_times("north/a.wav")
     np.testing.assert_allclose(start, [0.5, 1.5, 2.0])
     np.testing.assert_allclose(end, [1.5, 2.0, 3.0])
@@ -134,7 +134,7 @@ def test_only_annotated_segments(run: Run, recordings: Path, tiny_model: type[Ti
 
 def test_a_trial_run_takes_three_recordings_and_stays_apart(run: Run, tmp_path: Path) -> None:
     loader = run(testing=True)
-    assert len(loader.lines) == 3
+    assert len(loader.entries) == 3
     assert (tmp_path / "results_testing").is_dir()
     assert not (tmp_path / "results").exists()
 

@@ -142,17 +142,7 @@ class AudioStream:
         self._sound.close()
 
     def n_samples(self, start: float = 0.0, stop: float | None = None) -> int:
-        """Count the samples that `blocks` yields for a part, if the file holds what it promises.
-
-        Parameters
-        ----------
-        start, stop : float
-            As for `blocks`.
-
-        Returns
-        -------
-        int
-        """
+        """Count the samples that `blocks` yields for a part, if the file holds what it promises."""
         first, last = self._frame_range(start, stop)
         return resampled_length(last - first, self._source_rate, self.sample_rate)
 
@@ -317,7 +307,7 @@ class AudioStream:
             return
         finite = np.abs(mono) < _LARGEST_SAMPLE  # false for NaN, too
         if not finite.all():
-            seconds = (position + int(finite.argmin())) / self.recording.sample_rate
+            seconds = (position + int(np.argmin(finite))) / self.recording.sample_rate
             raise AudioError(
                 f"{self.recording.name}: holds samples that are NaN or infinite, "
                 f"the first at {seconds:.3f} seconds."
@@ -330,19 +320,10 @@ def _reason(error: sf.LibsndfileError) -> str:
 
 
 def mix_to_mono(block: Samples) -> Samples:
-    """Average the channels of a block.
+    """Average the channels of a block, (n, channels); a view of it if there is only one.
 
     Adding one channel after the other is several times faster than a mean over the short axis
     and gives the same bits as ``(left + right) * 0.5``.
-
-    Parameters
-    ----------
-    block : ndarray, shape (n, channels), float32
-
-    Returns
-    -------
-    ndarray, shape (n,), float32
-        A view of `block` if there is one channel only.
     """
     channels = block.shape[1]
     if channels == 1:
@@ -356,25 +337,12 @@ def mix_to_mono(block: Samples) -> Samples:
 
 
 def resampled_length(frames: int, source_rate: float, target_rate: float) -> int:
-    """Count the samples that soxr makes of a signal: the nearest integer, half rounded up.
-
-    Parameters
-    ----------
-    frames : int
-        Samples at `source_rate`.
-    source_rate, target_rate : float
-        Rates in Hz.
-
-    Returns
-    -------
-    int
-        Samples at `target_rate`.
-    """
+    """Count the samples that soxr makes of a signal: the nearest integer, half rounded up."""
     exact = Fraction(frames) * Fraction(target_rate) / Fraction(source_rate)
     return math.floor(exact + Fraction(1, 2))
 
 
-def read_blocks(
+def read_audio(
     path: str | os.PathLike[str],
     sample_rate: int,
     *,
@@ -383,11 +351,8 @@ def read_blocks(
     stop: float | None = None,
     speed: float = 1.0,
     allow_truncated: bool = False,
-) -> Iterator[Samples]:
-    """Decode a recording, or a part of it, block by block.
-
-    The file is opened when the first block is asked for and closed after the last.  Use
-    `AudioStream` to learn where a truncated recording ended, or for several parts of one.
+) -> Samples:
+    """Decode a recording, or a part of it, into one array.
 
     Parameters
     ----------
@@ -396,10 +361,11 @@ def read_blocks(
     start, stop : float
         As for `AudioStream.blocks`.
 
-    Yields
-    ------
+    Returns
+    -------
     ndarray, shape (n,), float32
-        Consecutive samples at `sample_rate`; n varies, but is never 0.
+        The samples at `sample_rate`; empty only if the part lies behind the readable end of a
+        truncated file and those are allowed.
 
     Raises
     ------
@@ -415,36 +381,5 @@ def read_blocks(
         speed=speed,
         allow_truncated=allow_truncated,
     ) as stream:
-        yield from stream.blocks(start, stop)
-
-
-def read_audio(
-    path: str | os.PathLike[str],
-    sample_rate: int,
-    *,
-    block_seconds: float = 10.0,
-    start: float = 0.0,
-    stop: float | None = None,
-    speed: float = 1.0,
-    allow_truncated: bool = False,
-) -> Samples:
-    """Decode a recording, or a part of it, into one array; parameters as for `read_blocks`.
-
-    Returns
-    -------
-    ndarray, shape (n,), float32
-        The samples at `sample_rate`; empty only if the part lies behind the readable end of a
-        truncated file and those are allowed.
-    """
-    blocks = list(
-        read_blocks(
-            path,
-            sample_rate,
-            block_seconds=block_seconds,
-            start=start,
-            stop=stop,
-            speed=speed,
-            allow_truncated=allow_truncated,
-        )
-    )
+        blocks = list(stream.blocks(start, stop))
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)

@@ -1,4 +1,17 @@
-"""When a recording was made, from its name.
+"""When a recording was made: as the recorder wrote it into the file, or into its name.
+
+A WAV file may hold the time in these chunks, looked for in this order, that of their precision:
+
+=====  ======================  ============================================================
+chunk  written by              time
+=====  ======================  ============================================================
+guan   bat detectors,          GUANO metadata: ``Timestamp``, usually with the offset from
+       AudioMoth               UTC; read by the `guano` package
+wamd   Wildlife Acoustics      WAMD metadata: field 5, with or without the offset
+LIST   AudioMoth               comment ``Recorded at 20:26:15 03/09/2024 (UTC+1) by ...``
+bext   hand-held recorders,    Broadcast Wave (EBU Tech 3285): OriginationDate and
+       SoundTrap, Zoom         OriginationTime, the recorder's clock
+=====  ======================  ============================================================
 
 What recorders write into names, by example:
 
@@ -31,25 +44,10 @@ import guano
 
 from bacpipe.audio.headers import iterate_chunks
 
-# FOLDED bacpipe/audio/recorder_metadata.py: When a recording was made, as the recorder wrote it into a WAV file.
-#
-#   Looked for in this order, which is that of their precision:
-#
-#   =====  ======================  ============================================================
-#   chunk  written by              time
-#   =====  ======================  ============================================================
-#   guan   bat detectors,          GUANO metadata: ``Timestamp``, usually with the offset from
-#          AudioMoth               UTC; read by the `guano` package
-#   wamd   Wildlife Acoustics      WAMD metadata: field 5, with or without the offset
-#   LIST   AudioMoth               comment ``Recorded at 20:26:15 03/09/2024 (UTC+1) by ...``
-#   bext   hand-held recorders,    Broadcast Wave (EBU Tech 3285): OriginationDate and
-#          SoundTrap, Zoom         OriginationTime, the recorder's clock
-#   =====  ======================  ============================================================
-
 logger = logging.getLogger(__name__)
 
-_MAX_CHUNK = 2**20  # bytes; WAMD can hold voice notes, which come after the time
 _FIRST_YEAR = 1980  # clocks that were never set start in 1970
+_MAX_CHUNK = 2**20  # bytes; WAMD can hold voice notes, which come after the time
 _WAMD_TIMESTAMP = 5
 _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.\d+)? (\d\d)/(\d\d)/(\d{4}) "
@@ -83,19 +81,11 @@ def recording_start(path: str | os.PathLike[str]) -> datetime | None:
     return recorder_time(path) or get_dt_filename(path)
 
 
+# --- In the file ------------------------------------------------------------------------------
+
+
 def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
-    """Time at which a recording starts, from the recorder's metadata in a WAV file.
-
-    Parameters
-    ----------
-    path : path
-        The recording.
-
-    Returns
-    -------
-    datetime or None
-        As for `recording_start`.
-    """
+    """Time at which a recording starts, from the recorder's metadata in a WAV file."""
     try:
         with Path(path).open("rb") as file:
             chunks = _read_chunks(file)
@@ -170,9 +160,9 @@ _PARSERS: dict[bytes, Callable[[bytes], datetime | None]] = {
 }
 
 
-# END FOLDED
+# --- In the name ------------------------------------------------------------------------------
 
-_FIRST_YEAR, _LAST_YEAR = 1980, 2099
+_LAST_YEAR = 2099
 _LARGEST_OFFSET = timedelta(hours=14)
 
 _TIME = r"(?P<hour>\d\d){0}(?P<minute>\d\d){0}(?P<second>\d\d)"

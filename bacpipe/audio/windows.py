@@ -54,20 +54,7 @@ class Segment(NamedTuple):
 
 
 def count_windows(n_samples: int, window: int, hop: int | None = None) -> int:
-    """Count the windows that `cut_windows` makes of a signal.
-
-    Parameters
-    ----------
-    n_samples : int
-        Length of the signal.
-    window, hop : int
-        As for `cut_windows`.
-
-    Returns
-    -------
-    int
-        0 for an empty signal, otherwise at least 1.
-    """
+    """Count the windows that `cut_windows` makes of a signal: 0 only if it is empty."""
     hop = _check_sizes(window, hop)
     if n_samples <= 0:
         return 0
@@ -88,7 +75,7 @@ def cut_windows(
     Parameters
     ----------
     blocks : iterable of ndarray, shape (n,), float32
-        Consecutive samples, such as `bacpipe.audio.stream.read_blocks` yields.
+        Consecutive samples, such as `bacpipe.audio.stream.AudioStream` yields.
     window : int
         Samples in a window.
     hop : int, optional
@@ -166,17 +153,9 @@ def _stack(signal: Samples, count: int, window: int, hop: int) -> Samples:
 
 
 def merge_segments(pairs: Iterable[tuple[float, float]]) -> list[Segment]:
-    """Sort segments and drop repeated ones; overlapping ones stay apart.
+    """Sort segments, given as start and stop in seconds, and drop repeated ones.
 
-    Parameters
-    ----------
-    pairs : iterable of (float, float)
-        Start and stop of each segment in seconds.
-
-    Returns
-    -------
-    list of Segment
-        By start, then by stop.
+    Overlapping ones stay apart.
 
     Raises
     ------

@@ -170,18 +170,18 @@ def _decoding() -> str:
 
 
 def _self_test(options: Options) -> str:
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
     embedder = Embedder("birdnet", options=options)
-    window = int(embedder.model.segment_length)
-    noise = np.random.default_rng(0).normal(0, 0.05, 4 * window).astype(np.float32)
+    model = embedder.loaded_model
+    noise = np.random.default_rng(0).normal(0, 0.05, 4 * model.segment_length).astype(np.float32)
     embedder.embeddings_using_multithreading([noise])  # the first call prepares the device
     started = time.perf_counter()
     embeddings = embedder.embeddings_using_multithreading([noise])
     seconds = time.perf_counter() - started
-    if embeddings.shape != (4, embedder.model.card.dim) or not np.isfinite(embeddings).all():
+    if embeddings.shape != (4, CARDS["birdnet"].dim) or not np.isfinite(embeddings).all():
         raise RuntimeError(f"BirdNET returned embeddings of shape {embeddings.shape}")
-    return f"BirdNET on {embedder.model.device}: 4 windows in {1000 * seconds:.0f} ms"
+    return f"BirdNET on {model.device}: 4 windows in {1000 * seconds:.0f} ms"
 
 
 def _disk(topic: str, folder: Path) -> Finding:

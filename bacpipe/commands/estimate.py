@@ -18,16 +18,15 @@ import numpy as np
 
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import count_windows
+from bacpipe.embedder import Embedder
 from bacpipe.errors import AudioError, BacpipeError
-from bacpipe.inference.embedder import Embedder
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.options import Options
-from bacpipe.store.plan import Source, look_at
+from bacpipe.store.plan import Source, StreamEnd, look_at
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 
@@ -306,7 +305,7 @@ def estimate_models(
         except BacpipeError as error:
             yield f"{card.name}: {error}"
             continue
-        model = embedder.model
+        model = embedder.loaded_model
         yield predict(
             card.name,
             folder,

@@ -261,7 +261,7 @@ def _embeddings_of(loader: Loader, windows: ModelWindows, rows: np.ndarray) -> n
         first, stop = np.searchsorted(wanted, [span.start, span.stop])
         if first == stop:
             continue
-        part = read_embeddings(loader.embedding_set, windows.lines[name], verify=False)
+        part = read_embeddings(loader.embedding_set, windows.entries[name], verify=False)
         if not array.shape[1]:
             array = np.empty((len(rows), part.shape[1]), np.float32)
         array[order[first:stop]] = part[wanted[first:stop] - span.start]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bacpipe.annotations.table import long_enough, read_annotations, require_label_column
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError
@@ -26,9 +25,9 @@ from bacpipe.store.detections import Intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.fingerprints import write_result
+from bacpipe.store.layout import BENCHMARK_SCORES
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import Source, look_at
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at
 
 # FOLDED bacpipe/evaluation/class_scores.py: Scores of some of a classifier's classes for all windows of a data set.
 #
@@ -38,11 +37,10 @@ from bacpipe.store.sink import StreamEnd
 #   ``predictions/benchmark_scores.parquet``.
 
 if TYPE_CHECKING:
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
     from bacpipe.store.loader import Loader
 
 
-FILE_NAME = "benchmark_scores.parquet"
 _CHUNK = 1024
 
 
@@ -71,10 +69,10 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
     names = [embedder.classifier.classes[column] for column in columns]
     content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path = loader.paths.preds_path / FILE_NAME
+    path = loader.paths.preds_path / BENCHMARK_SCORES
     scores = _read(path, fingerprint)
     if scores is None:
-        if getattr(embedder.model, "one_pass", False):
+        if embedder.loaded_model.one_pass:
             scores = _from_recordings(embedder, loader, columns)
         else:
             scores = _from_embeddings(embedder, loader, columns)
@@ -85,14 +83,14 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
 def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
     found = loader.embedding_set
     assert found is not None
-    index = torch.as_tensor(list(columns))
+    runner = embedder.runner(scores=True, dense=True)
     parts = [np.zeros((0, len(columns)), np.float32)]
-    with torch.inference_mode():
-        for line in loader.lines.values():
-            embeddings = torch.from_numpy(read_embeddings(found, line, verify=True))
-            for chunk in embeddings.split(_CHUNK):
-                scores = embedder.model.classifier_predictions(chunk.to(embedder.device))
-                parts.append(torch.as_tensor(scores).cpu().float()[:, index].numpy())
+    for entry in loader.entries.values():
+        embeddings = read_embeddings(found, entry, verify=True)
+        for first in range(0, len(embeddings), _CHUNK):
+            scores = runner.classify(embeddings[first : first + _CHUNK]).scores
+            assert scores is not None
+            parts.append(scores[:, list(columns)])
     return np.concatenate(parts)
 
 
@@ -105,13 +103,13 @@ def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     sink = _ColumnSink(columns)
     runner = embedder.runner(scores=True, dense=True)
     sources = []
-    for name, line in loader.lines.items():
-        segments = line.get("segments")
+    for name, entry in loader.entries.items():
+        segments = entry.segments
         parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
         sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
     workload = embedder.workload(runner)
     run(sources, embedder.decode, runner, sink, workload, RunReport(str(loader.model_name)))
-    return sink.scores({name: line["windows"] for name, line in loader.lines.items()})
+    return sink.scores({name: entry.windows for name, entry in loader.entries.items()})
 
 
 class _ColumnSink:
@@ -177,7 +175,7 @@ def _read(path: Path, fingerprint: str) -> np.ndarray | None:
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +312,7 @@ def _open(
 
 
 def _embed(loader: Loader, custom: Any) -> Embedder:
-    from bacpipe.inference.embedder import Embedder
+    from bacpipe.embedder import Embedder
 
     embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
     if not embedder.classifier.classes:

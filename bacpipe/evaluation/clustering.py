@@ -19,7 +19,7 @@ from bacpipe.evaluation.labelled_windows import (
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import ResultPaths
+from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_RESULTS, ResultPaths
 
 # FOLDED bacpipe/evaluation/cluster_scores.py: Agreement of clusterings with labels.
 
@@ -371,7 +371,7 @@ def clustering_pipeline(
             key: [str(v) for v in values] for key, values in (default_labels or {}).items()
         },
     )
-    path = None if data.paths is None else data.paths.clust_path / "clust_results.json"
+    path = None if data.paths is None else data.paths.clust_path / CLUSTERING_RESULTS
     if path is not None and not overwrite:
         stored = read_result(path, fingerprint)
         if stored is not None:
@@ -428,7 +428,7 @@ def _write_labels(data: LabelledWindows, clusterings: Mapping[str, np.ndarray]) 
     table = data.times.copy() if data.times is not None else pd.DataFrame()
     for name, clusters in clusterings.items():
         table[name] = clusters
-    path = data.paths.clust_path / "clust_labels.parquet"
+    path = data.paths.clust_path / CLUSTER_LABELS
     write_table(path, pa.Table.from_pandas(table, preserve_index=False))
 
 

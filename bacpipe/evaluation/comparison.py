@@ -18,7 +18,15 @@ from bacpipe.evaluation.splits import file_part
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result
-from bacpipe.store.layout import ResultPaths, dataset_name, paths_of
+from bacpipe.store.layout import (
+    CLUSTERING_RESULTS,
+    RETRIEVAL_RESULTS,
+    ResultPaths,
+    dataset_name,
+    ground_truth_name,
+    paths_of,
+    probe_results_name,
+)
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 from bacpipe.store.maps import stored_maps
 
@@ -82,9 +90,9 @@ def stored_scores(paths: Mapping[str, ResultPaths], kind: str) -> StoredScores:
 
 def _read(name: str, where: ResultPaths) -> list[dict[str, Any]]:
     files: dict[str, list[Path]] = {
-        "clustering": [where.clust_path / "clust_results.json"],
-        "retrieval": [where.clust_path / "retrieval_results.json"],
-        "probing": sorted(where.probe_path.glob("probe_results_*.json")),
+        "clustering": [where.clust_path / CLUSTERING_RESULTS],
+        "retrieval": [where.clust_path / RETRIEVAL_RESULTS],
+        "probing": sorted(where.probe_path.glob(probe_results_name("*"))),
     }
     return [result for path in files[name] if (result := read_result(path)) is not None]
 
@@ -162,7 +170,7 @@ def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict
 def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFrame:
     import pandas as pd
 
-    truth = folders.labels_path / f"ground_truth_{file_part(kind)}.csv"
+    truth = folders.labels_path / ground_truth_name(file_part(kind), "csv")
     table["label"] = None
     if truth.is_file():
         try:
@@ -292,13 +300,13 @@ def compare_models(
                 drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
         elif task == "clustering":
             clusterings = _results(
-                _only(paths, done, "clustering"), "clust_path", "clust_results.json", kind
+                _only(paths, done, "clustering"), "clust_path", CLUSTERING_RESULTS, kind
             )
             if clusterings:
                 tables["clustering"] = clustering_table(clusterings)
                 drawn["clustering"] = figures.clustering_ranking(tables["clustering"])
             retrieval = _results(
-                _only(paths, done, "retrieval"), "clust_path", "retrieval_results.json", kind
+                _only(paths, done, "retrieval"), "clust_path", RETRIEVAL_RESULTS, kind
             )
             if retrieval:
                 tables["retrieval"] = retrieval_table(retrieval)
@@ -338,7 +346,7 @@ def _probing_results(
 ) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for probe in options.probe_configs:
-        found += _results(paths, "probe_path", f"probe_results_{probe}.json", kind).values()
+        found += _results(paths, "probe_path", probe_results_name(probe), kind).values()
     splits = {result["split"]["id"] for result in found}
     if len(splits) > 1:
         logger.warning(

@@ -21,6 +21,7 @@ from bacpipe.labels.ground_truth import ground_truth_by_model
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
 from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.layout import RETRIEVAL_RESULTS
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 
@@ -310,7 +311,7 @@ def _retrieval(
         "seed": options.evaluation_seed,
     }
     fingerprint = data.fingerprint(retrieval=chosen)
-    path = loader.paths.clust_path / "retrieval_results.json"
+    path = loader.paths.clust_path / RETRIEVAL_RESULTS
     stored = None if options.overwrite else read_result(path, fingerprint)
     if stored is not None:
         return stored

@@ -22,6 +22,7 @@ from torch import nn
 from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError
 from bacpipe.inference.runner import available_cores, limited_threads
 from bacpipe.store.files import replacing, write_json
+from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name
 
 _CHUNK = 4096
 _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
@@ -395,7 +396,7 @@ def save_probe(folder: Path, probe: Probe, about: Mapping[str, Any]) -> Path:
     """
     from safetensors.torch import save
 
-    path = folder / f"{probe.kind}_probe.safetensors"
+    path = folder / probe_weights_name(probe.kind)
     state = {name: value.detach().cpu().contiguous() for name, value in probe.state_dict().items()}
     description = {
         "format": _FORMAT,
@@ -408,9 +409,7 @@ def save_probe(folder: Path, probe: Probe, about: Mapping[str, Any]) -> Path:
     with replacing(path) as file:
         file.write(save(state, {"bacpipe": json.dumps(description)}))
     write_json(path.with_suffix(".json"), description)
-    write_json(
-        folder / "label2index.json", {name: number for number, name in enumerate(probe.classes)}
-    )
+    write_json(folder / LABEL_NUMBERS, {name: number for number, name in enumerate(probe.classes)})
     return path
 
 

@@ -28,11 +28,11 @@ from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.options import Options, make_options
+from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import ResultPaths
+from bacpipe.store.layout import ResultPaths, probe_results_name, probe_weights_name
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,7 @@ def probing_pipeline(
         bootstrap=options.bootstrap_samples,
         saved=options.save_probe,
     )
-    result_path = (
-        None if data.paths is None else data.paths.probe_path / f"probe_results_{name}.json"
-    )
+    result_path = None if data.paths is None else data.paths.probe_path / probe_results_name(name)
     if result_path is not None and not overwrite:
         stored = read_result(result_path, fingerprint)
         if stored is not None:
@@ -297,7 +295,7 @@ def prepare_probe_inference(
     """
     path = Path(probe_path) if str(probe_path) else _standard_folder(model, paths, kwargs)
     if path.suffix not in {".safetensors", ".json"}:
-        path = path / f"{name}_probe.safetensors"
+        path = path / probe_weights_name(name)
     probe, description = load_probe(path)
     if description.get("model", model) != model:
         raise EvaluationError(
@@ -394,8 +392,8 @@ def _stored_embeddings(
     loader = open_results(model, settings.pop("audio_dir", None), paths, **settings)
     loader.get_embedding_dir()  # says what to do when there are none
     assert loader.embedding_set is not None
-    for line in loader.lines.values():
-        yield read_embeddings(loader.embedding_set, line, verify=True)
+    for entry in loader.entries.values():
+        yield read_embeddings(loader.embedding_set, entry, verify=True)
 
 
 # FOLDED bacpipe/evaluation/probe_detections.py: Detections of a trained probe, in the form that detections of integrated classifiers have.
@@ -406,7 +404,7 @@ _WINDOWS_AT_ONCE = 8192
 def trained_probes(loader: Loader) -> list[str]:
     """Names of the probes that were trained and saved for a model, such as 'linear'."""
     folder = loader.paths.probe_path
-    return [name for name in PROBES if (folder / f"{name}_probe.safetensors").is_file()]
+    return [name for name in PROBES if (folder / probe_weights_name(name)).is_file()]
 
 
 def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[Detections]:
@@ -461,11 +459,11 @@ def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[De
 
     waiting: list[tuple[str, np.ndarray]] = []
     windows = 0
-    for recording, line in loader.lines.items():
-        if not line["windows"]:
+    for recording, entry in loader.entries.items():
+        if not entry.windows:
             continue
-        waiting.append((recording, read_embeddings(found, line, verify=True)))
-        windows += line["windows"]
+        waiting.append((recording, read_embeddings(found, entry, verify=True)))
+        windows += entry.windows
         if windows >= _WINDOWS_AT_ONCE:
             yield from classify(waiting)
             waiting, windows = [], 0

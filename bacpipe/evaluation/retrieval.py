@@ -84,29 +84,29 @@ def nearest_windows(
     loader.get_embedding_dir()
     found = loader.embedding_set
     assert found is not None
-    lines = loader.lines
-    stops = np.cumsum([line["windows"] for line in lines.values()])
+    entries = loader.entries
+    stops = np.cumsum([entry.windows for entry in entries.values()])
     if not 0 <= row < (stops[-1] if len(stops) else 0):
         raise ResultsNotFoundError(f"{loader.model_name} has no window {row}.")
     place = int(np.searchsorted(stops, row, side="right"))
-    own = list(lines)[place]
-    first = int(stops[place]) - lines[own]["windows"]
-    query = read_embeddings(found, lines[own], verify=False)[row - first]
+    own = list(entries)[place]
+    first = int(stops[place]) - entries[own].windows
+    query = read_embeddings(found, entries[own], verify=False)[row - first]
     best, skipped = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32)), 0
-    for (name, line), stop in zip(lines.items(), stops, strict=True):
+    for (name, entry), stop in zip(entries.items(), stops, strict=True):
         if not wanted():
             break
         if other_recordings and name == own:
             continue
         try:
-            embeddings = read_embeddings(found, line, verify=False)
+            embeddings = read_embeddings(found, entry, verify=False)
         except ResultsError as error:
             logger.warning("left out of the search for neighbours: %s", error)
             skipped += 1
             continue
         for begin in range(0, len(embeddings), _SIMILARITIES):
             part = _cosine(embeddings[begin : begin + _SIMILARITIES], query)
-            rows = int(stop) - line["windows"] + begin + np.arange(len(part))
+            rows = int(stop) - entry.windows + begin + np.arange(len(part))
             best = _merge(best, rows[rows != row], part[rows != row], count)
     return best._replace(skipped=skipped)
 

@@ -23,6 +23,7 @@ import numpy as np
 from bacpipe.errors import EvaluationError, TooLittleDataError
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.store.files import write_csv, write_json
+from bacpipe.store.layout import SPLIT_TABLE
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 
 # FOLDED bacpipe/evaluation/split_files.py: The split on disk.
@@ -136,7 +137,7 @@ def _write_table(data: LabelledWindows, split: Split) -> None:
         table = pd.DataFrame({"window": rows})
     table[data.column] = [split.classes[label] for label in split.labels[rows]]
     table["set"] = [SETS[number] for number in split.set_of_window[rows]]
-    write_csv(data.paths.labels_path / "probing_dataframe.csv", table)
+    write_csv(data.paths.labels_path / SPLIT_TABLE, table)
 
 
 # END FOLDED

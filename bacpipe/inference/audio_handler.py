@@ -1,23 +1,34 @@
-"""`AudioHandler`: recordings as the windows of one model."""
+"""`AudioHandler`: a model with its settings, and recordings as the windows of this model."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bacpipe.audio.files import read_recording
-from bacpipe.audio.stream import AudioStream, read_audio
-from bacpipe.audio.windows import cut_windows, merge_segments
-from bacpipe.errors import AudioError
+from bacpipe.audio.stream import AudioStream, Samples, read_audio
+from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
+from bacpipe.errors import AudioError, SettingsError
+from bacpipe.inference.pipeline import Workload
+from bacpipe.inference.runner import (
+    ModelRunner,
+    available_cores,
+    choose_batch_size,
+    choose_workers,
+)
+from bacpipe.models.base import Inputs, Model
 from bacpipe.options import Options
 from bacpipe.store.embedding_set import hop_samples
-from bacpipe.store.plan import Source, look_at_name
-from bacpipe.store.sink import StreamEnd
+from bacpipe.store.plan import Source, StreamEnd, look_at_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +38,16 @@ class AudioHandler:
 
     Parameters
     ----------
-    model : ModelBaseClass
-        Whose sample rate, window and preprocessing are used.
+    model : ModelBaseClass or None
+        Whose sample rate, window and preprocessing are used; None for an `Embedder` that
+        reduces embeddings.
     options : Options
         The configuration of the call; its padding, hop and time expansion are used.
 
     Attributes
     ----------
+    model, options
+        As given.
     file_length : dict of str to float
         Seconds of each recording that was prepared.
 
@@ -46,10 +60,23 @@ class AudioHandler:
     torch.Size([13, 144000])
     """
 
-    def __init__(self, model: Any, options: Options) -> None:
+    def __init__(self, model: Model | None, options: Options) -> None:
         self.model = model
         self.options = options
         self.file_length: dict[str, float] = {}
+
+    @property
+    def loaded_model(self) -> Model:
+        """The model.
+
+        Raises
+        ------
+        SettingsError
+            If there is none.
+        """
+        if self.model is None:
+            raise SettingsError("There is no model; expected one that makes embeddings of windows.")
+        return self.model
 
     @property
     def speed(self) -> float:
@@ -59,12 +86,15 @@ class AudioHandler:
     @property
     def hop(self) -> int:
         """Samples from the start of one window to the start of the next."""
+        model = self.loaded_model
         return hop_samples(
             self.options.hop,
-            window=self.model.segment_length,
-            sample_rate=self.model.sr,
+            window=model.segment_length,
+            sample_rate=model.sr,
             speed=self.speed,
         )
+
+    # ------------------------------------------------------------------ windows
 
     def load_and_resample(self, path: str | Path) -> torch.Tensor:
         """Load a recording: mono, at the model's sample rate.
@@ -85,13 +115,13 @@ class AudioHandler:
         """
         audio = read_audio(
             path,
-            self.model.sr,
+            self.loaded_model.sr,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
         )
         return torch.from_numpy(audio)
 
-    def window_audio(self, audio: Any) -> torch.Tensor:
+    def window_audio(self, audio: torch.Tensor | NDArray[np.float32]) -> torch.Tensor:
         """Cut audio into windows; the last one is padded as the settings say.
 
         Parameters
@@ -119,7 +149,7 @@ class AudioHandler:
         blocks = self._cut([samples])
         return torch.from_numpy(np.concatenate([block.windows for block in blocks]))
 
-    def prepare_audio(self, sample: str | Path) -> Any:
+    def prepare_audio(self, sample: str | Path) -> Inputs:
         """Load a recording, cut it into windows and preprocess them.
 
         Parameters
@@ -134,11 +164,12 @@ class AudioHandler:
             The whole recording is in memory; the pipelines stream instead.
         """
         self.file_length[str(sample)] = read_recording(sample).duration
-        return self._preprocess(self.window_audio(self.load_and_resample(sample)))
+        windows = self.window_audio(self.load_and_resample(sample)).numpy()
+        return self.runner(scores=False).preprocess(windows)
 
     def only_load_annotated_segments(
-        self, path: str | Path, annotations: Any
-    ) -> tuple[torch.Tensor, np.ndarray]:
+        self, path: str | Path, annotations: pd.DataFrame | Iterable[tuple[float, float]]
+    ) -> tuple[torch.Tensor, NDArray[np.float64]]:
         """Load only the annotated parts of a recording, cut into windows.
 
         Parameters
@@ -155,11 +186,12 @@ class AudioHandler:
         starts : np.ndarray, float64, shape (windows,)
             Where each window starts, in seconds of the recording.
         """
-        pairs: Iterable[tuple[float, float]] = annotations
-        if hasattr(annotations, "columns"):
-            pairs = zip(annotations["start"], annotations["end"], strict=True)
-        segments = tuple(merge_segments(pairs))
-        parts: list[np.ndarray] = []
+        import pandas as pd  # takes a part of a second, which few need
+
+        if isinstance(annotations, pd.DataFrame):
+            annotations = zip(annotations["start"], annotations["end"], strict=True)
+        segments = tuple(merge_segments(annotations))
+        parts: list[Samples] = []
         blocks = self.decode(Source(Path(path).parent, Path(path).name, -1, -1, segments))
         while True:
             try:
@@ -167,11 +199,11 @@ class AudioHandler:
             except StopIteration as stop:
                 end = stop.value
                 break
-        second = self.hop / self.model.sr * self.speed
+        second = self.hop / self.loaded_model.sr * self.speed
         starts = [first + second * np.arange(count) for first, _, count in end.segments or ()]
         return torch.from_numpy(np.concatenate(parts)), np.concatenate(starts)
 
-    def decode(self, source: Source) -> Generator[np.ndarray, None, StreamEnd]:
+    def decode(self, source: Source) -> Generator[Samples, None, StreamEnd]:
         """Decode a recording, or its annotated segments, as a stream.
 
         Parameters
@@ -196,19 +228,19 @@ class AudioHandler:
         """
         with AudioStream(
             source.path,
-            self.model.sr,
+            self.loaded_model.sr,
             audio_dir=source.audio_dir,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
         ) as stream:
             duration = stream.recording.duration
-            table, padded = None, 0
+            segments, padded = None, 0
             if source.segments is None:
                 for block in self._cut(stream):
                     yield block.windows
                     padded = block.padded
             else:
-                table, padded = yield from self._decode_segments(stream, source)
+                segments, padded = yield from self._decode_segments(stream, source)
             recording, cut = stream.recording, stream.truncated_at
             read = (recording.size, recording.mtime_ns)
             now = look_at_name(source.name, source.audio_dir)
@@ -218,13 +250,13 @@ class AudioHandler:
                     f"is complete."
                 )
             seconds = duration if cut is None else cut
-            return StreamEnd(seconds, padded, cut, table, read, stream.resample_seconds)
+            return StreamEnd(seconds, padded, cut, segments, read, stream.resample_seconds)
 
     def _decode_segments(
         self, stream: AudioStream, source: Source
-    ) -> Generator[np.ndarray, None, tuple[list[tuple[float, float, int]], int]]:
+    ) -> Generator[Samples, None, tuple[list[tuple[float, float, int]], int]]:
         duration = stream.recording.duration
-        table, padded = [], 0
+        decoded, padded = [], 0
         for start, stop in source.segments or ():
             if start >= duration:
                 logger.warning(
@@ -239,18 +271,57 @@ class AudioHandler:
                 yield block.windows
                 count += len(block.windows)
                 padded = block.padded
-            table.append((start, min(stop, duration), count))
-        if not table:
+            decoded.append((start, min(stop, duration), count))
+        if not decoded:
             raise AudioError(
                 f"{source.name}: none of its annotated segments lies inside the recording, which "
                 f"is {duration:.1f} s long."
             )
-        return table, padded
+        return decoded, padded
 
-    def _cut(self, blocks: Iterable[np.ndarray]) -> Iterable[Any]:
-        return cut_windows(blocks, self.model.segment_length, self.hop, self.options.padding)
+    def _cut(self, blocks: Iterable[Samples]) -> Iterable[WindowBlock]:
+        model = self.loaded_model
+        return cut_windows(blocks, model.segment_length, self.hop, self.options.padding)
 
-    def _preprocess(self, windows: torch.Tensor) -> Any:
-        device = str(getattr(self.model, "device", "cpu"))
-        with torch.inference_mode():
-            return self.model.preprocess(windows.to(device))
+    # ------------------------------------------------------------------ running the model
+
+    def runner(self, *, scores: bool, dense: bool = False) -> ModelRunner:
+        """Runner of this model with these settings.
+
+        Parameters
+        ----------
+        scores : bool
+            Whether class scores are wanted.
+        dense : bool
+            Whether all of them are, not just those that are stored.
+
+        Raises
+        ------
+        SettingsError
+            If the model cannot compute with the wanted precision.
+        """
+        model, options = self.loaded_model, self.options
+        card = model.card
+        if options.precision != "float32" and card is not None and card.backend != "torch":
+            raise SettingsError(
+                f"precision={options.precision!r} is not possible with {card.name}, which "
+                f"{card.backend} computes; use precision='float32'."
+            )
+        return ModelRunner(
+            model,
+            scores=scores,
+            threshold=options.classifier_threshold,
+            top=options.max_predictions_per_window,
+            dense=dense,
+            precision=options.precision,
+        )
+
+    def workload(self, runner: ModelRunner, *, threads: bool = True) -> Workload:
+        """How many batches and recordings to work on at the same time."""
+        workers = choose_workers(runner.model) if threads else 1
+        batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
+        wanted, cores = self.options.nr_parallel_workers, available_cores()
+        # A GPU outruns a few decoders; on a CPU the model needs the cores.
+        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        decoders = fitting if wanted == "auto" else wanted
+        return Workload(batch_size, workers, decoders if threads else 0)

@@ -1,4 +1,4 @@
-"""Batches across recordings, in order."""
+"""Windows of many recordings, in order: a buffer that threads fill, and batches made from it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+
+from bacpipe.audio.stream import Samples
+from bacpipe.store.plan import StreamEnd
+
+Item = TypeVar("Item")
+
+
+class Failure(NamedTuple):
+    """Why a recording could not be embedded."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Ended:
     """A recording is complete, or failed."""
 
     recording: int
-    result: Any
+    result: StreamEnd | Failure
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,12 @@ class Batch:
         In order; the counts of the rows add up to n.
     """
 
-    windows: np.ndarray
+    windows: Samples
     parts: tuple[Rows | Ended, ...]
 
 
 def make_batches(
-    items: Iterable[tuple[int, np.ndarray | Ended]], batch_size: int, in_flight: int = 0
+    items: Iterable[tuple[int, Samples | Ended]], batch_size: int, in_flight: int = 0
 ) -> Iterator[Batch]:
     """Fill batches with windows of successive recordings.
 
@@ -64,7 +75,7 @@ def make_batches(
         Every part once, in the order of the items.
     """
     arrays = _Arrays(batch_size, in_flight)
-    chunks: list[np.ndarray] = []
+    chunks: list[Samples] = []
     parts: list[Rows | Ended] = []
     filled = 0
     for recording, item in items:
@@ -93,10 +104,10 @@ class _Arrays:
     def __init__(self, batch_size: int, in_flight: int) -> None:
         self._batch_size = batch_size
         self._count = in_flight + 1 if in_flight else 0
-        self._ring: list[np.ndarray] = []
+        self._ring: list[Samples] = []
         self._next = 0
 
-    def join(self, chunks: list[np.ndarray]) -> np.ndarray:
+    def join(self, chunks: list[Samples]) -> Samples:
         if not chunks:
             return np.zeros((0, 0), np.float32)
         if len(chunks) == 1:
@@ -110,14 +121,11 @@ class _Arrays:
         return np.concatenate(chunks, out=array[: sum(map(len, chunks))])
 
 
-# FOLDED bacpipe/inference/buffer.py: A bounded buffer that many threads fill and one empties, recording after recording.
-
-
 class BufferClosedError(Exception):
     """The consumer is gone; producers stop."""
 
 
-class OrderedBuffer:
+class OrderedBuffer(Generic[Item]):
     """Items of many recordings, handed out in the order of the recordings.
 
     Producers decode several recordings at once.  The consumer sees them one after the other,
@@ -136,7 +144,7 @@ class OrderedBuffer:
     def __init__(self, recordings: int, capacity: int) -> None:
         self._recordings = recordings
         self._capacity = capacity
-        self._items: defaultdict[int, deque[tuple[Any, int]]] = defaultdict(deque)
+        self._items: defaultdict[int, deque[tuple[Item, int]]] = defaultdict(deque)
         self._filled = 0
         self._head = 0
         self._next = 0
@@ -160,7 +168,7 @@ class OrderedBuffer:
             self._next += 1
             return self._next - 1
 
-    def put(self, recording: int, item: Any, size: int) -> None:
+    def put(self, recording: int, item: Item, size: int) -> None:
         """Add an item; waits while the buffer is full.
 
         Raises
@@ -182,13 +190,13 @@ class OrderedBuffer:
             self._filled += size
             self._changed.notify_all()
 
-    def end(self, recording: int, item: Any) -> None:
+    def end(self, recording: int, item: Item) -> None:
         """Add the last item of a recording; never waits."""
         with self._changed:
             self._items[recording].append((item, -1))
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Iterator[tuple[int, Item]]:
         """Hand out ``(recording, item)``, all items of a recording before the next one's."""
         for recording in range(self._recordings):
             size = 0

@@ -1,6 +1,6 @@
-"""Recordings to results: producer threads, the model, and a sink.
+"""Recordings to results: threads that decode, the model, and whoever receives the results.
 
-Producers decode recordings into windows; batches mix windows of successive recordings; the
+Threads decode recordings into windows; batches mix windows of successive recordings; the
 model runs on them; results leave in the order of the recordings.  What is in flight is
 bounded, whatever the length or number of recordings.
 """
@@ -17,33 +17,46 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, unexpected
 from bacpipe.inference.batches import (
     Batch,
     BufferClosedError,
     Ended,
+    Failure,
     OrderedBuffer,
     Rows,
     make_batches,
 )
 from bacpipe.inference.report import RunProgress, RunReport, printable
-from bacpipe.inference.runner import BatchResult, ModelRunner, available_cores, limited_threads
-from bacpipe.store.plan import Source
+from bacpipe.inference.runner import (
+    BatchResult,
+    ModelRunner,
+    available_cores,
+    first_invalid,
+    limited_threads,
+)
+from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.sink import StreamEnd
 
 logger = logging.getLogger(__name__)
 
-Decode = Callable[[Source], Generator[np.ndarray, None, StreamEnd]]
+Decode = Callable[[Source], Generator[Samples, None, StreamEnd]]
 """Decodes one recording: yields windows, float32 of shape (n, samples), and returns its end."""
 
 
-class Sink(Protocol):
-    """Where results go, recording after recording."""
+class ResultReceiver(Protocol):
+    """Takes the results of a run, recording after recording."""
 
-    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
-        """Take the next windows of a recording, with their sparse or dense predictions."""
+    def add(
+        self,
+        source: Source,
+        embeddings: NDArray[np.float32],
+        predictions: Any,  # noqa: ANN401  # sparse or dense, as the runner was asked for
+    ) -> None:
+        """Take the next windows of a recording, float32 of shape (n, dim)."""
 
     def finish(self, source: Source, end: StreamEnd) -> None:
         """Complete a recording."""
@@ -52,22 +65,8 @@ class Sink(Protocol):
         """Drop a recording."""
 
 
-class Failure(NamedTuple):
-    """Why a recording could not be embedded."""
-
-    reason: str
-
-
 class Outcome(NamedTuple):
-    """Where the results of some rows of a batch are.
-
-    Attributes
-    ----------
-    result : BatchResult
-        Results of these rows, and perhaps of others.
-    row : int
-        Where these begin.
-    """
+    """Results of some rows of a batch, and perhaps of others: these begin at `row`."""
 
     result: BatchResult
     row: int
@@ -95,7 +94,7 @@ def run(
     sources: Sequence[Source],
     decode: Decode,
     runner: ModelRunner,
-    sink: Sink,
+    receiver: ResultReceiver,
     workload: Workload,
     report: RunReport,
     progress: RunProgress | None = None,
@@ -113,8 +112,8 @@ def run(
         goes on.
     runner : ModelRunner
         The model.
-    sink : Sink
-        Receives results in this thread.
+    receiver : ResultReceiver
+        Takes the results, in this thread.
     workload : Workload
         How many things happen at once.
     report : RunReport
@@ -134,7 +133,7 @@ def run(
     report.threads = {"decoders": workload.decoders, "workers": workload.workers, "writers": 1}
     report.device, report.cores = runner.device, available_cores()
     report.gpu_here = torch.cuda.is_available()
-    delivery = _Delivery(sources, sink, report, progress)
+    delivery = _Delivery(sources, receiver, report, progress)
     compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)
     try:
         if workload.decoders:
@@ -159,7 +158,7 @@ def _run_in_threads(
 ) -> None:
     in_flight = workload.workers  # and one more batch is being filled meanwhile
     ahead = workload.batch_size * max(1, workload.workers // 2)
-    buffer = OrderedBuffer(len(sources), capacity=ahead)
+    buffer: OrderedBuffer[Samples | Ended] = OrderedBuffer(len(sources), capacity=ahead)
     producers = [
         threading.Thread(
             target=_produce,
@@ -208,7 +207,10 @@ def _start(threads: Sequence[threading.Thread]) -> None:
 
 
 def _produce(
-    buffer: OrderedBuffer, sources: Sequence[Source], decode: Decode, report: RunReport
+    buffer: OrderedBuffer[Samples | Ended],
+    sources: Sequence[Source],
+    decode: Decode,
+    report: RunReport,
 ) -> None:
     while (number := buffer.claim()) is not None:
         try:
@@ -228,7 +230,7 @@ def _produce(
 
 def _decode_by_turns(
     sources: Sequence[Source], decode: Decode, report: RunReport
-) -> Iterator[tuple[int, np.ndarray | Ended]]:
+) -> Iterator[tuple[int, Samples | Ended]]:
     for number, source in enumerate(sources):
         for item in _decode_one(source, decode, number, report):
             yield number, item
@@ -236,10 +238,10 @@ def _decode_by_turns(
 
 def _decode_one(
     source: Source, decode: Decode, number: int, report: RunReport
-) -> Iterator[np.ndarray | Ended]:
+) -> Iterator[Samples | Ended]:
     """Windows of one recording, then its end; whatever goes wrong is an end, too."""
-    blocks: Generator[np.ndarray, None, StreamEnd] | None = None
-    result: Any = None
+    blocks: Generator[Samples, None, StreamEnd] | None = None
+    result: StreamEnd | Failure | None = None
     while result is None:
         started = time.perf_counter()
         try:
@@ -310,8 +312,7 @@ class _Computer:
 def _model_failure(name: str, error: Exception) -> str:
     if isinstance(error, BacpipeError):
         return f"{name}: {error}"
-    text = " ".join(str(error).split())[:500]
-    return f"{name}: the model failed ({type(error).__name__}{': ' if text else ''}{text})"
+    return unexpected(name, error, "the model failed")
 
 
 class _Delivery:
@@ -320,11 +321,11 @@ class _Delivery:
     def __init__(
         self,
         sources: Sequence[Source],
-        sink: Sink,
+        receiver: ResultReceiver,
         report: RunReport,
         progress: RunProgress | None,
     ) -> None:
-        self._sources, self._sink = sources, sink
+        self._sources, self._receiver = sources, receiver
         self._report, self._progress = report, progress
         self._windows: dict[int, int] = {}
         self._broken: dict[int, str] = {}
@@ -348,16 +349,15 @@ class _Delivery:
             return
         result, row = outcome
         embeddings = result.embeddings[row : row + part.count]
-        finite = np.isfinite(embeddings).all(axis=1)
-        if not finite.all():
+        if (invalid := first_invalid(embeddings)) is not None:
             self._broken.setdefault(
                 number,
                 f"{self._sources[number].name}: the model returned values that are not numbers "
-                f"for window {before + int(np.argmin(finite))}",
+                f"for window {before + invalid}",
             )
         if number in self._broken:
             return
-        self._sink.add(self._sources[number], embeddings, _predictions(result, row, part.count))
+        self._receiver.add(self._sources[number], embeddings, _predictions(result, row, part.count))
 
     def _end(self, part: Ended) -> None:
         source, end = self._sources[part.recording], part.result
@@ -367,11 +367,11 @@ class _Delivery:
         if isinstance(end, StreamEnd) and not windows:
             end = Failure(f"{source.name}: holds no samples")
         if isinstance(end, Failure):
-            self._sink.fail(source, end.reason)
+            self._receiver.fail(source, end.reason)
             self._report.failed.append((source.name, end.reason))
             logger.warning("failed: %s", printable(end.reason))
         else:
-            self._sink.finish(source, end)
+            self._receiver.finish(source, end)
             self._report.done += 1
             self._report.windows += windows
             self._report.audio_seconds += end.duration
@@ -387,14 +387,14 @@ class _Delivery:
 
 def _predictions(
     result: BatchResult, row: int, count: int
-) -> SparsePredictions | np.ndarray | None:
+) -> SparsePredictions | NDArray[np.float32] | None:
     """Predictions of some rows of a batch; all scores if those were asked for."""
     if result.scores is not None:
         return result.scores[row : row + count]
     if result.predictions is None:
         return None
-    found = result.predictions
-    first, last = np.searchsorted(found.window, [row, row + count])
+    window, label, score = result.predictions
+    first, last = np.searchsorted(window, [row, row + count])
     return SparsePredictions(
-        found.window[first:last] - np.int32(row), found.label[first:last], found.score[first:last]
+        window[first:last] - np.int32(row), label[first:last], score[first:last]
     )

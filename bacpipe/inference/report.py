@@ -1,4 +1,8 @@
-"""What a run did, for people."""
+"""What a run did and which of its stages took the time, for people; and its progress bar.
+
+Stages overlap, each in threads of its own, so their seconds add up to more than the run took.
+The stage that holds a run up is the one whose threads are busy the longest.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
 _FAILURES_SHOWN = 20
 # In a shorter run, what happens once, such as loading a library, looks like a slow stage.
 _SECONDS_THAT_TELL = 10
+
+
+_HOLDS_UP = 0.6  # part of the run for which the threads of the slowest stage are busy
+# Which threads work on a stage.
+_POOL = {
+    "decode": "decoders",
+    "resample": "decoders",
+    "preprocess": "workers",
+    "model": "workers",
+    "write": "writers",
+}
+STAGES = tuple(_POOL)
+"""Names of the stages, in the order of the work."""
 
 
 @dataclass
@@ -38,8 +55,8 @@ class RunReport:
     wall_seconds : float
         Time that it took.
     stages : dict
-        Wall-clock seconds that threads worked on each of `bacpipe.inference.report.STAGES`;
-        stages overlap, so they add up to more than `wall_seconds`.
+        Wall-clock seconds that threads worked on each of 'decode', 'resample', 'preprocess',
+        'model' and 'write'; stages overlap, so they add up to more than `wall_seconds`.
     threads : dict
         Number of 'decoders', 'workers' of the model and 'writers'.
     device : str
@@ -68,7 +85,14 @@ class RunReport:
     gpu_here: bool = False
     results: Path | None = None
     notes: list[str] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, so that reports can be copied and sent to other processes."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def add_time(self, stage: str, seconds: float) -> None:
         """Add seconds that a thread spent on a stage; threads may overlap."""
@@ -86,21 +110,21 @@ class RunReport:
         return slowest_stage(self.stages, self.threads, self.wall_seconds)
 
     def _time_rows(self) -> list[tuple[str, str]]:
-        found = self.slowest
-        if found is None:
+        slowest = self.slowest
+        if slowest is None:
             return []
         total = sum(self.stages.values())
         shares = sorted(self.stages.items(), key=lambda item: -item[1])
         parts = [f"{name} {100 * s / total:.0f} %" for name, s in shares if s > 0]
-        busy = f"its threads busy {100 * found.busy:.0f} % of the run"
+        busy = f"its threads busy {100 * slowest.busy:.0f} % of the run"
         rows = [
             ("time spent", f"{', '.join(parts)} of the seconds that threads worked (they overlap)"),
-            ("slowest stage", f"{found.stage}, {busy}"),
+            ("slowest stage", f"{slowest.stage}, {busy}"),
         ]
         if self.wall_seconds < _SECONDS_THAT_TELL:
             return rows
         hint = advice(
-            found,
+            slowest,
             self.threads,
             cores=self.cores,
             device=self.device,
@@ -143,25 +167,6 @@ def printable(text: str) -> str:
     )
 
 
-# FOLDED bacpipe/inference/stages.py: Which stage of a run takes the time, and what its user can do about it.
-#
-#   Stages overlap, each in threads of its own, so their seconds add up to more than the run took.
-#   The stage that holds a run up is the one whose threads are busy the longest.
-
-# Which threads work on a stage.
-_POOL = {
-    "decode": "decoders",
-    "resample": "decoders",
-    "preprocess": "workers",
-    "model": "workers",
-    "write": "writers",
-}
-STAGES = tuple(_POOL)
-"""Names of the stages, in the order of the work."""
-
-_HOLDS_UP = 0.6  # part of the run for which its threads are busy
-
-
 class Slowest(NamedTuple):
     """The stage that holds a run up.
 
@@ -184,21 +189,10 @@ class Slowest(NamedTuple):
 def slowest_stage(
     seconds: Mapping[str, float], threads: Mapping[str, int], wall: float
 ) -> Slowest | None:
-    """Find the stage that holds a run up.
+    """Find the stage that holds a run of `wall` seconds up; None if nothing was measured.
 
-    Parameters
-    ----------
-    seconds : mapping of str to float
-        Wall-clock seconds that threads worked on each stage, added up over threads.
-    threads : mapping of str to int
-        Number of 'decoders', 'workers' (of the model) and 'writers'; 1 where it is not told.
-    wall : float
-        Seconds that the run took.
-
-    Returns
-    -------
-    Slowest or None
-        None if nothing was measured.
+    `seconds` are those that threads worked on each stage, added up over threads; `threads` is
+    the number of 'decoders', 'workers' and 'writers', 1 where it is not told.
 
     Examples
     --------
@@ -219,27 +213,13 @@ def slowest_stage(
 
 
 def advice(
-    found: Slowest, threads: Mapping[str, int], *, cores: int, device: str, gpu_here: bool
+    slowest: Slowest, threads: Mapping[str, int], *, cores: int, device: str, gpu_here: bool
 ) -> str | None:
-    """Say in one sentence what makes a run faster, if the user can do something about it.
-
-    Parameters
-    ----------
-    found : Slowest
-        The stage that holds the run up.
-    threads : mapping of str to int
-        As for `slowest_stage`.
-    cores : int
-        That this process may use.
-    device : str
-        Where the model computed.
-    gpu_here : bool
-        Whether there is a GPU that PyTorch can use.
-    """
-    if found.busy < _HOLDS_UP:
+    """Say in one sentence what makes a run faster, if the user can do something about it."""
+    if slowest.busy < _HOLDS_UP:
         return None  # several stages share the cores, and none of them is to blame
     decoders = threads.get("decoders", 1)
-    if found.stage in {"decode", "resample"}:
+    if slowest.stage in {"decode", "resample"}:
         if decoders == 0:
             return "avoid_pipelined_gpu_inference=false decodes while the model computes."
         if decoders < cores:
@@ -247,17 +227,14 @@ def advice(
                 f"nr_parallel_workers={min(2 * decoders, cores)} works on more recordings at the "
                 f"same time (now {decoders})."
             )
-        if found.stage == "resample":
+        if slowest.stage == "resample":
             return "recordings at the model's own sample rate need no resampling."
         return "all cores are busy; copying the recordings to a faster disk may help."
-    if found.stage == "write":
+    if slowest.stage == "write":
         return "a main_results_dir on a disk of this computer, not of the network, is faster."
     if device == "cpu" and gpu_here:
         return "device=cuda lets the model compute on the GPU of this computer."
     return None
-
-
-# FOLDED bacpipe/inference/progress.py: A progress bar for people: recordings, hours of audio, × real time, time left.
 
 
 def is_interactive() -> bool:
@@ -272,14 +249,7 @@ def is_interactive() -> bool:
 class RunProgress:
     """Progress of a run over recordings; silent unless somebody watches.
 
-    Parameters
-    ----------
-    title : str
-        What is running.
-    recordings : int
-        How many there are.
-    size : int
-        Their size in bytes, by which the time left is estimated.
+    The time left is estimated from `size`, the bytes of all recordings.
     """
 
     def __init__(self, title: str, recordings: int, size: int) -> None:

@@ -1,4 +1,8 @@
-"""One call of a model: windows in, embeddings and predictions out, whatever the framework."""
+"""One call of a model: windows in, embeddings and class scores out, whatever the framework.
+
+Everything that bacpipe embeds goes through a `ModelRunner`, which chooses precision and
+device, halves batches that do not fit into memory and checks what the model returns.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,29 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from bacpipe.errors import BacpipeError
+from bacpipe.audio.stream import Samples
+from bacpipe.errors import BacpipeError, unexpected
+from bacpipe.models.base import Inputs, Model
 from bacpipe.store.predictions import SparsePredictions
+
+if TYPE_CHECKING:
+    from bacpipe.models.base import Rows
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_GPU_BATCH = 256
 _NO_LIMIT = 2**31
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 class BatchResult(NamedTuple):
@@ -34,18 +47,20 @@ class BatchResult(NamedTuple):
         All scores, only when asked for.
     """
 
-    embeddings: np.ndarray
+    embeddings: NDArray[np.float32]
     predictions: SparsePredictions | None = None
-    scores: np.ndarray | None = None
+    scores: NDArray[np.float32] | None = None
 
 
 class ModelRunner:
     """Calls a model on batches of windows.
 
+    It can be copied and pickled with its model; locks and streams are made anew.
+
     Parameters
     ----------
-    model : ModelBaseClass
-        The model, or anything with its methods.
+    model : Model
+        See `bacpipe.models.base.ready_model`.
     scores : bool
         Whether class scores are wanted.
     threshold, top
@@ -70,7 +85,7 @@ class ModelRunner:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         *,
         scores: bool,
         threshold: float = 0.0,
@@ -79,28 +94,36 @@ class ModelRunner:
         precision: str = "float32",
     ) -> None:
         self.model = model
-        self.device = str(getattr(model, "device", "cpu"))
+        self.device = str(model.device)
         self.scores = scores
         self._threshold, self._top, self._dense = threshold, top, dense
-        self._type = getattr(torch, precision)
-        self._local = threading.local()
+        self._precision = precision
         self._most = _NO_LIMIT
         self._dim: int | None = None
-        self._lock = threading.Lock()
         self.preprocess_seconds = 0.0
+        self._local, self._lock = threading.local(), threading.Lock()
 
-    def __call__(self, windows: np.ndarray) -> BatchResult:
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in ("_local", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _local=threading.local(), _lock=threading.Lock())
+
+    def __call__(self, windows: Samples) -> BatchResult:
         """Run the model on float32 windows of shape (n, samples), n at least 1."""
-        if len(windows) > self._most:
-            half = len(windows) // 2
-            return _join(self(windows[:half]), self(windows[half:]), half)
-        try:
-            return self._run(windows)
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._shrink(len(windows), error)
-        return self(windows)
+        return self._in_parts(self._run, windows, _join)
+
+    def preprocess(self, windows: Samples) -> Inputs:
+        """What the model's `preprocess` makes of windows, on its device."""
+        return self._in_parts(self._preprocess_alone, windows, _join_inputs)
+
+    def run_preprocessed(self, inputs: Inputs) -> BatchResult:
+        """Run the model on windows that `preprocess` has seen; the first axis is the window."""
+        return self._in_parts(self._run_preprocessed, inputs, _join)
+
+    def classify(self, embeddings: NDArray[np.float32]) -> BatchResult:
+        """Add predictions or scores to stored embeddings, float32 of shape (n, dim)."""
+        return self._in_parts(self._classify, embeddings, _join)
 
     def check(self) -> None:
         """Make sure that the model works at all, after it has failed with some windows.
@@ -115,103 +138,38 @@ class ModelRunner:
         try:
             self._run(noise)
         except Exception as error:
-            name = type(self.model).__name__
-            text = " ".join(str(error).split())[:500]
-            raise BacpipeError(
-                f"{name}: this model fails whatever it is given ({type(error).__name__}: {text}), "
-                f"so the run stops; what is finished is kept."
-            ) from error
+            reason = unexpected(self._name, error, "this model fails whatever it is given")
+            raise BacpipeError(f"{reason}, so the run stops; what is finished is kept.") from error
 
-    def classify(self, embeddings: np.ndarray) -> SparsePredictions:
-        """Predictions from stored embeddings, float32 of shape (n, dim)."""
-        with torch.inference_mode():
-            scores = self.model.classifier_predictions(self._to_device(embeddings))
-            self._check_scores(scores, embeddings)
-            return select(scores, self._threshold, self._top)
+    # ------------------------------------------------------------------ memory
 
-    def _run(self, windows: np.ndarray) -> BatchResult:
-        with torch.inference_mode(), self._own_stream():
-            embeddings, scores = self._infer(self._to_device(windows))
-            rows = _to_numpy(embeddings)
-            if rows.ndim != 2 or len(rows) != len(windows):
-                raise BacpipeError(
-                    f"{type(self.model).__name__} returned embeddings of shape {rows.shape} for "
-                    f"{len(windows)} windows; expected ({len(windows)}, dim)."
-                )
-            self._check_dim(rows.shape[1])
-            if scores is None:
-                return BatchResult(rows)
-            self._check_scores(scores, rows)
-            if self._dense:
-                return BatchResult(rows, scores=_to_numpy(scores))
-            return BatchResult(rows, select(scores, self._threshold, self._top))
-
-    def _check_dim(self, dim: int) -> None:
-        with self._lock:
-            self._dim = self._dim or dim
-        if dim != self._dim:
-            raise BacpipeError(
-                f"{type(self.model).__name__} returned embeddings of {dim} values, but of "
-                f"{self._dim} before; expected the same number for every window."
-            )
-
-    def _check_scores(self, scores: Any, embeddings: np.ndarray) -> None:
-        shape, windows = tuple(scores.shape), len(embeddings)
-        classes = len(getattr(self.model, "classes", None) or ()) or shape[-1]
-        if shape != (windows, classes):
-            raise BacpipeError(
-                f"{type(self.model).__name__} returned class scores of shape {shape} for {windows} "
-                f"windows; expected ({windows}, {classes})."
-            )
-        finite = torch.isfinite(torch.as_tensor(scores)).all(dim=1).cpu().numpy()
-        # Of embeddings that are no numbers themselves, there is more to say than this.
-        if not finite.all() and np.isfinite(embeddings[~finite]).all(axis=1).any():
-            raise BacpipeError(
-                f"{type(self.model).__name__} returned class scores that are not numbers."
-            )
-
-    def _infer(self, audio: torch.Tensor) -> tuple[Any, Any | None]:
-        started = time.perf_counter()
-        x = self.model.preprocess(audio)
-        if self.device == "cpu":
-            with self._lock:
-                self.preprocess_seconds += time.perf_counter() - started
-        with self._autocast():
-            if hasattr(self.model, "infer"):
-                return self.model.infer(x, scores=self.scores)
-            embeddings = self.model(x)
-            if not self.scores:
-                return embeddings, None
-            return embeddings, self.model.classifier_predictions(embeddings)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._type is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.split(":")[0], dtype=self._type)
-
-    def _own_stream(self) -> AbstractContextManager[Any]:
-        """On a GPU, a queue of this thread's own: copies of one batch overlap another's work."""
-        if not self.device.startswith("cuda"):
-            return nullcontext()
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self.device)
-            # The model's weights were copied in the queue that all threads share.
-            self._local.stream.wait_stream(torch.cuda.default_stream(self.device))
-        return torch.cuda.stream(self._local.stream)
-
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        if self.device.startswith("cuda"):
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+    def _in_parts(
+        self,
+        function: Callable[[Part], Result],
+        batch: Part,
+        join: Callable[[Result, Result, int], Result],
+    ) -> Result:
+        """Call a function on a batch, or on as large parts of it as fit into memory."""
+        rows: Any = batch  # what users' models make of windows need only have rows
+        if len(rows) > self._most:
+            half = len(rows) // 2
+            one = self._in_parts(function, rows[:half], join)
+            return join(one, self._in_parts(function, rows[half:], join), half)
+        try:
+            return function(batch)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._shrink(len(rows), error)
+        return self._in_parts(function, batch, join)
 
     def _shrink(self, failed: int, error: BaseException) -> None:
         if failed == 1:
             with self._lock:
                 self._most = _NO_LIMIT  # one window that never fits says nothing about batches
             raise BacpipeError(
-                f"{type(self.model).__name__}: not even one window fits into the memory of "
-                f"{self.device}; free memory, or use device=cpu."
+                f"{self._name}: not even one window fits into the memory of {self.device}; free "
+                f"memory, or use device=cpu."
             ) from error
         with self._lock:
             self._most = min(self._most, failed // 2)
@@ -219,33 +177,139 @@ class ModelRunner:
             torch.cuda.empty_cache()
         logger.warning(
             "%s ran out of memory with %d windows; going on with %d per batch.",
-            type(self.model).__name__,
+            self._name,
             failed,
             failed // 2,
         )
 
+    # ------------------------------------------------------------------ one batch that fits
+
+    def _run(self, windows: Samples) -> BatchResult:
+        with torch.inference_mode(), self._own_stream():
+            return self._infer(self._preprocess(self._to_device(windows)), len(windows))
+
+    def _preprocess_alone(self, windows: Samples) -> Inputs:
+        with torch.inference_mode():
+            return self._preprocess(self._to_device(windows))
+
+    def _run_preprocessed(self, inputs: Inputs) -> BatchResult:
+        with torch.inference_mode(), self._own_stream(inputs_are_there=True):
+            on_device = inputs.to(self.device) if isinstance(inputs, torch.Tensor) else inputs
+            return self._infer(on_device, len(inputs))
+
+    def _classify(self, embeddings: NDArray[np.float32]) -> BatchResult:
+        with torch.inference_mode():
+            scores = self.model.classifier_predictions(self._to_device(embeddings))
+            return self._result(embeddings, scores)
+
+    def _preprocess(self, audio: torch.Tensor) -> Inputs:
+        started = time.perf_counter()
+        inputs = self.model.preprocess(audio)
+        if self.device == "cpu":
+            with self._lock:
+                self.preprocess_seconds += time.perf_counter() - started
+        return inputs
+
+    def _infer(self, inputs: Inputs, windows: int) -> BatchResult:
+        with self._autocast():
+            embeddings, scores = self.model.infer(inputs, scores=self.scores)
+        rows = _to_numpy(embeddings)
+        if rows.ndim != 2 or len(rows) != windows:
+            raise BacpipeError(
+                f"{self._name} returned embeddings of shape {rows.shape} for {windows} windows; "
+                f"expected ({windows}, dim)."
+            )
+        self._check_dim(rows.shape[1])
+        return self._result(rows, scores)
+
+    def _result(self, embeddings: NDArray[np.float32], scores: Rows | None) -> BatchResult:
+        if scores is None:
+            return BatchResult(embeddings)
+        self._check_scores(scores, embeddings)
+        if self._dense:
+            return BatchResult(embeddings, scores=_to_numpy(scores))
+        return BatchResult(embeddings, select(scores, self._threshold, self._top))
+
+    def _check_dim(self, dim: int) -> None:
+        with self._lock:
+            self._dim = self._dim or dim
+        if dim != self._dim:
+            raise BacpipeError(
+                f"{self._name} returned embeddings of {dim} values, but of {self._dim} before; "
+                f"expected the same number for every window."
+            )
+
+    def _check_scores(self, scores: Rows, embeddings: NDArray[np.float32]) -> None:
+        shape, windows = tuple(scores.shape), len(embeddings)
+        classes = len(self.model.classes) or shape[-1]
+        if shape != (windows, classes):
+            raise BacpipeError(
+                f"{self._name} returned class scores of shape {shape} for {windows} windows; "
+                f"expected ({windows}, {classes})."
+            )
+        finite = torch.isfinite(torch.as_tensor(scores)).all(dim=1).cpu().numpy()
+        # Of embeddings that are no numbers themselves, there is more to say than this.
+        if not finite.all() and np.isfinite(embeddings[~finite]).all(axis=1).any():
+            raise BacpipeError(f"{self._name} returned class scores that are not numbers.")
+
+    @property
+    def _name(self) -> str:
+        return type(self.model).__name__
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self._precision))
+
+    def _own_stream(self, *, inputs_are_there: bool = False) -> AbstractContextManager[object]:
+        """On a GPU, a queue of this thread's own: copies of one batch overlap another's work."""
+        if not self.device.startswith("cuda"):
+            return nullcontext()
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            # The model's weights were copied in the queue that all threads share.
+            self._local.stream.wait_stream(torch.cuda.default_stream(self.device))
+        if inputs_are_there:  # or will be, once the queue in which they are computed is done
+            self._local.stream.wait_stream(torch.cuda.current_stream(self.device))
+        return torch.cuda.stream(self._local.stream)
+
+    def _to_device(self, array: NDArray[np.float32]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+
+def select(scores: Rows, threshold: float, top: int) -> SparsePredictions:
+    """Keep the `top` best scores of every window, (n, classes), that reach the threshold.
+
+    They are sorted by window, then by falling score.
+    """
+    best, labels = torch.as_tensor(scores).topk(min(top, scores.shape[1]), dim=1)
+    kept = best >= threshold
+    windows = torch.arange(len(best), device=best.device).unsqueeze(1).expand_as(best)
+    return SparsePredictions(
+        windows[kept].cpu().numpy().astype(np.int32),
+        labels[kept].cpu().numpy().astype(np.int32),
+        best[kept].float().cpu().numpy(),
+    )
+
+
+def first_invalid(embeddings: NDArray[np.float32]) -> int | None:
+    """Number of the first window whose embedding holds NaN or infinite values."""
+    finite = np.isfinite(embeddings).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
+
 
 def choose_batch_size(runner: ModelRunner, wanted: int | str, workers: int) -> int:
-    """Windows per batch.
+    """Windows per batch, as the user wants it, for `workers` batches at the same time.
 
-    Parameters
-    ----------
-    runner : ModelRunner
-        What will be called.
-    wanted : int or 'auto'
-        The user's choice.
-    workers : int
-        Batches that are computed at the same time.
-
-    Returns
-    -------
-    int
-        On a GPU, as many as use half of its free memory; elsewhere what the model was fastest
-        with.
+    'auto' means, on a GPU, as many as use half of its free memory; elsewhere what the model was
+    fastest with.
     """
     if wanted != "auto":
         return int(wanted)
-    usual = int(getattr(runner.model, "batch_size", 8))
+    usual = int(runner.model.batch_size)
     if not runner.device.startswith("cuda"):
         return usual
     device = torch.device(runner.device)
@@ -258,17 +322,15 @@ def choose_batch_size(runner: ModelRunner, wanted: int | str, workers: int) -> i
     return int(min(_LARGEST_GPU_BATCH, max(usual, 1 << max(0, int(fitting).bit_length() - 1))))
 
 
-def choose_workers(model: Any) -> int:
+def choose_workers(model: Model) -> int:
     """Batches to compute at the same time.
 
     On a CPU, a batch per core is faster than all cores on one batch, for models that allow
     it; on a GPU, a second batch hides the copies of the first.
     """
-    if not getattr(model, "concurrent", False):
+    if not model.concurrent:
         return 1
-    if str(getattr(model, "device", "cpu")) == "cpu":
-        return min(8, available_cores())
-    return 2
+    return min(8, available_cores()) if str(model.device) == "cpu" else 2
 
 
 def available_cores() -> int:
@@ -290,7 +352,7 @@ def limited_threads(workers: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _to_numpy(values: Any) -> np.ndarray:
+def _to_numpy(values: Rows) -> NDArray[np.float32]:
     if isinstance(values, torch.Tensor):
         return values.float().cpu().numpy()
     return np.asarray(values, dtype=np.float32)
@@ -324,53 +386,7 @@ def _join(one: BatchResult, other: BatchResult, offset: int) -> BatchResult:
     return BatchResult(np.concatenate([one.embeddings, other.embeddings]), predictions, scores)
 
 
-# FOLDED bacpipe/inference/classifier.py: Class scores, thresholded and cut to the best as they arrive.
-
-
-def select(scores: Any, threshold: float, top: int) -> SparsePredictions:
-    """Keep the best scores of every window.
-
-    Parameters
-    ----------
-    scores : torch.Tensor or np.ndarray, float32, shape (n, classes)
-        Scores in [0, 1].
-    threshold : float
-        Lower scores are dropped.
-    top : int
-        At most so many are kept per window.
-
-    Returns
-    -------
-    SparsePredictions
-        Sorted by window, then by falling score.
-    """
-    best, labels = torch.as_tensor(scores).topk(min(top, scores.shape[1]), dim=1)
-    kept = best >= threshold
-    windows = torch.arange(len(best), device=best.device).unsqueeze(1).expand_as(best)
-    return SparsePredictions(
-        windows[kept].cpu().numpy().astype(np.int32),
-        labels[kept].cpu().numpy().astype(np.int32),
-        best[kept].float().cpu().numpy(),
-    )
-
-
-class Classifier:
-    """The integrated classifier of an `Embedder`.
-
-    Attributes
-    ----------
-    classes : list of str
-        One name per column of `predictions`.
-    predictions : np.ndarray, float32, shape (windows, classes), or None
-        Scores of what was embedded last in memory (`Embedder.get_embeddings_from_model`,
-        `Embedder.embeddings_using_multithreading`); None before that, and for models without
-        a classifier.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = list(classes)
-        self.predictions: np.ndarray | None = None
-
-    def __repr__(self) -> str:
-        shape = None if self.predictions is None else self.predictions.shape
-        return f"Classifier({len(self.classes)} classes, predictions: {shape})"
+def _join_inputs(one: Inputs, other: Inputs, offset: int) -> Inputs:
+    if isinstance(one, torch.Tensor):
+        return torch.cat([one, other])
+    return np.concatenate([one, other])

@@ -18,8 +18,9 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.default_labels import recording_starts
+from bacpipe.store.detections import above
+from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import above
 from bacpipe.store.tables import blocks_of
 
 BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
@@ -44,22 +45,22 @@ class Stretches(NamedTuple):
     end: np.ndarray
 
 
-def recorded_stretches(lines: Mapping[str, Mapping[str, Any]], starts: np.ndarray) -> Stretches:
+def recorded_stretches(entries: Mapping[str, FinishedEntry], starts: np.ndarray) -> Stretches:
     """When recordings ran.
 
     Parameters
     ----------
-    lines : mapping of str to mapping
-        What the journal says of each recording; of annotated segments, only these count.
+    entries : mapping of str to FinishedEntry
+        Of each recording; of annotated segments, only these count.
     starts : np.ndarray, datetime64, shape (recordings,)
         When each recording starts; those that do not tell (NaT) are left out.
     """
     owner, first, last = array("q"), array("d"), array("d")
     known = ~np.isnat(starts)
-    for i, line in enumerate(lines.values()):
+    for i, entry in enumerate(entries.values()):
         if not known[i]:
             continue
-        for begin, end, *_ in line.get("segments") or [(0.0, line["duration"])]:
+        for begin, end, *_ in entry.segments or [(0.0, entry.duration)]:
             owner.append(i)
             first.append(begin)
             last.append(end)
@@ -266,9 +267,9 @@ def class_activity(
     ResultsNotFoundError
         If there are no predictions, or no recording tells when it was made.
     """
-    lines = loader.lines.where(lambda line: bool(line.get("predictions")))
+    entries = loader.entries.where(lambda entry: entry.predictions is not None)
     blocks = blocks_of(above(item, threshold) for item in loader.detections())
-    names = list(lines)
+    names = list(entries)
     starts = recording_starts(loader, names)
     if np.isnat(starts).all():
         raise ResultsNotFoundError(
@@ -276,7 +277,7 @@ def class_activity(
             f"is not known; expected a time in the recorder's metadata or in the name, such as "
             f"20240501_053000.wav."
         )
-    stretches = recorded_stretches(lines, starts)
+    stretches = recorded_stretches(entries, starts)
     grid = activity_grid(stretches, by or "hour_day")
     if by is None and len(grid.columns) > _MOST_DAYS:
         grid = activity_grid(stretches, "hour_week")

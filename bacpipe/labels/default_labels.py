@@ -32,7 +32,7 @@ from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
 from bacpipe.store.files import write_table
-from bacpipe.store.layout import dataset_name
+from bacpipe.store.layout import DEFAULT_LABELS, dataset_name
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "default_labels.parquet"
 _TIME_KEYS = frozenset({"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp"})
 
 
@@ -242,7 +241,10 @@ def metadata_labels(
         )
     loader = open_results(model, audio_dir, paths, **kwargs)
     keys, windows = _check_keys(None, loader), model_windows(loader)
-    path, fingerprint = loader.paths.labels_path / FILE_NAME, _fingerprint(loader, windows, keys)
+    path, fingerprint = (
+        loader.paths.labels_path / DEFAULT_LABELS,
+        _fingerprint(loader, windows, keys),
+    )
     table = None if overwrite else _read(path, fingerprint)
     if table is None:
         table = make_labels(loader, windows, keys)
@@ -367,8 +369,8 @@ def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> 
     # whose files the journal names with their threshold.
     content = json.dumps([windows.state, list(keys), dataset_name(loader.audio_dir)])
     digest = hashlib.sha256(f"{content[:-1]}, [".encode())
-    for number, line in enumerate(windows.lines.values()):
-        text = json.dumps(line.get("predictions"))
+    for number, entry in enumerate(windows.entries.values()):
+        text = json.dumps(entry.predictions and entry.predictions.as_json())
         digest.update((f", {text}" if number else text).encode())
     digest.update(b"]]")
     return digest.hexdigest()

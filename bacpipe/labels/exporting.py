@@ -17,11 +17,10 @@ import numpy as np
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.options import make_options
-from bacpipe.store.detections import merge_detections
+from bacpipe.store.detections import Detections, above, merge_detections
 from bacpipe.store.files import write_bytes, write_json, write_text
-from bacpipe.store.layout import Stems, path_inside
+from bacpipe.store.layout import AUDACITY_LABELS, Stems, path_inside
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import Detections, above
 from bacpipe.store.tables import blocks_of
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def export_raven_tables(
     write_json(target / "provenance.json", _provenance(loader, kwargs))
     if combined:
         return _write_combined_raven_table(loader, target, kwargs)
-    stems = Stems(list(loader.lines))
+    stems = Stems(list(loader.entries))
     written = []
     for item in _events(loader, kwargs):
         audio = loader.audio_dir / item.recording
@@ -195,9 +194,9 @@ def export_audacity_labels(
     >>> files[0].as_posix()
     'labels/SITE-A/20250504_043000_birdnet.labels.txt'
     """
-    target = Path(folder) if folder is not None else loader.paths.preds_path / "audacity_labels"
+    target = Path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
     write_json(target / "provenance.json", _provenance(loader, kwargs))
-    stems = Stems(list(loader.lines))
+    stems = Stems(list(loader.entries))
     written = []
     for item in _events(loader, kwargs):
         columns = (item.start, item.end, item.label)

@@ -30,6 +30,7 @@ from bacpipe.labels.model_windows import ModelWindows, model_windows, open_resul
 from bacpipe.options import Options
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_csv, write_table
+from bacpipe.store.layout import ground_truth_name
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def ground_truth_by_model(
         "label_idx_dict": numbers,
     }
     fingerprint = _fingerprint(windows, table, choices)
-    path = loader.paths.labels_path / f"ground_truth_{_file_part(kind)}.parquet"
+    path = loader.paths.labels_path / ground_truth_name(_file_part(kind), "parquet")
     truth = None if overwrite else _read(path, fingerprint)
     if truth is None:
         truth = make_ground_truth(windows, table, column, loader.options, choices)

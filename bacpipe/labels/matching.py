@@ -91,11 +91,11 @@ def matched_pairs(one: ModelWindows, other: ModelWindows) -> np.ndarray:
 
 
 def _on_one_axis(one: ModelWindows, other: ModelWindows) -> tuple[_Times, _Times]:
-    number = {name: i for i, name in enumerate(dict.fromkeys([*one.lines, *other.lines]))}
+    number = {name: i for i, name in enumerate(dict.fromkeys([*one.entries, *other.entries]))}
     codes = []
     lengths = np.zeros(len(number))
     for windows in (one, other):
-        of_recordings = np.array([number[name] for name in windows.lines], np.int64)
+        of_recordings = np.array([number[name] for name in windows.entries], np.int64)
         codes.append(np.repeat(of_recordings, windows.counts))
         np.maximum.at(lengths, codes[-1], windows.times[1])
     # A second lies between recordings, so that no rounding makes them overlap.

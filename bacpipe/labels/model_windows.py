@@ -25,6 +25,7 @@ from bacpipe.errors import (
 from bacpipe.models.loading import find_card
 from bacpipe.options import user_config
 from bacpipe.store.embedding_set import hop_samples, settings_identity, window_times
+from bacpipe.store.entries import EXPECTED, FinishedEntry, StoredEmbeddings
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class ModelWindows:
 
     Attributes
     ----------
-    lines : mapping
-        For each recording, sorted by name, what the journal says (or would say) of its
+    entries : mapping of str to FinishedEntry
+        For each recording, sorted by name, what the journal says of it, or would say of its
         duration, windows and annotated segments.
     header : mapping
         Description of the windows, as in the first line of the journal.
@@ -48,24 +49,24 @@ class ModelWindows:
         Changes when the windows do.
     """
 
-    lines: Mapping[str, Mapping[str, Any]]
+    entries: Mapping[str, FinishedEntry]
     header: Mapping[str, Any]
     state: str
 
     @property
     def recordings(self) -> list[str]:
         """Posix paths relative to the audio folder."""
-        return list(self.lines)
+        return list(self.entries)
 
     @cached_property
     def counts(self) -> np.ndarray:
         """Windows of each recording, int64."""
-        return np.array([line["windows"] for line in self.lines.values()], dtype=np.int64)
+        return np.array([entry.windows for entry in self.entries.values()], dtype=np.int64)
 
     @cached_property
     def times(self) -> tuple[np.ndarray, np.ndarray]:
         """Start and end of every window in seconds of its recording, float64."""
-        pairs = [window_times(line, self.header) for line in self.lines.values()]
+        pairs = [window_times(entry, self.header) for entry in self.entries.values()]
         if not pairs:
             return np.zeros(0), np.zeros(0)
         starts, ends = zip(*pairs, strict=True)
@@ -77,7 +78,7 @@ class ModelWindows:
     def slices(self) -> Iterator[tuple[str, slice]]:
         """Recordings, each with the rows of its windows."""
         stops = np.cumsum(self.counts)
-        for name, count, stop in zip(self.lines, self.counts, stops, strict=True):
+        for name, count, stop in zip(self.entries, self.counts, stops, strict=True):
             yield name, slice(int(stop - count), int(stop))
 
     def frame(self) -> pd.DataFrame:
@@ -85,7 +86,7 @@ class ModelWindows:
         import pandas as pd
 
         start, end = self.times
-        codes = np.repeat(np.arange(len(self.lines)), self.counts)
+        codes = np.repeat(np.arange(len(self.entries)), self.counts)
         names = np.array(self.recordings, dtype=object)
         return pd.DataFrame({"audiofilename": names[codes], "start": start, "end": end})
 
@@ -112,7 +113,7 @@ def model_windows(loader: Loader) -> ModelWindows:
     if found is None:
         return _future_windows(loader)
     # Embeddings of recordings that are gone still count, until a run drops them.
-    return ModelWindows(loader.lines, found.content.header, f"{found.folder.name} {found.state}")
+    return ModelWindows(loader.entries, found.content.header, f"{found.folder.name} {found.state}")
 
 
 def _future_windows(loader: Loader) -> ModelWindows:
@@ -133,7 +134,7 @@ def _future_windows(loader: Loader) -> ModelWindows:
         options.hop, window=card.window, sample_rate=card.sample_rate, speed=identity["speed"]
     )
     segments = loader.annotated_segments() if options.only_embed_annotations else None
-    lines = {}
+    entries = {}
     for path in loader.files:
         name = path.relative_to(loader.audio_dir).as_posix()
         if segments is not None and name not in segments:
@@ -144,30 +145,43 @@ def _future_windows(loader: Loader) -> ModelWindows:
             ) as stream:
                 whole = ((0.0, stream.recording.duration),)
                 parts = whole if segments is None else segments[name]
-                lines[name] = _future_line(stream, parts, card.window, hop)
+                entries[name] = _future_entry(name, stream, parts, card.window, hop)
         except AudioError as error:
             logger.warning("left out: %s", error)
-    if not any(line["windows"] for line in lines.values()):
+    if not any(entry.windows for entry in entries.values()):
         raise NoRecordingsError(f"{loader.audio_dir}: no recording here has a single window.")
-    content = json.dumps([identity, lines], sort_keys=True)
+    known = {
+        name: {"duration": entry.duration, "windows": entry.windows, "segments": entry.segments}
+        for name, entry in entries.items()
+    }
+    content = json.dumps([identity, known], sort_keys=True)
     state = hashlib.sha256(content.encode()).hexdigest()
-    return ModelWindows(dict(sorted(lines.items())), {"identity": identity}, state)
+    return ModelWindows(dict(sorted(entries.items())), {"identity": identity}, state)
 
 
-def _future_line(
-    stream: AudioStream, parts: Sequence[tuple[float, float]], window: int, hop: int
-) -> dict[str, Any]:
+def _future_entry(
+    name: str, stream: AudioStream, parts: Sequence[tuple[float, float]], window: int, hop: int
+) -> FinishedEntry:
     duration = stream.recording.duration
-    table = [
+    segments = tuple(
         (start, min(stop, duration), count_windows(stream.n_samples(start, stop), window, hop))
         for start, stop in parts
         if start < duration
-    ]
-    return {
-        "duration": duration,
-        "windows": sum(count for *_, count in table),
-        "segments": table,
-    }
+    )
+    return FinishedEntry(
+        name,
+        EXPECTED,
+        size=None,
+        mtime_ns=None,
+        duration=duration,
+        windows=sum(count for *_, count in segments),
+        padded=0,
+        truncated=None,
+        segments=segments,
+        segments_hash=None,
+        embeddings=StoredEmbeddings("", 0, 0),
+        predictions=None,
+    )
 
 
 # FOLDED bacpipe/labels/data_set.py: From what users name (model, audio folder, paths) to the results that labels belong to.

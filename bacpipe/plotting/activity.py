@@ -155,7 +155,7 @@ def draw_activity(loader: Loader, classes: int) -> Path | None:
         The figure; None if there is none, because the model has no predictions or because no
         recording tells when it was made.
     """
-    if classes < 1 or not any(line.get("predictions") for line in loader.lines.values()):
+    if classes < 1 or all(entry.predictions is None for entry in loader.entries.values()):
         return None
     figure, numbers = (loader.paths.plot_path / f"activity.{kind}" for kind in ("png", "json"))
     content = json.dumps([loader.predictions_state, classes])

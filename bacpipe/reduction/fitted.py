@@ -1,10 +1,20 @@
-"""Fitted maps: arrays that place windows, also such as were not there at the fit."""
+"""Fitted maps: arrays that place windows, also such as were not there at the fit; and their file.
+
+``reducer.safetensors`` holds the arrays alone, so reading it needs no pickle.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from bacpipe.errors import ResultsError
+from bacpipe.store.files import write_bytes
+from bacpipe.store.layout import REDUCER
 
 NEIGHBORS = 15
 
@@ -83,6 +93,35 @@ class NeighborMap:
 
 
 Map = LinearMap | NeighborMap
+
+
+def save_map(folder: Path, fitted: Map) -> Path:
+    """Write a fitted map into a folder; returns the file."""
+    path = folder / REDUCER
+    write_bytes(path, save(fitted.arrays()))
+    return path
+
+
+def load_map(folder: Path) -> Map:
+    """Read the fitted map of a folder.
+
+    Raises
+    ------
+    ResultsError
+        If it is missing or damaged.
+    """
+    path = folder / REDUCER
+    try:
+        arrays = load_file(path)
+        basis = LinearMap(arrays["mean"], arrays["projection"])
+        if "reference" not in arrays:
+            return basis
+        return NeighborMap(basis, arrays["reference"], arrays["coordinates"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{path}: this map cannot be read ({error}), so no windows can be added to it; set "
+            f"check_if_already_dim_reduced to false to make a new one."
+        ) from None
 
 
 def _closeness(distances: np.ndarray) -> np.ndarray:

@@ -245,28 +245,12 @@ def _principal_components(embeds: np.ndarray, count: int) -> tuple[LinearMap, np
     return LinearMap(model.mean_.astype(np.float32), projection), explained
 
 
-REDUCERS = {
-    "pca": Reducer(_fit_pca, fewest=3, most=300_000),
-    "sparse_pca": Reducer(_fit_sparse_pca, fewest=3, most=50_000),
-    # Barnes-Hut t-SNE takes ten minutes and more for as many.
-    "t_sne": Reducer(_fit_t_sne, fewest=5, most=50_000),
-    "umap": Reducer(_fit_umap, fewest=5, most=300_000),
-}
-
-# FOLDED bacpipe/reduction/umap_import.py: umap-learn without its neural variant.
-
-
-def load_umap() -> Any:
-    """Import umap-learn, which takes seconds, when it is needed.
+def load_umap() -> type[Any]:
+    """Import the class ``umap.UMAP``, which takes seconds, when it is needed.
 
     umap-learn also imports TensorFlow and Keras if they are installed, for a variant that is
     not used here.  That takes ten seconds more, and TensorFlow and PyTorch in one process can
     end it with a segmentation fault.
-
-    Returns
-    -------
-    type
-        The class ``umap.UMAP``.
     """
     unused = "umap.parametric_umap"
     if "umap" not in sys.modules:
@@ -280,3 +264,12 @@ def load_umap() -> Any:
         if unused in sys.modules and sys.modules[unused] is None:
             del sys.modules[unused]
     return UMAP
+
+
+REDUCERS = {
+    "pca": Reducer(_fit_pca, fewest=3, most=300_000),
+    "sparse_pca": Reducer(_fit_sparse_pca, fewest=3, most=50_000),
+    # Barnes-Hut t-SNE takes ten minutes and more for as many.
+    "t_sne": Reducer(_fit_t_sne, fewest=5, most=50_000),
+    "umap": Reducer(_fit_umap, fewest=5, most=300_000),
+}

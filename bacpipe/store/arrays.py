@@ -1,4 +1,14 @@
-"""Reading ``.npy`` files whose headers may lie."""
+"""Reading ``.npy`` files whose headers may lie, and arrays of whole data sets.
+
+A file is read only if its size is the one that its header promises, so that a damaged header costs
+neither memory nor a crash.
+
+An array of a whole data set that takes at most a quarter of the free memory is an ordinary one.  A
+larger one is a read-only `numpy.memmap` of a temporary file, filled piece by piece, so that it
+never is in memory as a whole and never in two copies: the operating system reads what is looked at
+and drops it again when memory gets scarce.  The file has no name (on Windows, it goes when it is
+closed), so nothing is left of it when the array is gone, even if the process is killed.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +33,8 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _BLOCK = 2**22  # bytes read at a time by `scan_npy`
+_SHARE = 4  # of the free memory, for one array
+_UNKNOWN_MEMORY = 2**32  # bytes that are assumed where the system does not tell
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -120,18 +132,6 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     if size != expected:
         raise ValueError(f"it has {size} bytes, its header promises {expected}")
     return shape, in_columns, kind
-
-
-# FOLDED bacpipe/store/large_arrays.py: Arrays of whole data sets, which may be larger than the memory.
-#
-#   An array that takes at most a quarter of the free memory is an ordinary one.  A larger one is
-#   a read-only `numpy.memmap` of a temporary file, filled piece by piece, so that it never is in
-#   memory as a whole and never in two copies: the operating system reads what is looked at and
-#   drops it again when memory gets scarce.  The file has no name (on Windows, it goes when it is
-#   closed), so nothing is left of it when the array is gone, even if the process is killed.
-
-_SHARE = 4  # of the free memory, for one array
-_UNKNOWN_MEMORY = 2**32  # bytes that are assumed where the system does not tell
 
 
 def stack_rows(parts: Iterable[np.ndarray], rows: int, *, folder: Path, what: str) -> np.ndarray:

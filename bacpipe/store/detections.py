@@ -1,4 +1,4 @@
-"""Neighbouring detections of one class, joined into events."""
+"""Detections: predictions with their times, and how neighbouring ones become events."""
 
 from __future__ import annotations
 
@@ -6,9 +6,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bacpipe.store.predictions import Detections
-
 _TOLERANCE = 1e-6  # seconds; times in tables are rounded
+
+
+class Detections(NamedTuple):
+    """Predictions of one recording with their times.
+
+    Attributes
+    ----------
+    recording : str
+        Posix path relative to the audio folder.
+    window : np.ndarray, int32, shape (n,)
+        Index of the window.
+    start, end : np.ndarray, float64, shape (n,)
+        Of the window, in seconds.
+    label : np.ndarray of object, shape (n,)
+        Name of the class.
+    score : np.ndarray, float32, shape (n,)
+    """
+
+    recording: str
+    window: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+
+
+def above(item: Detections, threshold: float) -> Detections:
+    """Detections with at least this score."""
+    kept = item.score >= np.float32(threshold)
+    return Detections(item.recording, *(column[kept] for column in item[1:]))
 
 
 class Intervals(NamedTuple):

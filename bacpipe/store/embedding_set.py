@@ -3,14 +3,16 @@
 A set is a folder with a journal.  Its identity (model, checkpoint, window, hop, padding and
 what else changes results) is in the journal's first line; a run with another identity starts
 a set of its own.  Whether a recording is done is decided by the journal, never by the mere
-presence of a file.
+presence of a file.  From the journal follow the times of all windows, the hashes by which later
+results know that they are stale, and ``metadata.yml``, the description that other tools read.
+
+Failure policy: a set whose first line is damaged is an error; damaged lines about single
+recordings are dropped with a warning, and these are computed again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,23 +20,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from bacpipe.audio import windows
 from bacpipe.audio.windows import Segment
 from bacpipe.errors import REPAIR, ResultsError
 from bacpipe.options import Options
 from bacpipe.store.arrays import read_npy
-from bacpipe.store.entries import DoneLines, embeddings_state, is_header, predictions_state
-from bacpipe.store.files import array_hash, replacing, write_text, yaml_text
-from bacpipe.store.journal import FORMAT, Journal, JournalContent, read_journals
-from bacpipe.store.layout import path_inside, stamped_folder, stamped_folders
-from bacpipe.user_input import load_yaml
+from bacpipe.store.entries import (
+    DoneEntries,
+    FinishedEntry,
+    PredictionSettings,
+    embeddings_state,
+    is_header,
+    predictions_state,
+)
+from bacpipe.store.files import array_hash, replacing, write_bytes, yaml_text
+from bacpipe.store.journal import FORMAT, Journal, JournalContent, encode_line, read_journals
+from bacpipe.store.layout import (
+    JOURNAL,
+    JOURNALS,
+    METADATA,
+    path_inside,
+    stamped_folder,
+    stamped_folders,
+)
+from bacpipe.store.old_results import could_be, read_old_metadata
 
 logger = logging.getLogger(__name__)
 
-# What times of windows follow from.
-_IDENTITY = {"sample_rate", "window", "hop", "speed", "only_annotated"}
+_AT_ONCE = 1000  # values; YAML's dumper takes half a kilobyte for each
 
 
 class EmbeddingSet:
@@ -65,15 +79,22 @@ class EmbeddingSet:
         self.content = JournalContent()  # of a large data set, two take too much memory
         self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
         self.content = read_journals(self.folder)
-        if not self.content.header and (self.folder / "metadata.yml").is_file():
-            self.content = _read_old_metadata(self.folder)
+        if not self.content.header and (self.folder / METADATA).is_file():
+            self.content = read_old_metadata(self.folder)
         else:
             self._check_header()
-        self._drop_damaged_lines()
+        if damaged := list(self.content.damaged):
+            logger.warning(
+                "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
+                "they are computed again.",
+                self.folder,
+                len(damaged),
+                damaged[0],
+            )
 
     def _check_header(self) -> None:
         header = self.content.header
-        if not header and not self.content.recordings:
+        if not header and not self.content.recordings and not self.content.damaged:
             return
         found = header.get("format")
         if isinstance(found, int) and found > FORMAT:
@@ -88,29 +109,15 @@ class EmbeddingSet:
                 f"pipeline again."
             )
 
-    def _drop_damaged_lines(self) -> None:
-        damaged = [name for name in self.content.recordings if name in self.content.damaged]
-        for name in damaged:
-            del self.content.recordings[name]
-        if damaged:
-            logger.warning(
-                "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
-                "they are computed again.",
-                self.folder,
-                len(damaged),
-                damaged[0],
-            )
-
-    def find_done(self, name: str) -> dict[str, Any] | None:
-        """Line of a recording that is done, by its name or by that of its embeddings."""
-        lines = self.content.recordings
-        if name in lines and lines.status(name) == "done":
-            return lines[name]
+    def find_done(self, name: str) -> FinishedEntry | None:
+        """Entry of a recording that is done, by its name or by that of its embeddings."""
+        done = self.content.done
+        if name in done:
+            return done[name]
         if self._by_path is None:
-            done = self.content.done.items()
-            self._by_path = {line["embeddings"]["path"]: owner for owner, line in done}
+            self._by_path = {entry.embeddings.path: owner for owner, entry in done.items()}
         owner = self._by_path.get(name)
-        return None if owner is None else lines[owner]
+        return None if owner is None else done[owner]
 
     @property
     def is_current(self) -> bool:
@@ -131,8 +138,8 @@ class EmbeddingSet:
         """Hash of all predictions; tables made from them are stale when it has changed."""
         return self._state("predictions", lambda done: predictions_state(self.folder.name, done))
 
-    def _state(self, what: str, compute: Callable[[DoneLines], str]) -> str:
-        """A hash of the lines, computed again only if they have changed."""
+    def _state(self, what: str, compute: Callable[[DoneEntries], str]) -> str:
+        """A hash of the entries, computed again only if they have changed."""
         version = self.content.recordings.version
         if what not in self._states or self._states[what][0] != version:
             self._states[what] = (version, compute(self.content.done))
@@ -152,7 +159,7 @@ class EmbeddingSet:
         was_current = self.is_current
         journal = Journal(self.folder)
         try:
-            journal.append({"tables": known})
+            journal.append_tables(known)
         finally:
             journal.close()
         if was_current:  # the caller holds the lock: nobody else has written since
@@ -161,7 +168,7 @@ class EmbeddingSet:
         else:
             self.reload()
 
-    def embedding_path(self, line: Mapping[str, Any]) -> Path:
+    def embedding_path(self, entry: FinishedEntry) -> Path:
         """Path of a recording's embeddings.
 
         Raises
@@ -169,11 +176,12 @@ class EmbeddingSet:
         ResultsError
             If the journal names a place outside the set.
         """
-        return path_inside(self.folder, line["embeddings"]["path"], what="the journal")
+        return path_inside(self.folder, entry.embeddings.path, what="the journal")
 
 
 def _stamps_of_journals(folder: Path) -> list[tuple[str, int, int, int]]:
-    paths = [*sorted(folder.glob("journal*.jsonl")), folder / "metadata.yml"]
+    # Beside a journal, metadata.yml is only for other programs to read.
+    paths = sorted(folder.glob(JOURNALS)) or [folder / METADATA]
     found = []
     for path in paths:
         with suppress(OSError):  # readers say what is wrong
@@ -221,13 +229,17 @@ def find_set(
 
 
 def create_set(
-    parent: Path, model: str, dataset: str, identity: Mapping[str, Any], provenance: Mapping
+    parent: Path,
+    model: str,
+    dataset: str,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
 ) -> EmbeddingSet:
     """Make the folder of a new set, with the first line of its journal."""
     folder = stamped_folder(parent, f"{model}-{dataset}", datetime.now())
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
     try:
-        write_text(folder / "journal.jsonl", json.dumps(header, ensure_ascii=False) + "\n")
+        write_bytes(folder / JOURNAL, encode_line(header))
     except BaseException:
         with suppress(OSError):  # nothing is in it, or it could not even be made
             folder.rmdir()
@@ -247,27 +259,14 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
     if candidate.identity is not None:
         return not differences(candidate.identity, identity)
-    old = candidate.content.header.get("old_metadata", {})
-    if "recorded" in candidate.content.header:
-        return not differences(candidate.content.header["recorded"], identity)
-    # Older versions recorded only these; they had no hop and always padded by wrapping.
-    return (
-        old.get("sample_rate (Hz)") == identity.get("sample_rate", old.get("sample_rate (Hz)"))
-        and old.get("segment_length (samples)")
-        == identity.get("window", old.get("segment_length (samples)"))
-        and identity["hop"] is None
-        and identity["padding"] == "wrap"
-        and identity["speed"] == 1
-        and not identity["only_annotated"]
-        and identity["precision"] == "float32"
-    )
+    return could_be(candidate.content.header, identity)
 
 
 def adopt_old_set(
     found: EmbeddingSet,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    stamps: Mapping[str, Mapping[str, int]],
+    stamps: Mapping[str, tuple[int, int]],
 ) -> None:
     """Give a set of an older version a journal, so that it is continued from here.
 
@@ -278,84 +277,19 @@ def adopt_old_set(
     identity, provenance : mapping
         What is to be computed into it from here on.
     stamps : mapping
-        ``size`` and ``mtime_ns`` of each recording, by which later changes are noticed.
+        Size and modification time (ns) of each recording, by which later changes are noticed.
     """
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
-    adopted = found.content.recordings.items()
-    lines = [header, *({**line, **stamps.get(name, {})} for name, line in adopted)]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_text(found.folder / "journal.jsonl", text)
+    lines = [encode_line(header)]
+    for name, entry in found.content.done.items():
+        if name in stamps:
+            entry.size, entry.mtime_ns = stamps[name]
+        lines.append(encode_line(entry.as_json()))
+    write_bytes(found.folder / JOURNAL, b"".join(lines))
     found.reload()
 
 
-def _read_old_metadata(folder: Path) -> JournalContent:
-    """What older versions of bacpipe wrote instead of a journal, as journal lines."""
-    path = folder / "metadata.yml"
-    try:
-        path_inside(folder, path.name, what="a link")
-        metadata = load_yaml(path.read_text(encoding="utf-8"))
-        lines = list(_old_lines(metadata))
-        rates = [metadata["sample_rate (Hz)"], metadata["segment_length (samples)"]]
-        if not all(isinstance(rate, int) and 0 < rate < 2**31 for rate in rates):
-            raise ValueError(f"sample rate and segment length are {rates}")
-    except (
-        OSError,
-        yaml.YAMLError,
-        LookupError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        AttributeError,
-    ) as error:
-        raise ResultsError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected the metadata of "
-            f"embeddings that bacpipe wrote. Move the folder away to have it computed again."
-        ) from error
-    content = JournalContent(header={"format": FORMAT, "old_metadata": metadata})
-    recorded = metadata.get("bacpipe")
-    if isinstance(recorded, dict) and recorded.keys() >= _IDENTITY:  # ours; its journal is gone
-        if not is_header({"identity": recorded}) or recorded["only_annotated"]:
-            raise ResultsError(
-                f"{path}: the journal of these embeddings is gone, and without it their windows "
-                f"are not known. Move the folder away to have it computed again."
-            )
-        content.header["recorded"] = recorded
-    for line in lines:
-        embeddings = path_inside(folder, line["embeddings"]["path"], what="metadata.yml")
-        try:
-            line["embeddings"]["bytes"] = embeddings.stat().st_size
-        except OSError:
-            continue  # not there, or of a name that no file can have: computed again
-        content.add(line["file"], line)
-    shared = Counter(line["embeddings"]["path"] for line in content.recordings.values())
-    for name, line in list(content.recordings.items()):
-        if shared[line["embeddings"]["path"]] > 1:
-            # Older versions wrote recordings that differ in their suffix to one file, and nobody
-            # knows whose embeddings it holds.
-            del content.recordings[name]
-    return content
-
-
-def _old_lines(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    files, model = metadata["files"], metadata["model_name"]
-    columns = ("audio_files", "file_lengths (s)", "nr_embeds_per_file")
-    for name, duration, windows in zip(*(files[column] for column in columns), strict=True):
-        name = str(name).replace("\\", "/")
-        stem = name.rsplit(".", 1)[0]
-        yield {
-            "file": name,
-            "status": "done",
-            "duration": float(duration),
-            "windows": int(windows),
-            "adopted": True,
-            "embeddings": {
-                "path": f"{stem}_{model}.npy",
-                "dim": int(metadata.get("embedding_size", 0)),
-            },
-        }
-
-
-def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: bool) -> np.ndarray:
+def read_embeddings(found: EmbeddingSet, entry: FinishedEntry, *, verify: bool) -> np.ndarray:
     """Embeddings of one recording, float32 of shape (windows, dim).
 
     Raises
@@ -363,7 +297,7 @@ def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: boo
     ResultsError
         If the file is missing or is not what the journal says.
     """
-    path = found.embedding_path(line)
+    path = found.embedding_path(entry)
     try:
         # Older versions wrote other float types, which readers of ours need not know.
         array = read_npy(path)
@@ -373,20 +307,17 @@ def read_embeddings(found: EmbeddingSet, line: Mapping[str, Any], *, verify: boo
         ) from None
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: these embeddings are damaged ({error}); {REPAIR}") from None
-    expected = line["embeddings"]
-    if array.ndim != 2 or len(array) != line["windows"]:
+    if array.ndim != 2 or len(array) != entry.windows:
         raise ResultsError(
-            f"{path}: holds an array of shape {array.shape}, expected {line['windows']} windows; "
+            f"{path}: holds an array of shape {array.shape}, expected {entry.windows} windows; "
             f"{REPAIR}"
         )
-    if verify and "sha256" in expected and array_hash(array) != expected["sha256"]:
+    expected = entry.embeddings.sha256
+    if verify and expected is not None and array_hash(array) != expected:
         raise ResultsError(
             f"{path}: these embeddings have changed since they were written; {REPAIR}"
         )
     return array.astype(np.float32, copy=False)
-
-
-# FOLDED bacpipe/store/identity.py: What makes two sets of embeddings the same or different.
 
 
 def settings_identity(options: Options) -> dict[str, Any]:
@@ -409,12 +340,9 @@ def settings_identity(options: Options) -> dict[str, Any]:
     }
 
 
-def prediction_settings(options: Options) -> dict[str, Any]:
+def prediction_settings(options: Options) -> PredictionSettings:
     """Settings that change predictions, but not embeddings."""
     return {"threshold": options.classifier_threshold, "top": options.max_predictions_per_window}
-
-
-# FOLDED bacpipe/store/times.py: Times of windows, from the journal's line of a recording.
 
 
 def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: float = 1) -> int:
@@ -434,15 +362,13 @@ def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: floa
     return window if hop is None else max(1, round(hop / speed * sample_rate))
 
 
-def window_times(
-    line: Mapping[str, Any], header: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
+def window_times(entry: FinishedEntry, header: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Start and end of every window of a recording.
 
     Parameters
     ----------
-    line : mapping
-        The journal's line of the recording.
+    entry : FinishedEntry
+        Of the recording.
     header : mapping
         The journal's first line.
 
@@ -456,7 +382,7 @@ def window_times(
     window, rate, speed = identity["window"], identity["sample_rate"], identity["speed"]
     hop = hop_samples(identity["hop"], window=window, sample_rate=rate, speed=speed)
     # Without annotated segments the whole recording is one.
-    rows = line.get("segments") or [[0.0, line["duration"], line["windows"]]]
+    rows = entry.segments or ((0.0, entry.duration, entry.windows),)
     segments = [Segment(start, stop) for start, stop, _ in rows]
     counts = [count for _, _, count in rows]
     starts, ends = windows.window_times(sum(counts), window, hop, rate, speed, segments, counts)
@@ -484,7 +410,8 @@ def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
             )
         return identity
     if "recorded" in header:
-        return header["recorded"]
+        recorded: Mapping[str, Any] = header["recorded"]
+        return recorded
     old = header["old_metadata"]
     return {
         "sample_rate": old["sample_rate (Hz)"],
@@ -492,11 +419,6 @@ def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
         "hop": None,
         "speed": 1,
     }
-
-
-# FOLDED bacpipe/store/metadata.py: ``metadata.yml``: the description of a set of embeddings that other tools read.
-
-_AT_ONCE = 1000  # values; YAML's dumper takes half a kilobyte for each
 
 
 def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, Any]:
@@ -519,11 +441,11 @@ def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, A
     durations: list[float] = []
     windows: list[int] = []
     padded: list[int] = []
-    for line in done.values():
-        dims.add(line["embeddings"]["dim"])
-        durations.append(line["duration"])
-        windows.append(line["windows"])
-        padded.append(line.get("padded", 0))
+    for entry in done.values():
+        dims.add(entry.embeddings.dim)
+        durations.append(entry.duration)
+        windows.append(entry.windows)
+        padded.append(entry.padded)
     return {
         "model_name": model,
         "audio_dir": str(audio_dir),
@@ -545,7 +467,7 @@ def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, A
 
 def write_metadata(found: EmbeddingSet, model: str, audio_dir: Path) -> Path:
     """Write ``metadata.yml`` into the folder of a set."""
-    path = found.folder / "metadata.yml"
+    path = found.folder / METADATA
     with replacing(path) as file:
         for text in _texts(metadata_of(found, model, audio_dir)):
             file.write(text.encode())

@@ -1,286 +1,226 @@
-"""The last line of each recording of a journal, packed: a third of a kilobyte for each.
+"""Entries of the journal: what is known of each recording, as typed values.
 
-A line as JSON gives it, a dictionary with two others in it, takes two kilobytes, and every one of
-them is looked at whenever Python collects garbage.  Lines of recordings that are done differ only
-in numbers, hashes and names, so what they have in common is kept once (their `_Shape`), and the
-rest as bytes.  Whoever asks for a line gets a dictionary of its own that equals the one that was
-stored.
+A journal may come from another machine, from a damaged disk or from somebody who wishes us ill.
+`read_entry` makes an entry of a line only if nothing in it contradicts itself, so whoever has an
+entry can rely on it, except that the files that it names must lie inside their folder
+(`bacpipe.store.layout.path_inside`).  Here, and nowhere else, the keys of a line are spelt.
+
+`Entries` holds the last entry of each of many recordings in a fifth of a kilobyte each, beside its
+name; who asks for one gets an equal entry of its own.  Entries are values: they are replaced, never
+changed (that they are not frozen halves the time that reading a journal takes).
 """
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from operator import itemgetter
-from typing import Any, TypeGuard
+from typing import NamedTuple, TypedDict, TypeGuard
 
-_PARTS = ("embeddings", "predictions")
-_NUMBERS = {"duration": float} | dict.fromkeys(
-    ("size", "mtime_ns", "windows", "padded", "bytes"), int
-)
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-
-_NO_SHAPE = 0xFFFF  # JSON text follows
-_MOST_SHAPES = 4096
+DONE = "done"
+REMOVED = "removed"
+DAMAGED = "damaged"
+FAILED = "failed"
+REPLACED = "replaced"
+DISCARDED = "discarded"
+EXPECTED = "expected"  # worked out before any run; in no journal
 
 
-class Lines(MutableMapping[str, dict[str, Any]]):
-    """A journal's last line of each recording, by its name.
-
-    Parameters
-    ----------
-    lines : mapping, optional
-        To begin with.
+@dataclass(slots=True)
+class StoredEmbeddings:
+    """A file of embeddings.
 
     Attributes
     ----------
-    version : int
-        Grows with every change.
-
-    Examples
-    --------
-    >>> lines = Lines({"a.wav": {"file": "a.wav", "status": "failed", "reason": "empty"}})
-    >>> lines["a.wav"]["reason"], lines.status("a.wav")
-    ('empty', 'failed')
+    path : str
+        Posix path relative to the folder of the set.
+    bytes : int
+        Size of the file.
+    dim : int
+        Values of an embedding; 0 if that is not known.
+    sha256 : str or None
+        Hash of the float32 rows, without the file's header; None for what older versions wrote.
     """
 
-    def __init__(self, lines: Mapping[str, dict[str, Any]] | None = None) -> None:
-        self.version = 0
-        self._packed: dict[str, bytes] = {}
-        self._shapes: list[_Shape] = []
-        self._numbers: dict[tuple[Any, ...], int] = {}
-        self.update(lines or {})
+    path: str
+    bytes: int
+    dim: int
+    sha256: str | None = None
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        data = self._packed[name]
-        number = data[0] | data[1] << 8
-        if number == _NO_SHAPE:
-            line: dict[str, Any] = json.loads(data[2:])
-            return line
-        return self._shapes[number].unpack(name, data)
-
-    def __setitem__(self, name: str, line: dict[str, Any]) -> None:
-        self._packed[name] = self._pack(name, line) or b"\xff\xff" + json.dumps(line).encode()
-        self.version += 1
-
-    def __delitem__(self, name: str) -> None:
-        del self._packed[name]
-        self.version += 1
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._packed
-
-    def status(self, name: str) -> Any:
-        """Status of a recording that is there."""
-        data = self._packed[name]
-        number = data[0] | data[1] << 8
-        return self[name]["status"] if number == _NO_SHAPE else self._shapes[number].status
-
-    def with_status(self, status: str) -> Iterator[str]:
-        """Names of the recordings of a status, in the order of the journal."""
-        return (name for name in self._packed if self.status(name) == status)
-
-    def _pack(self, name: str, line: dict[str, Any]) -> bytes | None:
-        """Bytes of a line; None if it is unlike those of recordings that are done."""
-        contents: tuple[dict[str, Any], ...]
-        stored, predicted = line.get("embeddings"), line.get("predictions")
-        if type(stored) is not dict or line.get("file") != name or "status" not in line:
-            return None
-        contents, values = (line, stored), [*line.values(), *stored.values()]
-        if type(predicted) is dict:
-            contents, values = (line, stored, predicted), [*values, *predicted.values()]
-        layout = _layout(tuple(map(tuple, contents)))
-        stem = _stem(name)
-        try:
-            tails = tuple([_tail(stem, values[place]) for place in layout.paths])
-            constants = layout.constants(values)
-            # Of equal numbers, 1, 1.0 and true, one must not come back as another.
-            key = (layout, tails, constants, tuple(map(type, constants)))
-            number = self._numbers.get(key)
-            if number is None:
-                if len(self._shapes) == _MOST_SHAPES or not _SCALARS.issuperset(key[-1]):
-                    return None
-                number = len(self._shapes)
-                self._shapes.append(_Shape(layout, tails, contents))
-                self._numbers[key] = number
-            return layout.pack(number, values)
-        except (ValueError, TypeError, AttributeError, struct.error):
-            return None
+    def as_json(self) -> dict[str, object]:
+        """What the line says of it."""
+        digest = {} if self.sha256 is None else {"sha256": self.sha256}
+        return {"path": self.path, "bytes": self.bytes, **digest, "dim": self.dim}
 
 
-class _Layout:
-    """Keys of a line, and how what differs from line to line becomes bytes.
+class PredictionSettings(TypedDict):
+    """Settings that change predictions, but not embeddings, as provenance names them.
 
-    What it is given is the list of all values: those of the line, then those of the dictionaries
-    in it.
-
-    Parameters
+    Attributes
     ----------
-    keys : tuple of tuple of str
-        Those of the line, of its embeddings and, if it has some, of its predictions.
+    threshold : float or None
+        Lowest score that is kept; None if the journal does not say.
+    top : int or None
+        Most predictions of a window.
     """
 
-    def __init__(self, keys: tuple[tuple[str, ...], ...]) -> None:
-        self.keys = keys
-        places = [(part, key) for part, inner in enumerate(keys) for key in inner]
-        self.paths = [i for i, (part, key) in enumerate(places) if part and key == "path"]
-        hashes = [i for i, (part, key) in enumerate(places) if part and key == "sha256"]
-        numbers = [i for i, (_, key) in enumerate(places) if key in _NUMBERS]
-        apart = {(0, "file"), *((0, part) for part in _PARTS[: len(keys) - 1])}
-        apart |= {places[i] for i in (*self.paths, *hashes, *numbers)}
-        self.constants = _getter([i for i, place in enumerate(places) if place not in apart])
-        self._numbers, self._hashes = _getter(numbers), _getter(hashes)
-        self._kinds = tuple(_NUMBERS[places[i][1]] for i in numbers)
-        self._lengths = (64,) * len(hashes)
-        codes = "".join("d" if kind is float else "q" for kind in self._kinds)
-        self.form = struct.Struct(f"<H{codes}{'32s' * len(hashes)}")
-
-    def pack(self, number: int, values: Sequence[Any]) -> bytes:
-        """Bytes of what differs from line to line.
-
-        Raises
-        ------
-        ValueError, TypeError, struct.error
-            If a value is not of the kind that its key says.
-        """
-        numbers, texts = self._numbers(values), self._hashes(values)
-        hashes = tuple(map(binascii.unhexlify, texts))
-        if (
-            tuple(map(type, numbers)) != self._kinds
-            or tuple(map(len, texts)) != self._lengths
-            or tuple(map(bytes.hex, hashes)) != texts
-        ):
-            raise ValueError("a value is of another kind")
-        return self.form.pack(number, *numbers, *hashes)
+    threshold: float | None
+    top: int | None
 
 
-def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """What picks the values in some places."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda values: tuple([values[place] for place in places])
+@dataclass(slots=True)
+class StoredPredictions:
+    """A file of predictions, and how they were made.
 
-
-# Layouts know nothing of any data set.
-_layout = lru_cache(maxsize=256)(_Layout)
-
-
-class _Shape:
-    """What lines have in common.
-
-    Parameters
+    Attributes
     ----------
-    layout : _Layout
-        Their keys.
-    tails : tuple
-        What `_tail` says of the paths.
-    contents : sequence of dict
-        One of the lines, and the dictionaries in it.
+    path : str or None
+        Posix path relative to the folder of predictions; None if nothing was found, so that
+        there is no file.
+    bytes : int
+        Size of the file.
+    sha256 : str or None
+        Hash of the file; None without a file.
+    threshold, top
+        As in `PredictionSettings`.
     """
 
-    def __init__(
-        self, layout: _Layout, tails: Sequence[_Tail], contents: Sequence[dict[str, Any]]
-    ) -> None:
-        self._form, self._line = layout.form, dict(contents[0])
-        self._numbers = [key for key in layout.keys[0] if key in _NUMBERS]
-        self._parts = []
-        left = iter(tails)
-        for name, content in zip(_PARTS, contents[1:], strict=False):
-            numbers = [key for key in content if key in _NUMBERS]
-            tail = next(left) if "path" in content else None
-            self._parts.append((name, dict(content), numbers, tail))
-        self.status = self._line["status"]
+    path: str | None
+    bytes: int
+    sha256: str | None
+    threshold: float | None
+    top: int | None
 
-    def unpack(self, name: str, data: bytes) -> dict[str, Any]:
-        """The line of a recording."""
-        left = iter(self._form.unpack(data))
-        next(left)  # the number of this shape
-        stem, line = _stem(name), self._line.copy()
-        line["file"] = name
-        line.update(zip(self._numbers, left, strict=False))
-        for part, template, numbers, tail in self._parts:
-            line[part] = content = template.copy()
-            content.update(zip(numbers, left, strict=False))
-            if tail is not None:
-                content["path"] = stem + tail[0] if tail[1] else tail[0]
-        for part, template, _, _ in self._parts:
-            if "sha256" in template:
-                line[part]["sha256"] = next(left).hex()
+    def as_json(self) -> dict[str, object]:
+        """What the line says of it."""
+        digest = {} if self.sha256 is None else {"sha256": self.sha256}
+        return {"path": self.path, "bytes": self.bytes, **digest, **self.settings}
+
+    @property
+    def settings(self) -> PredictionSettings:
+        """How the predictions were made."""
+        return {"threshold": self.threshold, "top": self.top}
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the journal says of a recording.
+
+    Attributes
+    ----------
+    file : str
+        The recording: posix path relative to the audio folder.
+    status : str
+        'done', 'failed'; 'removed' (the recording is gone, its results are kept); 'damaged' (to
+        be computed again); 'replaced' or 'discarded' (its results are no more).
+    """
+
+    file: str
+    status: str
+
+    def as_json(self) -> dict[str, object]:
+        """The journal's line."""
+        return {"file": self.file, "status": self.status}
+
+
+@dataclass(slots=True)
+class FailedEntry(Entry):
+    """A recording that could not be embedded.
+
+    Attributes
+    ----------
+    reason : str
+        Sentence that says why.
+    """
+
+    reason: str
+
+    def as_json(self) -> dict[str, object]:
+        return {"file": self.file, "status": self.status, "reason": self.reason}
+
+
+@dataclass(slots=True)
+class FinishedEntry(Entry):
+    """A recording that was finished; the status says whether its results still count.
+
+    Attributes
+    ----------
+    size, mtime_ns : int or None
+        Bytes and modification time in ns of the recording when it was read; None if an older
+        version read it.
+    duration : float
+        Seconds that were read.
+    windows : int
+        Number of its windows.
+    padded : int
+        Samples of padding in the last of them.
+    truncated : float or None
+        Seconds at which it ended although its header promised more.
+    segments : tuple of (start, stop, windows), or None
+        Annotated segments in seconds, with the number of their windows, if only those were
+        embedded.
+    segments_hash : str or None
+        `bacpipe.store.plan.Source.segments_hash` of these.
+    embeddings : StoredEmbeddings
+    predictions : StoredPredictions or None
+        None if it was not classified, or if the predictions no longer count.
+    adopted : bool
+        Whether an older version of bacpipe computed it.
+    """
+
+    size: int | None
+    mtime_ns: int | None
+    duration: float
+    windows: int
+    padded: int
+    truncated: float | None
+    segments: tuple[tuple[float, float, int], ...] | None
+    segments_hash: str | None
+    embeddings: StoredEmbeddings
+    predictions: StoredPredictions | None
+    adopted: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its results count."""
+        return self.status == DONE
+
+    def with_status(self, status: str) -> FinishedEntry:
+        """The same with another status."""
+        return replace(self, status=status)
+
+    def without_predictions(self) -> FinishedEntry:
+        """The same, but not classified."""
+        return replace(self, predictions=None)
+
+    def as_json(self) -> dict[str, object]:
+        line: dict[str, object] = {"file": self.file, "status": self.status}
+        if self.size is not None:
+            line |= {"size": self.size, "mtime_ns": self.mtime_ns}
+        line |= {"duration": self.duration, "windows": self.windows}
+        if self.adopted:
+            line["adopted"] = True
+        else:
+            line |= {
+                "padded": self.padded,
+                "truncated": self.truncated,
+                "segments": self.segments,
+                "segments_hash": self.segments_hash,
+            }
+        line["embeddings"] = self.embeddings.as_json()
+        if self.predictions is not None or not self.adopted:
+            line["predictions"] = self.predictions and self.predictions.as_json()
         return line
 
 
-_Tail = tuple[Any, bool]
-"""What follows a recording's name without its suffix in a path, and whether that comes first."""
+# ---------------------------------------------------------------------- reading lines
 
 
-def _tail(stem: str, path: Any) -> _Tail:
-    if path is not None and path.startswith(stem):
-        return path[len(stem) :], True
-    return path, False
-
-
-def _stem(name: str) -> str:
-    dot = name.rfind(".")
-    return name if dot < 0 else name[:dot]
-
-
-class DoneLines(Mapping[str, dict[str, Any]]):
-    """Lines of the recordings that are done, in a certain order.
-
-    Parameters
-    ----------
-    lines : Lines
-        All lines.
-    names : sequence of str
-        The recordings that are done.
-    """
-
-    def __init__(self, lines: Lines, names: Sequence[str]) -> None:
-        self._lines, self._names = lines, names
-
-    def sorted(self) -> DoneLines:
-        """The same, in the order of the recordings' names."""
-        return DoneLines(self._lines, sorted(self._names))
-
-    def where(self, holds: Callable[[dict[str, Any]], bool]) -> DoneLines:
-        """Those of which something holds, in the same order."""
-        return DoneLines(self._lines, [name for name in self if holds(self._lines[name])])
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        if name not in self:
-            raise KeyError(name)
-        return self._lines[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._lines and self._lines.status(str(name)) == "done"
-
-
-# FOLDED bacpipe/store/records.py: What the lines of a journal must hold before anybody relies on them.
-#
-#   A journal may come from another machine, from a damaged disk or from somebody who wishes us
-#   ill.  Lines that pass here can be read without further questions, except that the files that
-#   they name must lie inside their folder (`bacpipe.store.layout.path_inside`).
-
-
-def is_header(line: Mapping[str, Any]) -> bool:
+def is_header(line: Mapping[str, object]) -> bool:
     """Whether the first line of a journal is one that we wrote."""
     identity, provenance = line.get("identity"), line.get("provenance", {})
     return (
@@ -289,72 +229,107 @@ def is_header(line: Mapping[str, Any]) -> bool:
         and isinstance(provenance, dict)
         # Embeddings that were computed elsewhere have neither rate nor window.
         and all(_is_count(identity.get(key, 1), least=1) for key in ("sample_rate", "window"))
-        and (identity.get("hop") is None or _is_size(identity["hop"]))
-        and _is_size(identity.get("speed", 1))
+        and (identity.get("hop") is None or _is_factor(identity["hop"]))
+        and _is_factor(identity.get("speed", 1))
     )
 
 
-def is_record(line: Mapping[str, Any]) -> bool:
-    """Whether the line of a recording is complete and does not contradict itself."""
-    if not (_is_name(line.get("file")) and isinstance(line.get("status"), str)):
-        return False
-    if line["status"] not in {"done", "removed"}:
-        return True
-    windows = line.get("windows")
-    return (
+def read_entry(line: Mapping[str, object]) -> Entry | None:
+    """Entry of a line of a journal; None if it is incomplete or contradicts itself."""
+    file, status = line.get("file"), line.get("status")
+    if not (_is_name(file) and isinstance(status, str)):
+        return None
+    finished = _read_finished(file, status, line)
+    if finished is not None:
+        return finished
+    if status in {DONE, REMOVED}:
+        return None
+    if status == FAILED:
+        return FailedEntry(file, status, str(line.get("reason", "")))
+    return Entry(file, status)
+
+
+def _read_finished(file: str, status: str, line: Mapping[str, object]) -> FinishedEntry | None:
+    get = line.get
+    size, mtime_ns, adopted = get("size"), get("mtime_ns"), bool(get("adopted"))
+    duration, windows, padded = get("duration"), get("windows"), get("padded", 0)
+    truncated, segments_hash = get("truncated"), get("segments_hash")
+    if not (
         _is_count(windows)
-        and _is_number(line.get("duration"))
-        and _is_count(line.get("padded", 0))
-        and _are_embeddings(line.get("embeddings"), windows, adopted=bool(line.get("adopted")))
-        and _are_predictions(line.get("predictions"))
-        and _are_segments(line.get("segments"), windows)
-        and (
-            bool(line.get("adopted"))
-            or (isinstance(line.get("size"), int) and isinstance(line.get("mtime_ns"), int))
-        )
-    )
+        and _is_number(duration)
+        and _is_count(padded)
+        and (truncated is None or _is_number(truncated))
+        and (segments_hash is None or isinstance(segments_hash, str))
+    ):
+        return None
+    if not (isinstance(size, int) and isinstance(mtime_ns, int)):
+        if not adopted or mtime_ns is not None:
+            return None
+        size = mtime_ns = None
+    embeddings = _read_embeddings(get("embeddings"), windows, adopted=adopted)
+    predictions, segments = _read_predictions(get("predictions")), _read_segments(get("segments"))
+    if (
+        embeddings is None
+        or (predictions is None and get("predictions") is not None)
+        or (segments is None and get("segments") is not None)
+        or (segments is not None and sum(count for *_, count in segments) != windows)
+    ):
+        return None
+    return FinishedEntry(
+        file, status, size, mtime_ns, duration, windows, padded, truncated, segments,
+        segments_hash, embeddings, predictions, adopted,
+    )  # fmt: skip
 
 
-def _are_embeddings(stored: Any, windows: int, *, adopted: bool) -> bool:
-    if not (isinstance(stored, dict) and _is_name(stored.get("path"))):
-        return False
-    size, dim = stored.get("bytes"), stored.get("dim")
-    if not (_is_count(size) and _is_count(dim)):
-        return False
+def _read_embeddings(stored: object, windows: int, *, adopted: bool) -> StoredEmbeddings | None:
+    if not isinstance(stored, dict):
+        return None
+    path, size, dim = stored.get("path"), stored.get("bytes"), stored.get("dim")
+    digest = stored.get("sha256")
+    if not (_is_name(path) and _is_count(size) and _is_count(dim) and _is_text(digest)):
+        return None
     # Older versions wrote other types of numbers.
     least = windows if adopted else 4 * windows * dim
-    return size >= least and isinstance(stored.get("sha256", ""), str)
+    return StoredEmbeddings(path, size, dim, digest) if size >= least else None
 
 
-def _are_predictions(stored: Any) -> bool:
-    if stored is None:
-        return True
+def _read_predictions(stored: object) -> StoredPredictions | None:
+    if not isinstance(stored, dict) or "path" not in stored:
+        return None
+    path, size, digest = stored["path"], stored.get("bytes"), stored.get("sha256")
+    threshold, top = stored.get("threshold"), stored.get("top")
+    if (
+        (path is None or _is_name(path))
+        and _is_count(size)
+        and _is_text(digest)
+        and (threshold is None or _is_number(threshold))
+        and (top is None or _is_count(top))
+    ):
+        return StoredPredictions(path, size, digest, threshold, top)
+    return None
+
+
+def _read_segments(segments: object) -> tuple[tuple[float, float, int], ...] | None:
+    if not isinstance(segments, list) or not all(map(_is_segment, segments)):
+        return None
+    return tuple((start, stop, count) for start, stop, count in segments)
+
+
+def _is_segment(value: object) -> bool:
     return (
-        isinstance(stored, dict)
-        and "path" in stored
-        and (stored["path"] is None or _is_name(stored["path"]))
-        and _is_count(stored.get("bytes"))
+        isinstance(value, list)
+        and len(value) == 3
+        and _is_number(value[0])
+        and _is_number(value[1])
+        and _is_count(value[2])
     )
 
 
-def _are_segments(segments: Any, windows: int) -> bool:
-    if segments is None:
-        return True
-    return (
-        isinstance(segments, list)
-        and all(
-            isinstance(segment, list)
-            and len(segment) == 3
-            and _is_number(segment[0])
-            and _is_number(segment[1])
-            and _is_count(segment[2])
-            for segment in segments
-        )
-        and sum(count for _, _, count in segments) == windows
-    )
+def _is_text(value: object) -> TypeGuard[str | None]:
+    return value is None or isinstance(value, str)
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     if value.isascii():
@@ -366,11 +341,11 @@ def _is_name(value: Any) -> bool:
     return True
 
 
-def _is_count(value: Any, least: int = 0) -> TypeGuard[int]:
+def _is_count(value: object, least: int = 0) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**53
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -379,25 +354,254 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _is_size(value: Any) -> bool:
+def _is_factor(value: object) -> bool:
     return _is_number(value) and 1e-9 < value < 1e9
 
 
-# FOLDED bacpipe/store/states.py: Hashes of everything that the journal says is done, by which later results know their inputs.
-#
-#   They are computed line by line: as one text, a data set takes hundreds of megabytes.
+# ---------------------------------------------------------------------- many entries
 
 
-def embeddings_state(done: Mapping[str, Mapping[str, Any]]) -> str:
-    """Hash of all embeddings.
+class Entries(MutableMapping[str, Entry]):
+    """The last entry of each recording, by its name.
+
+    Entries of recordings that are done differ in numbers, hashes and names.  These are kept as
+    bytes, what else they hold once for all that have it in common (a `_Shape`).  The few entries
+    that are otherwise are kept as they are.
 
     Parameters
     ----------
-    done : mapping of str to mapping
-        The journal's lines of recordings that are done.
+    entries : mapping, optional
+        To begin with.
+
+    Attributes
+    ----------
+    version : int
+        Grows with every change.
+
+    Examples
+    --------
+    >>> entries = Entries({"a.wav": FailedEntry("a.wav", FAILED, "a.wav: is empty")})
+    >>> entries["a.wav"].status
+    'failed'
     """
+
+    def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
+        self.version = 0
+        self._kept: dict[str, bytes | Entry] = {}
+        self._shapes: list[_Shape] = []
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self.update(entries or {})
+
+    def __getitem__(self, name: str) -> Entry:
+        kept = self._kept[name]
+        return self._unpack(name, kept) if isinstance(kept, bytes) else kept
+
+    def __setitem__(self, name: str, entry: Entry) -> None:
+        self._kept[name] = self._pack(name, entry) or entry
+        self.version += 1
+
+    def __delitem__(self, name: str) -> None:
+        del self._kept[name]
+        self.version += 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept
+
+    def finished(self, name: str) -> FinishedEntry | None:
+        """Entry of a recording that was finished; None if it was not."""
+        entry = self.get(name)
+        return entry if isinstance(entry, FinishedEntry) else None
+
+    def is_done(self, name: str) -> bool:
+        """Whether a recording is there and done."""
+        kept = self._kept.get(name)
+        if isinstance(kept, bytes):
+            return self._shapes[kept[0] | kept[1] << 8].status == DONE
+        return isinstance(kept, FinishedEntry) and kept.is_done
+
+    @property
+    def done(self) -> DoneEntries:
+        """Entries of the recordings that are done, in the order of the journal."""
+        return DoneEntries(self, list(filter(self.is_done, self._kept)))
+
+    @property
+    def has_done(self) -> bool:
+        """Whether any recording is done."""
+        return any(map(self.is_done, self._kept))
+
+    def _pack(self, name: str, entry: Entry) -> bytes | None:
+        """Bytes of an entry; None if it is unlike those of recordings that are done."""
+        if not isinstance(entry, FinishedEntry):
+            return None
+        stem, stored, made = _stem(name), entry.embeddings, entry.predictions
+        if (
+            entry.file != name
+            or entry.segments is not None
+            or type(entry.duration) is not float
+            or not stored.path.startswith(stem)
+            or not (made is None or made.path is None or made.path.startswith(stem))
+        ):
+            return None
+        shape = _Shape(
+            entry.status,
+            entry.adopted,
+            entry.size is not None,
+            entry.truncated,
+            entry.segments_hash,
+            stored.dim,
+            stored.path[len(stem) :],
+            stored.sha256 is not None,
+            made is not None,
+            None if made is None or made.path is None else made.path[len(stem) :],
+            made is not None and made.sha256 is not None,
+            None if made is None else made.threshold,
+            None if made is None else made.top,
+            (type(entry.truncated), type(None if made is None else made.threshold)),
+        )
+        number = self._numbers.get(shape)
+        if number is None:
+            number = len(self._shapes)
+            if number == _MOST_SHAPES:
+                return None
+            self._shapes.append(shape)
+            self._numbers[shape] = number
+        try:
+            row = _ROW.pack(
+                number, entry.size or 0, entry.mtime_ns or 0, entry.duration, entry.windows,
+                entry.padded, stored.bytes, made.bytes if made is not None else 0,
+            )  # fmt: skip
+            row += _digest(stored.sha256)
+            return row if made is None else row + _digest(made.sha256)
+        except (ValueError, struct.error):  # no hash of ours, or a number that is too large
+            return None
+
+    def _unpack(self, name: str, row: bytes) -> FinishedEntry:
+        number, size, mtime_ns, duration, windows, padded, stored, made = _ROW.unpack_from(row)
+        shape, stem = self._shapes[number], _stem(name)
+        hashes = row[_ROW.size :].hex()
+        middle = 64 if shape.hashed else 0
+        predictions = None
+        if shape.classified:
+            ending = shape.predictions_ending
+            predictions = StoredPredictions(
+                None if ending is None else stem + ending,
+                made,
+                hashes[middle:] if shape.predictions_hashed else None,
+                shape.threshold,
+                shape.top,
+            )
+        return FinishedEntry(
+            name,
+            shape.status,
+            size if shape.sized else None,
+            mtime_ns if shape.sized else None,
+            duration,
+            windows,
+            padded,
+            shape.truncated,
+            None,
+            shape.segments_hash,
+            StoredEmbeddings(
+                stem + shape.ending, stored, shape.dim, hashes[:middle] if shape.hashed else None
+            ),
+            predictions,
+            shape.adopted,
+        )
+
+
+# Number of the shape; size, mtime_ns, duration, windows, padded, bytes of embeddings and of
+# predictions.  The hashes follow.
+_ROW = struct.Struct("<Hqqdqqqq")
+_MOST_SHAPES = 4096
+
+
+class _Shape(NamedTuple):
+    """What entries have in common; of paths, what follows the recording's name."""
+
+    status: str
+    adopted: bool
+    sized: bool
+    truncated: float | None
+    segments_hash: str | None
+    dim: int
+    ending: str
+    hashed: bool
+    classified: bool
+    predictions_ending: str | None
+    predictions_hashed: bool
+    threshold: float | None
+    top: int | None
+    types: tuple[type, type]  # 1 and 1.0 are equal, but not the same text
+
+
+def _digest(sha256: str | None) -> bytes:
+    if sha256 is None:
+        return b""
+    digest = bytes.fromhex(sha256)
+    if len(digest) != 32 or digest.hex() != sha256:
+        raise ValueError(f"{sha256!r} is no hash as we write it")
+    return digest
+
+
+def _stem(name: str) -> str:
+    dot = name.rfind(".")
+    return name if dot < 0 else name[:dot]
+
+
+class DoneEntries(Mapping[str, FinishedEntry]):
+    """Entries of recordings that are done, in a certain order.
+
+    Parameters
+    ----------
+    entries : Entries
+        All entries.
+    names : sequence of str
+        The recordings.
+    """
+
+    def __init__(self, entries: Entries, names: Sequence[str]) -> None:
+        self._entries, self._names = entries, names
+
+    def sorted(self) -> DoneEntries:
+        """The same, in the order of the recordings' names."""
+        return DoneEntries(self._entries, sorted(self._names))
+
+    def where(self, holds: Callable[[FinishedEntry], bool]) -> DoneEntries:
+        """Those of which something holds, in the same order."""
+        return DoneEntries(self._entries, [name for name in self if holds(self[name])])
+
+    def __getitem__(self, name: str) -> FinishedEntry:
+        entry = self._entries[name]
+        if isinstance(entry, FinishedEntry) and entry.is_done:
+            return entry
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._entries.is_done(name)
+
+
+# ---------------------------------------------------------------------- hashes of all entries
+#
+# Later results know their inputs by these.  They are computed entry by entry: as one text, a data
+# set takes hundreds of megabytes.
+
+
+def embeddings_state(done: Mapping[str, FinishedEntry]) -> str:
+    """Hash of all embeddings."""
     names = sorted(done)
-    texts: Iterable[str] = (_text(name, done[name]) for name in names)
+    texts: Iterable[str] = (_text(done[name]) for name in names)
     if any(_is_followed_out_of_order(*pair) for pair in pairwise(names)):
         texts = sorted(texts)
     digest = hashlib.sha256()
@@ -406,9 +610,8 @@ def embeddings_state(done: Mapping[str, Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _text(name: str, line: Mapping[str, Any]) -> str:
-    sha256 = (line.get("embeddings") or {}).get("sha256")
-    return f"{name} {line['windows']} {line.get('duration')} {sha256}"
+def _text(entry: FinishedEntry) -> str:
+    return f"{entry.file} {entry.windows} {entry.duration} {entry.embeddings.sha256}"
 
 
 def _is_followed_out_of_order(name: str, following: str) -> bool:
@@ -416,23 +619,23 @@ def _is_followed_out_of_order(name: str, following: str) -> bool:
     return following.startswith(name) and following[len(name)] <= " "
 
 
-def predictions_state(folder: str, done: Mapping[str, Mapping[str, Any]]) -> str:
+def predictions_state(folder: str, done: Mapping[str, FinishedEntry]) -> str:
     """Hash of all predictions.
 
     Parameters
     ----------
     folder : str
         Name of the folder of the embeddings.
-    done : mapping of str to mapping
-        The journal's lines of recordings that are done.
+    done : mapping of str to FinishedEntry
+        Of all recordings that are done.
     """
     digest = hashlib.sha256(f"[{json.dumps(folder)}, [".encode())
     separator = ""
     for name in sorted(done):
-        line = done[name]
-        if line.get("predictions"):
-            sha256 = line["embeddings"].get("sha256")
-            content = [name, line["windows"], sha256, line["predictions"]]
+        entry = done[name]
+        if entry.predictions is not None:
+            made = entry.predictions.as_json()
+            content = [name, entry.windows, entry.embeddings.sha256, made]
             digest.update((separator + json.dumps(content, sort_keys=True)).encode())
             separator = ", "
     digest.update(b"]]")

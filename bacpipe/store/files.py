@@ -3,6 +3,10 @@
 Every file is written under a temporary name in the folder of its final name, flushed to the
 disk and renamed, so that a crash at any moment leaves either the old file, the new file or
 no file, and a temporary one that the next run removes.
+
+Failure policy: whatever the operating system says against writing becomes a `StorageError`, one
+sentence that names the file, the reason (a disk that is full, read-only or gone) and what to do.
+The log of a run (`RunLog`) is the exception: it complains once, and the run goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +23,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import yaml
 
 from bacpipe.errors import ResultsError, StorageError
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY = ".bacpipe-tmp"
 
@@ -34,6 +40,20 @@ _CREATE |= getattr(os, "O_NOFOLLOW", 0)
 _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
+
+# What the operating system says against writing a file.
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# Another file of the same run may well be written: it is this one that the disk does not take.
+_ONE_FILE = {
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EFBIG,
+    errno.ENOTEMPTY,
+}
 
 
 def temporary_name(path: Path) -> Path:
@@ -207,21 +227,20 @@ def write_csv(path: Path, table: Any) -> None:
         table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
 
 
-def write_table(path: Path, table: Any) -> dict[str, Any]:
-    """Write a pyarrow table as Parquet at once.
+def write_table(path: Path, table: Any) -> None:
+    """Write a pyarrow table as Parquet at once."""
+    stage_table(path, table)[0].commit()
+
+
+def stage_table(path: Path, table: Any) -> tuple[StagedFile, str]:
+    """Do what `write_table` does, but leave it to the caller to commit the file.
 
     Returns
     -------
-    dict
-        ``bytes`` (size of the file) and ``sha256`` (of the whole file).
+    file : StagedFile
+    sha256 : str
+        Hash of the whole file.
     """
-    staged, stored = stage_table(path, table)
-    staged.commit()
-    return stored
-
-
-def stage_table(path: Path, table: Any) -> tuple[StagedFile, dict[str, Any]]:
-    """Do what `write_table` does, but leave it to the caller to commit the file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -229,8 +248,7 @@ def stage_table(path: Path, table: Any) -> tuple[StagedFile, dict[str, Any]]:
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, buffer, compression="snappy")
     data = memoryview(buffer.getvalue())
-    staged = StagedFile(path, data)
-    return staged, {"bytes": staged.size, "sha256": hashlib.sha256(data).hexdigest()}
+    return StagedFile(path, data), hashlib.sha256(data).hexdigest()
 
 
 def remove_temporaries(*folders: Path) -> None:
@@ -263,6 +281,14 @@ def remove_empty_folders(folder: Path) -> None:
     for path, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # something is in it
             Path(path).rmdir()
+
+
+class WrittenRows(NamedTuple):
+    """A complete ``.npy`` file: its bytes, the hash of its rows without the header, their width."""
+
+    bytes: int
+    sha256: str
+    dim: int
 
 
 class EmbeddingFile:
@@ -326,22 +352,15 @@ class EmbeddingFile:
         elif self._file is not None:
             begin_sync(self._file.fileno())
 
-    def commit(self) -> dict[str, Any]:
-        """Complete the file under its final name.
-
-        Returns
-        -------
-        dict
-            ``bytes`` (size of the file), ``sha256`` (of the rows, without the header) and
-            ``dim``.
-        """
+    def commit(self) -> WrittenRows:
+        """Complete the file under its final name."""
         try:
             self.stage()
             size = self._complete()
         except BaseException:
             self.discard()
             raise
-        return {"bytes": size, "sha256": self._digest.hexdigest(), "dim": self._dim or 0}
+        return WrittenRows(size, self._digest.hexdigest(), self._dim or 0)
 
     def discard(self) -> None:
         """Forget what was taken."""
@@ -396,22 +415,6 @@ def _npy_header(windows: int, dim: int) -> bytes:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({windows}, {dim}), }}"
     room = _NPY_HEADER - len(_NPY_MAGIC) - 2
     return _NPY_MAGIC + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
-
-
-# FOLDED bacpipe/store/storage.py: What to say when results cannot be written: disks that are full, read-only or gone.
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-# Another file of the same run may well be written: it is this one that the disk does not take.
-_ONE_FILE = {
-    errno.ENAMETOOLONG,
-    errno.EINVAL,
-    errno.EILSEQ,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EFBIG,
-    errno.ENOTEMPTY,
-}
 
 
 @contextmanager
@@ -519,11 +522,6 @@ def _size(amount: int) -> str:
         if amount >= factor:
             return f"{amount / factor:.1f} {unit}"
     return f"{amount} bytes"
-
-
-# FOLDED bacpipe/store/run_log.py: The log of a run, beside its results.
-
-logger = logging.getLogger(__name__)
 
 
 class RunLog(logging.FileHandler):

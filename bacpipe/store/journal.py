@@ -10,6 +10,10 @@ over all recordings are complete, until another line follows.
 Invariants: lines are only ever appended; a line cut short by a crash is ignored by readers
 and taken away by the next writer; ``journal-<anything>.jsonl`` files beside it are read before
 it, so that disjoint parts of a data set can be computed by several machines into one tree.
+
+Failure policy: a line that cannot be read, or that contradicts itself, costs its recording's
+results and nothing else; a journal of a newer format, or journals of different sets in one folder,
+are an error.
 """
 
 from __future__ import annotations
@@ -22,16 +26,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.entries import DoneLines, Lines, is_record
+from bacpipe.store.entries import (
+    DISCARDED,
+    FAILED,
+    REPLACED,
+    DoneEntries,
+    Entries,
+    Entry,
+    FailedEntry,
+    FinishedEntry,
+    read_entry,
+)
 from bacpipe.store.files import write_all, writing
-from bacpipe.store.layout import path_inside
+from bacpipe.store.layout import JOURNAL, JOURNALS, path_inside
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+
+FileKind = Literal["embeddings", "predictions"]
 
 _SECONDS_UNSYNCED = 0.5
 _DECODER = json.JSONDecoder()
@@ -46,36 +62,33 @@ class JournalContent:
     ----------
     header : dict
         Description of the set; empty when there is none.
-    recordings : Lines
-        Last line of each recording, by its name.
+    recordings : Entries
+        Last entry of each recording, by its name.
     tables : dict or None
         What the tables over all recordings were written with, if nothing has changed since.
-    damaged : set of str
-        Recordings whose last line is incomplete or contradicts itself.
+    damaged : dict of str to None
+        Recordings whose last line is incomplete or contradicts itself, in the journal's order;
+        they have no entry.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
-    recordings: Lines = field(default_factory=Lines)
+    recordings: Entries = field(default_factory=Entries)
     tables: dict[str, Any] | None = None
-    damaged: set[str] = field(default_factory=set)
+    damaged: dict[str, None] = field(default_factory=dict)
 
-    def add(self, name: str, line: dict[str, Any]) -> None:
-        """Take the next line of a recording."""
-        self.recordings[name] = line
-        if not is_record(line):
-            self.damaged.add(name)
+    def add(self, name: str, entry: Entry | None) -> None:
+        """Take the next entry of a recording; None if its line is damaged."""
+        if entry is None:
+            self.recordings.pop(name, None)
+            self.damaged[name] = None
         else:
-            self.damaged.discard(name)
+            self.recordings[name] = entry
+            self.damaged.pop(name, None)
 
     @property
-    def done(self) -> DoneLines:
-        """Lines of the recordings that are done."""
-        return DoneLines(self.recordings, list(self.recordings.with_status("done")))
-
-    @property
-    def has_done(self) -> bool:
-        """Whether any recording is done."""
-        return next(self.recordings.with_status("done"), None) is not None
+    def done(self) -> DoneEntries:
+        """Entries of the recordings that are done."""
+        return self.recordings.done
 
 
 def read_journals(folder: Path) -> JournalContent:
@@ -87,13 +100,13 @@ def read_journals(folder: Path) -> JournalContent:
         If a journal is of a newer format, or journals describe different sets.
     """
     content = JournalContent()
-    for path in sorted(folder.glob("journal*.jsonl")):
+    for path in sorted(folder.glob(JOURNALS)):
         for line in _lines(path_inside(folder, path.name, what="a link")):
             if "format" in line:
                 _check_header(path, line, content.header)
                 content.header = content.header or line
             elif isinstance(line.get("file"), str) and isinstance(line.get("status"), str):
-                content.add(line["file"], line)
+                content.add(line["file"], read_entry(line))
                 content.tables = None
             elif isinstance(line.get("tables"), dict):
                 content.tables = line["tables"]
@@ -152,7 +165,7 @@ def _parse(raw: bytes) -> Any:
     return json.loads(raw)
 
 
-def encode_line(line: Mapping[str, Any]) -> bytes:
+def encode_line(line: Mapping[str, object]) -> bytes:
     """One line of a journal, with its line break."""
     text = json.dumps(line, ensure_ascii=False)
     try:
@@ -174,21 +187,34 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = path_inside(folder, "journal.jsonl", what="a link")
+        self.path = path_inside(folder, JOURNAL, what="a link")
         self._synced = time.monotonic()
         with writing(self.path):
             # Without a buffer, a line that the disk did not take is not written later on.
             self._file = self.path.open("ab+", buffering=0)
             self._mend_last_line()
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line.
+    def append(self, entry: Entry) -> None:
+        """Append the entry of a recording.
 
         Raises
         ------
         StorageError
             If the disk does not take the line; the journal is then as it was before.
         """
+        self._append(entry.as_json())
+
+    def append_tables(self, tables: Mapping[str, object]) -> None:
+        """Say what the tables over all recordings, which are complete, were written with.
+
+        Raises
+        ------
+        StorageError
+            If the disk does not take the line.
+        """
+        self._append({"tables": dict(tables)})
+
+    def _append(self, line: Mapping[str, object]) -> None:
         data = encode_line(line)
         with writing(self.path, len(data)):
             self._write(data)
@@ -255,98 +281,106 @@ class Journal:
             self._write(b"\n")
 
 
-# FOLDED bacpipe/store/ledger.py: The journal of a run that is writing, and whose results each file holds.
-#
-#   A line of the journal vouches for files.  Before such a file is written anew, for the same
-#   recording or for another one that has come to bear its name, the line is taken back: a run that
-#   is killed between the file and its new line must not leave a line that vouches for a file which
-#   is not its own.
+class RunJournal(Journal):
+    """The journal of a run that is writing, which knows whose results each file holds.
 
-
-class Ledger(Journal):
-    """Appends to the journal of a set and knows what it says.
+    An entry vouches for files.  Before such a file is written anew, for the same recording or for
+    another one that has come to bear its name, the entry is taken back: a run that is killed
+    between the file and its new entry must not leave an entry that vouches for a file which is
+    not its own.
 
     Parameters
     ----------
     folder : Path
         Folder of the set.
-    lines : Lines
-        What its journals say, by recording; what this run appends is added to it.
-
-    Attributes
-    ----------
-    lines : Lines
-        The same.
+    entries : Entries
+        What its journals say; what this run appends is added to it.
     """
 
-    def __init__(self, folder: Path, lines: Lines) -> None:
+    def __init__(self, folder: Path, entries: Entries) -> None:
         super().__init__(folder)
-        self.lines = lines
+        self.entries = entries
         # Of files that were there before; those that one run writes have different names.
-        self._owners: dict[str, dict[str, str]] = {"embeddings": {}, "predictions": {}}
-        for name, line in lines.items():
-            for what, owners in self._owners.items():
-                path = _path(line, what)
+        self._owners: dict[FileKind, dict[str, str]] = {"embeddings": {}, "predictions": {}}
+        for name, entry in entries.items():
+            for kind, owners in self._owners.items():
+                path = _path(entry, kind)
                 if path is not None:
                     owners[path] = name
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Append one line; see `Journal.append`."""
-        super().append(line)
-        if "file" in line:
-            name, known = line["file"], dict(line)
-            self.lines[name] = known
-            for what, owners in self._owners.items():
-                path = _path(known, what)
-                if path in owners:
-                    owners[path] = name
+    def append(self, entry: Entry) -> None:
+        """Append the entry of a recording; see `Journal.append`."""
+        super().append(entry)
+        self.entries[entry.file] = entry
+        for kind, owners in self._owners.items():
+            path = _path(entry, kind)
+            if path is not None and path in owners:
+                owners[path] = entry.file
+
+    def append_failure(self, name: str, reason: str) -> None:
+        """Say why a recording has no results, unless the journal says so already."""
+        entry = FailedEntry(name, FAILED, reason)
+        if self.entries.get(name) != entry:
+            self.append(entry)
 
     def close(self) -> None:
-        """Close the journal and forget its lines, of which a large data set has many."""
+        """Close the journal and forget its entries, of which a large data set has many."""
         super().close()
-        self.lines, self._owners = Lines(), {"embeddings": {}, "predictions": {}}
+        self.entries, self._owners = Entries(), {"embeddings": {}, "predictions": {}}
 
     def replace_embeddings(self, name: str, path: str) -> None:
-        """Take back the lines that vouch for a file of embeddings, which is to be written."""
-        owner = self._owners["embeddings"].get(path)
-        for other in sorted({name, owner or name}):
-            if _path(self.lines.get(other), "embeddings") == path:
-                self.append({"file": other, "status": "replaced"})
+        """Take back the entries that vouch for a file of embeddings, which is to be written."""
+        for other in self._vouchers("embeddings", name, path):
+            self.append(Entry(other, REPLACED))
 
     def replace_predictions(self, name: str, path: str) -> None:
-        """Take back what lines say of a file of predictions, which is to be written."""
-        owner = self._owners["predictions"].get(path)
-        for other in sorted({name, owner or name}):
-            line = self.lines.get(other)
-            if line is not None and _path(line, "predictions") == path:
-                self.append({**line, "predictions": None})
+        """Take back what entries say of a file of predictions, which is to be written."""
+        for other in self._vouchers("predictions", name, path):
+            self.drop_predictions(other)
 
-    def forget_predictions(self) -> None:
+    def drop_predictions(self, name: str) -> None:
+        """Take back a recording's predictions, if it has any."""
+        entry = self.entries.finished(name)
+        if entry is not None and entry.predictions is not None:
+            self.append(entry.without_predictions())
+
+    def drop_all_predictions(self) -> None:
         """Take back all predictions: what is on disk belongs to another set."""
-        for name in list(self.lines):
-            line = self.lines[name]
-            if line.get("predictions"):
-                self.append({**line, "predictions": None})
+        for name in list(self.entries):
+            self.drop_predictions(name)
 
-    def superseded(self, before: Mapping[str, Any] | None, what: str, name: str) -> str | None:
+    def discard(self, name: str) -> None:
+        """Take back all results of a recording."""
+        self.append(Entry(name, DISCARDED))
+
+    def superseded(self, before: FinishedEntry | None, kind: FileKind) -> str | None:
         """Path of an earlier file of a recording, if nobody has any use for it now.
 
         Parameters
         ----------
-        before : mapping or None
-            The recording's line before this run wrote its results.
-        what : {'embeddings', 'predictions'}
+        before : FinishedEntry or None
+            The recording's entry before this run wrote its results.
+        kind : {'embeddings', 'predictions'}
             Which file.
-        name : str
-            The recording.
         """
-        path = _path(before, what)
-        if path is None or path == _path(self.lines.get(name), what):
+        path = _path(before, kind)
+        if before is None or path is None or path == _path(self.entries.get(before.file), kind):
             return None
-        owner = self._owners[what].get(path, name)
-        return path if owner == name or _path(self.lines.get(owner), what) != path else None
+        owner = self._owners[kind].get(path, before.file)
+        held = owner != before.file and _path(self.entries.get(owner), kind) == path
+        return None if held else path
+
+    def _vouchers(self, kind: FileKind, name: str, path: str) -> list[str]:
+        """Recordings whose entries vouch for a file that is to be written for one of them."""
+        owner = self._owners[kind].get(path, name)
+        return [
+            other for other in sorted({name, owner}) if _path(self.entries.get(other), kind) == path
+        ]
 
 
-def _path(line: Mapping[str, Any] | None, what: str) -> str | None:
-    stored = (line or {}).get(what)
-    return stored["path"] if stored else None
+def _path(entry: Entry | None, kind: FileKind) -> str | None:
+    if not isinstance(entry, FinishedEntry):
+        return None
+    if kind == "embeddings":
+        return entry.embeddings.path
+    return entry.predictions.path if entry.predictions is not None else None

@@ -1,4 +1,4 @@
-"""Where everything lies in a results tree: every path, in one place.
+"""Where everything lies in a results tree: every name of a folder or file, in one place.
 
 ::
 
@@ -31,76 +31,6 @@ from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError
 from bacpipe.options import Options
 from bacpipe.user_input import typed_path, typed_setting
 
-# FOLDED bacpipe/store/recordings.py: Recordings and results in one another's folders.
-
-
-def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -> list[str]:
-    """Leave out what lies in the results tree of this data set.
-
-    Folders of results are named after recordings' folders, and people keep clips beside their
-    results; neither are recordings of the data set.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Posix paths, relative to `audio_dir`, of what was found there.
-    audio_dir : Path
-        Folder with the recordings.
-    paths : ResultPaths
-        Folders of the results.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    NoRecordingsError
-        If nothing else is there.
-    """
-    root = audio_dir.resolve()
-    folders = (paths.main_embeds_path, paths.dim_reduc_parent_dir, paths.overview_path.parent)
-    inside = tuple(folder.resolve() for folder in folders)
-    if not any(folder.is_relative_to(root) for folder in inside):
-        return list(names)
-    # The files themselves are not resolved: a link among the recordings may point elsewhere.
-    parents = {parent: (audio_dir / parent).resolve() for parent in map(_parent, names)}
-    left_out = {parent for parent, real in parents.items() if _lies_in(real, inside)}
-    results = {(real, name) for real in parents.values() for name in _names_in(real, inside)}
-    kept = [
-        name
-        for name in names
-        if (parent := _parent(name)) not in left_out
-        and (parents[parent], name[len(parent) :].lstrip("/")) not in results
-    ]
-    if len(kept) < len(names):
-        logger.info(
-            "%s: left out %d file(s) that lie among the results.",
-            audio_dir,
-            len(names) - len(kept),
-        )
-    if not kept:
-        raise NoRecordingsError(
-            f"The audio folder {audio_dir} holds no recordings besides the results in "
-            f"{paths.dataset_path}."
-        )
-    return kept
-
-
-def _parent(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _names_in(folder: Path, others: tuple[Path, ...]) -> list[str]:
-    return [other.name for other in others if other.parent == folder]
-
-
-def _lies_in(folder: Path, others: tuple[Path, ...]) -> bool:
-    return any(folder.is_relative_to(other) for other in others)
-
-
-# END FOLDED
-
 logger = logging.getLogger(__name__)
 
 # File systems allow 255 bytes for a name; the model and a temporary suffix are added to it.
@@ -109,6 +39,80 @@ _LONGEST_STEM = 180
 _NOT_DOWN = frozenset({"", ".", ".."})  # parts of a path that do not lead into a folder
 _MINUTE = len("YYYY-mm-dd_HH-MM")
 _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what>.+)")
+
+
+# In the folder of a set of embeddings; maps, too, have metadata.
+METADATA = "metadata.yml"
+JOURNAL = "journal.jsonl"
+JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
+# In the folder of a map.
+REDUCER = "reducer.safetensors"
+# In the folder of predictions.
+SPARSE_PREDICTIONS = "original_classifier_outputs"
+RAVEN_TABLES = "raven_tables"
+AUDACITY_LABELS = "audacity_labels"
+SOURCE = "source.json"
+PROVENANCE = "provenance.json"
+BENCHMARK_SCORES = "benchmark_scores.parquet"
+# In the folder of labels.
+DEFAULT_LABELS = "default_labels.parquet"
+SPLIT_TABLE = "probing_dataframe.csv"
+# In the folder of clusterings.
+CLUSTERING_RESULTS = "clust_results.json"
+CLUSTER_LABELS = "clust_labels.parquet"
+RETRIEVAL_RESULTS = "retrieval_results.json"
+# In the folder of probes.
+LABEL_NUMBERS = "label2index.json"
+
+
+def embeddings_name(stem: str, model: str) -> str:
+    """Embeddings of a recording, in the folder of a set; for `stem` see `Stems`."""
+    return f"{stem}_{model}.npy"
+
+
+def predictions_name(stem: str, model: str) -> str:
+    """Predictions of a recording, in `SPARSE_PREDICTIONS`."""
+    return f"{stem}_{model}.parquet"
+
+
+def raven_name(stem: str, model: str) -> str:
+    """Raven selection table of a recording, in `RAVEN_TABLES`."""
+    return f"{stem}_{model}.selection.table.txt"
+
+
+def map_table_name(dataset: str, model: str) -> str:
+    """Table of a map, in its folder."""
+    return f"{dataset}_{model}.parquet"
+
+
+def detections_path(preds_path: Path, model: str) -> Path:
+    """Table of all recordings with a row per prediction."""
+    return preds_path / f"{model}_detections.parquet"
+
+
+def annotations_path(preds_path: Path, model: str) -> Path:
+    """Annotation table of all recordings with the best class of each window."""
+    return preds_path / f"{model}_classifier_annotations.csv"
+
+
+def wide_table_path(preds_path: Path, model: str) -> Path:
+    """Table of all recordings with a row per window and a column per class."""
+    return preds_path / f"{model}_all_predictions.parquet"
+
+
+def ground_truth_name(kind: str, suffix: str) -> str:
+    """Ground truth of one kind of label, in the folder of labels."""
+    return f"ground_truth_{kind}.{suffix}"
+
+
+def probe_weights_name(kind: str) -> str:
+    """Weights of a probe, in the folder of probes."""
+    return f"{kind}_probe.safetensors"
+
+
+def probe_results_name(kind: str) -> str:
+    """Scores of a probe, in the folder of probes; ``*`` finds all."""
+    return f"probe_results_{kind}.json"
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,12 @@ class ResultPaths:
     @property
     def sparse_predictions_path(self) -> Path:
         """Folder of the predictions, one file per recording."""
-        return self.preds_path / "original_classifier_outputs"
+        return self.preds_path / SPARSE_PREDICTIONS
 
     @property
     def raven_path(self) -> Path:
         """Folder of the Raven selection tables."""
-        return self.preds_path / "raven_tables"
+        return self.preds_path / RAVEN_TABLES
 
     @property
     def overview_path(self) -> Path:
@@ -215,6 +219,19 @@ def result_paths(
         probe_path=evaluations / "probing",
         preds_path=evaluations / "predictions",
         plot_path=evaluations / "plots",
+    )
+
+
+def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
+    """Paths of one model's results with the configuration of a call."""
+    return result_paths(
+        typed_path(audio_dir),
+        model,
+        main_results_dir=options.main_results_dir,
+        embed_parent_dir=options.embed_parent_dir,
+        dim_reduc_parent_dir=options.dim_reduc_parent_dir,
+        evaluations_dir=options.evaluations_dir,
+        testing=options.testing,
     )
 
 
@@ -363,6 +380,24 @@ def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
     return sorted(names)
 
 
+def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
+    """Names of all models that have embeddings of a folder of recordings.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If none has.
+    """
+    folder = paths_of(audio_dir, "none", options).main_embeds_path
+    names = models_with_embeddings(folder, dataset_name(typed_path(audio_dir)))
+    if not names:
+        raise ResultsNotFoundError(
+            f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
+            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
+        )
+    return names
+
+
 def result_stems(recordings: Iterable[str]) -> dict[str, str]:
     """Stem of each recording's result files, as `Stems` gives it."""
     names = list(recordings)
@@ -440,35 +475,66 @@ def _shorten(stem: str, *, always: bool = False) -> str:
     return str(path.with_name(f"{kept}~{digest}"))
 
 
-# FOLDED bacpipe/store/computed.py: Which models have results.
+def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -> list[str]:
+    """Leave out what lies in the results tree of this data set.
 
+    Folders of results are named after recordings' folders, and people keep clips beside their
+    results; neither are recordings of the data set.
 
-def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
-    """Paths of one model's results with the configuration of a call."""
-    return result_paths(
-        typed_path(audio_dir),
-        model,
-        main_results_dir=options.main_results_dir,
-        embed_parent_dir=options.embed_parent_dir,
-        dim_reduc_parent_dir=options.dim_reduc_parent_dir,
-        evaluations_dir=options.evaluations_dir,
-        testing=options.testing,
-    )
+    Parameters
+    ----------
+    names : sequence of str
+        Posix paths, relative to `audio_dir`, of what was found there.
+    audio_dir : Path
+        Folder with the recordings.
+    paths : ResultPaths
+        Folders of the results.
 
-
-def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
-    """Names of all models that have embeddings of a folder of recordings.
+    Returns
+    -------
+    list of str
 
     Raises
     ------
-    ResultsNotFoundError
-        If none has.
+    NoRecordingsError
+        If nothing else is there.
     """
-    folder = paths_of(audio_dir, "none", options).main_embeds_path
-    names = models_with_embeddings(folder, dataset_name(typed_path(audio_dir)))
-    if not names:
-        raise ResultsNotFoundError(
-            f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
-            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
+    root = audio_dir.resolve()
+    folders = (paths.main_embeds_path, paths.dim_reduc_parent_dir, paths.overview_path.parent)
+    inside = tuple(folder.resolve() for folder in folders)
+    if not any(folder.is_relative_to(root) for folder in inside):
+        return list(names)
+    # The files themselves are not resolved: a link among the recordings may point elsewhere.
+    parents = {parent: (audio_dir / parent).resolve() for parent in map(_parent, names)}
+    left_out = {parent for parent, real in parents.items() if _lies_in(real, inside)}
+    results = {(real, name) for real in parents.values() for name in _names_in(real, inside)}
+    kept = [
+        name
+        for name in names
+        if (parent := _parent(name)) not in left_out
+        and (parents[parent], name[len(parent) :].lstrip("/")) not in results
+    ]
+    if len(kept) < len(names):
+        logger.info(
+            "%s: left out %d file(s) that lie among the results.",
+            audio_dir,
+            len(names) - len(kept),
         )
-    return names
+    if not kept:
+        raise NoRecordingsError(
+            f"The audio folder {audio_dir} holds no recordings besides the results in "
+            f"{paths.dataset_path}."
+        )
+    return kept
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _names_in(folder: Path, others: tuple[Path, ...]) -> list[str]:
+    return [other.name for other in others if other.parent == folder]
+
+
+def _lies_in(folder: Path, others: tuple[Path, ...]) -> bool:
+    return any(folder.is_relative_to(other) for other in others)

@@ -1,4 +1,8 @@
-"""`Loader`: read a results tree through the public API."""
+"""`Loader`: read a results tree through the public API.
+
+What is read is what the journal vouches for: a file that is missing, damaged or changed is an error
+that names it and says how to have it computed again, never a shorter result.
+"""
 
 from __future__ import annotations
 
@@ -9,50 +13,58 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.options import Options, make_options, user_settings
-from bacpipe.store import predictions as prediction_files
 from bacpipe.store.arrays import stack_rows
+from bacpipe.store.detections import Detections, above
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
+    create_set,
     differences,
     find_set,
     highest_frequency,
     metadata_of,
+    prediction_settings,
     read_embeddings,
     settings_identity,
     window_times,
     write_metadata,
 )
-from bacpipe.store.entries import DoneLines
+from bacpipe.store.entries import DoneEntries, StoredPredictions
 from bacpipe.store.layout import (
     ResultPaths,
     dataset_name,
+    detections_path,
     path_inside,
     paths_of,
     result_stems,
     without_results,
 )
+from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import coordinates_of, stored_maps
-from bacpipe.store.predictions import Detections, above, require_windows
+from bacpipe.store.plan import StreamEnd, look_at
+from bacpipe.store.predictions import (
+    NO_PREDICTIONS,
+    predictions_source,
+    read_predictions,
+    require_windows,
+)
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
     classes_in,
-    detections_path,
     scores_by_recording,
     wide_frame,
 )
+from bacpipe.store.writer import ResultWriter
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-
-# What the journal says of a file of predictions, and not of how they were made.
-_FILE_KEYS = {"path", "bytes", "sha256"}
 
 
 class Loader:
@@ -209,8 +221,6 @@ class Loader:
         AnnotationsError
             If the annotation table is missing or cannot be understood.
         """
-        from bacpipe.annotations.table import annotated_segments, read_annotations
-
         path = self.audio_dir / self.options.annotations_filename
         table = read_annotations(path, self.recording_names)
         return annotated_segments(table, self.options.min_annotation_length)
@@ -228,8 +238,8 @@ class Loader:
         return self._require_set().state
 
     @property
-    def lines(self) -> DoneLines:
-        """The journal's line of every recording that is done, sorted by recording."""
+    def entries(self) -> DoneEntries:
+        """The journal's entry of every recording that is done, sorted by recording."""
         return self._require_set().content.done.sorted()
 
     @property
@@ -282,10 +292,10 @@ class Loader:
             reduced = self._reduced_embeddings()
             return reduced if return_type == "dict" else np.concatenate(list(reduced.values()))
         found = self._require_set()
-        lines = self.lines.values()
-        counts = [line["windows"] for line in lines]
+        entries = self.entries.values()
+        counts = [entry.windows for entry in entries]
         array = stack_rows(
-            (read_embeddings(found, line, verify=True) for line in lines),
+            (read_embeddings(found, entry, verify=True) for entry in entries),
             sum(counts),
             folder=found.folder,
             what=f"the array of all embeddings of {self.model_name}",
@@ -293,7 +303,7 @@ class Loader:
         if return_type == "array":
             return array
         parts = np.split(array, np.cumsum(counts)[:-1])
-        return {line["embeddings"]["path"]: part for line, part in zip(lines, parts, strict=True)}
+        return {entry.embeddings.path: part for entry, part in zip(entries, parts, strict=True)}
 
     def read_embedding_file(self, file: str | Path) -> np.ndarray:
         """Embeddings of one recording.
@@ -309,9 +319,9 @@ class Loader:
         np.ndarray, float32, shape (windows, dim)
         """
         found = self._require_set()
-        line = found.find_done(self._relative(file))
-        if line is not None:
-            return read_embeddings(found, line, verify=True)
+        entry = found.find_done(self._relative(file))
+        if entry is not None:
+            return read_embeddings(found, entry, verify=True)
         raise ResultsNotFoundError(
             f"{file}: there are no embeddings of this recording in {found.folder}."
         )
@@ -331,11 +341,29 @@ class Loader:
         Path
             The file written.
         """
-        from bacpipe.store.sink import save_embeddings
-
-        found, path = save_embeddings(self, self._relative(file), embeds)
+        name, model = self._relative(file), self.model_name or "none"
+        parent = self.paths.main_embeds_path
+        with exclusive(parent, model):
+            found = self.embedding_set
+            if found is None:
+                identity = {"model": model, **settings_identity(self.options)}
+                found = create_set(parent, model, dataset_name(self.audio_dir), identity, {})
+            source = look_at(self.audio_dir / name, self.audio_dir)
+            writer = ResultWriter(
+                found,
+                self.paths,
+                model,
+                list(dict.fromkeys([*self.recording_names, name])),
+                prediction_settings=prediction_settings(self.options),
+                provenance={},
+            )
+            try:
+                writer.add(source, embeds, None)
+                writer.finish(source, StreamEnd(duration=0.0, padded=0))
+            finally:
+                writer.close()
         self.embedding_set = found
-        return path
+        return found.embedding_path(found.content.done[name])
 
     # ------------------------------------------------------------------ metadata
 
@@ -366,7 +394,10 @@ class Loader:
             Seconds of the recording; the end of a padded window is the end of the recording.
         """
         found = self._require_set()
-        return window_times(found.content.recordings[recording], found.content.header)
+        entry = found.content.recordings.finished(recording)
+        if entry is None:
+            raise KeyError(recording)
+        return window_times(entry, found.content.header)
 
     # ------------------------------------------------------------------ predictions
 
@@ -392,8 +423,8 @@ class Loader:
             return False
         if testing or self.embedding_set is None:
             return True
-        lines = self.lines.values()
-        return not lines or any(not self._has_predictions(paths, line) for line in lines)
+        stored = [entry.predictions for entry in self.entries.values()]
+        return not stored or not all(self._is_there(paths, item) for item in stored)
 
     def predictions(self, return_type: str = "dict") -> Any:
         """Load class predictions that were computed before.
@@ -441,7 +472,9 @@ class Loader:
         frame.attrs["bacpipe"] = self.predictions_provenance
         return frame
 
-    def get_preds_array(self, return_type: str = "dict", **kwargs: Any) -> tuple[Any, dict]:
+    def get_preds_array(
+        self, return_type: str = "dict", **kwargs: Any
+    ) -> tuple[Any, dict[int, str]]:
         """Predictions as arrays.
 
         Parameters
@@ -461,9 +494,9 @@ class Loader:
         """
         _check_return_type(return_type, "dict", "array")
         blocks = list(blocks_of(self._detections_above(kwargs)))
-        names, counts = classes_in(blocks), [line["windows"] for line in self.lines.values()]
+        names, counts = classes_in(blocks), [entry.windows for entry in self.entries.values()]
         scores = stack_rows(
-            scores_by_recording(blocks, zip(self.lines, counts, strict=True), names),
+            scores_by_recording(blocks, zip(self.entries, counts, strict=True), names),
             sum(counts),
             folder=self.get_embedding_dir(),
             what=f"the array of all scores of {self.model_name}",
@@ -472,16 +505,16 @@ class Loader:
         if return_type == "array":
             return scores, classes
         parts = np.split(scores, np.cumsum(counts)[:-1])
-        return dict(zip(self.lines, parts, strict=True)), classes
+        return dict(zip(self.entries, parts, strict=True)), classes
 
     @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Model, checkpoint, threshold, versions and settings that predictions were made with."""
         found = self._require_set()
         header = found.content.header
-        stored = (line["predictions"] for line in self.lines.values() if line.get("predictions"))
-        first: dict[str, Any] = next(stored, {})
-        settings = {key: value for key, value in first.items() if key not in _FILE_KEYS}
+        stored = (entry.predictions for entry in self.entries.values())
+        first = next((item for item in stored if item is not None), None)
+        settings: Mapping[str, object] = {} if first is None else first.settings
         return {
             "model": self.model_name,
             "embeddings": found.folder.name,
@@ -500,40 +533,40 @@ class Loader:
     def detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""
         found = self._require_set()
-        lines = self.lines
-        if not any(line.get("predictions") for line in lines.values()):
+        entries = self.entries
+        if all(entry.predictions is None for entry in entries.values()):
             raise ResultsNotFoundError(
                 f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
                 f"recordings; run a model that has a classifier, with "
                 f"run_pretrained_classifier=True."
             )
-        source = prediction_files.predictions_source(self.paths.preds_path)
-        if source.get("embeddings") != found.folder.name:
+        source = predictions_source(self.paths.preds_path)
+        if source != found.folder.name:
             raise ResultsError(
-                f"{self.paths.preds_path}: these predictions belong to the embeddings "
-                f"{source.get('embeddings')}, not to {found.folder.name}; run the pipeline again "
-                f"with the present settings."
+                f"{self.paths.preds_path}: these predictions belong to the embeddings {source}, "
+                f"not to {found.folder.name}; run the pipeline again with the present settings."
             )
         table = detections_path(self.paths.preds_path, str(self.model_name))
         combined = DetectionStream(table, self.predictions_state)
-        for name, line in lines.items():
-            if not line.get("predictions"):
+        for name, entry in entries.items():
+            stored = entry.predictions
+            if stored is None:
                 continue
-            file = line["predictions"]["path"]
-            if file is not None and (item := combined.take(name)) is not None:
-                _require_windows_of(table, item, line["windows"])
+            if stored.path is None:
+                window, label, score = NO_PREDICTIONS
+            elif (item := combined.take(name)) is not None:
+                _require_windows_of(table, item, entry.windows)
                 yield item
                 continue
-            if file is not None:
-                folder = self.paths.sparse_predictions_path
-                window, label, score = prediction_files.read_predictions(
-                    path_inside(folder, file, what="the journal"),
-                    line["windows"],
-                    line["predictions"].get("sha256"),
-                )
             else:
-                window, label, score = prediction_files.NO_PREDICTIONS
-            start, end = window_times(line, found.content.header)
+                window, label, score = read_predictions(
+                    path_inside(
+                        self.paths.sparse_predictions_path, stored.path, what="the journal"
+                    ),
+                    entry.windows,
+                    stored.sha256,
+                )
+            start, end = window_times(entry, found.content.header)
             yield Detections(name, window, start[window], end[window], label, score)
 
     @property
@@ -547,13 +580,11 @@ class Loader:
         """Stem of the result files of each recording in `audio_dir`."""
         return result_stems(self.recording_names)
 
-    def _has_predictions(self, paths: ResultPaths, line: Mapping[str, Any]) -> bool:
-        stored = line.get("predictions")
-        if not stored:
+    def _is_there(self, paths: ResultPaths, stored: StoredPredictions | None) -> bool:
+        if stored is None:
             return False
-        file = stored["path"]
         folder = paths.sparse_predictions_path
-        return file is None or path_inside(folder, file, what="the journal").is_file()
+        return stored.path is None or path_inside(folder, stored.path, what="the journal").is_file()
 
     def _reduced_embeddings(self) -> dict[str, np.ndarray]:
         """Coordinates in the newest map of these embeddings, by embedding file."""
@@ -576,8 +607,8 @@ class Loader:
             )
         points = coordinates_of(found.read())
         return {
-            line["embeddings"]["path"]: points[name]
-            for name, line in self.lines.items()
+            entry.embeddings.path: points[name]
+            for name, entry in self.entries.items()
             if name in points
         }
 
@@ -598,7 +629,7 @@ class Loader:
         return newest
 
     def _require_set(self) -> EmbeddingSet:
-        if self.embedding_set is None or not self.embedding_set.content.has_done:
+        if self.embedding_set is None or not self.embedding_set.content.recordings.has_done:
             raise ResultsNotFoundError(
                 f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
                 f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "

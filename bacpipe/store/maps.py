@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.layout import path_inside, stamped_folders
+from bacpipe.store.layout import METADATA, map_table_name, path_inside, stamped_folders
 from bacpipe.user_input import load_yaml
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def stored_maps(parent: Path, reducer: str, dataset: str, model: str) -> Iterato
         Whose maps.
     """
     for folder in stamped_folders(parent, f"{reducer}-{dataset}-{model}"):
-        metadata = _read_metadata(folder / "metadata.yml")
-        table = folder / f"{dataset}_{model}.parquet"
+        metadata = _read_metadata(folder / METADATA)
+        table = folder / map_table_name(dataset, model)
         if metadata is not None and table.is_file():
             yield StoredMap(folder, metadata, table)
 

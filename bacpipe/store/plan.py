@@ -1,4 +1,8 @@
-"""What a run has to do: recordings against the journal."""
+"""What a run has to do: the recordings as they are now against the journal.
+
+A recording is kept if its size and modification time, its annotated segments and the sizes of its
+result files are those that the journal names.  That a file exists says nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 from bacpipe.store.embedding_set import EmbeddingSet
+from bacpipe.store.entries import DONE, REMOVED, FinishedEntry, PredictionSettings
 from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
 
@@ -54,6 +59,34 @@ class Source(NamedTuple):
         if self.segments is None:
             return None
         return hashlib.sha256(json.dumps(self.segments).encode()).hexdigest()[:16]
+
+
+class StreamEnd(NamedTuple):
+    """What is known of a recording when its last window has been cut.
+
+    Attributes
+    ----------
+    duration : float
+        Seconds that were read.
+    padded : int
+        Samples of padding in the last window.
+    truncated : float or None
+        Seconds at which the recording ended although its header promised more.
+    segments : list of (start, stop, windows), or None
+        Annotated segments with the number of their windows.
+    read : (int, int) or None
+        Size in bytes and modification time in ns of the file that was read, which may have
+        been replaced since the run was planned; None for what was not read from a file.
+    resampling : float
+        Wall-clock seconds of the decoding that were spent on resampling.
+    """
+
+    duration: float
+    padded: int
+    truncated: float | None = None
+    segments: list[tuple[float, float, int]] | None = None
+    read: tuple[int, int] | None = None
+    resampling: float = 0.0
 
 
 class Sources(Sequence[Source]):
@@ -183,7 +216,7 @@ def make_plan(
     paths: ResultPaths,
     sources: Iterable[Source],
     *,
-    predictions: Mapping[str, Any] | None,
+    predictions: PredictionSettings | None,
     allow_truncated: bool,
 ) -> RunPlan:
     """Compare the recordings with the journal.
@@ -196,7 +229,7 @@ def make_plan(
         Folders of the results.
     sources : iterable of Source
         The recordings as they are now.
-    predictions : mapping or None
+    predictions : PredictionSettings or None
         Settings of the predictions that are wanted; None when none are.
     allow_truncated : bool
         Whether the readable part of a truncated recording counts as done.
@@ -205,17 +238,17 @@ def make_plan(
     if found is None:
         plan.embed.extend(sources)
         return plan
-    lines, present = found.content.recordings, set()
-    theirs = predictions_source(paths.preds_path).get("embeddings") == found.folder.name
+    present = set()
+    theirs = predictions_source(paths.preds_path) == found.folder.name
     for source in sources:
         present.add(source.name)
-        line = lines.get(source.name)
-        if line is None or not _embeddings_hold(found, line, source, allow_truncated):
+        entry = found.content.recordings.finished(source.name)
+        if entry is None or not _embeddings_hold(found, entry, source, allow_truncated):
             plan.embed.append(source)
             continue
-        if line["status"] == "removed":
+        if entry.status == REMOVED:
             plan.restored.append(source.name)
-        if predictions is None or (theirs and _predictions_hold(paths, line, predictions)):
+        if predictions is None or (theirs and _predictions_hold(paths, entry, predictions)):
             plan.keep.append(source.name)
         else:
             plan.classify.append(source)
@@ -224,31 +257,29 @@ def make_plan(
 
 
 def _embeddings_hold(
-    found: EmbeddingSet, line: Mapping[str, Any], source: Source, allow_truncated: bool
+    found: EmbeddingSet, entry: FinishedEntry, source: Source, allow_truncated: bool
 ) -> bool:
-    if line["status"] not in {"done", "removed"}:
+    if entry.status not in {DONE, REMOVED}:
         return False
     # Of what an older version computed, it is only known whether it has changed since.
-    if "mtime_ns" in line and (line["size"], line["mtime_ns"]) != (source.size, source.mtime_ns):
+    if entry.size is not None and (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
         return False
-    if not line.get("adopted") and (
-        line.get("segments_hash") != source.segments_hash
-        or (line.get("truncated") is not None and not allow_truncated)
+    if not entry.adopted and (
+        entry.segments_hash != source.segments_hash
+        or (entry.truncated is not None and not allow_truncated)
     ):
         return False
-    return _has_size(found.embedding_path(line), line["embeddings"]["bytes"])
+    return _has_size(found.embedding_path(entry), entry.embeddings.bytes)
 
 
-def _predictions_hold(
-    paths: ResultPaths, line: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> bool:
-    stored = line.get("predictions") or {}
-    if any(stored.get(key) != value for key, value in wanted.items()):
+def _predictions_hold(paths: ResultPaths, entry: FinishedEntry, wanted: PredictionSettings) -> bool:
+    stored = entry.predictions
+    if stored is None or stored.settings != wanted:
         return False
-    if stored["path"] is None:  # nothing was found, so there is no file
+    if stored.path is None:  # nothing was found, so there is no file
         return True
-    path = path_inside(paths.sparse_predictions_path, stored["path"], what="the journal")
-    return _has_size(path, stored["bytes"])
+    path = path_inside(paths.sparse_predictions_path, stored.path, what="the journal")
+    return _has_size(path, stored.bytes)
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -4,6 +4,8 @@
 class, score); `bacpipe.store.tables` holds the same of all recordings once a run is
 complete.  ``source.json`` beside that folder names the set of embeddings to which these
 predictions belong; predictions of another set or another threshold do not count as done.
+A table is read only if its columns, windows and hash are what the journal and this module expect;
+anything else is an error that names the file.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from bacpipe.errors import REPAIR, ResultsError
 from bacpipe.store.files import StagedFile, stage_table, write_json
+from bacpipe.store.layout import SOURCE
 
 
 class SparsePredictions(NamedTuple):
@@ -54,8 +57,8 @@ def stage_predictions(
     path: Path,
     predictions: SparsePredictions,
     classes: np.ndarray,
-    provenance: Mapping[str, Any],
-) -> tuple[StagedFile, dict[str, Any]]:
+    provenance: Mapping[str, object],
+) -> tuple[StagedFile, str]:
     """Write one recording's predictions; the caller commits the file.
 
     Parameters
@@ -72,8 +75,8 @@ def stage_predictions(
     Returns
     -------
     file : StagedFile
-    stored : dict
-        ``bytes`` and ``sha256`` of the file.
+    sha256 : str
+        Hash of the file.
     """
     import pyarrow as pa
 
@@ -133,40 +136,24 @@ def read_predictions(
     return window.copy(), names[codes], table["score"].to_numpy().copy()
 
 
-def predictions_source(preds_path: Path) -> dict[str, Any]:
-    """Which set and settings the predictions on disk belong to; empty when unknown."""
+def predictions_source(preds_path: Path) -> str | None:
+    """Name of the set of embeddings that the predictions on disk belong to; None if unknown."""
     try:
-        source = json.loads((preds_path / "source.json").read_text(encoding="utf-8"))
+        source = json.loads((preds_path / SOURCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
-    return source if isinstance(source, dict) else {}
+        return None
+    name = source.get("embeddings") if isinstance(source, dict) else None
+    return name if isinstance(name, str) else None
 
 
-def claim_predictions(preds_path: Path, source: Mapping[str, Any]) -> None:
-    """Say that the predictions from here on belong to this set and these settings."""
-    if predictions_source(preds_path) != dict(source):
-        write_json(preds_path / "source.json", dict(source))
+def claim_predictions(preds_path: Path, embeddings: str) -> None:
+    """Say that the predictions from here on belong to the set of this name."""
+    if predictions_source(preds_path) != embeddings:
+        write_json(preds_path / SOURCE, {"embeddings": embeddings})
 
 
 NO_PREDICTIONS = (np.zeros(0, np.int32), np.zeros(0, object), np.zeros(0, np.float32))
 """What `read_predictions` returns for a recording in which nothing was found."""
-
-
-class Detections(NamedTuple):
-    """Predictions of one recording with their times, for the tables over all recordings."""
-
-    recording: str
-    window: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    label: np.ndarray
-    score: np.ndarray
-
-
-def above(item: Detections, threshold: float) -> Detections:
-    """Detections with at least this score."""
-    kept = item.score >= np.float32(threshold)
-    return Detections(item.recording, *(column[kept] for column in item[1:]))
 
 
 def sorted_classes(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -188,9 +175,6 @@ def decode_dictionary(column: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(array, pa.ChunkedArray):  # a table without rows has no chunk
         return np.zeros(0, np.int32), np.zeros(0, object)
     return array.indices.to_numpy(), np.array(array.dictionary.to_pylist(), dtype=object)
-
-
-# FOLDED bacpipe/store/columns.py: Whether a Parquet table has the columns that its reader relies on.
 
 
 def predictions_kinds() -> dict[str, Any]:

@@ -1,7 +1,14 @@
-"""``<model>_detections.parquet``: the predictions of all recordings, a row for each.
+"""Tables over all recordings, with which a run ends.
 
-The table is written and read in blocks, which are its row groups, so that memory does not grow
-with the number of recordings.
+``<model>_detections.parquet`` has a row per prediction; from it readers are quick.
+``<model>_classifier_annotations.csv`` (the best class of each window) and
+``<model>_all_predictions.parquet`` (a row per window with a prediction, a column per class found)
+are for other programs.  ``provenance.json`` says what all of them were made with.
+
+All are written and read in blocks, which are row groups of the files, so that memory does not grow
+with the number of recordings.  The first names the state of the predictions that it was made from:
+a reader leaves a table of others aside, and one that is damaged from there on, and goes to the
+files of the single recordings instead.
 """
 
 from __future__ import annotations
@@ -17,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ResultsError
+from bacpipe.store.detections import Detections
 from bacpipe.store.files import replacing, write_json
+from bacpipe.store.layout import PROVENANCE, annotations_path, detections_path, wide_table_path
 from bacpipe.store.predictions import (
-    Detections,
     decode_dictionary,
     detections_kinds,
     require_columns,
@@ -27,10 +35,15 @@ from bacpipe.store.predictions import (
     sorted_classes,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2**17  # predictions in a row group, about
 _RECORDING = 8  # a recording takes as much memory as so many predictions while it waits
+_LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
+_ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
 _COLUMNS = ("audiofilename", "window", "start", "end", "class", "score")
 
 
@@ -80,11 +93,6 @@ class Block(NamedTuple):
             yield Detections(name, *(column[i:j] for column in columns))
 
 
-def detections_path(preds_path: Path, model: str) -> Path:
-    """Path of the table with a row per prediction."""
-    return preds_path / f"{model}_detections.parquet"
-
-
 def blocks_of(detections: Iterable[Detections]) -> Iterator[Block]:
     """Put successive recordings together; none of them is divided."""
     waiting: list[Detections] = []
@@ -114,6 +122,47 @@ def _block(items: list[Detections]) -> Block:
         label.astype(np.int32),
         np.concatenate([item.score for item in items]).astype(np.float32, copy=False),
     )
+
+
+def write_combined_tables(
+    preds_path: Path,
+    model: str,
+    detections: Iterable[Detections],
+    provenance: Mapping[str, Any] | None = None,
+    state: str | None = None,
+) -> None:
+    """Write the tables over all recordings.
+
+    Parameters
+    ----------
+    preds_path : Path
+        Folder of the predictions.
+    model : str
+        Name of the model.
+    detections : iterable of Detections
+        All predictions, in the order of the recordings; read once, and not kept.
+    provenance : mapping, optional
+        Model, checkpoint, threshold, versions and settings.
+    state : str, optional
+        What readers recognise the predictions by.
+    """
+    made_with, classes, names_break = dict(provenance or {}), set(), False
+    table = detections_path(preds_path, model)
+
+    def watched() -> Iterator[Block]:
+        nonlocal names_break
+        for block in blocks_of(detections):
+            classes.update(block.classes.tolist())
+            names_break = names_break or any("\r" in name for name in block.names)
+            yield block
+
+    write_json(preds_path / PROVENANCE, made_with)
+    write_detections(table, watched(), made_with, state)
+    # From here on out of the table, which is read many times faster than single files.
+    path = annotations_path(preds_path, model)
+    write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
+    path = wide_table_path(preds_path, model)
+    write_wide_table(path, read_blocks(table), sorted(classes), made_with)
 
 
 def write_detections(
@@ -260,15 +309,6 @@ def _joined(parts: list[Detections]) -> Detections:
         return parts[0]
     columns = zip(*(part[1:] for part in parts), strict=True)
     return Detections(parts[0].recording, *(np.concatenate(column) for column in columns))
-
-
-# FOLDED bacpipe/store/wide_tables.py: Tables with a row per window in which something was found, and a column per class.
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
-_ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
 
 
 class WideIndex(NamedTuple):
@@ -471,54 +511,6 @@ def write_wide_table(
                 columns += list(index.columns(rows))
                 arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-# FOLDED bacpipe/store/combined_tables.py: The tables over all recordings that a run ends with, for readers and for other programs.
-
-
-def write_combined_tables(
-    preds_path: Path,
-    model: str,
-    detections: Iterable[Detections],
-    provenance: Mapping[str, Any] | None = None,
-    state: str | None = None,
-) -> None:
-    """Write the tables over all recordings.
-
-    ``<model>_detections.parquet`` (a row per prediction, from which readers are quick),
-    ``<model>_classifier_annotations.csv``, ``<model>_all_predictions.parquet`` and
-    ``provenance.json``, which says for all tables of the folder what they were made with.
-
-    Parameters
-    ----------
-    preds_path : Path
-        Folder of the predictions.
-    model : str
-        Name of the model.
-    detections : iterable of Detections
-        All predictions, in the order of the recordings; read once, and not kept.
-    provenance : mapping, optional
-        Model, checkpoint, threshold, versions and settings.
-    state : str, optional
-        What readers recognise the predictions by.
-    """
-    made_with, classes, names_break = dict(provenance or {}), set(), False
-    table = detections_path(preds_path, model)
-
-    def watched() -> Iterator[Block]:
-        nonlocal names_break
-        for block in blocks_of(detections):
-            classes.update(block.classes.tolist())
-            names_break = names_break or any("\r" in name for name in block.names)
-            yield block
-
-    write_json(preds_path / "provenance.json", made_with)
-    write_detections(table, watched(), made_with, state)
-    # From here on out of the table, which is read many times faster than single files.
-    path = preds_path / f"{model}_classifier_annotations.csv"
-    write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
-    path = preds_path / f"{model}_all_predictions.parquet"
-    write_wide_table(path, read_blocks(table), sorted(classes), made_with)
 
 
 def write_classifier_annotations(

@@ -1,16 +1,18 @@
 """Whether a results tree holds what its journals say, and what to compute again.
 
 Everything is read file by file, so that memory grows with the journal of one set of embeddings
-and not with the results.  Nothing is written; `bacpipe.store.verification` does that.
+and not with the results.  `verify_results` writes nothing.  `repair_results` marks what is damaged,
+so that the next run computes exactly that again; nothing is deleted: the journal takes back what
+it says of them, and what has no journal is laid aside under another name.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +22,21 @@ import yaml
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
+from bacpipe.store.entries import DAMAGED, FinishedEntry
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.files import TEMPORARY
-from bacpipe.store.journal import Ledger
-from bacpipe.store.layout import is_stamped, path_inside, stamped_name
+from bacpipe.store.journal import JournalContent, RunJournal
+from bacpipe.store.layout import (
+    JOURNALS,
+    METADATA,
+    REDUCER,
+    SOURCE,
+    SPARSE_PREDICTIONS,
+    detections_path,
+    is_stamped,
+    path_inside,
+    stamped_name,
+)
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES
 from bacpipe.store.predictions import predictions_source, read_predictions
@@ -32,10 +45,9 @@ from bacpipe.user_input import load_yaml
 
 What = Literal["embeddings", "predictions", "tables", "map"]
 
-_SPARSE = "original_classifier_outputs"
-_JOURNAL = re.compile(r"journal.*\.jsonl")
-_KEPT_ASIDE = ".damaged"
+_LAID_ASIDE = ".damaged"
 _AGAIN = "run the pipeline again"
+_REDUCE_AGAIN = "run the dimensionality reduction again"
 
 
 @dataclass(frozen=True)
@@ -126,14 +138,14 @@ class _Tree:
     def _sort(self, path: Path, folders: list[str], files: list[str]) -> None:
         if is_stamped(path.name):
             folders.clear()
-            is_map = "reducer.safetensors" in files or any(f.endswith(".parquet") for f in files)
+            is_map = REDUCER in files or any(f.endswith(".parquet") for f in files)
             (self.maps if is_map else self.sets).append(path)
             return
         folders.sort()
-        if "source.json" in files or _SPARSE in folders:
+        if SOURCE in files or SPARSE_PREDICTIONS in folders:
             self.predictions.append(path)
-            if _SPARSE in folders:
-                folders.remove(_SPARSE)
+            if SPARSE_PREDICTIONS in folders:
+                folders.remove(SPARSE_PREDICTIONS)
         self.others += [path / name for name in sorted(files)]
 
 
@@ -155,32 +167,38 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         )
         return
     states[folder] = found.state
-    for name, line in sorted(content.recordings.items()):
-        if line["status"] == "done":
-            yield from _check_embeddings(found, name, line)
-        elif line["status"] == "damaged":
+    for name, entry in sorted(content.recordings.items()):
+        if isinstance(entry, FinishedEntry) and entry.is_done:
+            yield from _check_embeddings(found, entry)
+        elif entry.status == DAMAGED:
             yield Finding(folder, f"{folder}: {name} is marked to be computed again; {_AGAIN}.")
-    yield from _strangers(folder, content.recordings, "embeddings", "journal")
+    yield from _strangers(folder, {entry.embeddings.path for entry in _finished(content)})
     if found.identity is not None:
         yield from _check_metadata(found)
 
 
-def _check_embeddings(found: EmbeddingSet, name: str, line: Mapping[str, Any]) -> Iterator[Finding]:
-    stored = line["embeddings"]
+def _finished(content: JournalContent) -> Iterator[FinishedEntry]:
+    for entry in content.recordings.values():
+        if isinstance(entry, FinishedEntry):
+            yield entry
+
+
+def _check_embeddings(found: EmbeddingSet, entry: FinishedEntry) -> Iterator[Finding]:
+    name, stored = entry.file, entry.embeddings
 
     def damaged(path: Path, what: str) -> Finding:
         message = f"{path}: {what}; compute the embeddings of {name} again."
         return Finding(path, message, found.folder, "embeddings", name)
 
     try:
-        path = found.embedding_path(line)
+        path = found.embedding_path(entry)
     except ResultsError as error:
         yield Finding(found.folder, str(error), found.folder, "embeddings", name)
         return
     try:
         size = path.stat().st_size
-        if size != stored["bytes"]:
-            yield damaged(path, f"has {size} bytes, the journal says {stored['bytes']}")
+        if size != stored.bytes:
+            yield damaged(path, f"has {size} bytes, the journal says {stored.bytes}")
             return
         scan = scan_npy(path)
     except FileNotFoundError:
@@ -189,20 +207,17 @@ def _check_embeddings(found: EmbeddingSet, name: str, line: Mapping[str, Any]) -
     except (OSError, ValueError) as error:
         yield damaged(path, f"cannot be read ({error})")
         return
-    expected = (line["windows"], stored["dim"])
-    if scan.shape != expected and not (line.get("adopted") and scan.shape[:1] == expected[:1]):
+    expected = (entry.windows, stored.dim)
+    if scan.shape != expected and not (entry.adopted and scan.shape[:1] == expected[:1]):
         yield damaged(path, f"holds an array of shape {scan.shape}, the journal says {expected}")
-    elif "sha256" in stored and scan.sha256 != stored["sha256"]:
+    elif stored.sha256 is not None and scan.sha256 != stored.sha256:
         yield damaged(path, "has changed since it was written")
     elif scan.not_finite is not None:
         yield damaged(path, f"holds values that are not numbers, first in window {scan.not_finite}")
 
 
-def _strangers(
-    folder: Path, lines: Mapping[str, Mapping[str, Any]], what: str, where: str
-) -> Iterator[Finding]:
-    """Files that no line names."""
-    known = {stored["path"] for line in lines.values() if (stored := line.get(what))}
+def _strangers(folder: Path, known: Set[str | None]) -> Iterator[Finding]:
+    """Files that the journal does not name."""
     for parent, _, files in os.walk(folder):
         for name in sorted(files):
             path = Path(parent, name)
@@ -211,24 +226,20 @@ def _strangers(
             elif not _is_ours(path, folder) and path.relative_to(folder).as_posix() not in known:
                 yield Finding(
                     path,
-                    f"{path}: no line of the {where} names it, so nothing reads it; delete it if "
+                    f"{path}: no line of the journal names it, so nothing reads it; delete it if "
                     f"you have no use for it.",
                 )
 
 
 def _is_ours(path: Path, folder: Path) -> bool:
-    is_about_set = path.parent == folder and (
-        path.name == "metadata.yml" or _JOURNAL.fullmatch(path.name)
-    )
-    return bool(is_about_set) or path.name.endswith(_KEPT_ASIDE)
+    is_about_set = path.parent == folder and (path.name == METADATA or fnmatch(path.name, JOURNALS))
+    return bool(is_about_set) or path.name.endswith(_LAID_ASIDE)
 
 
 def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
-    path = found.folder / "metadata.yml"
+    path = found.folder / METADATA
     reason = "is missing" if not path.is_file() else why_unreadable(path)
     if reason is None:
-        from bacpipe.user_input import load_yaml
-
         stored = load_yaml(path.read_text(encoding="utf-8"))
         expected = metadata_of(found, "", Path())
         keys = ("nr_embeds_total", "embedding_size", "files")
@@ -247,7 +258,7 @@ def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
 
 
 def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
-    owner = predictions_source(folder).get("embeddings")
+    owner = predictions_source(folder)
     found = next((path for path in tree.sets if path.name == owner), None)
     if found is None:
         yield Finding(
@@ -258,19 +269,20 @@ def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
         owned = EmbeddingSet(found)
     except ResultsError:
         return  # said already
-    lines = owned.content.done
-    known = {name: line for name, line in lines.items() if line.get("predictions")}
-    for name, line in sorted(known.items()):
-        yield from _check_prediction(folder / _SPARSE, found, name, line)
-    missing = sorted(set(lines) - set(known))
+    done = owned.content.done
+    known = done.where(lambda entry: entry.predictions is not None).sorted()
+    for entry in known.values():
+        yield from _check_prediction(folder / SPARSE_PREDICTIONS, found, entry)
+    missing = sorted(set(done) - set(known))
     if missing and known:
         yield Finding(
             folder,
             f"{folder}: {len(missing)} recordings have embeddings and no predictions, such as "
             f"{missing[0]}; {_AGAIN}.",
         )
-    yield from _strangers(folder / _SPARSE, owned.content.recordings, "predictions", "journal")
-    for table in sorted(folder.glob("*_detections.parquet")):
+    stored = (entry.predictions for entry in _finished(owned.content))
+    yield from _strangers(folder / SPARSE_PREDICTIONS, {item.path for item in stored if item})
+    for table in sorted(folder.glob(detections_path(folder, "*").name)):
         if known and stored_state(table) not in {owned.predictions_state, None}:
             message = f"{table}: was made from other predictions; {_AGAIN}."
             yield Finding(table, message, found, "tables")
@@ -281,24 +293,21 @@ def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
             yield Finding(path, message, found, "tables")
 
 
-def _check_prediction(
-    folder: Path, found: Path, name: str, line: Mapping[str, Any]
-) -> Iterator[Finding]:
-    stored = line["predictions"]
-    if stored["path"] is None:
+def _check_prediction(folder: Path, found: Path, entry: FinishedEntry) -> Iterator[Finding]:
+    stored, name, problem = entry.predictions, entry.file, None
+    if stored is None or stored.path is None:
         return
     try:
-        path = path_inside(folder, stored["path"], what="the journal")
-        read_predictions(path, line["windows"], stored.get("sha256"))
+        path = path_inside(folder, stored.path, what="the journal")
+        read_predictions(path, entry.windows, stored.sha256)
         size = path.stat().st_size
-        problem = None
-        if size != stored["bytes"]:
-            problem = f"{path}: has {size} bytes, the journal says {stored['bytes']}"
+        if size != stored.bytes:
+            problem = f"{path}: has {size} bytes, the journal says {stored.bytes}"
     except ResultsError as error:
         problem = str(error).split(";")[0]
     if problem is not None:
         message = f"{problem}; compute the predictions for {name} again."
-        yield Finding(folder / stored["path"], message, found, "predictions", name)
+        yield Finding(folder / stored.path, message, found, "predictions", name)
 
 
 # ---------------------------------------------------------------------- the rest
@@ -307,7 +316,7 @@ def _check_prediction(
 def _check_file(path: Path) -> Iterator[Finding]:
     if path.name.endswith(TEMPORARY):
         yield _temporary(path)
-    elif (path.parent / "source.json").is_file():
+    elif (path.parent / SOURCE).is_file():
         return  # tables of predictions, which are checked with these
     elif (reason := why_unreadable(path)) is not None:
         yield Finding(
@@ -324,9 +333,7 @@ def _temporary(path: Path) -> Finding:
     )
 
 
-# FOLDED bacpipe/store/map_checks.py: Whether maps (reduced embeddings) are complete and current.
-
-_REDUCE_AGAIN = "run the dimensionality reduction again"
+# ---------------------------------------------------------------------- maps
 
 Problem = tuple[Path, str, Path | None]
 """The file, a sentence, and the map to be laid aside, if it is damaged."""
@@ -345,7 +352,7 @@ def check_maps(folders: Sequence[Path], states: Mapping[Path, str]) -> Iterator[
     state_of = {folder.name: state for folder, state in states.items()}
     seen = set()
     for folder in sorted(folders, key=lambda path: path.name, reverse=True):
-        metadata_path = folder / "metadata.yml"
+        metadata_path = folder / METADATA
         if not metadata_path.is_file():
             yield (
                 folder,
@@ -387,7 +394,7 @@ def _check_files(folder: Path, metadata: Mapping[str, Any]) -> Iterator[Problem]
             f"{folder}: holds {len(tables)} tables instead of one; {_REDUCE_AGAIN}.",
             folder,
         )
-    for path in (*tables, folder / "reducer.safetensors"):
+    for path in (*tables, folder / REDUCER):
         reason = why_unreadable(path)
         if reason is None and path.suffix == ".parquet":
             reason = _why_not_a_map(path, metadata)
@@ -414,10 +421,7 @@ def _why_not_a_map(path: Path, metadata: Mapping[str, Any]) -> str | None:
     return None
 
 
-# FOLDED bacpipe/store/repair.py: Mark damaged results, so that the next run computes exactly these again.
-#
-#   Nothing is deleted: the journal takes back what it says of them, and what has no journal is laid
-#   aside under another name.
+# ---------------------------------------------------------------------- repair
 
 
 def repair_results(findings: Iterable[Finding]) -> int:
@@ -447,37 +451,38 @@ def repair_results(findings: Iterable[Finding]) -> int:
 
 def _repair(folder: Path, findings: Sequence[Finding]) -> int:
     if any(finding.what == "map" for finding in findings):
-        _lay_aside(folder / "metadata.yml")
+        _lay_aside(folder / METADATA)
         return len(findings)
     found = EmbeddingSet(folder)
     with exclusive(folder.parent, _model_of(found)):
         found.reload()
         if found.identity is None:
             return sum(_lay_aside(finding.path) for finding in findings)
-        ledger = Ledger(folder, found.content.recordings)
+        journal = RunJournal(folder, found.content.recordings)
         try:
-            return sum(_mark(ledger, finding) for finding in findings)
+            return sum(_mark(journal, finding) for finding in findings)
         finally:
-            ledger.close()
+            journal.close()
 
 
-def _mark(ledger: Ledger, finding: Finding) -> bool:
-    line = ledger.lines.get(finding.recording or "")
+def _mark(journal: RunJournal, finding: Finding) -> bool:
     if finding.what == "tables":
-        ledger.append({"tables": {}})
-    elif line is None or line["status"] != "done":
+        journal.append_tables({})
+        return True
+    entry = journal.entries.finished(finding.recording or "")
+    if entry is None or not entry.is_done:
         return False  # a run has been there since
-    elif finding.what == "embeddings":
-        ledger.append({**line, "status": "damaged"})
-    elif line.get("predictions"):
-        ledger.append({**line, "predictions": None})
+    if finding.what == "embeddings":
+        journal.append(entry.with_status(DAMAGED))
+    else:
+        journal.drop_predictions(entry.file)
     return True
 
 
 def _lay_aside(path: Path) -> bool:
     if not path.is_file():
         return False
-    path.replace(path.with_name(f"{path.name}.damaged"))
+    path.replace(path.with_name(f"{path.name}{_LAID_ASIDE}"))
     return True
 
 

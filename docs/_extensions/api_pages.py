@@ -16,7 +16,7 @@ _PAGES = (
     (
         "classes",
         "Processing classes",
-        ("bacpipe.inference", "bacpipe.store", "bacpipe.models.base"),
+        ("bacpipe.embedder", "bacpipe.inference", "bacpipe.store", "bacpipe.models.base"),
     ),
     ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
@@ -42,7 +42,7 @@ _FIRST = ("play", "generate_embeddings", "Loader", "Embedder", "AudioHandler", "
 _RETURNED = {
     "bacpipe.store.layout": ("ResultPaths",),
     "bacpipe.inference.report": ("RunReport",),
-    "bacpipe.inference.runner": ("Classifier",),
+    "bacpipe.embedder": ("Classifier",),
     "bacpipe.models.card": ("ModelCard", "Scope"),
     "bacpipe.options": ("Namespace",),
 }

@@ -6,6 +6,7 @@ import itertools
 import logging
 import struct
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from bacpipe.audio.stream import (
     AudioStream,
     mix_to_mono,
     read_audio,
-    read_blocks,
     resampled_length,
 )
 from bacpipe.errors import AudioError
@@ -54,6 +54,12 @@ def sparse_wav(path: Path, seconds: int, rate: int, channels: int) -> Path:
         file.write(struct.pack("<4sI", b"data", size))
         file.truncate(44 + size)
     return path
+
+
+def read_blocks(path: Path, rate: int, *, stop: float | None = None, **kwargs: float) -> Iterator:
+    """Decode a recording block by block."""
+    with AudioStream(path, rate, **kwargs) as stream:
+        yield from stream.blocks(stop=stop)
 
 
 def assert_like_librosa(path: Path, rate: int, **kwargs: float) -> None:

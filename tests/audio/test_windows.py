@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bacpipe
 from bacpipe.audio.windows import (
     PADDING_MODES,
     Segment,
@@ -114,6 +115,15 @@ class TestCutWindows:
     def test_reflect_goes_back_and_forth(self):
         (block,) = cut_windows([ramp(3)], 8, padding="reflect")
         assert block.windows.tolist() == [[1, 2, 3, 2, 1, 2, 3, 2]]
+
+    @pytest.mark.parametrize("padding", PADDING_MODES)
+    def test_settings_take_every_padding(self, padding, restored_settings):
+        bacpipe.settings.padding = padding
+        assert bacpipe.settings.padding == padding
+
+    def test_settings_take_no_other_padding(self):
+        with pytest.raises(bacpipe.BacpipeError, match=", ".join(PADDING_MODES)):
+            bacpipe.settings.padding = "empty"
 
     @pytest.mark.parametrize("padding", ["wrapp", "empty", "zeros", ""])
     def test_unknown_padding_fails_at_once(self, padding):

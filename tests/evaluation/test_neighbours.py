@@ -27,7 +27,7 @@ def test_neighbours_are_those_of_the_whole_array(run: Callable[..., bacpipe.Load
 
 def test_own_recording_can_be_left_out(run: Callable[..., bacpipe.Loader]) -> None:
     loader = run()
-    own = next(iter(loader.lines.values()))["windows"]
+    own = next(iter(loader.entries.values())).windows
     found = nearest_windows(loader, 0, count=100, other_recordings=True)
     assert found.rows.min() >= own
     assert len(found.rows) == len(loader.embeddings("array")) - own
@@ -35,12 +35,12 @@ def test_own_recording_can_be_left_out(run: Callable[..., bacpipe.Loader]) -> No
 
 def test_a_missing_file_costs_only_its_windows(run: Callable[..., bacpipe.Loader]) -> None:
     loader = run()
-    lines = list(loader.lines.values())
+    entries = list(loader.entries.values())
     assert loader.embed_dir is not None
-    (loader.embed_dir / lines[-1]["embeddings"]["path"]).unlink()
+    (loader.embed_dir / entries[-1].embeddings.path).unlink()
     found = nearest_windows(loader, 0, count=100)
     assert found.skipped == 1
-    assert len(found.rows) == sum(line["windows"] for line in lines[:-1]) - 1
+    assert len(found.rows) == sum(entry.windows for entry in entries[:-1]) - 1
 
 
 def test_a_search_nobody_waits_for_ends(run: Callable[..., bacpipe.Loader]) -> None:

@@ -9,7 +9,7 @@ import torch
 import bacpipe
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.evaluate import run_evaluations
-from bacpipe.reduction.data_set import reduce_data_set
+from bacpipe.reduction.reduce_data_set import reduce_data_set
 from tests.conftest import TinyModel
 
 TASKS = ["probing", "clustering"]

@@ -74,7 +74,7 @@ STAGES = {
 }
 # Imported before the forks, so that a run of some seconds is not mostly imports.
 IMPORTS = (
-    "bacpipe.workflows", "bacpipe.inference.embedder", "bacpipe.inference.run_data_set",
+    "bacpipe.workflows", "bacpipe.embedder", "bacpipe.inference.run_data_set",
     "bacpipe.evaluation.evaluate", "bacpipe.plotting.clustering", "bacpipe.plotting.probing",
     "bacpipe.plotting.comparison", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors",
     "sklearn.decomposition", "pandas", "pyarrow.parquet", "safetensors.torch", "scipy.sparse",
@@ -167,14 +167,14 @@ class Place:
 
 def one_run(place: Place) -> None:
     """Do what a user's run does; in a process of its own."""
-    import bacpipe.reduction.data_set
+    import bacpipe.reduction.reduce_data_set
     import bacpipe.store.embedding_set
     import bacpipe.store.files
 
     torch.set_num_threads(1)
     _draw_coarsely()
     bacpipe.store.embedding_set.datetime = StillClock  # type: ignore[attr-defined]
-    bacpipe.reduction.data_set.datetime = StillClock  # type: ignore[attr-defined]
+    bacpipe.reduction.reduce_data_set.datetime = StillClock  # type: ignore[attr-defined]
     # The longer recordings go to a temporary file as they come, the short ones at once.
     bacpipe.store.files._WAITING_ROWS = 256
     Watched.calls = place.calls

@@ -389,7 +389,7 @@ class ResultsTree:
                 lambda: loader.embeddings("array"),
                 lambda: loader.predictions("dataframe"),
                 lambda: loader.predictions("array"),
-                lambda: [loader.window_times(name) for name in loader.lines],
+                lambda: [loader.window_times(name) for name in loader.entries],
                 lambda: loader.metadata_dict,
                 lambda: loader.embeddings_state,
             ]

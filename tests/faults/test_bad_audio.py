@@ -60,21 +60,21 @@ def reference(samples: np.ndarray) -> np.ndarray:
 def test_every_file_gets_embeddings_or_a_sentence(outcome: Outcome) -> None:
     assert len(outcome.expected) >= 200
     wrong = []
-    lines = outcome.loader.lines
+    entries = outcome.loader.entries
     for name, expected in outcome.expected.items():
-        if (name in lines) == (name in outcome.failed):
-            wrong.append(f"{name}: is in {'both' if name in lines else 'neither'} of the tables")
-        elif name in lines and not isinstance(expected, Fails):
-            if lines[name]["windows"] != expected.count:
-                wrong.append(f"{name}: {lines[name]['windows']} windows, not {expected.count}")
-        elif name in lines:
-            wrong.append(f"{name}: was embedded ({lines[name]['windows']} windows)")
+        if (name in entries) == (name in outcome.failed):
+            wrong.append(f"{name}: is in {'both' if name in entries else 'neither'} of the tables")
+        elif name in entries and not isinstance(expected, Fails):
+            if entries[name].windows != expected.count:
+                wrong.append(f"{name}: {entries[name].windows} windows, not {expected.count}")
+        elif name in entries:
+            wrong.append(f"{name}: was embedded ({entries[name].windows} windows)")
         elif isinstance(expected, Windows):
             wrong.append(f"{name}: failed ({outcome.failed[name]})")
         elif isinstance(expected, Fails) and not re.search(expected.pattern, outcome.failed[name]):
             wrong.append(f"{name}: says {outcome.failed[name]!r}, not {expected.pattern!r}")
     assert not wrong, "\n".join([f"{len(wrong)} of {len(outcome.expected)}:", *wrong])
-    assert set(lines) | set(outcome.failed) == set(outcome.expected)
+    assert set(entries) | set(outcome.failed) == set(outcome.expected)
 
 
 def test_embeddings_are_those_of_the_samples(outcome: Outcome) -> None:
@@ -82,7 +82,7 @@ def test_embeddings_are_those_of_the_samples(outcome: Outcome) -> None:
     embeddings = outcome.loader.embeddings("dict")
     for name, expected in outcome.expected.items():
         if isinstance(expected, Windows) and expected.samples is not None:
-            found = embeddings[outcome.loader.lines[name]["embeddings"]["path"]]
+            found = embeddings[outcome.loader.entries[name].embeddings.path]
             np.testing.assert_allclose(found, reference(expected.samples), atol=1e-4, err_msg=name)
             compared += 1
     assert compared > 50
@@ -99,8 +99,8 @@ def test_every_reason_is_one_sentence_about_the_file(outcome: Outcome) -> None:
 def test_lossy_files_that_end_a_little_early_are_mostly_noticed(outcome: Outcome) -> None:
     names = [name for name, expected in outcome.expected.items() if isinstance(expected, Whole)]
     assert names
-    for name in set(names) & set(outcome.loader.lines):
-        assert outcome.loader.lines[name]["duration"] == pytest.approx(2.5, abs=0.2), name
+    for name in set(names) & set(outcome.loader.entries):
+        assert outcome.loader.entries[name].duration == pytest.approx(2.5, abs=0.2), name
 
 
 def test_memory_stays_bounded(outcome: Outcome) -> None:

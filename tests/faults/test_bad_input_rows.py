@@ -59,7 +59,7 @@ def test_no_other_program_is_needed_to_read_audio(
         sf.write(recordings / f"kind{folder}.wav", tone, 8000, format=kind, subtype=subtype)
     loader = run()
     assert not failures(loader)
-    assert len(loader.lines) == 5 + len(names) + 3
+    assert len(loader.entries) == 5 + len(names) + 3
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_run_that_stops_between_embeddings_and_predictions_has_not_done_the_re
     tiny_model.windows_seen = 0
     loader = run(classifier_threshold=0.0)
     assert tiny_model.windows_seen == 15 - sum(done.values())
-    assert set(loader.predictions("dict")[0]) == set(loader.lines)
+    assert set(loader.predictions("dict")[0]) == set(loader.entries)
     durations = loader.metadata_dict["files"]["file_lengths (s)"]
     assert durations == [3.5, 2.0, 4.0, 3.5, 0.5]
 
@@ -148,13 +148,13 @@ def test_one_of_many_replaced_one_removed_and_two_new(
     after = bacpipe.play(**settings)["tiny"]
     assert tiny_model.windows_seen == 3 + 1 + 1
     assert after.embeddings_state != before.embeddings_state
-    assert set(after.lines) == set(before.lines) - {"08.wav"} | {"new1.wav", "new2.wav"}
-    assert set(after.predictions("dataframe").audiofilename) == set(after.lines)
+    assert set(after.entries) == set(before.entries) - {"08.wav"} | {"new1.wav", "new2.wav"}
+    assert set(after.predictions("dataframe").audiofilename) == set(after.entries)
     table = pd.concat(
         pd.read_parquet(path) for path in after.paths.dim_reduc_parent_dir.rglob("*.parquet")
     )
     assert table.groupby("audiofilename", observed=True).size().to_dict() == {
-        name: line["windows"] for name, line in after.lines.items()
+        name: entry.windows for name, entry in after.entries.items()
     }
 
 

@@ -18,7 +18,7 @@ from bacpipe.__main__ import main
 from bacpipe.errors import BacpipeError, StorageError
 from bacpipe.store.files import EmbeddingFile, replacing, write_bytes
 from bacpipe.store.journal import Journal, read_journals
-from tests.conftest import TinyModel, write_recording
+from tests.conftest import TinyModel, finished_entry, write_recording
 from tests.faults.disks import (
     CountedDisk,
     assert_whole,
@@ -128,17 +128,17 @@ def test_long_recordings_do_not_leave_their_beginning_on_a_full_disk(tmp_path: P
 
 @needs_posix
 def test_a_full_disk_takes_a_line_of_the_journal_wholly_or_not_at_all(tmp_path: Path) -> None:
-    line = {"file": "b.wav", "status": "done"}
+    entry = finished_entry("b.wav")
     journal = Journal(tmp_path)
-    journal.append({"file": "a.wav", "status": "done"})
+    journal.append(finished_entry("a.wav"))
     before = journal.path.read_bytes()
     for room in range(len(before)):
         with pytest.MonkeyPatch.context() as patch:
             CountedDisk(patch, room)
             with pytest.raises(StorageError, match="full"):
-                journal.append(line)
+                journal.append(entry)
         assert journal.path.read_bytes() == before
-    journal.append(line)
+    journal.append(entry)
     journal.close()
     assert set(read_journals(tmp_path).done) == {"a.wav", "b.wav"}
 
@@ -146,12 +146,12 @@ def test_a_full_disk_takes_a_line_of_the_journal_wholly_or_not_at_all(tmp_path: 
 @needs_posix
 def test_a_disk_that_cannot_even_take_a_line_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.append({"file": "a.wav", "status": "done"})
+    journal.append(finished_entry("a.wav"))
     journal.close()
     with journal.path.open("ab") as file:
         file.write(b'{"file": "b.wav", "stat')
     journal = Journal(tmp_path)
-    journal.append({"file": "c.wav", "status": "done"})
+    journal.append(finished_entry("c.wav"))
     journal.close()
     assert set(read_journals(tmp_path).done) == {"a.wav", "c.wav"}
 

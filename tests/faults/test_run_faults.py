@@ -19,7 +19,7 @@ import torch
 import bacpipe
 from bacpipe.errors import BacpipeError, NothingEmbeddedError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.store import sink
+from bacpipe.store import writer
 from tests.conftest import TinyModel, expected_windows, write_recording
 from tests.faults.disks import assert_whole, finished
 
@@ -116,7 +116,7 @@ def test_a_model_that_fails_with_one_recording(
         np.testing.assert_array_equal(rows, whole[name.replace("_tiny", "_whole")])
     assert_whole(loader.get_embedding_dir())
     assert not (loader.get_embedding_dir() / "north" / "b_tiny.npy").exists()
-    assert set(run().lines) == set(expected_windows(marked))  # once the model is mended
+    assert set(run().entries) == set(expected_windows(marked))  # once the model is mended
 
 
 SCORE_FAULTS = {
@@ -141,7 +141,7 @@ def test_class_scores_that_make_no_sense(run: Run, marked: Path, fault: str) -> 
     loader = run(CustomModel=Misjudging, classifier_threshold=0.0)
     assert reason in failures(loader)[BAD]
     assert BAD not in set(loader.predictions("dataframe").audiofilename)
-    assert len(loader.lines) == 4
+    assert len(loader.entries) == 4
     # The same while only predictions are computed, from embeddings that are there.
     run(model_name="other", run_pretrained_classifier=False)
     again = run(model_name="other", CustomModel=Misjudging, classifier_threshold=0.0)
@@ -167,7 +167,7 @@ def test_a_model_that_always_fails_stops_the_run(run: Run, recordings: Path) -> 
     ):
         run(CustomModel=Broken)
     assert len(calls) < 30
-    assert len(run().lines) == 55
+    assert len(run().entries) == 55
 
 
 def test_a_model_that_fails_from_some_moment_on_stops_the_run(run: Run, recordings: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_model_that_fails_from_some_moment_on_stops_the_run(run: Run, recordin
     with pytest.raises(BacpipeError, match="fails whatever it is given"):
         run(CustomModel=Dying, global_batch_size=2)
     loader = run()
-    assert set(loader.lines) == set(expected_windows(recordings))
+    assert set(loader.entries) == set(expected_windows(recordings))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_decoder_thread_that_dies(
     loader = run(**mode)
     assert list(failures(loader)) == [BAD]
     assert type(error).__name__ in failures(loader)[BAD]
-    assert len(loader.lines) == 4
+    assert len(loader.entries) == 4
     assert not [t for t in threading.enumerate() if t.name.startswith("bacpipe")]
 
 
@@ -283,7 +283,7 @@ def test_a_decoder_that_stops_without_a_word(
     monkeypatch.setattr(AudioHandler, "decode", silent)
     loader = run(**mode)
     assert "stopped without a word" in failures(loader)[BAD]
-    assert len(loader.lines) == 4
+    assert len(loader.entries) == 4
 
 
 def test_a_computer_without_threads_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_a_computer_without_threads_left(run: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(threading.Thread, "start", limited)
     loader = run(nr_parallel_workers=4)
     assert len(started) == 1
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
 
 
 @pytest.mark.parametrize("kind", ["OSError", "short read", "LibsndfileError"])
@@ -327,10 +327,10 @@ def test_a_read_error_in_the_middle_of_a_recording(
     assert len(calls) > 1
     assert list(failures(loader)) == ["north/long.wav"]
     assert "long.wav: " in failures(loader)["north/long.wav"]
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
     assert not list(loader.get_embedding_dir().rglob("long*"))
     monkeypatch.undo()
-    assert run().lines["north/long.wav"]["windows"] == 25
+    assert run().entries["north/long.wav"].windows == 25
 
 
 # ---------------------------------------------------------------------- files that change
@@ -380,15 +380,15 @@ def test_a_recording_that_changes_while_it_is_read(
         patch.setattr(AudioHandler, "decode", during(path, lambda: change(path)))
         loader = run(**mode)
     assert list(failures(loader)) == ["long.wav"]
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
     again = run(**mode)
     if change in {shortened, Path.unlink}:
-        assert "long.wav" not in again.lines
+        assert "long.wav" not in again.entries
     elif change is appended:  # 2000 bytes that the header does not know of
-        assert again.lines["long.wav"]["windows"] == 25
+        assert again.entries["long.wav"].windows == 25
     else:
-        assert again.lines["long.wav"]["windows"] == 25
-        assert again.lines["long.wav"]["mtime_ns"] == path.stat().st_mtime_ns
+        assert again.entries["long.wav"].windows == 25
+        assert again.entries["long.wav"].mtime_ns == path.stat().st_mtime_ns
 
 
 def test_a_recording_replaced_before_its_turn_is_done_under_its_new_identity(
@@ -399,8 +399,8 @@ def test_a_recording_replaced_before_its_turn_is_done_under_its_new_identity(
     with monkeypatch.context() as patch:
         patch.setattr(AudioHandler, "decode", during(first, action))
         loader = run(avoid_pipelined_gpu_inference=True)
-    assert loader.lines["top.wav"]["windows"] == 3
-    assert loader.lines["top.wav"]["size"] == later.stat().st_size
+    assert loader.entries["top.wav"].windows == 3
+    assert loader.entries["top.wav"].size == later.stat().st_size
     tiny_model.windows_seen = 0
     run()
     assert tiny_model.windows_seen == 0
@@ -416,8 +416,8 @@ def test_recordings_that_vanish_before_their_turn(
         loader = run(avoid_pipelined_gpu_inference=True, save_raven_tables=True)
     assert set(failures(loader)) == {"south/a.wav", "south/c.flac"}
     assert all("missing" in reason for reason in failures(loader).values())
-    assert len(loader.lines) == 3
-    assert len(run().lines) == 3
+    assert len(loader.entries) == 3
+    assert len(run().entries) == 3
 
 
 def test_the_disk_with_the_recordings_is_unplugged(
@@ -430,7 +430,7 @@ def test_the_disk_with_the_recordings_is_unplugged(
         with pytest.raises(NothingEmbeddedError, match=r"none of 5 recordings.*a\.wav"):
             run(avoid_pipelined_gpu_inference=True)
     aside.rename(recordings)
-    assert len(run().lines) == 5
+    assert len(run().entries) == 5
 
 
 # ---------------------------------------------------------------------- the writer
@@ -440,7 +440,7 @@ def test_the_disk_with_the_recordings_is_unplugged(
 def test_an_error_while_one_recording_is_written(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
 ) -> None:
-    write = sink.stage_predictions
+    write = writer.stage_predictions
 
     def failing(path: Path, *arguments: object) -> int:
         if path.name == "b_tiny.parquet":
@@ -448,13 +448,13 @@ def test_an_error_while_one_recording_is_written(
         return write(path, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(sink, "stage_predictions", failing)
+        patch.setattr(writer, "stage_predictions", failing)
         loader = run(classifier_threshold=0.0)
     assert list(failures(loader)) == [BAD]
     assert type(error).__name__ in failures(loader)[BAD]
-    assert len(loader.lines) == 4
+    assert len(loader.entries) == 4
     assert sum(finished(tmp_path).values()) == 13
-    assert len(run(classifier_threshold=0.0).lines) == 5
+    assert len(run(classifier_threshold=0.0).entries) == 5
 
 
 def test_the_report_counts_what_could_not_be_written(
@@ -464,7 +464,7 @@ def test_the_report_counts_what_could_not_be_written(
     loader = bacpipe.Loader(recordings, "tiny", use_folder_structure=True, **settings)
     embedder = bacpipe.Embedder("tiny", loader, CustomModel=tiny_model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sink, "stage_predictions", lambda *arguments: 1 / 0)
+        patch.setattr(writer, "stage_predictions", lambda *arguments: 1 / 0)
         with pytest.raises(NothingEmbeddedError, match="ZeroDivisionError"):
             embedder.run_inference_pipeline_using_multithreading()
     embedder.run_inference_pipeline_using_multithreading()
@@ -480,9 +480,9 @@ def test_something_in_the_way_of_one_result(run: Run, recordings: Path) -> None:
     loader = run()
     assert list(failures(loader)) == ["north/new.wav"]
     assert "does not take a file of this name" in failures(loader)["north/new.wav"]
-    assert len(loader.lines) == 5
+    assert len(loader.entries) == 5
     (loader.get_embedding_dir() / "north" / "new_tiny.npy").rmdir()
-    assert len(run().lines) == 6
+    assert len(run().entries) == 6
     assert new.exists()
 
 
@@ -498,7 +498,7 @@ def test_an_interrupt_stops_the_run_and_its_threads(run: Run, recordings: Path) 
     with pytest.raises(KeyboardInterrupt):
         run(CustomModel=Interrupted)
     assert not [t for t in threading.enumerate() if t.name.startswith("bacpipe")]
-    assert len(run().lines) == 5
+    assert len(run().entries) == 5
 
 
 def test_the_pipeline_reports_a_failure_once(run: Run, marked: Path) -> None:

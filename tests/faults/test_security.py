@@ -43,7 +43,7 @@ from bacpipe.models.card import Url
 from bacpipe.models.weights import checkpoints, downloads, transfer
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import read_overrides
-from bacpipe.reduction.data_set import load_map
+from bacpipe.reduction.fitted import load_map
 from bacpipe.store import files
 from bacpipe.store.files import replacing, write_text
 from bacpipe.store.maps import stored_maps
@@ -481,7 +481,7 @@ def test_labels_are_data_in_every_table(
     windows = len(loader.embeddings("array"))
     frame = loader.predictions("dataframe")
     assert set(HOSTILE_LABELS) < set(frame.columns)
-    assert set(frame["audiofilename"]) == set(loader.lines)
+    assert set(frame["audiofilename"]) == set(loader.entries)
     table = loader.paths.preds_path / "tiny_classifier_annotations.csv"
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
@@ -493,7 +493,7 @@ def test_labels_are_data_in_every_table(
     for path in {*raven, *export_raven_tables(loader, combined=True)}:
         lines = path.read_bytes().decode().split("\n")[:-1]
         if path.name.endswith("sound_files.txt"):
-            assert len(lines) == len(loader.lines)
+            assert len(lines) == len(loader.entries)
             continue
         assert {line.count("\t") for line in lines} == {10}, path
         assert (len(lines) - 1) % len(HOSTILE_LABELS) == 0
@@ -564,8 +564,8 @@ def test_a_journal_cannot_point_outside(
     loader = run()
     secret = np.zeros((4, 10), np.float32)
     np.save(tmp_path / "secret.npy", secret)
-    line = loader.lines["north/a.wav"]
-    own = Path(line[what]["path"])
+    entry = loader.entries["north/a.wav"]
+    own = Path(getattr(entry, what).path)
     folder = {
         "embeddings": loader.get_embedding_dir(),
         "predictions": loader.paths.sparse_predictions_path,
@@ -658,7 +658,7 @@ def _replace(target: Path) -> None:
 
 def test_embeddings_never_unpickle(canary: Canary, run: Run) -> None:
     loader = run()
-    path = loader.get_embedding_dir() / loader.lines["top.wav"]["embeddings"]["path"]
+    path = loader.get_embedding_dir() / loader.entries["top.wav"].embeddings.path
     objects = np.empty((1, 10), dtype=object)
     objects[:] = canary
     for save in (

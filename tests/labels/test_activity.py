@@ -14,6 +14,7 @@ from bacpipe.labels.activity import (
     class_activity,
     recorded_stretches,
 )
+from tests.conftest import finished_entry
 
 
 def times(*texts: str) -> np.ndarray:
@@ -84,11 +85,12 @@ def test_no_recordings_with_a_time_give_an_empty_grid(by):
 
 
 def test_of_annotated_recordings_only_the_segments_were_looked_at():
-    lines = {
-        "a.wav": {"duration": 3600.0, "windows": 2, "segments": [[60, 90, 1], [120, 150, 1]]},
-        "b.wav": {"duration": 3600.0, "windows": 2, "segments": None},
+    segments = ((60, 90, 1), (120, 150, 1))
+    entries = {
+        "a.wav": finished_entry("a.wav", duration=3600.0, windows=2, segments=segments),
+        "b.wav": finished_entry("b.wav", duration=3600.0, windows=2),
     }
-    stretches = recorded_stretches(lines, times("2024-05-01T05:00", "NaT"))
+    stretches = recorded_stretches(entries, times("2024-05-01T05:00", "NaT"))
     assert activity_grid(stretches).hours.sum() == pytest.approx(1 / 60)
 
 

@@ -65,7 +65,7 @@ def windows(run):
     loader, _, _ = run
     rows = [
         (name, start, end)
-        for name in loader.lines
+        for name in loader.entries
         for start, end in zip(*loader.window_times(name), strict=True)
     ]
     assert len(rows) == len(loader.embeddings("array"))

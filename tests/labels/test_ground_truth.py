@@ -9,6 +9,7 @@ from bacpipe.errors import AnnotationsError, ResultsNotFoundError, SettingsError
 from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.model_windows import ModelWindows
 from bacpipe.store.detections import Intervals
+from tests.conftest import finished_entry
 
 # First of the windows of 5 s of each recording.
 FLAC, NORTH, QUIET, SOUTH = 0, 2, 7, 8
@@ -116,7 +117,7 @@ def test_array_and_data_frame(truth, loader):
     assert frame["label:species"][frame["label:species"].notna()].tolist() == [
         n for n in names(truth()) if n
     ]
-    starts = np.concatenate([loader.window_times(name)[0] for name in loader.lines])
+    starts = np.concatenate([loader.window_times(name)[0] for name in loader.entries])
     assert np.array_equal(frame["start"], starts)
     several = truth(return_type="dataframe", single_label=False)
     assert several["label:species"][NORTH + 1 : NORTH + 3].tolist() == ["wren", "robin"]
@@ -220,12 +221,13 @@ def slow_overlaps(starts, ends, rows, fraction):
 @pytest.mark.parametrize("hop", [1.0, 3.0, 4.0])
 def test_rule(fraction, hop):
     rng = np.random.default_rng(int(100 * fraction + hop))
-    lines = {}
+    entries = {}
     for name in ("a", "b", "c"):
         count = int(rng.integers(5, 40))
-        lines[name] = {"windows": count, "duration": (count - 1) * hop + 2.0}
+        duration = (count - 1) * hop + 2.0
+        entries[name] = finished_entry(name, windows=count, duration=duration)
     header = {"identity": {"sample_rate": 10, "window": 30, "hop": hop, "speed": 1}}
-    windows = ModelWindows(lines, header, "")
+    windows = ModelWindows(entries, header, "")
     rows = {
         name: [
             (start, start + length, int(label))
@@ -260,7 +262,7 @@ def test_rule(fraction, hop):
 def test_no_annotation_is_lost_at_one_half():
     rng = np.random.default_rng(3)
     windows = ModelWindows(
-        {"a": {"windows": 100, "duration": 300.0}},
+        {"a": finished_entry("a", windows=100, duration=300.0)},
         {"identity": {"sample_rate": 10, "window": 30, "hop": None, "speed": 1}},
         "",
     )

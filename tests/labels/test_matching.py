@@ -11,6 +11,7 @@ from bacpipe.labels.matching import (
 )
 from bacpipe.labels.model_windows import ModelWindows
 from bacpipe.store.embedding_set import window_times
+from tests.conftest import finished_entry
 
 RATE = 1000
 
@@ -23,12 +24,13 @@ def windows_of(
 ) -> ModelWindows:
     """Windows as a run would make them."""
     identity = {"window": round(window * RATE), "sample_rate": RATE, "speed": 1, "hop": hop}
-    lines = {}
+    entries = {}
     for name, duration in sorted(durations.items()):
         parts = (segments or {}).get(name)
+        found = None if parts is None else tuple(parts)
         count = sum(n for *_, n in parts) if parts else int(np.ceil(duration / (hop or window)))
-        lines[name] = {"duration": duration, "windows": count, "segments": parts}
-    return ModelWindows(lines, {"identity": identity}, "")
+        entries[name] = finished_entry(name, duration=duration, windows=count, segments=found)
+    return ModelWindows(entries, {"identity": identity}, "")
 
 
 DURATIONS = {"a.wav": 10.3, "b.wav": 4.0, "c/a.wav": 7.77}
@@ -54,8 +56,8 @@ CASES = {
 def table(windows: ModelWindows) -> list[tuple[str, float, float]]:
     return [
         (name, start, end)
-        for name, line in windows.lines.items()
-        for start, end in zip(*window_times(line, windows.header), strict=True)
+        for name, entry in windows.entries.items()
+        for start, end in zip(*window_times(entry, windows.header), strict=True)
     ]
 
 

@@ -11,11 +11,11 @@ import torch
 import bacpipe
 from bacpipe.errors import SettingsError
 from bacpipe.store import tables
-from bacpipe.store.predictions import Detections
+from bacpipe.store.detections import Detections
+from bacpipe.store.layout import detections_path
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
-    detections_path,
     read_blocks,
     wide_frame,
 )
@@ -43,7 +43,7 @@ def test_dict_by_recording(loader):
     scores, classes = loader.predictions("dict")
     array, same_classes = loader.predictions("array")
     assert classes == same_classes
-    assert list(scores) == list(loader.lines)
+    assert list(scores) == list(loader.entries)
     assert np.array_equal(np.concatenate(list(scores.values())), array)
 
 
@@ -54,7 +54,7 @@ def test_data_frame(loader, expected):
     array, classes = loader.predictions("array")
     assert list(frame.columns) == ["audiofilename", "start", "end", *classes.values()]
     assert np.array_equal(frame.iloc[:, 3:].to_numpy(), array[rows])
-    starts = np.concatenate([loader.window_times(name)[0] for name in loader.lines])
+    starts = np.concatenate([loader.window_times(name)[0] for name in loader.entries])
     assert np.array_equal(frame["start"], starts[rows])
 
 
@@ -117,7 +117,7 @@ def test_single_files_are_read_when_the_combined_one_is_stale(loader, tmp_path, 
         combined.write_bytes(b"PAR1 damaged")
         pd.testing.assert_frame_equal(loader.predictions("dataframe"), before)
         path = loader.paths.sparse_predictions_path / next(
-            line["predictions"]["path"] for line in loader.lines.values()
+            entry.predictions.path for entry in loader.entries.values()
         )
         assert list(read_blocks(Path(moved), "another state")) == []
         assert path.is_file()

@@ -10,8 +10,12 @@ import soundfile as sf
 import bacpipe
 from bacpipe.errors import AnnotationsError, SettingsError
 from bacpipe.labels.exporting import RAVEN_COLUMNS
-from bacpipe.store.detections import Intervals, merge_detections, merge_intervals
-from bacpipe.store.predictions import Detections
+from bacpipe.store.detections import (
+    Detections,
+    Intervals,
+    merge_detections,
+    merge_intervals,
+)
 from tests.labels.conftest import Tiny
 
 KEYS = ["audiofilename", "start", "end", "label:species"]

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 import bacpipe
 from bacpipe.errors import BacpipeError, ResultsError, SettingsError
-from bacpipe.reduction.data_set import load_map, save_map
+from bacpipe.reduction.fitted import load_map, save_map
 from bacpipe.reduction.reducers import choose_seed, fit
 
 METHODS = ("pca", "sparse_pca", "t_sne", "umap")

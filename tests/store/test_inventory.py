@@ -10,39 +10,41 @@ from bacpipe.dashboard.recordings.inventory import (
     sites_of,
     totals_of,
 )
-from bacpipe.store.entries import Lines
+from bacpipe.store.entries import (
+    FAILED,
+    REMOVED,
+    Entries,
+    FailedEntry,
+    FinishedEntry,
+    StoredEmbeddings,
+)
 from bacpipe.store.journal import JournalContent
+from tests.conftest import finished_entry
 
 
-def done(duration: float, windows: int, size: int = 100) -> dict[str, object]:
-    return {
-        "status": "done",
-        "duration": duration,
-        "windows": windows,
-        "size": size,
-        "embeddings": {"bytes": 7},
-        "predictions": {"path": None},
-    }
+def done(name: str, duration: float, windows: int, size: int = 100) -> FinishedEntry:
+    stored = StoredEmbeddings("x.npy", 7, 1)
+    return finished_entry(name, duration=duration, windows=windows, size=size, embeddings=stored)
 
 
 JOURNALS = {
     "one": JournalContent(
         {},
-        Lines(
+        Entries(
             {
-                "north/a.wav": done(10.0, 4),
-                "b.wav": {"status": "failed", "reason": "b.wav: no audio"},
-                "gone.wav": {"status": "removed"},
+                "north/a.wav": done("north/a.wav", 10.0, 4),
+                "b.wav": FailedEntry("b.wav", FAILED, "b.wav: no audio"),
+                "gone.wav": finished_entry("gone.wav", status=REMOVED),
             }
         ),
     ),
     "two": JournalContent(
         {},
-        Lines(
+        Entries(
             {
-                "north/a.wav": done(10.0, 20),
-                "b.wav": {"status": "failed", "reason": "b.wav: no audio either"},
-                "c.wav": done(5.0, 10, size=50),
+                "north/a.wav": done("north/a.wav", 10.0, 20),
+                "b.wav": FailedEntry("b.wav", FAILED, "b.wav: no audio either"),
+                "c.wav": done("c.wav", 5.0, 10, size=50),
             }
         ),
     ),

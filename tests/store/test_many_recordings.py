@@ -1,8 +1,9 @@
-"""What grows with the number of recordings, beside the journal's lines."""
+"""What grows with the number of recordings, beside the journal's entries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,8 @@ def test_states_follow_the_journal(run: Callable[..., bacpipe.Loader]) -> None:
     states = (found.state, found.predictions_state)
     assert (found.state, found.predictions_state) == states
     name = next(iter(found.content.done))
-    line = found.content.recordings[name]
-    found.content.recordings[name] = {**line, "windows": line["windows"] + 1}
+    entry = found.content.done[name]
+    found.content.recordings[name] = replace(entry, windows=entry.windows + 1)
     assert found.state != states[0] and found.predictions_state != states[1]
     found.reload()
     assert (found.state, found.predictions_state) == states
@@ -89,7 +90,7 @@ def test_names_and_files_are_the_same_recordings(
     run: Callable[..., bacpipe.Loader], recordings: Path
 ) -> None:
     loader = run()
-    assert loader.recording_names == sorted(loader.lines)
+    assert loader.recording_names == sorted(loader.entries)
     assert loader.files == [recordings / name for name in loader.recording_names]
     write_recording(recordings / "new.wav", 1.0)
     assert len(loader.recording_names) == 5
@@ -103,7 +104,7 @@ def test_scores_of_recordings_with_and_without_predictions(
     scores, classes = run(classifier_threshold=0.7).predictions("dict")
     loader = run(classifier_threshold=0.0)
     dense, all_classes = loader.predictions("dict")
-    assert list(scores) == list(dense) == list(loader.lines)
+    assert list(scores) == list(dense) == list(loader.entries)
     assert set(classes.values()) <= set(all_classes.values())
     column = {name: i for i, name in all_classes.items()}
     for name, found in scores.items():

@@ -5,6 +5,7 @@ import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.errors import ResultsLockedError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
-from bacpipe.store.entries import Lines
+from bacpipe.store.embedding_set import EmbeddingSet
+from bacpipe.store.entries import Entries
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.files import TEMPORARY, EmbeddingFile
-from bacpipe.store.journal import Ledger
+from bacpipe.store.journal import RunJournal
 from bacpipe.store.lock import exclusive
 from bacpipe.store.verification import repair_results, verify_results
 from tests.conftest import TinyModel, write_recording
@@ -28,7 +30,7 @@ Run = Callable[..., bacpipe.Loader]
 @pytest.fixture
 def results(run: Run, tmp_path: Path) -> Path:
     """A tree with embeddings, predictions of every window, Raven tables and a map."""
-    from bacpipe.reduction.data_set import reduce_data_set
+    from bacpipe.reduction.reduce_data_set import reduce_data_set
 
     loader = run(classifier_threshold=0.0, save_raven_tables=True)
     reduce_data_set(loader, "pca", loader.options)
@@ -188,7 +190,7 @@ def test_strangers_temporaries_and_metadata_of_a_killed_run_are_named(results: P
 
 
 def test_maps_are_checked_and_laid_aside(results: Path, run: Run) -> None:
-    from bacpipe.reduction.data_set import reduce_data_set
+    from bacpipe.reduction.reduce_data_set import reduce_data_set
 
     table = one(results, "field_tiny.parquet")
     flip(table, -3)
@@ -271,22 +273,22 @@ def test_memory_does_not_grow_with_a_recording(tmp_path: Path) -> None:
     scan = scan_npy(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert scan == ((12 * len(block), 64), written["sha256"], None)
+    assert scan == ((12 * len(block), 64), written.sha256, None)
     assert path.stat().st_size == 48 * 2**20 + 128
     assert peak < 20 * 2**20
 
 
 def test_many_recordings_are_checked_from_one_journal(results: Path) -> None:
     folder = one(results, "journal.jsonl").parent
-    line = bacpipe.store.embedding_set.EmbeddingSet(folder).content.done["top.wav"]
+    entry = EmbeddingSet(folder).content.done["top.wav"]
     data = (folder / "top_tiny.npy").read_bytes()
-    ledger = Ledger(folder, Lines())
+    journal = RunJournal(folder, Entries())
     for number in range(500):
-        stored = {**line["embeddings"], "path": f"many/{number}_tiny.npy"}
+        stored = replace(entry.embeddings, path=f"many/{number}_tiny.npy")
         (folder / "many").mkdir(exist_ok=True)
-        (folder / stored["path"]).write_bytes(data)
-        ledger.append({**line, "file": f"many/{number}.wav", "embeddings": stored})
-    ledger.close()
+        (folder / stored.path).write_bytes(data)
+        journal.append(replace(entry, file=f"many/{number}.wav", embeddings=stored))
+    journal.close()
     flip(folder / "many" / "234_tiny.npy", -1)
     damaged = [finding.recording for finding in verify_results(results) if finding.recording]
     assert damaged == ["many/234.wav"]

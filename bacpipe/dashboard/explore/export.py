@@ -185,7 +185,7 @@ def _file_name(name: str) -> str:
 
 
 def _duration(results: ModelResults, recording: int) -> float:
-    return float(results.windows.lines[results.recordings[recording]]["duration"])
+    return float(results.windows.entries[results.recordings[recording]].duration)
 
 
 def _path_of(results: ModelResults, recording: int) -> Path:

@@ -16,7 +16,7 @@ from bacpipe.dashboard.predictions.found_classes import FoundClasses
 from bacpipe.dashboard.style import CSS, TABLE_CSS
 from bacpipe.errors import AudioError
 from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_rows
-from bacpipe.store.predictions import Detections
+from bacpipe.store.detections import Detections
 
 MOST_LISTED = 20_000
 
@@ -149,7 +149,7 @@ def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.Byt
     count = len(results.recordings)
     stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
     first, offset = 0, 0.0
-    for stop, (recording, line) in zip(stops, results.windows.lines.items(), strict=True):
+    for stop, (recording, entry) in zip(stops, results.windows.entries.items(), strict=True):
         mine = rows[first:stop]
         if len(mine):
             item = Detections(
@@ -164,7 +164,7 @@ def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.Byt
             lines += raven_rows(
                 item, path, _highest(found, recording), first=len(lines), offset=offset
             )
-        first, offset = stop, offset + line["duration"]
+        first, offset = stop, offset + entry.duration
     return io.BytesIO(("\n".join(lines) + "\n").encode("utf-8"))
 
 

@@ -23,7 +23,7 @@ _LOWEST_OF_PROBES = 0.05
 def sources(results: ModelResults) -> dict[str, str]:
     """Where detections of a model can come from, each with its title for people."""
     found = {}
-    if any(line.get("predictions") for line in results.loader.lines.values()):
+    if any(entry.predictions for entry in results.loader.entries.values()):
         found[CLASSIFIER] = _title(CLASSIFIER)
     for name in trained_probes(results.loader):
         found[_PROBE + name] = _title(_PROBE + name)
@@ -108,9 +108,9 @@ class FoundClasses:
         if by not in self._grids:
             windows = self.results.windows
             looked_at = {
-                name: line
-                for name, line in windows.lines.items()
-                if line["windows"] and (self.source != CLASSIFIER or line.get("predictions"))
+                name: entry
+                for name, entry in windows.entries.items()
+                if entry.windows and (self.source != CLASSIFIER or entry.predictions)
             }
             first = np.array([self.results.rows_of(name).start for name in looked_at], np.int64)
             into = np.rint(self.results.start[first] * 1e6).astype("timedelta64[us]")
@@ -144,9 +144,9 @@ def find_classes(results: ModelResults, source: str) -> FoundClasses:
             np.concatenate([item.score for item in items]),
         )
         return FoundClasses(results, source, found, _LOWEST_OF_PROBES)
-    stored = [line["predictions"] for line in results.loader.lines.values() if line["predictions"]]
-    lowest = max(float(item.get("threshold", 0.0)) for item in stored)
-    if all(item["path"] is None for item in stored):
+    stored = [entry.predictions for entry in results.loader.entries.values() if entry.predictions]
+    lowest = max(float(item.threshold or 0.0) for item in stored)
+    if all(item.path is None for item in stored):
         raise ResultsNotFoundError(
             f"{results.name} found nothing with a score of {lowest:g} or more in these recordings; "
             f"run it again with a lower classifier_threshold to see less certain detections."

@@ -16,6 +16,7 @@ from bacpipe.dashboard.shared.labels import clock_times
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError
 from bacpipe.models.zoo import CARDS
+from bacpipe.store.entries import FailedEntry, FinishedEntry
 from bacpipe.store.journal import JournalContent
 
 if TYPE_CHECKING:
@@ -136,17 +137,14 @@ def recordings_of(journals: Mapping[str, JournalContent]) -> pd.DataFrame:
 
     found: dict[str, list[float]] = {}
     for content in journals.values():
-        for name, line in content.recordings.items():
-            status = line["status"]
-            if status not in {"done", "failed"}:
-                continue
-            row = found.setdefault(name, [np.nan, np.nan, 0, 0])
-            if status == "done":
-                row[0] = line["duration"]
-                row[1] = line.get("size", row[1])
+        for name, entry in content.recordings.items():
+            if isinstance(entry, FinishedEntry) and entry.is_done:
+                row = found.setdefault(name, [np.nan, np.nan, 0, 0])
+                row[0] = entry.duration
+                row[1] = row[1] if entry.size is None else entry.size
                 row[2] += 1
-            else:
-                row[3] += 1
+            elif isinstance(entry, FailedEntry):
+                found.setdefault(name, [np.nan, np.nan, 0, 0])[3] += 1
     names = sorted(found)
     values = np.array([found[name] for name in names], float).reshape(-1, 4)
     parents = [str(PurePosixPath(name).parent) for name in names]
@@ -167,10 +165,10 @@ def failures_of(journals: Mapping[str, JournalContent]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        (name, model, str(line.get("reason", "")))
+        (name, model, entry.reason)
         for model, content in journals.items()
-        for name, line in content.recordings.items()
-        if line["status"] == "failed"
+        for name, entry in content.recordings.items()
+        if isinstance(entry, FailedEntry)
     ]
     return pd.DataFrame(sorted(rows), columns=["recording", "model", "reason"])
 
@@ -195,16 +193,13 @@ class Totals(NamedTuple):
 
 def totals_of(content: JournalContent) -> Totals:
     """Sums over the recordings that are done."""
-    lines = list(content.done.values())
+    entries = list(content.done.values())
+    stored = [entry.predictions for entry in entries if entry.predictions is not None]
     return Totals(
-        len(lines),
-        sum(line["windows"] for line in lines),
-        float(sum(line["duration"] for line in lines)),
-        sum(
-            (line.get(part) or {}).get("bytes") or 0
-            for line in lines
-            for part in ("embeddings", "predictions")
-        ),
+        len(entries),
+        sum(entry.windows for entry in entries),
+        float(sum(entry.duration for entry in entries)),
+        sum(entry.embeddings.bytes for entry in entries) + sum(item.bytes for item in stored),
     )
 
 
@@ -379,9 +374,8 @@ def _checkpoint(found: Any) -> str:
 
 
 def _predictions(results: ModelResults) -> dict[str, str]:
-    lines = results.windows.lines.values()
-    stored: dict[str, Any] = next((p for p in (x.get("predictions") for x in lines) if p), {})
-    if "threshold" not in stored:
+    made = (entry.predictions for entry in results.windows.entries.values())
+    first = next((item for item in made if item is not None), None)
+    if first is None or first.threshold is None:
         return {}
-    most = stored.get("top")
-    return {"Predictions": f"scores from {stored['threshold']:g}, at most {most} per window"}
+    return {"Predictions": f"scores from {first.threshold:g}, at most {first.top} per window"}

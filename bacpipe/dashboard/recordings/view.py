@@ -168,7 +168,7 @@ as the recorder's clock said.
 
     def _offer_link(self, recording: str) -> None:
         """Say where the recording is looked at from near."""
-        model = next((m.name for m in self._models if recording in m.windows.lines), None)
+        model = next((m.name for m in self._models if recording in m.windows.entries), None)
         name = html.escape(recording)
         if model is None:
             self._link.object = f'<div class="bp-open"><b>{name}</b> has no results to show.</div>'

@@ -14,6 +14,7 @@ from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.default_labels import make_labels, metadata_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model
+from bacpipe.store.layout import CLUSTER_LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def label_kinds(results: ModelResults) -> dict[str, str]:
     for column in _annotation_columns(results):
         kind = label_kind(column)
         kinds[_ANNOTATIONS + kind] = f"Annotations: {kind}"
-    if any(line.get("predictions") for line in results.loader.lines.values()):
+    if any(entry.predictions for entry in results.loader.entries.values()):
         kinds["default_classifier"] = _TITLES["default_classifier"]
     for name in _cluster_columns(results):
         kinds[_CLUSTERS + name] = f"Clusters: {name}"
@@ -148,7 +149,7 @@ def _annotations(results: ModelResults, kind: str) -> Labels:
 def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
     import pandas as pd
 
-    path = results.loader.paths.clust_path / "clust_labels.parquet"
+    path = results.loader.paths.clust_path / CLUSTER_LABELS
     if not path.is_file():
         return None
     try:

@@ -21,7 +21,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
-from bacpipe.store.layout import ResultPaths, dataset_name, paths_of, stamped_folders
+from bacpipe.store.layout import JOURNALS, ResultPaths, dataset_name, paths_of, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
@@ -311,6 +311,6 @@ def _state(paths: ResultPaths, model: str) -> Any:
     ]
     what = f"{model}-{dataset_name(paths.audio_dir)}"
     for folder in stamped_folders(paths.main_embeds_path, what):
-        watched += sorted(folder.glob("journal*.jsonl"))
+        watched += sorted(folder.glob(JOURNALS))
     stats = [(path, path.stat()) for path in watched if path.exists()]
     return [(path, found.st_mtime_ns, found.st_size) for path, found in stats]

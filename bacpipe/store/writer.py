@@ -1,10 +1,13 @@
-"""Where a run's results go: one recording after the other, each at once and completely.
+"""Write the results of a run: one recording after the other, each at once and completely.
 
 For each recording the embeddings grow in memory or in a temporary file.  When its last window
 has arrived, the predictions are written to one, too; then both are renamed into place, and the
 journal gets the recording's line; only the line makes it count as done.  Recordings that finish
 while the disk is busy with earlier ones are written together, because waiting for the disk takes
 as long for one file as for many.
+
+Failure policy: what the disk refuses of one recording alone (its name, its size) is the failure of
+that recording; what concerns all, such as a full disk, ends the run, and what was finished is kept.
 """
 
 from __future__ import annotations
@@ -16,19 +19,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bacpipe.errors import StorageError, unexpected
-from bacpipe.store.embedding_set import (
-    EmbeddingSet,
-    create_set,
-    prediction_settings,
-    settings_identity,
+from bacpipe.store.embedding_set import EmbeddingSet
+from bacpipe.store.entries import (
+    DONE,
+    FinishedEntry,
+    PredictionSettings,
+    StoredEmbeddings,
+    StoredPredictions,
 )
 from bacpipe.store.files import (
     EmbeddingFile,
@@ -37,10 +41,15 @@ from bacpipe.store.files import (
     remove_empty_folders,
     remove_temporaries,
 )
-from bacpipe.store.journal import Ledger
-from bacpipe.store.layout import ResultPaths, Stems, dataset_name, path_inside
-from bacpipe.store.lock import exclusive
-from bacpipe.store.plan import Source, look_at
+from bacpipe.store.journal import FileKind, RunJournal
+from bacpipe.store.layout import (
+    ResultPaths,
+    Stems,
+    embeddings_name,
+    path_inside,
+    predictions_name,
+)
+from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import (
     SparsePredictions,
     claim_predictions,
@@ -48,42 +57,11 @@ from bacpipe.store.predictions import (
     stage_predictions,
 )
 
-if TYPE_CHECKING:
-    from bacpipe.store.loader import Loader
-
 logger = logging.getLogger(__name__)
 
 # Recordings that may wait for the disk before the run waits for it too, and that are written
 # together.
 _BACKLOG = 32
-
-
-class StreamEnd(NamedTuple):
-    """What is known of a recording when its last window has been cut.
-
-    Attributes
-    ----------
-    duration : float
-        Seconds that were read.
-    padded : int
-        Samples of padding in the last window.
-    truncated : float or None
-        Seconds at which the recording ended although its header promised more.
-    segments : list of (start, stop, windows), or None
-        Annotated segments with the number of their windows.
-    read : (int, int) or None
-        Size in bytes and modification time in ns of the file that was read, which may have
-        been replaced since the run was planned; None for what was not read from a file.
-    resampling : float
-        Wall-clock seconds of the decoding that were spent on resampling.
-    """
-
-    duration: float
-    padded: int
-    truncated: float | None = None
-    segments: list[tuple[float, float, int]] | None = None
-    read: tuple[int, int] | None = None
-    resampling: float = 0.0
 
 
 class _Open:
@@ -100,9 +78,7 @@ class _Result:
 
     Attributes
     ----------
-    name : str
-        Of the recording.
-    line : dict
+    entry : FinishedEntry
         For the journal; complete but for what is known only of written files.
     predictions : SparsePredictions
         What was found.
@@ -110,16 +86,15 @@ class _Result:
         None if they have been there before.
     table : StagedFile or None
         The predictions, once they are written.
-    stored : dict
-        Size and hash of `table`.
+    table_hash : str or None
+        Hash of `table`.
     """
 
-    name: str
-    line: dict[str, Any]
+    entry: FinishedEntry
     predictions: SparsePredictions
     embeddings: EmbeddingFile | None = None
     table: StagedFile | None = None
-    stored: dict[str, Any] = field(default_factory=lambda: {"bytes": 0})
+    table_hash: str | None = None
 
     def begin_sync(self) -> None:
         for file in (self.embeddings, self.table):
@@ -143,7 +118,7 @@ def _kept(errors: list[BaseException]) -> Iterator[None]:
         errors.append(error)
 
 
-class RunSink:
+class ResultWriter:
     """Writes the results of one run; the caller holds the lock.
 
     Parameters
@@ -158,7 +133,7 @@ class RunSink:
         All recordings of the data set, which decide the names of the files.
     classes : sequence of str
         Names of the classes; empty when no predictions are stored.
-    prediction_settings : mapping
+    prediction_settings : PredictionSettings
         Threshold and number per window, as the journal records them.
     provenance : mapping
         Kept with every table of predictions.
@@ -182,15 +157,15 @@ class RunSink:
         recordings: Sequence[str],
         *,
         classes: Sequence[str] = (),
-        prediction_settings: Mapping[str, Any],
-        provenance: Mapping[str, Any],
+        prediction_settings: PredictionSettings,
+        provenance: Mapping[str, object],
     ) -> None:
         self._set = found
         self._paths = paths
         self._model = model
         self._stems = Stems(recordings)
         self._classes = np.asarray(classes, dtype=object)
-        self._prediction_settings = dict(prediction_settings)
+        self._prediction_settings = prediction_settings
         self._provenance = dict(provenance)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()
@@ -208,7 +183,7 @@ class RunSink:
         self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
         remove_temporaries(paths.preds_path)
-        self._journal = Ledger(found.folder, found.content.recordings)
+        self._journal = RunJournal(found.folder, found.content.recordings)
         if self._classes.size:
             self._claim_predictions()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bacpipe-writer")
@@ -217,51 +192,53 @@ class RunSink:
         self, source: Source, embeddings: np.ndarray, predictions: SparsePredictions | None
     ) -> None:
         """Take the next windows of a recording, in order."""
-        entry = self._entry(source)
+        arriving = self._arriving(source)
         if predictions is not None:
-            first = entry.embeddings.windows
-            entry.predictions.append(predictions._replace(window=predictions.window + first))
-        entry.embeddings.append(embeddings)
+            first = arriving.embeddings.windows
+            arriving.predictions.append(predictions._replace(window=predictions.window + first))
+        arriving.embeddings.append(embeddings)
 
     def finish(self, source: Source, end: StreamEnd) -> None:
         """Complete a recording."""
-        entry = self._entry(source)
+        arriving = self._arriving(source)
         del self._open[source.name]
         size, mtime_ns = end.read or (source.size, source.mtime_ns)
-        line: dict[str, Any] = {
-            "file": source.name,
-            "status": "done",
-            "size": size,
-            "mtime_ns": mtime_ns,
-            "duration": end.duration,
-            "windows": entry.embeddings.windows,
-            "padded": end.padded,
-            "truncated": end.truncated,
-            "segments": end.segments,
-            "segments_hash": source.segments_hash,
-            "embeddings": None,
-            "predictions": None,
-        }
-        predictions = SparsePredictions.join(entry.predictions)
-        self._submit(_Result(source.name, line, predictions, entry.embeddings))
+        entry = FinishedEntry(
+            source.name,
+            DONE,
+            size,
+            mtime_ns,
+            end.duration,
+            arriving.embeddings.windows,
+            end.padded,
+            end.truncated,
+            None if end.segments is None else tuple(end.segments),
+            source.segments_hash,
+            StoredEmbeddings(self._embeddings_name(source.name), 0, 0),
+            None,
+        )
+        predictions = SparsePredictions.join(arriving.predictions)
+        self._submit(_Result(entry, predictions, arriving.embeddings))
 
     def fail(self, source: Source, reason: str) -> None:
         """Record that a recording could not be embedded."""
-        entry = self._open.pop(source.name, None)
-        if entry is not None:
-            entry.embeddings.discard()
-        self._submit(partial(self._append_failure, source.name, reason))
+        arriving = self._open.pop(source.name, None)
+        if arriving is not None:
+            arriving.embeddings.discard()
+        self._submit(partial(self._journal.append_failure, source.name, reason))
 
     def classify(self, source: Source, predictions: SparsePredictions) -> None:
         """Store new predictions of a recording whose embeddings are there already."""
-        line = dict(self._set.content.recordings[source.name])
-        self._submit(_Result(source.name, line, predictions))
+        entry = self._set.content.recordings.finished(source.name)
+        assert entry is not None
+        self._submit(_Result(entry.with_status(DONE), predictions))
 
     def mark(self, names: Sequence[str], status: str) -> None:
-        """Give recordings of the journal another status, and keep the rest of their lines."""
+        """Give recordings that were finished another status."""
         for name in names:
-            line = {**self._set.content.recordings[name], "status": status}
-            self._submit(partial(self._journal.append, line))
+            entry = self._set.content.recordings.finished(name)
+            assert entry is not None
+            self._submit(partial(self._journal.append, entry.with_status(status)))
 
     def close(self) -> None:
         """Write what waits, drop what is incomplete, and close the journal; once is enough."""
@@ -272,8 +249,8 @@ class RunSink:
             self._journal.check()
         finally:
             self._writer.shutdown(wait=True)
-            for entry in self._open.values():
-                entry.embeddings.discard()
+            for arriving in self._open.values():
+                arriving.embeddings.discard()
             self._open.clear()
             try:
                 self._journal.close()
@@ -283,16 +260,16 @@ class RunSink:
     def discard_run(self) -> None:
         """Delete what this run wrote, and nothing else, after `close`."""
         # The journal first: a run that is killed here must not leave lines about missing files.
-        journal = Ledger(self._set.folder, self._set.content.recordings)
+        journal = RunJournal(self._set.folder, self._set.content.recordings)
         for name in self._finished:
-            journal.append({"file": name, "status": "discarded"})
+            journal.discard(name)
         for name in set(self._classified) - set(self._finished):
-            journal.append({**journal.lines[name], "predictions": None})
+            journal.drop_predictions(name)
         journal.close()
         for name in self._embedded:
-            (self._set.folder / self._file_name(name, "npy")).unlink(missing_ok=True)
+            (self._set.folder / self._embeddings_name(name)).unlink(missing_ok=True)
         for name in self._predicted:
-            path = self._paths.sparse_predictions_path / self._file_name(name, "parquet")
+            path = self._paths.sparse_predictions_path / self._predictions_name(name)
             path.unlink(missing_ok=True)
         if self._is_new:
             journal.path.unlink()
@@ -303,21 +280,23 @@ class RunSink:
 
     def _claim_predictions(self) -> None:
         """Say whose the predictions on disk are from here on."""
-        claim = {"embeddings": self._set.folder.name}
-        if predictions_source(self._paths.preds_path) != claim:
+        if predictions_source(self._paths.preds_path) != self._set.folder.name:
             # Files of the other set may happen to have the size that our journal names.
-            self._journal.forget_predictions()
-            claim_predictions(self._paths.preds_path, claim)
+            self._journal.drop_all_predictions()
+            claim_predictions(self._paths.preds_path, self._set.folder.name)
 
-    def _entry(self, source: Source) -> _Open:
+    def _arriving(self, source: Source) -> _Open:
         if source.name not in self._open:
-            name = self._file_name(source.name, "npy")
+            name = self._embeddings_name(source.name)
             path = path_inside(self._set.folder, name, what="a link")
             self._open[source.name] = _Open(path)
         return self._open[source.name]
 
-    def _file_name(self, recording: str, suffix: str) -> str:
-        return f"{self._stems.of(recording)}_{self._model}.{suffix}"
+    def _embeddings_name(self, recording: str) -> str:
+        return embeddings_name(self._stems.of(recording), self._model)
+
+    def _predictions_name(self, recording: str) -> str:
+        return predictions_name(self._stems.of(recording), self._model)
 
     # ------------------------------------------------------------------ the thread that writes
 
@@ -387,7 +366,7 @@ class RunSink:
 
     def _attempt(self, result: _Result, function: Callable[[_Result], None]) -> bool:
         """Write results of one recording; what goes wrong with these alone is its failure."""
-        done = False
+        done, name = False, result.entry.file
         try:
             function(result)
             done = True
@@ -399,105 +378,73 @@ class RunSink:
             reason = str(error)
         except Exception as error:
             # A fault of ours in one recording must not cost the user all the others.
-            logger.exception("%s: unexpected error while writing", result.name)
-            reason = unexpected(result.name, error)
+            logger.exception("%s: unexpected error while writing", name)
+            reason = unexpected(name, error)
         finally:
             if not done:
                 result.discard()
-        self.unwritten[result.name] = reason
-        self._append_failure(result.name, reason)
+        self.unwritten[name] = reason
+        self._journal.append_failure(name, reason)
         return False
-
-    def _append_failure(self, name: str, reason: str) -> None:
-        line = {"file": name, "status": "failed", "reason": reason}
-        if self._journal.lines.get(name) != line:
-            self._journal.append(line)
 
     def _stage(self, result: _Result) -> None:
         """Write files, which nobody sees yet."""
         if result.embeddings is not None:
             result.embeddings.stage()
         if len(result.predictions.window):
-            path = self._predictions_path(result.name)
-            result.table, result.stored = stage_predictions(
+            path = self._predictions_path(result.entry.file)
+            result.table, result.table_hash = stage_predictions(
                 path, result.predictions, self._classes, self._provenance
             )
 
     def _commit(self, result: _Result) -> None:
         self._journal.check()
-        line, before = result.line, self._journal.lines.get(result.name)
+        entry, name = result.entry, result.entry.file
+        before = self._journal.entries.finished(name)
         if result.embeddings is not None:
-            path = result.embeddings.path.relative_to(self._set.folder).as_posix()
-            self._journal.replace_embeddings(result.name, path)
-            line["embeddings"] = {"path": path, **result.embeddings.commit()}
-            self._embedded.append(result.name)
+            path = entry.embeddings.path
+            self._journal.replace_embeddings(name, path)
+            size, sha256, dim = result.embeddings.commit()
+            entry = replace(entry, embeddings=StoredEmbeddings(path, size, dim, sha256))
+            self._embedded.append(name)
         if self._classes.size:
-            self._commit_predictions(line, result, before)
-        else:
-            self._journal.append(line)
+            entry = self._commit_predictions(entry, result)
+        self._journal.append(entry)
+        if self._classes.size:
+            self._classified.append(name)
+            folder = self._paths.sparse_predictions_path
+            self._drop_superseded(before, "predictions", folder)
         if result.embeddings is not None:
-            self._finished.append(result.name)
-            self.bytes_read += max(line["size"], 0)
-            self.bytes_written += line["embeddings"]["bytes"] + result.stored["bytes"]
-            self._drop_superseded(result.name, before, "embeddings", self._set.folder)
+            self._finished.append(name)
+            self.bytes_read += max(entry.size or 0, 0)
+            self.bytes_written += entry.embeddings.bytes
+            if entry.predictions is not None:
+                self.bytes_written += entry.predictions.bytes
+            self._drop_superseded(before, "embeddings", self._set.folder)
 
-    def _commit_predictions(
-        self, line: dict[str, Any], result: _Result, before: Mapping[str, Any] | None
-    ) -> None:
-        name: str | None = self._file_name(result.name, "parquet")
-        self._journal.replace_predictions(result.name, str(name))
+    def _commit_predictions(self, entry: FinishedEntry, result: _Result) -> FinishedEntry:
+        """Put a recording's predictions in place; returns its entry with these."""
+        name: str | None = self._predictions_name(entry.file)
+        self._journal.replace_predictions(entry.file, str(name))
+        size = 0
         if result.table is not None:
             table, result.table = result.table, None
             table.commit()
-            self._predicted.append(result.name)
+            size = table.size
+            self._predicted.append(entry.file)
         else:
             # The journal says that there are none; most short recordings hold nothing.
-            self._predictions_path(result.name).unlink(missing_ok=True)
+            self._predictions_path(entry.file).unlink(missing_ok=True)
             name = None
-        line["status"] = "done"
-        line["predictions"] = {"path": name, **result.stored, **self._prediction_settings}
-        self._journal.append(line)
-        self._classified.append(result.name)
-        folder = self._paths.sparse_predictions_path
-        self._drop_superseded(result.name, before, "predictions", folder)
+        stored = StoredPredictions(name, size, result.table_hash, **self._prediction_settings)
+        return replace(entry, predictions=stored)
 
     def _predictions_path(self, recording: str) -> Path:
-        name = self._file_name(recording, "parquet")
+        name = self._predictions_name(recording)
         return path_inside(self._paths.sparse_predictions_path, name, what="a link")
 
-    def _drop_superseded(
-        self, name: str, before: Mapping[str, Any] | None, what: str, folder: Path
-    ) -> None:
+    def _drop_superseded(self, before: FinishedEntry | None, kind: FileKind, folder: Path) -> None:
         """Delete the earlier file of a recording whose results have moved to another name."""
-        path = self._journal.superseded(before, what, name)
+        path = self._journal.superseded(before, kind)
         if path is not None:
             path_inside(folder, path, what="the journal").unlink(missing_ok=True)
-
-
-def save_embeddings(loader: Loader, name: str, embeddings: np.ndarray) -> tuple[EmbeddingSet, Path]:
-    """Store embeddings that were computed elsewhere (`Loader.save_embedding_file`)."""
-    model = loader.model_name or "none"
-    parent = loader.paths.main_embeds_path
-    with exclusive(parent, model):
-        found = loader.embedding_set or create_set(
-            parent,
-            model,
-            dataset_name(loader.audio_dir),
-            {"model": model, **settings_identity(loader.options)},
-            {},
-        )
-        source = look_at(loader.audio_dir / name, loader.audio_dir)
-        sink = RunSink(
-            found,
-            loader.paths,
-            model,
-            list(dict.fromkeys([*loader.recording_names, name])),
-            prediction_settings=prediction_settings(loader.options),
-            provenance={},
-        )
-        try:
-            sink.add(source, embeddings, None)
-            sink.finish(source, StreamEnd(duration=0.0, padded=0))
-        finally:
-            sink.close()
-    return found, found.embedding_path(found.content.done[name])

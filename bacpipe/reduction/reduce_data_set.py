@@ -12,26 +12,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe._version import __version__
-from bacpipe.errors import ReductionError, ResultsError
+from bacpipe.errors import ReductionError
 from bacpipe.options import Options
-from bacpipe.reduction.fitted import LinearMap, Map, NeighborMap
+from bacpipe.reduction.fitted import Map, load_map, save_map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
 from bacpipe.store.embedding_set import read_embeddings
+from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import (
     remove_temporaries,
     remove_unfinished,
-    write_bytes,
     write_table,
     write_yaml,
 )
-from bacpipe.store.layout import dataset_name, stamped_folder, stamped_folders
+from bacpipe.store.layout import (
+    METADATA,
+    REDUCER,
+    dataset_name,
+    map_table_name,
+    stamped_folder,
+    stamped_folders,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
 
 logger = logging.getLogger(__name__)
 
-METADATA = "metadata.yml"
 
 _SAMPLE_SEED = 42
 _BLOCK = 50_000  # windows of a new map placed at a time
@@ -78,45 +84,44 @@ def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path
     loader.get_embedding_dir()
     with exclusive(parent, what):
         _remove_unfinished_maps(parent, what, loader)
-        found = None
+        stored = None
         if options.check_if_already_dim_reduced:
-            found = _find_map(loader, reducer_name, options)
-        if found is not None and _is_current(found, loader):
-            return found.folder
-        if found is not None:
-            return _update(found, loader)
-        return _create(stamped_folder(parent, what, datetime.now()), loader, reducer_name, options)
+            stored = _find_map(loader, reducer_name, options)
+        if stored is None:
+            folder = stamped_folder(parent, what, datetime.now())
+            return _create(folder, loader, reducer_name, options)
+        return stored.folder if _is_current(stored, loader) else _update(stored, loader)
 
 
 def _remove_unfinished_maps(parent: Path, what: str, loader: Loader) -> None:
     """Remove maps that killed runs have not completed."""
     for folder in stamped_folders(parent, what):
         if not (folder / METADATA).is_file():
-            remove_unfinished(folder, FILE_NAME, _table_name(loader))
+            remove_unfinished(folder, REDUCER, _table_name(loader))
 
 
 def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool:
     """Whether `reduce_data_set` would have nothing to do."""
-    found = _find_map(loader, reducer_name, options)
-    return found is not None and _is_current(found, loader)
+    stored = _find_map(loader, reducer_name, options)
+    return stored is not None and _is_current(stored, loader)
 
 
 def _find_map(loader: Loader, reducer_name: str, options: Options) -> StoredMap | None:
     """Newest map of the loader's embeddings that was made with the present settings."""
     dataset, model = dataset_name(loader.audio_dir), str(loader.model_name)
     seed = options.reduction_seed
-    for found in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
+    for stored in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
         if (
-            found.metadata.get("embeddings") == loader.get_embedding_dir().name
-            and found.metadata.get("dimensions") == options.visualization_dimensions
-            and (not isinstance(seed, int) or found.metadata.get("seed") == seed)
+            stored.metadata.get("embeddings") == loader.get_embedding_dir().name
+            and stored.metadata.get("dimensions") == options.visualization_dimensions
+            and (not isinstance(seed, int) or stored.metadata.get("seed") == seed)
         ):
-            return found
+            return stored
     return None
 
 
-def _is_current(found: StoredMap, loader: Loader) -> bool:
-    return found.metadata["embeddings_state"] == loader.embeddings_state
+def _is_current(stored: StoredMap, loader: Loader) -> bool:
+    return stored.metadata["embeddings_state"] == loader.embeddings_state
 
 
 # ---------------------------------------------------------------------- a new map
@@ -181,7 +186,7 @@ def _fit(loader: Loader, name: str, options: Options) -> _Fitted:
 def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
     """Some windows of all recordings, float32 of shape (rows, dim), read file by file."""
     array, first, done = np.zeros((0, 0), np.float32), 0, 0
-    for _, part in _embeddings(loader, loader.lines):
+    for _, part in _embeddings(loader, loader.entries):
         if first == 0:
             array = np.empty((len(rows), part.shape[1]), np.float32)
         wanted = rows[done : np.searchsorted(rows, first + len(part))] - first
@@ -193,8 +198,8 @@ def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
 
 def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
     """Coordinates of every window: those of the fit, and transformed ones for the rest."""
-    lines = loader.lines
-    counts = [line["windows"] for line in lines.values()]
+    entries = loader.entries
+    counts = [entry.windows for entry in entries.values()]
     points = fitted.fit.coordinates
     if len(fitted.rows) < sum(counts):
         everywhere = np.empty((sum(counts), points.shape[1]), np.float32)
@@ -202,12 +207,12 @@ def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
         left = np.ones(sum(counts), bool)
         left[fitted.rows] = False
         first = 0
-        for _, part in _embeddings(loader, lines):
+        for _, part in _embeddings(loader, entries):
             rest = left[first : first + len(part)]
             everywhere[first : first + len(part)][rest] = _transform(fitted.fit.map, part[rest])
             first += len(part)
         points = everywhere
-    return dict(zip(lines, np.split(points, np.cumsum(counts)[:-1]), strict=True))
+    return dict(zip(entries, np.split(points, np.cumsum(counts)[:-1]), strict=True))
 
 
 def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
@@ -219,55 +224,58 @@ def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------- a map that is there
 
 
-def _update(found: StoredMap, loader: Loader) -> Path:
+def _update(stored: StoredMap, loader: Loader) -> Path:
     """Place new and changed recordings in an existing map, drop those that are gone."""
-    remove_temporaries(found.folder)
-    lines = loader.lines
-    kept = _unchanged(found, lines)
-    new = {name: line for name, line in lines.items() if name not in kept}
+    remove_temporaries(stored.folder)
+    entries = loader.entries
+    kept = _unchanged(stored, entries)
+    new = {name: entry for name, entry in entries.items() if name not in kept}
     if new:
-        fitted = load_map(found.folder)
+        fitted = load_map(stored.folder)
         kept.update(_place(fitted, loader, new))
-        logger.info("Placed %d recordings in the map %s.", len(new), found.folder)
-        _warn_if_outgrown(found, _windows(loader))
-    _write_table(found.folder, loader, kept)
-    _write_metadata(found.folder, loader, found.metadata)
-    return found.folder
+        logger.info("Placed %d recordings in the map %s.", len(new), stored.folder)
+        _warn_if_outgrown(stored, _windows(loader))
+    _write_table(stored.folder, loader, kept)
+    _write_metadata(stored.folder, loader, stored.metadata)
+    return stored.folder
 
 
-def _warn_if_outgrown(found: StoredMap, windows: int) -> None:
-    fitted, most = found.metadata["nr_embeds_fitted"], find_reducer(found.metadata["reducer"]).most
+def _warn_if_outgrown(stored: StoredMap, windows: int) -> None:
+    fitted, most = (
+        stored.metadata["nr_embeds_fitted"],
+        find_reducer(stored.metadata["reducer"]).most,
+    )
     if fitted < min(windows / 2, most):
         logger.warning(
             "%s: this map was fitted to %d windows, now there are %d; set "
             "check_if_already_dim_reduced to false to make a new one.",
-            found.folder,
+            stored.folder,
             fitted,
             windows,
         )
 
 
-def _unchanged(found: StoredMap, lines: Mapping[str, Any]) -> Coordinates:
+def _unchanged(stored: StoredMap, entries: Mapping[str, FinishedEntry]) -> Coordinates:
     """Coordinates of the recordings whose embeddings are those that are in the map."""
-    files = found.metadata["files"]
+    files = stored.metadata["files"]
     known = dict(zip(files["audio_files"], files["embeddings_sha256"], strict=True))
-    stored = coordinates_of(found.read())
+    coordinates = coordinates_of(stored.read())
     return {
-        name: stored[name]
-        for name, line in lines.items()
-        if name in stored
+        name: coordinates[name]
+        for name, entry in entries.items()
+        if name in coordinates
         and known.get(name) is not None
-        and known[name] == line["embeddings"].get("sha256")
-        and len(stored[name]) == line["windows"]
+        and known[name] == entry.embeddings.sha256
+        and len(coordinates[name]) == entry.windows
     }
 
 
 def _place(
-    fitted: Map, loader: Loader, lines: Mapping[str, Any]
+    fitted: Map, loader: Loader, entries: Mapping[str, FinishedEntry]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Transform whole recordings, many short ones at a time."""
     waiting: dict[str, np.ndarray] = {}
-    for name, part in _embeddings(loader, lines):
+    for name, part in _embeddings(loader, entries):
         if part.shape[1] != fitted.dim:
             raise ReductionError(
                 f"{name}: has embeddings of {part.shape[1]} values, but the map was fitted to "
@@ -290,26 +298,28 @@ def _place_block(fitted: Map, parts: Coordinates) -> Iterator[tuple[str, np.ndar
 # ---------------------------------------------------------------------- files
 
 
-def _embeddings(loader: Loader, lines: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _embeddings(
+    loader: Loader, entries: Mapping[str, FinishedEntry]
+) -> Iterator[tuple[str, np.ndarray]]:
     assert loader.embedding_set is not None
-    for name, line in lines.items():
-        part = read_embeddings(loader.embedding_set, line, verify=True)
+    for name, entry in entries.items():
+        part = read_embeddings(loader.embedding_set, entry, verify=True)
         check_embeddings(part, name)
         yield name, part
 
 
 def _windows(loader: Loader) -> int:
-    return sum(line["windows"] for line in loader.lines.values())
+    return sum(entry.windows for entry in loader.entries.values())
 
 
 def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None:
     import pyarrow as pa
 
-    lines = loader.lines
-    points = np.concatenate([coordinates[name] for name in lines])
-    times = [loader.window_times(name) for name in lines]
-    index = np.repeat(np.arange(len(lines)), [line["windows"] for line in lines.values()])
-    names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(lines)))
+    entries = loader.entries
+    points = np.concatenate([coordinates[name] for name in entries])
+    times = [loader.window_times(name) for name in entries]
+    index = np.repeat(np.arange(len(entries)), [entry.windows for entry in entries.values()])
+    names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(entries)))
     columns = {axis: points[:, i] for i, axis in enumerate(AXES[: points.shape[1]])}
     columns["start"] = np.concatenate([start for start, _ in times])
     columns["end"] = np.concatenate([end for _, end in times])
@@ -318,12 +328,12 @@ def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None
 
 
 def _table_name(loader: Loader) -> str:
-    return f"{dataset_name(loader.audio_dir)}_{loader.model_name}.parquet"
+    return map_table_name(dataset_name(loader.audio_dir), str(loader.model_name))
 
 
 def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> None:
     """Write ``metadata.yml``, the last file of a map: with it, the map is complete."""
-    lines, windows = loader.lines, _windows(loader)
+    entries, windows = loader.entries, _windows(loader)
     embeddings = loader.get_embedding_dir()
     write_yaml(
         folder / METADATA,
@@ -336,49 +346,10 @@ def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> N
             "embeddings_state": loader.embeddings_state,
             "nr_embeds_total": windows,
             "files": {
-                "audio_files": list(lines),
-                "nr_embeds_per_file": [line["windows"] for line in lines.values()],
-                "embeddings_sha256": [line["embeddings"].get("sha256") for line in lines.values()],
+                "audio_files": list(entries),
+                "nr_embeds_per_file": [entry.windows for entry in entries.values()],
+                "embeddings_sha256": [entry.embeddings.sha256 for entry in entries.values()],
             },
             "bacpipe": {"version": __version__},
         },
     )
-
-
-# FOLDED bacpipe/reduction/saving.py: Fitted maps on disk: ``reducer.safetensors``, arrays alone.
-
-FILE_NAME = "reducer.safetensors"
-
-
-def save_map(folder: Path, fitted: Map) -> Path:
-    """Write a fitted map into a folder; returns the file."""
-    from safetensors.numpy import save
-
-    path = folder / FILE_NAME
-    write_bytes(path, save(fitted.arrays()))
-    return path
-
-
-def load_map(folder: Path) -> Map:
-    """Read the fitted map of a folder.
-
-    Raises
-    ------
-    ResultsError
-        If it is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = folder / FILE_NAME
-    try:
-        arrays = load_file(path)
-        basis = LinearMap(arrays["mean"], arrays["projection"])
-        if "reference" not in arrays:
-            return basis
-        return NeighborMap(basis, arrays["reference"], arrays["coordinates"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ResultsError(
-            f"{path}: this map cannot be read ({error}), so no windows can be added to it; set "
-            f"check_if_already_dim_reduced to false to make a new one."
-        ) from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 import torch
 
 import bacpipe
-from bacpipe.inference.report import STAGES, RunReport, Slowest, advice, slowest_stage
+from bacpipe.inference.report import (
+    STAGES,
+    RunProgress,
+    RunReport,
+    Slowest,
+    advice,
+    slowest_stage,
+)
 from tests.conftest import TinyModel, write_recording
 
 
@@ -128,3 +136,26 @@ def test_a_run_without_the_model_claims_no_speed() -> None:
     assert "recordings done       4" in text
     assert "speed" not in text
     assert "slowest stage" not in text
+
+
+def use(progress: RunProgress) -> None:
+    progress.advance(500, 1800.0)
+    progress.advance(500, 1800.0)
+    progress.close()
+
+
+def test_nobody_watches_nothing_is_printed(capsys: pytest.CaptureFixture) -> None:
+    use(RunProgress("birdnet", 2, 1000))
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_a_terminal_shows_recordings_hours_and_speed(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    use(RunProgress("birdnet", 2, 1000))
+    shown = capsys.readouterr().err
+    assert "birdnet: 100%" in shown
+    assert "2/2 recordings, 1.00 h" in shown
+    assert "× real time" in shown

@@ -14,7 +14,7 @@ import bacpipe
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.options import make_options
 from bacpipe.reduction import reducers
-from bacpipe.reduction.data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from tests.conftest import TinyModel, write_recording
 
 Run = Callable[..., bacpipe.Loader]
@@ -110,7 +110,7 @@ def test_new_changed_and_removed_recordings_reach_the_map(run: Run, recordings: 
 
 
 def reducers_map(folder: Path) -> object:
-    from bacpipe.reduction.data_set import load_map
+    from bacpipe.reduction.fitted import load_map
 
     return load_map(folder)
 

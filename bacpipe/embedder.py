@@ -1,4 +1,4 @@
-"""`Embedder`: a model that is ready to run on recordings, arrays or a whole data set."""
+"""`Embedder`: a model that is ready to run, or a reducer, on what is in memory or on a data set."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from bacpipe.errors import AudioError, SettingsError
+from bacpipe.audio.stream import Samples
+from bacpipe.errors import AudioError, BacpipeError, SettingsError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.inference.pipeline import Workload, run
+from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunReport
-from bacpipe.inference.runner import (
-    Classifier,
-    ModelRunner,
-    available_cores,
-    choose_batch_size,
-    choose_workers,
-)
+from bacpipe.inference.run_data_set import embed_data_set
+from bacpipe.inference.runner import choose_batch_size, first_invalid
 from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
 from bacpipe.options import Options, make_options
-from bacpipe.store.plan import Source
-from bacpipe.store.sink import StreamEnd
-
-if TYPE_CHECKING:
-    from bacpipe.store.loader import Loader
+from bacpipe.reduction.reduce_data_set import reduce_data_set
+from bacpipe.reduction.reducers import choose_seed, fit
+from bacpipe.store.loader import Loader
+from bacpipe.store.plan import Source, StreamEnd
 
 logger = logging.getLogger(__name__)
 
 
 class Embedder(AudioHandler):
     """A loaded model, and the ways to run it.
+
+    Whatever is embedded, recordings, arrays, preprocessed windows or a data set, goes through
+    the same steps with the same settings and gives the same numbers.  An Embedder can be
+    copied, and pickled for other processes, if its model can.
 
     Parameters
     ----------
@@ -82,11 +81,11 @@ class Embedder(AudioHandler):
         self,
         model_name: str,
         loader: Loader | None = None,
-        CustomModel: Any = None,
+        CustomModel: object = None,
         dim_reduction_model: bool | str = False,
         *,
         options: Options | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if options is None and loader is not None and not kwargs:
             options = loader.options
@@ -98,17 +97,35 @@ class Embedder(AudioHandler):
         self.report = RunReport(model_name)
         model = self._load(CustomModel, options) if self.dim_reduction_model is None else None
         super().__init__(model, options)
-        self.classifier = Classifier(getattr(self.model, "classes", ()))
+        self.classifier = Classifier(() if model is None else model.classes)
 
-    def _load(self, custom: Any, options: Options) -> Any:
-        place = {"device": self.device, "model_base_path": options.model_base_path}
+    def _load(self, custom: object, options: Options) -> Model:
+        base = options.model_base_path
         if custom is not None:
-            return load_custom_model(custom, **place)
-        return load_model(self.model_name, **place)
+            return load_custom_model(custom, device=self.device, model_base_path=base)
+        return load_model(self.model_name, device=self.device, model_base_path=base)
+
+    @property
+    def loaded_model(self) -> Model:
+        """The model.
+
+        Raises
+        ------
+        SettingsError
+            If this Embedder reduces embeddings.
+        """
+        if self.dim_reduction_model is not None:
+            raise SettingsError(
+                f"This Embedder reduces embeddings with {self.dim_reduction_model}; create it "
+                f"without dim_reduction_model to embed recordings."
+            )
+        return super().loaded_model
 
     # ------------------------------------------------------------------ in memory
 
-    def get_embeddings_from_model(self, sample: str | Path | np.ndarray) -> np.ndarray:
+    def get_embeddings_from_model(
+        self, sample: str | Path | NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Embed one recording, or reduce embeddings; nothing is written.
 
         Parameters
@@ -132,8 +149,8 @@ class Embedder(AudioHandler):
         return self._in_memory([Source(path.parent, path.name, 0, 0)], self.decode)
 
     def embeddings_using_multithreading(
-        self, array_of_audios: np.ndarray | Sequence[np.ndarray]
-    ) -> np.ndarray:
+        self, array_of_audios: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
         """Embed audio that is in memory already.
 
         Parameters
@@ -151,27 +168,30 @@ class Embedder(AudioHandler):
         sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
         audio_of = dict(zip((source.name for source in sources), audios, strict=True))
 
-        def decode(source: Source) -> Generator[np.ndarray, None, StreamEnd]:
+        def decode(source: Source) -> Generator[Samples, None, StreamEnd]:
             audio = np.asarray(audio_of[source.name], dtype=np.float32)
             if not np.isfinite(audio).all():
                 raise AudioError(f"{source.name}: holds values that are not numbers")
             yield self.window_audio(audio).numpy()
-            return StreamEnd(audio.size / self.model.sr, padded=0)
+            return StreamEnd(audio.size / self.loaded_model.sr, padded=0)
 
         return self._in_memory(sources, decode)
 
-    def _in_memory(self, sources: Sequence[Source], decode: Any) -> np.ndarray:
-        self._require_model()
-        sink, self.report = MemorySink(), RunReport(self.model_name)
-        wanted = self.options.run_pretrained_classifier and bool(self.classifier.classes)
-        runner = self.runner(scores=wanted, dense=True)
+    def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
+        results, self.report = _InMemoryResults(), RunReport(self.model_name)
+        runner = self.runner(scores=self._classifies, dense=True)
         workload = self.workload(runner)
-        run(sources, decode, runner, sink, workload, self.report, isolate=False)
-        self.file_length.update((name, end.duration) for name, end in sink.ends.items())
-        self.classifier.predictions = sink.scores()
-        return sink.embeddings()
+        run(sources, decode, runner, results, workload, self.report, isolate=False)
+        self.file_length.update((name, end.duration) for name, end in results.ends.items())
+        self.classifier.predictions = results.scores()
+        return results.embeddings()
 
-    def init_dataloader(self, audio: Any) -> Iterator[Any]:
+    @property
+    def _classifies(self) -> bool:
+        """Whether class scores are wanted and the model gives some."""
+        return self.options.run_pretrained_classifier and bool(self.classifier.classes)
+
+    def init_dataloader(self, audio: Inputs) -> Iterator[Inputs]:
         """Split preprocessed windows into batches.
 
         Parameters
@@ -189,8 +209,8 @@ class Embedder(AudioHandler):
             yield audio[first : first + size]
 
     def batch_inference(
-        self, batched_samples: Iterable[Any], callback: Callable[[int], Any] | None = None
-    ) -> np.ndarray:
+        self, batched_samples: Iterable[Inputs], callback: Callable[[int], object] | None = None
+    ) -> NDArray[np.float32]:
         """Embed preprocessed windows batch by batch.
 
         Parameters
@@ -203,21 +223,34 @@ class Embedder(AudioHandler):
         Returns
         -------
         np.ndarray, float32, shape (windows, dim)
-        """
-        parts: list[np.ndarray] = []
-        done = 0
-        with torch.inference_mode():
-            for batch in batched_samples:
-                embeddings = self.model(batch)
-                if isinstance(embeddings, torch.Tensor):
-                    embeddings = embeddings.float().cpu().numpy()
-                parts.append(np.asarray(embeddings, dtype=np.float32))
-                done += len(parts[-1])
-                if callback is not None:
-                    callback(done)
-        return np.concatenate(parts)
 
-    def get_embeddings_for_audio(self, sample: Any) -> np.ndarray:
+        Raises
+        ------
+        BacpipeError
+            If the model returns the wrong shape or values that are not numbers, or if not even
+            one window fits into memory.
+        """
+        runner = self.runner(scores=self._classifies, dense=True)
+        embeddings: list[NDArray[np.float32]] = []
+        scores: list[NDArray[np.float32]] = []
+        done = 0
+        for batch in batched_samples:
+            result = runner.run_preprocessed(batch)
+            if (invalid := first_invalid(result.embeddings)) is not None:
+                raise BacpipeError(
+                    f"{self.model_name}: the model returned values that are not numbers for "
+                    f"window {done + invalid}."
+                )
+            embeddings.append(result.embeddings)
+            if result.scores is not None:
+                scores.append(result.scores)
+            done += len(result.embeddings)
+            if callback is not None:
+                callback(done)
+        self.classifier.predictions = np.concatenate(scores) if scores else None
+        return np.concatenate(embeddings)
+
+    def get_embeddings_for_audio(self, sample: Inputs) -> NDArray[np.float32]:
         """Embed preprocessed windows.
 
         Parameters
@@ -228,10 +261,17 @@ class Embedder(AudioHandler):
         Returns
         -------
         np.ndarray, float32, shape (windows, dim)
+
+        Raises
+        ------
+        BacpipeError
+            As for `batch_inference`.
         """
         return self.batch_inference(self.init_dataloader(sample))
 
-    def get_reduced_dimensionality_embeddings(self, embeds: np.ndarray) -> np.ndarray:
+    def get_reduced_dimensionality_embeddings(
+        self, embeds: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Reduce embeddings to a map; nothing is written.
 
         Parameters
@@ -251,19 +291,10 @@ class Embedder(AudioHandler):
         ReductionError
             If there are too few windows, or they hold values that are not numbers.
         """
-        from bacpipe.reduction.reducers import choose_seed, fit
-
         array = np.asarray(embeds, dtype=np.float32)
         seed = choose_seed(self.options.reduction_seed, len(array))
         dimensions = self.options.visualization_dimensions
         return fit(self._require_reducer(), array, dimensions, seed).coordinates
-
-    def _require_model(self) -> None:
-        if self.model is None:
-            raise SettingsError(
-                f"This Embedder reduces embeddings with {self.dim_reduction_model}; create it "
-                f"without dim_reduction_model to embed recordings."
-            )
 
     def _require_reducer(self) -> str:
         if self.dim_reduction_model is None:
@@ -316,8 +347,6 @@ class Embedder(AudioHandler):
         ReductionError
             If there are too few windows.
         """
-        from bacpipe.reduction.data_set import reduce_data_set
-
         reducer = self._require_reducer()
         if self.loader is None:
             raise SettingsError(
@@ -330,9 +359,6 @@ class Embedder(AudioHandler):
         return reader
 
     def _run_data_set(self, *, threads: bool) -> Loader:
-        from bacpipe.inference.run_data_set import embed_data_set
-
-        self._require_model()
         if self.loader is None:
             raise SettingsError(
                 "This Embedder has no loader, so it does not know the recordings; create it with "
@@ -340,46 +366,6 @@ class Embedder(AudioHandler):
             )
         self.report = embed_data_set(self, self.loader, threads=threads)
         return self.loader
-
-    def runner(self, *, scores: bool, dense: bool = False) -> ModelRunner:
-        """Runner of this model with the settings of this embedder.
-
-        Parameters
-        ----------
-        scores : bool
-            Whether class scores are wanted.
-        dense : bool
-            Whether all of them are, not just those that are stored.
-
-        Raises
-        ------
-        SettingsError
-            If the model cannot compute with the wanted precision.
-        """
-        card, options = getattr(self.model, "card", None), self.options
-        if options.precision != "float32" and card is not None and card.backend != "torch":
-            raise SettingsError(
-                f"precision={options.precision!r} is not possible with {card.name}, which "
-                f"{card.backend} computes; use precision='float32'."
-            )
-        return ModelRunner(
-            self.model,
-            scores=scores,
-            threshold=options.classifier_threshold,
-            top=options.max_predictions_per_window,
-            dense=dense,
-            precision=options.precision,
-        )
-
-    def workload(self, runner: ModelRunner, *, threads: bool = True) -> Workload:
-        """How many batches and recordings to work on at the same time."""
-        workers = choose_workers(self.model) if threads else 1
-        batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
-        wanted, cores = self.options.nr_parallel_workers, available_cores()
-        # A GPU outruns a few decoders; on a CPU the model needs the cores.
-        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
-        decoders = fitting if wanted == "auto" else wanted
-        return Workload(batch_size, workers, decoders if threads else 0)
 
 
 def _reducer_name(value: bool | str | None, options: Options) -> str | None:
@@ -394,48 +380,56 @@ def _reducer_name(value: bool | str | None, options: Options) -> str | None:
     return None if name == "None" else name
 
 
-# FOLDED bacpipe/inference/memory_sink.py: Results that stay in memory: for single recordings and arrays.
-
-
-class MemorySink:
-    """Collects embeddings and all class scores.
+class Classifier:
+    """The integrated classifier of an `Embedder`.
 
     Attributes
     ----------
-    ends : dict
-        How each recording ended, by its name.
+    classes : list of str
+        One name per column of `predictions`.
+    predictions : np.ndarray, float32, shape (windows, classes), or None
+        Scores of what was embedded last in memory, with any method but those for data sets;
+        None before that, for models without a classifier, and without
+        ``run_pretrained_classifier``.
     """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = list(classes)
+        self.predictions: NDArray[np.float32] | None = None
+
+    def __repr__(self) -> str:
+        shape = None if self.predictions is None else self.predictions.shape
+        return f"Classifier({len(self.classes)} classes, predictions: {shape})"
+
+
+class _InMemoryResults:
+    """Keeps embeddings and all class scores; `ends` says how each recording ended."""
 
     def __init__(self) -> None:
         self.ends: dict[str, StreamEnd] = {}
-        self._embeddings: defaultdict[str, list[np.ndarray]] = defaultdict(list)
-        self._scores: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        self._embeddings: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        self._scores: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
 
-    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
-        """Take the next windows of a recording."""
+    def add(
+        self,
+        source: Source,
+        embeddings: NDArray[np.float32],
+        predictions: NDArray[np.float32] | None,
+    ) -> None:
         # Copies: what a model returns may lie in the batch's memory, which is used again.
         self._embeddings[source.name].append(embeddings.copy())
         if predictions is not None:
             self._scores[source.name].append(predictions.copy())
 
     def finish(self, source: Source, end: StreamEnd) -> None:
-        """Complete a recording."""
         self.ends[source.name] = end
 
     def fail(self, source: Source, reason: str) -> None:
-        """Raise the reason: somebody asked for just this recording.
+        raise AudioError(reason)  # somebody asked for just this recording
 
-        Raises
-        ------
-        AudioError
-        """
-        raise AudioError(reason)
-
-    def embeddings(self) -> np.ndarray:
-        """All embeddings, float32 of shape (windows, dim)."""
+    def embeddings(self) -> NDArray[np.float32]:
         return np.concatenate([rows for parts in self._embeddings.values() for rows in parts])
 
-    def scores(self) -> np.ndarray | None:
-        """All class scores, float32 of shape (windows, classes); None without a classifier."""
+    def scores(self) -> NDArray[np.float32] | None:
         parts = [rows for parts in self._scores.values() for rows in parts]
         return np.concatenate(parts) if parts else None

@@ -58,11 +58,7 @@ def test_embeddings_grow_and_read_back_as_numpy(tmp_path: Path, parts: list[int]
     array = np.load(file.path, allow_pickle=False)
     np.testing.assert_array_equal(array, np.concatenate(rows))
     assert array.dtype == np.float32
-    assert written == {
-        "bytes": file.path.stat().st_size,
-        "sha256": array_hash(array),
-        "dim": 5,
-    }
+    assert written == (file.path.stat().st_size, array_hash(array), 5)
 
 
 def test_discarded_embeddings_leave_nothing(tmp_path: Path) -> None:
