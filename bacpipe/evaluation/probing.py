@@ -29,11 +29,17 @@ from bacpipe.evaluation.splits import SETS, Split, SplitRule, load_or_make_split
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import ResultPaths, probe_results_name, probe_weights_name
+from bacpipe.store.layout import (
+    ResultPaths,
+    confusion_matrix_name,
+    per_class_name,
+    probe_results_name,
+    probe_weights_name,
+)
 from bacpipe.store.loader import Loader
-from bacpipe.store.detections import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -230,8 +236,8 @@ def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
     from bacpipe.plotting.probing import confusion_matrix, per_class_scores
     from bacpipe.plotting.style import save_figure
 
-    save_figure(confusion_matrix(result), paths.probe_path / f"confusion_matrix_{name}.png")
-    save_figure(per_class_scores(result), paths.probe_path / f"per_class_{name}.png")
+    save_figure(confusion_matrix(result), paths.probe_path / confusion_matrix_name(name))
+    save_figure(per_class_scores(result), paths.probe_path / per_class_name(name))
 
 
 @contextmanager
