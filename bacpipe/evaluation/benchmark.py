@@ -25,7 +25,12 @@ from bacpipe.store.detections import Intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv, write_table
 from bacpipe.store.fingerprints import write_result
-from bacpipe.store.layout import BENCHMARK_SCORES
+from bacpipe.store.layout import (
+    BENCHMARK_FIGURE,
+    BENCHMARK_RESULTS,
+    BENCHMARK_SCORES,
+    BENCHMARK_TABLE,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd, look_at
 
@@ -448,13 +453,13 @@ def _save(loader: Loader, result: Mapping[str, Any]) -> None:
 
     folder = loader.paths.preds_path
     words = {key: value for key, value in result.items() if key not in _ARRAYS}
-    write_result(folder / "benchmark_results.json", words, loader.embeddings_state)
+    write_result(folder / BENCHMARK_RESULTS, words, loader.embeddings_state)
     rows = [
         {"class": name, **{k: v for k, v in values.items() if not k.endswith("interval")}}
         for name, values in result["per_class"].items()
     ]
-    write_csv(folder / "benchmark_per_class.csv", pd.DataFrame(rows))
-    save_figure(class_benchmark(result), loader.paths.plot_path / "benchmark.png")
+    write_csv(folder / BENCHMARK_TABLE, pd.DataFrame(rows))
+    save_figure(class_benchmark(result), loader.paths.plot_path / BENCHMARK_FIGURE)
 
 
 def _show(result: Mapping[str, Any]) -> None:

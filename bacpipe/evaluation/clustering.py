@@ -19,7 +19,12 @@ from bacpipe.evaluation.labelled_windows import (
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_RESULTS, ResultPaths
+from bacpipe.store.layout import (
+    CLUSTER_LABELS,
+    CLUSTERING_FIGURE,
+    CLUSTERING_RESULTS,
+    ResultPaths,
+)
 
 # FOLDED bacpipe/evaluation/cluster_scores.py: Agreement of clusterings with labels.
 
@@ -436,4 +441,4 @@ def _draw(paths: ResultPaths, result: Mapping[str, Any]) -> None:
     from bacpipe.plotting.clustering import agreement
     from bacpipe.plotting.style import save_figure
 
-    save_figure(agreement(result), paths.plot_path / "clustering.png")
+    save_figure(agreement(result), paths.plot_path / CLUSTERING_FIGURE)

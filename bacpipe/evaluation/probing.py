@@ -31,7 +31,13 @@ from bacpipe.options import Options, make_options
 from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import ResultPaths, probe_results_name, probe_weights_name
+from bacpipe.store.layout import (
+    ResultPaths,
+    confusion_matrix_name,
+    per_class_name,
+    probe_results_name,
+    probe_weights_name,
+)
 from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -229,8 +235,8 @@ def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
     from bacpipe.plotting.probing import confusion_matrix, per_class_scores
     from bacpipe.plotting.style import save_figure
 
-    save_figure(confusion_matrix(result), paths.probe_path / f"confusion_matrix_{name}.png")
-    save_figure(per_class_scores(result), paths.probe_path / f"per_class_{name}.png")
+    save_figure(confusion_matrix(result), paths.probe_path / confusion_matrix_name(name))
+    save_figure(per_class_scores(result), paths.probe_path / per_class_name(name))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.options import make_options
 from bacpipe.store.detections import Detections, above, merge_detections
 from bacpipe.store.files import write_bytes, write_json, write_text
-from bacpipe.store.layout import AUDACITY_LABELS, Stems, path_inside
+from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, Stems, path_inside, raven_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import blocks_of
 
@@ -114,7 +114,7 @@ def export_raven_tables(
     """
     target = Path(folder) if folder is not None else loader.paths.raven_path
     model, nyquist = str(loader.model_name), loader.highest_frequency
-    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    write_json(target / PROVENANCE, _provenance(loader, kwargs))
     if combined:
         return _write_combined_raven_table(loader, target, kwargs)
     stems = Stems(list(loader.entries))
@@ -126,7 +126,7 @@ def export_raven_tables(
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        name = f"{stems.of(item.recording)}_{model}.selection.table.txt"
+        name = raven_name(stems.of(item.recording), model)
         path = path_inside(target, name, what="a link")
         write_raven_table(path, item, audio.resolve(), high)
         written.append(path)
@@ -195,7 +195,7 @@ def export_audacity_labels(
     'labels/SITE-A/20250504_043000_birdnet.labels.txt'
     """
     target = Path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
-    write_json(target / "provenance.json", _provenance(loader, kwargs))
+    write_json(target / PROVENANCE, _provenance(loader, kwargs))
     stems = Stems(list(loader.entries))
     written = []
     for item in _events(loader, kwargs):

@@ -54,6 +54,8 @@ AUDACITY_LABELS = "audacity_labels"
 SOURCE = "source.json"
 PROVENANCE = "provenance.json"
 BENCHMARK_SCORES = "benchmark_scores.parquet"
+BENCHMARK_RESULTS = "benchmark_results.json"
+BENCHMARK_TABLE = "benchmark_per_class.csv"
 # In the folder of labels.
 DEFAULT_LABELS = "default_labels.parquet"
 SPLIT_TABLE = "probing_dataframe.csv"
@@ -63,6 +65,9 @@ CLUSTER_LABELS = "clust_labels.parquet"
 RETRIEVAL_RESULTS = "retrieval_results.json"
 # In the folder of probes.
 LABEL_NUMBERS = "label2index.json"
+# In the folder of plots.
+BENCHMARK_FIGURE = "benchmark.png"
+CLUSTERING_FIGURE = "clustering.png"
 
 
 def embeddings_name(stem: str, model: str) -> str:
@@ -108,6 +113,16 @@ def ground_truth_name(kind: str, suffix: str) -> str:
 def probe_weights_name(kind: str) -> str:
     """Weights of a probe, in the folder of probes."""
     return f"{kind}_probe.safetensors"
+
+
+def confusion_matrix_name(kind: str) -> str:
+    """Figure of a probe's confusions, in the folder of probes."""
+    return f"confusion_matrix_{kind}.png"
+
+
+def per_class_name(kind: str) -> str:
+    """Figure of a probe's scores by class, in the folder of probes."""
+    return f"per_class_{kind}.png"
 
 
 def probe_results_name(kind: str) -> str:
