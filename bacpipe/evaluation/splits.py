@@ -387,7 +387,8 @@ def _deal_once(
     target = shares[:, None] * counts.sum(axis=0)
     have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(SETS))])
     present = counts > 0
-    for label in np.lexsort((rng.random(counts.shape[1]), present.sum(axis=0))):
+    among_equals = rng.random((counts.shape[1],))
+    for label in np.lexsort((among_equals, present.sum(axis=0))):
         waiting = rng.permutation(np.flatnonzero(present[:, label] & (dealt == UNUSED)))
         for done, u in enumerate(waiting):
             empty = have[:, label] == 0
