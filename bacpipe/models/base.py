@@ -1,13 +1,56 @@
-"""The base class of all models, those of the zoo and those of users."""
+"""What a model is: the protocol that the rest of the package relies on, and its base class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from bacpipe.errors import SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
     from bacpipe.models.card import ModelCard
+
+    Rows: TypeAlias = torch.Tensor | np.ndarray
+    """One row per window: embeddings or class scores, float32."""
+
+Inputs: TypeAlias = Any
+"""What one method of a model hands to the next: tensors in the zoo, anything in users' models."""
+
+
+class Model(Protocol):
+    """A model that is ready to run: all that the package reads of it.
+
+    `ModelBaseClass` has the same members with their defaults and explains them; `ready_model`
+    makes any object of a user's that turns windows into embeddings one of these.
+    """
+
+    sr: int
+    segment_length: int
+    device: str
+    batch_size: int
+    classes: Sequence[str]
+    one_pass: bool
+    concurrent: bool
+    card: ModelCard | None
+    files: Mapping[str, Path]
+
+    def preprocess(self, audio: torch.Tensor) -> Inputs:
+        """Input of the network for windows (n, segment_length)."""
+
+    def __call__(self, x: Inputs) -> Rows:
+        """Embeddings, shape (n, dim), of preprocessed windows."""
+
+    def classifier_predictions(self, embeddings: Inputs) -> Rows:
+        """Class scores, shape (n, n_classes), of embeddings."""
+
+    def infer(self, x: Inputs, *, scores: bool = False) -> tuple[Rows, Rows | None]:
+        """Embeddings of preprocessed windows and, when asked for, their class scores."""
 
 
 class ModelBaseClass:
@@ -62,9 +105,14 @@ class ModelBaseClass:
 
     sr: int
     segment_length: int
+    # For subclasses that do not call the constructor.
+    device: str = "cpu"
+    batch_size: int = 8
     classes: Sequence[str] = ()
-    one_pass: ClassVar[bool] = False
-    concurrent: ClassVar[bool] = False
+    one_pass: bool = False
+    concurrent: bool = False
+    card: ModelCard | None = None
+    files: Mapping[str, Path] = MappingProxyType({})
 
     def __init__(
         self,
@@ -88,7 +136,7 @@ class ModelBaseClass:
         """Whether the model gives class scores."""
         return len(self.classes) > 0
 
-    def preprocess(self, audio: Any) -> Any:
+    def preprocess(self, audio: torch.Tensor) -> Inputs:
         """Turn windows into the input of the network.
 
         Parameters
@@ -102,7 +150,7 @@ class ModelBaseClass:
         """
         raise NotImplementedError(f"{type(self).__name__} must define preprocess(audio)")
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Inputs) -> Rows:
         """Embed preprocessed windows.
 
         Parameters
@@ -116,7 +164,7 @@ class ModelBaseClass:
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__(x)")
 
-    def classifier_predictions(self, embeddings: Any) -> Any:
+    def classifier_predictions(self, embeddings: Inputs) -> Rows:
         """Class scores of embeddings.
 
         Parameters
@@ -131,7 +179,7 @@ class ModelBaseClass:
         """
         raise NotImplementedError(f"{type(self).__name__} has no classifier")
 
-    def infer(self, x: Any, *, scores: bool = False) -> tuple[Any, Any | None]:
+    def infer(self, x: Inputs, *, scores: bool = False) -> tuple[Rows, Rows | None]:
         """Embeddings and, when asked for, class scores of preprocessed windows.
 
         Override it where the scores need more than the embeddings, so that both come from
@@ -139,3 +187,54 @@ class ModelBaseClass:
         """
         embeddings = self(x)
         return embeddings, self.classifier_predictions(embeddings) if scores else None
+
+
+_NEEDED = ("sr", "segment_length", "preprocess", "__call__")
+_DEFAULTS: dict[str, object] = {
+    name: getattr(ModelBaseClass, name)
+    for name in ("device", "batch_size", "classes", "one_pass", "concurrent", "card")
+}
+_METHODS = (ModelBaseClass.classifier_predictions, ModelBaseClass.infer)
+
+
+def ready_model(model: Any) -> Model:
+    """Give a model the members of `Model` that it lacks, with the defaults of `ModelBaseClass`.
+
+    Parameters
+    ----------
+    model : object
+        With `sr`, `segment_length`, `preprocess` and `__call__`; it need not inherit anything.
+
+    Returns
+    -------
+    Model
+        The same object.
+
+    Raises
+    ------
+    SettingsError
+        If one of the four is missing, or if the object takes no further attributes.
+    """
+    name = type(model).__name__
+    missing = [member for member in _NEEDED if not hasattr(model, member)]
+    if missing:
+        raise SettingsError(
+            f"{name}: this model lacks {' and '.join(missing)}; give it what "
+            f"bacpipe.ModelBaseClass explains."
+        )
+    # partial, unlike a bound method, can be pickled as a part of the object it is bound to.
+    methods = {method.__name__: partial(method, model) for method in _METHODS}
+    defaults = {**_DEFAULTS, "files": {}, **methods}
+    if getattr(model, "classes", ()) is None:
+        object.__setattr__(model, "classes", ())
+    for member, value in defaults.items():
+        if not hasattr(model, member):
+            try:
+                object.__setattr__(model, member, value)
+            except AttributeError as error:
+                raise SettingsError(
+                    f"{name}: this model lacks {member} and takes no new attributes; let it "
+                    f"inherit from bacpipe.ModelBaseClass."
+                ) from error
+    ready: Model = model
+    return ready

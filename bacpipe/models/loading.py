@@ -13,7 +13,7 @@ from typing import Any
 
 from bacpipe import configuration, extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
-from bacpipe.models.base import ModelBaseClass
+from bacpipe.models.base import Model, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
@@ -45,7 +45,7 @@ def find_card(name: str) -> ModelCard:
         ) from None
 
 
-def load_model(name: str, *, device: str, model_base_path: str | Path) -> ModelBaseClass:
+def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
     """Load a model of the zoo with its weights.
 
     Parameters
@@ -69,19 +69,24 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> ModelB
     card = find_card(name)
     wrapper = import_wrapper(card)
     files = checkpoints.resolve(card, Path(model_base_path))
-    model: ModelBaseClass = wrapper(card=card, files=files, device=device)
+    model: Model = wrapper(card=card, files=files, device=device)
     if card.non_commercial:
         _announce_licence(card)
     return model
 
 
-def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Any:
-    """Make a user's model ready: an instance is taken as it is, a class is constructed.
+def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Model:
+    """Make a user's model ready, an instance or a class, which is constructed.
 
     The constructor gets those of ``device`` and ``model_base_path`` that it accepts.
+
+    Raises
+    ------
+    SettingsError
+        If it lacks what every model must have.
     """
     if not inspect.isclass(custom):
-        return custom
+        return ready_model(custom)
     offered = {"device": device, "model_base_path": str(model_base_path)}
     parameters = inspect.signature(custom).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -89,7 +94,7 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
         accepted = {"device": device}
     else:
         accepted = {key: value for key, value in offered.items() if key in parameters}
-    return custom(**accepted)
+    return ready_model(custom(**accepted))
 
 
 def import_wrapper(card: ModelCard) -> Any:
