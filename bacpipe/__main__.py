@@ -13,6 +13,9 @@ from bacpipe._version import __version__
 from bacpipe.commands import COMMANDS
 from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashes
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.models.backends.cpu.memory import keep_freed_memory
+
+_RUN_MODELS = ("bench", "demo")
 
 _EXAMPLES = """\
 examples:
@@ -63,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("bacpipe").setLevel(logging.INFO)
     try:
         refuse_dashes(words)
+        if not words or words[0] not in COMMANDS or words[0] in _RUN_MODELS:
+            # This process is ours alone; as a library, bacpipe leaves the memory to its user.
+            keep_freed_memory()
         if words[:1] and words[0] in COMMANDS:
             command = importlib.import_module(f"bacpipe.commands.{words[0]}")
             return int(command.run(words[1:]))

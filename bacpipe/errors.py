@@ -32,6 +32,11 @@ def unexpected(name: str, error: BaseException, what: str = "unexpected error") 
     return f"{name}: {what} ({type(error).__name__}{': ' if text else ''}{text[:500]})"
 
 
+def first_line(error: BaseException) -> str:
+    """First line of what an error says, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class SettingsError(BacpipeError, ValueError):
     """A key or value of the configuration is unknown or impossible."""
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bacpipe
 from bacpipe.inference.runner import ModelRunner, available_cores, limited_threads
-from bacpipe.models.backends.cpu.linear import PackedLinear
+from bacpipe.models.backends.cpu.layers import FusedLinear
 
 
 def litert(path: str, threads: int) -> Callable[[np.ndarray], None]:
@@ -62,7 +62,7 @@ def peak(cores: int) -> float:
     oneDNN's kernels suit all processors; PyTorch's own product (MKL) is half as fast on AMD's.
     """
     size, rates = 2048, []
-    layer = PackedLinear(nn.Linear(size, size))
+    layer = FusedLinear(nn.Linear(size, size))
 
     def multiply(x: torch.Tensor) -> None:
         with torch.inference_mode():

@@ -189,6 +189,13 @@ class ModelBaseClass:
         return embeddings, self.classifier_predictions(embeddings) if scores else None
 
 
+def load_again(
+    kind: type[ModelBaseClass], card: ModelCard, files: Mapping[str, Path], device: str
+) -> ModelBaseClass:
+    """Load a model of the zoo from its files, as a copy of one that was loaded before."""
+    return kind(card=card, files=files, device=device)  # type: ignore[call-arg]
+
+
 _NEEDED = ("sr", "segment_length", "preprocess", "__call__")
 _DEFAULTS: dict[str, object] = {
     name: getattr(ModelBaseClass, name)

@@ -1,4 +1,8 @@
-"""What is known of a model before any of it is loaded."""
+"""What is known of a model before any of it is loaded, and what each one can hear.
+
+Facts come from the papers and repositories that the cards name, and from the front ends in this
+package.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +66,26 @@ class Url:
 
 
 Source = InPackage | HubArchive | HubFiles | KaggleModel | Url
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a model can hear.
+
+    Attributes
+    ----------
+    sounds : str
+        Sounds that the model was made for, in a few words.
+    frequencies : tuple of float or None
+        Lowest and highest frequency in Hz that reach the network; None when the model takes
+        everything below half its sample rate.
+    limits : tuple of str
+        Known limits, a sentence each.
+    """
+
+    sounds: str
+    frequencies: tuple[float, float] | None = None
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,32 +171,6 @@ class ModelCard:
     def is_classifier(self) -> bool:
         """Whether the model gives class scores."""
         return bool(self.classes)
-
-
-# FOLDED bacpipe/models/scope.py: What each model was made for, and where it ends: data, no logic.
-#
-#   Facts come from the papers and repositories that the cards name, and from the front ends in
-#   this package.
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a model can hear.
-
-    Attributes
-    ----------
-    sounds : str
-        Sounds that the model was made for, in a few words.
-    frequencies : tuple of float or None
-        Lowest and highest frequency in Hz that reach the network; None when the model takes
-        everything below half its sample rate.
-    limits : tuple of str
-        Known limits, a sentence each.
-    """
-
-    sounds: str
-    frequencies: tuple[float, float] | None = None
-    limits: tuple[str, ...] = ()
 
 
 # Kaldi's filter banks begin at 20 Hz.

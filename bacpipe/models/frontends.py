@@ -1,4 +1,4 @@
-"""Batched spectrogram front ends that the wrappers of several models share.
+"""Batched front ends, most of them spectrograms, that the wrappers of several models share.
 
 Everything takes windows of shape ``(n, samples)`` on any device and treats every window on
 its own: no statistic is taken over the batch, so a window's result does not depend on its
@@ -273,9 +273,6 @@ def min_max(x: Tensor) -> Tensor:
 def _beside(values: Tensor, x: Tensor) -> Tensor:
     """One value per window, shaped to broadcast against `x`."""
     return values.view(-1, *[1] * (x.ndim - 1))
-
-
-# FOLDED bacpipe/models/loudness.py: Scaling windows to a common loudness.
 
 
 def center_and_scale(audio: Tensor, peak: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a model's name, or a user's class, to a model that is ready to run."""
+"""From a model's name, or a user's class, to a model that is ready to run; the zoo as a table."""
 
 from __future__ import annotations
 
@@ -134,8 +134,6 @@ def _announce_licence(card: ModelCard) -> None:
             card.licence,
         )
 
-
-# FOLDED bacpipe/models/table.py: The zoo as a table for people.
 
 _HEADINGS = ("model", "rate (Hz)", "window (s)", "dim", "classes", "weights", "extra", "licence")
 

@@ -1,4 +1,4 @@
-"""The registry of models: data, no logic.
+"""The registry of models, and the constants of the public API that follow from it: data, no logic.
 
 Facts come from the authors' papers and repositories, which every card names.
 """
@@ -643,8 +643,6 @@ _CARDS = (
 )
 
 CARDS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
-
-# FOLDED bacpipe/models/constants.py: Constants of the public API, derived from the cards.
 
 supported_models: list[str] = list(CARDS)
 """Names of all models of the zoo."""

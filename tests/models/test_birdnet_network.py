@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bacpipe.errors import CheckpointError, CheckpointNotFoundError, SettingsError
+from bacpipe.models.backends.cpu import layers
 from bacpipe.models.families import birdnet_network
 from bacpipe.models.families.birdnet_network import SAMPLE_RATE, WINDOW_SAMPLES, BirdNetV24
 from bacpipe.models.weights import tflite
@@ -256,23 +257,12 @@ def test_threads_share_a_network(network):
 
 
 def test_without_fused_operators_all_is_the_same(network, monkeypatch):
-    if not birdnet_network._fused_convolutions_work():
-        pytest.skip("this PyTorch has no fused convolutions on the CPU")
     windows = lively_windows(5)
     fast = run(network, windows)
-    monkeypatch.setattr(birdnet_network, "_fused_convolutions_work", lambda: False)
+    monkeypatch.setattr(layers, "_IS_THERE", False)
     plain = run(network, windows)
     assert largest_error(plain[0], fast[0]) < 1e-5
     assert largest_error(plain[1], fast[1]) < 1e-5
-
-
-def test_missing_operators_are_noticed(monkeypatch):
-    def fail(self, x, residual=None):
-        raise AttributeError("no such operator")
-
-    monkeypatch.setattr(birdnet_network._Conv, "fused", fail)
-    # The undecorated function, lest the answer be remembered.
-    assert birdnet_network._fused_convolutions_work.__wrapped__() is False
 
 
 def test_new_weights_are_used_at_once(network):

@@ -4,7 +4,7 @@ import timm
 import torch
 from torch import nn
 
-from bacpipe.models.backends.cpu.convolutions import speed_up_convolutions
+from bacpipe.models.backends.cpu.fusion import speed_up_convolutions
 
 
 def _with_statistics(network: nn.Module) -> nn.Module:

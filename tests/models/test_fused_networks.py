@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 from timm.models.vision_transformer import Block
-from torch import nn
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
 from bacpipe.models.families.aves import fuse_wav2vec2
-from bacpipe.models.families.avesecho_passt import Passt
+from bacpipe.models.families.avesecho_passt import _summary_tokens
 from bacpipe.models.families.biolingual import fuse_clap
-from bacpipe.models.families.vit_blocks import fuse_blocks
 
 _SAMPLES = 4000
 
@@ -36,22 +34,11 @@ def close(ours: torch.Tensor, expected: torch.Tensor) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("tokens", [7, 200])
-@pytest.mark.parametrize("keep", [None, 1, 2])
-def test_blocks_of_vision_transformers(tokens: int, keep: int | None) -> None:
-    plain = shaken(nn.Sequential(*(Block(32, 4, qkv_bias=True) for _ in range(3))))
+@pytest.mark.parametrize("count", [1, 2])
+def test_summary_tokens(tokens: int, count: int) -> None:
+    block = shaken(Block(32, 4, qkv_bias=True))
     x = torch.randn(2, tokens, 32)
-    expected = plain(x)[:, :keep]
-    close(fuse_blocks(plain, keep=keep)(x), expected)
-
-
-@torch.inference_mode()
-def test_summary_tokens_of_passt() -> None:
-    sizes: dict[str, Any] = {"width": 32, "depth": 2, "heads": 2, "n_classes": 5}
-    plain = shaken(Passt(positions=(2, 6), **sizes))
-    fused = copy.deepcopy(plain)
-    fused.fuse()
-    x = torch.randn(3, 30, 60)
-    close(fused(x), plain(x))
+    close(_summary_tokens(block, x, count), block(x)[:, :count])
 
 
 def wav2vec2(**changes: Any) -> Wav2Vec2Model:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.models import mobilenet_v3_small
 from transformers import ConvNextConfig, ConvNextModel, CvtConfig, CvtModel
 
-from bacpipe.models.backends.cpu.convolutions import FusedConv2d, fuse, speed_up_convolutions
-from bacpipe.models.backends.cpu.linear import onednn_computes
+from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
+from bacpipe.models.backends.cpu.layers import FusedConv2d, onednn_computes
 from bacpipe.models.families.bat import _MaxPool
 from bacpipe.models.families.birdset import fuse_blocks
 from bacpipe.models.families.protoclr import fuse_layers

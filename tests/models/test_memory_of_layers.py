@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import bacpipe
+from bacpipe import __main__ as command_line
 from bacpipe.models.backends.cpu.memory import _VARIABLES, keep_freed_memory
 
 
@@ -31,3 +35,27 @@ def test_glibc_accepts_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(["nonsense=1"], True), (["bench", "--help"], True), (["doctor", "--help"], False)],
+)
+def test_command_line_asks_for_it(
+    words: list[str], asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(command_line, "keep_freed_memory", lambda: calls.append(None))
+    with contextlib.suppress(SystemExit):
+        command_line.main(words)
+    assert bool(calls) is asked
+
+
+def test_library_does_not() -> None:
+    package = Path(bacpipe.__file__).parent
+    users = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "keep_freed_memory()" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"__main__.py", "models/backends/cpu/memory.py"}

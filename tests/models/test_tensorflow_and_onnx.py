@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import logging
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -93,6 +95,16 @@ def in_the_gap(scores: list[np.ndarray | None]) -> float:
     top = np.sort(np.concatenate([np.sort(part, axis=1)[:, -3:].ravel() for part in given]))
     widest = int(np.diff(top).argmax())
     return float(top[widest : widest + 2].mean())
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("name", [*TF, *ONNX])
+def test_copies_open_the_files_again(name: str, again: Any, models: dict[str, Any]) -> None:
+    model = models[name]
+    other = again(model)
+    assert (other.card, other.files, other.device) == (model.card, model.files, model.device)
+    x = model.preprocess(torch.from_numpy(noise(name, 2)))
+    np.testing.assert_array_equal(other(x), model(x))
 
 
 class TestPublicPath:

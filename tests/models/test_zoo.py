@@ -6,7 +6,11 @@ Each model is written, loaded and run once; the tests look at what came out.
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from bacpipe.models.backends.cpu import layers
+from bacpipe.models.backends.cpu.layers import CpuLayer
 from bacpipe.models.base import ModelBaseClass
 from bacpipe.models.loading import load_model
 from bacpipe.models.zoo import CARDS
@@ -57,6 +64,7 @@ class Run:
     batch: Output  # the three golden windows, then silence
     alone: Output  # the first of them, as a batch of one, on another number of threads
     again: Output  # the same once more, on the same number of threads
+    checksums: dict[str, int]  # of its parameters, before the first use
 
 
 @pytest.fixture(scope="module", params=parity.MODELS)
@@ -72,6 +80,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _run(name: str, model: ModelBaseClass) -> Run:
+    checksums = _checksums(model)
     windows = parity.windows(name)
     silence = torch.zeros_like(windows[:1])
     batch = _infer(model, torch.cat([windows, silence]))
@@ -81,7 +90,7 @@ def _run(name: str, model: ModelBaseClass) -> Run:
         alone, again = _infer(model, windows[:1]), _infer(model, windows[:1])
     finally:
         torch.set_num_threads(threads)
-    return Run(name, model, batch, alone, again)
+    return Run(name, model, batch, alone, again, checksums)
 
 
 def _infer(model: ModelBaseClass, audio: torch.Tensor) -> Output:
@@ -177,3 +186,99 @@ def test_scores_from_stored_embeddings_are_those_of_the_forward_pass(run: Run) -
     with torch.inference_mode():
         scores = run.model.classifier_predictions(run.batch.embeddings)
     np.testing.assert_allclose(scores.numpy(), run.batch.arrays[1], rtol=0, atol=1e-6)
+
+
+def _networks(model: ModelBaseClass) -> dict[str, nn.Module]:
+    return {name: part for name, part in vars(model).items() if isinstance(part, nn.Module)}
+
+
+def _parameters(model: ModelBaseClass) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": value
+        for part, network in _networks(model).items()
+        for name, value in network.state_dict().items()
+    }
+
+
+def _checksums(model: ModelBaseClass) -> dict[str, int]:
+    return {key: zlib.crc32(value.numpy().tobytes()) for key, value in _parameters(model).items()}
+
+
+def _close(ours: torch.Tensor, expected: torch.Tensor, limit: float = 1e-5) -> None:
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(ours.to(expected.dtype), expected, rtol=limit, atol=limit * scale)
+
+
+def _copy(run: Run) -> ModelBaseClass:
+    if run.name in _BIG:
+        pytest.skip(f"{run.name} is large, and made of the layers that other models are made of")
+    model: ModelBaseClass = copy.deepcopy(run.model)
+    return model
+
+
+def test_used_networks_keep_their_parameters(run: Run) -> None:
+    assert _checksums(run.model) == run.checksums
+
+
+@pytest.mark.parametrize("how", ["copy", "pickle", "torch.save"])
+def test_used_models_can_be_copied(run: Run, how: str) -> None:
+    other = _copy(run)
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(run.model))
+    elif how == "torch.save":
+        file = io.BytesIO()
+        torch.save(run.model, file)
+        file.seek(0)
+        other = torch.load(file, weights_only=False)
+    assert _parameters(other).keys() == _parameters(run.model).keys()
+    _close(_infer(other, parity.windows(run.name)[:1]).embeddings, run.alone.embeddings)
+
+
+def test_new_weights_take_effect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = _copy(run)
+    x = run.alone.preprocessed
+    with torch.inference_mode():
+        other(x)
+    for network in _networks(other).values():
+        state = network.state_dict()
+        network.load_state_dict(
+            {k: v / 2 if v.is_floating_point() else v for k, v in state.items()}
+        )
+    with torch.inference_mode():
+        ours = other(x)
+        assert not torch.allclose(ours, run.alone.embeddings, rtol=1e-2)
+        monkeypatch.setattr(layers, "_IS_THERE", False)
+        _close(ours, other(x))
+
+
+def test_other_precisions(run: Run) -> None:
+    other, x = _copy(run), run.alone.preprocessed
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = other(x).float()
+    assert torch.cosine_similarity(half, run.alone.embeddings, dim=1) > 0.98
+    for network in _networks(other).values():
+        network.double()
+    with torch.inference_mode():
+        exact = other(x.double())
+    assert exact.dtype is torch.float64
+    _close(run.alone.embeddings, exact.float(), 1e-3)
+
+
+def test_gradients_of_input_and_parameters(run: Run) -> None:
+    other = _copy(run)
+    with torch.inference_mode(False):
+        x = run.alone.preprocessed.clone().requires_grad_()
+        other(x).square().sum().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        fused = [
+            layer
+            for network in _networks(other).values()
+            for layer in network.modules()
+            if isinstance(layer, CpuLayer)
+        ]
+        for layer in fused:
+            layer.weight.requires_grad_()
+        embeddings, scores = other.infer(x.detach(), scores=other.is_classifier)
+        (embeddings.sum() + (0 if scores is None else scores.sum())).backward()
+        assert all(layer.weight.grad is not None for layer in fused)

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from bacpipe.errors import CheckpointError
-from bacpipe.models.base import ModelBaseClass
+from bacpipe.errors import CheckpointError, first_line
+from bacpipe.models.base import ModelBaseClass, load_again
 from bacpipe.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class OnnxModel(ModelBaseClass):
     one_pass = True
 
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+        self._asked = device
         path = Path(files[card.files[0]])
         self._session = _open(path, execution_providers(device))
         on_cpu = self._session.get_providers()[0] == _CPU
@@ -109,6 +110,14 @@ class OnnxModel(ModelBaseClass):
         self._dtype = np.float16 if given.type == "tensor(float16)" else np.float32
         self._rows = given.shape[0] if isinstance(given.shape[0], int) else None
         self._embedding, self._scores, self.n_classes = self._find_outputs(path)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Read what goes with the network, its class names for one; it is open by then."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session cannot be copied; the file is opened again.
+        return load_again, (type(self), self.card, self.files, self._asked)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Return the windows as they are; the network begins at the waveform."""
@@ -153,7 +162,7 @@ class OnnxModel(ModelBaseClass):
                 raise
             raise CheckpointError(
                 f"{path}: this ONNX model does not take windows of {self.segment_length} samples "
-                f"({_first_line(error)}); it is not the model {self.card.name!r}."
+                f"({first_line(error)}); it is not the model {self.card.name!r}."
             ) from error
         shapes = {name: output.shape for name, output in zip(names, outputs, strict=True)}
         embeddings = [n for n, s in shapes.items() if len(s) == 2 and s[1] == self.card.dim]
@@ -177,7 +186,7 @@ def _open(path: Path, providers: list[Any]) -> Any:
         if not _from_onnxruntime(error):
             raise
         raise CheckpointError(
-            f"{path}: this ONNX model cannot be read ({_first_line(error)}); delete it, so that "
+            f"{path}: this ONNX model cannot be read ({first_line(error)}); delete it, so that "
             f"it is fetched again, or copy it here once more."
         ) from error
 
@@ -185,7 +194,3 @@ def _open(path: Path, providers: list[Any]) -> Any:
 def _from_onnxruntime(error: BaseException) -> bool:
     # Its errors have no common class.
     return type(error).__module__.partition(".")[0] == "onnxruntime"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

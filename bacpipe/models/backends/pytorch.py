@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from bacpipe.errors import CheckpointError, SettingsError
-from bacpipe.models.backends.cpu.memory import keep_freed_memory
+from bacpipe.errors import CheckpointError, SettingsError, first_line
 from bacpipe.models.base import ModelBaseClass
 from bacpipe.models.card import ModelCard
+from bacpipe.models.weights.containers import state_dict_in
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -82,13 +82,13 @@ def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because this checkpoint holds more than weights "
-            f"({_first_line(error)}); use the file that the model's authors published."
+            f"({first_line(error)}); use the file that the model's authors published."
         ) from error
     # What damaged files make the readers of torch and safetensors raise is of any kind.
     except Exception as error:
         kind = "safetensors file" if path.suffix == ".safetensors" else "checkpoint"
         raise CheckpointError(
-            f"{path}: this {kind} cannot be read ({_first_line(error)}); delete it, so that it is "
+            f"{path}: this {kind} cannot be read ({first_line(error)}); delete it, so that it is "
             f"fetched again, or copy it here once more."
         ) from error
 
@@ -167,8 +167,17 @@ def fit_weights(
     network.load_state_dict(renamed)
 
 
+def build_empty(build: Callable[[], Network]) -> Network:
+    """Network whose weights have no values yet; to draw them takes longer than to read a file."""
+    with torch.device("meta"):
+        network = build()
+    return network.to_empty(device="cpu")
+
+
 class TorchModel(ModelBaseClass):
     """A model of the zoo that PyTorch computes.
+
+    Subclasses build their network and front end in `set_up`.
 
     Parameters
     ----------
@@ -178,6 +187,11 @@ class TorchModel(ModelBaseClass):
         Checkpoint files by the names of ``card.files``.
     device : str
         Where it computes.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged or does not fit.
     """
 
     card: ModelCard
@@ -192,8 +206,47 @@ class TorchModel(ModelBaseClass):
             files=files,
             batch_size=card.cpu_batch,
         )
-        if device == "cpu":
-            keep_freed_memory()
+        self.paths = [self.files[name] for name in card.files]
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Build the network and the front end from `paths`, the files in the order of the card."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        network: nn.Module,
+        path: Path,
+        state: Mapping[str, torch.Tensor] | None = None,
+        *,
+        within: str | None = None,
+        rename: Callable[[str], str] = lambda key: key,
+        unused: Iterable[str] = (),
+        allow: Iterable[Any] = (),
+    ) -> None:
+        """Load the weights of a checkpoint into a network, in place.
+
+        Parameters
+        ----------
+        network : nn.Module
+            Receives the weights.
+        path : Path
+            The checkpoint.
+        state : mapping, optional
+            Its weights, where the caller has read them.
+        within : str, optional
+            Entry of the checkpoint that holds the weights.
+        rename, unused
+            As for `fit_weights`.
+        allow
+            As for `read_checkpoint`.
+        """
+        name = self.card.name
+        if state is None:
+            state = read_checkpoint(path, allow=allow)
+        if within is not None:
+            state = state_dict_in(state, within, model=name, path=path)
+        fit_weights(network, state, model=name, path=path, rename=rename, unused=unused)
 
     def place(self, network: Network) -> Network:
         """Put a network on the model's device, for inference only."""
@@ -203,7 +256,3 @@ class TorchModel(ModelBaseClass):
 def _shorten(names: list[str], most: int = 4) -> str:
     more = f", … {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from bacpipe.errors import CheckpointError, SettingsError
-from bacpipe.models.base import ModelBaseClass
+from bacpipe.errors import CheckpointError, SettingsError, first_line
+from bacpipe.models.base import ModelBaseClass, load_again
 from bacpipe.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class TfModel(ModelBaseClass):
     card: ModelCard
 
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        self._tf_device = choose_tf_device(device)
+        self._asked, self._tf_device = device, choose_tf_device(device)
         super().__init__(
             sr=card.sample_rate,
             segment_length=card.window,
@@ -103,6 +103,14 @@ class TfModel(ModelBaseClass):
         self.folder = Path(files[card.files[0]]).parent
         with tf.device(self._tf_device):
             self.saved_model = _load(self.folder)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Find the functions of the saved model, and what goes with it; it is loaded by then."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A saved model cannot be copied; the folder is read again.
+        return load_again, (type(self), self.card, self.files, self._asked)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Return the windows as they are; the saved model begins at the waveform."""
@@ -143,8 +151,7 @@ def _load(folder: Path) -> Any:
     try:
         return tf.saved_model.load(str(folder))
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{folder}: this SavedModel cannot be loaded ({first_line}); delete the folder, so "
-            f"that it is fetched again, or copy it here once more."
+            f"{folder}: this SavedModel cannot be loaded ({first_line(error)}); delete the folder, "
+            f"so that it is fetched again, or copy it here once more."
         ) from error

@@ -3,12 +3,12 @@
 References
 ----------
 Hagiwara 2023, AVES: Animal Vocalization Encoder based on Self-Supervision, arXiv 2210.14493;
-https://github.com/earthspecies/aves
+https://github.com/earthspecies/aves.  The network is torchaudio's wav2vec 2.0 (Baevski et al. 2020,
+arXiv 2006.11477), rearranged to compute the same faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,44 +19,20 @@ from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from torchaudio.models.wav2vec2.components import FeatureExtractor
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.linear import PackedConv1d, PackedLinear, pack_linears
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse_linears
+from bacpipe.models.backends.cpu.layers import GELU, FusedConv1d, FusedLinear
+from bacpipe.models.backends.pytorch import TorchModel, build_empty
 from bacpipe.models.weights.containers import read_json
 
 
 class Aves(TorchModel):
-    """Last layer of the encoder, averaged over time.
+    """Last layer of the encoder, averaged over time."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The weights under ``card.files[0]`` and the arguments of
-        ``torchaudio.models.wav2vec2_model`` under ``card.files[1]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        weights, config = (self.files[name] for name in card.files)
+    def set_up(self) -> None:
+        weights, config = self.paths
         network = _wav2vec2(config)
-        fit_weights(
-            network,
-            read_checkpoint(weights),
-            model=card.name,
-            path=weights,
-            rename=_to_parametrization,
-            unused=("aux.*",),
-        )
-        fuse_wav2vec2(network, card.window)
+        self.fit(network, weights, rename=_to_parametrization, unused=("aux.*",))
+        fuse_wav2vec2(network, self.segment_length)
         self._network = self.place(network)
 
     def preprocess(self, audio: Tensor) -> Tensor:
@@ -71,16 +47,14 @@ class Aves(TorchModel):
 
 
 def _wav2vec2(config: Path) -> Wav2Vec2Model:
-    # Built without initial values, which would take longer than reading the checkpoint.
+    settings = read_json(config)
     try:
-        with torch.device("meta"):
-            network = wav2vec2_model(**read_json(config), aux_num_out=None)
+        return build_empty(lambda: wav2vec2_model(**settings, aux_num_out=None))
     except TypeError as error:
         raise CheckpointError(
             f"{config}: these are not the arguments of torchaudio's wav2vec2_model ({error}); "
             f"delete it, so that it is fetched again."
         ) from error
-    return network.to_empty(device="cpu")
 
 
 def _to_parametrization(key: str) -> str:
@@ -88,14 +62,6 @@ def _to_parametrization(key: str) -> str:
     return key.replace("conv.weight_g", "conv.parametrizations.weight.original0").replace(
         "conv.weight_v", "conv.parametrizations.weight.original1"
     )
-
-
-# FOLDED bacpipe/models/networks/wav2vec2.py: torchaudio's wav2vec 2.0 encoders, the same but faster in inference.
-#
-#   References
-#   ----------
-#   Baevski et al. 2020, wav2vec 2.0: A Framework for Self-Supervised Learning of Speech
-#   Representations, arXiv 2006.11477
 
 
 class Waveforms(nn.Module):
@@ -111,7 +77,7 @@ class Waveforms(nn.Module):
         super().__init__()
         first, *others = extractor.conv_layers
         self.first, self.norm = first.conv, first.layer_norm
-        self.others = nn.Sequential(*(PackedConv1d(layer.conv, gelu=True) for layer in others))
+        self.others = nn.Sequential(*(FusedConv1d(layer.conv, GELU) for layer in others))
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, None]:
         """Features of waveforms: (n, samples) to (n, time, channels).
@@ -138,9 +104,11 @@ class Waveforms(nn.Module):
         kernels = self.first.weight.view(channels, size).to(exact)
         variance = ((kernels @ covariance) * kernels).sum(2)
         scale = self.norm.weight / (variance + self.norm.eps).sqrt()
-        weight = (scale.unsqueeze(2) * kernels).float()
+        weight = (scale.unsqueeze(2) * kernels).to(waveforms.dtype)
         # The bias is all that is left of the shift, because the frames have no mean.
-        normalised = torch.baddbmm(self.norm.bias, centred.float(), weight.transpose(1, 2))
+        normalised = torch.baddbmm(
+            self.norm.bias, centred.to(waveforms.dtype), weight.transpose(1, 2)
+        )
         return functional.gelu(normalised)
 
 
@@ -167,17 +135,12 @@ class Positions(nn.Module):
         )
         convolution.kernel_size = (reach_before + reach_after + 1,)
         convolution.padding = (reach_before,)
-        self.convolution = PackedConv1d(convolution, gelu=True)
+        self.convolution = FusedConv1d(convolution, GELU)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encoding of the place of tokens: (n, tokens, width) to the same."""
         encoded: Tensor = self.convolution(tokens)[:, : tokens.shape[1]]
         return encoded
-
-
-class _FeedForward(nn.Sequential):
-    def __init__(self, inner: nn.Linear, outer: nn.Linear) -> None:
-        super().__init__(PackedLinear(inner, gelu=True), PackedLinear(outer))
 
 
 def fuse_wav2vec2(network: Wav2Vec2Model, samples: int) -> None:
@@ -202,5 +165,7 @@ def fuse_wav2vec2(network: Wav2Vec2Model, samples: int) -> None:
         network.feature_extractor = Waveforms(network.feature_extractor)
     for layer in transformer.layers:
         inside = layer.feed_forward
-        layer.feed_forward = _FeedForward(inside.intermediate_dense, inside.output_dense)
-    pack_linears(network)
+        layer.feed_forward = nn.Sequential(
+            FusedLinear(inside.intermediate_dense, GELU), inside.output_dense
+        )
+    fuse_linears(network)

@@ -4,7 +4,9 @@ References
 ----------
 Ghani et al. 2024, Impact of transfer learning methods and dataset characteristics on
 generalization in birdsong classification, arXiv 2409.15383;
-https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1
+https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1.
+Koutini et al. 2021, Efficient Training of Audio Transformers with Patchout, arXiv 2110.05069;
+https://github.com/kkoutini/PaSST
 """
 
 from __future__ import annotations
@@ -12,19 +14,19 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
-from bacpipe.models.families.vit_blocks import fuse_blocks
+from bacpipe.models.backends.cpu.fusion import fuse_linears
+from bacpipe.models.backends.pytorch import TorchModel, build_empty
 from bacpipe.models.frontends import MelSpectrogram
 
 logger = logging.getLogger(__name__)
@@ -47,41 +49,22 @@ class AvesEchoPasst(TorchModel):
     The checkpoint holds no class names.  They are read from the authors' ``list_AvesEcho.csv``
     when it lies beside the checkpoint; without it the classes are called ``class_000`` to
     ``class_584``, by their position.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit, or the species list has another length.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
-        n_classes = card.n_classes or 0
-        network = _passt(n_classes)
-        fit_weights(
+    def set_up(self) -> None:
+        (path,) = self.paths
+        n_classes = self.card.n_classes or 0
+        network = build_empty(lambda: Passt(positions=(12, _COLUMNS_IN_TIME), n_classes=n_classes))
+        self.fit(
             network,
-            read_checkpoint(path),
-            model=card.name,
-            path=path,
+            path,
             rename=lambda key: key.removeprefix("net."),
             # The distillation head is trained along, but gives no scores.
             unused=("device_proxy", "net.head_dist.*"),
         )
-        network.fuse()
+        fuse_linears(network)
         self._network = self.place(network)
-        self._mel = self.place(
-            MelSpectrogram(_kaldi_filters(card.sample_rate), hop=_HOP, window=_taper())
-        )
+        self._mel = self.place(MelSpectrogram(_kaldi_filters(self.sr), hop=_HOP, window=_taper()))
         self.classes = _class_names(path.parent / LABELS, n_classes)
 
     def preprocess(self, audio: Tensor) -> Tensor:
@@ -98,13 +81,6 @@ class AvesEchoPasst(TorchModel):
     def classifier_predictions(self, embeddings: Tensor) -> Tensor:
         """Class scores, float32, shape (n, 585)."""
         return self._network.classify(embeddings).sigmoid()
-
-
-def _passt(n_classes: int) -> Passt:
-    # Built without initial values, which would take longer than reading the checkpoint.
-    with torch.device("meta"):
-        network = Passt(positions=(12, _COLUMNS_IN_TIME), n_classes=n_classes)
-    return network.to_empty(device="cpu")
 
 
 def _kaldi_filters(sample_rate: int) -> Tensor:
@@ -138,14 +114,6 @@ def _class_names(path: Path, n_classes: int) -> list[str]:
         )
     # The list writes 'White-cheekedPintail'.
     return [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row[1].strip()) for row in rows]
-
-
-# FOLDED bacpipe/models/networks/passt.py: PaSST, the patchout spectrogram transformer, as it computes in evaluation.
-#
-#   References
-#   ----------
-#   Koutini et al. 2021, Efficient Training of Audio Transformers with Patchout, arXiv 2110.05069;
-#   https://github.com/kkoutini/PaSST
 
 
 class Passt(nn.Module):
@@ -207,16 +175,25 @@ class Passt(nn.Module):
         patches = (patches + position).flatten(2).transpose(1, 2)
         summary = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         tokens = torch.cat([summary.expand(len(patches), -1, -1), patches], dim=1)
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
         # The norm is per token.
-        tokens = self.norm(self.blocks(tokens)[:, :2])
-        return tokens.mean(dim=1)
-
-    def fuse(self) -> None:
-        """Make the blocks faster, once the weights are loaded; they change their names."""
-        # Only the summary tokens go on.
-        self.blocks = fuse_blocks(self.blocks, keep=2)
+        normed: Tensor = self.norm(_summary_tokens(last, tokens))
+        return normed.mean(dim=1)
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits of embeddings: (n, width) to (n, n_classes)."""
         logits: Tensor = self.head(embeddings)
         return logits
+
+
+def _summary_tokens(block: Any, tokens: Tensor, count: int = 2) -> Tensor:
+    """The first tokens of what a block of timm makes; the others are not computed."""
+    attention, first = block.attn, tokens[:, :count]
+    qkv = attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1))
+    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    attended = F.scaled_dot_product_attention(queries[:, :, :count], keys, values)
+    first = first + attention.proj(attended.transpose(1, 2).flatten(2))
+    summary: Tensor = first + block.mlp(block.norm2(first))
+    return summary

@@ -8,19 +8,15 @@ arXiv 2309.11218; https://github.com/FrankFundel/BAT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import torch
 from scipy import signal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bacpipe.models.backends.cpu.convolutions import fuse, speed_up_convolutions
-from bacpipe.models.backends.cpu.linear import onednn_computes
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
+from bacpipe.models.backends.cpu.layers import onednn_computes
+from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.frontends import PowerSpectrogram, exact_dtype, in_groups, power_to_db
 
 # `germanBats` in datasets/prepare_sequences.py of the authors' repository, in its order; their
@@ -52,42 +48,35 @@ _TILES = 60
 _TILE_FRAMES = 44
 _TILE_STEP = 22
 
+# Sizes of the network, as in the authors' repository.
+WIDTH = 64
+_HEADS = 2
+_HEAD_WIDTH = 16
+_HIDDEN = 32
+_LAYERS = 2
+# Tiles that a CPU takes through the conv net together: their maps stay in its caches.
+_CPU_TILES = 30
+
 
 class Bat(TorchModel):
-    """Class token of the transformer, and one sigmoid score per species on it.
+    """Class token of the transformer, and one sigmoid score per species on it."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
-        state = read_checkpoint(path)
+    def set_up(self) -> None:
+        (path,) = self.paths
         network = BatNetwork(tiles=_TILES, n_classes=len(_SPECIES))
-        fit_weights(network, state, model=card.name, path=path)
+        self.fit(network, path)
         speed_up_convolutions(network)
         self.place(network)
-        network.set_submodule("to_patch_embedding", fuse(network.to_patch_embedding, device))
+        network.set_submodule("to_patch_embedding", fuse(network.to_patch_embedding, self.device))
         self._network = network
         self.classes = _SPECIES
         # The authors filter and transform in double precision, and their measure, how far a
         # value is from its mean in dB, shows rounding in the quiet bands that the filter leaves.
-        dtype = exact_dtype(device)
-        self._high_pass = _HighPass(dtype=dtype).to(device)
-        power = PowerSpectrogram(n_fft=_N_FFT, hop=_HOP, pad_mode="constant", dtype=dtype)
-        self._power = power.to(device)
+        dtype = exact_dtype(self.device)
+        self._high_pass = self.place(_HighPass(dtype=dtype))
+        self._power = self.place(
+            PowerSpectrogram(n_fft=_N_FFT, hop=_HOP, pad_mode="constant", dtype=dtype)
+        )
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Tiles of the denoised spectrogram.
@@ -148,20 +137,6 @@ class _HighPass(torch.nn.Module):
         padded = F.pad(audio.to(self.transfer.real.dtype), (lost, -samples % step))
         spectra = torch.fft.rfft(padded.unfold(1, self._BLOCK, step)) * self.transfer
         return torch.fft.irfft(spectra, self._BLOCK)[..., lost:].flatten(1)[:, :samples]
-
-
-# FOLDED bacpipe/models/networks/bat.py: Bio Acoustic Transformer: a small conv net on tiles, and a transformer over the tiles.
-#
-#   Written from Fundel et al. 2023, Automatic bat call classification using transformer networks,
-#   arXiv 2309.11218, and the sizes in https://github.com/FrankFundel/BAT.
-
-WIDTH = 64
-_HEADS = 2
-_HEAD_WIDTH = 16
-_HIDDEN = 32
-_LAYERS = 2
-# Tiles that a CPU takes through the conv net together: their maps stay in its caches.
-_CPU_TILES = 30
 
 
 class BatNetwork(nn.Module):

@@ -12,7 +12,6 @@ classification, bioRxiv 2022.12.14.520490; https://github.com/macaodha/batdetect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ import torch
 from batdetect2.detector.models import Net2DFast
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.convolutions import fuse
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse
+from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
 from bacpipe.models.families.batdetect2_network import BatDetect2Spectrogram, OneWindow
+from bacpipe.models.frontends import exact_dtype
 
 # This import switches numpy's warnings off for the whole process; errstate puts them back.
 with np.errstate():
@@ -55,28 +54,12 @@ class _Maps(NamedTuple):
 
 
 class _BatDetect2(TorchModel):
-    """What both variants share: the weights, the spectrogram and the network.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or another one than batdetect2 1.x publishes.
-    """
+    """What both variants share: the weights, the spectrogram and the network."""
 
     one_pass = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
+    def set_up(self) -> None:
+        (path,) = self.paths
         self._params, state = _read(path)
         self.classes = tuple(self._params["class_names"])
         network = Net2DFast(
@@ -86,21 +69,20 @@ class _BatDetect2(TorchModel):
             ip_height=self._params["ip_height"],
             resize_factor=self._params["resize_factor"],
         )
-        fit_weights(network, state, model=card.name, path=path)
+        self.fit(network, path, state)
         # Channels last saves a quarter of the time on a CPU.
         self._network = self.place(network).to(memory_format=torch.channels_last)
         self.spectrogram = self.place(
             BatDetect2Spectrogram(
                 self._params,
                 n_samples=self.segment_length,
-                # MPS has no float64.
-                precision=torch.float32 if device.startswith("mps") else torch.float64,
+                precision=exact_dtype(self.device),
             )
         )
         self._one_window = None
-        if device == "cpu":
+        if self.device == "cpu":
             arranged = OneWindow(network, width=self.spectrogram.size[1])
-            self._one_window = fuse(arranged, device)
+            self._one_window = fuse(arranged, self.device)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Spectrograms, equal to those of ``batdetect2.api.generate_spectrogram``.
@@ -150,8 +132,8 @@ class _BatDetect2(TorchModel):
             return self._pool(self._maps(x), scores=scores)
         # The maps of a single window are more than the caches hold.
         pooled = [self._pool(self._maps(window), scores=scores) for window in x.split(1)]
-        embeddings, found = zip(*pooled, strict=True)
-        return torch.cat(embeddings), torch.cat(found) if scores else None
+        embeddings, best = zip(*pooled, strict=True)
+        return torch.cat(embeddings), torch.cat(best) if scores else None
 
     def _maps(self, x: torch.Tensor) -> _Maps:
         if self._one_window is not None:
@@ -213,11 +195,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"it); use the Net2DFast_UK_same.pth.tar that comes with that package."
         )
     params = checkpoint["params"]
-    found = {key: params.get(key) for key in _EXPECTED}
-    if found != _EXPECTED:
+    actual = {key: params.get(key) for key in _EXPECTED}
+    if actual != _EXPECTED:
         raise CheckpointError(
             f"{path}: this batdetect2 checkpoint was trained on another kind of input or network "
-            f"({found}, expected {_EXPECTED}); use the Net2DFast_UK_same.pth.tar that comes with "
+            f"({actual}, expected {_EXPECTED}); use the Net2DFast_UK_same.pth.tar that comes with "
             f"batdetect2 1.x."
         )
     return params, checkpoint["state_dict"]

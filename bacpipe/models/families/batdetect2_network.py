@@ -1,8 +1,10 @@
-"""The spectrogram that batdetect2 feeds its network, as batched tensor code.
+"""The spectrogram that batdetect2 feeds its network, and the network, arranged for speed.
 
-The package computes it with numpy and librosa, one recording at a time, on the CPU
+The package computes the spectrogram with numpy and librosa, one recording at a time, on the CPU
 (``batdetect2.utils.detector_utils.compute_spectrogram``).  The module here gives the same
-values for whole batches on any device.
+values for whole batches on any device.  The network is that of
+``batdetect2.detector.models.Net2DFast``, the same layers with the same weights, rearranged so
+that a CPU computes it in fewer passes.
 
 References
 ----------
@@ -152,12 +154,6 @@ def _decay(steps: torch.Tensor, base: float, delay: int = 0) -> torch.Tensor:
     """Matrix [i, j] of ``base ** (j - i - delay)``, zero where the exponent is negative."""
     exponent = steps[None, :] - steps[:, None] - delay
     return torch.where(exponent >= 0, base ** exponent.clamp_min(0), 0.0)
-
-
-# FOLDED bacpipe/models/networks/batdetect2_cpu.py: The network of batdetect2, rearranged so that a CPU computes it in fewer passes.
-#
-#   The same layers with the same weights; see ``batdetect2.detector.models.Net2DFast`` and
-#   ``batdetect2.detector.model_helpers``.
 
 
 class OneWindow(nn.Module):

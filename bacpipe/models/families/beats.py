@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.linear import PackedConv1d, PackedLinear, attend, pack_linears
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse_linears
+from bacpipe.models.backends.cpu.layers import GELU, FusedConv1d
+from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.kaldi import KaldiFbank
-from bacpipe.models.weights.containers import state_dict_in
 
 _INT16 = 2**15
 _MEAN, _DEVIATION = 15.41663, 6.55582
@@ -57,49 +57,25 @@ _UNUSED = (
 
 
 class Beats(TorchModel):
-    """BEATs (iteration 3), fine-tuned on AudioSet; the mean of its tokens.
+    """BEATs (iteration 3), fine-tuned on AudioSet; the mean of its tokens."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint with the network's configuration under ``card.files[0]`` and, for a
-        model with weights of its own, those under ``card.files[1]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If a checkpoint is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
+    def set_up(self) -> None:
+        path, *others = self.paths
         content = read_checkpoint(path)
-        # Built without initial values, which would take longer than reading the checkpoint.
-        with torch.device("meta"):
-            network = BeatsNetwork(_config_in(content, model=card.name, path=path))
-        network = network.to_empty(device="cpu")
-        weights_path, state = self._weights(content)
-        fit_weights(
+        config = _config_in(content, model=self.card.name, path=path)
+        network = build_empty(lambda: BeatsNetwork(config))
+        # One with weights of its own has those alone in its file.
+        self.fit(
             network,
-            state,
-            model=card.name,
-            path=weights_path,
+            others[0] if others else path,
+            None if others else content,
+            within=None if others else "model",
             rename=lambda key: _RENAMED.get(key, key),
             unused=_UNUSED,
         )
         network.fuse()
         self._network = self.place(network)
-        self._fbank = self.place(KaldiFbank(card.sample_rate))
-
-    def _weights(self, content: Any) -> tuple[Path, Mapping[str, Tensor]]:
-        """Weights, and the file that they are from, given the content of the first file."""
-        path = self.files[self.card.files[0]]
-        return path, state_dict_in(content, "model", model=self.card.name, path=path)
+        self._fbank = self.place(KaldiFbank(self.sr))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Normalised log-mel spectrogram, time first, float32, shape (n, 498, 128)."""
@@ -117,10 +93,6 @@ class NatureBeats(Beats):
 
     Its checkpoint holds weights alone; the configuration is that of `Beats`.
     """
-
-    def _weights(self, content: Any) -> tuple[Path, Mapping[str, Tensor]]:
-        path = self.files[self.card.files[1]]
-        return path, read_checkpoint(path)
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Normalised log-mel spectrogram of the waveform cut at ±1, shape (n, 498, 128)."""
@@ -142,14 +114,6 @@ def _config_in(content: Any, *, model: str, path: Path) -> BeatsConfig:
                 f"{name}={expected!r}; use the checkpoint that the authors published."
             )
     return BeatsConfig(**{name: cfg[name] for name in names})
-
-
-# FOLDED bacpipe/models/networks/beats.py: BEATs: a transformer over patches of a spectrogram with gated relative position bias.
-#
-#   References
-#   ----------
-#   Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, arXiv 2212.09058;
-#   https://github.com/microsoft/unilm/tree/master/beats
 
 
 @dataclass(frozen=True)
@@ -231,11 +195,8 @@ class BeatsNetwork(nn.Module):
         """Get ready for `forward`, once the weights are loaded."""
         encoder = self.encoder
         remove_parametrizations(encoder.pos_conv, "weight")
-        encoder.pos_conv = PackedConv1d(encoder.pos_conv, gelu=True)
-        layer: Any
-        for layer in encoder.layers:
-            layer.fc1 = PackedLinear(layer.fc1, gelu=True)
-        pack_linears(self)
+        encoder.pos_conv = FusedConv1d(encoder.pos_conv, GELU)
+        fuse_linears(self)
 
 
 class _Encoder(nn.Module):
@@ -285,7 +246,7 @@ class _Layer(nn.Module):
         width = config.encoder_embed_dim
         self.self_attn = _GatedAttention(width, config.encoder_attention_heads)
         self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.fc1: Any = nn.Linear(width, config.encoder_ffn_embed_dim)
+        self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
         self.residual = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
@@ -293,7 +254,7 @@ class _Layer(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         attended = self.self_attn(tokens, bias)
         tokens = self.self_attn_layer_norm(torch.add(attended, tokens, alpha=self.residual))
-        transformed = self.fc2(self.fc1(tokens))
+        transformed = self.fc2(F.gelu(self.fc1(tokens)))
         tokens = self.final_layer_norm(torch.add(transformed, tokens, alpha=self.residual))
         return tokens
 
@@ -319,7 +280,8 @@ class _GatedAttention(nn.Module):
         gates = self.grep_linear(queries).unflatten(3, (2, 4)).sum(4).sigmoid()
         update, reset = gates.split(1, dim=3)
         gate = update * (reset * self.grep_a - 1.0) + 2.0
-        out: Tensor = self.out_proj(attend(queries, keys, values, bias=bias, gate=gate))
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=gate * bias)
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 
 

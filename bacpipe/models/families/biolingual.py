@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn import functional as F
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.clap.modeling_clap import ClapAudioLayer, ClapAudioSelfAttention
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.linear import PackedLinear, pack_linears
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
+from bacpipe.models.backends.cpu.fusion import fuse_linears
+from bacpipe.models.backends.cpu.layers import GELU, FusedLinear
+from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram, exact_dtype, power_to_db
 from bacpipe.models.weights.containers import read_json, strip_prefixes
@@ -54,39 +54,23 @@ class BioLingual(TorchModel):
     Weights are taken from safetensors only, never from a ``pytorch_model.bin``.  Where no
     ``preprocessor_config.json`` lies beside them, the settings of laion/clap-htsat-unfused are
     assumed, from which BioLingual was trained.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        ``config.json`` and ``model.safetensors``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged, does not fit, or asks for another preprocessing than ours.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        config, path = (self.files[name] for name in card.files)
+    def set_up(self) -> None:
+        config, path = self.paths
         network = _audio_half(config)
         state = read_checkpoint(path)
-        fit_weights(
+        self.fit(
             network,
+            path,
             state | _missing_indices(network, state),
-            model=card.name,
-            path=path,
             rename=lambda key: strip_prefixes(key, _PREFIXES),
             unused=_TEXT,
         )
         fuse_clap(network)
         self._network = self.place(network)
         preprocessor = path.parent / "preprocessor_config.json"
-        self._mel = _front_end(preprocessor, card, device).to(device)
+        self._mel = self.place(_front_end(preprocessor, self.card, self.device))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, frames before bands, float32, shape (n, 1, 1001, 64)."""
@@ -151,9 +135,6 @@ def _front_end(path: Path, card: ModelCard, device: str) -> MelSpectrogram:
     )
 
 
-# FOLDED bacpipe/models/networks/clap.py: The audio encoder of transformers' CLAP, the same but with fewer passes over memory.
-
-
 class _Attention(nn.Module):
     """Attention inside of local windows, with their position bias looked up once."""
 
@@ -179,7 +160,7 @@ class _Attention(nn.Module):
         if mask is not None:
             several = len(tokens) // len(mask), *mask.shape[:1], *bias.shape
             bias = (bias + mask.unsqueeze(1)).expand(several).flatten(0, 1)
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         return (attended.transpose(1, 2).flatten(2),)
 
 
@@ -197,6 +178,6 @@ def fuse_clap(network: ClapAudioModelWithProjection) -> None:
             attention: Any = layer.attention
             attention.self = _Attention(attention.self)
             if network.config.hidden_act == "gelu":
-                inner.dense = PackedLinear(inner.dense, gelu=True)
+                inner.dense = FusedLinear(inner.dense, GELU)
                 inner.intermediate_act_fn = nn.Identity()
-    pack_linears(network)
+    fuse_linears(network)

@@ -8,16 +8,10 @@ https://github.com/DBD-research-group/Bird-MAE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
-from bacpipe.models.families.vit_blocks import fuse_blocks
+from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.kaldi import KaldiFbank
 from bacpipe.models.weights.containers import strip_prefixes
 
@@ -37,33 +31,28 @@ class BirdMae(TorchModel):
 
     The weights are read from the hub's safetensors file into timm's vision transformer; none
     of the repository's code runs.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The weights under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the weights are damaged or do not fit.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
-        network = _vision_transformer()
+    def set_up(self) -> None:
+        (path,) = self.paths
+        network = build_empty(
+            lambda: VisionTransformer(
+                img_size=(_FRAMES, 128),
+                patch_size=16,
+                in_chans=1,
+                num_classes=0,
+                global_pool="avg",
+                embed_dim=1280,
+                depth=32,
+                num_heads=16,
+            )
+        )
         state = {
             strip_prefixes(key, _PREFIXES): value for key, value in read_checkpoint(path).items()
         }
-        fit_weights(network, state, model=card.name, path=path, unused=_UNUSED)
-        network.blocks = fuse_blocks(network.blocks)
+        self.fit(network, path, state, unused=_UNUSED)
         self._network = self.place(network)
-        self._fbank = self.place(KaldiFbank(card.sample_rate, window="hanning"))
+        self._fbank = self.place(KaldiFbank(self.sr, window="hanning"))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Normalised log-mel spectrogram, time first, float32, shape (n, 1, 512, 128).
@@ -80,19 +69,3 @@ class BirdMae(TorchModel):
         """Embeddings, float32, shape (n, 1280)."""
         embeddings: Tensor = self._network(x)
         return embeddings
-
-
-def _vision_transformer() -> VisionTransformer:
-    # Built without initial values, which would take longer than reading the checkpoint.
-    with torch.device("meta"):
-        network: VisionTransformer = VisionTransformer(
-            img_size=(_FRAMES, 128),
-            patch_size=16,
-            in_chans=1,
-            num_classes=0,
-            global_pool="avg",
-            embed_dim=1280,
-            depth=32,
-            num_heads=16,
-        )
-    return network.to_empty(device="cpu")

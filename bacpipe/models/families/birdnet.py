@@ -6,14 +6,12 @@ https://github.com/birdnet-team/BirdNET-Analyzer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel
-from bacpipe.models.card import ModelCard
 from bacpipe.models.families.birdnet_network import BirdNetV24
 
 
@@ -28,9 +26,8 @@ class BirdNet(TorchModel):
         Scientific names, in the same order.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        weights, labels = (self.files[name] for name in card.files)
+    def set_up(self) -> None:
+        weights, labels = self.paths
         network = BirdNetV24.from_tflite(weights)
         self.scientific_names, self.classes = read_labels(labels)
         if len(self.classes) != network.classifier.out_features:

@@ -10,10 +10,9 @@ than the TFLite interpreter and gives embeddings and scores in one pass.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bacpipe.errors import CheckpointError, SettingsError
+from bacpipe.models.backends.cpu.layers import Activation, DerivedTensors, FusedConv2d
 from bacpipe.models.weights import tflite
 
 SpectrogramMode = Literal["auto", "conv", "float64"]
@@ -51,114 +51,23 @@ _FLOAT64_CHUNK_OFF_CPU = 32
 # [-1, 1], neighbouring float32 numbers are 1e-7 apart.
 _STILL = 1e-6
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "relu": torch.relu,
-    "swish": F.silu,
-    "sigmoid": torch.sigmoid,
-}
 
-
-@functools.cache
-def _fused_convolutions_work() -> bool:
-    """Whether this PyTorch fuses convolution, bias and activation on the CPU (oneDNN).
-
-    The operators are not part of the public interface, hence the trial.
-    """
-    try:
-        with torch.no_grad(), torch.device("cpu"):
-            x = torch.linspace(-1, 1, 2 * 8 * 3 * 3).view(2, 8, 3, 3)
-            x = x.contiguous(memory_format=torch.channels_last)
-            for activation, residual in (("swish", None), ("none", x)):
-                layer = _Conv(8, 8, 3, padding=1, activation=activation)
-                for values in (layer.weight, layer.bias):
-                    values.copy_(torch.linspace(-1, 1, values.numel()).view(values.shape))
-                wanted = layer.plain(x, residual)
-                if not torch.allclose(layer.fused(x, residual), wanted, atol=1e-5):
-                    return False
-        return True
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        return False
-
-
-class _Derived(nn.Module):
-    """Layer that keeps its weights in other forms as well, each made when first needed.
-
-    They are dropped when the weights are moved or replaced.  Two threads that need one at once
-    may both make it; the results are equal and either is kept.
-    """
-
-    _forms: dict[str, Tensor]
-
-    def _form(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        form = self._forms.get(name)
-        if form is None:
-            form = self._forms[name] = make()
-        return form
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        module: nn.Module = super()._apply(fn, recurse)
-        self._forms = {}
-        return module
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._forms = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Packed weights can neither be copied nor pickled.
-        return {**self.__dict__, "_forms": {}}
-
-
-class _Conv(_Derived, nn.Conv2d):
-    """Convolution, bias, and then activation or sum, in one step where possible."""
-
-    bias: Tensor
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        size: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-        activation: str = "none",
-    ) -> None:
-        super().__init__(in_channels, out_channels, size, stride, padding, groups=groups)
-        self.activation = activation
-        self._forms = {}
-
-    def reset_parameters(self) -> None:
-        """Leave PyTorch's random numbers alone: the weights come from a file."""
-        for values in (self.weight, self.bias):
-            nn.init.zeros_(values)
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Map (n, c, h, w) to (n, d, h', w').
-
-        A `residual` of the latter shape is added; there is no activation then.
-        """
-        if x.device.type == "cpu" and x.numel() and _fused_convolutions_work():
-            return self.fused(x, residual)
-        return self.plain(x, residual)
-
-    def plain(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Compute with public operators, on any device."""
-        y = _ACTIVATIONS[self.activation](super().forward(x))
-        return y if residual is None else y + residual
-
-    def fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Compute on the CPU, in one pass over the memory."""
-        fused = torch.ops.mkldnn._convolution_pointwise
-        shape = (list(self.padding), self.stride, self.dilation, self.groups)
-        pack = torch.ops.mkldnn._reorder_convolution_weight
-        packed = self._form("packed", lambda: pack(self.weight, *shape, list(x.shape)))
-        if residual is None:
-            y: Tensor = fused(x, packed, self.bias, *shape, self.activation, [], "")
-            return y
-        y = fused.binary(x, residual, packed, self.bias, *shape, "add", 1.0, None, [], None)
-        return y
+def _convolution(
+    in_channels: int,
+    out_channels: int,
+    size: int | tuple[int, int],
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    activation: str = "none",
+) -> FusedConv2d:
+    """Convolution with weights of zero: they come from a file; random numbers are left alone."""
+    layer = nn.utils.skip_init(
+        nn.Conv2d, in_channels, out_channels, size, stride, padding, groups=groups
+    )
+    for values in layer.parameters():
+        nn.init.zeros_(values)
+    return FusedConv2d(layer, Activation(activation))
 
 
 class _Bottleneck(nn.Module):
@@ -167,22 +76,24 @@ class _Bottleneck(nn.Module):
     def __init__(self, channels: int, wide: int, out: int, squeezed: int, first: bool) -> None:
         super().__init__()
         stride = 2 if first else 1
-        self.expand = _Conv(channels, wide, 1, activation="swish")
-        self.filter = _Conv(wide, wide, 3, stride, padding=1, groups=wide, activation="swish")
+        self.expand = _convolution(channels, wide, 1, activation="swish")
+        self.filter = _convolution(
+            wide, wide, 3, stride, padding=1, groups=wide, activation="swish"
+        )
         self.gate = None
         if squeezed:
             self.gate = nn.Sequential(
-                _Conv(wide, squeezed, 1, activation="swish"),
-                _Conv(squeezed, wide, 1, activation="sigmoid"),
+                _convolution(wide, squeezed, 1, activation="swish"),
+                _convolution(squeezed, wide, 1, activation="sigmoid"),
             )
-        self.project = _Conv(wide, out, 1)
+        self.project = _convolution(wide, out, 1)
         self.residual = not first
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, c, h, w) to (n, d, h, w), the sizes halved in the first of a stage."""
         y = self.filter(self.expand(x))
         if self.gate is not None:
-            y.mul_(self.gate(y.mean((2, 3), keepdim=True)))
+            y = y.mul_(self.gate(y.mean((2, 3), keepdim=True)))
         out: Tensor = self.project(y, x if self.residual else None)
         return out
 
@@ -192,8 +103,8 @@ class _Stem(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = _Conv(2, 24, (4, 8), 2, activation="relu")
-        self.mix = _Conv(48, 24, 1)
+        self.conv = _convolution(2, 24, (4, 8), 2, activation="relu")
+        self.mix = _convolution(48, 24, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the spectrogram (n, 2, 96, 511) to (n, 24, 48, 128)."""
@@ -203,15 +114,7 @@ class _Stem(nn.Module):
         # Largest and mean value of neighbours in time.  Channels last, this is much faster than
         # the pooling operators, one of which also returns indices.
         left, right = x[..., ::2], x[..., 1::2]
-        n, channels, height, width = left.shape
-        pooled = torch.empty(
-            (n, 2 * channels, height, width),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last,
-        )
-        torch.maximum(left, right, out=pooled[:, :channels])
-        torch.add(left, right, out=pooled[:, channels:]).mul_(0.5)
+        pooled = torch.cat([torch.maximum(left, right), (left + right) / 2], dim=1)
         out: Tensor = self.mix(pooled)
         return out
 
@@ -233,7 +136,7 @@ class _Affine(nn.Module):
         return torch.addcmul(shift, x, scale)
 
 
-class _MelBands(_Derived):
+class _MelBands(DerivedTensors):
     """One of the two mel spectrograms, linear up to a learned compression.
 
     BirdNET keeps the real part of the Fourier transform rather than its magnitude.  From
@@ -250,12 +153,11 @@ class _MelBands(_Derived):
         self.register_buffer("window", torch.zeros(length))
         self.register_buffer("mel", torch.zeros(_MEL_BANDS, length // 2 + 1))
         self.register_buffer("power", torch.ones(()))
-        self._forms = {}
 
     def forward(self, x: Tensor, exact: bool) -> Tensor:
         """Map samples (n, 144000) in [-1, 1] to (n, 96, 511), the highest band first."""
         bands = self._by_float64(x) if exact else self._by_convolution(x)
-        return bands.square_().pow_(self.power)
+        return bands.square().pow(self.power)
 
     def _basis(self) -> NDArray[np.float64]:
         """Matrix (length, 96) from a windowed frame to the bands, the highest first."""
@@ -270,7 +172,7 @@ class _MelBands(_Derived):
         values = self._basis() * self.window.double().cpu().numpy()[:, None]
         values = np.pad(values, ((0, height * self.hop - self.length), (0, 0)))
         values = values.reshape(height, self.hop, 1, _MEL_BANDS).transpose(3, 1, 0, 2)
-        kernel = torch.tensor(values, dtype=torch.float32, device=self.mel.device)
+        kernel = torch.tensor(values, dtype=self.mel.dtype, device=self.mel.device)
         return kernel.contiguous(memory_format=torch.channels_last)
 
     def _by_convolution(self, x: Tensor) -> Tensor:
@@ -279,7 +181,7 @@ class _MelBands(_Derived):
         The samples of a row take the place of the channels of an image in "channels last"
         order, which is how they lie in memory.
         """
-        kernel = self._form("kernel", self._kernel)
+        kernel = self.derived("kernel", self._kernel, self.mel, self.window)
         rows = _FRAMES - 1 + kernel.shape[2]
         samples = F.pad(x, (0, max(0, rows * self.hop - x.shape[1])))[:, : rows * self.hop]
         image = samples.unflatten(1, (rows, 1, self.hop)).permute(0, 3, 1, 2)
@@ -295,12 +197,12 @@ class _MelBands(_Derived):
         """Repeat the rounding of TFLite: products in float32, their sums in float64."""
         # Apple's GPUs lack float64.
         device = torch.device("cpu") if x.device.type == "mps" else x.device
-        basis = self._form("basis", lambda: torch.tensor(self._basis(), device=device))
+        basis = self.derived("basis", lambda: torch.tensor(self._basis(), device=device), self.mel)
         window = self.window.to(device)
 
         def bands(part: Tensor) -> Tensor:
             frames = part.unfold(1, self.length, self.hop) * window
-            return (frames.double() @ basis).float().transpose(1, 2)
+            return (frames.double() @ basis).to(x.dtype).transpose(1, 2)
 
         size = _FLOAT64_CHUNK if device.type == "cpu" else _FLOAT64_CHUNK_OFF_CPU
         return _in_chunks(bands, x.to(device), size).to(x.device)
@@ -353,7 +255,7 @@ class BirdNetV24(nn.Module):
             channels = out
         self.stages = nn.ModuleList(stages)
         self.post_norm = _Affine(channels)
-        self.post_conv = _Conv(channels, EMBEDDING_SIZE, 3, activation="relu")
+        self.post_conv = _convolution(channels, EMBEDDING_SIZE, 3, activation="relu")
         self.classifier = nn.utils.skip_init(nn.Linear, EMBEDDING_SIZE, n_classes)
         self.requires_grad_(False)
         self.eval()
@@ -408,7 +310,6 @@ class BirdNetV24(nn.Module):
         embeddings = self.embed(self.spectrogram(x))
         return embeddings, self.head(embeddings)
 
-    @torch.no_grad()
     def spectrogram(self, x: Tensor) -> Tensor:
         """Normalise windows and compute the two spectrograms.
 
@@ -429,8 +330,7 @@ class BirdNetV24(nn.Module):
                 f"BirdNET takes windows of shape (n, {WINDOW_SAMPLES}), not {tuple(x.shape)}."
             )
         x = x - x.amin(1, keepdim=True)
-        x /= x.amax(1, keepdim=True) + 1e-6
-        x.sub_(0.5).mul_(2.0)
+        x = (x / (x.amax(1, keepdim=True) + 1e-6)).sub_(0.5).mul_(2.0)
         bands = self._bands(x, exact=self.spectrogram_mode == "float64")
         if self.spectrogram_mode == "auto":
             silent = _holds_silence(x).nonzero()[:, 0]
@@ -443,7 +343,6 @@ class BirdNetV24(nn.Module):
         # Interleaved, as the first convolution wants its input.
         return torch.stack([mel(x, exact) for mel in self.mels], -1).permute(0, 3, 1, 2)
 
-    @torch.no_grad()
     def embed(self, spectrogram: Tensor) -> Tensor:
         """Compute embeddings.
 
@@ -463,7 +362,6 @@ class BirdNetV24(nn.Module):
         x = _in_chunks(self._early, spectrogram, _EARLY_CHUNK)
         return _in_chunks(self._late, x, _LATE_CHUNK)
 
-    @torch.no_grad()
     def head(self, embeddings: Tensor) -> Tensor:
         """Compute the logits (n, n_classes) of embeddings (n, 1024), both float32."""
         logits: Tensor = self.classifier(embeddings)
@@ -527,7 +425,7 @@ class _Weights:
 
     def fill(self, network: BirdNetV24) -> None:
         """Copy all weights to a network, which must have the right number of classes."""
-        layers = [layer for layer in network.modules() if isinstance(layer, _Conv)]
+        layers = [layer for layer in network.modules() if isinstance(layer, FusedConv2d)]
         self._expect("convolutions", len(self.convolutions), len(layers))
         for number, (layer, (code, values)) in enumerate(
             zip(layers, self.convolutions, strict=True), start=1
@@ -540,6 +438,7 @@ class _Weights:
             # TensorFlow has the input channels last; those of a depthwise one come first.
             axes = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
             self._copy(what, layer.weight, values[0].transpose(axes))
+            assert layer.bias is not None
             self._copy(what, layer.bias, values[1])
             layer.to(memory_format=torch.channels_last)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.onnx import OnnxModel, Outputs
-from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import class_names
 
 logger = logging.getLogger(__name__)
@@ -34,13 +33,12 @@ class BirdNetV3(OnnxModel):
 
     scientific_names: Sequence[str]
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
+    def set_up(self) -> None:
         self.nan_windows = 0
-        folder = Path(files[card.files[0]]).parent
+        folder = self.files[self.card.files[0]].parent
         labels = class_names.find_label_file(folder, "labels.csv", "*[Ll]abels*.csv")
         if labels is None:
-            names = class_names.numbered(self.n_classes, card.name, folder / "labels.csv")
+            names = class_names.numbered(self.n_classes, self.card.name, folder / "labels.csv")
             self.scientific_names, self.classes = names, names
         else:
             self.scientific_names, self.classes = read_labels(labels, self.n_classes)

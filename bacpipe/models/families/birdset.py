@@ -20,10 +20,9 @@ from torch.nn import functional as F
 from transformers import ConvNextConfig, ConvNextModel
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.convolutions import FusedConv2d
-from bacpipe.models.backends.cpu.linear import PackedLinear, pack_linears
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse_linears, scale_outputs
+from bacpipe.models.backends.cpu.layers import GELU, FusedConv2d, FusedLinear
+from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
 from bacpipe.models.weights.class_names import common_names
 from bacpipe.models.weights.containers import numbered_classes, read_json, strip_prefixes
@@ -38,36 +37,21 @@ class ConvNextBirdSet(TorchModel):
 
     Weights are taken from safetensors only, never from a ``pytorch_model.bin``.  The number of
     classes is that of the checkpoint.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        ``config.json`` and ``model.safetensors``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        config, path = (self.files[name] for name in card.files)
+    def set_up(self) -> None:
+        config, path = self.paths
         state = _read(path)
-        n_classes, width = _shape(state, "classifier.weight", card.name, path)
+        n_classes, width = _shape(state, "classifier.weight", self.card.name, path)
         classifier = nn.Linear(width, n_classes)
         network = _network(nn.ModuleDict({"classifier": classifier}))
-        fit_weights(network, state, model=card.name, path=path, rename=_name_in_network)
+        self.fit(network, path, state, rename=_name_in_network)
         fuse_blocks(network["backbone"])
         self._backbone = self.place(network["backbone"])
-        self._classifier = self.place(PackedLinear(classifier))
+        self._classifier = self.place(FusedLinear(classifier))
         self.classes = _class_names(config, n_classes)
-        filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=1024, n_mels=128)
-        self._mel = MelSpectrogram(filters, hop=320).to(device)
+        filters = mel_filterbank(sample_rate=self.sr, n_fft=1024, n_mels=128)
+        self._mel = self.place(MelSpectrogram(filters, hop=320))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Standardised mel spectrogram in dB, float32, shape (n, 1, 128, 501)."""
@@ -91,36 +75,20 @@ class AudioProtoPNet(TorchModel):
     The prototypes are compared with the whole feature map, of which an embedding is the mean:
     scores cannot be had from embeddings.  Weights are taken from safetensors only, never from a
     ``pytorch_model.bin``.  The numbers of classes and prototypes are those of the checkpoint.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        ``config.json`` and ``model.safetensors``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
     """
 
     one_pass = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        config, path = (self.files[name] for name in card.files)
+    def set_up(self) -> None:
+        config, path = self.paths
         state = _read(path)
-        n_classes, per_class = _shape(state, "last_layer.weight", card.name, path)
-        head = PrototypeHead(channels=card.dim, n_classes=n_classes, per_class=per_class)
+        n_classes, per_class = _shape(state, "last_layer.weight", self.card.name, path)
+        head = PrototypeHead(channels=self.card.dim, n_classes=n_classes, per_class=per_class)
         network = _network(head)
-        fit_weights(
+        self.fit(
             network,
+            path,
             state,
-            model=card.name,
-            path=path,
             rename=_name_in_network,
             # The class of each prototype, which follows from their order.
             unused=("prototype_class_identity",),
@@ -128,10 +96,11 @@ class AudioProtoPNet(TorchModel):
         head.normalize_prototypes()
         fuse_blocks(network["backbone"])
         self._backbone = self.place(network["backbone"])
-        self._head = self.place(pack_linears(head))
+        fuse_linears(head)
+        self._head = self.place(head)
         self.classes = _class_names(config, n_classes)
-        filters = mel_filterbank(sample_rate=card.sample_rate, n_fft=2048, n_mels=256)
-        self._mel = MelSpectrogram(filters, hop=256).to(device)
+        filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
+        self._mel = self.place(MelSpectrogram(filters, hop=256))
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Standardised mel spectrogram in dB, float32, shape (n, 1, 256, 626)."""
@@ -145,17 +114,15 @@ class AudioProtoPNet(TorchModel):
     def infer(self, x: Tensor, *, scores: bool = False) -> tuple[Tensor, Tensor | None]:
         """Embeddings (n, 1024) and, when asked for, sigmoid scores (n, n_classes), float32."""
         output = self._backbone(x)
-        found = self._head(output.last_hidden_state).sigmoid() if scores else None
-        return output.pooler_output, found
+        likely = self._head(output.last_hidden_state).sigmoid() if scores else None
+        return output.pooler_output, likely
 
 
 def _network(head: nn.Module) -> nn.ModuleDict:
-    # Built without initial values, which would take longer than reading the checkpoint.
-    with torch.device("meta"):
-        backbone = ConvNextModel(
-            ConvNextConfig(num_channels=1, hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3])
-        )
-    return nn.ModuleDict({"backbone": backbone.to_empty(device="cpu"), "head": head})
+    config = ConvNextConfig(
+        num_channels=1, hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3]
+    )
+    return nn.ModuleDict({"backbone": build_empty(lambda: ConvNextModel(config)), "head": head})
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -185,11 +152,6 @@ def _class_names(config: Path, count: int) -> tuple[str, ...]:
     return common_names(codes, (config.parent, config.parent.parent))
 
 
-# FOLDED bacpipe/models/networks/convnext.py: ConvNeXt of transformers with fewer passes over the memory.
-#
-#   The network is that of Liu et al. 2022, A ConvNet for the 2020s, arXiv 2201.03545.
-
-
 def fuse_blocks(network: Any) -> None:
     """Replace the blocks of a network by ones that compute the same faster, in place.
 
@@ -212,8 +174,10 @@ class _Block(nn.Module):
         super().__init__()
         self.filter = FusedConv2d(layer.dwconv)
         self.norm = layer.layernorm
-        self.widen = PackedLinear(layer.pwconv1, gelu=True)
-        self.narrow = PackedLinear(_scaled(layer.pwconv2, layer.layer_scale_parameter))
+        self.widen = FusedLinear(layer.pwconv1, GELU)
+        scale = layer.layer_scale_parameter
+        narrow = layer.pwconv2 if scale is None else scale_outputs(layer.pwconv2, scale)
+        self.narrow = FusedLinear(narrow)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.filter(x).permute(0, 2, 3, 1))
@@ -221,21 +185,8 @@ class _Block(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def _scaled(layer: nn.Linear, scale: Tensor | None) -> nn.Linear:
-    """Linear layer with a factor per output, which its weights can hold."""
-    if scale is not None:
-        layer.weight.mul_(scale[:, None])
-        layer.bias.mul_(scale)
-    return layer
-
-
-# FOLDED bacpipe/models/networks/protopnet.py: Prototype head of AudioProtoPNet.
-#
-#   Written from Heinrich et al. 2025, AudioProtoPNet, arXiv 2404.10420, and the definition of the
-#   head in https://github.com/DBD-research-group/AudioProtoPNet (with its defaults: bilinear
-#   upsampling, two epsilon channels, cosine activation, no frequency weights).
-
+# What follows is written from the definition of the head in the authors' repository, with its
+# defaults: bilinear upsampling, two epsilon channels, cosine activation, no frequency weights.
 _EPSILON = 1e-4
 _EPSILON_CHANNELS = 2
 # Added to squared lengths: that of the epsilon channels, and once more epsilon.
@@ -302,7 +253,7 @@ class PrototypeHead(nn.Module):
             product = _upsample(layer(points).permute(0, 3, 1, 2))
             strongest.append(product.div_(length).amax(dim=(2, 3)))
         # The authors' rectifier, taken after the maximum, gives the same.
-        activations = torch.cat(strongest, dim=1).relu_().div_(_POLE_MARGIN)
+        activations = torch.cat(strongest, dim=1).relu() / _POLE_MARGIN
         logits: Tensor = self.last_layer(activations)
         return logits
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
-from bacpipe.models.card import ModelCard
 
 # Spectra of one context window.
 _FRAMES = 128
@@ -48,8 +45,7 @@ class GoogleWhale(TfModel):
 
     one_pass = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
+    def set_up(self) -> None:
         self._front_end = self._part("front_end")
         self._features = self._part("features")
         self._logits = self._part("logits")

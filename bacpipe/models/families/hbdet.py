@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
-from bacpipe.models.card import ModelCard
 
 SIGNATURE, OUTPUT = "serving_default", "pool"
 
@@ -19,14 +16,13 @@ SIGNATURE, OUTPUT = "serving_default", "pool"
 class HbDet(TfModel):
     """Humpback whale detector of AcoDet (github.com/vskode/acodet), up to its last pooling."""
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
+    def set_up(self) -> None:
         signature = self.saved_model.signatures.get(SIGNATURE)
         if signature is None:
             raise self.not_this_model(f"it has no signature {SIGNATURE!r}")
         if OUTPUT not in signature.structured_outputs:
-            found = ", ".join(signature.structured_outputs)
-            raise self.not_this_model(f"its signature returns {found} and not {OUTPUT}")
+            others = ", ".join(signature.structured_outputs)
+            raise self.not_this_model(f"its signature returns {others} and not {OUTPUT}")
         ((name, spec),) = signature.structured_input_signature[1].items()
 
         def pool(batch: Any) -> Any:

@@ -17,9 +17,8 @@ import timm
 from torch import Tensor, nn
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.backends.cpu.convolutions import fuse, speed_up_convolutions
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
+from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
 from bacpipe.models.weights.class_names import numbered, read_table
 from bacpipe.models.weights.containers import state_dict_in
@@ -52,40 +51,25 @@ class _InsectEffNet(TorchModel):
 
     The names of the species are read from ``classlist.csv`` (columns label and species, as
     notebook 01 of the authors writes it) when this file lies beside the checkpoint.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit, or ``classlist.csv`` does not go with it.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
+    def set_up(self) -> None:
+        (path,) = self.paths
         state = self._read(path)
         missing = [key for key in (_HEAD, _WINDOW, _FILTERBANK) if key not in state]
         if missing:
             raise CheckpointError(
-                f"{path}: these are not the weights of {card.name}; missing {', '.join(missing)}."
+                f"{path}: these are not the weights of {self.card.name}; "
+                f"missing {', '.join(missing)}."
             )
         n_classes = len(state[_HEAD])
         network: Any = timm.create_model(
             "tf_efficientnetv2_s.in21k", pretrained=False, in_chans=1, num_classes=n_classes
         )
-        fit_weights(
+        self.fit(
             network,
+            path,
             state,
-            model=card.name,
-            path=path,
             rename=lambda key: key.removeprefix("backbone."),
             # The front end, which is registered under two names.
             unused=("mel_spec.*", "wav2img.*", "wav2timefreq.*"),
@@ -93,11 +77,11 @@ class _InsectEffNet(TorchModel):
         speed_up_convolutions(network)
         self.place(network)
         self._classifier = network.classifier
-        self._features = fuse(_Features(network), device)
-        self._mel = MelSpectrogram(
-            state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True
-        ).to(device)
-        self.classes = _species(path.parent / "classlist.csv", n_classes, card.name)
+        self._features = fuse(_Features(network), self.device)
+        self._mel = self.place(
+            MelSpectrogram(state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True)
+        )
+        self.classes = _species(path.parent / "classlist.csv", n_classes, self.card.name)
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, at most 80 dB below its maximum, float32, (n, 1, 128, 237)."""

@@ -8,48 +8,26 @@ arXiv 2403.09598; https://github.com/ilyassmoummad/Mix2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_large
 
-from bacpipe.models.backends.cpu.convolutions import fuse, speed_up_convolutions
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
+from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max, power_to_db
-from bacpipe.models.weights.containers import state_dict_in
 
 
 class Mix2(TorchModel):
-    """Features of MobileNetV3-Large: mean over frequency, then maximum plus mean over time.
+    """Features of MobileNetV3-Large: mean over frequency, then maximum plus mean over time."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
+    def set_up(self) -> None:
+        (path,) = self.paths
         features = _features()
         network = nn.ModuleDict({"features": features})
-        state = state_dict_in(read_checkpoint(path), "encoder", model=card.name, path=path)
         # The authors' network carries a linear classifier when they train it for one.
-        fit_weights(network, state, model=card.name, path=path, unused=("classifier.*",))
+        self.fit(network, path, within="encoder", unused=("classifier.*",))
         speed_up_convolutions(network)
-        self._features = fuse(self.place(features), device)
+        self._features = fuse(self.place(features), self.device)
         self._mel = self.place(
             MelSpectrogram(mel_filterbank(sample_rate=16000, n_fft=512, n_mels=128), hop=128)
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
-from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.weights import class_names
 from bacpipe.models.weights.class_names import common_names
@@ -33,8 +31,7 @@ class _Perch(TfModel):
     one_pass = True
     head: str
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
+    def set_up(self) -> None:
         self._infer = self._batched()
         self.classes = self._names_of_classes(self.compute(self._outputs, self.silence()))
 

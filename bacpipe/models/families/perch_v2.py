@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 
 from bacpipe.models.backends.onnx import OnnxModel
-from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.weights import class_names
 
@@ -23,13 +19,12 @@ class PerchV2(OnnxModel):
     softmax.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        folder = Path(files[card.files[0]]).parent
+    def set_up(self) -> None:
+        folder = self.files[self.card.files[0]].parent
         # The list of eBird codes that sometimes lies beside it belongs to another vocabulary.
         labels = class_names.find_label_file(folder, "labels.*", "*labels.*", "assets/labels.*")
         self.classes = (
-            class_names.numbered(self.n_classes, card.name, folder / "labels.csv")
+            class_names.numbered(self.n_classes, self.card.name, folder / "labels.csv")
             if labels is None
             else class_names.read_list(labels, self.n_classes)
         )

@@ -10,19 +10,17 @@ Wu et al. 2021, CvT: Introducing Convolutions to Vision Transformers, arXiv 2103
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import CvtConfig, CvtModel
 
-from bacpipe.models.backends.cpu.convolutions import FusedConv2d
-from bacpipe.models.backends.cpu.linear import PackedLinear, attend
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import scale_outputs
+from bacpipe.models.backends.cpu.layers import GELU, FusedConv2d, FusedLinear
+from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.frontends import (
     MelSpectrogram,
     mel_filterbank,
@@ -56,31 +54,12 @@ _RENAMED = (
 
 
 class ProtoClr(TorchModel):
-    """Class token of CvT-13 on the spectrogram.
+    """Class token of CvT-13 on the spectrogram."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
-        cvt, norm = CvtModel(CvtConfig(num_channels=1)), nn.LayerNorm(card.dim)
-        network = nn.ModuleDict({"cvt": cvt, "norm": norm})
-        fit_weights(
-            network, read_checkpoint(path), model=card.name, path=path, rename=_name_in_transformers
-        )
+    def set_up(self) -> None:
+        (path,) = self.paths
+        cvt, norm = CvtModel(CvtConfig(num_channels=1)), nn.LayerNorm(self.card.dim)
+        self.fit(nn.ModuleDict({"cvt": cvt, "norm": norm}), path, rename=_name_in_transformers)
         fuse_layers(cvt.eval())
         self._cvt, self._norm = self.place(cvt), self.place(norm)
         filters = mel_filterbank(sample_rate=16000, n_fft=1024, n_mels=128, f_min=50, f_max=8000)
@@ -103,12 +82,6 @@ def _name_in_transformers(key: str) -> str:
     return key
 
 
-# FOLDED bacpipe/models/networks/cvt.py: CvT of transformers with fewer passes over the memory.
-#
-#   The network is that of Wu et al. 2021, CvT: Introducing Convolutions to Vision Transformers,
-#   arXiv 2103.15808.
-
-
 def fuse_layers(network: Any) -> None:
     """Replace the layers of a network by ones that compute the same faster, in place.
 
@@ -126,10 +99,10 @@ class _Layer(nn.Module):
         super().__init__()
         self.norm_before = layer.layernorm_before
         self.attention = _Attention(layer.attention.attention)
-        self.out = PackedLinear(layer.attention.output.dense)
+        self.out = FusedLinear(layer.attention.output.dense)
         self.norm_after = layer.layernorm_after
-        self.widen = PackedLinear(layer.intermediate.dense, gelu=True)
-        self.narrow = PackedLinear(layer.output.dense)
+        self.widen = FusedLinear(layer.intermediate.dense, GELU)
+        self.narrow = FusedLinear(layer.output.dense)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         tokens = self.out(self.attention(self.norm_before(tokens), height, width), tokens)
@@ -152,8 +125,8 @@ class _Attention(nn.Module):
             projection = getattr(attention, f"projection_{name}")
             if name == "query":
                 # The authors divide by the root of all channels, not of those of a head.
-                _scale(projection, self.heads**-0.5)
-            self.projections.append(PackedLinear(projection))
+                scale_outputs(projection, self.heads**-0.5)
+            self.projections.append(FusedLinear(projection))
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         # In the last stage, a class token goes before those of the map.
@@ -164,11 +137,4 @@ class _Attention(nn.Module):
             filtered = convolve(maps).flatten(2).transpose(1, 2)
             projected = project(torch.cat([first, filtered], dim=1))
             parts.append(projected.unflatten(2, (self.heads, -1)).transpose(1, 2))
-        return attend(*parts)
-
-
-@torch.no_grad()
-def _scale(layer: nn.Linear, factor: float) -> None:
-    layer.weight.mul_(factor)
-    if layer.bias is not None:
-        layer.bias.mul_(factor)
+        return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)

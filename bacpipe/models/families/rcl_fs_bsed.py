@@ -8,47 +8,27 @@ Detection, arXiv 2309.08971; https://github.com/ilyassmoummad/RCL_FS_BSED
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bacpipe.models.backends.cpu.convolutions import fuse, speed_up_convolutions
-from bacpipe.models.backends.pytorch import TorchModel, fit_weights, read_checkpoint
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
+from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
-from bacpipe.models.weights.containers import state_dict_in
+
+_SLOPE = 0.1
 
 
 class RclFsBsed(TorchModel):
-    """Features of a small residual network, pooled over time.
+    """Features of a small residual network, pooled over time."""
 
-    Parameters
-    ----------
-    card : ModelCard
-        Card of the model.
-    files : mapping of str to Path
-        The checkpoint under ``card.files[0]``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or does not fit.
-    """
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
-        path = self.files[card.files[0]]
+    def set_up(self) -> None:
+        (path,) = self.paths
         network = RclNetwork()
-        state = state_dict_in(read_checkpoint(path), "encoder", model=card.name, path=path)
         # lin.* projects embeddings into the space of the contrastive loss.
-        fit_weights(network, state, model=card.name, path=path, unused=("lin.*",))
+        self.fit(network, path, within="encoder", unused=("lin.*",))
         speed_up_convolutions(network)
-        self._network = fuse(self.place(network), device)
+        self._network = fuse(self.place(network), self.device)
         filters = mel_filterbank(sample_rate=22050, n_fft=512, n_mels=128, f_min=50, f_max=11025)
         self._mel = self.place(MelSpectrogram(filters, hop=128))
 
@@ -60,14 +40,6 @@ class RclFsBsed(TorchModel):
         """Embeddings, float32, shape (n, 2048)."""
         embeddings: torch.Tensor = self._network(x.unsqueeze(1))
         return embeddings
-
-
-# FOLDED bacpipe/models/networks/rcl.py: Residual network of few-shot bioacoustic event detection.
-#
-#   Written from Moummad et al. 2024, arXiv 2309.08971, and the definition of the layers in
-#   https://github.com/ilyassmoummad/RCL_FS_BSED.
-
-_SLOPE = 0.1
 
 
 class RclNetwork(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
-from bacpipe.models.card import ModelCard
 
 # One example of the network is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
 # window covers 0.96 s.
@@ -25,17 +22,16 @@ class Vggish(TfModel):
     a batch are computed beside one another inside of TensorFlow, each by itself.
     """
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(card=card, files=files, device=device)
+    def set_up(self) -> None:
         if not callable(self.saved_model):
             raise self.not_this_model("it cannot be called with a waveform")
-        model = self.saved_model
-        row = tf.TensorSpec((card.dim,), tf.float32)
+        model, dim = self.saved_model, self.card.dim
+        row = tf.TensorSpec((dim,), tf.float32)
 
         @tf.function(input_signature=[tf.TensorSpec((None, _EXAMPLE), tf.float32)])
         def embed(batch: Any) -> Any:
             return tf.map_fn(
-                lambda waveform: tf.ensure_shape(model(waveform), (None, card.dim))[0],
+                lambda waveform: tf.ensure_shape(model(waveform), (None, dim))[0],
                 batch,
                 parallel_iterations=8,
                 fn_output_signature=row,

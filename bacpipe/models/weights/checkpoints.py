@@ -2,7 +2,8 @@
 
 A checkpoint that exists below ``model_base_path`` is used as it is, so that copying a file
 there by hand always works.  What is missing is looked for inside installed distributions,
-on disk and without importing them, and is otherwise downloaded (`bacpipe.models.weights.downloads`).
+on disk and without importing them, and is otherwise downloaded
+(`bacpipe.models.weights.downloads`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Names of a model's classes, from the label file beside its checkpoint."""
+"""Names of a model's classes, from the tables beside its checkpoint.
+
+The eBird/Clements taxonomy is not ours to ship and no package that we depend on carries it, but
+anybody may download it as a table from https://www.birds.cornell.edu/clementschecklist/ or
+https://api.ebird.org/v2/ref/taxonomy/ebird?fmt=csv.  Where such a table lies beside a checkpoint,
+eBird's codes become names; without it, and for codes that it lacks, they stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,10 @@ from bacpipe.errors import CheckpointError
 from bacpipe.models.weights.containers import numbered_classes
 
 logger = logging.getLogger(__name__)
+
+# Columns of the taxonomy, by the names that its editions give them.
+_CODES = ("SPECIES_CODE", "species_code")
+_NAMES = ("COMMON_NAME", "PRIMARY_COM_NAME", "English name")
 
 
 def find_label_file(folder: Path, *patterns: str) -> Path | None:
@@ -88,17 +98,6 @@ def numbered(n_classes: int, model: str, wanted: Path) -> Sequence[str]:
     return numbered_classes(n_classes)
 
 
-# FOLDED bacpipe/models/ebird.py: Common names for eBird's species codes.
-#
-#   The eBird/Clements taxonomy is not ours to ship and no package that we depend on carries it, but
-#   anybody may download it as a table from https://www.birds.cornell.edu/clementschecklist/ or
-#   https://api.ebird.org/v2/ref/taxonomy/ebird?fmt=csv.  Where such a table lies beside a checkpoint,
-#   codes become names; without it, and for codes that it lacks, they stay as they are.
-
-_CODES = ("SPECIES_CODE", "species_code")
-_NAMES = ("COMMON_NAME", "PRIMARY_COM_NAME", "English name")
-
-
 def common_names(codes: Iterable[str], folders: Iterable[Path]) -> tuple[str, ...]:
     """Translate eBird codes as far as a taxonomy is at hand.
 
@@ -119,12 +118,12 @@ def common_names(codes: Iterable[str], folders: Iterable[Path]) -> tuple[str, ..
     CheckpointError
         If a file of this name lacks the columns of the taxonomy.
     """
-    table = _find(folders)
-    names = _read(table) if table else {}
+    table = _find_taxonomy(folders)
+    names = _read_taxonomy(table) if table else {}
     return tuple(names.get(code, code) for code in codes)
 
 
-def _find(folders: Iterable[Path]) -> Path | None:
+def _find_taxonomy(folders: Iterable[Path]) -> Path | None:
     for folder in folders:
         for path in sorted(folder.glob("*.csv")):
             name = path.name.lower()
@@ -133,7 +132,7 @@ def _find(folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read_taxonomy(path: Path) -> dict[str, str]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         columns = rows.fieldnames or ()

@@ -1,4 +1,4 @@
-"""Downloading checkpoints: Hugging Face, Kaggle, plain addresses.
+"""Downloading checkpoints from Hugging Face, Kaggle and plain addresses, and unpacking archives.
 
 Invariants
 ----------
@@ -32,10 +32,16 @@ from urllib.parse import quote, urlsplit
 from filelock import FileLock
 
 from bacpipe import extras
+from bacpipe.errors import first_line
 from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Source, Url
-from bacpipe.models.weights.transfer import DownloadError, Origin, first_line, receive
+from bacpipe.models.weights.transfer import DownloadError, Origin, receive
 
 logger = logging.getLogger(__name__)
+
+# Weights hardly compress; an archive that grows beyond this is not a checkpoint.
+MOST_EXPANSION = 20
+LEAST_ALLOWED_BYTES = 64 << 20
+MOST_MEMORY = 256 << 20  # bytes for unpacking; xz needs 65 MiB at its highest usual setting
 
 STAGING = ".downloads"
 ORIGIN = ".source.json"
@@ -339,14 +345,6 @@ def _empty(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
-
-
-# FOLDED bacpipe/models/archives.py: Unpacking archives that come from the network.
-
-# Weights hardly compress; an archive that grows beyond this is not a checkpoint.
-MOST_EXPANSION = 20
-LEAST_ALLOWED_BYTES = 64 << 20
-MOST_MEMORY = 256 << 20  # bytes for unpacking; xz needs 65 MiB at its highest usual setting
 
 
 class _XzStream:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bacpipe.errors import CheckpointError
+from bacpipe.errors import CheckpointError, first_line
 
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n\s+__parameters__ = \[(.*?)\]\n\s+__buffers__ = \[(.*?)\]",
@@ -71,10 +71,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         ) from error
     # What pickle raises over damaged data is of any kind.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: this TorchScript archive cannot be read ({reason}); delete it, so that it "
-            f"is fetched again, or copy it here once more."
+            f"{path}: this TorchScript archive cannot be read ({first_line(error)}); delete it, "
+            f"so that it is fetched again, or copy it here once more."
         ) from error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.errors import CheckpointError
+from bacpipe.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     import requests
@@ -217,8 +217,3 @@ def hash_file(path: Path, kind: str) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """Give the message of an error, cut to one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

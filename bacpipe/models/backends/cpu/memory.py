@@ -1,4 +1,7 @@
-"""Memory that a network frees stays with the process, for its next layer."""
+"""Memory that a network frees stays with the process, for its next layer.
+
+This concerns all of a process, so only our command line calls it, never the library.
+"""
 
 from __future__ import annotations
 
