@@ -119,7 +119,11 @@ def visualize_using_dashboard(
         "dashboard_address": dashboard_address,
         "dashboard_websocket_origin": dashboard_websocket_origin,
     }
-    data_set = open_data_set(models, **{**kwargs, **options})
+    return serve(open_data_set(models, **{**kwargs, **options}), show=show, block=block)
+
+
+def serve(data_set: DataSetResults, *, show: bool = True, block: bool | None = None) -> Server:
+    """Open the dashboard of a data set; parameters as for `visualize_using_dashboard`."""
     server = Server(data_set)
     server.start(show=show)
     if block or (block is None and not in_notebook()):

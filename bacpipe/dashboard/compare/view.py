@@ -92,17 +92,16 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             return
         self._maps = [
             EmbeddingMap(
-                side, height=None, on_click=partial(self._clicked, i),
-                on_select=partial(self._selected, i),
+                side, on_click=partial(self._clicked, i), on_select=partial(self._selected, i)
             )
             for i, side in enumerate(_SIDES)
-        ]  # fmt: skip
+        ]
         self._missing = [pn.pane.HTML("", stylesheets=[CSS], visible=False) for _ in _SIDES]
         self._legend, self._linked = html_pane(), html_pane()
         self._agreement = AgreementPanel()
         self._ask = pn.widgets.Button(
             label="Compare the neighbourhoods", color="primary", variant="outline", visible=False
-        )  # fmt: skip
+        )
         self._ask.on_click(lambda _: self._compare())
         self._details = WindowDetails(data_set, self.background, height=180)
         self._placed = False

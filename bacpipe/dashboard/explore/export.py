@@ -9,6 +9,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -58,17 +59,16 @@ def as_raven_table(
     Begin times count through the recordings of the table in alphabetical order, as Raven plays
     them when they are opened together.
     """
-    columns = [name for name in RAVEN_COLUMNS if name != "Confidence"]
-    lines, offset, recording, path = ["\t".join(columns)], 0.0, -1, ""
+    names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
+    lines, offset, recording, path = ["\t".join(names)], 0.0, -1, ""
     high = results.loader.highest_frequency
     said = _texts(labels, rows)
     for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
         if results.recording_code[row] != recording:
             if recording >= 0:
-                offset += results.windows.lines[results.recordings[recording]]["duration"]
+                offset += _duration(results, recording)
             recording = int(results.recording_code[row])
-            name = results.recordings[recording]
-            path = plain_path((results.loader.audio_dir / name).absolute())
+            path = plain_path(_path_of(results, recording))
         start, end = results.start[row], results.end[row]
         lines.append(
             f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0\t{high:.1f}"
@@ -149,6 +149,14 @@ def _texts(labels: WindowLabels | None, rows: np.ndarray) -> list[str]:
 def _file_name(name: str) -> str:
     """Letters, digits and a few signs that are harmless in the name of a file everywhere."""
     return re.sub(r"[^\w.-]+", "_", name.rsplit(".", 1)[0], flags=re.ASCII).strip("._") or "x"
+
+
+def _duration(results: ModelResults, recording: int) -> float:
+    return float(results.windows.lines[results.recordings[recording]]["duration"])
+
+
+def _path_of(results: ModelResults, recording: int) -> Path:
+    return (results.loader.audio_dir / results.recordings[recording]).absolute()
 
 
 class _Kind(NamedTuple):

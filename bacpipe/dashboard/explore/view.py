@@ -69,7 +69,7 @@ The address of the page holds what you see: send it to others who use this dashb
         self._changing = False
         options = data_set.options
         self.map = EmbeddingMap(
-            height=None,
+            min_height=options.embedding_figure_height,
             colour_scale=options.embedding_colour_scale,
             on_click=self._show_row,
             on_select=self._select,

@@ -57,8 +57,10 @@ class EmbeddingMap:
 
     Parameters
     ----------
-    title, height
-        Of the figure; a `height` of None fills the place that it is given.
+    title : str
+        Of the figure.
+    min_height : int
+        Least height in pixels; the figure fills the place that it is given.
     colour_scale : str
         matplotlib's name of the scale for ordered labels.
     on_click : callable, optional
@@ -71,7 +73,7 @@ class EmbeddingMap:
         self,
         title: str = "",
         *,
-        height: int | None = 500,
+        min_height: int = 250,
         colour_scale: str = "viridis",
         on_click: Callable[[int], None] | None = None,
         on_select: Callable[[np.ndarray], None] | None = None,
@@ -91,13 +93,13 @@ class EmbeddingMap:
         self._waiting = False
         self._moves = 0
         self.note = html_pane("", "bp-note")
-        self._make_figure(title, height)
+        self._make_figure(title, min_height)
 
-    def _make_figure(self, title: str, height: int | None) -> None:
+    def _make_figure(self, title: str, min_height: int) -> None:
         self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
-        sizing = "stretch_both" if height is None else "stretch_width"
         self.figure = new_figure(
-            height, title=title or None, min_height=250, sizing_mode=sizing, tags=["map"],
+            None, title=title or None, min_height=min_height, sizing_mode="stretch_both",
+            tags=["map"],
             tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom", x_range=self.x_range, y_range=self.y_range,
             lod_threshold=None, output_backend="webgl",
@@ -160,10 +162,10 @@ class EmbeddingMap:
             pn.pane.Bokeh(self._azimuth), pn.pane.Bokeh(self._elevation), visible=False
         )
         self.panel = pn.Column(
-            pn.pane.Bokeh(self.figure, sizing_mode=sizing),
+            pn.pane.Bokeh(self.figure, sizing_mode="stretch_both"),
             self._turning,
             self.note,
-            sizing_mode=sizing,
+            sizing_mode="stretch_both",
         )
 
     # ------------------------------------------------------------------ what is shown

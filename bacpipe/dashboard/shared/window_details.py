@@ -20,7 +20,6 @@ from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
 from bacpipe.dashboard.style import CSS
 
 _HINT = '<div class="bp-hint">Choose a window to see and hear it.</div>'
-_MOST_PREDICTIONS = 5
 _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 
 
@@ -63,6 +62,7 @@ class WindowDetails:
         self.row: int | None = None
         self._results: ModelResults | None = None
         self._label: str | None = None
+        self._most_predictions = options.nr_predictions_to_display
         self._background, self._key = background, f"window-{id(self)}"
         self._figure = SpectrogramFigure(
             height=height or options.spectrogram_figure_height,
@@ -123,7 +123,7 @@ class WindowDetails:
         self._look()
         self._background.run(
             f"{self._key}-predictions",
-            lambda: best_predictions(results, int(row), _MOST_PREDICTIONS),
+            lambda: best_predictions(results, int(row), self._most_predictions),
             self._show_predictions,
             fail=self._say_no_predictions,
         )
