@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,9 @@ def typed_setting(key: str, value: str | Path) -> str:
     """
     word = f"{key}={value}"
     return f'"{word}"' if any(character in " '()&;*?<>|#~" for character in word) else word
+
+
+def in_notebook() -> bool:
+    """Whether code runs in the cells of a notebook, whose kernel goes on between them."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

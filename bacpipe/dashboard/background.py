@@ -50,7 +50,7 @@ class Background:
         fail: Callable[[str], None],
         busy: Any = None,
     ) -> None:
-        """Compute, then show the result.
+        """Compute in another thread, then show the result on the page's own.
 
         Parameters
         ----------
@@ -58,10 +58,8 @@ class Background:
             What is computed; only the newest call of a key is shown.
         compute : callable
             Does the work; touches no widgets.
-        show : callable
-            Gets the result, on the page's own thread.
-        fail : callable
-            Gets a sentence instead if the work raises.
+        show, fail : callable
+            Gets the result, or a sentence if the work raises.
         busy : panel object or Spinner, optional
             Shows a spinner once it has taken 0.3 s.
         """

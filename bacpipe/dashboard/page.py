@@ -12,24 +12,27 @@ from urllib.parse import parse_qs, urlencode
 import panel as pn
 import param
 
-from bacpipe.dashboard.all_models.view import AllModels
+from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.background import sentence_of
-from bacpipe.dashboard.compare.view import Compare
-from bacpipe.dashboard.explore.view import Explore
-from bacpipe.dashboard.predictions.view import Predictions
-from bacpipe.dashboard.recordings.view import Data
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.compare.view import CompareView
+from bacpipe.dashboard.explore.view import ExploreView
+from bacpipe.dashboard.predictions.view import PredictionsView
+from bacpipe.dashboard.recordings.view import RecordingsView
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import Notice
+from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS
 
-# FOLDED bacpipe/dashboard/views/__init__.py: The views of the dashboard, in the order of their tabs.
+logger = logging.getLogger(__name__)
 
-VIEWS: tuple[type[View], ...] = (Explore, Compare, AllModels, Predictions, Data)
-
-
-# END FOLDED
-
+# In the order of their tabs.
+VIEWS: tuple[type[View], ...] = (
+    ExploreView,
+    CompareView,
+    AllModelsView,
+    PredictionsView,
+    RecordingsView,
+)
 _TITLES = {view.title: view.key for view in VIEWS}
 
 
@@ -40,20 +43,9 @@ class _Choice(param.Parameterized):
 
 
 class Page:
-    """Page of one visitor.
+    """Page of one visitor; its `panel` is the content."""
 
-    Parameters
-    ----------
-    data_set : DataSet
-        What to show.
-
-    Attributes
-    ----------
-    panel : panel object
-        The page's content.
-    """
-
-    def __init__(self, data_set: DataSet) -> None:
+    def __init__(self, data_set: DataSetResults) -> None:
         self.data_set = data_set
         self._places: dict[str, pn.Column] = {
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS
@@ -63,8 +55,8 @@ class Page:
         tabs = pn.widgets.RadioButtonGroup.from_param(
             self._choice.param.view,
             options=_TITLES,
-            button_type="primary",
-            button_style="outline",
+            color="primary",
+            variant="outline",
             css_classes=["bp-tabs"],
         )
         self._choice.param.watch(lambda _: self._open(), "view")
@@ -80,10 +72,10 @@ class Page:
         name = html.escape(self.data_set.name)
         folder = html.escape(str(self.data_set.audio_dir))
         return pn.Row(
-            pn.pane.HTML(
+            html_pane(
                 f'<span class="bp-brand">bacpipe</span><span class="bp-name" title="{folder}">'
                 f"{name}</span>",
-                stylesheets=[CSS],
+                wide=False,
             ),
             pn.Spacer(sizing_mode="stretch_width"),
             tabs,
@@ -135,26 +127,11 @@ class Page:
         )
 
 
-# FOLDED bacpipe/dashboard/address.py: The page's state in its address, so that a view can be bookmarked and sent to others.
-
-logger = logging.getLogger(__name__)
-
-
 def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
     """Read parameters from the page's address, and write them there when they change.
 
-    Parameters
-    ----------
-    state : param.Parameterized
-        Holds the values.
-    keys : mapping of str to str
-        Key in the address by name of the parameter.  Values that are impossible, as anybody
-        can type them, are ignored.
-
-    Returns
-    -------
-    list of str
-        Keys whose values were ignored.
+    `keys` gives the key in the address by name of the parameter.  Values that are impossible,
+    as anybody can type them, are ignored; their keys are returned.
     """
     location = pn.state.location
     if location is None:

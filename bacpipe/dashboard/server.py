@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import panel as pn
 from panel.reactive import Syncable
 
 from bacpipe.dashboard.page import Page
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.options import make_options
 from bacpipe.store.layout import computed_models
+from bacpipe.user_input import in_notebook
 
 logger = logging.getLogger(__name__)
 
@@ -120,32 +121,27 @@ def visualize_using_dashboard(
     return serve(open_data_set(models, **{**kwargs, **options}), show=show, block=block)
 
 
-def serve(data_set: DataSet, *, show: bool = True, block: bool | None = None) -> Server:
+def serve(data_set: DataSetResults, *, show: bool = True, block: bool | None = None) -> Server:
     """Open the dashboard of a data set; parameters as for `visualize_using_dashboard`."""
     server = Server(data_set)
     server.start(show=show)
-    if block or (block is None and not _in_notebook()):
+    if block or (block is None and not in_notebook()):
         server.wait()
     return server
 
 
-def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> DataSet:
+def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> DataSetResults:
     """Results that a dashboard shows; parameters as for `app`."""
     chosen = kwargs if models is None else {**kwargs, "models": models}
     options = make_options(**chosen)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     names = options.models if models is not None else computed_models(options.audio_dir, options)
-    return DataSet(Path(options.audio_dir), names, options)
+    return DataSetResults(Path(options.audio_dir), names, options)
 
 
 class Server:
     """Serves the dashboard of one data set to any number of visitors, from a thread of its own.
-
-    Parameters
-    ----------
-    data_set : DataSet
-        What to show.
 
     Attributes
     ----------
@@ -153,7 +149,7 @@ class Server:
         Port that was free; 0 before `start`.
     """
 
-    def __init__(self, data_set: DataSet) -> None:
+    def __init__(self, data_set: DataSetResults) -> None:
         self.data_set = data_set
         self.address: str = data_set.options.dashboard_address
         self.port = 0
@@ -170,12 +166,7 @@ class Server:
         return f"http://{'localhost' if everywhere else self.address}:{self.port}"
 
     def start(self, *, show: bool) -> None:
-        """Begin to serve.
-
-        Parameters
-        ----------
-        show : bool
-            Open the page in the browser.
+        """Begin to serve, and open the page in the browser if `show` is True.
 
         Raises
         ------
@@ -261,18 +252,28 @@ class Server:
         return server
 
 
-def _in_notebook() -> bool:
-    """Whether cells are run one after the other by a kernel, which goes on meanwhile."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return hasattr(shell, "kernel")
-
-
 def _load_extensions() -> None:
     pn.extension("tabulator", notifications=True)
-    # While changes of other widgets wait, Panel handles clicks without the page's lock; Bokeh
-    # then refuses whatever our views change of its models, and the click is lost.
-    Syncable._event_coroutine.lock = True
+    _lock_the_page_for_clicks()
+
+
+@cache
+def _lock_the_page_for_clicks() -> None:
+    """Let Panel handle clicks with the page's lock, also while changes of other widgets wait.
+
+    It would do so without; Bokeh then refuses whatever our views change of its models, and the
+    click is lost.  `panel.io.with_lock` is for single handlers, and only for asynchronous ones;
+    this marks in its way the private function of Panel that calls them all.
+    """
+    handler = getattr(Syncable, "_event_coroutine", None)
+    if handler is None:
+        logger.warning(
+            "Panel %s handles clicks in a way that bacpipe does not know; if clicks in the "
+            "dashboard are lost, install panel<1.11.",
+            pn.__version__,
+        )
+    else:
+        handler.lock = True
 
 
 def _origins(setting: bool | str) -> list[str]:

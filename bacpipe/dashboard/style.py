@@ -1,12 +1,14 @@
-"""How the dashboard looks."""
+"""How the dashboard looks: style sheets, and colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from bokeh.plotting import figure
 
-from bacpipe.plotting.style import COLOURS
+from bacpipe.plotting.style import COLOURS, shorten
 
 CSS = """
 .bp-header {
@@ -89,8 +91,6 @@ div.tabulator .tabulator-footer .tabulator-footer-contents { padding: 2px 4px; }
 div.tabulator .tabulator-footer .tabulator-page { padding: 1px 5px; margin: 0 1px; }
 """
 
-# FOLDED bacpipe/dashboard/widgets/colours.py: Colours of labels, told apart by colour-blind readers too.
-
 # Paul Tol's qualitative schemes 'bright', 'muted' and 'light' (https://personal.sron.nl/~pault/)
 # follow after the eight of the figures.
 _MORE = (
@@ -98,24 +98,13 @@ _MORE = (
     "#AA4499", "#77AADD", "#EE8866", "#FFAABB", "#99DDFF", "#BBCC33", "#AAAA00", "#66CCEE",
 )  # fmt: skip
 NO_LABEL = "#9aa5b1"
+FRAME = "#d5dbe1"
 
 
 def palette(count: int, *, ordered: bool = False, scale: str = "viridis") -> list[str]:
-    """Colours for labels.
+    """``#rrggbb`` for every label; unordered labels beyond 24 share colours.
 
-    Parameters
-    ----------
-    count : int
-        Number of labels.
-    ordered : bool
-        True takes neighbouring colours of a scale for neighbouring labels.
-    scale : str
-        Name of a matplotlib colour scale.
-
-    Returns
-    -------
-    list of str
-        ``#rrggbb``.  Unordered labels beyond 24 share colours.
+    `ordered` takes neighbouring colours of matplotlib's `scale` for neighbouring labels.
     """
     if ordered:
         return scale_colours(scale, max(count, 1))
@@ -131,6 +120,22 @@ def scale_colours(name: str, count: int = 256) -> list[str]:
     return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, count))]
 
 
-def legend(names: Sequence[str], colours: Sequence[str], most: int) -> list[tuple[str, str]]:
-    """Names with their colours; none when there are more than `most`."""
-    return [] if len(names) > most else list(zip(names, colours, strict=False))
+def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
+    """Figure without frame and logo, as wide as its place unless `options` of Bokeh say more."""
+    plot = figure(
+        height=height,
+        tools=tools,
+        **{
+            "sizing_mode": "stretch_width",
+            "toolbar_location": "above" if tools else None,
+            **options,
+        },
+    )
+    plot.toolbar.logo = None
+    plot.outline_line_color = None
+    return plot
+
+
+def axis_categories(names: Sequence[str], width: int) -> list[str]:
+    """Names for the categories of an axis: shortened, yet no two alike."""
+    return [shorten(name, width) + "\u200b" * i for i, name in enumerate(names)]

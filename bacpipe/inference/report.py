@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from bacpipe.user_input import in_notebook
+
 _FAILURES_SHOWN = 20
 # In a shorter run, what happens once, such as loading a library, looks like a slow stage.
 _SECONDS_THAT_TELL = 10
@@ -239,11 +241,7 @@ def advice(
 
 def is_interactive() -> bool:
     """Whether somebody watches: a terminal, or a notebook."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        return True
-    shell = sys.modules.get("IPython")
-    kernel = shell.get_ipython() if shell else None
-    return kernel is not None and kernel.__class__.__name__ == "ZMQInteractiveShell"
+    return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()
 
 
 class RunProgress:

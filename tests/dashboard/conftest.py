@@ -12,7 +12,7 @@ import pytest
 
 import bacpipe
 from bacpipe.dashboard.server import Server, open_data_set
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -76,13 +76,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def data_set(results: tuple[Path, Path]) -> DataSet:
+def data_set(results: tuple[Path, Path]) -> DataSetResults:
     audio, stored = results
     return open_data_set(None, audio_dir=audio, main_results_dir=stored, dashboard_port=5300)
 
 
 @pytest.fixture(scope="session")
-def server(data_set: DataSet) -> Iterator[Server]:
+def server(data_set: DataSetResults) -> Iterator[Server]:
     running = Server(data_set)
     running.start(show=False)
     yield running

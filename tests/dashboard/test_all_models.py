@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from bacpipe.dashboard.all_models.charts import SmallMap, with_common_colours
-from bacpipe.dashboard.all_models.view import AllModels
+from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.shared.labels import Labels
+from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.widgets import download_button
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
@@ -55,7 +55,7 @@ def test_scores_are_drawn_and_in_a_table_that_downloads(
 def test_models_without_results_are_named_and_hide_nothing(results: tuple[Path, Path]) -> None:
     audio, stored = results
     data_set = open_data_set(["tiny", "birdnet"], audio_dir=audio, main_results_dir=stored)
-    view = AllModels(data_set)
+    view = AllModelsView(data_set)
     view.controls(), view.body()
     view.opened()
     for part in ("maps", "clustering", "probing", "retrieval"):
@@ -70,14 +70,14 @@ def test_without_evaluations_it_says_how_to_make_them(results: tuple[Path, Path]
     data_set = open_data_set(
         ["tiny"], audio_dir=audio, main_results_dir=stored, evaluations_dir="elsewhere"
     )
-    view = AllModels(data_set, part="probing")
+    view = AllModelsView(data_set, part="probing")
     view.opened()
     assert "evaluation_task: [probing]" in view._content.objects[0].object
 
 
 def test_times_of_thousands_of_windows_need_few_colours() -> None:
     names = tuple(f"2024-05-01 00:{i // 60:02}:{i % 60:02}" for i in range(1500))
-    labels = Labels("continuous_timestamp", np.arange(1500, dtype=np.int32), names, True)
+    labels = WindowLabels("continuous_timestamp", np.arange(1500, dtype=np.int32), names, True)
     item = SmallMap("tiny", np.zeros((1500, 2), np.float32), labels, 1500)
     (found,), colours = with_common_colours([item])
     assert len(colours) == len(found.labels.names) <= 257

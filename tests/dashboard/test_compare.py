@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.compare.view import Compare
+from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.shared.labels import NONE, Labels, with_common_names
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.labels import NONE, WindowLabels, with_common_names
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.labels.matching import overlapping_windows
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
@@ -17,9 +17,9 @@ RECORDING = "site1/rec_20240501_040000.wav"
 
 
 @pytest.fixture
-def view(data_set: DataSet) -> Compare:
+def view(data_set: DataSetResults) -> CompareView:
     """The view outside of a browser, where everything is computed at once."""
-    opened = Compare(data_set, left="tiny", right="other")
+    opened = CompareView(data_set, left="tiny", right="other")
     opened.left, opened.right = "tiny", "other"
     opened.controls(), opened.body()
     opened.opened()
@@ -68,7 +68,7 @@ def test_choices_go_to_the_address_and_come_from_it(visit: Any) -> None:
     page.get_by_text("site2").first.wait_for()
 
 
-def test_selections_are_linked_in_both_directions(view: Compare) -> None:
+def test_selections_are_linked_in_both_directions(view: CompareView) -> None:
     left, right = view._results
     for side, rows in ((0, np.array([0, 5])), (1, np.array([3, 40, 41]))):
         view._selected(side, rows)
@@ -80,7 +80,7 @@ def test_selections_are_linked_in_both_directions(view: Compare) -> None:
     assert view._maps[1]._picked.tolist() == []
 
 
-def test_a_click_shows_the_window_and_rings_its_best_match(view: Compare) -> None:
+def test_a_click_shows_the_window_and_rings_its_best_match(view: CompareView) -> None:
     view._clicked(0, 13)
     assert view.window == f"left@1.000@{RECORDING.replace('04', '05', 2).replace('0505', '0501')}"
     assert (view._maps[0]._current, view._details.row) == (13, 13)
@@ -91,18 +91,18 @@ def test_a_click_shows_the_window_and_rings_its_best_match(view: Compare) -> Non
 @pytest.mark.parametrize(
     "window", ["x", "left@nan@a.wav", "left@1@../../etc/passwd", f"middle@1@{RECORDING}"]
 )
-def test_impossible_windows_in_the_address_are_named(view: Compare, window: str) -> None:
+def test_impossible_windows_in_the_address_are_named(view: CompareView, window: str) -> None:
     view.window = window
     assert window in view.notice.sentence
     assert view._details.row is None
 
 
-def test_the_agreement_of_a_model_with_itself_is_whole(view: Compare) -> None:
+def test_the_agreement_of_a_model_with_itself_is_whole(view: CompareView) -> None:
     view.right = "tiny"
     assert "100 %" in view._agreement._text.object
 
 
-def test_labels_have_the_same_colours_in_both_maps(view: Compare) -> None:
+def test_labels_have_the_same_colours_in_both_maps(view: CompareView) -> None:
     names = [part._labels.names for part in view._maps]
     assert names[0] == names[1]
     assert HOSTILE_LABEL in names[0]
@@ -110,8 +110,8 @@ def test_labels_have_the_same_colours_in_both_maps(view: Compare) -> None:
 
 
 def test_common_names_keep_the_label_of_every_window() -> None:
-    one = Labels("day", np.array([0, 1, NONE], np.int32), ("9", "120"), True)
-    other = Labels("day", np.array([1, 0], np.int32), ("12", "120"), True)
+    one = WindowLabels("day", np.array([0, 1, NONE], np.int32), ("9", "120"), True)
+    other = WindowLabels("day", np.array([1, 0], np.int32), ("12", "120"), True)
     found = with_common_names([one, other])
     assert found[0].names == found[1].names == ("9", "12", "120")
     assert [found[0].names[code] for code in found[0].codes[:2]] == ["9", "120"]
@@ -122,14 +122,14 @@ def test_common_names_keep_the_label_of_every_window() -> None:
 def test_one_model_alone_is_told_what_to_do(results: tuple[Path, Path]) -> None:
     audio, stored = results
     alone = open_data_set(["tiny"], audio_dir=audio, main_results_dir=stored)
-    view = Compare(alone)
+    view = CompareView(alone)
     view.controls()
     assert "There are results of tiny only" in view.body().object
     view.opened()
 
 
 def test_a_model_without_a_map_does_not_hide_the_other(
-    view: Compare, monkeypatch: pytest.MonkeyPatch
+    view: CompareView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(view._results[1].__dict__, "maps", {})
     view._place()

@@ -15,11 +15,11 @@ import soundfile as sf
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.explore.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.explore.filters import Filter
-from bacpipe.dashboard.explore.scene import Choice, make_scene
+from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.clips import Clip, envelope
-from bacpipe.dashboard.shared.labels import Labels, read_labels
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.labels import WindowLabels, read_labels
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
 from bacpipe.evaluation.retrieval import nearest_windows
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
@@ -55,7 +55,7 @@ def open_map(visit: Any, query: str = "?model=tiny") -> Any:
     return page
 
 
-def click_on(page: Any, data_set: DataSet, row: int) -> None:
+def click_on(page: Any, data_set: DataSetResults, row: int) -> None:
     page.mouse.click(*place_of(page, data_set.model("tiny").coordinates("pca")[row].tolist()))
 
 
@@ -72,7 +72,7 @@ def note(page: Any, text: str) -> Any:
     return page.locator(".bp-note", has_text=text).first
 
 
-def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> None:
+def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     page = open_map(visit)
     eventually(page, lambda: page.evaluate(_IMAGES), 0)
@@ -100,7 +100,7 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSet) -> No
     page.locator(".bp-when", has_text=f"{results.start[row]:.2f} –").first.wait_for()
 
 
-def test_filters_change_what_is_drawn(visit: Any, data_set: DataSet) -> None:
+def test_filters_change_what_is_drawn(visit: Any, data_set: DataSetResults) -> None:
     page = open_map(visit)
     note(page, "72 windows").wait_for()
     page.locator(".bp-controls input[type=checkbox]").first.check()
@@ -115,7 +115,7 @@ def test_filters_change_what_is_drawn(visit: Any, data_set: DataSet) -> None:
     eventually(page, lambda: "annotated" not in page.url)
 
 
-def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) -> None:
+def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     page = open_map(visit)
     page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
@@ -140,7 +140,9 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSet) 
     assert page.evaluate("window.hacked") is None
 
 
-def test_a_box_selects_windows_to_download(visit: Any, data_set: DataSet, tmp_path: Path) -> None:
+def test_a_box_selects_windows_to_download(
+    visit: Any, data_set: DataSetResults, tmp_path: Path
+) -> None:
     page = open_map(visit)
     points = data_set.model("tiny").coordinates("pca")
     place_of(page, points[0].tolist())
@@ -212,7 +214,7 @@ def test_a_senseless_address_is_answered_with_a_sentence(
 # ---------------------------------------------------------------------- without a browser
 
 
-def test_time_of_day_may_go_over_midnight(data_set: DataSet) -> None:
+def test_time_of_day_may_go_over_midnight(data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     night, day = (Filter(hours=hours).windows(results) for hours in ((17.0, 4.5), (4.5, 17.0)))
     assert (night ^ day).all()
@@ -223,16 +225,16 @@ def test_time_of_day_may_go_over_midnight(data_set: DataSet) -> None:
 
 
 def test_results_without_a_map_are_shown_as_far_as_possible(
-    data_set: DataSet, results: tuple[Path, Path], tmp_path: Path
+    data_set: DataSetResults, results: tuple[Path, Path], tmp_path: Path
 ) -> None:
     audio, stored = results
     shutil.copytree(stored, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "field" / "dim_reduced_embeddings")
     bare = open_data_set(None, audio_dir=audio, main_results_dir=tmp_path / "results")
-    scene = make_scene(bare, Choice())
-    assert scene.reducer == ""
-    assert np.isnan(scene.points).all()
-    assert scene.labels is not None
+    content = make_map_content(bare, MapChoice())
+    assert content.reducer == ""
+    assert np.isnan(content.points).all()
+    assert content.labels is not None
 
 
 def test_a_recording_that_was_moved_away_is_told(
@@ -249,7 +251,7 @@ def test_a_recording_that_was_moved_away_is_told(
     assert details.problem == ""
 
 
-def test_best_predictions_come_first(data_set: DataSet) -> None:
+def test_best_predictions_come_first(data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     found = results.predictions
     for row in (0, 11, 71):
@@ -258,10 +260,10 @@ def test_best_predictions_come_first(data_set: DataSet) -> None:
         assert [score for _, score in best] == [pytest.approx(expected.max())]
 
 
-def test_exported_texts_are_no_formulas(data_set: DataSet) -> None:
+def test_exported_texts_are_no_formulas(data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     codes = np.zeros(len(results), np.int32)
-    labels = Labels("annotations:note", codes, ("=HYPERLINK(1)\tx\ny",), False)
+    labels = WindowLabels("annotations:note", codes, ("=HYPERLINK(1)\tx\ny",), False)
     table = pd.read_csv(io.BytesIO(as_csv(results, np.array([3]), labels).content))
     assert table["label:note"].tolist() == ["'=HYPERLINK(1)\tx\ny"]
     lines = as_raven_table(results, np.array([3, 70]), labels).content.decode().splitlines()
@@ -269,7 +271,7 @@ def test_exported_texts_are_no_formulas(data_set: DataSet) -> None:
     assert len({line.count("\t") for line in lines}) == 1
 
 
-def test_raven_times_count_through_the_recordings(data_set: DataSet) -> None:
+def test_raven_times_count_through_the_recordings(data_set: DataSetResults) -> None:
     results = data_set.model("tiny")
     rows = np.array([1, 12, 25])  # of the first three recordings of 12 s
     content = as_raven_table(results, rows, None).content

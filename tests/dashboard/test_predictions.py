@@ -11,14 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.predictions.found_classes import (
+from bacpipe.dashboard.predictions.detections_by_class import (
     CLASSIFIER,
-    find_classes,
+    read_detections,
     same_class,
     sources,
 )
-from bacpipe.dashboard.predictions.view import Predictions
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.predictions.view import PredictionsView
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.labels.exporting import RAVEN_COLUMNS
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
@@ -61,9 +61,11 @@ def rows_of(page: Any) -> Any:
     return page.locator(".tabulator >> visible=true").nth(1).locator(".tabulator-row")
 
 
-def test_the_threshold_changes_counts_heat_map_and_list(visit: Any, data_set: DataSet) -> None:
+def test_the_threshold_changes_counts_heat_map_and_list(
+    visit: Any, data_set: DataSetResults
+) -> None:
     page = open_view(visit, "&model=tiny&species=quiet")
-    found = find_classes(data_set.model("tiny"), CLASSIFIER)
+    found = read_detections(data_set.model("tiny"), CLASSIFIER)
     before = len(found.of("quiet")[0])
     eventually(page, lambda: detections(page), before)
     eventually(page, lambda: drawn(page), before)
@@ -132,10 +134,10 @@ def test_a_hostile_species_of_a_probe_is_text(visit: Any) -> None:
 
 
 def test_downloads_hold_the_detections_above_the_threshold(
-    visit: Any, data_set: DataSet, tmp_path: Path
+    visit: Any, data_set: DataSetResults, tmp_path: Path
 ) -> None:
     page = open_view(visit, "&model=other&species=quiet&threshold=0.6")
-    shown = len(find_classes(data_set.model("other"), CLASSIFIER).of("quiet", 0.6)[0])
+    shown = len(read_detections(data_set.model("other"), CLASSIFIER).of("quiet", 0.6)[0])
     eventually(page, lambda: detections(page), shown)
     contents = {}
     for title in ("CSV", "Raven"):
@@ -177,13 +179,13 @@ def test_impossible_values_in_the_address_are_ignored(visit: Any) -> None:
     assert detections(page) > 0
 
 
-def test_a_cell_of_the_heat_map_lists_its_detections_only(data_set: DataSet) -> None:
-    view = Predictions(data_set)
+def test_a_cell_of_the_heat_map_lists_its_detections_only(data_set: DataSetResults) -> None:
+    view = PredictionsView(data_set)
     view.opened()
     view.param.update(model="tiny", species="quiet")
     (side,) = view.sides
     grid = side.grid
-    counts = grid.count(side.found.clock[side.found.of("quiet")[0]])
+    counts = grid.count(side.detections.clock[side.detections.of("quiet")[0]])
     row, column = (int(i) for i in np.argwhere(counts > 0)[0])
     view._pick(0, row, column)
     assert len(view.list._rows) == counts[row, column] < counts.sum()
@@ -191,12 +193,14 @@ def test_a_cell_of_the_heat_map_lists_its_detections_only(data_set: DataSet) -> 
     assert len(view.list._rows) == counts.sum()
 
 
-def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(data_set: DataSet) -> None:
+def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(
+    data_set: DataSetResults,
+) -> None:
     import bacpipe
 
     results = data_set.model("tiny")
     assert list(sources(results)) == [CLASSIFIER, "probe_linear", "probe_knn"]
-    found = find_classes(results, "probe_linear")
+    found = read_detections(results, "probe_linear")
     probe, columns = bacpipe.prepare_probe_inference("tiny", paths=results.loader.paths)
     scores = bacpipe.run_probe_inference(
         "tiny", probe, 0.5, results.loader.embeddings("array"), return_binary_presence=False
@@ -208,14 +212,14 @@ def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(data_set: D
         assert kept == pytest.approx(scores[rows, column])
 
 
-def test_species_are_matched_by_name(data_set: DataSet) -> None:
-    found = find_classes(data_set.model("other"), CLASSIFIER)
+def test_species_are_matched_by_name(data_set: DataSetResults) -> None:
+    found = read_detections(data_set.model("other"), CLASSIFIER)
     assert found.names[same_class("QUIET", found).column] == "quiet"
     assert same_class("nightjar", found).column is None
 
 
 def test_a_model_without_predictions_says_how_to_get_some(
-    tmp_path: Path, data_set: DataSet
+    tmp_path: Path, data_set: DataSetResults
 ) -> None:
     import bacpipe
     from bacpipe.dashboard.server import open_data_set
@@ -228,7 +232,7 @@ def test_a_model_without_predictions_says_how_to_get_some(
         model_name="tiny", CustomModel=TinyModel, device="cpu", run_pretrained_classifier=False,
         **settings,
     )  # fmt: skip
-    view = Predictions(open_data_set(None, **settings))
+    view = PredictionsView(open_data_set(None, **settings))
     said: list[str] = []
     view.notice.say = said.append
     view.opened()

@@ -8,13 +8,16 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from panel.reactive import Syncable
 
 import bacpipe
-from bacpipe.dashboard.server import DashboardError, Server
+from bacpipe.dashboard.server import DashboardError, Server, _lock_the_page_for_clicks
 from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.user_input import in_notebook
 
 
 def fetch(url: str) -> tuple[int, str]:
@@ -154,3 +157,28 @@ def test_it_can_be_served_by_panel_and_shown_in_notebooks(results: tuple[Path, P
     assert page.servable() is page
     texts = [str(pane.object) for pane in page.select() if hasattr(pane, "object")]
     assert any("field" in text for text in texts)
+
+
+def test_a_panel_without_the_function_that_is_marked_still_serves_and_says_so_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(Syncable, "_event_coroutine")
+    _lock_the_page_for_clicks.cache_clear()
+    for _ in range(2):
+        _lock_the_page_for_clicks()
+    monkeypatch.undo()
+    _lock_the_page_for_clicks.cache_clear()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "clicks" in caplog.text
+    assert fetch(server.url)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"), [(None, False), (object(), False), (SimpleNamespace(kernel=1), True)]
+)
+def test_notebooks_are_told_from_scripts_and_terminals(
+    shell: object, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ipython = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)  # type: ignore[arg-type]
+    assert in_notebook() is expected

@@ -1,4 +1,4 @@
-"""Scores of models as dots, with 95 % intervals as whiskers."""
+"""Figures of all models: scores as dots with 95 % intervals as whiskers, and small maps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool, LinearColorMapper, Span
-from bokeh.plotting import figure
 from bokeh.transform import dodge
 
 from bacpipe.dashboard.shared.embedding_map import choose_points, drawing_order
-from bacpipe.dashboard.shared.labels import NONE, Labels, read_labels, with_common_names
+from bacpipe.dashboard.shared.labels import NONE, WindowLabels, read_labels, with_common_names
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.style import CSS, NO_LABEL, palette
+from bacpipe.dashboard.shared.widgets import note
+from bacpipe.dashboard.style import FRAME, NO_LABEL, axis_categories, new_figure, palette
 from bacpipe.errors import BacpipeError
-from bacpipe.plotting.style import COLOURS, GREY, shorten
+from bacpipe.plotting.style import COLOURS, GREY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NO_WIDTH = "\u200b"
+_MOST_POINTS = 1500  # of a small map
+_MOST_COLOURS = 256
 _MARKERS = ("circle", "square", "diamond", "triangle", "inverted_triangle", "plus")
 
 
@@ -45,14 +46,9 @@ def score_chart(
         Columns to draw.
     chance : mapping
         What chance would give, by score.
-
-    Returns
-    -------
-    panel object
     """
     models = table["model"].drop_duplicates().tolist()
-    # Factors must differ, which shortened names may not.
-    factor = {name: shorten(name, 26) + _NO_WIDTH * i for i, name in enumerate(models)}
+    factor = dict(zip(models, axis_categories(models, 26), strict=True))
     names = table[series].drop_duplicates().sort_values().tolist()
     rows = FactorRange(factors=[factor[name] for name in reversed(models)])
     height = 58 + len(models) * (13 * len(names) + 12)
@@ -88,15 +84,7 @@ def _one(
     first: bool,
 ) -> Any:
     low = float(np.nanmin(table.get(f"{metric}_low", table[metric]).to_numpy(float), initial=0.0))
-    plot = figure(
-        title=title,
-        height=height,
-        sizing_mode="stretch_width",
-        y_range=rows,
-        x_range=(min(0.0, low) - 0.03, 1.03),
-        tools="",
-        toolbar_location=None,
-    )
+    plot = new_figure(height, title=title, y_range=rows, x_range=(min(0.0, low) - 0.03, 1.03))
     colours = series_colours(names)
     if chance is not None and np.isfinite(chance):
         plot.add_layout(
@@ -117,10 +105,16 @@ def _one(
         )
         offset = ((len(names) - 1) / 2 - i) * 0.62 / max(len(names), 1)
         y: Any = dodge("row", offset, range=rows)
-        colour = colours[name]
-        plot.segment("low", y, "high", y, source=source, color=colour, line_width=2, alpha=0.55)
+        plot.segment(
+            "low", y, "high", y, source=source, color=colours[name], line_width=2, alpha=0.55
+        )
         dots = plot.scatter(
-            "score", y, source=source, color=colour, size=9, marker=_MARKERS[i % len(_MARKERS)]
+            "score",
+            y,
+            source=source,
+            color=colours[name],
+            size=9,
+            marker=_MARKERS[i % len(_MARKERS)],
         )
         tooltips = [("model", "@model"), (series, "@series"), (title, "@score{0.000}")]
         if f"{metric}_low" in table:
@@ -133,15 +127,8 @@ def _one(
     plot.yaxis.major_label_text_font_size = "12px"
     plot.min_border_left = 8
     plot.ygrid.grid_line_color = "#f0f2f4"
-    plot.outline_line_color = None
     plot.axis.axis_line_color = GREY
     return plot
-
-
-# FOLDED bacpipe/dashboard/widgets/small_maps.py: Small maps of all models, in the same colours.
-
-_MOST_POINTS = 1500
-_MOST_COLOURS = 256
 
 
 class SmallMap(NamedTuple):
@@ -149,9 +136,8 @@ class SmallMap(NamedTuple):
 
     Attributes
     ----------
-    model : str
     points : np.ndarray, float32, shape (n, 2)
-    labels : Labels
+    labels : WindowLabels
         Of the points.
     windows : int
         How many there are in all.
@@ -159,7 +145,7 @@ class SmallMap(NamedTuple):
 
     model: str
     points: np.ndarray
-    labels: Labels
+    labels: WindowLabels
     windows: int
 
 
@@ -170,7 +156,7 @@ def small_map(results: ModelResults, reducer: str, kind: str) -> SmallMap:
     try:
         labels = read_labels(results, kind)
     except BacpipeError:
-        labels = Labels(kind, np.full(len(points), NONE, np.int32), (), False)
+        labels = WindowLabels(kind, np.full(len(points), NONE, np.int32), (), False)
     order = drawing_order(labels.codes)
     rows, _ = choose_points(points, np.ones(len(points), bool), order, most=_MOST_POINTS)
     used, codes = np.unique(labels.codes[rows], return_inverse=True)
@@ -178,7 +164,7 @@ def small_map(results: ModelResults, reducer: str, kind: str) -> SmallMap:
     offset = int((used < 0).sum())
     names = tuple(labels.names[code] for code in used[offset:])
     codes = (codes - offset).astype(np.int32)
-    chosen = Labels(kind, codes, names, labels.ordered)
+    chosen = WindowLabels(kind, codes, names, labels.ordered)
     return SmallMap(results.name, points[rows, :2].copy(), chosen, len(points))
 
 
@@ -195,54 +181,28 @@ def with_common_colours(maps: Sequence[SmallMap]) -> tuple[list[SmallMap], list[
             part._replace(codes=np.where(part.codes < 0, NONE, part.codes // step), names=names)
             for part in parts
         ]
-    found = [item._replace(labels=part) for item, part in zip(maps, parts, strict=True)]
-    return found, palette(len(names), ordered=ordered)
+    coloured = [item._replace(labels=part) for item, part in zip(maps, parts, strict=True)]
+    return coloured, palette(len(names), ordered=ordered)
 
 
 def draw_small_map(item: SmallMap, colours: Sequence[str], size: int) -> Any:
     """Figure of one model."""
     count = max(len(item.labels.names), 1)
-    plot = figure(
-        title=item.model,
-        width=size,
-        height=size,
-        tools="",
-        toolbar_location=None,
-        output_backend="canvas",
-    )
-    source = ColumnDataSource(
-        {
-            "x": item.points[:, 0].copy(),
-            "y": item.points[:, 1].copy(),
-            "code": item.labels.codes.astype(np.int32),
-        }
-    )
-    mapper = LinearColorMapper(
-        palette=list(colours[:count]) if item.labels.names else [NO_LABEL],
-        low=-0.5,
-        high=count - 0.5,
-        low_color=NO_LABEL,
-    )
+    plot = new_figure(size, title=item.model, width=size, sizing_mode=None, output_backend="canvas")
+    # Bokeh warns about views of an array.
+    x, y = (item.points[:, axis].copy() for axis in range(2))
+    source = ColumnDataSource({"x": x, "y": y, "code": item.labels.codes.astype(np.int32)})
+    used = list(colours[:count]) if item.labels.names else [NO_LABEL]
+    mapper = LinearColorMapper(palette=used, low=-0.5, high=count - 0.5, low_color=NO_LABEL)
     plot.scatter(
-        "x",
-        "y",
-        source=source,
-        size=4 if len(item.points) > 400 else 6,
-        line_color=None,
-        alpha=0.8,
-        fill_color={"field": "code", "transform": mapper},
-    )
+        "x", "y", source=source, size=4 if len(item.points) > 400 else 6, line_color=None,
+        alpha=0.8, fill_color={"field": "code", "transform": mapper},
+    )  # fmt: skip
     plot.axis.visible = False
     plot.grid.visible = False
-    plot.outline_line_color = "#d5dbe1"
+    plot.outline_line_color = FRAME
     plot.title.text_font_size = "13px"
     drawn = f"{item.windows:,} windows"
     if len(item.points) < item.windows:
         drawn = f"{len(item.points):,} of {drawn}"
-    return pn.Column(
-        pn.pane.Bokeh(plot),
-        pn.pane.HTML(
-            f'<div class="bp-note">{drawn}</div>', stylesheets=[CSS], margin=(0, 10, 8, 10)
-        ),
-        width=size + 12,
-    )
+    return pn.Column(pn.pane.Bokeh(plot), note(drawn, margin=(0, 10, 8, 10)), width=size + 12)

@@ -20,16 +20,19 @@ from bacpipe.dashboard.all_models.charts import (
     with_common_colours,
 )
 from bacpipe.dashboard.shared.labels import kinds_of_all
-from bacpipe.dashboard.shared.results import DataSet, ModelResults
-from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
+from bacpipe.dashboard.shared.view import ViewOfParts
 from bacpipe.dashboard.shared.widgets import (
     download_button,
+    hint,
+    html_pane,
+    legend_entry,
     legend_html,
+    note,
     offer,
-    parts_and_choices,
+    select,
     table_widget,
 )
-from bacpipe.dashboard.style import CSS
 from bacpipe.evaluation.comparison import StoredScores, stored_scores
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-class AllModels(View):
+class AllModelsView(ViewOfParts):
     """Maps and scores of all models."""
 
     key: ClassVar[str] = "models"
@@ -81,6 +84,7 @@ point is the 95 % interval: where lines of two models overlap widely, the differ
 **Retrieval**: if you look for sounds similar to one, how many of the nearest have the same label?
 It needs no training.
 """
+    parts: ClassVar[dict[str, str]] = _PARTS
     in_address: ClassVar[dict[str, str]] = {
         "part": "part",
         "reducer": "all_map",
@@ -93,7 +97,7 @@ It needs no training.
     colour = param.Selector(objects=[], allow_None=True)
     score = param.Selector(objects=list(_CLUSTER_SCORES.values()), default="AMI")
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._problems = data_set.problems()
         names = [name for name in data_set.models if name not in self._problems]
@@ -101,24 +105,13 @@ It needs no training.
         offer(self, "reducer", [name for results in self._models for name in results.maps])
         kinds = kinds_of_all(self._models)
         offer(self, "colour", {title: kind for kind, title in kinds.items()})
-        self._content = pn.Column(sizing_mode="stretch_width", min_height=200, margin=(4, 8))
         self._choices = {
-            "maps": self._select("colour", "Colour") + self._select("reducer", "Kind of map"),
-            "clustering": self._select("score", "Score"),
+            "maps": [
+                select(self.param.colour, "Colour"),
+                select(self.param.reducer, "Kind of map"),
+            ],
+            "clustering": [select(self.param.score, "Score")],
         }
-
-    def _select(self, name: str, title: str) -> list[Any]:
-        return [
-            pn.widgets.Select.from_param(
-                self.param[name], name=title, sizing_mode="stretch_width", description=None
-            )
-        ]
-
-    def controls(self) -> Any:
-        return parts_and_choices(self.param.part, _PARTS, self._choices)
-
-    def body(self) -> Any:
-        return self._content
 
     def opened(self) -> None:
         self.param.watch(lambda _: self._show(), ["part", "reducer", "colour", "score"])
@@ -126,9 +119,7 @@ It needs no training.
 
     def _show(self) -> None:
         part = self.part
-        for name, widgets in self._choices.items():
-            for widget in widgets:
-                widget.visible = name == part
+        self._offer_choices()
         if part == "maps":
             self._show_maps()
         else:
@@ -139,8 +130,8 @@ It needs no training.
     def _run(self, compute: Callable[[], Any], make: Callable[[Any], list[Any]]) -> None:
         """Compute the content and put it in the place of what is there."""
 
-        def show(found: Any) -> None:
-            self._content.objects = make(found)
+        def show(computed: Any) -> None:
+            self._content.objects = make(computed)
 
         self.background.run("content", compute, show, fail=self.say, busy=self._content)
 
@@ -149,24 +140,22 @@ It needs no training.
     def _show_maps(self) -> None:
         reducer, kind = self.reducer, self.colour
         if reducer is None or kind is None:
-            self._content.objects = [
-                _hint(
-                    "There are no maps yet. Make them with <code>dim_reduction_model: umap</code> "
-                    "in config.yaml and run bacpipe again; embeddings that are there are not "
-                    "computed anew."
-                )
-            ]
+            text = (
+                "There are no maps yet. Make them with <code>dim_reduction_model: umap</code> in "
+                "config.yaml and run bacpipe again; embeddings that are there are not computed "
+                "anew."
+            )
+            self._content.objects = [hint(text)]
             return
         models = [results for results in self._models if reducer in results.maps]
         self._run(
             lambda: with_common_colours([small_map(results, reducer, kind) for results in models]),
-            lambda found: self._maps(found, models),
+            lambda drawn: self._maps(models, *drawn),
         )
 
     def _maps(
-        self, found: tuple[list[SmallMap], list[str]], models: Sequence[ModelResults]
+        self, models: Sequence[ModelResults], maps: list[SmallMap], colours: list[str]
     ) -> list[Any]:
-        maps, colours = found
         size = 470 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
         figures = [draw_small_map(item, colours, size) for item in maps]
         # Grey is in the legend if any model has windows without a label.
@@ -175,7 +164,7 @@ It needs no training.
         without = [results.name for results in self._models if results not in models]
         reasons = dict.fromkeys(without, f"it has no {self.reducer} map yet")
         return [
-            pn.pane.HTML(legend, stylesheets=[CSS], sizing_mode="stretch_width"),
+            html_pane(legend),
             pn.FlexBox(*figures, gap="4px"),
             self._missing("Not shown", reasons),
         ]
@@ -188,7 +177,7 @@ It needs no training.
         if table is None:
             task = "probing" if part == "probing" else "clustering"
             return [
-                _hint(
+                hint(
                     f"No model has {html.escape(_title(part).lower())} scores yet. Make them with "
                     f"<code>evaluation_task: [{task}]</code> in config.yaml and run bacpipe again"
                     f"{_needs(part)}; embeddings that are there are not computed anew."
@@ -200,11 +189,9 @@ It needs no training.
         }[part](table)  # fmt: skip
         shown = table[[name for name in _COLUMNS[part] if name in table]]
         return [
-            pn.pane.HTML(
+            html_pane(
                 f'<div class="bp-heading">{_title(part)}: {html.escape(scores.kind)}</div>'
-                f'<div class="bp-note">{_SAID[part]}</div>',
-                stylesheets=[CSS],
-                sizing_mode="stretch_width",
+                f'<div class="bp-note">{_SAID[part]}</div>'
             ),
             *charts,
             self._missing("Not shown", missing),
@@ -213,8 +200,8 @@ It needs no training.
         ]
 
     def _clustering(self, table: pd.DataFrame) -> list[Any]:
-        found = table["label"].drop_duplicates().tolist()
-        kinds = sorted(found, key=lambda kind: (*_CLUSTER_PANELS, kind).index(kind))[:6]
+        kinds = table["label"].drop_duplicates().tolist()
+        kinds = sorted(kinds, key=lambda kind: (*_CLUSTER_PANELS, kind).index(kind))[:6]
         # The best model by the first kind is on top of all panels.
         first = table[table["label"] == kinds[0]].sort_values(self.score, ascending=False)
         order = {name: i for i, name in enumerate(first["model"].drop_duplicates())}
@@ -235,8 +222,9 @@ It needs no training.
         for model, reason in {**reasons, **dict.fromkeys(self._problems, "no results")}.items():
             by_reason[reason].append(model)
         parts = [f"{', '.join(models)} ({reason})" for reason, models in by_reason.items()]
-        text = f"{what}: {'; '.join(parts)}." if parts else ""
-        return _note(html.escape(text))
+        text = note(html.escape(f"{what}: {'; '.join(parts)}."))
+        text.visible = bool(parts)
+        return text
 
 
 def _probing(table: pd.DataFrame) -> list[Any]:
@@ -253,7 +241,7 @@ def _probing(table: pd.DataFrame) -> list[Any]:
             "The models were not tested on the same recordings, so small differences mean little; "
             "evaluate all of them again with overwrite: True."
         )
-        parts.insert(0, _note(warning))
+        parts.insert(0, note(warning))
     return parts
 
 
@@ -271,21 +259,9 @@ def _retrieval(table: pd.DataFrame) -> list[Any]:
 
 
 def _series_legend(names: Sequence[str]) -> Any:
-    entries = "".join(
-        f'<span class="bp-entry"><span class="bp-dot" style="background: {colour}"></span>'
-        f"{html.escape(str(name))}</span>"
-        for name, colour in series_colours(sorted(set(names))).items()
-    )
-    return pn.pane.HTML(f'<div class="bp-legend">{entries}</div>', stylesheets=[CSS])
-
-
-def _note(text: str) -> Any:
-    return pn.pane.HTML(
-        f'<div class="bp-note">{text}</div>',
-        stylesheets=[CSS],
-        sizing_mode="stretch_width",
-        visible=bool(text),
-    )
+    colours = series_colours(sorted(set(names)))
+    entries = (legend_entry(colour, str(name)) for name, colour in colours.items())
+    return html_pane(f'<div class="bp-legend">{"".join(entries)}</div>', wide=False)
 
 
 def _label_title(kind: str) -> str:
@@ -298,9 +274,3 @@ def _title(part: str) -> str:
 
 def _needs(part: str) -> str:
     return "" if part == "clustering" else ", with a table of annotations beside the recordings"
-
-
-def _hint(text: str) -> Any:
-    return pn.pane.HTML(
-        f'<div class="bp-hint">{text}</div>', stylesheets=[CSS], sizing_mode="stretch_width"
-    )

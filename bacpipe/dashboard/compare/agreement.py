@@ -10,30 +10,23 @@ from typing import Any
 import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool
-from bokeh.plotting import figure
 
-from bacpipe.dashboard.shared.labels import NONE, Labels
+from bacpipe.dashboard.shared.labels import NONE, WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.style import CSS, NO_LABEL
+from bacpipe.dashboard.shared.widgets import html_pane
+from bacpipe.dashboard.style import NO_LABEL, axis_categories, new_figure
 from bacpipe.evaluation.agreement import MeanAgreement, NeighbourAgreement, neighbour_agreement
-from bacpipe.plotting.style import COLOURS, shorten
+from bacpipe.plotting.style import COLOURS
 
 KIND = "agreement"
 TITLE = "Agreement of the two models"
 _MOST_LABELS = 15
 _STEPS = 10  # colours of the maps
-_NO_WIDTH = "\u200b"
 
 
 @lru_cache(maxsize=32)
 def agreement_of(left: ModelResults, right: ModelResults, n_neighbors: int) -> NeighbourAgreement:
-    """Agreement of two models, kept for all visitors.
-
-    Raises
-    ------
-    BacpipeError
-        If it cannot be computed.
-    """
+    """Agreement of two models, kept for all visitors."""
     options = left.loader.options
     return neighbour_agreement(
         left.loader,
@@ -46,48 +39,34 @@ def agreement_of(left: ModelResults, right: ModelResults, n_neighbors: int) -> N
 
 
 def agreement_labels(
-    found: NeighbourAgreement, left: ModelResults, right: ModelResults
-) -> list[Labels]:
+    agreement: NeighbourAgreement, left: ModelResults, right: ModelResults
+) -> list[WindowLabels]:
     """Agreement of every window of both models as ordered labels that colour their maps."""
     parts = []
     for side, (results, other) in enumerate(((left, right), (right, left))):
-        shares = found.of_windows(results.windows, other.windows, side)
+        shares = agreement.of_windows(results.windows, other.windows, side)
         known = np.isfinite(shares)
         codes = np.full(len(shares), NONE, np.int32)
         codes[known] = np.rint(shares[known] * _STEPS).astype(np.int32)
         names = tuple(f"{100 * step / _STEPS:.0f} %" for step in range(_STEPS + 1))
-        parts.append(Labels(KIND, codes, names, True))
+        parts.append(WindowLabels(KIND, codes, names, True))
     return parts
 
 
 class AgreementPanel:
-    """Shows the agreement of two models.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
-    """
+    """Shows the agreement of two models."""
 
     def __init__(self) -> None:
-        self._text = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
+        self._text = html_pane()
         self._source = ColumnDataSource({"label": [], "name": [], "share": [], "chance": []})
         self._range = FactorRange(factors=[])
         self._figure = self._make_figure()
         self._chart = pn.pane.Bokeh(self._figure, sizing_mode="stretch_width", visible=False)
-        self._rest = pn.pane.HTML("", stylesheets=[CSS])
+        self._rest = html_pane(wide=False)
         self.panel = pn.Column(self._text, self._chart, self._rest, sizing_mode="stretch_width")
 
     def _make_figure(self) -> Any:
-        plot = figure(
-            height=100,
-            sizing_mode="stretch_width",
-            y_range=self._range,
-            x_range=(-0.02, 1.02),
-            tools="",
-            toolbar_location=None,
-            x_axis_location="above",
-        )
+        plot = new_figure(100, y_range=self._range, x_range=(-0.02, 1.02), x_axis_location="above")
         plot.hbar(
             "label", right="share", left=0, height=0.62, color=COLOURS[0], alpha=0.85,
             source=self._source,
@@ -96,54 +75,34 @@ class AgreementPanel:
             "chance", "label", marker="dash", angle=math.pi / 2, size=14, line_width=2,
             color="#222222", source=self._source,
         )  # fmt: skip
-        plot.add_tools(
-            HoverTool(
-                tooltips=[
-                    ("label", "@name"),
-                    ("in common", "@share{0 %}"),
-                    ("by chance", "@chance{0 %}"),
-                    ("windows", "@windows"),
-                ]
-            )
-        )
+        tooltips = [("label", "@name"), ("in common", "@share{0 %}"),
+                    ("by chance", "@chance{0 %}"), ("windows", "@windows")]  # fmt: skip
+        plot.add_tools(HoverTool(tooltips=tooltips))
         plot.xaxis.formatter.use_scientific = False
         plot.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
         plot.xaxis.major_label_overrides = {0: "0 %", 0.25: "25 %", 0.5: "50 %", 0.75: "75 %",
                                             1: "100 %"}  # fmt: skip
         plot.ygrid.visible = False
-        plot.outline_line_color = None
         plot.yaxis.major_tick_line_color = None
         plot.axis.axis_line_color = NO_LABEL
         return plot
 
-    def show(self, found: NeighbourAgreement, labels: Labels | None, kind: str) -> None:
-        """Show an agreement.
-
-        Parameters
-        ----------
-        found : NeighbourAgreement
-            Of the two models.
-        labels : Labels or None
-            Labels of the first model's windows, to tell the agreement of each.
-        kind : str
-            Title of the labels.
-        """
-        mean = found.overall
-        bounds = ""
-        if found.interval is not None:
-            low, high = found.interval
+    def show(self, agreement: NeighbourAgreement, labels: WindowLabels | None, kind: str) -> None:
+        """Show an agreement, also by the first model's labels, whose title is `kind`."""
+        mean, bounds, sample = agreement.overall, "", ""
+        if agreement.interval is not None:
+            low, high = agreement.interval
             bounds = f" (95 % interval {100 * low:.0f} – {100 * high:.0f} %)"
-        sample = ""
-        if found.n_matched > len(found.pairs):
-            sample = f", a random sample of {found.n_matched:,}"
+        if agreement.n_matched > len(agreement.pairs):
+            sample = f", a random sample of {agreement.n_matched:,}"
         self._text.object = (
             f'<div class="bp-heading">Agreement of the neighbourhoods</div>'
             f'<div><span class="bp-number">{100 * mean.share:.0f} %</span> of the '
-            f"{found.n_neighbors} nearest neighbours are the same in both models{bounds}.</div>"
+            f"{agreement.n_neighbors} nearest neighbours are the same in both models{bounds}.</div>"
             f'<div class="bp-note">By chance it would be {100 * mean.chance:.1f} %. '
             f"{mean.windows:,} windows{sample}.</div>"
         )
-        self._show_labels(found, labels, kind)
+        self._show_labels(agreement, labels, kind)
 
     def say(self, sentence: str) -> None:
         """Show a sentence instead."""
@@ -154,10 +113,12 @@ class AgreementPanel:
         self._chart.visible = False
         self._rest.object = ""
 
-    def _show_labels(self, found: NeighbourAgreement, labels: Labels | None, kind: str) -> None:
+    def _show_labels(
+        self, agreement: NeighbourAgreement, labels: WindowLabels | None, kind: str
+    ) -> None:
         rows: list[tuple[str, MeanAgreement]] = []
         if labels is not None:
-            means = found.by_label(labels.codes).items()
+            means = agreement.by_label(labels.codes).items()
             rows = [(labels.names[code], mean) for code, mean in means if mean.windows]
         most = sorted(rows, key=lambda row: -row[1].windows)[:_MOST_LABELS]
         most.sort(key=lambda row: row[1].share)
@@ -165,8 +126,7 @@ class AgreementPanel:
         if not self._chart.visible:
             self._rest.object = ""
             return
-        # Factors must differ, which shortened names may not.
-        factors = [shorten(name, 24) + _NO_WIDTH * i for i, (name, _) in enumerate(most)]
+        factors = axis_categories([name for name, _ in most], 24)
         self._figure.height = 40 + 20 * len(most)
         self._range.factors = factors
         self._source.data = {

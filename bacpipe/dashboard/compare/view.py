@@ -18,10 +18,15 @@ from bacpipe.dashboard.compare.agreement import (
     agreement_of,
 )
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
-from bacpipe.dashboard.shared.labels import Labels, kinds_of_all, read_labels, with_common_names
-from bacpipe.dashboard.shared.results import DataSet, ModelResults
+from bacpipe.dashboard.shared.labels import (
+    WindowLabels,
+    kinds_of_all,
+    read_labels,
+    with_common_names,
+)
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import legend_html, offer
+from bacpipe.dashboard.shared.widgets import hint, html_pane, legend_html, offer, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
@@ -37,11 +42,11 @@ _WINDOWS_AT_ONCE = 6000
 class _Colouring(NamedTuple):
     """Labels of both models, and their agreement where it colours the maps."""
 
-    labels: list[Labels | None]
+    labels: list[WindowLabels | None]
     agreement: NeighbourAgreement | None
 
 
-class Compare(View):
+class CompareView(View):
     """Two maps with linked selections, and how far they agree."""
 
     key: ClassVar[str] = "compare"
@@ -78,7 +83,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
     neighbours = param.Integer(10, bounds=(1, 100))
     window = param.String("", doc="Window that is shown: side@start@recording")
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._results: list[ModelResults] = []
         self._maps: list[EmbeddingMap] = []
@@ -87,19 +92,16 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             return
         self._maps = [
             EmbeddingMap(
-                side, on_click=partial(self._clicked, i),
-                on_select=partial(self._selected, i),
+                side, on_click=partial(self._clicked, i), on_select=partial(self._selected, i)
             )
             for i, side in enumerate(_SIDES)
-        ]  # fmt: skip
+        ]
         self._missing = [pn.pane.HTML("", stylesheets=[CSS], visible=False) for _ in _SIDES]
-        self._legend = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
-        self._linked = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
+        self._legend, self._linked = html_pane(), html_pane()
         self._agreement = AgreementPanel()
         self._ask = pn.widgets.Button(
-            name="Compare the neighbourhoods", button_type="primary", button_style="outline",
-            visible=False,
-        )  # fmt: skip
+            label="Compare the neighbourhoods", color="primary", variant="outline", visible=False
+        )
         self._ask.on_click(lambda _: self._compare())
         self._details = WindowDetails(data_set, self.background, height=180)
         self._placed = False
@@ -116,14 +118,9 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             return pn.Column()
         titles = {"left": "Left model", "right": "Right model", "reducer": "Kind of map",
                   "colour": "Colour"}  # fmt: skip
-        choices = [
-            pn.widgets.Select.from_param(
-                self.param[name], name=title, description=None, sizing_mode="stretch_width"
-            )
-            for name, title in titles.items()
-        ]
+        choices = [select(self.param[name], title) for name, title in titles.items()]
         neighbours = pn.widgets.IntInput.from_param(
-            self.param.neighbours, name="Neighbours to compare", start=1, end=100,
+            self.param.neighbours, label="Neighbours to compare", start=1, end=100,
             sizing_mode="stretch_width",
         )  # fmt: skip
         return pn.Column(*choices, neighbours, sizing_mode="stretch_width")
@@ -132,13 +129,10 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         if not self._maps:
             models = self.data_set.available
             there = f"There are results of {models[0]} only" if models else "There are no results"
-            return pn.pane.HTML(
-                f'<div class="bp-hint">{html.escape(there)}; comparing needs two models. Run '
-                f"another one on the same recordings, for example with "
-                f"<code>models: [birdnet, perch_bird]</code> in config.yaml, and open this page "
-                f"again.</div>",
-                stylesheets=[CSS],
-                sizing_mode="stretch_width",
+            return hint(
+                f"{html.escape(there)}; comparing needs two models. Run another one on the same "
+                f"recordings, for example with <code>models: [birdnet, perch_bird]</code> in "
+                f"config.yaml, and open this page again."
             )
         columns = [
             pn.Column(missing, part.panel, sizing_mode="stretch_both")
@@ -195,15 +189,15 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         self._placed = False
 
         def read() -> list[tuple[ModelResults, str | None, np.ndarray]]:
-            found = []
+            maps = []
             for part in results:
                 name = reducer if reducer in part.maps else next(iter(part.maps), None)
                 nowhere = np.zeros((0, 2), np.float32)
-                found.append((part, name, part.coordinates(name) if name else nowhere))
-            return found
+                maps.append((part, name, part.coordinates(name) if name else nowhere))
+            return maps
 
-        def show(found: list[tuple[ModelResults, str | None, np.ndarray]]) -> None:
-            for i, (part, name, points) in enumerate(found):
+        def show(maps: list[tuple[ModelResults, str | None, np.ndarray]]) -> None:
+            for i, (part, name, points) in enumerate(maps):
                 self._put(i, part, name, points)
             self._placed = True
             self._link("")
@@ -234,8 +228,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
 
         def read() -> _Colouring:
             if kind == KIND:
-                found = agreement_of(*results, k)
-                return _Colouring(list(agreement_labels(found, *results)), found)
+                agreement = agreement_of(*results, k)
+                return _Colouring(list(agreement_labels(agreement, *results)), agreement)
             parts = [_labels_or_none(part, kind) for part in results]
             known = with_common_names([part for part in parts if part is not None])
             return _Colouring([None if part is None else known.pop(0) for part in parts], None)
@@ -243,14 +237,14 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         busy = self._agreement.panel if kind == KIND else self._legend
         self.background.run("colours", read, self._show_colours, fail=self.say, busy=busy)
 
-    def _show_colours(self, found: _Colouring) -> None:
+    def _show_colours(self, colouring: _Colouring) -> None:
         self.say(self._greeting)
-        for part, labels in zip(self._maps, found.labels, strict=True):
+        for part, labels in zip(self._maps, colouring.labels, strict=True):
             if part.panel.visible:
                 part.set_labels(labels)
         coloured = [
             (labels, part)
-            for labels, part in zip(found.labels, self._maps, strict=True)
+            for labels, part in zip(colouring.labels, self._maps, strict=True)
             if labels is not None and part.panel.visible
         ]
         self._legend.object = ""
@@ -259,8 +253,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             everything = np.concatenate([part.codes for part, _ in coloured])
             colours = coloured[0][1].colours
             self._legend.object = legend_html(labels._replace(codes=everything), colours)
-        if found.agreement is not None:
-            self._show_agreement(found.agreement)
+        if colouring.agreement is not None:
+            self._show_agreement(colouring.agreement)
         else:
             self._agree()
 
@@ -286,23 +280,25 @@ do not count as neighbours. It is not a score: two models may agree and both be 
     def _compare(self) -> None:
         results, k, kind = list(self._results), self.neighbours, self.colour
 
-        def compute() -> tuple[NeighbourAgreement, Labels | None]:
-            found = agreement_of(*results, k)
-            return found, None if kind in (None, KIND) else _labels_or_none(results[0], kind)
+        def compute() -> tuple[NeighbourAgreement, WindowLabels | None]:
+            labels = None if kind in (None, KIND) else _labels_or_none(results[0], kind)
+            return agreement_of(*results, k), labels
 
         self._ask.visible = False
         self._asked.add((self.left, self.right, k))
         self.background.run(
             "agreement",
             compute,
-            lambda found: self._show_agreement(*found),
+            lambda computed: self._show_agreement(*computed),
             fail=self._agreement.say,
             busy=self._agreement.panel,
         )
 
-    def _show_agreement(self, found: NeighbourAgreement, labels: Labels | None = None) -> None:
+    def _show_agreement(
+        self, agreement: NeighbourAgreement, labels: WindowLabels | None = None
+    ) -> None:
         self._ask.visible = False
-        self._agreement.show(found, labels, self._kinds.get(self.colour, "").lower())
+        self._agreement.show(agreement, labels, self._kinds.get(self.colour, "").lower())
 
     # ------------------------------------------------------------------ selections
 
@@ -310,11 +306,11 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         """Outline in the other map what was selected in one."""
         one, other = self._results[side], self._results[1 - side]
 
-        def show(found: np.ndarray) -> None:
-            self._maps[1 - side].pick(found)
+        def show(same: np.ndarray) -> None:
+            self._maps[1 - side].pick(same)
             self._link(
                 f"{len(rows):,} windows selected at the {_SIDES[side]}; at the {_SIDES[1 - side]} "
-                f"the {len(found):,} windows of the same moments are outlined."
+                f"the {len(same):,} windows of the same moments are outlined."
                 if len(rows)
                 else ""
             )
@@ -327,9 +323,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         )
 
     def _clicked(self, side: int, row: int) -> None:
-        results = self._results[side]
-        recording = results.recordings[results.recording_code[row]]
-        self.window = f"{_SIDES[side]}@{results.start[row]:.3f}@{recording}"
+        recording, start, _ = self._results[side].window(row)
+        self.window = f"{_SIDES[side]}@{start:.3f}@{recording}"
 
     def _show_window(self) -> None:
         if not self._placed or not self.window:
@@ -348,8 +343,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             rows = overlapping_windows(results.windows, np.array([row]), other.windows)
             return rows, int(_matches(results, other)[row])
 
-        def show(found: tuple[np.ndarray, int]) -> None:
-            rows, best = found
+        def show(matching: tuple[np.ndarray, int]) -> None:
+            rows, best = matching
             self._maps[1 - side].pick(rows)
             self._maps[1 - side].mark(None if best == NO_MATCH else best)
             number = f"{len(rows)} windows" if len(rows) != 1 else "1 window"
@@ -380,7 +375,7 @@ def _matches(one: ModelResults, other: ModelResults) -> np.ndarray:
     return best_matches(one.windows, other.windows)
 
 
-def _labels_or_none(results: ModelResults, kind: str | None) -> Labels | None:
+def _labels_or_none(results: ModelResults, kind: str | None) -> WindowLabels | None:
     """Labels of a model; None where it lacks what the other one has."""
     if kind is None:
         return None

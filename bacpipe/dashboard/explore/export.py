@@ -1,4 +1,4 @@
-"""Some windows of a model as files that other programs open."""
+"""Some windows of a model as files that other programs open, and the controls to get them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import soundfile as sf
 
 from bacpipe.dashboard.background import sentence_of
 from bacpipe.dashboard.shared.clips import read_clip
-from bacpipe.dashboard.shared.labels import NONE, Labels, clock_times
+from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
 from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.errors import BacpipeError
 from bacpipe.labels.exporting import RAVEN_COLUMNS, plain_label, plain_path
 
@@ -34,40 +35,26 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Exported(NamedTuple):
-    """A file for a visitor.
-
-    Attributes
-    ----------
-    content : bytes
-    remark : str
-        What is missing in it; empty if nothing is.
-    """
+    """Content of a file for a visitor, and a remark on what is missing in it."""
 
     content: bytes
     remark: str = ""
 
 
-def as_csv(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
+def as_csv(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None) -> Exported:
     """Windows as a table that can be read as annotations again.
 
     Columns audiofilename, start, end (seconds), time (of the recorder's clock, where known) and
     a column with the labels.  Texts that a spreadsheet would take for a formula begin with
     an apostrophe.
-
-    Parameters
-    ----------
-    results : ModelResults
-        Whose windows.
-    rows : np.ndarray, int, shape (n,)
-        Which of its windows.
-    labels : Labels, optional
-        What to say about them.
     """
     return Exported(_csv(_table(results, rows, labels)))
 
 
-def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
-    """Windows as a Raven selection table; parameters as for `as_csv`.
+def as_raven_table(
+    results: ModelResults, rows: np.ndarray, labels: WindowLabels | None
+) -> Exported:
+    """Windows as a Raven selection table.
 
     Begin times count through the recordings of the table in alphabetical order, as Raven plays
     them when they are opened together.
@@ -90,23 +77,21 @@ def as_raven_table(results: ModelResults, rows: np.ndarray, labels: Labels | Non
     return Exported(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
 
 
-def as_clips(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> Exported:
-    """Windows as WAV files with a table, zipped; parameters as for `as_csv`.
+def as_clips(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None) -> Exported:
+    """Windows as WAV files with a table, zipped.
 
     Clips have the recording's own sample rate and level, mono, 16 bit.  At most `MOST_CLIPS`
     windows and `MOST_CLIP_BYTES` bytes are taken.
     """
     rows = rows[:MOST_CLIPS]
     files: list[str] = []
-    problem = ""
-    size = 0
+    problem, size = "", 0
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, row in enumerate(rows, start=1):
             if size > MOST_CLIP_BYTES:
                 break
-            name = results.recordings[results.recording_code[row]]
-            start, end = float(results.start[row]), float(results.end[row])
+            name, start, end = results.window(row)
             try:
                 clip = read_clip(results, name, start, end)
             except BacpipeError as error:
@@ -137,22 +122,8 @@ def _remark_on_clips(files: Sequence[str], wanted: int, problem: str) -> str:
     return " ".join(parts)
 
 
-def download_name(results: ModelResults, dataset: str, ending: str) -> str:
-    """Name of the file that a visitor gets."""
-    return f"{_file_name(dataset)}_{_file_name(results.name)}_{ending}"
-
-
-def _table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> pd.DataFrame:
-    import pandas as pd
-
-    names = np.array(results.recordings, dtype=object)
-    table = pd.DataFrame(
-        {
-            "audiofilename": names[results.recording_code[rows]],
-            "start": results.start[rows].round(6),
-            "end": results.end[rows].round(6),
-        }
-    )
+def _table(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None) -> pd.DataFrame:
+    table = results.window_table(rows).round({"start": 6, "end": 6})
     times = clock_times(results)[rows]
     if not np.isnat(times).all():
         table["time"] = times
@@ -164,19 +135,15 @@ def _table(results: ModelResults, rows: np.ndarray, labels: Labels | None) -> pd
 def _csv(table: pd.DataFrame) -> bytes:
     for name in table.columns:
         if table[name].dtype.kind not in "fM":  # else numbers and times
-            table[name] = [_not_a_formula(text) for text in table[name]]
+            table[name] = [f"'{t}" if t.startswith(_FORMULA) else t for t in table[name]]
     text: str = table.to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8", "surrogateescape")
 
 
-def _texts(labels: Labels | None, rows: np.ndarray) -> list[str]:
+def _texts(labels: WindowLabels | None, rows: np.ndarray) -> list[str]:
     if labels is None:
         return [""] * len(rows)
-    return ["" if code == NONE else labels.names[code] for code in labels.codes[rows]]
-
-
-def _not_a_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return [labels.of(row) or "" for row in rows]
 
 
 def _file_name(name: str) -> str:
@@ -192,11 +159,8 @@ def _path_of(results: ModelResults, recording: int) -> Path:
     return (results.loader.audio_dir / results.recordings[recording]).absolute()
 
 
-# FOLDED bacpipe/dashboard/widgets/export_panel.py: Download of the windows that a visitor has chosen.
-
-
 class _Kind(NamedTuple):
-    make: Callable[[ModelResults, np.ndarray, Labels | None], Exported]
+    make: Callable[[ModelResults, np.ndarray, WindowLabels | None], Exported]
     ending: str
 
 
@@ -208,23 +172,13 @@ _KINDS = {
 
 
 class ExportPanel:
-    """Format, button and a sentence.
-
-    Parameters
-    ----------
-    dataset : str
-        Name of the data set, for the names of the files.
-
-    Attributes
-    ----------
-    panel : panel object
-    """
+    """Format and button to download windows, and a sentence about them."""
 
     def __init__(self, dataset: str) -> None:
         self._dataset = dataset
         self._results: ModelResults | None = None
         self._rows = np.zeros(0, np.int64)
-        self._labels: Labels | None = None
+        self._labels: WindowLabels | None = None
         self._remark = ""
         self._kind = pn.widgets.Select(
             label="Download as", options=list(_KINDS), sizing_mode="stretch_width", margin=(2, 5)
@@ -234,28 +188,14 @@ class ExportPanel:
             css_classes=["bp-download"], sizing_mode="stretch_width", margin=(4, 5),
             disabled=True, auto=True,
         )  # fmt: skip
-        self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(2, 5))
+        self._note = html_pane("", "bp-note", margin=(2, 5))
         self._kind.param.watch(lambda _: self._update(), "value")
-        self.panel = pn.Column(
-            self._kind, self._button, self._note, sizing_mode="stretch_width", margin=0
-        )
+        self.panel = pn.Column(self._kind, self._button, self._note, sizing_mode="stretch_width")
 
     def offer(
-        self, results: ModelResults, rows: np.ndarray, labels: Labels | None, what: str
+        self, results: ModelResults, rows: np.ndarray, labels: WindowLabels | None, what: str
     ) -> None:
-        """Offer other windows.
-
-        Parameters
-        ----------
-        results : ModelResults
-            Whose windows.
-        rows : np.ndarray, int, shape (n,)
-            Which of them.
-        labels : Labels, optional
-            What the files say about them.
-        what : str
-            What they are, such as 'selected'.
-        """
+        """Offer windows (`rows`) with their labels; `what` says which, such as 'selected'."""
         self._results, self._rows, self._labels = results, rows, labels
         self._what, self._remark = what, ""
         self._update()
@@ -273,7 +213,7 @@ class ExportPanel:
             )
         self._note.object = html.escape(f"{text} {self._remark}".strip())
         self._button.param.update(
-            filename=download_name(self._results, self._dataset, kind.ending),
+            filename=f"{_file_name(self._dataset)}_{_file_name(self._results.name)}_{kind.ending}",
             disabled=count == 0 or too_many,
         )
 

@@ -9,12 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import panel as pn
 
-from bacpipe.dashboard.shared.labels import NONE, Labels, clock_times, label_kinds, read_labels
+from bacpipe.dashboard.shared.labels import (
+    NONE,
+    WindowLabels,
+    clock_times,
+    label_kinds,
+    read_labels,
+)
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.shared.widgets import heading
 from bacpipe.errors import ResultsNotFoundError
 
 ALL_DAY = (0.0, 24.0)
+# What a browser offers without getting slow.
+_MOST_LABELS = 1000
+_MOST_FILES = 100
+_NO_FILE = ""
 
 
 class Filter(NamedTuple):
@@ -44,18 +54,15 @@ class Filter(NamedTuple):
     def windows(self, results: ModelResults) -> np.ndarray:
         """Windows that it lets through, bool of shape (windows,).
 
-        Raises
-        ------
-        ResultsNotFoundError
-            If there are no annotations, or no recording tells its time, to filter by.
+        Raises ResultsNotFoundError if there are no annotations or times to filter by.
         """
         shown = np.ones(len(results), bool)
         if self.annotated:
             shown &= annotated_windows(results)
         if self.labels and self.colour is not None:
-            found = read_labels(results, self.colour)
-            wanted = [code for code, name in enumerate(found.names) if name in set(self.labels)]
-            shown &= np.isin(found.codes, wanted)
+            known = read_labels(results, self.colour)
+            wanted = [code for code, name in enumerate(known.names) if name in set(self.labels)]
+            shown &= np.isin(known.codes, wanted)
         if self.file:
             matches = np.zeros(len(results.recordings), bool)
             matches[matching_recordings(results, self.file)] = True
@@ -73,10 +80,10 @@ def annotated_windows(results: ModelResults) -> np.ndarray:
         raise ResultsNotFoundError(
             f"There are no annotations to filter by; they are read from {path}."
         )
-    found = np.zeros(len(results), bool)
+    annotated = np.zeros(len(results), bool)
     for kind in kinds:
-        found |= read_labels(results, kind).codes != NONE
-    return found
+        annotated |= read_labels(results, kind).codes != NONE
+    return annotated
 
 
 def matching_recordings(results: ModelResults, text: str) -> list[int]:
@@ -100,26 +107,8 @@ def recorded_between(results: ModelResults, first: float, last: float) -> np.nda
     return known & ((hours >= first) | (hours < last))
 
 
-# FOLDED bacpipe/dashboard/widgets/filter_controls.py: Widgets that choose which windows are looked at.
-
-# What a browser offers without getting slow.
-_MOST_LABELS = 1000
-_MOST_FILES = 100
-_NO_FILE = ""
-
-
 class FilterControls:
-    """Annotated windows, labels, recording and time of day.
-
-    Parameters
-    ----------
-    on_change : callable
-        Called when a visitor has changed a filter.
-
-    Attributes
-    ----------
-    panel : panel object
-    """
+    """Annotated windows, labels, recording and time of day; calls `on_change`."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
@@ -147,9 +136,7 @@ class FilterControls:
         self._matches.param.watch(self._take_match, "value")
         self._clear.on_click(lambda _: self._reset())
         self.panel = pn.Column(
-            pn.pane.HTML(
-                '<div class="bp-heading">Show only</div>', stylesheets=[CSS], margin=(2, 5)
-            ),
+            heading("Show only", margin=(2, 5)),
             self._annotated,
             self._labels,
             self._file,
@@ -158,7 +145,6 @@ class FilterControls:
             self._night,
             self._clear,
             sizing_mode="stretch_width",
-            margin=0,
         )
 
     @property
@@ -189,18 +175,8 @@ class FilterControls:
         self._clear.disabled = wanted == Filter(colour=wanted.colour)
         self._setting = False
 
-    def offer(self, results: ModelResults, labels: Labels | None, wanted: Filter) -> None:
-        """Offer the labels and recordings of a model.
-
-        Parameters
-        ----------
-        results : ModelResults
-            Of the model.
-        labels : Labels, optional
-            The present colouring.
-        wanted : Filter
-            What is chosen.
-        """
+    def offer(self, results: ModelResults, labels: WindowLabels | None, wanted: Filter) -> None:
+        """Offer the labels and recordings of a model; the filter `wanted` stays chosen."""
         names = () if labels is None else labels.names
         self._setting = True
         many = len(names) > _MOST_LABELS
@@ -218,12 +194,12 @@ class FilterControls:
             options = {f"all {len(results.recordings):,} recordings": _NO_FILE}
             self._matches.param.update(options=options, value=_NO_FILE, disabled=True)
             return
-        found = matching_recordings(results, text)
-        names = [results.recordings[i] for i in found[:_MOST_FILES]]
-        summary = f"{len(found):,} of {len(results.recordings):,} recordings"
-        more = " – choose one" if len(found) > 1 else ""
+        matching = matching_recordings(results, text)
+        names = [results.recordings[i] for i in matching[:_MOST_FILES]]
+        summary = f"{len(matching):,} of {len(results.recordings):,} recordings"
+        more = " – choose one" if len(matching) > 1 else ""
         options = {f"{summary}{more}": _NO_FILE}
-        if len(found) > 1:
+        if len(matching) > 1:
             options.update({name: name for name in names})
         self._matches.param.update(options=options, value=_NO_FILE, disabled=False)
 

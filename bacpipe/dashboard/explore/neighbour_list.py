@@ -10,10 +10,9 @@ from pathlib import PurePosixPath
 import panel as pn
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.labels import NONE, Labels
+from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.shared.widgets import Spinner
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.shared.widgets import Spinner, heading, html_pane
 from bacpipe.evaluation.retrieval import Neighbours, nearest_windows
 
 _COUNT = 12
@@ -24,23 +23,14 @@ _MOST_UNASKED = 300_000
 class NeighbourList:
     """Neighbours of a window in the space of the embeddings, not of the map.
 
-    Parameters
-    ----------
-    background : Background
-        Of the page.
-    on_choose : callable
-        Gets the row of the neighbour that was clicked.
-
-    Attributes
-    ----------
-    panel : panel object
+    `on_choose` gets the row of the neighbour that was clicked.
     """
 
     def __init__(self, background: Background, on_choose: Callable[[int], None]) -> None:
         self._background, self._on_choose = background, on_choose
         self._results: ModelResults | None = None
         self._row: int | None = None
-        self._labels: Labels | None = None
+        self._labels: WindowLabels | None = None
         self._newest = itertools.count()
         self._search_number = -1
         self._list = pn.widgets.MultiSelect(  # of which none need be chosen
@@ -51,34 +41,22 @@ class NeighbourList:
             label="in other recordings only", value=False, margin=(0, 10)
         )
         self._ask = pn.widgets.Button(label="Search", visible=False, margin=(0, 10), height=28)
-        self._note = pn.pane.HTML("", css_classes=["bp-note"], margin=(0, 10))
+        self._note = html_pane("", "bp-note", margin=(0, 10))
         self._list.param.watch(self._chosen, "value")
         self._elsewhere.param.watch(lambda _: self._search(), "value")
         self._ask.on_click(lambda _: self._search())
         self._spinner = Spinner()
-        heading = pn.pane.HTML(
-            '<div class="bp-heading">Most similar windows</div>', stylesheets=[CSS], margin=(0, 10)
-        )
+        title = heading("Most similar windows", margin=(0, 10))
         self.panel = pn.Column(
             self._spinner.panel,
-            pn.Row(heading, self._elsewhere, self._ask, sizing_mode="stretch_width"),
+            pn.Row(title, self._elsewhere, self._ask, sizing_mode="stretch_width"),
             self._list,
             self._note,
             sizing_mode="stretch_width",
         )
 
-    def show(self, results: ModelResults, row: int, labels: Labels | None) -> None:
-        """Find the neighbours of a window.
-
-        Parameters
-        ----------
-        results : ModelResults
-            Of the model.
-        row : int
-            Its window.
-        labels : Labels, optional
-            What to say about the neighbours.
-        """
+    def show(self, results: ModelResults, row: int, labels: WindowLabels | None) -> None:
+        """Find the neighbours of a window; labels are what is said about them."""
         self._results, self._row, self._labels = results, row, labels
         if len(results) <= _MOST_UNASKED:
             self._search()
@@ -112,23 +90,22 @@ class NeighbourList:
             f"neighbours-{id(self)}", compute, self._show, fail=self._fail, busy=self._spinner
         )
 
-    def _show(self, found: Neighbours) -> None:
-        pairs = zip(found.rows.tolist(), found.similarity.tolist(), strict=True)
+    def _show(self, nearest: Neighbours) -> None:
+        pairs = zip(nearest.rows.tolist(), nearest.similarity.tolist(), strict=True)
         options = {
             self._describe(place, row, similarity): row
             for place, (row, similarity) in enumerate(pairs, start=1)
         }
         self._list.param.update(options=options, value=[])
-        skipped = f"{found.skipped} recordings could not be read." if found.skipped else ""
+        skipped = f"{nearest.skipped} recordings could not be read." if nearest.skipped else ""
         self._say(skipped or ("" if options else "There are no other windows."))
 
     def _describe(self, place: int, row: int, similarity: float) -> str:
         assert self._results is not None
-        results, labels = self._results, self._labels
-        name = PurePosixPath(results.recordings[results.recording_code[row]]).name
-        code = NONE if labels is None else labels.codes[row]
-        label = "" if labels is None or code == NONE else f" · {labels.names[code]}"
-        return f"{place}. {similarity:.3f}{label} · {name} · {results.start[row]:.1f} s"
+        recording, start, _ = self._results.window(row)
+        label = None if self._labels is None else self._labels.of(row)
+        said = "" if label is None else f" · {label}"
+        return f"{place}. {similarity:.3f}{said} · {PurePosixPath(recording).name} · {start:.1f} s"
 
     def _fail(self, sentence: str) -> None:
         self._list.param.update(options={}, value=[])

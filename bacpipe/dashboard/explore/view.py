@@ -12,22 +12,21 @@ import param
 
 from bacpipe.dashboard.explore.export import ExportPanel
 from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
+from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
-from bacpipe.dashboard.explore.scene import Choice, Scene, make_scene
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
-from bacpipe.dashboard.shared.labels import NONE, Labels
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.labels import WindowLabels
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import Spinner, legend_html
+from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError
 
 _CHOICES = ("model", "reducer", "colour", "annotated", "labels", "file", "hours")
-_FILTERS = ("annotated", "labels", "file", "hours")
 
 
-class Explore(View):
+class ExploreView(View):
     """Map, spectrogram and sound."""
 
     key: ClassVar[str] = "explore"
@@ -48,15 +47,7 @@ a group of points is often one kind of sound.
 The address of the page holds what you see: send it to others who use this dashboard.
 """
     in_address: ClassVar[dict[str, str]] = {
-        "model": "model",
-        "reducer": "reducer",
-        "colour": "colour",
-        "annotated": "annotated",
-        "labels": "labels",
-        "file": "file",
-        "hours": "hours",
-        "recording": "recording",
-        "start": "start",
+        name: name for name in (*_CHOICES, "recording", "start")
     }
 
     model: Any = param.Selector(default="", objects=[""])
@@ -69,10 +60,10 @@ The address of the page holds what you see: send it to others who use this dashb
     recording: Any = param.String(default="")
     start: Any = param.Number(default=0.0)
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self.param.model.objects = ["", *data_set.models]
-        self._scene: Scene | None = None
+        self._content: MapContent | None = None
         self._selected = np.zeros(0, np.int64)
         self._from_address = ""
         self._changing = False
@@ -83,10 +74,7 @@ The address of the page holds what you see: send it to others who use this dashb
             on_click=self._show_row,
             on_select=self._select,
         )
-        self._legend = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
-        self._picked = pn.pane.HTML(
-            "", css_classes=["bp-note"], stylesheets=[CSS], sizing_mode="stretch_width"
-        )
+        self._legend, self._picked = html_pane(), html_pane("", "bp-note")
         self._spinner = Spinner()
         step: dict[str, Any] = {"width": 38, "height": 32, "margin": (6, 2), "disabled": True}
         self._previous = pn.widgets.Button(label="◀", description="previous window", **step)
@@ -103,28 +91,20 @@ The address of the page holds what you see: send it to others who use this dashb
 
     # ------------------------------------------------------------------ layout
 
-    def _make_widgets(self, data_set: DataSet) -> None:
+    def _make_widgets(self, data_set: DataSetResults) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
         self._model = pn.widgets.Select(label="Model", options=list(data_set.models), **wide)
         self._reducer = pn.widgets.Select(label="Map", options=[], **wide)
         self._colour = pn.widgets.Select(label="Colour by", options={}, **wide)
-        for widget, name in (
-            (self._model, "model"),
-            (self._reducer, "reducer"),
-            (self._colour, "colour"),
-        ):
+        widgets = {"model": self._model, "reducer": self._reducer, "colour": self._colour}
+        for name, widget in widgets.items():
             widget.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
 
     def controls(self) -> Any:
         return pn.Column(
-            self._model,
-            self._reducer,
-            self._colour,
-            self.filters.panel,
-            self.export.panel,
+            self._model, self._reducer, self._colour, self.filters.panel, self.export.panel,
             sizing_mode="stretch_width",
-            margin=0,
-        )
+        )  # fmt: skip
 
     def body(self) -> Any:
         return pn.Row(
@@ -172,32 +152,32 @@ The address of the page holds what you see: send it to others who use this dashb
     def _load(self) -> None:
         if self._changing:
             return
-        choice = Choice(self.model, self.reducer, self.colour, self._filter)
-        before = self._scene
+        choice = MapChoice(self.model, self.reducer, self.colour, self._filter)
+        before = self._content
         self.background.run(
-            "scene",
-            lambda: make_scene(self.data_set, choice, before),
+            "map",
+            lambda: make_map_content(self.data_set, choice, before),
             self._show,
             fail=self._fail,
             busy=self._spinner,
         )
 
-    def _show(self, scene: Scene) -> None:
-        before, self._scene = self._scene, scene
-        other = before is None or before.results is not scene.results
-        moved = before is None or before.points is not scene.points
-        labels = scene.labels
+    def _show(self, content: MapContent) -> None:
+        before, self._content = self._content, content
+        other = before is None or before.results is not content.results
+        moved = before is None or before.points is not content.points
+        labels = content.labels
         with self.map.at_once():
             if moved:
-                results = scene.results
+                results = content.results
                 self.map.set_points(
-                    scene.points, results.recordings, results.recording_code, results.start
+                    content.points, results.recordings, results.recording_code, results.start
                 )
             if moved or before is None or before.labels is not labels:
                 self.map.set_labels(labels)
                 self._legend.object = self._legend_of(labels)
-            self.map.show_only(scene.shown)
-        self._offer_choices(scene)
+            self.map.show_only(content.shown)
+        self._offer_choices(content)
         if other:
             self.map.mark(None)
             self.details.clear()
@@ -205,47 +185,50 @@ The address of the page holds what you see: send it to others who use this dashb
             self._previous.disabled = self._next.disabled = True
         elif moved and self.details.row is not None:
             self.map.mark(self.details.row)
-        kept = np.zeros(0, np.int64) if other else self._selected[scene.shown[self._selected]]
+        kept = np.zeros(0, np.int64) if other else self._selected[content.shown[self._selected]]
         self._select(kept)
         self.map.pick(kept)
-        remarks = [self._from_address, *scene.remarks, *self._say_what_is_missing(scene)]
+        remarks = [self._from_address, *content.remarks, *self._say_what_is_missing(content)]
         if other and self.recording:
-            remarks += self._open_recording(scene)
+            remarks += self._open_recording(content)
         self._from_address = ""
         self.say(" ".join(remark for remark in remarks if remark))
 
-    def _offer_choices(self, scene: Scene) -> None:
+    def _offer_choices(self, content: MapContent) -> None:
         """Show in the widgets and in the address what was taken."""
         self._changing = True
-        self._model.value = scene.results.name
+        self._model.value = content.results.name
         self._reducer.param.update(
-            options=list(scene.results.maps), value=scene.reducer or None,
-            disabled=len(scene.results.maps) < 2,
+            options=list(content.results.maps), value=content.reducer or None,
+            disabled=len(content.results.maps) < 2,
         )  # fmt: skip
-        titles = {title: kind for kind, title in scene.kinds.items()}
-        self._colour.param.update(options=titles, value=scene.colour or None)
-        known = set(scene.labels.names) if scene.labels is not None else set()
+        titles = {title: kind for kind, title in content.kinds.items()}
+        self._colour.param.update(options=titles, value=content.colour or None)
+        known = set(content.labels.names) if content.labels is not None else set()
         labels = [name for name in self.labels if name in known]
         self.param.update(
-            model=scene.results.name, reducer=scene.reducer, colour=scene.colour, labels=labels
+            model=content.results.name,
+            reducer=content.reducer,
+            colour=content.colour,
+            labels=labels,
         )
-        self.filters.offer(scene.results, scene.labels, self._filter)
+        self.filters.offer(content.results, content.labels, self._filter)
         self._changing = False
 
-    def _say_what_is_missing(self, scene: Scene) -> list[str]:
-        if scene.reducer:
+    def _say_what_is_missing(self, content: MapContent) -> list[str]:
+        if content.reducer:
             return []
         return [
-            f"There is no map of {scene.results.name} yet; make one with "
+            f"There is no map of {content.results.name} yet; make one with "
             f"dim_reduction_model=umap (or pca, sparse_pca, t_sne) in bacpipe.play or "
             f"python -m bacpipe."
         ]
 
-    def _open_recording(self, scene: Scene) -> list[str]:
+    def _open_recording(self, content: MapContent) -> list[str]:
         """Show the window that the address names; the sentence says why if that is impossible."""
         start = self.start if math.isfinite(self.start) else 0.0
         try:
-            row = scene.results.row_at(self.recording, start)
+            row = content.results.row_at(self.recording, start)
         except BacpipeError as error:
             self.param.update(recording="", start=0.0)
             return [str(error)[:300]]
@@ -255,7 +238,7 @@ The address of the page holds what you see: send it to others who use this dashb
     def _fail(self, sentence: str) -> None:
         self.say(f"{self._from_address} {sentence}".strip())
 
-    def _legend_of(self, labels: Labels | None) -> str:
+    def _legend_of(self, labels: WindowLabels | None) -> str:
         most = self.data_set.options.max_nr_categories
         if labels is not None and not labels.ordered and len(labels.names) > most:
             return (
@@ -286,20 +269,17 @@ The address of the page holds what you see: send it to others who use this dashb
         )
 
     def _show_row(self, row: int) -> None:
-        scene = self._scene
-        if scene is None:
+        content = self._content
+        if content is None:
             return
-        results, labels = scene.results, scene.labels
-        name = results.recordings[results.recording_code[row]]
-        label = None
-        if labels is not None and labels.codes[row] != NONE:
-            label = labels.names[labels.codes[row]]
-        self.details.show(results, row, label=label)
+        results, labels = content.results, content.labels
+        name, start, _ = results.window(row)
+        self.details.show(results, row, label=None if labels is None else labels.of(row))
         self.map.mark(row)
         self.neighbours.show(results, row, labels)
         rows = results.rows_of(name)
         self._previous.disabled, self._next.disabled = row == rows.start, row == rows.stop - 1
-        self.param.update(recording=name, start=round(float(results.start[row]), 3))
+        self.param.update(recording=name, start=round(start, 3))
 
     def _step(self, by: int) -> None:
         if self.details.row is not None:
@@ -307,18 +287,18 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def _select(self, rows: np.ndarray) -> None:
         self._selected = rows
-        scene = self._scene
-        if scene is None:
+        content = self._content
+        if content is None:
             return
-        self._picked.object = _composition(scene.labels, rows)
+        self._picked.object = _composition(content.labels, rows)
         if len(rows):
-            self.export.offer(scene.results, rows, scene.labels, "selected")
+            self.export.offer(content.results, rows, content.labels, "selected")
         else:
-            what = "" if scene.shown.all() else "filtered"
-            self.export.offer(scene.results, np.flatnonzero(scene.shown), scene.labels, what)
+            what = "" if content.shown.all() else "filtered"
+            self.export.offer(content.results, np.flatnonzero(content.shown), content.labels, what)
 
 
-def _composition(labels: Labels | None, rows: np.ndarray, most: int = 6) -> str:
+def _composition(labels: WindowLabels | None, rows: np.ndarray, most: int = 6) -> str:
     """How many windows of each label are selected, as HTML."""
     if not len(rows):
         return ""

@@ -1,4 +1,4 @@
-"""Heat map of when a class was found, for the browser."""
+"""Figures of a class: heat map of when it was found, and histogram of its scores."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from bokeh.models import (
     Range1d,
     Span,
 )
-from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 
+from bacpipe.dashboard.style import FRAME, new_figure
 from bacpipe.labels.activity import ActivityGrid
 from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks
 from bacpipe.plotting.style import COLOURS
 
+_BINS = 50  # of the histogram
+_LEFT_OUT, _KEPT = "#c4ccd4", COLOURS[0]
 LEGEND = (
     f'<span style="color:{to_hex(HEARD[150])}">■</span> detections &nbsp; '
     f'<span style="color:{NOTHING_HEARD}">■</span> recorded, nothing found &nbsp; '
@@ -37,36 +39,19 @@ LEGEND = (
 class ActivityFigure:
     """Heat map: hours or weekdays by days or weeks.
 
-    Parameters
-    ----------
-    height : int
-        Pixels.
-    on_click : callable, optional
-        Gets row and column of a cell that was clicked.
-
-    Attributes
-    ----------
-    figure : bokeh figure
-        What to put on a page.
+    `on_click` gets row and column of a cell that was clicked.
     """
 
     def __init__(self, height: int, on_click: Callable[[int, int], None] | None = None) -> None:
         self._on_click = on_click
         self._grid: ActivityGrid | None = None
         self._x, self._y = Range1d(-0.5, 0.5), Range1d(-0.5, 23.5)
-        self.figure = figure(
-            height=height,
-            sizing_mode="stretch_width",
-            x_range=self._x,
-            y_range=self._y,
-            tools="xpan,xwheel_zoom,reset,save",
-            toolbar_location="above",
-            x_axis_location="below",
+        self.figure = new_figure(
+            height, tools="xpan,xwheel_zoom,reset,save", x_range=self._x, y_range=self._y
         )
-        self.figure.toolbar.logo = None
         self.figure.grid.visible = False
         self.figure.axis.minor_tick_line_color = None
-        self.figure.outline_line_color = "#d5dbe1"
+        self.figure.outline_line_color = FRAME
         colours = [to_hex(colour) for colour in HEARD]
         self._mapper = LinearColorMapper(
             palette=colours, low=1e-6, high=1, low_color=NOTHING_HEARD, nan_color="rgba(0,0,0,0)"
@@ -78,13 +63,11 @@ class ActivityFigure:
             image="image", x="x", y="y", dw="dw", dh="dh", source=self._source,
             color_mapper=self._mapper,
         )  # fmt: skip
+        ticker = BasicTicker(desired_num_ticks=3)
         bar = ColorBar(
-            color_mapper=self._mapper,
-            width=8,
-            padding=4,
-            ticker=BasicTicker(desired_num_ticks=3),
+            color_mapper=self._mapper, width=8, padding=4, ticker=ticker,
             major_label_text_font_size="10px",
-        )
+        )  # fmt: skip
         self.figure.add_layout(bar, "right")
         names: dict[str, list[str]] = {"names": []}
         self._columns = CustomJSHover(
@@ -108,17 +91,7 @@ class ActivityFigure:
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 
     def show(self, grid: ActivityGrid, counts: np.ndarray, *, per_hour: bool) -> None:
-        """Show counts.
-
-        Parameters
-        ----------
-        grid : ActivityGrid
-            The cells.
-        counts : np.ndarray, int64, shape (rows, columns)
-            Detections in each.
-        per_hour : bool
-            True colours by detections per recorded hour, False by detections.
-        """
+        """Show counts (int64, shape (rows, columns)), per recorded hour if asked."""
         values = grid.per_hour(counts) if per_hour else np.where(grid.hours > 0, counts, np.nan)
         if grid is not self._grid:
             self._lay_out(grid)
@@ -173,40 +146,21 @@ class ActivityFigure:
             self._on_click(row, column)
 
 
-# FOLDED bacpipe/dashboard/widgets/score_histogram.py: Histogram of confidence scores, with the threshold marked.
-
-_BINS = 50
-_LEFT_OUT, _KEPT = "#c4ccd4", COLOURS[0]
-
-
 class ScoreHistogram:
-    """Histogram of scores between 0 and 1.
-
-    Parameters
-    ----------
-    height : int
-        Pixels.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
-    """
+    """Histogram of scores between 0 and 1, with the threshold marked."""
 
     def __init__(self, height: int) -> None:
         self._source = ColumnDataSource({"left": [], "right": [], "top": [], "colour": []})
         self._edges = np.linspace(0, 1, _BINS + 1)
         self._counts = np.zeros(_BINS, np.int64)
-        self._x = Range1d(0, 1)
-        self._y = Range1d(0, 1)
-        self.figure = figure(
-            height=height,
-            sizing_mode="stretch_width",
-            x_range=self._x,
-            y_range=self._y,
+        self._x, self._y = Range1d(0, 1), Range1d(0, 1)
+        self.figure = new_figure(
+            height,
             tools="hover",
             toolbar_location=None,
             tooltips=[("score", "@left{0.00} – @right{0.00}"), ("detections", "@top{0,0}")],
+            x_range=self._x,
+            y_range=self._y,
         )
         self.figure.quad(
             left="left", right="right", top="top", bottom=0, source=self._source,
@@ -223,21 +177,11 @@ class ScoreHistogram:
         self.figure.xgrid.visible = False
         self.figure.axis.minor_tick_line_color = None
         self.figure.ygrid.grid_line_color = "#eceff2"
-        self.figure.outline_line_color = "#d5dbe1"
+        self.figure.outline_line_color = FRAME
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 
     def show(self, scores: np.ndarray, lowest: float, threshold: float) -> None:
-        """Show other scores.
-
-        Parameters
-        ----------
-        scores : np.ndarray, float32, shape (n,)
-            Between 0 and 1.
-        lowest : float
-            Lowest score that there can be.
-        threshold : float
-            Scores from here on are highlighted.
-        """
+        """Show scores of which `lowest` is the lowest there can be."""
         # Bins that begin at the lowest score, so that none is cut by it.
         self._edges = np.linspace(min(lowest, 0.98), 1, _BINS + 1)
         self._counts = np.histogram(np.clip(scores, self._edges[0], 1), self._edges)[0]

@@ -1,4 +1,4 @@
-"""One species as one model found it: threshold, counts, histogram and heat map."""
+"""The list of species of a model, and one of them: threshold, counts, histogram, heat map."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 import panel as pn
 from bokeh.models import NumberFormatter, StringFormatter
 
+from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
 from bacpipe.dashboard.predictions.figures import LEGEND, ActivityFigure, ScoreHistogram
-from bacpipe.dashboard.predictions.found_classes import FoundClasses
-from bacpipe.dashboard.shared.widgets import Notice, Spinner
-from bacpipe.dashboard.style import CSS, TABLE_CSS
+from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, table_widget
+from bacpipe.dashboard.style import CSS
 from bacpipe.evaluation.species_names import plain
 from bacpipe.labels.activity import ActivityGrid
 
@@ -25,7 +25,7 @@ _NO_TIME = (
 )
 
 
-class SpeciesSide:
+class SpeciesPanel:
     """Threshold, counts, histogram and heat map of one class of one model.
 
     Parameters
@@ -36,17 +36,6 @@ class SpeciesSide:
         Gets row and column of a cell of the heat map that was clicked.
     wide : bool
         True puts the figures side by side, False below one another.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
-    found : FoundClasses or None
-        What is shown.
-    species : str or None
-        Which of its classes.
-    spinner : Spinner
-        Over it.
     """
 
     def __init__(
@@ -56,28 +45,24 @@ class SpeciesSide:
         *,
         wide: bool,
     ) -> None:
-        self.found: FoundClasses | None = None
+        self.detections: DetectionsByClass | None = None
         self.species: str | None = None
         self._on_threshold = on_threshold
         self._by, self._per_hour = "hour_day", False
-        self._title = pn.pane.HTML("", css_classes=["bp-window-title"], stylesheets=[CSS])
+        self._title = html_pane("", "bp-window-title", wide=False)
         self._slider = pn.widgets.FloatSlider(
             label="Threshold", start=0, end=1, step=0.01, value=0, format="0.00", width=190,
             margin=(0, 10),
         )  # fmt: skip
         self._slider.param.watch(lambda event: self._slide(event.new), "value")
         self._slider.param.watch(lambda event: self._release(event.new), "value_throttled")
-        self._counts = pn.pane.HTML(
-            "", stylesheets=[CSS], sizing_mode="stretch_width", margin=(0, 10)
-        )
+        self._counts = html_pane(margin=(0, 10))
         self._notice = Notice()
         self.spinner = Spinner()
         self._histogram = ScoreHistogram(240 if wide else 110)
         self._activity = ActivityFigure(240 if wide else 180, on_cell)
         self._no_time = Notice()
-        self._legend = pn.pane.HTML(
-            LEGEND, css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10)
-        )
+        self._legend = html_pane(LEGEND, "bp-note", margin=(0, 10), wide=False)
         self._over_time = pn.Column(
             self._activity.panel, self._legend, self._no_time.panel, stylesheets=[CSS],
             sizing_mode="stretch_width",
@@ -103,68 +88,50 @@ class SpeciesSide:
         """Lowest score that counts."""
         return float(self._slider.value)
 
-    def show(self, found: FoundClasses, species: str, threshold: float | None) -> None:
-        """Show a class.
-
-        Parameters
-        ----------
-        found : FoundClasses
-            Detections of the model.
-        species : str
-            One of its classes.
-        threshold : float, optional
-            Lowest score that counts; by default all.
-        """
-        if found is not self.found:
-            grid = {"start": min(found.lowest, 0.99), "end": 1.0}
-            self._slider.param.update(value=max(found.lowest, threshold or 0.0), **grid)
+    def show(self, detections: DetectionsByClass, species: str, threshold: float | None) -> None:
+        """Show a class of a model; a `threshold` of None counts all."""
+        if detections is not self.detections:
+            grid = {"start": min(detections.lowest, 0.99), "end": 1.0}
+            self._slider.param.update(value=max(detections.lowest, threshold or 0.0), **grid)
         else:
-            self._slider.value = max(found.lowest, threshold or 0.0)
-        self.found, self.species = found, species
+            self._slider.value = max(detections.lowest, threshold or 0.0)
+        self.detections, self.species = detections, species
         self._notice.say()
         self._shown.visible = True
-        self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(found.title)}"
-        self._histogram.show(found.of(species)[1], found.lowest, self.threshold)
-        self._activity.panel.visible = self._legend.visible = found.tells_time
-        self._no_time.say("" if found.tells_time else _NO_TIME)
+        self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(detections.title)}"
+        self._histogram.show(detections.of(species)[1], detections.lowest, self.threshold)
+        self._activity.panel.visible = self._legend.visible = detections.tells_time
+        self._no_time.say("" if detections.tells_time else _NO_TIME)
         self._count()
         self.draw(self._by, per_hour=self._per_hour)
 
     def say(self, sentence: str) -> None:
         """Show a sentence instead."""
-        self.found = self.species = None
+        self.detections = self.species = None
         self._title.object = ""
         self._notice.say(sentence)
         self._shown.visible = False
 
     def draw(self, by: str, *, per_hour: bool) -> None:
-        """Draw the heat map.
-
-        Parameters
-        ----------
-        by : str
-            A key of `bacpipe.labels.activity.BY`.
-        per_hour : bool
-            True colours by detections per recorded hour, False by detections.
-        """
+        """Draw the heat map `by` a key of `bacpipe.labels.activity.BY`."""
         self._by, self._per_hour = by, per_hour
-        if self.found is None or self.species is None or not self.found.tells_time:
+        if self.detections is None or self.species is None or not self.detections.tells_time:
             return
-        rows, _ = self.found.of(self.species, self.threshold)
-        grid = self.found.grid(by)
-        self._activity.show(grid, grid.count(self.found.clock[rows]), per_hour=per_hour)
+        rows, _ = self.detections.of(self.species, self.threshold)
+        grid = self.detections.grid(by)
+        self._activity.show(grid, grid.count(self.detections.clock[rows]), per_hour=per_hour)
 
     @property
     def grid(self) -> ActivityGrid | None:
         """Cells of the heat map that is shown."""
-        if self.found is None or not self.found.tells_time:
+        if self.detections is None or not self.detections.tells_time:
             return None
-        return self.found.grid(self._by)
+        return self.detections.grid(self._by)
 
     def _count(self) -> None:
-        assert self.found is not None and self.species is not None
-        results = self.found.results
-        rows, _ = self.found.of(self.species, self.threshold)
+        assert self.detections is not None and self.species is not None
+        results = self.detections.results
+        rows, _ = self.detections.of(self.species, self.threshold)
         heard = np.bincount(results.recording_code[rows], minlength=1)
         windows = len(np.unique(rows))
         of_all = windows / max(1, len(results))
@@ -173,35 +140,24 @@ class SpeciesSide:
             f'<span class="bp-count">{windows:,}</span> windows ({of_all:.1%}) of '
             f'<span class="bp-count">{int((heard > 0).sum()):,}</span> recordings (of '
             f"{len(results.recordings):,})"
-            f'<div class="bp-note">{self.found.about_threshold}</div>'
+            f'<div class="bp-note">{self.detections.about_threshold}</div>'
         )
 
     def _slide(self, threshold: float) -> None:
-        if self.found is not None and self.species is not None:
+        if self.detections is not None and self.species is not None:
             self._count()
             self._histogram.mark(threshold)
 
     def _release(self, threshold: float) -> None:
-        if self.found is not None and self.species is not None:
+        if self.detections is not None and self.species is not None:
             self.draw(self._by, per_hour=self._per_hour)
             self._on_threshold(float(threshold))
-
-
-# FOLDED bacpipe/dashboard/widgets/species_list.py: List of the classes that a model found, to search and choose from.
 
 
 class SpeciesList:
     """Search box above a table of classes with their counts, the most frequent first.
 
-    Parameters
-    ----------
-    on_choice : callable
-        Gets the class that was clicked.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
+    `on_choice` gets the class that was clicked.
     """
 
     def __init__(self, on_choice: Callable[[str], None]) -> None:
@@ -214,15 +170,11 @@ class SpeciesList:
             placeholder="search species", sizing_mode="stretch_width", margin=(0, 10)
         )
         self._search.param.watch(lambda _: self._fill(), "value_input")
-        self._table = pn.widgets.Tabulator(
+        self._table = table_widget(
             pd.DataFrame({"species": [], "detections": []}),
-            pagination="remote",
             page_size=9,
-            disabled=True,
             selectable=1,
-            show_index=False,
             layout="fit_columns",
-            theme="simple",
             formatters={
                 "species": StringFormatter(),  # names are text, never markup
                 "detections": NumberFormatter(format="0,0"),
@@ -230,29 +182,17 @@ class SpeciesList:
             text_align={"detections": "right"},
             titles={"detections": "n"},
             widths={"detections": 62},
-            stylesheets=[TABLE_CSS],
-            sizing_mode="stretch_width",
             margin=(0, 10),
         )
         self._table.on_click(lambda event: self._choose(event.row))
-        self._heading = pn.pane.HTML("", css_classes=["bp-note"], margin=(4, 10, 2, 10))
+        self._heading = html_pane("", "bp-note", margin=(4, 10, 2, 10), wide=False)
         self.panel = pn.Column(
             self._heading, self._search, self._table, stylesheets=[CSS],
-            sizing_mode="stretch_width", margin=0,
+            sizing_mode="stretch_width",
         )  # fmt: skip
 
     def show(self, names: Sequence[str], counts: np.ndarray, chosen: str | None) -> None:
-        """List classes.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Classes.
-        counts : np.ndarray, int64, shape (classes,)
-            Detections of each; classes without one are left out.
-        chosen : str, optional
-            The class that is shown now.
-        """
+        """List classes with their counts (int64), without those that have none."""
         if tuple(names) != self._names:
             self._names, self._plain = tuple(names), [plain(name) for name in names]
         self._counts, self._chosen = counts, chosen

@@ -10,15 +10,19 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.predictions.detections import DetectionList, detections_csv, detections_raven
-from bacpipe.dashboard.predictions.found_classes import (
-    FoundClasses,
-    find_classes,
+from bacpipe.dashboard.predictions.detection_list import (
+    DetectionList,
+    detections_csv,
+    detections_raven,
+)
+from bacpipe.dashboard.predictions.detections_by_class import (
+    DetectionsByClass,
+    read_detections,
     same_class,
     sources,
 )
-from bacpipe.dashboard.predictions.species import SpeciesList, SpeciesSide
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.predictions.species import SpeciesList, SpeciesPanel
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner
 from bacpipe.dashboard.shared.window_details import WindowDetails
@@ -54,28 +58,23 @@ their names.
 class _Loaded(NamedTuple):
     """Detections of a model, and what else could be shown."""
 
-    found: FoundClasses
+    detections: DetectionsByClass
     species: str
     sources: dict[str, str]
     others: dict[str, tuple[str, str]]
 
 
-class Predictions(View):
+class PredictionsView(View):
     """Species, threshold, histogram, heat map and detections."""
 
     key: ClassVar[str] = "predictions"
     title: ClassVar[str] = "Predictions"
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
-        "model": "model",
-        "source": "source",
-        "species": "species",
-        "threshold": "threshold",
-        "by": "by",
-        "per_hour": "per_hour",
-        "other": "other",
-        "other_threshold": "other_threshold",
-    }
+        name: name
+        for name in ("model", "source", "species", "threshold", "by", "per_hour", "other",
+                     "other_threshold")
+    }  # fmt: skip
 
     model = param.Selector(objects=[])
     # Texts, because what is possible is only known when the model's results have been read.
@@ -87,9 +86,9 @@ class Predictions(View):
     other = param.String(default="")
     other_threshold = param.Number(default=None, bounds=(0, 1), allow_None=True)
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
-        self._found: FoundClasses | None = None
+        self._detections: DetectionsByClass | None = None
         self._others: dict[str, tuple[str, str]] = {}
         self._cell: tuple[int, int] | None = None
         self._opened = False
@@ -114,15 +113,15 @@ class Predictions(View):
         self.param.watch(lambda _: self._load_other(), "other")
 
     @property
-    def sides(self) -> tuple[SpeciesSide, ...]:
+    def sides(self) -> tuple[SpeciesPanel, ...]:
         """The model alone, or both models."""
         return self._pair if self.other in self._others else (self._alone,)
 
     # ------------------------------------------------------------------ layout
 
-    def _make_side(self, number: int, *, wide: bool) -> SpeciesSide:
+    def _make_side(self, number: int, *, wide: bool) -> SpeciesPanel:
         name = ("threshold", "other_threshold")[number]
-        return SpeciesSide(
+        return SpeciesPanel(
             lambda value: self.param.update({name: value}),
             lambda row, column: self._pick(number, row, column),
             wide=wide,
@@ -155,13 +154,13 @@ class Predictions(View):
         ]
 
     def _download(
-        self, title: str, suffix: str, make: Callable[[FoundClasses, str, float], Any]
+        self, title: str, suffix: str, make: Callable[[DetectionsByClass, str, float], Any]
     ) -> Any:
         def content() -> Any:
             side = self.sides[self._which.value]
-            assert side.found is not None and side.species is not None
-            button.filename = f"{_file_name(side.found.results.name, side.species)}.{suffix}"
-            return make(side.found, side.species, side.threshold)
+            assert side.detections is not None and side.species is not None
+            button.filename = f"{_file_name(side.detections.results.name, side.species)}.{suffix}"
+            return make(side.detections, side.species, side.threshold)
 
         button = pn.widgets.FileDownload(
             callback=content, filename=f"detections.{suffix}", label=f"Download {title}",
@@ -178,11 +177,7 @@ class Predictions(View):
             self._alone.panel,
             self._both,
             pn.Row(
-                pn.Column(
-                    pn.Row(self._which, self._everything, margin=0),
-                    self.list.panel,
-                    width=500,
-                ),
+                pn.Column(pn.Row(self._which, self._everything), self.list.panel, width=500),
                 pn.Column(self.details.panel, sizing_mode="stretch_width"),
                 sizing_mode="stretch_width",
             ),
@@ -196,17 +191,10 @@ class Predictions(View):
 
     def controls(self) -> Any:
         return pn.Column(
-            self._model,
-            self._source,
-            self.species_list.panel,
-            self._by,
-            self._per_hour,
-            self._other,
-            pn.Row(*self._downloads, margin=(6, 6)),
-            stylesheets=[CSS],
+            self._model, self._source, self.species_list.panel, self._by, self._per_hour,
+            self._other, pn.Row(*self._downloads, margin=(6, 6)), stylesheets=[CSS],
             sizing_mode="stretch_width",
-            margin=0,
-        )
+        )  # fmt: skip
 
     def body(self) -> Any:
         return self._body
@@ -226,11 +214,14 @@ class Predictions(View):
         if not self._opened or self.model is None:
             return  # the address may still change what is asked for
         model, source, species = self.model, self.source, self.species
-        found = self._found
-        if found is not None and (found.results.name, found.source) == (model, source):
+        detections = self._detections
+        if detections is not None and (detections.results.name, detections.source) == (
+            model,
+            source,
+        ):
             return
         self.background.run(
-            "found",
+            "detections",
             lambda: self._read(model, source, species),
             self._show_loaded,
             fail=self._fail,
@@ -243,14 +234,14 @@ class Predictions(View):
             raise ResultsNotFoundError(self._how_to_get(model))
         if source not in available:
             source = next(iter(available))
-        found = find_classes(self.data_set.model(model), source)
+        detections = read_detections(self.data_set.model(model), source)
         others = {
             f"{name}/{key}": (f"{name}, {title}", key)
             for name in self.data_set.available
             for key, title in self._sources_of(name).items()
             if (name, key) != (model, source)
         }
-        return _Loaded(found, _species_in(found, species), available, others)
+        return _Loaded(detections, _species_in(detections, species), available, others)
 
     def _sources_of(self, model: str) -> dict[str, str]:
         return sources(self.data_set.model(model))
@@ -268,40 +259,42 @@ class Predictions(View):
     def _show_loaded(self, loaded: _Loaded) -> None:
         self.say()
         self._shown.visible = True
-        self._found = loaded.found
+        self._detections = loaded.detections
         self._others = loaded.others
         self._source.param.update(
             options={title: key for key, title in loaded.sources.items()},
-            value=loaded.found.source,
+            value=loaded.detections.source,
         )
         other = self.other if self.other in loaded.others else ""
         self._other.param.update(
             options={"–": "", **{title: key for key, (title, _) in loaded.others.items()}},
             value=other,
         )
-        for button in self._downloads:
-            button.disabled = False
+        self._enable_downloads(True)
         before = self.species
-        self.param.update(source=loaded.found.source, species=loaded.species, other=other)
+        self.param.update(source=loaded.detections.source, species=loaded.species, other=other)
         if self.species == before:
             self._show_species()
 
     def _fail(self, sentence: str) -> None:
-        self._found = None
+        self._detections = None
         self.say(sentence)
         self._shown.visible = False
         self.species_list.show((), np.zeros(0, np.int64), None)
+        self._enable_downloads(False)
+
+    def _enable_downloads(self, enabled: bool) -> None:
         for button in self._downloads:
-            button.disabled = True
+            button.disabled = not enabled
 
     # ------------------------------------------------------------------ what is shown
 
     def _show_species(self) -> None:
-        found = self._found
-        if found is None:
+        detections = self._detections
+        if detections is None:
             return
-        if self.species not in found.names:
-            self.species = _species_in(found, self.species)
+        if self.species not in detections.names:
+            self.species = _species_in(detections, self.species)
             return
         self._cell = None
         self.details.clear()
@@ -310,17 +303,17 @@ class Predictions(View):
         self._update_list()
 
     def _list_species(self) -> None:
-        if self._found is not None:
-            counts = self._found.counts(self.sides[0].threshold)
-            self.species_list.show(self._found.names, counts, self.species)
+        if self._detections is not None:
+            counts = self._detections.counts(self.sides[0].threshold)
+            self.species_list.show(self._detections.names, counts, self.species)
 
     def _load_other(self) -> None:
-        if self._found is None or self.species not in self._found.names:
+        if self._detections is None or self.species not in self._detections.names:
             return
         shown, species = self.other in self._others, self.species
         self._alone.panel.visible = not shown
         self._both.visible = self._which.visible = shown
-        self.sides[0].show(self._found, species, self.threshold)
+        self.sides[0].show(self._detections, species, self.threshold)
         self._other.value = self.other if shown else ""
         if not shown:
             self._which.value = 0
@@ -329,21 +322,21 @@ class Predictions(View):
         source = self._others[self.other][1]
         model = self.other.removesuffix(f"/{source}")
 
-        def compute() -> tuple[FoundClasses, Match]:
-            found = find_classes(self.data_set.model(model), source)
-            return found, same_class(species, found)
+        def compute() -> tuple[DetectionsByClass, Match]:
+            detections = read_detections(self.data_set.model(model), source)
+            return detections, same_class(species, detections)
 
-        def show(answer: tuple[FoundClasses, Match]) -> None:
-            found, match = answer
+        def show(answer: tuple[DetectionsByClass, Match]) -> None:
+            detections, match = answer
             if match.column is not None:
-                side.show(found, found.names[match.column], self.other_threshold)
+                side.show(detections, detections.names[match.column], self.other_threshold)
             elif match.candidates:
                 side.say(
-                    f"{species} may be several classes of {found.title}: "
+                    f"{species} may be several classes of {detections.title}: "
                     f"{', '.join(match.candidates)}."
                 )
             else:
-                side.say(f"{found.title}: found no {species} in these recordings.")
+                side.say(f"{detections.title}: found no {species} in these recordings.")
             if self._which.value == 1:
                 self._change_list()
 
@@ -351,10 +344,10 @@ class Predictions(View):
 
     def _show_thresholds(self) -> None:
         for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=False):
-            if side.found is None or side.species is None:
+            if side.detections is None or side.species is None:
                 continue
-            if side.threshold != max(side.found.lowest, wanted or 0.0):
-                side.show(side.found, side.species, wanted)
+            if side.threshold != max(side.detections.lowest, wanted or 0.0):
+                side.show(side.detections, side.species, wanted)
         self._list_species()
         self._update_list()
 
@@ -382,31 +375,31 @@ class Predictions(View):
     def _update_list(self) -> None:
         side = self.sides[self._which.value]
         self._everything.visible = self._cell is not None
-        if side.found is None or side.species is None:
+        if side.detections is None or side.species is None:
             self.list.show(None, np.zeros(0, np.int64), np.zeros(0, np.float32))
             return
-        rows, scores = side.found.of(side.species, side.threshold)
+        rows, scores = side.detections.of(side.species, side.threshold)
         if self._cell is not None and side.grid is not None:
-            row, column = side.grid.cells(side.found.clock[rows])
+            row, column = side.grid.cells(side.detections.clock[rows])
             here = (row == self._cell[0]) & (column == self._cell[1])
             rows, scores = rows[here], scores[here]
             self._everything.label = f"only {side.grid.describe(*self._cell)} ✕"
-        self.list.show(side.found, rows, scores)
+        self.list.show(side.detections, rows, scores)
 
     def _show_window(self, row: int) -> None:
         side = self.sides[self._which.value]
-        if side.found is not None:
-            self.details.show(side.found.results, row, label=side.species)
+        if side.detections is not None:
+            self.details.show(side.detections.results, row, label=side.species)
 
 
-def _species_in(found: FoundClasses, wanted: str) -> str:
+def _species_in(detections: DetectionsByClass, wanted: str) -> str:
     """Class that a name means, or else the most frequent one."""
-    if wanted in found.names:
+    if wanted in detections.names:
         return wanted
-    match = same_class(wanted, found) if wanted else None
+    match = same_class(wanted, detections) if wanted else None
     if match is not None and match.column is not None:
-        return found.names[match.column]
-    return found.names[int(found.counts(0.0).argmax())]
+        return detections.names[match.column]
+    return detections.names[int(detections.counts(0.0).argmax())]
 
 
 def _file_name(*parts: str) -> str:

@@ -13,37 +13,26 @@ from bokeh.models import (
     HoverTool,
     LinearColorMapper,
 )
-from bokeh.plotting import figure
 
-from bacpipe.dashboard.recordings.inventory import recorded_time, sites_of
-from bacpipe.dashboard.style import scale_colours
-from bacpipe.plotting.style import COLOURS, GREY, shorten
+from bacpipe.dashboard.style import axis_categories, new_figure, scale_colours
+from bacpipe.plotting.style import COLOURS, GREY
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_SITES = 24
-_NO_WIDTH = "\u200b"
+_MOST_BLOCKS = 400
+_UNITS = {"hour": 3600, "day": 86_400, "week": 7 * 86_400}
+# Weeks begin on Mondays, the epoch on a Thursday.
+_SHIFT = {"hour": 0, "day": 0, "week": 3 * 86_400}
 _DATES = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d"}
 
 
-def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> tuple[Any, str]:
-    """Figure of how much was recorded when, a row for every folder.
+def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> Any:
+    """Figure of how much was recorded per `unit` (hour, day or week), a row for every folder.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns folder, start (datetime64) and duration (seconds), with at least one start.
-    top : str
-        Name of the folder of the recordings that are in no sub-folder.
-    unit : {'hour', 'day', 'week'}, optional
-        Length of a block.
-
-    Returns
-    -------
-    figure : bokeh figure
-    unit : str
-        Length of a block.
+    `table` has columns folder, start (datetime64) and duration (seconds), with at least one start;
+    `top` is the name for recordings that are in no sub-folder.
     """
     known = table[table["start"].notna()]
     code, sites = sites_of(known["folder"].to_numpy(), _MOST_SITES)
@@ -53,7 +42,7 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> tuple[A
     most = float(blocks["seconds"].max())
     divisor, word = _time_unit(most)
     names = [name or top for name in sites]
-    factors = [shorten(name, 24) + _NO_WIDTH * i for i, name in enumerate(names)]
+    factors = axis_categories(names, 24)
     values = (blocks["seconds"] / divisor).to_numpy(float)
     colours = scale_colours("viridis_r", 200)[20:]
     mapper = LinearColorMapper(palette=colours, low=0, high=max(most / divisor, 1e-9))
@@ -67,63 +56,38 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> tuple[A
             "recordings": blocks["recordings"].to_numpy(),
         }
     )
-    plot = figure(
-        height=min(96 + 22 * len(sites), 330),
-        sizing_mode="stretch_width",
-        x_axis_type="datetime",
-        y_range=FactorRange(factors=factors[::-1]),
-        tools="xpan,xwheel_zoom,reset",
+    plot = _new_figure(
+        min(96 + 22 * len(sites), 330), f"Recorded {word} per {unit}", x_axis_type="datetime",
+        y_range=FactorRange(factors=factors[::-1]), tools="xpan,xwheel_zoom,reset",
         active_scroll="xwheel_zoom",
-        toolbar_location="above",
-        title=f"Recorded {word} per {unit}",
-    )
+    )  # fmt: skip
     fill = {"field": "value", "transform": mapper}
     # The line keeps blocks visible that are narrower than a pixel.
     blocks_drawn = plot.hbar(
         "site", left="left", right="right", height=0.72, fill_color=fill, line_color=fill,
         line_width=1.5, source=source,
     )  # fmt: skip
+    tooltips = [("folder", "@name"), ("from", f"@left{{{_DATES[unit]}}}"), (word, "@value{0.0}"),
+                ("recordings", "@recordings{0,0}")]  # fmt: skip
     plot.add_tools(
-        HoverTool(
-            renderers=[blocks_drawn],
-            tooltips=[
-                ("folder", "@name"),
-                ("from", f"@left{{{_DATES[unit]}}}"),
-                (word, "@value{0.0}"),
-                ("recordings", "@recordings{0,0}"),
-            ],
-            formatters={"@left": "datetime"},
-        )
+        HoverTool(renderers=[blocks_drawn], tooltips=tooltips, formatters={"@left": "datetime"})
     )
-    plot.add_layout(
-        ColorBar(color_mapper=mapper, width=10, padding=4, title=word, title_text_font_size="11px"),
-        "right",
+    bar = ColorBar(
+        color_mapper=mapper, width=10, padding=4, title=word, title_text_font_size="11px"
     )
-    _style(plot)
-    return plot, unit
+    plot.add_layout(bar, "right")
+    return plot
 
 
 def duration_histogram(duration: np.ndarray) -> Any:
-    """Figure of how many recordings are how long.
-
-    Parameters
-    ----------
-    duration : np.ndarray, float, shape (n,)
-        Seconds; at least one.
-    """
+    """Figure of how many recordings are how long (seconds; at least one)."""
     divisor, word = _time_unit(float(duration.max()))
     values = duration / divisor
     # Recorders make recordings of one length: a bar around it, rather than one of no width.
     edges = np.linspace(0, max(float(values.max()), 1e-9) * 1.02, 31)
     counts, _ = np.histogram(values, edges)
-    plot = figure(
-        height=190,
-        sizing_mode="stretch_width",
-        title="Length of the recordings",
-        tools="",
-        toolbar_location=None,
-        x_axis_label=word,
-        y_axis_label="recordings",
+    plot = _new_figure(
+        190, "Length of the recordings", x_axis_label=word, y_axis_label="recordings"
     )
     source = ColumnDataSource({"left": edges[:-1], "right": edges[1:], "count": counts})
     plot.quad(
@@ -135,26 +99,98 @@ def duration_histogram(duration: np.ndarray) -> Any:
     )
     plot.y_range.start = 0
     plot.yaxis.ticker = AdaptiveTicker(min_interval=1, desired_num_ticks=4)
-    _style(plot)
     return plot
 
 
 def _time_unit(seconds: float) -> tuple[int, str]:
     """Unit in which a time reads well: its length in seconds, and its name."""
-    return (
-        (3600, "hours")
-        if seconds >= 7200
-        else (60, "minutes")
-        if seconds >= 120
-        else (1, "seconds")
-    )
+    if seconds >= 7200:
+        return 3600, "hours"
+    return (60, "minutes") if seconds >= 120 else (1, "seconds")
 
 
-def _style(plot: Any) -> None:
+def _new_figure(height: int, title: str, **options: Any) -> Any:
+    plot = new_figure(height, title=title, **options)
     plot.title.text_font_size = "13px"
-    plot.outline_line_color = None
     plot.axis.axis_line_color = GREY
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
     plot.ygrid.grid_line_color = "#eef1f3"
-    plot.toolbar.logo = None
+    return plot
+
+
+# ---------------------------------------------------------------------- adding up
+
+
+def sites_of(folders: np.ndarray, most: int) -> tuple[np.ndarray, list[str]]:
+    """Group recordings by folder, coarsely enough for a figure: code of each, and names of groups.
+
+    Names are folders, or their first parts if there are too many folders; beyond `most` of those,
+    the ones with the fewest recordings are together in the last group.
+    """
+    names, code = np.unique(folders.astype(str), return_inverse=True)
+    if len(names) > most:
+        first = np.array([name.split("/", 1)[0] for name in names])[code]
+        names, code = np.unique(first, return_inverse=True)
+    if len(names) <= most:
+        return code.astype(np.int64), names.tolist()
+    by_size = np.argsort(-np.bincount(code), kind="stable")
+    kept = np.sort(by_size[: most - 1])
+    place = np.full(len(names), most - 1, np.int64)
+    place[kept] = np.arange(most - 1)
+    return place[code], [*names[kept].tolist(), f"{len(names) - most + 1} other folders"]
+
+
+def recorded_time(
+    start: np.ndarray, duration: np.ndarray, group: np.ndarray, unit: str | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Add up how much was recorded per hour, day or week.
+
+    Parameters
+    ----------
+    start : np.ndarray, datetime64, shape (n,)
+        When each recording begins; those with NaT are left out.
+    duration : np.ndarray, float, shape (n,)
+        Seconds; NaN counts as nothing.
+    group : np.ndarray, int, shape (n,)
+        Site of each recording.
+    unit : {'hour', 'day', 'week'}, optional
+        Length of the blocks; the shortest that gives at most 400 from the first to the last
+        recording unless given.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        group, begin and end (datetime64[s]), seconds (recorded) and recordings of every block in
+        which something was recorded, sorted.
+    unit : str
+        Length of the blocks.
+    """
+    import pandas as pd
+
+    known = ~np.isnat(start)
+    begin = start[known].astype("datetime64[us]").astype(np.int64) / 1e6
+    length = np.nan_to_num(duration[known])
+    end = begin + length
+    if unit is None:
+        span = end.max(initial=-np.inf) - begin.min(initial=np.inf)
+        unit = next((u for u, size in _UNITS.items() if span / size <= _MOST_BLOCKS), "week")
+    size, shift = _UNITS[unit], _SHIFT[unit]
+    first = np.floor((begin + shift) / size).astype(np.int64)
+    last = np.maximum(np.ceil((end + shift) / size).astype(np.int64) - 1, first)
+    count = last - first + 1
+    row = np.repeat(np.arange(len(first)), count)
+    block = first[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    low = block * size - shift
+    inside = np.minimum(end[row], low + size) - np.maximum(begin[row], low)
+    table = pd.DataFrame({"group": group[known][row], "block": low, "seconds": inside})
+    sums = table.groupby(["group", "block"])["seconds"].agg(["sum", "size"]).reset_index()
+    return pd.DataFrame(
+        {
+            "group": sums["group"],
+            "begin": sums["block"].to_numpy("datetime64[s]"),
+            "end": (sums["block"] + size).to_numpy("datetime64[s]"),
+            "seconds": sums["sum"].astype(float),
+            "recordings": sums["size"].astype(np.int64),
+        }
+    ), unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -10,18 +11,19 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.recordings.inventory import (
-    Recordings,
-    provenance_html,
-    provenance_of,
-    provenance_table,
-    read_recordings,
-)
+from bacpipe.dashboard.recordings.recordings_table import Recordings, Totals, read_recordings
 from bacpipe.dashboard.recordings.time_line import duration_histogram, time_line
-from bacpipe.dashboard.shared.results import DataSet, ModelResults
-from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import download_button, parts_and_choices, table_widget
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
+from bacpipe.dashboard.shared.view import ViewOfParts
+from bacpipe.dashboard.shared.widgets import (
+    download_button,
+    hint,
+    html_pane,
+    note,
+    select,
+    table_widget,
+)
+from bacpipe.models.zoo import CARDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +34,7 @@ _BLOCKS = {"automatic": "", "hours": "hour", "days": "day", "weeks": "week"}
 _ONLY = {"all": "all", "those that failed": "failed", "those without a time": "no time"}
 
 
-class Data(View):
+class RecordingsView(ViewOfParts):
     """Recordings, failures and settings."""
 
     key: ClassVar[str] = "data"
@@ -55,6 +57,7 @@ the table for the methods section of a paper.
 Times come from the recorder's metadata or the name of the file, such as `SITE_20240603_033731.wav`,
 as the recorder's clock said.
 """
+    parts: ClassVar[dict[str, str]] = _PARTS
     in_address: ClassVar[dict[str, str]] = {
         "part": "data",
         "block": "block",
@@ -67,37 +70,24 @@ as the recorder's clock said.
     search = param.String("")
     only = param.Selector(objects=list(_ONLY.values()), default="all")
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._models: tuple[ModelResults, ...] = ()
         self._recordings: Recordings | None = None
-        self._content = pn.Column(sizing_mode="stretch_width", min_height=200, margin=(4, 8))
-        self._link = pn.pane.HTML("", stylesheets=[CSS], sizing_mode="stretch_width")
-        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        self._link = html_pane()
+        search = pn.widgets.TextInput.from_param(
+            self.param.search, label="Search", placeholder="part of the name",
+            sizing_mode="stretch_width",
+        )  # fmt: skip
         self._choices = {
-            "overview": [
-                pn.widgets.Select.from_param(
-                    self.param.block, options=_BLOCKS, name="Blocks of the time line", **wide
-                )
-            ],
-            "recordings": [
-                pn.widgets.TextInput.from_param(
-                    self.param.search, name="Search", placeholder="part of the name", **wide
-                ),
-                pn.widgets.Select.from_param(self.param.only, options=_ONLY, name="Only", **wide),
-            ],
+            "overview": [select(self.param.block, "Blocks of the time line", _BLOCKS)],
+            "recordings": [search, select(self.param.only, "Only", _ONLY)],
         }
-
-    def controls(self) -> Any:
-        return parts_and_choices(self.param.part, _PARTS, self._choices)
-
-    def body(self) -> Any:
-        return self._content
 
     def opened(self) -> None:
         self._greeting = self.notice.sentence
         self.param.watch(lambda _: self._show(), list(self.in_address))
-        self._offer()
+        self._offer_choices()
 
         def read() -> tuple[tuple[ModelResults, ...], Recordings]:
             models = tuple(self.data_set.model(name) for name in self.data_set.available)
@@ -105,19 +95,14 @@ as the recorder's clock said.
 
         self.background.run("data", read, self._take, fail=self.say, busy=self._content)
 
-    def _take(self, found: tuple[tuple[ModelResults, ...], Recordings]) -> None:
-        self._models, self._recordings = found
+    def _take(self, results: tuple[tuple[ModelResults, ...], Recordings]) -> None:
+        self._models, self._recordings = results
         problems = self.data_set.problems()
         self.say(" ".join([self._greeting, *problems.values()]).strip())
         self._show()
 
-    def _offer(self) -> None:
-        for name, widgets in self._choices.items():
-            for widget in widgets:
-                widget.visible = name == self.part
-
     def _show(self) -> None:
-        self._offer()
+        self._offer_choices()
         if self._recordings is None:
             return
         self._link.object = ""
@@ -131,36 +116,33 @@ as the recorder's clock said.
 
     # ------------------------------------------------------------------ parts
 
-    def _overview(self, found: Recordings) -> list[Any]:
-        table = found.table
+    def _overview(self, recordings: Recordings) -> list[Any]:
+        table = recordings.table
         if table.empty:
-            return [_hint("No recording was done yet.")]
-        cards = pn.pane.HTML(
-            f'<div class="bp-cards">{"".join(_cards(found))}</div>',
-            stylesheets=[CSS], sizing_mode="stretch_width",
-        )  # fmt: skip
-        parts: list[Any] = [cards]
-        if found.without_time < len(table):
-            plot, _ = time_line(table, self.data_set.name, self.block or None)
+            return [hint("No recording was done yet.")]
+        cards = "".join(_cards(recordings))
+        parts: list[Any] = [html_pane(f'<div class="bp-cards">{cards}</div>')]
+        if recordings.without_time < len(table):
+            plot = time_line(table, self.data_set.name, self.block or None)
             parts.append(pn.pane.Bokeh(plot, sizing_mode="stretch_width"))
         known = table["duration"].to_numpy(float)
         known = known[np.isfinite(known)]
         below = []
         if len(known):
             below.append(pn.pane.Bokeh(duration_histogram(known), sizing_mode="stretch_width"))
-        below.append(_notes(found))
+        below.append(_notes(recordings))
         return [*parts, pn.Row(*below, sizing_mode="stretch_width")]
 
-    def _table(self, found: Recordings) -> list[Any]:
-        rows = found.matching(self.search.strip(), self.only)
+    def _table(self, recordings: Recordings) -> list[Any]:
+        rows = recordings.matching(self.search.strip(), self.only)
         if rows.empty:
-            return [_hint("No recording is like that.")]
+            return [hint("No recording is like that.")]
         shown = _for_people(rows)
         table = table_widget(shown, page_size=20, decimals=1)
         table.on_click(lambda event: self._offer_link(str(shown["recording"].iloc[event.row])))
-        count = f"{len(rows):,} of {len(found.table):,} recordings. Click on one to open it."
+        count = f"{len(rows):,} of {len(recordings.table):,} recordings. Click on one to open it."
         return [
-            pn.pane.HTML(f'<div class="bp-note">{count}</div>', stylesheets=[CSS]),
+            note(count),
             self._link,
             table,
             download_button(rows, f"{self.data_set.name}_recordings.csv"),
@@ -179,39 +161,39 @@ as the recorder's clock said.
             f'<a href="?{html.escape(query)}">show in Explore</a></div>'
         )
 
-    def _failures(self, found: Recordings) -> list[Any]:
-        if found.failures.empty:
-            return [_hint("Nothing failed: every recording that was found is done.")]
-        count = found.failures["recording"].nunique()
+    def _failures(self, recordings: Recordings) -> list[Any]:
+        if recordings.failures.empty:
+            return [hint("Nothing failed: every recording that was found is done.")]
+        count, total = recordings.failures["recording"].nunique(), len(recordings.table)
         text = (
-            f"{count:,} of {len(found.table):,} recordings failed with at least one model. Mend or "
-            f"replace the files and run bacpipe again: it does only these."
+            f"{count:,} of {total:,} recordings failed with at least one model. Mend or replace "
+            f"the files and run bacpipe again: it does only these."
         )
         widths = {"recording": "34%", "model": "16%", "reason": "50%"}
         return [
-            pn.pane.HTML(f'<div class="bp-note">{text}</div>', stylesheets=[CSS]),
-            table_widget(found.failures, layout="fit_columns", widths=widths),
-            download_button(found.failures, f"{self.data_set.name}_failures.csv"),
+            note(text),
+            table_widget(recordings.failures, layout="fit_columns", widths=widths),
+            download_button(recordings.failures, f"{self.data_set.name}_failures.csv"),
         ]
 
-    def _settings(self, found: Recordings) -> list[Any]:
+    def _settings(self, recordings: Recordings) -> list[Any]:
         few = len(self._models) <= 2
         parts = [
-            provenance_html(
-                results.name, provenance_of(results, found.totals[results.name]), opened=few
+            run_settings_html(
+                results.name, run_settings(results, recordings.totals[results.name]), opened=few
             )
             for results in self._models
         ]
-        table = provenance_table(self._models, found.totals)
+        table = run_settings_table(self._models, recordings.totals)
         return [
-            pn.pane.HTML("".join(parts), stylesheets=[CSS], sizing_mode="stretch_width"),
+            html_pane("".join(parts)),
             download_button(table, f"{self.data_set.name}_settings.csv"),
         ]
 
 
-def _cards(found: Recordings) -> list[str]:
-    table, totals = found.table, found.totals.values()
-    failed = found.failures["recording"].nunique()
+def _cards(recordings: Recordings) -> list[str]:
+    table, totals = recordings.table, recordings.totals.values()
+    failed = recordings.failures["recording"].nunique()
     hours = table["duration"].sum() / 3600
     numbers = [
         (f"{len(table):,}", "recordings"),
@@ -228,29 +210,27 @@ def _cards(found: Recordings) -> list[str]:
     ]
 
 
-def _notes(found: Recordings) -> Any:
-    table, sentences = found.table, []
+def _notes(recordings: Recordings) -> Any:
+    table, sentences = recordings.table, []
     known = table["start"].dropna()
     if len(known):
         sentences.append(
             f"Recorded from {known.min():%Y-%m-%d %H:%M} to {known.max():%Y-%m-%d %H:%M}."
         )
-    if found.without_time:
+    if recordings.without_time:
         sentences.append(
-            f"{found.without_time:,} recordings tell no time, neither in the file nor in its name, "
-            f"and are not in the time line (Recordings → those without a time)."
+            f"{recordings.without_time:,} recordings tell no time, neither in the file nor in its "
+            f"name, and are not in the time line (Recordings → those without a time)."
         )
-    incomplete = int((table["models"] < len(found.totals)).sum())
-    if incomplete and len(found.totals) > 1:
+    incomplete = int((table["models"] < len(recordings.totals)).sum())
+    if incomplete and len(recordings.totals) > 1:
         sentences.append(f"{incomplete:,} recordings are not done with all of the models.")
-    if found.failures.empty:
+    if recordings.failures.empty:
         sentences.append("Nothing failed.")
     else:
-        sentences.append(f"{len(found.failures):,} failures (see Failures).")
+        sentences.append(f"{len(recordings.failures):,} failures (see Failures).")
     text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
-    return pn.pane.HTML(
-        f'<div class="bp-say">{text}</div>', stylesheets=[CSS], sizing_mode="stretch_width"
-    )
+    return html_pane(f'<div class="bp-say">{text}</div>')
 
 
 def _for_people(rows: pd.DataFrame) -> pd.DataFrame:
@@ -271,7 +251,90 @@ def _size(number: float) -> str:
     return f"{number / 1e3:.0f} kB"
 
 
-def _hint(text: str) -> Any:
-    return pn.pane.HTML(
-        f'<div class="bp-hint">{text}</div>', stylesheets=[CSS], sizing_mode="stretch_width"
+# ---------------------------------------------------------------------- settings and licences
+
+
+def run_settings(results: ModelResults, totals: Totals) -> dict[str, str]:
+    """Settings, versions, licence and citation of a model's results, each by its title."""
+    header = results.windows.header
+    identity: dict[str, Any] = header.get("identity", {})
+    made: dict[str, Any] = header.get("provenance", {})
+    settings = {
+        "Recordings": f"{totals.recordings:,}",
+        "Windows": f"{totals.windows:,}",
+        **_window_settings(identity, results),
+        **_prediction_settings(results),
+        "Checkpoint": _checkpoint(identity.get("checkpoint")),
+        "Computed with": ", ".join(
+            f"{'bacpipe' if key == 'version' else key} {value}" for key, value in made.items()
+        ),
+        "Results": results.loader.get_embedding_dir().name,
+        "Maps": ", ".join(
+            name + (" (older than the embeddings)" if results.map_is_stale(name) else "")
+            for name in results.maps
+        ),
+    }
+    card = CARDS.get(results.name)
+    if card is not None:
+        settings |= {
+            "Made for": card.scope.sounds,
+            "Trained on": card.trained_on,
+            "Licence": card.licence + (" – no commercial use" if card.non_commercial else ""),
+            "Cite": card.citation,
+            "More": card.homepage,
+        }
+    return {title: text for title, text in settings.items() if text}
+
+
+def run_settings_table(models: Sequence[ModelResults], totals: dict[str, Totals]) -> pd.DataFrame:
+    """All of it as a table: a row per model."""
+    import pandas as pd
+
+    rows = [{"Model": part.name, **run_settings(part, totals[part.name])} for part in models]
+    return pd.DataFrame(rows).fillna("")
+
+
+def run_settings_html(name: str, settings: dict[str, str], *, opened: bool) -> str:
+    """A model's settings as HTML that unfolds; everything in it is text."""
+    rows = "".join(
+        f"<tr><th>{html.escape(title)}</th><td>{html.escape(text)}</td></tr>"
+        for title, text in settings.items()
     )
+    short = [settings[key] for key in ("Window", "Licence") if key in settings]
+    return (
+        f'<details class="bp-model"{" open" if opened else ""}><summary><b>{html.escape(name)}</b> '
+        f"<span>{html.escape(' · '.join(short))}</span></summary><table>{rows}</table></details>"
+    )
+
+
+def _window_settings(identity: dict[str, Any], results: ModelResults) -> dict[str, str]:
+    rate, window = results.window_rate, identity.get("window")
+    if not rate or not window:
+        return {"Window": "not recorded: made with an older bacpipe"}
+    speed = identity.get("speed") or 1
+    length = window / rate * speed
+    hop = identity.get("hop")
+    settings = {
+        "Window": f"{length:.3g} s at {rate / 1000:g} kHz",
+        "Hop": f"{hop:g} s" if hop else f"{length:.3g} s (windows follow one another)",
+        "Last window": f"filled up: {identity.get('padding')}",
+    }
+    if speed != 1:
+        settings["Time expansion"] = f"played at {speed:g} times the speed"
+    if identity.get("only_annotated"):
+        settings["Windows of"] = "annotated parts only"
+    return settings
+
+
+def _checkpoint(digests: Any) -> str:
+    if not isinstance(digests, dict):
+        return str(digests or "")  # a model of the user's own has no files that bacpipe knows
+    return "; ".join(f"{name} (SHA-256 {str(digest)[:12]}…)" for name, digest in digests.items())
+
+
+def _prediction_settings(results: ModelResults) -> dict[str, str]:
+    made = (entry.predictions for entry in results.windows.entries.values())
+    first = next((item for item in made if item is not None), None)
+    if first is None or first.threshold is None:
+        return {}
+    return {"Predictions": f"scores from {first.threshold:g}, at most {first.top} per window"}

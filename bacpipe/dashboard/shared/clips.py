@@ -74,18 +74,9 @@ class Spectrogram(NamedTuple):
 def read_clip(
     results: ModelResults, recording: str, start: float, end: float, *, model_rate: bool = False
 ) -> Clip:
-    """Read a part of a recording of the data set.
+    """Read from `start` to `end` seconds of a recording.
 
-    Parameters
-    ----------
-    results : ModelResults
-        Which data set and model.
-    recording : str
-        One of its recordings.
-    start, end : float
-        Seconds.
-    model_rate : bool
-        True resamples to the rate that the model hears, False keeps the recording's own.
+    It gets the sample rate that the model hears if `model_rate` is True, else keeps its own.
 
     Raises
     ------
@@ -126,12 +117,9 @@ def spectrogram(clip: Clip) -> Spectrogram:
 
 
 def envelope(clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lowest and highest sample of each of at most 600 equal parts of a clip.
+    """Time (s), lowest and highest sample of each of at most 600 equal parts of a clip.
 
-    Returns
-    -------
-    time, low, high : np.ndarray, float32, shape (parts,)
-        Seconds of the recording at the middle of each part.
+    Three float32 arrays of shape (parts,); the time is that of the recording, at the middle.
     """
     count = min(_COLUMNS, len(clip.samples))
     edges = np.linspace(0, len(clip.samples), count, endpoint=False, dtype=np.int64)

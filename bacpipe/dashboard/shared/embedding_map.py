@@ -22,12 +22,14 @@ from bokeh.models import (
     Range1d,
     Slider,
 )
-from bokeh.plotting import figure
 from matplotlib.path import Path as Polygon
 
-from bacpipe.dashboard.shared.labels import NONE, Labels
-from bacpipe.dashboard.style import NO_LABEL, palette
+from bacpipe.dashboard.shared.labels import NONE, WindowLabels
+from bacpipe.dashboard.shared.widgets import html_pane
+from bacpipe.dashboard.style import FRAME, NO_LABEL, new_figure, palette
 
+# Browsers without a graphics card take 30 µs for each in every frame.
+MOST_POINTS = 10_000
 _FEW = 3000  # points that are drawn large
 _REST = 250  # milliseconds without movement
 _TURN = """
@@ -48,6 +50,11 @@ for (const source of sources) {
 class EmbeddingMap:
     """Scatter plot of windows.
 
+    Attributes
+    ----------
+    panel : panel object
+        Figure and note: how many of the windows are drawn.
+
     Parameters
     ----------
     title : str
@@ -60,13 +67,6 @@ class EmbeddingMap:
         Gets the row of the window nearest to a click.
     on_select : callable, optional
         Gets the rows inside a lasso or box, int64; empty when the selection is cleared.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
-    note : panel object
-        Says how many of the windows are drawn.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class EmbeddingMap:
         self._points = np.zeros((0, 2), np.float32)
         self._shown = np.zeros(0, bool)
         self._order = np.zeros(0, np.float32)
-        self._labels: Labels | None = None
+        self._labels: WindowLabels | None = None
         self._recording_code = np.zeros(0, np.int32)
         self._start = np.zeros(0)
         self._view: tuple[float, float, float, float] | None = None
@@ -92,41 +92,30 @@ class EmbeddingMap:
         self._current: int | None = None
         self._waiting = False
         self._moves = 0
-        self.note = pn.pane.HTML("", css_classes=["bp-note"], sizing_mode="stretch_width")
+        self.note = html_pane("", "bp-note")
         self._make_figure(title, min_height)
 
     def _make_figure(self, title: str, min_height: int) -> None:
         self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
-        self.figure = figure(
-            title=title or None,
-            min_height=min_height,
-            sizing_mode="stretch_both",
+        self.figure = new_figure(
+            None, title=title or None, min_height=min_height, sizing_mode="stretch_both",
             tags=["map"],
-            output_backend="webgl",
             tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
-            active_scroll="wheel_zoom",
-            x_range=self.x_range,
-            y_range=self.y_range,
-            lod_threshold=None,
-            toolbar_location="above",
-        )
+            active_scroll="wheel_zoom", x_range=self.x_range, y_range=self.y_range,
+            lod_threshold=None, output_backend="webgl",
+        )  # fmt: skip
         self.figure.axis.visible = False
         self.figure.grid.visible = False
-        self.figure.outline_line_color = "#d5dbe1"
+        self.figure.outline_line_color = FRAME
         empty: dict[str, Any] = {"x": [], "y": [], "code": [], "recording": [], "start": []}
         self._points_source = ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
         self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
         points = self.figure.scatter(
-            "x",
-            "y",
-            source=self._points_source,
-            size=6,
-            alpha=0.75,
-            line_color=None,
+            "x", "y", source=self._points_source, size=6, alpha=0.75, line_color=None,
             fill_color={"field": "code", "transform": self._mapper},
-        )
+        )  # fmt: skip
         self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
         points.nonselection_glyph = None
@@ -135,14 +124,9 @@ class EmbeddingMap:
             "x", "y", source=self._picked_source, size=9, fill_color=None, line_color="#111111"
         )
         self.figure.scatter(
-            "x",
-            "y",
-            source=self._current_source,
-            size=18,
-            fill_color=None,
-            line_color="#D55E00",
+            "x", "y", source=self._current_source, size=18, fill_color=None, line_color="#D55E00",
             line_width=3,
-        )
+        )  # fmt: skip
         self._hover_label = CustomJSHover(args={"names": []}, code="return names[value] ?? 'none'")
         self._hover_recording = CustomJSHover(args={"names": []}, code="return names[value] ?? ''")
         hover = HoverTool(
@@ -157,7 +141,6 @@ class EmbeddingMap:
             limit=1,  # dozens lie below one another in a large map
         )
         self.figure.add_tools(hover)
-        self.figure.toolbar.logo = None
         self.figure.on_event(Tap, self._tapped)
         self.figure.on_event(DoubleTap, lambda _: self._select(np.zeros(0, np.int64)))
         self.figure.on_event(SelectionGeometry, self._lassoed)
@@ -212,10 +195,8 @@ class EmbeddingMap:
             Places in the map; NaN for windows without one.
         recordings : sequence of str
             Names of the recordings.
-        recording_code : np.ndarray, int, shape (n,)
-            Recording of every window.
-        start : np.ndarray, float, shape (n,)
-            Start of every window in seconds.
+        recording_code, start : np.ndarray, shape (n,)
+            Recording (an index into `recordings`) and start in seconds of every window.
         """
         self._points, self._recording_code, self._start = points, recording_code, start
         self._hover_recording.args = {"names": list(recordings)}
@@ -230,7 +211,7 @@ class EmbeddingMap:
         self._fit_view()
         self._draw()
 
-    def set_labels(self, labels: Labels | None) -> None:
+    def set_labels(self, labels: WindowLabels | None) -> None:
         """Colour the windows by labels; None colours all alike."""
         self._labels = labels
         names = labels.names if labels is not None else ()
@@ -401,25 +382,12 @@ class EmbeddingMap:
         self._turn = (float(self._azimuth.value), float(self._elevation.value))
 
 
-# FOLDED bacpipe/dashboard/data/sampling.py: Which points of a map are drawn when there are more than a browser can move smoothly.
-
-# Browsers without a graphics card take 30 µs for each in every frame.
-MOST_POINTS = 10_000
-
-
 def drawing_order(codes: np.ndarray, seed: int = 0) -> np.ndarray:
     """Order in which points are drawn first, so that rare labels are not lost.
 
-    Parameters
-    ----------
-    codes : np.ndarray, int, shape (n,)
-        Label of each point.
-
-    Returns
-    -------
-    np.ndarray, float32, shape (n,)
-        Between 0 and 1.  The points of a label below some order are a random sample of them;
-        the sample of a rare label is larger in proportion (by the square root of its rarity).
+    Float32 between 0 and 1 for each of the `codes` of labels.  The points of a label below some
+    order are a random sample of them; the sample of a rare label is larger in proportion (by the
+    square root of its rarity).
     """
     order = np.random.default_rng(seed).random(len(codes), dtype=np.float32)
     if not len(codes):

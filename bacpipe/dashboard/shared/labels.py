@@ -1,4 +1,4 @@
-"""Labels of a model's windows, whatever they come from, in one form that colours and filters."""
+"""Labels of the windows of one or several models, in one form that colours and filters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ORDERED = {"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp"
 _CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
 
 
-class Labels(NamedTuple):
+class WindowLabels(NamedTuple):
     """One label per window.
 
     Attributes
@@ -56,6 +56,11 @@ class Labels(NamedTuple):
     names: tuple[str, ...]
     ordered: bool
 
+    def of(self, row: int) -> str | None:
+        """Label of a window."""
+        code = self.codes[row]
+        return None if code == NONE else self.names[code]
+
 
 def label_kinds(results: ModelResults) -> dict[str, str]:
     """Kinds of labels that a model's windows have, each with its title for people."""
@@ -74,7 +79,7 @@ def label_kinds(results: ModelResults) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def read_labels(results: ModelResults, kind: str) -> Labels:
+def read_labels(results: ModelResults, kind: str) -> WindowLabels:
     """Labels of one kind; the arrays are shared, do not change them.
 
     Raises
@@ -128,7 +133,7 @@ def _annotation_columns(results: ModelResults) -> list[str]:
         return []
 
 
-def _annotations(results: ModelResults, kind: str) -> Labels:
+def _annotations(results: ModelResults, kind: str) -> WindowLabels:
     column = LABEL_PREFIX + kind.removeprefix(_ANNOTATIONS)
     truth = ground_truth_by_model(
         results.name,
@@ -143,7 +148,7 @@ def _annotations(results: ModelResults, kind: str) -> Labels:
     place = np.full(max(numbers.values(), default=-1) + 2, NONE, np.int32)
     for index, name in enumerate(names):
         place[numbers[name]] = index
-    return Labels(kind, place[codes], tuple(names), False)
+    return WindowLabels(kind, place[codes], tuple(names), False)
 
 
 def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
@@ -167,22 +172,21 @@ def _cluster_columns(results: ModelResults) -> list[str]:
     return [] if table is None else [str(name) for name in table.columns[3:]]
 
 
-def _clusters(results: ModelResults, kind: str) -> Labels:
+def _clusters(results: ModelResults, kind: str) -> WindowLabels:
     table, column = _cluster_table(results), kind.removeprefix(_CLUSTERS)
     if table is None or column not in table:
         raise ResultsNotFoundError(
             f"{results.name} has no clusters {column!r} of the present windows; run the "
             f"evaluation task clustering again."
         )
-    found = table[column].to_numpy()
-    numbers, codes = np.unique(found, return_inverse=True)
+    numbers, codes = np.unique(table[column].to_numpy(), return_inverse=True)
     # HDBSCAN calls windows outside of all clusters -1.
     offset = int((numbers < 0).sum())
     codes = np.where(codes < offset, NONE, codes - offset).astype(np.int32)
-    return Labels(kind, codes, tuple(f"cluster {n}" for n in numbers[offset:]), False)
+    return WindowLabels(kind, codes, tuple(f"cluster {n}" for n in numbers[offset:]), False)
 
 
-def _coded(kind: str, column: pd.Series, *, ordered: bool) -> Labels:
+def _coded(kind: str, column: pd.Series, *, ordered: bool) -> WindowLabels:
     import pandas as pd
 
     codes, values = pd.factorize(column, sort=True)
@@ -190,10 +194,7 @@ def _coded(kind: str, column: pd.Series, *, ordered: bool) -> Labels:
         names = tuple(pd.DatetimeIndex(values).strftime("%Y-%m-%d %H:%M:%S"))
     else:
         names = tuple(str(value) for value in values)
-    return Labels(kind, codes.astype(np.int32), names, ordered)
-
-
-# FOLDED bacpipe/dashboard/data/shared_labels.py: Labels of several models, so that one colour means the same in all of their maps.
+    return WindowLabels(kind, codes.astype(np.int32), names, ordered)
 
 
 def kinds_of_all(models: Sequence[ModelResults]) -> dict[str, str]:
@@ -204,28 +205,17 @@ def kinds_of_all(models: Sequence[ModelResults]) -> dict[str, str]:
     return kinds
 
 
-def with_common_names(parts: Sequence[Labels]) -> list[Labels]:
-    """Number the labels of several models alike.
-
-    Parameters
-    ----------
-    parts : sequence of Labels
-        Labels of one kind for the windows of each model.
-
-    Returns
-    -------
-    list of Labels
-        With the same `names`: those of all models.
-    """
+def with_common_names(parts: Sequence[WindowLabels]) -> list[WindowLabels]:
+    """Number the labels of several models alike: all get the `names` of all."""
     names = list(dict.fromkeys(name for part in parts for name in part.names))
     if any(part.ordered for part in parts):
         names.sort(key=_natural)
     number = {name: i for i, name in enumerate(names)}
-    found = []
+    numbered = []
     for part in parts:
         place = np.array([number[name] for name in part.names] + [NONE], np.int32)
-        found.append(part._replace(codes=place[part.codes], names=tuple(names)))
-    return found
+        numbered.append(part._replace(codes=place[part.codes], names=tuple(names)))
+    return numbered
 
 
 def _natural(name: str) -> tuple[float, str]:

@@ -7,13 +7,12 @@ several visitors can use them at the same time.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +25,8 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Predictions(NamedTuple):
@@ -56,14 +56,9 @@ class Predictions(NamedTuple):
 
 
 class ModelResults:
-    """Results of one model.
+    """Results of one model, from a loader with embeddings.
 
     Rows are those of ``Loader.embeddings('array')``.
-
-    Parameters
-    ----------
-    loader : Loader
-        With embeddings.
 
     Raises
     ------
@@ -112,13 +107,7 @@ class ModelResults:
         return self.windows.times
 
     def rows_of(self, recording: str) -> slice:
-        """Rows of the windows of a recording, in time order.
-
-        Raises
-        ------
-        ResultsNotFoundError
-            If the recording has no windows here.
-        """
+        """Rows of a recording's windows in time order; ResultsNotFoundError without any."""
         try:
             return self._slices[recording]
         except KeyError:
@@ -136,6 +125,27 @@ class ModelResults:
         if rows.stop == rows.start:
             raise ResultsNotFoundError(f"{recording!r} has no windows of {self.name}.")
         return rows.start + int(np.abs(self.start[rows] - start).argmin())
+
+    def recording_of(self, row: int) -> str:
+        """Recording of a window."""
+        return self.recordings[self.recording_code[row]]
+
+    def window(self, row: int) -> tuple[str, float, float]:
+        """Recording of a window, and its start and end in seconds."""
+        return self.recording_of(row), float(self.start[row]), float(self.end[row])
+
+    def window_table(self, rows: np.ndarray) -> pd.DataFrame:
+        """Windows with the columns of an annotation table: audiofilename, start, end (seconds)."""
+        import pandas as pd
+
+        names = np.array(self.recordings, dtype=object)
+        return pd.DataFrame(
+            {
+                "audiofilename": names[self.recording_code[rows]],
+                "start": self.start[rows],
+                "end": self.end[rows],
+            }
+        )
 
     def audio_path(self, recording: str) -> Path:
         """Path of a recording of this data set.
@@ -172,26 +182,18 @@ class ModelResults:
         """Newest map by reducer of these embeddings; empty when there is none."""
         parent, folder = self.loader.paths.dim_reduc_parent_dir, self.loader.get_embedding_dir()
         dataset = dataset_name(self.loader.audio_dir)
-        found = {}
+        newest = {}
         for reducer in REDUCERS:
             for item in stored_maps(parent, reducer, dataset, self.name):
                 if item.metadata.get("embeddings") == folder.name:
-                    found[reducer] = item
+                    newest[reducer] = item
                     break
-        return found
+        return newest
 
     def coordinates(self, reducer: str) -> np.ndarray:
-        """Place of every window in a map.
+        """Place of every window in a map, float32 of shape (windows, 2 or 3).
 
-        Parameters
-        ----------
-        reducer : str
-            A key of `maps`.
-
-        Returns
-        -------
-        np.ndarray, float32, shape (windows, 2 or 3)
-            NaN for windows that were embedded after the map was made.
+        NaN for windows that were embedded after the map was made.
         """
         parts = coordinates_of(self.maps[reducer].read())
         width = next(iter(parts.values())).shape[1] if parts else 2
@@ -210,13 +212,7 @@ class ModelResults:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """Predictions of the integrated classifier.
-
-        Raises
-        ------
-        ResultsNotFoundError
-            If there are none.
-        """
+        """Predictions of the integrated classifier; ResultsNotFoundError without any."""
         rows, labels, scores = [], [], []
         for item in self.loader.detections():
             if item.recording not in self._slices:
@@ -229,18 +225,8 @@ class ModelResults:
         return Predictions.of(np.concatenate(rows), np.concatenate(labels), np.concatenate(scores))
 
 
-class DataSet:
-    """Results of all models for one folder of recordings.
-
-    Parameters
-    ----------
-    audio_dir : Path
-        Folder with the recordings.
-    models : sequence of str
-        Models to show.
-    options : Options
-        The configuration that the dashboard was opened with.
-    """
+class DataSetResults:
+    """Results of the `models` for one folder of recordings, with the options it was opened with."""
 
     def __init__(self, audio_dir: Path, models: Sequence[str], options: Options) -> None:
         self.audio_dir = Path(audio_dir)
@@ -271,13 +257,13 @@ class DataSet:
 
     def problems(self) -> dict[str, str]:
         """Sentence about each model that has no results that can be shown."""
-        found = {}
+        sentences = {}
         for name in self.models:
             try:
                 self.model(name)
             except BacpipeError as error:
-                found[name] = str(error)
-        return found
+                sentences[name] = str(error)
+        return sentences
 
     @property
     def available(self) -> list[str]:
@@ -313,4 +299,4 @@ def _state(paths: ResultPaths, model: str) -> Any:
     for folder in stamped_folders(paths.main_embeds_path, what):
         watched += sorted(folder.glob(JOURNALS))
     stats = [(path, path.stat()) for path in watched if path.exists()]
-    return [(path, found.st_mtime_ns, found.st_size) for path, found in stats]
+    return [(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]

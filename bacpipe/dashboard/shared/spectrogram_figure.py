@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import panel as pn
 from bokeh.models import BoxAnnotation, ColumnDataSource, LinearColorMapper, Range1d, Span
-from bokeh.plotting import figure
 
 from bacpipe.dashboard.shared.clips import Clip, envelope, spectrogram
-from bacpipe.dashboard.style import scale_colours
+from bacpipe.dashboard.style import new_figure, scale_colours
 
 SCALES = ("magma", "viridis", "inferno", "cividis", "Greys")
 _DEEPEST = 100  # dB below the loudest point
-_WINDOW_COLOUR = "#56B4E9"
+_NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "width": [], "height": []}
+_NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
 # Runs in the browser, so that the picture follows the slider without waiting for the server.
 _SET_FREQUENCIES = "range.setv({start: cb_obj.value[0], end: cb_obj.value[1]})"
@@ -28,26 +28,13 @@ cursor.setv({location: start + cb_obj.time / expansion, visible: cb_obj.time > 0
 class SpectrogramFigure:
     """Spectrogram with the waveform below it.
 
-    Parameters
-    ----------
-    height : int
-        Pixels of the spectrogram.
-    colour_scale : str
-        matplotlib's name of the scale at first.
-
-    Attributes
-    ----------
-    panel : panel object
-        The two figures.
-    controls : panel object
-        Frequency range, colour scale and depth of the picture.
+    `panel` holds the two figures, `controls` the frequency range, colour scale and contrast.
     """
 
     def __init__(self, *, height: int = 300, colour_scale: str = "magma") -> None:
         self._times = Range1d(0, 1)
         self._frequencies = Range1d(0, 1)
-        self._image = ColumnDataSource({"image": [], "x": [], "width": [], "height": []})
-        self._wave = ColumnDataSource({"time": [], "low": [], "high": []})
+        self._image, self._wave = ColumnDataSource(_NO_IMAGE), ColumnDataSource(_NO_WAVE)
         self._mapper = LinearColorMapper(palette=scale_colours(colour_scale), low=76.5, high=255)
         self._outside = [
             BoxAnnotation(fill_color="#ffffff", fill_alpha=0.35, line_color=None) for _ in range(2)
@@ -66,15 +53,8 @@ class SpectrogramFigure:
         self._make_controls(colour_scale)
 
     def _draw_spectrogram(self, height: int) -> Any:
-        drawn = figure(
-            height=height,
-            sizing_mode="stretch_width",
-            x_range=self._times,
-            y_range=self._frequencies,
-            tools="xpan,xwheel_zoom,reset",
-            toolbar_location=None,
-            min_border_right=8,
-            output_backend="canvas",
+        drawn = self._new_figure(
+            height, self._frequencies, tools="xpan,xwheel_zoom,reset", output_backend="canvas"
         )
         drawn.image(
             "image", x="x", y=0, dw="width", dh="height", source=self._image,
@@ -82,29 +62,27 @@ class SpectrogramFigure:
         )  # fmt: skip
         drawn.yaxis.axis_label = "frequency (kHz)"
         drawn.xaxis.visible = False
-        drawn.grid.visible = False
         for part in self._outside:
             drawn.add_layout(part)
         drawn.add_layout(self._cursor)
         return drawn
 
     def _draw_waveform(self) -> Any:
-        drawn = figure(
-            height=92,
-            sizing_mode="stretch_width",
-            x_range=self._times,
-            y_range=Range1d(-1, 1),
-            tools="",
-            toolbar_location=None,
-            min_border_right=8,
-        )
+        drawn = self._new_figure(92, Range1d(-1, 1))
         drawn.varea("time", "low", "high", source=self._wave, fill_color="#0b4f6c")
         drawn.xaxis.axis_label = "time in the recording (s)"
         drawn.yaxis.ticker = []
         drawn.yaxis.axis_label = "level"
+        return drawn
+
+    def _new_figure(self, height: int, y_range: Range1d, **options: Any) -> Any:
+        drawn = new_figure(
+            height, x_range=self._times, y_range=y_range, toolbar_location=None, **options
+        )
+        drawn.outline_line_color = "#e5e5e5"
         drawn.grid.visible = False
         # Both figures begin at the same pixel, so that sounds lie below one another.
-        drawn.min_border_left = self._spectrogram.min_border_left = 58
+        drawn.min_border_left, drawn.min_border_right = 58, 8
         return drawn
 
     def _make_controls(self, colour_scale: str) -> None:
@@ -170,8 +148,7 @@ class SpectrogramFigure:
 
     def clear(self) -> None:
         """Show nothing."""
-        self._image.data = {"image": [], "x": [], "width": [], "height": []}
-        self._wave.data = {"time": [], "low": [], "high": []}
+        self._image.data, self._wave.data = _NO_IMAGE, _NO_WAVE
         self._cursor.visible = False
         for part in self._outside:
             part.visible = False

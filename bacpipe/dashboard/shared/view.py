@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import panel as pn
 import param
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.results import DataSet
-from bacpipe.dashboard.shared.widgets import Notice
+from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.widgets import Notice, heading
 
 
 class View(param.Parameterized):
-    """One tab of the page.
-
-    A view keeps its state in parameters, and names those that the page's address keeps in
-    `in_address`.  It is built when a visitor opens its tab for the first time.
-
-    Parameters
-    ----------
-    data_set : DataSet
-        What to show.
+    """One tab of the page, built when a visitor opens it for the first time.
 
     Attributes
     ----------
-    key : str
-        Name of the tab in the address.
-    title : str
-        Name of the tab.
+    key, title : str
+        Name of the tab in the address, and on the page.
     help_text : str
         Markdown for people who are not programmers.
     in_address : dict of str to str
-        Key in the address by parameter.
+        Key in the address by parameter, for those parameters that the address keeps.
     """
 
     key: ClassVar[str]
@@ -39,7 +31,7 @@ class View(param.Parameterized):
     help_text: ClassVar[str]
     in_address: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, data_set: DataSet, **values: Any) -> None:
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(**values)
         self.data_set = data_set
         self.background = Background()
@@ -59,3 +51,40 @@ class View(param.Parameterized):
     def say(self, sentence: str = "") -> None:
         """Show a sentence above the view; none takes it away."""
         self.notice.say(sentence)
+
+
+class ViewOfParts(View):
+    """View that shows one of several parts, some of which have choices of their own.
+
+    Attributes
+    ----------
+    parts : dict of str to str
+        Values of the parameter `part` by their title.
+    """
+
+    parts: ClassVar[dict[str, str]]
+    part: Any
+
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
+        super().__init__(data_set, **values)
+        self._content = pn.Column(sizing_mode="stretch_width", min_height=200, margin=(4, 8))
+        self._choices: dict[str, Sequence[Any]] = {}
+
+    def controls(self) -> Any:
+        return pn.Column(
+            heading("Show"),
+            pn.widgets.RadioBoxGroup.from_param(
+                self.param.part, options=self.parts, label="Show", margin=(5, 10)
+            ),
+            *(widget for widgets in self._choices.values() for widget in widgets),
+            sizing_mode="stretch_width",
+        )
+
+    def body(self) -> Any:
+        return self._content
+
+    def _offer_choices(self) -> None:
+        """Show the choices of the present part only."""
+        for part, widgets in self._choices.items():
+            for widget in widgets:
+                widget.visible = part == self.part

@@ -14,16 +14,16 @@ import panel as pn
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, read_clip
-from bacpipe.dashboard.shared.results import DataSet, ModelResults
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, picture_of
-from bacpipe.dashboard.shared.widgets import Notice, Spinner
+from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
 from bacpipe.dashboard.style import CSS
 
 _HINT = '<div class="bp-hint">Choose a window to see and hear it.</div>'
 _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 
 
-class _Sight(NamedTuple):
+class _DrawnClip(NamedTuple):
     """What a visitor sees and hears of a window."""
 
     clip: Clip
@@ -36,14 +36,8 @@ class WindowDetails:
 
     Parameters
     ----------
-    data_set : DataSet
-        What is shown.
-    background : Background
-        Of the page.
-    model_rate : bool
-        True starts with the sample rate that the model hears, False with the recording's own.
-    context : float
-        Seconds of the recording shown before and after the window at first: 0, 1, 3 or 10.
+    data_set, background
+        Results that are shown, and the page's worker.
     height : int, optional
         Pixels of the spectrogram; ``settings.spectrogram_figure_height`` unless given.
     beside_player : sequence of panel objects
@@ -52,18 +46,15 @@ class WindowDetails:
     Attributes
     ----------
     panel : panel object
-        What to put on a page.
     row : int or None
         The window shown.
     """
 
     def __init__(
         self,
-        data_set: DataSet,
+        data_set: DataSetResults,
         background: Background,
         *,
-        model_rate: bool = False,
-        context: float = 0.0,
         height: int | None = None,
         beside_player: Sequence[Any] = (),
     ) -> None:
@@ -77,23 +68,21 @@ class WindowDetails:
             height=height or options.spectrogram_figure_height,
             colour_scale=options.spectrogram_colour_scale,
         )
-        self._title = pn.pane.HTML("", css_classes=["bp-window-title"], stylesheets=[CSS])
+        self._title = html_pane("", "bp-window-title", wide=False)
         self._problem = Notice()
         self._spinner = Spinner()
         self._player = pn.pane.Audio(
             None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60
         )
         self._figure.follow(self._player)
-        self._slowed = pn.pane.HTML("", css_classes=["bp-note"], stylesheets=[CSS], margin=(0, 10))
-        self._predictions = pn.pane.HTML(
-            "", stylesheets=[CSS], margin=(4, 10), sizing_mode="stretch_width"
-        )
+        self._slowed = html_pane("", "bp-note", margin=(0, 10), wide=False)
+        self._predictions = html_pane(margin=(4, 10))
         self._rate = pn.widgets.Select(
             label="Sample rate", options={"recording's own": False, "what the model hears": True},
-            value=model_rate, width=160, margin=(2, 10),
+            value=False, width=160, margin=(2, 10),
         )  # fmt: skip
         self._context = pn.widgets.Select(
-            label="Seconds around", options=_CONTEXTS, value=context, width=110, margin=(2, 10)
+            label="Seconds around", options=_CONTEXTS, value=0.0, width=110, margin=(2, 10)
         )
         for widget in (self._rate, self._context):
             widget.param.watch(lambda _: self._look(), "value")
@@ -107,38 +96,26 @@ class WindowDetails:
             sizing_mode="stretch_width",
             margin=(2, 10),
         )
-        self._sight = pn.Column(
+        drawn = pn.Column(
             self._spinner.panel,
             self._figure.panel,
             pn.Row(self._player, *beside_player, sizing_mode="stretch_width"),
             self._slowed,
             sizing_mode="stretch_width",
         )
-        self._cover = pn.pane.HTML(
-            _HINT, css_classes=["bp-cover"], stylesheets=[CSS], width=1, height=1, margin=0
-        )
+        self._cover = overlay("bp-cover", _HINT)
         self.panel = pn.Column(
             self._cover,
             self._title,
             self._problem.panel,
-            self._sight,
+            drawn,
             settings,
             self._predictions,
             sizing_mode="stretch_width",
         )
 
     def show(self, results: ModelResults, row: int, *, label: str | None = None) -> None:
-        """Show a window.
-
-        Parameters
-        ----------
-        results : ModelResults
-            Of the model whose window it is.
-        row : int
-            Which of its windows.
-        label : str, optional
-            What to say about it in the title.
-        """
+        """Show a window of a model; `label` is what the title says about it."""
         self._results, self.row, self._label = results, int(row), label
         self._title.object = self._describe()
         # Emptied rather than made invisible, which would lay out the whole page again.
@@ -160,8 +137,7 @@ class WindowDetails:
         """Show no window."""
         self._results = self.row = None
         self._cover.object = _HINT
-        self._figure.clear()
-        self._player.param.update(object=None, time=0, paused=True)
+        self._silence()
 
     # ------------------------------------------------------------------ the sound
 
@@ -170,27 +146,26 @@ class WindowDetails:
         results, row = self._results, self.row
         if results is None or row is None:
             return
-        name = results.recordings[results.recording_code[row]]
-        start, end = float(results.start[row]), float(results.end[row])
+        name, start, end = results.window(row)
         around, model_rate = self._context.value, self._rate.value
 
-        def compute() -> _Sight:
+        def compute() -> _DrawnClip:
             clip = read_clip(results, name, start - around, end + around, model_rate=model_rate)
-            return _Sight(clip, picture_of(clip), clip.wav())
+            return _DrawnClip(clip, picture_of(clip), clip.wav())
 
         self._background.run(
             self._key,
             compute,
-            lambda sight: self._show_sight(sight, (start, end)),
+            lambda drawn: self._show_clip(drawn, (start, end)),
             fail=self._fail,
             busy=self._spinner,
         )
 
-    def _show_sight(self, sight: _Sight, window: tuple[float, float]) -> None:
+    def _show_clip(self, drawn: _DrawnClip, window: tuple[float, float]) -> None:
         self._problem.say()
-        self._figure.show(sight.clip, sight.image, window)
-        self._player.param.update(object=sight.wav, time=0, paused=True)
-        slower, top = sight.clip.expansion, sight.clip.rate / 2000
+        self._figure.show(drawn.clip, drawn.image, window)
+        self._player.param.update(object=drawn.wav, time=0, paused=True)
+        slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
         self._slowed.object = (
             ""
             if slower == 1
@@ -200,6 +175,9 @@ class WindowDetails:
 
     def _fail(self, sentence: str) -> None:
         self._problem.say(sentence)
+        self._silence()
+
+    def _silence(self) -> None:
         self._figure.clear()
         self._player.param.update(object=None, time=0, paused=True)
 
@@ -208,8 +186,7 @@ class WindowDetails:
     def _describe(self) -> str:
         results, row = self._results, self.row
         assert results is not None and row is not None
-        name = results.recordings[results.recording_code[row]]
-        start, end = float(results.start[row]), float(results.end[row])
+        name, start, end = results.window(row)
         path = PurePosixPath(name)
         begin = recording_start(results.loader.audio_dir / path)
         clock = ""
@@ -224,17 +201,17 @@ class WindowDetails:
             f'<div class="bp-when">{start:.2f} – {end:.2f} s{clock}{label}</div>'
         )
 
-    def _show_predictions(self, found: list[tuple[str, float]]) -> None:
+    def _show_predictions(self, classes: list[tuple[str, float]]) -> None:
         rows = "".join(
             f'<tr><td class="bp-class" title="{html.escape(name)}">{html.escape(name)}</td>'
             f'<td class="bp-bar"><span style="width:{100 * min(max(score, 0), 1):.1f}%"></span>'
             f"</td><td>{score:.3f}</td></tr>"
-            for name, score in found
+            for name, score in classes
         )
         table = f'<table class="bp-classes">{rows}</table>'
         none = '<div class="bp-note">Nothing above the threshold of the run.</div>'
         self._predictions.object = (
-            f'<div class="bp-heading">Classifier</div>{table if found else none}'
+            f'<div class="bp-heading">Classifier</div>{table if classes else none}'
         )
 
     def _say_no_predictions(self, sentence: str) -> None:
@@ -242,14 +219,8 @@ class WindowDetails:
 
 
 def best_predictions(results: ModelResults, row: int, most: int) -> list[tuple[str, float]]:
-    """Best classes of a window with their scores.
-
-    Raises
-    ------
-    ResultsNotFoundError
-        If the model has no predictions.
-    """
-    found = results.predictions
-    first, last = np.searchsorted(found.row, [row, row + 1])
-    order = first + np.argsort(-found.score[first:last], kind="stable")[:most]
-    return [(found.names[found.code[i]], float(found.score[i])) for i in order]
+    """Best classes of a window with their scores; ResultsNotFoundError without any."""
+    stored = results.predictions
+    first, last = np.searchsorted(stored.row, [row, row + 1])
+    order = first + np.argsort(-stored.score[first:last], kind="stable")[:most]
+    return [(stored.names[stored.code[i]], float(stored.score[i])) for i in order]

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 
 import bacpipe
-from bacpipe.dashboard.recordings.inventory import read_recordings
-from bacpipe.dashboard.recordings.view import Data
+from bacpipe.dashboard.recordings.recordings_table import read_recordings
+from bacpipe.dashboard.recordings.view import RecordingsView
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.shared.results import DataSet
+from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
 from tests.dashboard.conftest import eventually
 
 
 @pytest.fixture
-def view(data_set: DataSet) -> Data:
+def view(data_set: DataSetResults) -> RecordingsView:
     """The view outside of a browser, where everything is computed at once."""
-    opened = Data(data_set)
+    opened = RecordingsView(data_set)
     opened.controls(), opened.body()
     opened.opened()
     return opened
@@ -68,7 +68,7 @@ def test_settings_tell_what_results_were_made_with(visit: Any) -> None:
         page.locator(".bp-model", has_text=text).first.wait_for()
 
 
-def test_the_table_holds_what_the_run_did(view: Data) -> None:
+def test_the_table_holds_what_the_run_did(view: RecordingsView) -> None:
     assert view._recordings is not None
     table = view._recordings.table.set_index("recording")
     assert table.loc["broken.wav", ["models", "failed"]].tolist() == [0, 2]
@@ -78,7 +78,7 @@ def test_the_table_holds_what_the_run_did(view: Data) -> None:
     assert (first["duration"], first["models"], first["failed"]) == (12.0, 2, 0)
 
 
-def test_searching_is_for_text_and_not_for_patterns(view: Data) -> None:
+def test_searching_is_for_text_and_not_for_patterns(view: RecordingsView) -> None:
     assert view._recordings is not None
     assert len(view._recordings.matching("SITE1/", "all")) == 3
     assert len(view._recordings.matching("rec.*", "all")) == 0
@@ -88,7 +88,7 @@ def test_searching_is_for_text_and_not_for_patterns(view: Data) -> None:
     assert "No recording is like that" in view._content.objects[0].object
 
 
-def test_all_parts_and_blocks_can_be_shown(view: Data) -> None:
+def test_all_parts_and_blocks_can_be_shown(view: RecordingsView) -> None:
     for part in ("recordings", "failures", "settings", "overview"):
         view.part = part
         assert len(view._content.objects) >= 2
@@ -100,7 +100,7 @@ def test_all_parts_and_blocks_can_be_shown(view: Data) -> None:
 def test_models_of_the_zoo_have_licence_and_citation(
     results: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bacpipe.dashboard.recordings.inventory import provenance_of
+    from bacpipe.dashboard.recordings.view import run_settings
     from bacpipe.models.zoo import CARDS
 
     audio, stored = results
@@ -108,7 +108,7 @@ def test_models_of_the_zoo_have_licence_and_citation(
     found = data_set.model("tiny")
     totals = read_recordings((found,)).totals["tiny"]
     monkeypatch.setattr(found, "name", "birdnet")
-    made = provenance_of(found, totals)
+    made = run_settings(found, totals)
     assert made["Cite"] == CARDS["birdnet"].citation
     assert made["Licence"].startswith(CARDS["birdnet"].licence)
     assert made["Window"] == "1 s at 8 kHz"
@@ -127,7 +127,7 @@ def test_recordings_whose_names_tell_no_time_leave_out_the_time_line(tmp_path: P
     data_set = open_data_set(
         ["tiny"], audio_dir=tmp_path / "field", main_results_dir=tmp_path / "results"
     )
-    view = Data(data_set)
+    view = RecordingsView(data_set)
     view.opened()
     assert view._recordings is not None and view._recordings.without_time == 1
     assert len(view._content.objects) == 2

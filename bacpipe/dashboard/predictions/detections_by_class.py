@@ -1,4 +1,4 @@
-"""What a model found: detections by class, from its own classifier or from a trained probe."""
+"""Detections of a model by class, from its own classifier or from a trained probe."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ _LOWEST_OF_PROBES = 0.05
 
 def sources(results: ModelResults) -> dict[str, str]:
     """Where detections of a model can come from, each with its title for people."""
-    found = {}
+    keys = [_PROBE + name for name in trained_probes(results.loader)]
     if any(entry.predictions for entry in results.loader.entries.values()):
-        found[CLASSIFIER] = _title(CLASSIFIER)
-    for name in trained_probes(results.loader):
-        found[_PROBE + name] = _title(_PROBE + name)
-    return found
+        keys.insert(0, CLASSIFIER)
+    return {key: _title(key) for key in keys}
 
 
 def _title(source: str) -> str:
@@ -36,22 +34,15 @@ def _title(source: str) -> str:
     return f"trained probe ({source.removeprefix(_PROBE)})"
 
 
-class FoundClasses:
+class DetectionsByClass:
     """Detections of a model from one source, by class.
-
-    Parameters
-    ----------
-    results : ModelResults
-        Of the model.
-    source : str
-        A key of `sources`.
-    predictions : Predictions
-        The detections.
-    lowest : float
-        Detections with a lower score are not known.
 
     Attributes
     ----------
+    source : str
+        A key of `sources`.
+    lowest : float
+        Detections with a lower score are not known.
     names : tuple of str
         Classes that were found.
     clock : np.ndarray, datetime64[us], shape (windows,)
@@ -120,7 +111,7 @@ class FoundClasses:
 
 
 @lru_cache(maxsize=8)
-def find_classes(results: ModelResults, source: str) -> FoundClasses:
+def read_detections(results: ModelResults, source: str) -> DetectionsByClass:
     """Detections of a model, by class; those of a probe are computed now.
 
     Raises
@@ -138,12 +129,12 @@ def find_classes(results: ModelResults, source: str) -> FoundClasses:
             probe_detections(results.loader, source.removeprefix(_PROBE), _LOWEST_OF_PROBES)
         )
         rows = [results.rows_of(item.recording).start + item.window for item in items]
-        found = Predictions.of(
+        predictions = Predictions.of(
             np.concatenate(rows),
             np.concatenate([item.label for item in items]),
             np.concatenate([item.score for item in items]),
         )
-        return FoundClasses(results, source, found, _LOWEST_OF_PROBES)
+        return DetectionsByClass(results, source, predictions, _LOWEST_OF_PROBES)
     stored = [entry.predictions for entry in results.loader.entries.values() if entry.predictions]
     lowest = max(float(item.threshold or 0.0) for item in stored)
     if all(item.path is None for item in stored):
@@ -151,19 +142,11 @@ def find_classes(results: ModelResults, source: str) -> FoundClasses:
             f"{results.name} found nothing with a score of {lowest:g} or more in these recordings; "
             f"run it again with a lower classifier_threshold to see less certain detections."
         )
-    return FoundClasses(results, source, results.predictions, lowest)
+    return DetectionsByClass(results, source, results.predictions, lowest)
 
 
-def same_class(name: str, other: FoundClasses) -> Match:
-    """Which class of another model means the same.
-
-    Parameters
-    ----------
-    name : str
-        A class.
-    other : FoundClasses
-        Where to look for it.
-    """
+def same_class(name: str, other: DetectionsByClass) -> Match:
+    """Which class of another model means the same as a name."""
     folder = Path(other.results.loader.options.model_base_path)
     return match_names([name], other.names, species=_species(folder))[0]
 

@@ -1,4 +1,4 @@
-"""List of detections to click and hear."""
+"""Detections of a class: a list to click and hear, and files to take home."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import panel as pn
 from bokeh.models import NumberFormatter, StringFormatter
 
 from bacpipe.audio.files import read_recording
-from bacpipe.dashboard.predictions.found_classes import FoundClasses
-from bacpipe.dashboard.style import CSS, TABLE_CSS
+from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
+from bacpipe.dashboard.shared.widgets import html_pane, table_widget
+from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
 from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_rows
 from bacpipe.store.detections import Detections
@@ -22,33 +23,16 @@ MOST_LISTED = 20_000
 
 
 class DetectionList:
-    """Table of detections, a page at a time.
-
-    Parameters
-    ----------
-    on_click : callable
-        Gets the window (a row of the model's results) of the detection that was clicked.
-    page_size : int
-        Detections on a page.
-
-    Attributes
-    ----------
-    panel : panel object
-        What to put on a page.
-    """
+    """Table of detections, a page at a time; `on_click` gets the window that was clicked."""
 
     def __init__(self, on_click: Callable[[int], None], page_size: int = 10) -> None:
         self._on_click = on_click
         self._rows = np.zeros(0, np.int64)
-        self._table = pn.widgets.Tabulator(
+        self._table = table_widget(
             _frame(None, self._rows, np.zeros(0, np.float32)),
-            pagination="remote",
             page_size=page_size,
-            disabled=True,
             selectable=1,
-            show_index=False,
             layout="fit_columns",
-            theme="simple",
             formatters={
                 "score": NumberFormatter(format="0.000"),
                 "time": StringFormatter(),  # names are text, never markup
@@ -57,32 +41,22 @@ class DetectionList:
             },
             text_align={"score": "right", "at (s)": "right"},
             widths={"score": 72, "time": 130, "at (s)": 72},
-            stylesheets=[TABLE_CSS],
-            sizing_mode="stretch_width",
             margin=(0, 10),
         )
         self._table.on_click(self._clicked)
-        self.note = pn.pane.HTML("", css_classes=["bp-note"], margin=(0, 10))
+        self.note = html_pane("", "bp-note", margin=(0, 10))
         self.panel = pn.Column(
             self._table, self.note, stylesheets=[CSS], sizing_mode="stretch_width"
         )
 
-    def show(self, found: FoundClasses | None, rows: np.ndarray, scores: np.ndarray) -> None:
-        """List detections.
-
-        Parameters
-        ----------
-        found : FoundClasses or None
-            Where they come from; None for none.
-        rows : np.ndarray, int64, shape (n,)
-            Their windows, in the order of the list.
-        scores : np.ndarray, float32, shape (n,)
-            Their scores.
-        """
+    def show(
+        self, detections: DetectionsByClass | None, rows: np.ndarray, scores: np.ndarray
+    ) -> None:
+        """List detections by their windows (`rows`, int64) and scores (float32), in this order."""
         total, rows, scores = len(rows), rows[:MOST_LISTED], scores[:MOST_LISTED]
         self._rows = rows
         self._table.selection = []
-        self._table.value = _frame(found, rows, scores)
+        self._table.value = _frame(detections, rows, scores)
         self._table.page = 1
         self.note.object = "Click on a row to see and hear it, on a heading to sort."
         if total > len(rows):
@@ -96,11 +70,13 @@ class DetectionList:
         self._on_click(int(self._rows[event.row]))
 
 
-def _frame(found: FoundClasses | None, rows: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+def _frame(
+    detections: DetectionsByClass | None, rows: np.ndarray, scores: np.ndarray
+) -> pd.DataFrame:
     columns: dict[str, object] = {"score": scores.astype(np.float64)}
-    if found is None:
+    if detections is None:
         return pd.DataFrame({**columns, "time": [], "recording": [], "at (s)": []})
-    results, clock = found.results, found.clock[rows]
+    results, clock = detections.results, detections.clock[rows]
     if not np.isnat(clock).all():
         columns["time"] = pd.Series(clock).dt.strftime("%Y-%m-%d %H:%M:%S").fillna("")
     columns["recording"] = np.array(results.recordings, dtype=object)[results.recording_code[rows]]
@@ -108,43 +84,31 @@ def _frame(found: FoundClasses | None, rows: np.ndarray, scores: np.ndarray) -> 
     return pd.DataFrame(columns)
 
 
-# FOLDED bacpipe/dashboard/data/detection_files.py: Detections of a class as files to take home.
-
-
-def detections_csv(found: FoundClasses, name: str, threshold: float) -> io.BytesIO:
+def detections_csv(detections: DetectionsByClass, name: str, threshold: float) -> io.BytesIO:
     """Table of the detections of a class, in the order of recordings and time.
 
     Columns audiofilename, start, end (seconds), label:species, score, time (of the recorder's
     clock), model and source.  The first four are those of an annotation table.
     """
-    import pandas as pd
-
-    rows, scores = _in_order(found, name, threshold)
-    results = found.results
-    names = np.array(results.recordings, dtype=object)
-    table = pd.DataFrame(
-        {
-            "audiofilename": names[results.recording_code[rows]],
-            "start": results.start[rows],
-            "end": results.end[rows],
-            "label:species": name,
-            "score": scores,
-            "time": found.clock[rows],
-            "model": results.name,
-            "source": found.source,
-        }
+    rows, scores = _in_order(detections, name, threshold)
+    table = detections.results.window_table(rows).assign(
+        **{"label:species": name},
+        score=scores,
+        time=detections.clock[rows],
+        model=detections.results.name,
+        source=detections.source,
     )
     return io.BytesIO(table.to_csv(index=False).encode("utf-8"))
 
 
-def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.BytesIO:
+def detections_raven(detections: DetectionsByClass, name: str, threshold: float) -> io.BytesIO:
     """Raven selection table of the detections of a class, over all recordings.
 
     Begin times count through the recordings in the order of their names, as Raven does when it
     opens several as one sound; Begin Path and File Offset name the place in each.
     """
-    results = found.results
-    rows, scores = _in_order(found, name, threshold)
+    results = detections.results
+    rows, scores = _in_order(detections, name, threshold)
     lines = ["\t".join(RAVEN_COLUMNS)]
     count = len(results.recordings)
     stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
@@ -162,21 +126,23 @@ def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.Byt
             )
             path = (results.loader.audio_dir / recording).resolve()
             lines += raven_rows(
-                item, path, _highest(found, recording), first=len(lines), offset=offset
+                item, path, _highest(detections, recording), first=len(lines), offset=offset
             )
         first, offset = stop, offset + entry.duration
     return io.BytesIO(("\n".join(lines) + "\n").encode("utf-8"))
 
 
-def _in_order(found: FoundClasses, name: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    rows, scores = found.of(name, threshold)
+def _in_order(
+    detections: DetectionsByClass, name: str, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    rows, scores = detections.of(name, threshold)
     order = np.argsort(rows, kind="stable")
     return rows[order], scores[order]
 
 
-def _highest(found: FoundClasses, recording: str) -> float:
+def _highest(detections: DetectionsByClass, recording: str) -> float:
     """Highest frequency in Hz that the model heard in a recording."""
-    results = found.results
+    results = detections.results
     heard = results.loader.highest_frequency
     try:
         native = read_recording(results.loader.audio_dir / recording).sample_rate

@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bacpipe.dashboard.recordings.inventory import (
+from bacpipe.dashboard.recordings.recordings_table import (
     failures_of,
-    recorded_time,
     recordings_of,
-    sites_of,
     totals_of,
 )
+from bacpipe.dashboard.recordings.time_line import recorded_time, sites_of
 from bacpipe.store.entries import (
     FAILED,
     REMOVED,
@@ -107,8 +106,8 @@ def test_days_begin_at_midnight_and_weeks_on_mondays(unit: str, first: str) -> N
     start = begin + (rng.uniform(0, 40 * 86_400, 200) * 1e6).astype("timedelta64[us]")
     start[0] = begin
     duration = rng.uniform(1, 2 * 86_400, 200)
-    table, found = recorded_time(start, duration, np.zeros(200, np.int64), unit)
-    assert found == unit
+    table, used = recorded_time(start, duration, np.zeros(200, np.int64), unit)
+    assert used == unit
     assert table["begin"].astype(str)[0] == first
     assert table["seconds"].sum() == pytest.approx(duration.sum())
     assert (table["end"] - table["begin"]).nunique() == 1

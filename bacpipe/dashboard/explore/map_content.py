@@ -10,21 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bacpipe.dashboard.explore.filters import Filter
-from bacpipe.dashboard.shared.labels import Labels, label_kinds, read_labels
-from bacpipe.dashboard.shared.results import DataSet, ModelResults
+from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds, read_labels
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 
 
-class Choice(NamedTuple):
-    """What a visitor wants to see; empty texts stand for the first there is.
-
-    Attributes
-    ----------
-    model, reducer, colour : str
-        Model, map and kind of labels.
-    filter : Filter
-        Which windows.
-    """
+class MapChoice(NamedTuple):
+    """Model, map, kind of labels and windows that a visitor wants; '' is the first there is."""
 
     model: str = ""
     reducer: str = ""
@@ -32,7 +24,7 @@ class Choice(NamedTuple):
     filter: Filter = Filter()
 
 
-class Scene(NamedTuple):
+class MapContent(NamedTuple):
     """What is shown for a choice.
 
     Attributes
@@ -45,7 +37,7 @@ class Scene(NamedTuple):
         What was taken; empty without a map or labels.
     points : np.ndarray, float32, shape (windows, 2 or 3)
         Places in the map; NaN where there are none.
-    labels : Labels or None
+    labels : WindowLabels or None
         What colours the points.
     shown : np.ndarray, bool, shape (windows,)
         What the filter lets through.
@@ -58,22 +50,15 @@ class Scene(NamedTuple):
     reducer: str
     points: np.ndarray
     colour: str
-    labels: Labels | None
+    labels: WindowLabels | None
     shown: np.ndarray
     remarks: tuple[str, ...]
 
 
-def make_scene(data_set: DataSet, choice: Choice, before: Scene | None = None) -> Scene:
-    """Compute what is shown.
-
-    Parameters
-    ----------
-    data_set : DataSet
-        The recordings.
-    choice : Choice
-        Of the visitor.
-    before : Scene, optional
-        What was shown last, of which the parts that stay are taken.
+def make_map_content(
+    data_set: DataSetResults, choice: MapChoice, before: MapContent | None = None
+) -> MapContent:
+    """Compute what is shown; parts that stay are taken from what was shown `before`.
 
     Raises
     ------
@@ -94,17 +79,11 @@ def make_scene(data_set: DataSet, choice: Choice, before: Scene | None = None) -
     colour = _choose(choice.colour, kinds, "kind of labels", remarks)
     labels = _labels(results, colour, remarks)
     shown = _shown(results, choice.filter._replace(colour=colour), labels, remarks)
-    return Scene(results, kinds, reducer, points, colour, labels, shown, tuple(remarks))
+    return MapContent(results, kinds, reducer, points, colour, labels, shown, tuple(remarks))
 
 
-def first_model(data_set: DataSet) -> ModelResults:
-    """Results of the first model that has some.
-
-    Raises
-    ------
-    ResultsNotFoundError
-        If none has.
-    """
+def first_model(data_set: DataSetResults) -> ModelResults:
+    """Results of the first model that has some; ResultsNotFoundError if none has."""
     problems = []
     for name in data_set.models:
         try:
@@ -121,28 +100,24 @@ def _choose(wanted: str, known: dict, what: str, remarks: list[str]) -> str:
 
 
 def _points(results: ModelResults, reducer: str, remarks: list[str]) -> np.ndarray:
-    nowhere = np.full((len(results), 2), np.nan, np.float32)
-    if not reducer:
-        return nowhere
     try:
-        return results.coordinates(reducer)
+        if reducer:
+            return results.coordinates(reducer)
     except BacpipeError as error:
         remarks.append(str(error))
-        return nowhere
+    return np.full((len(results), 2), np.nan, np.float32)
 
 
-def _labels(results: ModelResults, colour: str, remarks: list[str]) -> Labels | None:
-    if not colour:
-        return None
+def _labels(results: ModelResults, colour: str, remarks: list[str]) -> WindowLabels | None:
     try:
-        return read_labels(results, colour)
+        return read_labels(results, colour) if colour else None
     except BacpipeError as error:
         remarks.append(str(error))
         return None
 
 
 def _shown(
-    results: ModelResults, wanted: Filter, labels: Labels | None, remarks: list[str]
+    results: ModelResults, wanted: Filter, labels: WindowLabels | None, remarks: list[str]
 ) -> np.ndarray:
     known = set(labels.names) if labels is not None else set()
     unknown = [name for name in wanted.labels if name not in known]
