@@ -32,6 +32,11 @@ def unexpected(name: str, error: BaseException) -> str:
     return f"{name}: unexpected error ({type(error).__name__}{': ' if text else ''}{text[:500]})"
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; the name of its class if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class SettingsError(BacpipeError, ValueError):
     """A key or value of the configuration is unknown or impossible."""
 

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from bacpipe._version import __version__
-from bacpipe.audio.files import read_recording
 from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.labels.exporting import write_raven_table
+from bacpipe.labels.exporting import write_raven_tables
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.detections import merge_detections
@@ -33,7 +32,7 @@ from bacpipe.store.embedding_set import (
     settings_identity,
 )
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
-from bacpipe.store.layout import Stems, dataset_name, path_inside, stamped_folders
+from bacpipe.store.layout import Stems, dataset_name, stamped_folders
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, look_at_name, make_plan
 from bacpipe.store.sink import RunSink, StreamEnd
@@ -274,18 +273,9 @@ def write_prediction_tables(loader: Loader) -> None:
     )
     if not loader.options.save_raven_tables:
         return
-    stems = Stems(loader.recording_names)
-    for item in loader.detections():
-        audio = loader.audio_dir / item.recording
-        try:
-            high = min(loader.highest_frequency, read_recording(audio).sample_rate / 2)
-        except AudioError as error:
-            logger.warning("no Raven table: %s", error)
-            continue
-        table = f"{stems.of(item.recording)}_{name}.selection.table.txt"
-        path = path_inside(loader.paths.raven_path, table, what="a link")
-        events = merge_detections(item, loader.options.event_gap)
-        write_raven_table(path, events, audio.resolve(), high)
+    gap = loader.options.event_gap
+    events = (merge_detections(item, gap) for item in loader.detections())
+    write_raven_tables(loader, loader.paths.raven_path, events, Stems(loader.recording_names))
 
 
 # FOLDED bacpipe/inference/planning.py: What a run would do, found out without loading a model.

@@ -12,6 +12,7 @@ import numpy as np
 from bacpipe import configuration
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.models.zoo import CARDS
 from bacpipe.store import predictions as prediction_files
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.embedding_set import (
@@ -227,6 +228,24 @@ class Loader:
     def lines(self) -> DoneLines:
         """The journal's line of every recording that is done, sorted by recording."""
         return self._require_set().content.done.sorted()
+
+    @property
+    def model_window(self) -> tuple[int, int]:
+        """Sample rate in Hz and length in samples of the model's windows, by its card.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If the model is not one of the zoo.
+        """
+        if self.model_name not in CARDS:
+            raise ResultsNotFoundError(
+                f"{self.audio_dir}: there are no embeddings of {self.model_name!r}, and the length "
+                f"of its windows is not known, because it is no model of the zoo. Compute the "
+                f"embeddings first, or choose one of {', '.join(CARDS)}."
+            )
+        card = CARDS[self.model_name]
+        return card.sample_rate, card.window
 
     @property
     def highest_frequency(self) -> float:

@@ -15,7 +15,7 @@ from bacpipe.audio.files import read_recording
 from bacpipe.dashboard.predictions.found_classes import FoundClasses
 from bacpipe.dashboard.style import CSS, TABLE_CSS
 from bacpipe.errors import AudioError
-from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_rows
+from bacpipe.labels.exporting import raven_rows, raven_table
 from bacpipe.store.predictions import Detections
 
 MOST_LISTED = 20_000
@@ -145,7 +145,7 @@ def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.Byt
     """
     results = found.results
     rows, scores = _in_order(found, name, threshold)
-    lines = ["\t".join(RAVEN_COLUMNS)]
+    lines: list[str] = []
     count = len(results.recordings)
     stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
     first, offset = 0, 0.0
@@ -162,10 +162,10 @@ def detections_raven(found: FoundClasses, name: str, threshold: float) -> io.Byt
             )
             path = (results.loader.audio_dir / recording).resolve()
             lines += raven_rows(
-                item, path, _highest(found, recording), first=len(lines), offset=offset
+                item, path, _highest(found, recording), first=len(lines) + 1, offset=offset
             )
         first, offset = stop, offset + line["duration"]
-    return io.BytesIO(("\n".join(lines) + "\n").encode("utf-8"))
+    return io.BytesIO(raven_table(lines).encode("utf-8"))
 
 
 def _in_order(found: FoundClasses, name: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
