@@ -51,30 +51,17 @@ class MeanAgreement(NamedTuple):
 
 @dataclass(frozen=True)
 class NeighbourAgreement:
-    """How far the neighbourhoods of two models agree.
+    """How far the neighbourhoods of two models agree."""
 
-    Attributes
-    ----------
-    pairs : np.ndarray, int64, shape (n, 2)
-        Window of the first and of the second model, sorted.
-    shares : np.ndarray, float64, shape (n,)
-        Share of the neighbours of each pair that both models have; NaN if it has no candidates.
-    chance : np.ndarray, float64, shape (n,)
-        Its expectation for neighbours drawn at random.
-    interval : list of two floats, or None
-        95 % interval of the mean share from resampling recordings; None for a single recording.
-    n_neighbors : int
-        Neighbours that were looked up.
-    n_matched : int
-        Pairs that there are; more than `pairs` if those are a random sample.
-    """
-
-    pairs: np.ndarray
+    pairs: np.ndarray  # int64, shape (n, 2): window of the first and of the second model, sorted
+    # float64, shape (n,): Share of the neighbours of each pair that both models have; NaN if it has
+    # no candidates
     shares: np.ndarray
-    chance: np.ndarray
+    chance: np.ndarray  # float64, shape (n,): its expectation for neighbours drawn at random
+    # 95 % interval of the mean share from resampling recordings; None for a single recording
     interval: list[float] | None
-    n_neighbors: int
-    n_matched: int
+    n_neighbors: int  # neighbours that were looked up
+    n_matched: int  # pairs that there are; more than `pairs` if those are a random sample
 
     @property
     def overall(self) -> MeanAgreement:

@@ -45,13 +45,17 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "benchmark_scores.parquet"
 _CHUNK = 1024
 _ARRAYS = ("ground_truth", "predictions", "scores")
+_PRINTED = {
+    "precision": "precision", "recall": "recall", "F1": "f1", "best F1": "best_f1",
+    "at": "best_threshold", "AP": "average_precision", "AUROC": "roc_auc",
+}  # fmt: skip
 
 
 def benchmark(
     model: str,
     dataset: str | Path,
     annotations_file: str | None = None,
-    CustomModel: Any = None,
+    CustomModel: object = None,
     check_if_already_processed: bool = True,
     **kwargs: Any,
 ) -> dict[str, Any]:
@@ -121,29 +125,24 @@ def benchmark(
     loader, table, column = _open(model, dataset, check_if_already_processed, kwargs)
     embedder = _embed(loader, CustomModel)
     windows = model_windows(loader)
-    names = sorted(set(table[column]))
-    matches = match_names(
-        names,
-        embedder.classifier.classes,
-        getattr(embedder.model, "scientific_names", ()),
-        known_species(Path(loader.options.model_base_path)),
-    )
+    names, classes = sorted(set(table[column])), embedder.classifier.classes
+    scientific_names = getattr(embedder.model, "scientific_names", ())
+    species = known_species(Path(loader.options.model_base_path))
+    matches = match_names(names, classes, scientific_names, species)
     columns = sorted({match.column for match in matches if match.column is not None})
     if not columns:
         raise EvaluationError(
             f"{model}: none of the {len(names)} annotated names ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}) is one of its "
-            f"{len(embedder.classifier.classes)} classes; annotate with their common, scientific "
-            f"or eBird names (classes are such as {', '.join(embedder.classifier.classes[:3])})."
+            f"{', …' if len(names) > 5 else ''}) is one of its {len(classes)} classes; annotate "
+            f"with their common, scientific or eBird names (classes are such as "
+            f"{', '.join(classes[:3])})."
         )
-    truth = _presence(windows, table, column, matches, columns, loader)
+    overlap = loader.options.annotation_overlap
+    truth = _presence(windows, table, column, matches, columns, overlap)
     scores = class_scores(embedder, loader, columns)
-    result = _evaluate(loader, embedder, windows, truth, scores, columns)
+    result = _evaluate(loader, windows, truth, scores, [classes[column] for column in columns])
     result["matching"] = [
-        {
-            **asdict(match),
-            "class": None if match.column is None else embedder.classifier.classes[match.column],
-        }
+        {**asdict(match), "class": None if match.column is None else classes[match.column]}
         for match in matches
     ]
     result["missing"] = [match.annotation for match in matches if match.column is None]
@@ -178,7 +177,7 @@ def _open(
     return loader, table, column
 
 
-def _embed(loader: Loader, custom: Any) -> Embedder:
+def _embed(loader: Loader, custom: object) -> Embedder:
     from bacpipe.inference.embedder import Embedder
 
     embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
@@ -200,18 +199,14 @@ def _presence(
     column: str,
     matches: Sequence[Match],
     columns: Sequence[int],
-    loader: Loader,
+    overlap: float,
 ) -> np.ndarray:
     """Bool array of shape (windows, columns): which class is annotated in which window."""
     # Two annotated names of one class are one label.
-    place = {
-        match.annotation: columns.index(match.column)
-        for match in matches
-        if match.column is not None
-    }
+    place = {m.annotation: columns.index(m.column) for m in matches if m.column is not None}
     table = table[table[column].isin(set(place))]
     annotated = labelled_intervals(table, table[column].map(place).to_numpy(np.int64))
-    overlaps, _ = find_overlaps(windows, annotated, loader.options.annotation_overlap)
+    overlaps, _ = find_overlaps(windows, annotated, overlap)
     presence = np.zeros((len(windows), len(columns)), dtype=bool)
     presence[overlaps.window, overlaps.label] = True
     return presence
@@ -219,25 +214,17 @@ def _presence(
 
 def _evaluate(
     loader: Loader,
-    embedder: Embedder,
     windows: ModelWindows,
     truth: np.ndarray,
     scores: np.ndarray,
-    columns: Sequence[int],
+    names: Sequence[str],
 ) -> dict[str, Any]:
     options = loader.options
-    names = [embedder.classifier.classes[column] for column in columns]
     predicted = scores >= options.classifier_threshold
     recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
-    result = evaluate_scores(
-        truth,
-        predicted,
-        scores,
-        names,
-        group_by(recordings, len(truth)),
-        samples=options.bootstrap_samples,
-        seed=options.evaluation_seed,
-    )
+    groups = group_by(recordings, len(truth))
+    chosen = {"samples": options.bootstrap_samples, "seed": options.evaluation_seed}
+    result = evaluate_scores(truth, predicted, scores, names, groups, **chosen)
     best = [best_threshold(truth[:, i], scores[:, i]) for i in range(len(names))]
     for name, (threshold, f1) in zip(names, best, strict=True):
         result["per_class"][name]["best_f1"] = number(f1)
@@ -263,16 +250,14 @@ def _evaluate(
 def _report(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     from sklearn.metrics import classification_report
 
-    if len(names) == 1:
-        report = classification_report(
-            truth[:, 0], predicted[:, 0], labels=[True], target_names=names, output_dict=True,
-            zero_division=0,
-        )  # fmt: skip
-    else:
-        report = classification_report(
-            truth, predicted, target_names=names, output_dict=True, zero_division=0
+    labels = None
+    if len(names) == 1:  # scikit-learn would take one column for two classes
+        truth, predicted, labels = truth[:, 0], predicted[:, 0], [True]
+    return dict(
+        classification_report(
+            truth, predicted, labels=labels, target_names=names, output_dict=True, zero_division=0
         )
-    return dict(report)
+    )
 
 
 def _notes(
@@ -318,26 +303,21 @@ def _save(loader: Loader, result: Mapping[str, Any]) -> None:
 def _show(result: Mapping[str, Any]) -> None:
     """Print the report, for whoever called `benchmark`."""
     width = max(len(name) for name in [*result["per_class"], "average"]) + 2
-    head = ("precision", "recall", "F1", "best F1", "at", "AP", "AUROC", "windows")
-    keys: tuple[str | None, ...]
-    lines = [" " * width + "".join(f"{text:>11}" for text in head)]
+    lines = [" " * width + "".join(f"{title:>11}" for title in [*_PRINTED, "windows"])]
     for name, row in result["per_class"].items():
-        keys = ("precision", "recall", "f1", "best_f1", "best_threshold", "average_precision",
-                "roc_auc")  # fmt: skip
-        cells = "".join(f"{_cell(row[key]):>11}" for key in keys if key)
+        cells = "".join(f"{_cell(row[key]):>11}" for key in _PRINTED.values())
         lines.append(f"{name:<{width}}{cells}{row['support']:>11}")
-    overall = result["overall"]
-    keys = ("precision_macro", "recall_macro", "f1_macro", "best_f1_macro", None,
-            "average_precision_macro", "roc_auc_macro")  # fmt: skip
-    cells = "".join(f"{_cell(overall[key]) if key else '':>11}" for key in keys)
+    # The best thresholds have no average.
+    averages = {**result["overall"], "best_threshold_macro": ""}
+    cells = "".join(f"{_cell(averages[f'{key}_macro']):>11}" for key in _PRINTED.values())
     lines += ["", f"{'average':<{width}}{cells}"]
     threshold = result["threshold"]
     print(f"\n{result['model']}, threshold {threshold}\n")  # noqa: T201  (the report was asked for)
     print("\n".join([*lines, "", *result["notes"]]))  # noqa: T201
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _cell(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.3f}"
 
 
 # ---------------------------------------------------------------------- class scores
@@ -409,7 +389,7 @@ class _ChosenColumns:
         self._columns = list(columns)
         self._parts: dict[str, list[np.ndarray]] = {}
 
-    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
+    def add(self, source: Source, embeddings: np.ndarray, predictions: np.ndarray) -> None:
         self._parts.setdefault(source.name, []).append(predictions[:, self._columns])
 
     def finish(self, source: Source, end: StreamEnd) -> None:

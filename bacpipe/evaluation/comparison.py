@@ -157,21 +157,13 @@ def compare_models(
 
 @dataclass(frozen=True)
 class StoredScores:
-    """Scores of several models.
+    """Scores of several models."""
 
-    Attributes
-    ----------
-    kind : str
-        Kind of label that they are about: 'species'.
-    tables : dict of pandas.DataFrame
-        ``probing``, ``clustering`` and ``retrieval`` as `cross_model_evaluation` returns them;
-        what nobody has is missing.
-    missing : dict of dict
-        For each table, why a model is not in it, by model.
-    """
-
-    kind: str
+    kind: str  # kind of label that they are about: 'species'
+    # ``probing``, ``clustering`` and ``retrieval`` as `cross_model_evaluation` returns them; what
+    # nobody has is missing
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    # For each table, why a model is not in it, by model
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
 
 

@@ -36,24 +36,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EvaluationReport:
-    """Results of an evaluation.
+    """Results of an evaluation."""
 
-    Attributes
-    ----------
-    results : dict
-        For each model what `model_specific_evaluation` returns.
-    tables : dict of pandas.DataFrame
-        What `cross_model_evaluation` returns.
-    errors : list of str
-        One sentence for everything that could not be done.
-    folder : Path or None
-        Where the tables and figures across models are.
-    """
-
+    # For each model what `model_specific_evaluation` returns
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # What `cross_model_evaluation` returns
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    # One sentence for everything that could not be done
     errors: list[str] = field(default_factory=list)
-    folder: Path | None = None
+    folder: Path | None = None  # where the tables and figures across models are
 
     def __str__(self) -> str:
         lines = []

@@ -39,37 +39,19 @@ _ROWS = 2**16  # looked at together; of a large array, even a truth value for ea
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """Embeddings with a label per window.
+    """Embeddings with a label per window."""
 
-    Attributes
-    ----------
-    model : str
-        Name of the model.
-    embeds : np.ndarray, float32, shape (n, dim)
-    labels : np.ndarray, int64, shape (n,)
-        Index into `classes`; -1 for windows without a label.
-    classes : tuple of str
-        Names of the labels.
-    kind : str
-        What the labels are: 'species'.
-    recordings : np.ndarray of object, shape (n,), or None
-        Recording of every window; None when nobody knows.
-    times : pandas.DataFrame or None
-        audiofilename, start and end (seconds) of every window; None when nobody knows.
-    paths : ResultPaths or None
-        Where results go; None when they are only returned.
-    state : str or None
-        Hash of the embeddings and their recordings from the journal; None when it has none.
-    """
-
-    model: str
-    embeds: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    kind: str
+    model: str  # name of the model
+    embeds: np.ndarray  # float32, shape (n, dim)
+    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows without a label
+    classes: tuple[str, ...]  # names of the labels
+    kind: str  # what the labels are: 'species'
+    # object, shape (n,): Recording of every window; None when nobody knows
     recordings: np.ndarray | None = None
+    # audiofilename, start and end (seconds) of every window; None when nobody knows
     times: pd.DataFrame | None = None
-    paths: ResultPaths | None = None
+    paths: ResultPaths | None = None  # where results go; None when they are only returned
+    # Hash of the embeddings and their recordings from the journal; None when it has none
     state: str | None = None
 
     @property

@@ -34,21 +34,12 @@ _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep tr
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a probe learns from.
+    """What a probe learns from."""
 
-    Attributes
-    ----------
-    embeds : np.ndarray, float32, shape (n, dim)
-    labels : np.ndarray, int64, shape (n,)
-    train, val : np.ndarray, int64
-        Rows to train and to validate with.
-    n_classes : int
-    """
-
-    embeds: np.ndarray
-    labels: np.ndarray
-    train: np.ndarray
-    val: np.ndarray
+    embeds: np.ndarray  # float32, shape (n, dim)
+    labels: np.ndarray  # int64, shape (n,)
+    train: np.ndarray  # int64: rows to train and to validate with
+    val: np.ndarray  # int64
     n_classes: int
 
 

@@ -199,21 +199,11 @@ def _auroc(same: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 class Neighbours(NamedTuple):
-    """Windows in the order of their similarity, the most similar first.
+    """Windows in the order of their similarity, the most similar first."""
 
-    Attributes
-    ----------
-    rows : np.ndarray, int64, shape (n,)
-        Rows of ``Loader.embeddings('array')``.
-    similarity : np.ndarray, float32, shape (n,)
-        Cosine, from -1 to 1.
-    skipped : int
-        Recordings whose embeddings could not be read.
-    """
-
-    rows: np.ndarray
-    similarity: np.ndarray
-    skipped: int = 0
+    rows: np.ndarray  # int64, shape (n,): rows of ``Loader.embeddings('array')``
+    similarity: np.ndarray  # float32, shape (n,): cosine, from -1 to 1
+    skipped: int = 0  # recordings whose embeddings could not be read
 
 
 def nearest_windows(

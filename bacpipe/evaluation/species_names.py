@@ -40,25 +40,14 @@ _TAXONOMY_COLUMNS = (
 
 @dataclass(frozen=True)
 class Match:
-    """What became of one annotated name.
+    """What became of one annotated name."""
 
-    Attributes
-    ----------
-    annotation : str
-        The name in the annotations.
-    column : int or None
-        Class of the model; None when there is none or several.
-    how : str
-        The step that decided: 'identical', 'spelling', 'scientific name', 'synonym',
-        'ambiguous' or 'missing'.
-    candidates : tuple of str
-        The class, or all classes that it may be.
-    """
-
-    annotation: str
-    column: int | None
+    annotation: str  # the name in the annotations
+    column: int | None  # class of the model; None when there is none or several
+    # The step that decided: 'identical', 'spelling', 'scientific name', 'synonym', 'ambiguous' or
+    # 'missing'
     how: str
-    candidates: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()  # the class, or all classes that it may be
 
 
 def match_names(

@@ -42,19 +42,10 @@ _ORDERS, _ORDERS_OF_MANY, _MANY = 30, 5, 500
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How to split.
+    """How to split."""
 
-    Attributes
-    ----------
-    strategy : {'recording', 'site', 'random'}
-        What stays together.
-    train_ratio, test_ratio : float
-        Shares of the labelled windows; the rest validates.
-    seed : int
-    """
-
-    strategy: str
-    train_ratio: float
+    strategy: str  # 'recording', 'site', 'random': what stays together
+    train_ratio: float  # shares of the labelled windows; the rest validates
     test_ratio: float
     seed: int
 
@@ -66,26 +57,14 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Split:
-    """Which window is used for what.
+    """Which window is used for what."""
 
-    Attributes
-    ----------
-    set_of_window : np.ndarray, int8, shape (n,)
-        Index into `SETS`; -1 for windows that are not used.
-    classes : tuple of str
-        Classes that are used.
-    labels : np.ndarray, int64, shape (n,)
-        Index into `classes`; -1 for windows that are not used.
-    dropped : dict of str to str
-        Classes left out, and why.
-    units : dict of str to str
-        Set of every recording or site; empty when single windows are divided.
-    """
-
+    # int8, shape (n,): Index into `SETS`; -1 for windows that are not used
     set_of_window: np.ndarray
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    dropped: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...]  # classes that are used
+    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows that are not used
+    dropped: dict[str, str] = field(default_factory=dict)  # classes left out, and why
+    # Set of every recording or site; empty when single windows are divided
     units: dict[str, str] = field(default_factory=dict)
 
     def rows(self, name: str) -> np.ndarray:

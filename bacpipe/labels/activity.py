@@ -60,30 +60,21 @@ def recorded_stretches(lines: Mapping[str, Mapping[str, Any]], starts: np.ndarra
     return Stretches(start + _seconds(first), start + _seconds(last))
 
 
-def _seconds(value: Any) -> Any:
-    return np.rint(np.asarray(value, np.float64) * 1e6).astype("timedelta64[us]")
+def _seconds(values: array[float] | np.ndarray) -> np.ndarray:
+    return np.rint(np.asarray(values, np.float64) * 1e6).astype("timedelta64[us]")
 
 
 @dataclass(frozen=True)
 class ActivityGrid:
-    """Cells of a heat map, and how long was recorded in each.
+    """Cells of a heat map, and how long was recorded in each."""
 
-    Attributes
-    ----------
-    by : str
-        A key of `BY`.
-    rows : tuple of str
-        Hours '00' to '23', or weekdays.
-    columns : np.ndarray, datetime64[D], shape (columns,)
-        First day of each column, ascending.  NaT is a column for a longer time without
-        recordings.
-    hours : np.ndarray, float64, shape (rows, columns)
-        Hours recorded, of all recorders together; 0 where nothing was recorded.
-    """
-
-    by: str
-    rows: tuple[str, ...]
+    by: str  # a key of `BY`
+    rows: tuple[str, ...]  # hours '00' to '23', or weekdays
+    # datetime64[D], shape (columns,): First day of each column, ascending. NaT is a column for a
+    # longer time without recordings
     columns: np.ndarray
+    # float64, shape (rows, columns): Hours recorded, of all recorders together; 0 where nothing was
+    # recorded
     hours: np.ndarray
 
     def count(self, times: np.ndarray) -> np.ndarray:
@@ -197,21 +188,12 @@ def _positions(columns: np.ndarray, days: np.ndarray) -> np.ndarray:
 
 
 class Activity(NamedTuple):
-    """When classes were found.
+    """When classes were found."""
 
-    Attributes
-    ----------
-    grid : ActivityGrid
-        The cells, and how long was recorded in each.
-    counts : dict of str to np.ndarray, int64, shape (rows, columns)
-        Detections (windows) of each class in each cell, the most frequent class first.
-    classes : int
-        Number of classes that were found, of which `counts` may hold only some.
-    """
-
-    grid: ActivityGrid
+    grid: ActivityGrid  # the cells, and how long was recorded in each
+    # Detections (windows) of each class in each cell, the most frequent class first
     counts: dict[str, np.ndarray]
-    classes: int
+    classes: int  # number of classes that were found, of which `counts` may hold only some
 
 
 def class_activity(

@@ -55,48 +55,25 @@ _TOLERANCE = 1e-6  # seconds; times in tables are rounded
 
 
 class GroundTruth(NamedTuple):
-    """Labels of all windows.
+    """Labels of all windows."""
 
-    Attributes
-    ----------
-    labels : np.ndarray, int32, shape (windows,) or (windows, max_labels_per_timestamp)
-        Numbers of the labels; -1 where there is none.  Several labels of a window are sorted
-        by how much of it they cover.
-    classes : dict of str to int
-        Number of every label.
-    """
-
+    # int32, shape (windows,) or (windows, max_labels_per_timestamp): Numbers of the labels; -1
+    # where there is none. Several labels of a window are sorted by how much of it they cover
     labels: np.ndarray
-    classes: dict[str, int]
+    classes: dict[str, int]  # number of every label
 
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How annotations become labels of windows; part of the fingerprint of what is stored.
+    """How annotations become labels of windows; part of the fingerprint of what is stored."""
 
-    Attributes
-    ----------
-    kind : str
-        Kind of label: 'species'.
-    single_label : bool
-        Whether a window has one label at most.
-    min_annotation_length, annotation_overlap
-        The settings of the same names.
-    min_label_occurrences : int
-        Labels of fewer windows are left out.
-    max_labels_per_timestamp : int or None
-        The most labels of a window; None with single labels.
-    label_idx_dict : dict of str to int, or None
-        Number of each label; None takes the alphabetical order.
-    """
-
-    kind: str
-    single_label: bool
-    min_annotation_length: float
+    kind: str  # kind of label: 'species'
+    single_label: bool  # whether a window has one label at most
+    min_annotation_length: float  # the settings of the same names
     annotation_overlap: float
-    min_label_occurrences: int
-    max_labels_per_timestamp: int | None
-    label_idx_dict: dict[str, int] | None
+    min_label_occurrences: int  # labels of fewer windows are left out
+    max_labels_per_timestamp: int | None  # the most labels of a window; None with single labels
+    label_idx_dict: dict[str, int] | None  # number of each label; None takes the alphabetical order
 
 
 def ground_truth_by_model(
@@ -414,21 +391,11 @@ def _write(path: Path, truth: GroundTruth, rule: LabelRule, fingerprint: str) ->
 
 
 class Overlaps(NamedTuple):
-    """Pairs of a window and a label, each once, sorted by window, then by falling overlap.
+    """Pairs of a window and a label, each once, sorted by window, then by falling overlap."""
 
-    Attributes
-    ----------
-    window : np.ndarray, int64, shape (n,)
-        Index of the window.
-    label : np.ndarray, int64, shape (n,)
-        Number of the label.
-    seconds : np.ndarray, float64, shape (n,)
-        How much of the window the label covers.
-    """
-
-    window: np.ndarray
-    label: np.ndarray
-    seconds: np.ndarray
+    window: np.ndarray  # int64, shape (n,): index of the window
+    label: np.ndarray  # int64, shape (n,): number of the label
+    seconds: np.ndarray  # float64, shape (n,): how much of the window the label covers
 
 
 def find_overlaps(

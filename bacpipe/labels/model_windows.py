@@ -29,22 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelWindows:
-    """All windows of a data set for one model, in the order of ``Loader.embeddings('array')``.
+    """All windows of a data set for one model, in the order of ``Loader.embeddings('array')``."""
 
-    Attributes
-    ----------
-    lines : mapping
-        For each recording, sorted by name, what the journal says (or would say) of its
-        duration, windows and annotated segments.
-    header : mapping
-        Description of the windows, as in the first line of the journal.
-    state : str
-        Changes when the windows do.
-    """
-
+    # For each recording, sorted by name, what the journal says (or would say) of its duration,
+    # windows and annotated segments
     lines: Mapping[str, Mapping[str, Any]]
-    header: Mapping[str, Any]
-    state: str
+    header: Mapping[str, Any]  # description of the windows, as in the first line of the journal
+    state: str  # changes when the windows do
 
     @property
     def recordings(self) -> list[str]:
