@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe import extras
+from bacpipe import configuration, extras
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     check_annotations,
@@ -97,8 +97,6 @@ def import_annotations(
     ['audiofilename', 'start', 'end', 'label:species']
     """
     import pandas as pd
-
-    from bacpipe import configuration
 
     source, audio_dir = typed_path(source), typed_path(audio_dir)
     suffixes = audio_suffixes or configuration.settings().audio_suffixes

@@ -178,6 +178,7 @@ def _open(
 
 
 def _embed(loader: Loader, custom: object) -> Embedder:
+    # Mistakes in the annotations are told without waiting for it.
     from bacpipe.inference.embedder import Embedder
 
     embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
@@ -286,6 +287,7 @@ def _notes(
 def _save(loader: Loader, result: Mapping[str, Any]) -> None:
     import pandas as pd
 
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting.classifiers import class_benchmark
     from bacpipe.plotting.style import save_figure
 

@@ -471,6 +471,7 @@ def _write_labels(data: LabelledWindows, clusterings: Mapping[str, np.ndarray]) 
 
 
 def _draw(paths: ResultPaths, result: Mapping[str, Any]) -> None:
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting.clustering import agreement
     from bacpipe.plotting.style import save_figure
 

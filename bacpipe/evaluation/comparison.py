@@ -113,6 +113,7 @@ def compare_models(
     `done` is what was evaluated for each model just now ('probing', 'clustering', 'retrieval');
     whatever else is stored is of an earlier run and left out.
     """
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting import comparison as figures
     from bacpipe.plotting.style import save_figure
 

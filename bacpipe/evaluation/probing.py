@@ -238,6 +238,7 @@ def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str,
 
 
 def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
     from bacpipe.plotting.style import save_figure
 
