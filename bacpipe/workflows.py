@@ -131,9 +131,9 @@ def _open_dashboard(audio_dir: Path, options: Options) -> None:
     """Show the results until the user closes the dashboard; a notebook goes on at once."""
     # Runs without a dashboard need not wait for Panel.
     from bacpipe.dashboard.server import serve
-    from bacpipe.dashboard.shared.results import DataSet
+    from bacpipe.dashboard.shared.results import DataSetResults
 
-    serve(DataSet(audio_dir, options.models, options))
+    serve(DataSetResults(audio_dir, options.models, options))
 
 
 def _recordings_or_demo(options: Options) -> Path:

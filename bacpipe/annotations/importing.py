@@ -24,11 +24,14 @@ from bacpipe import extras
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     check_annotations,
+    decode,
     label_kind,
     read_annotations,
+    seconds,
 )
 from bacpipe.audio.files import find_audio_files
 from bacpipe.errors import AnnotationsError, SettingsError
+from bacpipe.options import normal_value, user_settings
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
@@ -95,8 +98,6 @@ def import_annotations(
     """
     import pandas as pd
 
-    from bacpipe.options import normal_value, user_settings
-
     source, audio_dir = typed_path(source), typed_path(audio_dir)
     suffixes = audio_suffixes or user_settings().audio_suffixes
     suffixes = normal_value("audio_suffixes", suffixes)
@@ -131,7 +132,7 @@ def _read(
 
 def _guess_format(source: Path) -> str:
     if source.is_file():
-        first = _text(source).partition("\n")[0]
+        first = decode(source).partition("\n")[0]
         if _RAVEN_TIMES[0] in first:
             return "raven"
         if source.suffix.lower() in {".csv", ".tsv"}:
@@ -151,21 +152,17 @@ def _files(source: Path, kind: str) -> list[Path]:
     if not source.is_dir():
         return [source]
     pattern = _PATTERNS.get(kind) or f"*{_crowsetta_suffix(kind)}"
-    found = sorted(path for path in source.rglob(pattern) if path.is_file())
-    if not found:
+    files = sorted(path for path in source.rglob(pattern) if path.is_file())
+    if not files:
         raise AnnotationsError(f"{source}: no file here is called {pattern}.")
-    return found
+    return files
 
 
 class _TableNames:
     """Finds the recording that a table without a column for it belongs to.
 
-    Parameters
-    ----------
-    recordings : sequence of str
-        Posix paths relative to the audio folder.
-    table : PurePosixPath
-        The table, relative to the folder that was searched for tables.
+    Recordings are posix paths relative to the audio folder, the table relative to the folder that
+    was searched for tables.
     """
 
     def __init__(self, recordings: Sequence[str], table: PurePosixPath) -> None:
@@ -182,12 +179,16 @@ class _TableNames:
         """
         shared = {name: self._shared_length(PurePosixPath(name)) for name in self._recordings}
         longest = max(shared.values(), default=0)
-        found = [name for name, length in shared.items() if length == longest > 0]
-        beside = [n for n in found if PurePosixPath(n).parent == self._table.parent]
-        found = beside or found
-        if len(found) == 1:
-            return found[0]
-        which = f"could belong to {' or '.join(found[:3])}" if found else "belongs to no recording"
+        candidates = [name for name, length in shared.items() if length == longest > 0]
+        beside = [n for n in candidates if PurePosixPath(n).parent == self._table.parent]
+        candidates = beside or candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        which = (
+            f"could belong to {' or '.join(candidates[:3])}"
+            if candidates
+            else "belongs to no recording"
+        )
         raise AnnotationsError(
             f"{self._table}: by its name, this table {which}; expected the name of a recording, "
             f"such as recording.wav, and then anything after a dot or underscore."
@@ -206,18 +207,21 @@ class _TableNames:
 
 
 def _read_tabs(path: Path) -> pd.DataFrame:
-    """Cells of a table with tabs between them, as text; nothing is quoted in it."""
+    """Cells of a table with tabs between them, as text; nothing is quoted in it.
+
+    The index is the number of the row.
+    """
     import pandas as pd
 
-    lines = [line.split("\t") for line in _text(path).split("\n") if line.strip()]
+    lines = [line.split("\t") for line in decode(path).split("\n") if line.strip()]
     if not lines:
         raise AnnotationsError(f"{path.name}: this file is empty; expected a Raven table.")
     header = [name.strip() for name in lines[0]]
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
         raise AnnotationsError(f"{path.name}: the column {twice!r} is there twice; keep one.")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
+    rows, numbers = [], range(2, len(lines) + 1)
+    for number, line in zip(numbers, lines[1:], strict=True):
         cells = [*line, *[""] * (len(header) - len(line))]
         if any(cell.strip() for cell in cells[len(header) :]):
             raise AnnotationsError(
@@ -225,7 +229,7 @@ def _read_tabs(path: Path) -> pd.DataFrame:
                 f"columns; remove the tabs from its texts."
             )
         rows.append(cells[: len(header)])
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    return pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
 
 
 def _read_raven(path: Path, names: _TableNames, source_column: str | None) -> pd.DataFrame:
@@ -242,12 +246,12 @@ def _read_raven(path: Path, names: _TableNames, source_column: str | None) -> pd
         # Raven writes a selection once for the waveform and once for the spectrogram.
         table = table.drop_duplicates("Selection")
     label = _label_column(path, list(table.columns), source_column)
-    start, end = (_seconds(path, table, name) for name in _RAVEN_TIMES)
+    start, end = (seconds(table[name], path.name).to_numpy() for name in _RAVEN_TIMES)
     file = next((name for name in _RAVEN_FILES if name in table.columns), None)
     recordings = table[file].to_numpy() if file else np.repeat(names.find(), len(table))
     if "File Offset (s)" in table.columns:
         # Begin times count through all recordings that are open; offsets are within one.
-        offset = _seconds(path, table, "File Offset (s)")
+        offset = seconds(table["File Offset (s)"], path.name).to_numpy()
         start, end = offset, offset + (end - start)
     elif len(set(recordings)) > 1:
         raise AnnotationsError(
@@ -275,7 +279,7 @@ def _read_audacity(path: Path, names: _TableNames) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(decode(path).split("\n"), start=1):
         cells = line.split("\t")
         if not line.strip() or cells[0] == "\\":  # a second line holds the frequencies
             continue
@@ -290,36 +294,11 @@ def _read_audacity(path: Path, names: _TableNames) -> pd.DataFrame:
     return table
 
 
-def _seconds(path: Path, table: pd.DataFrame, name: str) -> np.ndarray:
-    import pandas as pd
-
-    numbers = pd.to_numeric(table[name].str.replace(",", "."), errors="coerce").to_numpy(float)
-    wrong = ~np.isfinite(numbers)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise AnnotationsError(
-            f"{path.name}: the column {name!r} holds {table[name].iloc[row]!r} in row {row + 2}; "
-            f"expected seconds as a number."
-        )
-    return numbers
-
-
 def _is_number(text: str) -> bool:
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise AnnotationsError(f"{path}: there is no such file of annotations.") from None
-    except UnicodeDecodeError:
-        raise AnnotationsError(f"{path.name}: is not a text in UTF-8.") from None
-    except OSError as error:
-        raise AnnotationsError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 # --- crowsetta --------------------------------------------------------------------------------

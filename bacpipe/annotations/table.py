@@ -86,22 +86,10 @@ def read_annotations(path: str | Path, recordings: Sequence[str]) -> pd.DataFram
 def check_annotations(
     table: pd.DataFrame, recordings: Sequence[str], *, source: str = "label_df"
 ) -> pd.DataFrame:
-    """Bring an annotation table into the form that `read_annotations` returns.
+    """Bring an annotation table, whose first row is row 1 in messages, into its normal form.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns audiofilename, start, end and any number of label:<kind>; others are left out.
-        The first row is row 1 in messages.
-    recordings : sequence of str
-        Names of all recordings: posix paths relative to the audio folder.
-    source : str
-        What messages call the table.
-
-    Raises
-    ------
-    AnnotationsError
-        As for `read_annotations`.
+    Columns other than audiofilename, start, end and label:<kind> are left out; `source` is what
+    messages call the table.  The rest is as for `read_annotations`.
     """
     return _check(table.set_axis(range(1, len(table) + 1)), recordings, source)
 
@@ -114,9 +102,7 @@ def _check(table: pd.DataFrame, recordings: Sequence[str], source: str) -> pd.Da
     texts = table[[*REQUIRED_COLUMNS, *kinds]].map(_text)
     if texts.empty:
         raise AnnotationsError(f"{source}: this table has no rows; {_EXPECTED}.")
-    checked = texts.assign(
-        start=_numbers(texts["start"], source), end=_numbers(texts["end"], source)
-    )
+    checked = texts.assign(start=seconds(texts["start"], source), end=seconds(texts["end"], source))
     backwards = checked.index[checked["end"] < checked["start"]]
     if len(backwards):
         start, end = checked.loc[backwards[0], ["start", "end"]]
@@ -129,12 +115,9 @@ def _check(table: pd.DataFrame, recordings: Sequence[str], source: str) -> pd.Da
     checked[kinds] = checked[kinds].mask(checked[kinds] == "")
     empty = checked["end"] == checked["start"]
     if empty.any():
-        logger.warning(
-            "%s: %s of zero length left out (row %s).",
-            source,
-            _count(int(empty.sum()), "annotation"),
-            _listed(map(str, checked.index[empty])),
-        )
+        number = _count(int(empty.sum()), "annotation")
+        rows = _listed(map(str, checked.index[empty]))
+        logger.warning("%s: %s of zero length left out (row %s).", source, number, rows)
     known = checked["audiofilename"].notna()
     if not known.any():
         raise AnnotationsError(
@@ -155,6 +138,11 @@ def label_kind(label_column: str) -> str:
     return label_column.removeprefix(LABEL_PREFIX)
 
 
+def file_part(kind: str) -> str:
+    """Kind of label as part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in kind)
+
+
 def require_label_column(
     table: pd.DataFrame, label_column: str, *, source: str = "annotations"
 ) -> str:
@@ -166,11 +154,11 @@ def require_label_column(
         If the table has no such column.
     """
     wanted = LABEL_PREFIX + label_kind(label_column)
-    found = label_columns(table)
-    if wanted in found:
+    columns = label_columns(table)
+    if wanted in columns:
         return wanted
-    has = f"it has {', '.join(found)}" if found else "it has no column label:<kind> at all"
-    closest = difflib.get_close_matches(wanted, found, n=1)
+    has = f"it has {', '.join(columns)}" if columns else "it has no column label:<kind> at all"
+    closest = difflib.get_close_matches(wanted, columns, n=1)
     hint = (
         f"; did you mean label_column={label_kind(closest[0])!r}?"
         if closest
@@ -182,20 +170,10 @@ def require_label_column(
 def annotated_segments(
     table: pd.DataFrame, min_length: float
 ) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Annotated parts of each recording.
+    """Annotated parts of each recording that are at least `min_length` seconds long.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `read_annotations` returns it.
-    min_length : float
-        Shorter annotations are left out; seconds.
-
-    Returns
-    -------
-    dict
-        (start, end) in seconds, sorted and each once, by recording; recordings without any are
-        not in it.  Overlapping parts stay apart.
+    They are (start, end) in seconds, sorted and each once, by recording; recordings without any are
+    left out.  Overlapping parts stay apart.
     """
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     kept = long_enough(table, min_length)
@@ -219,7 +197,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Cells of a file as text; the index is the line in the file."""
     import pandas as pd
 
-    text = _decode(path)
+    absent = f"there is no such file; {_EXPECTED}, as CSV. Its name is the setting"
+    text = decode(path, f"{absent} annotations_filename.")
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise AnnotationsError(f"{path.name}: this file is empty; {_EXPECTED}.")
@@ -255,14 +234,18 @@ def _without_blank_end(row: list[str], length: int) -> list[str]:
     return row
 
 
-def _decode(path: Path) -> str:
+def decode(path: Path, missing: str = "there is no such file of annotations.") -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark.
+
+    Raises
+    ------
+    AnnotationsError
+        If it is missing, about which `missing` is said, cannot be read or is something else.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise AnnotationsError(
-            f"{path}: there is no such file; {_EXPECTED}, as CSV. Its name is the setting "
-            f"annotations_filename."
-        ) from None
+        raise AnnotationsError(f"{path}: {missing}") from None
     except OSError as error:
         raise AnnotationsError(f"{path}: cannot be read ({error.strerror}).") from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -276,11 +259,11 @@ def _decode(path: Path) -> str:
 
 
 def _separator(header: str) -> str:
-    def found(separator: str) -> tuple[int, int]:
+    def fit(separator: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
         return sum(name in REQUIRED_COLUMNS for name in names), len(names)
 
-    return max(_SEPARATORS, key=found)
+    return max(_SEPARATORS, key=fit)
 
 
 def _check_columns(names: list[str], source: str) -> None:
@@ -318,7 +301,14 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _numbers(column: pd.Series, source: str) -> pd.Series:
+def seconds(column: pd.Series, source: str) -> pd.Series:
+    """Numbers of a column of texts whose index is the row in messages; float64.
+
+    Raises
+    ------
+    AnnotationsError
+        If a text is no number; a decimal comma is understood.
+    """
     import pandas as pd
 
     numbers = pd.to_numeric(column.str.replace(",", ".", regex=False), errors="coerce")
@@ -336,7 +326,7 @@ def _numbers(column: pd.Series, source: str) -> pd.Series:
 def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) -> pd.Series:
     """Recordings that the rows are about; missing where there is none of that name."""
     names = RecordingNames(recordings)
-    found: dict[str, str | None] = {}
+    name_of: dict[str, str | None] = {}
     first_rows = column.drop_duplicates()
     for row, given in first_rows.items():
         if not given:
@@ -350,8 +340,8 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
                 f"{source}: {given!r} in row {row} could be {' or '.join(candidates[:3])}; "
                 f"write the path relative to the audio folder."
             )
-        found[given] = candidates[0] if candidates else None
-    unknown = [given for given, name in found.items() if name is None]
+        name_of[given] = candidates[0] if candidates else None
+    unknown = [given for given, name in name_of.items() if name is None]
     if unknown:
         logger.warning(
             "%s: %s left out, because %s not among the recordings: %s.",
@@ -360,16 +350,13 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
             f"their {len(unknown)} files are" if len(unknown) > 1 else "the file is",
             _listed(unknown),
         )
-    return column.map(found)
+    return column.map(name_of)
 
 
 class RecordingNames:
     """Finds recordings by what annotation tables call them.
 
-    Parameters
-    ----------
-    recordings : sequence of str
-        Posix paths relative to the audio folder.
+    Recordings are posix paths relative to the audio folder.
     """
 
     def __init__(self, recordings: Sequence[str]) -> None:

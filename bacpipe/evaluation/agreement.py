@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from bacpipe.errors import TooLittleDataError
-from bacpipe.evaluation.metrics import Groups, draw_weights, interval
+from bacpipe.evaluation.metrics import Groups, draw_weights, interval, ratio
 from bacpipe.labels.matching import NO_MATCH, best_matches, matched_pairs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.store.embedding_set import read_embeddings
@@ -40,14 +40,8 @@ _TOLERANCE = 1e-6  # seconds
 class MeanAgreement(NamedTuple):
     """Agreement of several pairs of windows.
 
-    Attributes
-    ----------
-    share : float
-        Mean share of common neighbours, 0 to 1.
-    chance : float
-        What neighbours drawn at random would give.
-    windows : int
-        Pairs that were averaged.
+    The mean share of common neighbours, what neighbours drawn at random would give, and the number
+    of pairs.
     """
 
     share: float
@@ -57,30 +51,17 @@ class MeanAgreement(NamedTuple):
 
 @dataclass(frozen=True)
 class NeighbourAgreement:
-    """How far the neighbourhoods of two models agree.
+    """How far the neighbourhoods of two models agree."""
 
-    Attributes
-    ----------
-    pairs : np.ndarray, int64, shape (n, 2)
-        Window of the first and of the second model, sorted.
-    shares : np.ndarray, float64, shape (n,)
-        Share of the neighbours of each pair that both models have; NaN if it has no candidates.
-    chance : np.ndarray, float64, shape (n,)
-        Its expectation for neighbours drawn at random.
-    interval : list of two floats, or None
-        95 % interval of the mean share from resampling recordings; None for a single recording.
-    n_neighbors : int
-        Neighbours that were looked up.
-    n_matched : int
-        Pairs that there are; more than `pairs` if those are a random sample.
-    """
-
-    pairs: np.ndarray
+    pairs: np.ndarray  # int64, shape (n, 2): window of the first and of the second model, sorted
+    # float64, shape (n,): Share of the neighbours of each pair that both models have; NaN if it has
+    # no candidates
     shares: np.ndarray
-    chance: np.ndarray
+    chance: np.ndarray  # float64, shape (n,): its expectation for neighbours drawn at random
+    # 95 % interval of the mean share from resampling recordings; None for a single recording
     interval: list[float] | None
-    n_neighbors: int
-    n_matched: int
+    n_neighbors: int  # neighbours that were looked up
+    n_matched: int  # pairs that there are; more than `pairs` if those are a random sample
 
     @property
     def overall(self) -> MeanAgreement:
@@ -90,34 +71,20 @@ class NeighbourAgreement:
     def by_label(self, codes: np.ndarray, side: int = 0) -> dict[int, MeanAgreement]:
         """Mean over the pairs of each label.
 
-        Parameters
-        ----------
-        codes : np.ndarray, int, shape (windows of a model,)
-            Label of every window; negative for none.
-        side : {0, 1}
-            Whose windows are labelled: the first or the second model's.
+        `codes` is the label of every window, negative for none, of the first (`side` 0) or the
+        second model.
         """
-        found = codes[self.pairs[:, side]]
+        label = codes[self.pairs[:, side]]
         return {
-            int(code): _mean(self.shares[found == code], self.chance[found == code])
-            for code in np.unique(found[found >= 0])
+            int(code): _mean(self.shares[label == code], self.chance[label == code])
+            for code in np.unique(label[label >= 0])
         }
 
     def of_windows(self, windows: ModelWindows, other: ModelWindows, side: int = 0) -> np.ndarray:
-        """Agreement for every window of one of the models.
+        """Agreement for every window of the first (`side` 0) or the second model, float64.
 
-        Parameters
-        ----------
-        windows, other : ModelWindows
-            Windows of the model and of the other one.
-        side : {0, 1}
-            Which of the two the model is.
-
-        Returns
-        -------
-        np.ndarray, float64, shape (len(windows),)
-            A window that is in no pair gets what the pair of its best match in time has; NaN if
-            there is none.
+        A window that is in no pair gets what the pair of its best match in time has; NaN if there
+        is none.
         """
         values = np.full(len(windows), np.nan)
         of_other = np.full(len(other), np.nan)
@@ -143,7 +110,6 @@ def neighbour_agreement(
     Parameters
     ----------
     one, other : Loader
-        Results of the models.
     n_neighbors : int
         Neighbours of a window that are looked at.
     most : int
@@ -196,22 +162,12 @@ def shared_neighbours(
     start: np.ndarray | None = None,
     end: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the nearest neighbours that paired windows have in common in two spaces.
+    """Share of the nearest neighbours that n paired windows have in common in two spaces.
 
-    Parameters
-    ----------
-    one, other : np.ndarray, float32, shape (n, any)
-        Embeddings of the same n windows in both spaces.
-    n_neighbors : int
-        Neighbours of a window; where there are fewer candidates, all of them.
-    recording, start, end : np.ndarray, shape (n,), optional
-        Recording, and start and end in seconds, of every window; overlapping windows are then
-        no neighbours.
-
-    Returns
-    -------
-    shares, chance : np.ndarray, float64, shape (n,)
-        NaN for windows without candidates.
+    Embeddings are of shape (n, any); windows that overlap in time (`start` and `end` in seconds of
+    their `recording`) are no neighbours.  Where there are fewer candidates than `n_neighbors`, all
+    of them count.  Returns shares and those expected by chance, float64 of shape (n,), NaN for
+    windows without candidates.
     """
     points = _normalise(one), _normalise(other)
     n = len(points[0])
@@ -273,8 +229,7 @@ def _interval(shares: np.ndarray, code: np.ndarray, samples: int, seed: int) -> 
     names, group = np.unique(code[use], return_inverse=True)
     weights = draw_weights(Groups(group, len(names)), samples, seed)
     total = weights @ np.bincount(group, shares[use], len(names))
-    number = weights @ np.bincount(group, minlength=len(names))
-    means = np.divide(total, number, out=np.full(len(weights), np.nan), where=number > 0)
+    means = ratio(total, weights @ np.bincount(group, minlength=len(names)), np.nan)
     return interval(means[1:], float(means[0])) if len(names) > 1 else None
 
 

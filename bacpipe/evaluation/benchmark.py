@@ -1,4 +1,10 @@
-"""Benchmark: the classifier that comes with a model, against annotations."""
+"""Benchmark: the classifier that comes with a model, against annotations.
+
+Stored predictions are cut at a threshold, which threshold-free metrics cannot do with, and the
+scores of all classes would not fit into memory.  So the scores of the classes that matter are
+computed again, from stored embeddings where the model allows it, else from the recordings, and
+kept in ``predictions/benchmark_scores.parquet``.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,12 @@ from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, group_by
 from bacpipe.evaluation.species_names import Match, known_species, match_names
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
-from bacpipe.labels.ground_truth import find_overlaps
+from bacpipe.labels.ground_truth import find_overlaps, labelled_intervals
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.models.zoo import CARDS
-from bacpipe.store.detections import Intervals
 from bacpipe.store.embedding_set import read_embeddings
-from bacpipe.store.files import write_csv, write_table
-from bacpipe.store.fingerprints import write_result
+from bacpipe.store.files import write_csv
+from bacpipe.store.fingerprints import read_result_table, write_result, write_result_table
 from bacpipe.store.layout import (
     BENCHMARK_FIGURE,
     BENCHMARK_RESULTS,
@@ -34,149 +39,6 @@ from bacpipe.store.layout import (
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd, look_at
 
-# FOLDED bacpipe/evaluation/class_scores.py: Scores of some of a classifier's classes for all windows of a data set.
-#
-#   Stored predictions are cut at a threshold, which threshold-free metrics cannot do with; the scores
-#   of all classes would not fit into memory.  So the scores of the classes that matter are computed
-#   again: from stored embeddings where the model allows it, else from the recordings, and kept in
-#   ``predictions/benchmark_scores.parquet``.
-
-if TYPE_CHECKING:
-    from bacpipe.embedder import Embedder
-    from bacpipe.store.loader import Loader
-
-
-_CHUNK = 1024
-
-
-def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
-    """Scores of some classes.
-
-    Parameters
-    ----------
-    embedder : Embedder
-        The model; it must have a classifier.
-    loader : Loader
-        Its embeddings of the data set.
-    columns : sequence of int
-        Which classes.
-
-    Returns
-    -------
-    np.ndarray, float32, shape (windows, len(columns))
-        In the order of ``Loader.embeddings('array')``.
-
-    Raises
-    ------
-    ResultsError
-        If a recording gives another number of windows than when it was embedded.
-    """
-    names = [embedder.classifier.classes[column] for column in columns]
-    content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    path = loader.paths.preds_path / BENCHMARK_SCORES
-    scores = _read(path, fingerprint)
-    if scores is None:
-        if embedder.loaded_model.one_pass:
-            scores = _from_recordings(embedder, loader, columns)
-        else:
-            scores = _from_embeddings(embedder, loader, columns)
-        _write(path, scores, names, fingerprint)
-    return scores
-
-
-def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
-    found = loader.embedding_set
-    assert found is not None
-    runner = embedder.runner(scores=True, dense=True)
-    parts = [np.zeros((0, len(columns)), np.float32)]
-    for entry in loader.entries.values():
-        embeddings = read_embeddings(found, entry, verify=True)
-        for first in range(0, len(embeddings), _CHUNK):
-            scores = runner.classify(embeddings[first : first + _CHUNK]).scores
-            assert scores is not None
-            parts.append(scores[:, list(columns)])
-    return np.concatenate(parts)
-
-
-def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
-    logger.info(
-        "%s: scores of its classes cannot be had from embeddings, so the recordings are run "
-        "through the model once more.",
-        loader.model_name,
-    )
-    sink = _ColumnSink(columns)
-    runner = embedder.runner(scores=True, dense=True)
-    sources = []
-    for name, entry in loader.entries.items():
-        segments = entry.segments
-        parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
-        sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
-    workload = embedder.workload(runner)
-    run(sources, embedder.decode, runner, sink, workload, RunReport(str(loader.model_name)))
-    return sink.scores({name: entry.windows for name, entry in loader.entries.items()})
-
-
-class _ColumnSink:
-    """Keeps the scores of some classes and forgets the rest."""
-
-    def __init__(self, columns: Sequence[int]) -> None:
-        self._columns = list(columns)
-        self._parts: dict[str, list[np.ndarray]] = {}
-
-    def add(self, source: Source, embeddings: np.ndarray, predictions: Any) -> None:
-        self._parts.setdefault(source.name, []).append(predictions[:, self._columns])
-
-    def finish(self, source: Source, end: StreamEnd) -> None:
-        """Nothing is left to do for the recording."""
-
-    def fail(self, source: Source, reason: str) -> None:
-        raise ResultsError(
-            f"{reason}; it was embedded before, so the recording has changed since. Run the "
-            f"pipeline again."
-        )
-
-    def scores(self, windows: dict[str, int]) -> np.ndarray:
-        rows = [np.zeros((0, len(self._columns)), np.float32)]
-        for name, expected in windows.items():
-            parts = self._parts.get(name, [])
-            if sum(map(len, parts)) != expected:
-                raise ResultsError(
-                    f"{name}: {sum(map(len, parts))} windows now, but {expected} when it was "
-                    f"embedded; run the pipeline again."
-                )
-            rows += parts
-        return np.concatenate(rows)
-
-
-def _write(path: Path, scores: np.ndarray, names: Sequence[str], fingerprint: str) -> None:
-    import pyarrow as pa
-
-    # Names of classes need not be unique, those of columns must be.
-    table = pa.table({f"{i} {name}": scores[:, i] for i, name in enumerate(names)})
-    write_table(path, table.replace_schema_metadata({"fingerprint": fingerprint}))
-
-
-def _read(path: Path, fingerprint: str) -> np.ndarray | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
-            if metadata.get(b"fingerprint", b"").decode() != fingerprint:
-                return None
-            table = file.read()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        logger.warning("%s: cannot be read and is made again (%s).", path, error)
-        return None
-    return np.stack([column.to_numpy() for column in table.columns], axis=1)
-
-
-# END FOLDED
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -184,12 +46,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CHUNK = 1024
+_ARRAYS = ("ground_truth", "predictions", "scores")
+_PRINTED = {
+    "precision": "precision", "recall": "recall", "F1": "f1", "best F1": "best_f1",
+    "at": "best_threshold", "AP": "average_precision", "AUROC": "roc_auc",
+}  # fmt: skip
+
 
 def benchmark(
     model: str,
     dataset: str | Path,
     annotations_file: str | None = None,
-    CustomModel: Any = None,
+    CustomModel: object = None,
     check_if_already_processed: bool = True,
     **kwargs: Any,
 ) -> dict[str, Any]:
@@ -259,29 +128,24 @@ def benchmark(
     loader, table, column = _open(model, dataset, check_if_already_processed, kwargs)
     embedder = _embed(loader, CustomModel)
     windows = model_windows(loader)
-    names = sorted(set(table[column]))
-    matches = match_names(
-        names,
-        embedder.classifier.classes,
-        getattr(embedder.model, "scientific_names", ()),
-        known_species(Path(loader.options.model_base_path)),
-    )
+    names, classes = sorted(set(table[column])), embedder.classifier.classes
+    scientific_names = getattr(embedder.model, "scientific_names", ())
+    species = known_species(Path(loader.options.model_base_path))
+    matches = match_names(names, classes, scientific_names, species)
     columns = sorted({match.column for match in matches if match.column is not None})
     if not columns:
         raise EvaluationError(
             f"{model}: none of the {len(names)} annotated names ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}) is one of its "
-            f"{len(embedder.classifier.classes)} classes; annotate with their common, scientific "
-            f"or eBird names (classes are such as {', '.join(embedder.classifier.classes[:3])})."
+            f"{', …' if len(names) > 5 else ''}) is one of its {len(classes)} classes; annotate "
+            f"with their common, scientific or eBird names (classes are such as "
+            f"{', '.join(classes[:3])})."
         )
-    truth = _presence(windows, table, column, matches, columns, loader)
+    overlap = loader.options.annotation_overlap
+    truth = _presence(windows, table, column, matches, columns, overlap)
     scores = class_scores(embedder, loader, columns)
-    result = _evaluate(loader, embedder, windows, truth, scores, columns)
+    result = _evaluate(loader, windows, truth, scores, [classes[column] for column in columns])
     result["matching"] = [
-        {
-            **asdict(match),
-            "class": None if match.column is None else embedder.classifier.classes[match.column],
-        }
+        {**asdict(match), "class": None if match.column is None else classes[match.column]}
         for match in matches
     ]
     result["missing"] = [match.annotation for match in matches if match.column is None]
@@ -316,7 +180,8 @@ def _open(
     return loader, table, column
 
 
-def _embed(loader: Loader, custom: Any) -> Embedder:
+def _embed(loader: Loader, custom: object) -> Embedder:
+    # Mistakes in the annotations are told without waiting for it.
     from bacpipe.embedder import Embedder
 
     embedder = Embedder(str(loader.model_name), loader, CustomModel=custom)
@@ -338,24 +203,14 @@ def _presence(
     column: str,
     matches: Sequence[Match],
     columns: Sequence[int],
-    loader: Loader,
+    overlap: float,
 ) -> np.ndarray:
     """Bool array of shape (windows, columns): which class is annotated in which window."""
     # Two annotated names of one class are one label.
-    place = {
-        match.annotation: columns.index(match.column)
-        for match in matches
-        if match.column is not None
-    }
+    place = {m.annotation: columns.index(m.column) for m in matches if m.column is not None}
     table = table[table[column].isin(set(place))]
-    label = table[column].map(place).to_numpy(np.int64)
-    annotated = {
-        str(name): Intervals(
-            table["start"].to_numpy()[rows], table["end"].to_numpy()[rows], label[rows]
-        )
-        for name, rows in table.groupby("audiofilename").indices.items()
-    }
-    overlaps, _ = find_overlaps(windows, annotated, loader.options.annotation_overlap)
+    annotated = labelled_intervals(table, table[column].map(place).to_numpy(np.int64))
+    overlaps, _ = find_overlaps(windows, annotated, overlap)
     presence = np.zeros((len(windows), len(columns)), dtype=bool)
     presence[overlaps.window, overlaps.label] = True
     return presence
@@ -363,25 +218,17 @@ def _presence(
 
 def _evaluate(
     loader: Loader,
-    embedder: Embedder,
     windows: ModelWindows,
     truth: np.ndarray,
     scores: np.ndarray,
-    columns: Sequence[int],
+    names: Sequence[str],
 ) -> dict[str, Any]:
     options = loader.options
-    names = [embedder.classifier.classes[column] for column in columns]
     predicted = scores >= options.classifier_threshold
     recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
-    result = evaluate_scores(
-        truth,
-        predicted,
-        scores,
-        names,
-        group_by(recordings, len(truth)),
-        samples=options.bootstrap_samples,
-        seed=options.evaluation_seed,
-    )
+    groups = group_by(recordings, len(truth))
+    chosen = {"samples": options.bootstrap_samples, "seed": options.evaluation_seed}
+    result = evaluate_scores(truth, predicted, scores, names, groups, **chosen)
     best = [best_threshold(truth[:, i], scores[:, i]) for i in range(len(names))]
     for name, (threshold, f1) in zip(names, best, strict=True):
         result["per_class"][name]["best_f1"] = number(f1)
@@ -407,16 +254,14 @@ def _evaluate(
 def _report(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     from sklearn.metrics import classification_report
 
-    if len(names) == 1:
-        report = classification_report(
-            truth[:, 0], predicted[:, 0], labels=[True], target_names=names, output_dict=True,
-            zero_division=0,
-        )  # fmt: skip
-    else:
-        report = classification_report(
-            truth, predicted, target_names=names, output_dict=True, zero_division=0
+    labels = None
+    if len(names) == 1:  # scikit-learn would take one column for two classes
+        truth, predicted, labels = truth[:, 0], predicted[:, 0], [True]
+    return dict(
+        classification_report(
+            truth, predicted, labels=labels, target_names=names, output_dict=True, zero_division=0
         )
-    return dict(report)
+    )
 
 
 def _notes(
@@ -442,13 +287,11 @@ def _notes(
     return notes
 
 
-_ARRAYS = ("ground_truth", "predictions", "scores")
-
-
 def _save(loader: Loader, result: Mapping[str, Any]) -> None:
     import pandas as pd
 
-    from bacpipe.plotting.benchmark import class_benchmark
+    # Whoever only imports this module need not wait for matplotlib.
+    from bacpipe.plotting.classifiers import class_benchmark
     from bacpipe.plotting.style import save_figure
 
     folder = loader.paths.preds_path
@@ -465,23 +308,111 @@ def _save(loader: Loader, result: Mapping[str, Any]) -> None:
 def _show(result: Mapping[str, Any]) -> None:
     """Print the report, for whoever called `benchmark`."""
     width = max(len(name) for name in [*result["per_class"], "average"]) + 2
-    head = ("precision", "recall", "F1", "best F1", "at", "AP", "AUROC", "windows")
-    keys: tuple[str | None, ...]
-    lines = [" " * width + "".join(f"{text:>11}" for text in head)]
+    lines = [" " * width + "".join(f"{title:>11}" for title in [*_PRINTED, "windows"])]
     for name, row in result["per_class"].items():
-        keys = ("precision", "recall", "f1", "best_f1", "best_threshold", "average_precision",
-                "roc_auc")  # fmt: skip
-        cells = "".join(f"{_cell(row[key]):>11}" for key in keys if key)
+        cells = "".join(f"{_cell(row[key]):>11}" for key in _PRINTED.values())
         lines.append(f"{name:<{width}}{cells}{row['support']:>11}")
-    overall = result["overall"]
-    keys = ("precision_macro", "recall_macro", "f1_macro", "best_f1_macro", None,
-            "average_precision_macro", "roc_auc_macro")  # fmt: skip
-    cells = "".join(f"{_cell(overall[key]) if key else '':>11}" for key in keys)
+    # The best thresholds have no average.
+    averages = {**result["overall"], "best_threshold_macro": ""}
+    cells = "".join(f"{_cell(averages[f'{key}_macro']):>11}" for key in _PRINTED.values())
     lines += ["", f"{'average':<{width}}{cells}"]
     threshold = result["threshold"]
     print(f"\n{result['model']}, threshold {threshold}\n")  # noqa: T201  (the report was asked for)
     print("\n".join([*lines, "", *result["notes"]]))  # noqa: T201
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _cell(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+# ---------------------------------------------------------------------- class scores
+
+
+def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
+    """Scores of some classes, float32 of shape (windows, len(columns)).
+
+    Windows are in the order of ``Loader.embeddings('array')``.
+
+    Raises
+    ------
+    ResultsError
+        If a recording gives another number of windows than when it was embedded.
+    """
+    import pyarrow as pa
+
+    names = [embedder.classifier.classes[column] for column in columns]
+    content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
+    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    path = loader.paths.preds_path / BENCHMARK_SCORES
+    if (stored := read_result_table(path, fingerprint)) is not None:
+        return np.stack([column.to_numpy() for column in stored[0].columns], axis=1)
+    compute = _from_recordings if embedder.loaded_model.one_pass else _from_embeddings
+    scores = compute(embedder, loader, columns)
+    # Names of classes need not be unique, those of columns must be.
+    table = pa.table({f"{i} {name}": scores[:, i] for i, name in enumerate(names)})
+    write_result_table(path, table, fingerprint)
+    return scores
+
+
+def _from_embeddings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
+    stored = loader.embedding_set
+    assert stored is not None
+    runner = embedder.runner(scores=True, dense=True)
+    parts = [np.zeros((0, len(columns)), np.float32)]
+    for entry in loader.entries.values():
+        embeddings = read_embeddings(stored, entry, verify=True)
+        for first in range(0, len(embeddings), _CHUNK):
+            scores = runner.classify(embeddings[first : first + _CHUNK]).scores
+            assert scores is not None
+            parts.append(scores[:, list(columns)])
+    return np.concatenate(parts)
+
+
+def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> np.ndarray:
+    logger.info(
+        "%s: scores of its classes cannot be had from embeddings, so the recordings are run "
+        "through the model once more.",
+        loader.model_name,
+    )
+    columns_of = _ChosenColumns(columns)
+    runner = embedder.runner(scores=True, dense=True)
+    sources = []
+    for name, entry in loader.entries.items():
+        segments = entry.segments
+        parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
+        sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
+    workload = embedder.workload(runner)
+    run(sources, embedder.decode, runner, columns_of, workload, RunReport(str(loader.model_name)))
+    return columns_of.scores({name: entry.windows for name, entry in loader.entries.items()})
+
+
+class _ChosenColumns:
+    """Keeps the scores of some classes and forgets the rest."""
+
+    def __init__(self, columns: Sequence[int]) -> None:
+        self._columns = list(columns)
+        self._parts: dict[str, list[np.ndarray]] = {}
+
+    def add(self, source: Source, embeddings: np.ndarray, predictions: np.ndarray) -> None:
+        self._parts.setdefault(source.name, []).append(predictions[:, self._columns])
+
+    def finish(self, source: Source, end: StreamEnd) -> None:
+        """Nothing is left to do for the recording."""
+
+    def fail(self, source: Source, reason: str) -> None:
+        raise ResultsError(
+            f"{reason}; it was embedded before, so the recording has changed since. Run the "
+            f"pipeline again."
+        )
+
+    def scores(self, windows: dict[str, int]) -> np.ndarray:
+        rows = [np.zeros((0, len(self._columns)), np.float32)]
+        for name, expected in windows.items():
+            parts = self._parts.get(name, [])
+            if sum(map(len, parts)) != expected:
+                raise ResultsError(
+                    f"{name}: {sum(map(len, parts))} windows now, but {expected} when it was "
+                    f"embedded; run the pipeline again."
+                )
+            rows += parts
+        return np.concatenate(rows)

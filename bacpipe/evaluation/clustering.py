@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from bacpipe.errors import EvaluationError, TooLittleDataError
 from bacpipe.evaluation.labelled_windows import (
     NO_LABEL,
+    Embeddings,
     LabelledWindows,
+    Labels,
     check_embeddings,
     label_array,
     labelled_windows,
@@ -19,298 +21,27 @@ from bacpipe.evaluation.labelled_windows import (
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import (
-    CLUSTER_LABELS,
-    CLUSTERING_FIGURE,
-    CLUSTERING_RESULTS,
-    ResultPaths,
-)
-
-# FOLDED bacpipe/evaluation/cluster_scores.py: Agreement of clusterings with labels.
-
-
-def eval_clustering(
-    clusterings: Mapping[str, Any],
-    ground_truth: Any = (),
-    embeds: Any = None,
-    default_labels: Mapping[str, Any] | None = None,
-    label_column: str | None = None,
-    **kwargs: Any,
-) -> dict[str, Any]:
-    """Compare clusterings with ground truth and default labels.
-
-    Adjusted mutual information (AMI) and adjusted Rand index (ARI) are 0 for chance and 1 for
-    perfect agreement.  Only windows that have the label count; noise (-1) counts as a cluster.
-
-    Parameters
-    ----------
-    clusterings : dict of arrays of int, shape (windows,)
-        Cluster of every window by clustering, as `run_clustering` returns them.
-    ground_truth : dict or array of int
-        Ground truth; -1 for windows without a label.
-    embeds : np.ndarray, float32, shape (windows, dim), optional
-        With embeddings, silhouette scores are added.
-    default_labels : dict of arrays of shape (windows,), optional
-        Labels that need no annotations, from `create_default_labels`.  Kinds with a single value,
-        or with another one for nearly every window, are left out.
-    label_column : str, optional
-        Kind of ground truth.
-    **kwargs
-        Any key of the configuration.
-
-    Returns
-    -------
-    dict
-        ``agreement``: for each clustering and each kind of label ``AMI``, ``ARI``,
-        ``homogeneity``, ``completeness``, ``n_windows`` and ``n_labels``.  ``clusters``: for each
-        clustering the number of clusters and the share of noise.  ``silhouette`` (with `embeds`):
-        see `eval_with_silhouette`, for the ground truth and every clustering.  ``notes``.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> scores = bacpipe.eval_clustering({"kmeans": [0, 0, 1, 1, 1]}, [0, 0, 1, 1, -1])
-    >>> scores["agreement"]["kmeans"]["ground_truth"]["ARI"]
-    1.0
-    """
-    options = make_options(**kwargs)
-    kinds = _kinds(ground_truth, default_labels, label_column)
-    result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
-    for name, clusters in clusterings.items():
-        clusters = np.asarray(clusters)
-        result["agreement"][name] = {
-            kind: agreement(clusters, labels) for kind, labels in kinds.items()
-        }
-        result["clusters"][name] = {
-            "n_clusters": len(np.unique(clusters[clusters >= 0])),
-            "share_of_noise": float(np.mean(clusters < 0)),
-        }
-        if not (clusters >= 0).any():
-            result["notes"].append(f"{name} found no cluster: all windows are noise to it.")
-    if embeds is not None:
-        result["silhouette"] = {}
-        sets = dict(clusterings)
-        labels = label_array(ground_truth, label_column)
-        if labels is not None and (labels != NO_LABEL).any():
-            sets = {"ground_truth": labels, **sets}
-        for name, values in sets.items():
-            score = _silhouette(
-                embeds, np.asarray(values), options.max_windows_for_pairs, options.evaluation_seed
-            )
-            result["silhouette"][name] = score
-            if score["note"] and score["n_windows"]:
-                result["notes"].append(f"Silhouette of {name}: {score['note']}")
-    return result
-
-
-def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
-    """Agreement of one clustering with one kind of label (-1: none)."""
-    from sklearn import metrics
-
-    if len(clusters) != len(labels):
-        raise EvaluationError(
-            f"There are {len(clusters)} clustered windows, but labels for {len(labels)}; they must "
-            f"be of the same embeddings."
-        )
-    use = labels != NO_LABEL
-    truth, found = labels[use], clusters[use]
-    homogeneity, completeness, _ = metrics.homogeneity_completeness_v_measure(truth, found)
-    return {
-        "AMI": float(metrics.adjusted_mutual_info_score(truth, found)),
-        "ARI": float(metrics.adjusted_rand_score(truth, found)),
-        "homogeneity": float(homogeneity),
-        "completeness": float(completeness),
-        "n_windows": int(use.sum()),
-        "n_labels": len(np.unique(truth)),
-    }
-
-
-def eval_with_silhouette(
-    embeds: Any, ground_truth: Any, metrics: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Silhouette score of labels: how much closer windows are to their own label than to others.
-
-    Parameters
-    ----------
-    embeds : np.ndarray, float32, shape (windows, dim)
-    ground_truth : dict or array of int
-        A label (or cluster) per window; -1 is left out.
-    metrics : dict, optional
-        Results to add to.
-
-    Returns
-    -------
-    dict
-        `metrics` with ``silhouette``: ``score`` (-1 to 1; None if there is none), ``n_windows``
-        it was computed from, and a ``note`` if that is a sample or there is no score.  Of more
-        windows than ``settings.max_windows_for_pairs``, a random sample is used.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> import numpy as np
-    >>> embeddings = np.array([[0.0, 0.1], [0.1, 0.0], [9.0, 9.1], [9.1, 9.0]], np.float32)
-    >>> round(bacpipe.eval_with_silhouette(embeddings, [0, 0, 1, 1])["silhouette"]["score"], 2)
-    0.99
-    """
-    labels = label_array(ground_truth)
-    settings = user_settings()
-    score = _silhouette(
-        embeds,
-        np.full(len(embeds), NO_LABEL) if labels is None else labels,
-        settings.max_windows_for_pairs,
-        settings.evaluation_seed,
-    )
-    return {**(metrics or {}), "silhouette": score}
-
-
-def _silhouette(embeds: Any, labels: np.ndarray, most: int, seed: int) -> dict[str, Any]:
-    from sklearn.metrics import silhouette_score
-
-    rows = np.flatnonzero(labels >= 0)
-    total, note = len(rows), None
-    if total > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-        note = f"computed from a random sample of {most} of {total} windows."
-        logger.info("silhouette score: %s", note)
-    n_labels = len(np.unique(labels[rows]))
-    if not 2 <= n_labels < len(rows):
-        note = f"not defined for {n_labels} labels of {len(rows)} windows."
-        return {"score": None, "n_windows": len(rows), "note": note}
-    score = float(silhouette_score(np.asarray(embeds)[rows], labels[rows]))
-    return {"score": score, "n_windows": len(rows), "note": note}
-
-
-def _kinds(
-    ground_truth: Any, default_labels: Mapping[str, Any] | None, label_column: str | None
-) -> dict[str, np.ndarray]:
-    """Label codes of every window by kind of label, the ground truth first."""
-    found: dict[str, np.ndarray] = {}
-    labels = label_array(ground_truth, label_column)
-    if labels is not None and len(np.unique(labels[labels != NO_LABEL])) > 1:
-        found["ground_truth"] = labels
-    for kind, values in (default_labels or {}).items():
-        codes = _codes(np.asarray(values))
-        present = codes[codes != NO_LABEL]
-        if 1 < len(np.unique(present)) <= len(present) / 2:
-            found[str(kind)] = codes
-    return found
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    """Number of every value; -1 where it is missing."""
-    import pandas as pd
-
-    return pd.factorize(values, use_na_sentinel=True)[0].astype(np.int64)
-
-
-# END FOLDED
+from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_FIGURE, CLUSTERING_RESULTS, ResultPaths
 
 logger = logging.getLogger(__name__)
 
 
-def run_clustering(
-    embeds: Any,
-    cluster_configs: Mapping[str, Any],
-    label_column: str | None = None,
-    ground_truth: Any = (),
-) -> dict[str, np.ndarray]:
-    """Cluster embeddings.
+class Clusterer(Protocol):
+    """Whatever clusters as the classes of `sklearn.cluster` do."""
 
-    Parameters
-    ----------
-    embeds : np.ndarray, float32, shape (windows, dim)
-        Embeddings.
-    cluster_configs : dict
-        For each clustering its parameters, or a scikit-learn clusterer.  Names are 'kmeans',
-        'hdbscan' or any class of `sklearn.cluster` ('agglomerative_clustering'); ``n_clusters``
-        None means as many as there are labels.  Random numbers come from
-        ``settings.evaluation_seed`` unless ``random_state`` is given.
-    label_column : str, optional
-        Kind of label to take the number of clusters from.
-    ground_truth : dict or array of int
-        Ground truth; only the number of labels is used.
-
-    Returns
-    -------
-    dict of np.ndarray, int32, shape (windows,)
-        Cluster of every window by clustering; -1 is noise (hdbscan and the like).
-
-    Raises
-    ------
-    EvaluationError
-        If a clusterer or a parameter does not exist.
-    TooLittleDataError
-        If there are fewer windows than clusters.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> loader = bacpipe.Loader("recordings", "birdnet")
-    >>> clusters = bacpipe.run_clustering(loader.embeddings("array"), {"kmeans": {"n_clusters": 6}})
-    >>> clusters["kmeans"].shape, len(set(clusters["kmeans"]))
-    ((153,), 6)
-    """
-    matrix = check_embeddings(embeds)
-    labels = label_array(ground_truth, label_column)
-    seed = user_settings().evaluation_seed
-    return {
-        name: _cluster(matrix, name, config, labels, seed)
-        for name, config in cluster_configs.items()
-    }
-
-
-def _cluster(
-    embeds: np.ndarray, name: str, config: Any, labels: np.ndarray | None, seed: int
-) -> np.ndarray:
-    clusterer = config if hasattr(config, "fit_predict") else _make(name, config, labels, seed)
-    _check_size(name, clusterer, len(embeds))
-    return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
-
-
-def _make(name: str, config: Any, labels: np.ndarray | None, seed: int) -> Any:
-    parameters = dict(config or {})
-    try:
-        kind, known = check_clustering(name, parameters)
-    except ValueError as error:
-        raise EvaluationError(f"clust_configs: {error}") from None
-    if "n_clusters" in parameters and parameters["n_clusters"] is None:
-        n_labels = 0 if labels is None else len(np.unique(labels[labels != NO_LABEL]))
-        if n_labels < 2:
-            raise TooLittleDataError(
-                f"clust_configs: {name!r} has n_clusters null, as many as there are labels, but "
-                f"there are {n_labels} labels; give n_clusters a number, or annotate."
-            )
-        parameters["n_clusters"] = n_labels
-    if "random_state" in known:
-        parameters.setdefault("random_state", seed)
-    if kind.__name__ == "HDBSCAN":
-        parameters.setdefault("copy", True)  # its default warns that it will change
-    return kind(**parameters)
-
-
-def _check_size(name: str, clusterer: Any, n_windows: int) -> None:
-    parameters = clusterer.get_params() if hasattr(clusterer, "get_params") else {}
-    for key in ("n_clusters", "min_cluster_size", "min_samples"):
-        needed = parameters.get(key)
-        if isinstance(needed, int) and needed > n_windows:
-            raise TooLittleDataError(
-                f"clust_configs: {name!r} has {key}={needed}, but there are only {n_windows} "
-                f"windows; use fewer, or embed more recordings."
-            )
-    if n_windows < 2:
-        raise TooLittleDataError(f"{n_windows} windows cannot be clustered; expected at least 2.")
+    def fit_predict(self, X: np.ndarray) -> np.ndarray:
+        """Cluster of every row."""
 
 
 def clustering_pipeline(
     model_name: str,
-    ground_truth: Any,
-    embeds: Any,
+    ground_truth: Labels | None,
+    embeds: Embeddings,
     paths: ResultPaths | None = None,
     overwrite: bool = True,
     label_column: str = "species",
     *,
-    default_labels: Mapping[str, Any] | None = None,
+    default_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Cluster embeddings as the settings say, compare with labels, and store that.
@@ -362,19 +93,26 @@ def clustering_pipeline(
     True
     """
     options = make_options(**kwargs)
-    if ground_truth is None or len(ground_truth) == 0:
-        ground_truth = np.full(_length(embeds), NO_LABEL)
     data = labelled_windows(
         model_name, ground_truth, embeds, paths, label_column=label_column, **kwargs
     )
+    return evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
+
+
+def evaluate_clusterings(
+    data: LabelledWindows,
+    default_labels: Mapping[str, Sequence[Any] | np.ndarray],
+    options: Options,
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Do what `clustering_pipeline` does, for windows whose labels are known."""
     fingerprint = data.fingerprint(
         clusterings=options.clust_configs,
         silhouette=options.evaluate_with_silhouette,
         sample=options.max_windows_for_pairs,
         seed=options.evaluation_seed,
-        default_labels={
-            key: [str(v) for v in values] for key, values in (default_labels or {}).items()
-        },
+        default_labels={key: [str(v) for v in values] for key, values in default_labels.items()},
     )
     path = None if data.paths is None else data.paths.clust_path / CLUSTERING_RESULTS
     if path is not None and not overwrite:
@@ -382,18 +120,11 @@ def clustering_pipeline(
         if stored is not None:
             return stored
     clusterings, skipped = _cluster_all(data, options)
+    embeds = data.embeds if options.evaluate_with_silhouette else None
     result = {
-        "model": model_name,
+        "model": data.model,
         "label_column": data.column,
-        **eval_clustering(
-            clusterings,
-            data.labels,
-            embeds=data.embeds if options.evaluate_with_silhouette else None,
-            default_labels=default_labels,
-            label_column=label_column,
-            evaluation_seed=options.evaluation_seed,
-            max_windows_for_pairs=options.max_windows_for_pairs,
-        ),
+        **_evaluate(clusterings, data.labels, embeds, default_labels, options),
         "skipped": skipped,
     }
     if data.paths is not None and path is not None:
@@ -403,8 +134,178 @@ def clustering_pipeline(
     return result
 
 
-def _length(embeds: Any) -> int:
-    return sum(map(len, embeds.values())) if isinstance(embeds, Mapping) else len(embeds)
+def run_clustering(
+    embeds: np.ndarray,
+    cluster_configs: Mapping[str, Mapping[str, Any] | Clusterer | None],
+    label_column: str | None = None,
+    ground_truth: Labels | None = (),
+) -> dict[str, np.ndarray]:
+    """Cluster embeddings.
+
+    Parameters
+    ----------
+    embeds : np.ndarray, float32, shape (windows, dim)
+        Embeddings.
+    cluster_configs : dict
+        For each clustering its parameters, or a scikit-learn clusterer.  Names are 'kmeans',
+        'hdbscan' or any class of `sklearn.cluster` ('agglomerative_clustering'); ``n_clusters``
+        None means as many as there are labels.  Random numbers come from
+        ``settings.evaluation_seed`` unless ``random_state`` is given.
+    label_column : str, optional
+        Kind of label to take the number of clusters from.
+    ground_truth : dict or array of int
+        Ground truth; only the number of labels is used.
+
+    Returns
+    -------
+    dict of np.ndarray, int32, shape (windows,)
+        Cluster of every window by clustering; -1 is noise (hdbscan and the like).
+
+    Raises
+    ------
+    EvaluationError
+        If a clusterer or a parameter does not exist.
+    TooLittleDataError
+        If there are fewer windows than clusters.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> clusters = bacpipe.run_clustering(loader.embeddings("array"), {"kmeans": {"n_clusters": 6}})
+    >>> clusters["kmeans"].shape, len(set(clusters["kmeans"]))
+    ((153,), 6)
+    """
+    matrix = check_embeddings(embeds)
+    labels = label_array(ground_truth, label_column)
+    seed = user_settings().evaluation_seed
+    return {
+        name: _cluster(matrix, name, config, labels, seed)
+        for name, config in cluster_configs.items()
+    }
+
+
+def eval_clustering(
+    clusterings: Mapping[str, Sequence[int] | np.ndarray],
+    ground_truth: Labels | None = (),
+    embeds: np.ndarray | None = None,
+    default_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    label_column: str | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Compare clusterings with ground truth and default labels.
+
+    Adjusted mutual information (AMI) and adjusted Rand index (ARI) are 0 for chance and 1 for
+    perfect agreement.  Only windows that have the label count; noise (-1) counts as a cluster.
+
+    Parameters
+    ----------
+    clusterings : dict of arrays of int, shape (windows,)
+        Cluster of every window by clustering, as `run_clustering` returns them.
+    ground_truth : dict or array of int
+        Ground truth; -1 for windows without a label.
+    embeds : np.ndarray, float32, shape (windows, dim), optional
+        With embeddings, silhouette scores are added.
+    default_labels : dict of arrays of shape (windows,), optional
+        Labels that need no annotations, from `create_default_labels`.  Kinds with a single value,
+        or with another one for nearly every window, are left out.
+    label_column : str, optional
+        Kind of ground truth.
+    **kwargs
+        Any key of the configuration.
+
+    Returns
+    -------
+    dict
+        ``agreement``: for each clustering and each kind of label ``AMI``, ``ARI``,
+        ``homogeneity``, ``completeness``, ``n_windows`` and ``n_labels``.  ``clusters``: for each
+        clustering the number of clusters and the share of noise.  ``silhouette`` (with `embeds`):
+        see `eval_with_silhouette`, for the ground truth and every clustering.  ``notes``.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> scores = bacpipe.eval_clustering({"kmeans": [0, 0, 1, 1, 1]}, [0, 0, 1, 1, -1])
+    >>> scores["agreement"]["kmeans"]["ground_truth"]["ARI"]
+    1.0
+    """
+    options = make_options(**kwargs)
+    labels = label_array(ground_truth, label_column)
+    return _evaluate(clusterings, labels, embeds, default_labels or {}, options)
+
+
+def _evaluate(
+    clusterings: Mapping[str, Sequence[int] | np.ndarray],
+    labels: np.ndarray | None,
+    embeds: np.ndarray | None,
+    default_labels: Mapping[str, Sequence[Any] | np.ndarray],
+    options: Options,
+) -> dict[str, Any]:
+    kinds = _kinds(labels, default_labels)
+    result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
+    for name, clusters in clusterings.items():
+        clusters = np.asarray(clusters)
+        result["agreement"][name] = {
+            kind: agreement(clusters, codes) for kind, codes in kinds.items()
+        }
+        result["clusters"][name] = {
+            "n_clusters": len(np.unique(clusters[clusters >= 0])),
+            "share_of_noise": float(np.mean(clusters < 0)),
+        }
+        if not (clusters >= 0).any():
+            result["notes"].append(f"{name} found no cluster: all windows are noise to it.")
+    if embeds is not None:
+        result["silhouette"] = {}
+        groupings = dict(clusterings)
+        if labels is not None and (labels != NO_LABEL).any():
+            groupings = {"ground_truth": labels, **groupings}
+        for name, values in groupings.items():
+            score = _silhouette(
+                embeds, np.asarray(values), options.max_windows_for_pairs, options.evaluation_seed
+            )
+            result["silhouette"][name] = score
+            if score["note"] and score["n_windows"]:
+                result["notes"].append(f"Silhouette of {name}: {score['note']}")
+    return result
+
+
+def eval_with_silhouette(
+    embeds: np.ndarray, ground_truth: Labels | None, metrics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Silhouette score of labels: how much closer windows are to their own label than to others.
+
+    Parameters
+    ----------
+    embeds : np.ndarray, float32, shape (windows, dim)
+    ground_truth : dict or array of int
+        A label (or cluster) per window; -1 is left out.
+    metrics : dict, optional
+        Results to add to.
+
+    Returns
+    -------
+    dict
+        `metrics` with ``silhouette``: ``score`` (-1 to 1; None if there is none), ``n_windows``
+        it was computed from, and a ``note`` if that is a sample or there is no score.  Of more
+        windows than ``settings.max_windows_for_pairs``, a random sample is used.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> import numpy as np
+    >>> embeddings = np.array([[0.0, 0.1], [0.1, 0.0], [9.0, 9.1], [9.1, 9.0]], np.float32)
+    >>> round(bacpipe.eval_with_silhouette(embeddings, [0, 0, 1, 1])["silhouette"]["score"], 2)
+    0.99
+    """
+    labels = label_array(ground_truth)
+    settings = user_settings()
+    score = _silhouette(
+        embeds,
+        np.full(len(embeds), NO_LABEL) if labels is None else labels,
+        settings.max_windows_for_pairs,
+        settings.evaluation_seed,
+    )
+    return {**(metrics or {}), "silhouette": score}
 
 
 def _cluster_all(
@@ -425,6 +326,116 @@ def _cluster_all(
     return clusterings, skipped
 
 
+def _cluster(
+    embeds: np.ndarray,
+    name: str,
+    config: Mapping[str, Any] | Clusterer | None,
+    labels: np.ndarray | None,
+    seed: int,
+) -> np.ndarray:
+    if config is None or isinstance(config, Mapping):
+        clusterer = _make(name, dict(config or {}), labels, seed)
+    else:
+        clusterer = config
+    _check_size(name, clusterer, len(embeds))
+    return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
+
+
+def _make(name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed: int) -> Clusterer:
+    try:
+        kind, known = check_clustering(name, parameters)
+    except ValueError as error:
+        raise EvaluationError(f"clust_configs: {error}") from None
+    if "n_clusters" in parameters and parameters["n_clusters"] is None:
+        n_labels = 0 if labels is None else len(np.unique(labels[labels != NO_LABEL]))
+        if n_labels < 2:
+            raise TooLittleDataError(
+                f"clust_configs: {name!r} has n_clusters null, as many as there are labels, but "
+                f"there are {n_labels} labels; give n_clusters a number, or annotate."
+            )
+        parameters["n_clusters"] = n_labels
+    if "random_state" in known:
+        parameters.setdefault("random_state", seed)
+    if kind.__name__ == "HDBSCAN":
+        parameters.setdefault("copy", True)  # its default warns that it will change
+    clusterer: Clusterer = kind(**parameters)
+    return clusterer
+
+
+def _check_size(name: str, clusterer: Clusterer, n_windows: int) -> None:
+    parameters = clusterer.get_params() if hasattr(clusterer, "get_params") else {}
+    for key in ("n_clusters", "min_cluster_size", "min_samples"):
+        needed = parameters.get(key)
+        if isinstance(needed, int) and needed > n_windows:
+            raise TooLittleDataError(
+                f"clust_configs: {name!r} has {key}={needed}, but there are only {n_windows} "
+                f"windows; use fewer, or embed more recordings."
+            )
+    if n_windows < 2:
+        raise TooLittleDataError(f"{n_windows} windows cannot be clustered; expected at least 2.")
+
+
+def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
+    """Agreement of one clustering with one kind of label (-1: none)."""
+    from sklearn import metrics
+
+    if len(clusters) != len(labels):
+        raise EvaluationError(
+            f"There are {len(clusters)} clustered windows, but labels for {len(labels)}; they must "
+            f"be of the same embeddings."
+        )
+    use = labels != NO_LABEL
+    truth, group = labels[use], clusters[use]
+    homogeneity, completeness, _ = metrics.homogeneity_completeness_v_measure(truth, group)
+    return {
+        "AMI": float(metrics.adjusted_mutual_info_score(truth, group)),
+        "ARI": float(metrics.adjusted_rand_score(truth, group)),
+        "homogeneity": float(homogeneity),
+        "completeness": float(completeness),
+        "n_windows": int(use.sum()),
+        "n_labels": len(np.unique(truth)),
+    }
+
+
+def _silhouette(embeds: np.ndarray, labels: np.ndarray, most: int, seed: int) -> dict[str, Any]:
+    from sklearn.metrics import silhouette_score
+
+    rows = np.flatnonzero(labels >= 0)
+    total, note = len(rows), None
+    if total > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        note = f"computed from a random sample of {most} of {total} windows."
+        logger.info("silhouette score: %s", note)
+    n_labels = len(np.unique(labels[rows]))
+    if not 2 <= n_labels < len(rows):
+        note = f"not defined for {n_labels} labels of {len(rows)} windows."
+        return {"score": None, "n_windows": len(rows), "note": note}
+    score = float(silhouette_score(np.asarray(embeds)[rows], labels[rows]))
+    return {"score": score, "n_windows": len(rows), "note": note}
+
+
+def _kinds(
+    labels: np.ndarray | None, default_labels: Mapping[str, Sequence[Any] | np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Label codes of every window by kind of label, the ground truth first."""
+    codes_of: dict[str, np.ndarray] = {}
+    if labels is not None and len(np.unique(labels[labels != NO_LABEL])) > 1:
+        codes_of["ground_truth"] = labels
+    for kind, values in default_labels.items():
+        codes = _codes(np.asarray(values))
+        present = codes[codes != NO_LABEL]
+        if 1 < len(np.unique(present)) <= len(present) / 2:
+            codes_of[str(kind)] = codes
+    return codes_of
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Number of every value; -1 where it is missing."""
+    import pandas as pd
+
+    return pd.factorize(values, use_na_sentinel=True)[0].astype(np.int64)
+
+
 def _write_labels(data: LabelledWindows, clusterings: Mapping[str, np.ndarray]) -> None:
     import pandas as pd
     import pyarrow as pa
@@ -438,6 +449,7 @@ def _write_labels(data: LabelledWindows, clusterings: Mapping[str, np.ndarray]) 
 
 
 def _draw(paths: ResultPaths, result: Mapping[str, Any]) -> None:
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting.clustering import agreement
     from bacpipe.plotting.style import save_figure
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bacpipe.annotations.table import LABEL_PREFIX, label_kind
+from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
-from bacpipe.evaluation.splits import file_part
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result
@@ -30,170 +29,17 @@ from bacpipe.store.layout import (
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 from bacpipe.store.maps import stored_maps
 
-# FOLDED bacpipe/evaluation/stored_scores.py: Scores of several models as they are stored, without computing or drawing anything.
-
 if TYPE_CHECKING:
     import pandas as pd
 
-
-TABLES = ("clustering", "probing", "retrieval")
-_DAMAGED = "its results are damaged; evaluate it again with overwrite=True"
-
-
-@dataclass(frozen=True)
-class StoredScores:
-    """Scores of several models.
-
-    Attributes
-    ----------
-    kind : str
-        Kind of label that they are about: 'species'.
-    tables : dict of pandas.DataFrame
-        ``probing``, ``clustering`` and ``retrieval`` as `cross_model_evaluation` returns them;
-        what nobody has is missing.
-    missing : dict of dict
-        For each table, why a model is not in it, by model.
-    """
-
-    kind: str
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    missing: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def stored_scores(paths: Mapping[str, ResultPaths], kind: str) -> StoredScores:
-    """Read the scores of models.
-
-    Parameters
-    ----------
-    paths : mapping of str to ResultPaths
-        Where each model's results are.
-    kind : str
-        Kind of label; if no model was evaluated with it, the most frequent other one is taken.
-    """
-    found = {name: {model: _read(name, where) for model, where in paths.items()} for name in TABLES}
-    kinds = Counter(
-        label_kind(str(result.get("label_column", "")))
-        for models in found.values()
-        for results in models.values()
-        for result in results
-    )
-    if kinds and kind not in kinds:
-        kind = kinds.most_common(1)[0][0]
-    scores = StoredScores(kind)
-    for name, models in found.items():
-        scores.missing[name] = {}
-        kept = dict(_usable(name, models, kind, scores.missing[name]))
-        if kept:
-            scores.tables[name] = _table(name, kept)
-    return scores
-
-
-def _read(name: str, where: ResultPaths) -> list[dict[str, Any]]:
-    files: dict[str, list[Path]] = {
-        "clustering": [where.clust_path / CLUSTERING_RESULTS],
-        "retrieval": [where.clust_path / RETRIEVAL_RESULTS],
-        "probing": sorted(where.probe_path.glob(probe_results_name("*"))),
-    }
-    return [result for path in files[name] if (result := read_result(path)) is not None]
-
-
-def _usable(
-    name: str, models: Mapping[str, list[dict[str, Any]]], kind: str, missing: dict[str, str]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Models whose results are about the labels and make a table."""
-    for model, results in models.items():
-        mine = [r for r in results if label_kind(str(r.get("label_column", ""))) == kind]
-        if not results:
-            missing[model] = "it was not evaluated yet"
-        elif not mine:
-            others = {label_kind(str(r.get("label_column", ""))) for r in results}
-            missing[model] = f"it was evaluated with {', '.join(sorted(others))}, not with {kind}"
-        else:
-            try:
-                table = _table(name, {model: mine})
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                logger.warning("%s, %s: %s (%r).", model, name, _DAMAGED, error)
-                missing[model] = _DAMAGED
-                continue
-            if table.empty:
-                missing[model] = "there were no labels to compare it with"
-            else:
-                yield model, mine
-
-
-def _table(name: str, results: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    if name == "probing":
-        return probing_table(result for mine in results.values() for result in mine)
-    single: Callable[[Mapping[str, Any]], pd.DataFrame] = {
-        "clustering": clustering_table,
-        "retrieval": retrieval_table,
-    }[name]
-    return single({model: mine[0] for model, mine in results.items()})
-
-
-# END FOLDED
-
-# FOLDED bacpipe/evaluation/maps.py: Reduced embeddings of several models with the label of every window.
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict[str, pd.DataFrame]:
-    """Newest map of every model that has one.
-
-    Parameters
-    ----------
-    paths : mapping of str to ResultPaths
-        Where each model's results are.
-    reducer : str
-        Name of the dimensionality reduction.
-    kind : str
-        Kind of label.
-
-    Returns
-    -------
-    dict of pandas.DataFrame
-        Columns x, y and label (missing where a window has none), by model.
-    """
-    maps = {}
-    for model, folders in paths.items():
-        dataset = dataset_name(folders.audio_dir)
-        newest = next(stored_maps(folders.dim_reduc_parent_dir, reducer, dataset, model), None)
-        if newest is None:
-            logger.info("%s: there is no %s map of %s.", model, reducer, dataset)
-            continue
-        maps[model] = _labelled(newest.read(), folders, kind)
-    return maps
-
-
-def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFrame:
-    import pandas as pd
-
-    truth = folders.labels_path / ground_truth_name(file_part(kind), "csv")
-    table["label"] = None
-    if truth.is_file():
-        try:
-            labels = pd.read_csv(truth, dtype={"audiofilename": str})
-            # Times went through a decimal text; a millisecond is far below any hop.
-            keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
-            label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ResultsError(
-                f"{truth}: this ground truth cannot be read ({error}); delete it to have it made "
-                f"again."
-            ) from None
-        windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
-        table["label"] = [label_of.get(window) for window in windows]
-    return table[["x", "y", "label"]]
-
-
-# END FOLDED
-
-if TYPE_CHECKING:
-    import pandas as pd
+    Result = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
+
+TABLES = ("clustering", "probing", "retrieval")
+
+_TABLES_OF = {"probing": ("probing",), "clustering": ("clustering", "retrieval")}
+_DAMAGED = "its results are damaged; evaluate it again with overwrite=True"
 
 _PROBING_METRICS = (
     "f1_macro",
@@ -271,46 +117,31 @@ def compare_models(
 ) -> dict[str, pd.DataFrame]:
     """Do what `cross_model_evaluation` does, for results at known places.
 
-    Parameters
-    ----------
-    paths : mapping of str to ResultPaths
-        Where each model's results are.
-    tasks : iterable of str
-        What to compare.
-    options : Options
-        The configuration.
-    done : mapping, optional
-        What was done for each model just now ('probing', 'clustering', 'retrieval'); whatever
-        else is stored is of an earlier run and left out.
+    `done` is what was evaluated for each model just now ('probing', 'clustering', 'retrieval');
+    whatever else is stored is of an earlier run and left out.
     """
+    # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting import comparison as figures
     from bacpipe.plotting.style import save_figure
 
     folder = next(iter(paths.values())).overview_path
     kind = label_kind(options.label_column)
+    probes = list(options.probe_configs)
     tables: dict[str, pd.DataFrame] = {}
     drawn = {}
-    for task in tasks:
-        if task == "probing":
-            results = _probing_results(_only(paths, done, "probing"), options, kind)
-            if results:
-                tables["probing"] = probing_table(results)
-                tables["probing_per_class"] = per_class_table(results)
-                drawn["probing"] = figures.probing_ranking(tables["probing"])
-                drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
-        elif task == "clustering":
-            clusterings = _results(
-                _only(paths, done, "clustering"), "clust_path", CLUSTERING_RESULTS, kind
-            )
-            if clusterings:
-                tables["clustering"] = clustering_table(clusterings)
-                drawn["clustering"] = figures.clustering_ranking(tables["clustering"])
-            retrieval = _results(
-                _only(paths, done, "retrieval"), "clust_path", RETRIEVAL_RESULTS, kind
-            )
-            if retrieval:
-                tables["retrieval"] = retrieval_table(retrieval)
-                drawn["retrieval"] = figures.retrieval_ranking(tables["retrieval"])
+    for name in (name for task in tasks for name in _TABLES_OF[task]):
+        wanted = {
+            model: path for model, path in paths.items() if done is None or name in done[model]
+        }
+        results = _results(name, wanted, kind, probes)
+        if not results:
+            continue
+        tables[name] = _table(name, results, probes)
+        drawn[name] = figures.RANKINGS[name](tables[name])
+        if name == "probing":
+            _warn_of_splits(results)
+            tables["probing_per_class"] = per_class_table(_by_probe(results, probes))
+            drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
     if not tables:
         raise ResultsNotFoundError(
             f"{folder}: there is nothing to compare, because there are no results of "
@@ -332,54 +163,132 @@ def compare_models(
     return tables
 
 
+@dataclass(frozen=True)
+class StoredScores:
+    """Scores of several models."""
+
+    kind: str  # kind of label that they are about: 'species'
+    # ``probing``, ``clustering`` and ``retrieval`` as `cross_model_evaluation` returns them; what
+    # nobody has is missing
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    # For each table, why a model is not in it, by model
+    missing: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def stored_scores(paths: Mapping[str, ResultPaths], kind: str) -> StoredScores:
+    """Read the scores of models, without computing or drawing anything.
+
+    If no model was evaluated with this kind of label, the most frequent other one is taken.
+    """
+    stored = {
+        name: {model: _read(name, where) for model, where in paths.items()} for name in TABLES
+    }
+    kinds = Counter(
+        label_kind(str(result.get("label_column", "")))
+        for models in stored.values()
+        for results in models.values()
+        for result in results
+    )
+    if kinds and kind not in kinds:
+        kind = kinds.most_common(1)[0][0]
+    scores = StoredScores(kind)
+    for name, models in stored.items():
+        scores.missing[name] = {}
+        kept = dict(_usable(name, models, kind, scores.missing[name]))
+        if kept:
+            scores.tables[name] = _table(name, kept)
+    return scores
+
+
 # ---------------------------------------------------------------------- reading
 
 
-def _only(
-    paths: Mapping[str, ResultPaths], done: Mapping[str, Container[str]] | None, what: str
-) -> dict[str, ResultPaths]:
-    return {model: path for model, path in paths.items() if done is None or what in done[model]}
+def _files(name: str, where: ResultPaths, probes: Sequence[str] | None = None) -> list[Path]:
+    """Results that go into a table; of all probes unless some are named."""
+    if name != "probing":
+        file = {"clustering": CLUSTERING_RESULTS, "retrieval": RETRIEVAL_RESULTS}[name]
+        return [where.clust_path / file]
+    if probes is None:
+        return sorted(where.probe_path.glob("probe_results_*.json"))
+    return [where.probe_path / probe_results_name(probe) for probe in probes]
 
 
-def _probing_results(
-    paths: Mapping[str, ResultPaths], options: Options, kind: str
-) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for probe in options.probe_configs:
-        found += _results(paths, "probe_path", probe_results_name(probe), kind).values()
-    splits = {result["split"]["id"] for result in found}
-    if len(splits) > 1:
+def _results(
+    name: str, paths: Mapping[str, ResultPaths], kind: str, probes: Sequence[str]
+) -> dict[str, list[Result]]:
+    """Stored results by model, of this kind of label only; what is missing is logged."""
+    results: dict[str, list[Result]] = {}
+    for model, where in paths.items():
+        for path in _files(name, where, probes):
+            result = read_result(path)
+            if result is None:
+                logger.warning("%s: there is no %s; it is left out.", model, path.name)
+            elif result["label_column"] != LABEL_PREFIX + kind:
+                logger.warning(
+                    "%s: it is about %s, not about %s; it is left out.",
+                    path, result["label_column"], LABEL_PREFIX + kind,
+                )  # fmt: skip
+            else:
+                results.setdefault(model, []).append(result)
+    return results
+
+
+def _by_probe(results: Mapping[str, Sequence[Result]], probes: Sequence[str]) -> list[Result]:
+    """Results of all models, in the order of the probes if that is given."""
+    every = [result for mine in results.values() for result in mine]
+    return sorted(every, key=lambda result: probes.index(result["probe"])) if probes else every
+
+
+def _warn_of_splits(results: Mapping[str, Sequence[Result]]) -> None:
+    if len({result["split"]["id"] for mine in results.values() for result in mine}) > 1:
         logger.warning(
             "The models were not tested on the same recordings (column 'split' of the table), so "
             "small differences mean little; evaluate all of them again with overwrite=True."
         )
-    return found
 
 
-def _results(
-    paths: Mapping[str, ResultPaths], where: str, name: str, kind: str
-) -> dict[str, dict[str, Any]]:
-    """Stored results by model, of this kind of label only."""
-    found = {}
-    for model, folders in paths.items():
-        path = getattr(folders, where) / name
-        result = read_result(path)
-        if result is None:
-            logger.warning("%s: there is no %s; it is left out.", model, path.name)
-        elif result["label_column"] != LABEL_PREFIX + kind:
-            logger.warning(
-                "%s: it is about %s, not about %s; it is left out.",
-                path, result["label_column"], LABEL_PREFIX + kind,
-            )  # fmt: skip
+def _read(name: str, where: ResultPaths) -> list[Result]:
+    results = map(read_result, _files(name, where))
+    return [result for result in results if result is not None]
+
+
+def _usable(
+    name: str, models: Mapping[str, list[Result]], kind: str, missing: dict[str, str]
+) -> Iterator[tuple[str, list[Result]]]:
+    """Models whose results are about the labels and make a table."""
+    for model, results in models.items():
+        mine = [r for r in results if label_kind(str(r.get("label_column", ""))) == kind]
+        if not results:
+            missing[model] = "it was not evaluated yet"
+        elif not mine:
+            others = {label_kind(str(r.get("label_column", ""))) for r in results}
+            missing[model] = f"it was evaluated with {', '.join(sorted(others))}, not with {kind}"
         else:
-            found[model] = result
-    return found
+            try:
+                table = _table(name, {model: mine})
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                logger.warning("%s, %s: %s (%r).", model, name, _DAMAGED, error)
+                missing[model] = _DAMAGED
+                continue
+            if table.empty:
+                missing[model] = "there were no labels to compare it with"
+            else:
+                yield model, mine
+
+
+def _table(
+    name: str, results: Mapping[str, Sequence[Result]], probes: Sequence[str] = ()
+) -> pd.DataFrame:
+    if name == "probing":
+        return probing_table(_by_probe(results, probes))
+    single = clustering_table if name == "clustering" else retrieval_table
+    return single({model: mine[0] for model, mine in results.items()})
 
 
 # ---------------------------------------------------------------------- tables
 
 
-def probing_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def probing_table(results: Iterable[Result]) -> pd.DataFrame:
     """One row per model and probe, the best macro F1 first."""
     rows = []
     for result in results:
@@ -394,7 +303,7 @@ def probing_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return _ranked(rows, "f1_macro")
 
 
-def per_class_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def per_class_table(results: Iterable[Result]) -> pd.DataFrame:
     """One row per model, probe and class."""
     import pandas as pd
 
@@ -410,7 +319,7 @@ def per_class_table(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def clustering_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def clustering_table(results: Mapping[str, Result]) -> pd.DataFrame:
     """One row per model, clustering and kind of label, the best agreement with truth first."""
     import pandas as pd
 
@@ -435,7 +344,7 @@ def clustering_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return table.loc[keys.sort_values(["other", "label", "AMI"]).index].reset_index(drop=True)
 
 
-def retrieval_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def retrieval_table(results: Mapping[str, Result]) -> pd.DataFrame:
     """One row per model, the best neighbour precision first."""
     metrics = ("neighbour_precision", "neighbour_precision_chance", "same_label_auroc")
     rows = [
@@ -451,7 +360,7 @@ def retrieval_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return _ranked(rows, "neighbour_precision")
 
 
-def _with_intervals(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, float]:
+def _with_intervals(result: Result, metrics: Sequence[str]) -> dict[str, float]:
     """Columns of a table; NaN where a metric is not defined."""
     row: dict[str, float] = {}
     for metric in metrics:
@@ -469,3 +378,40 @@ def _ranked(rows: list[dict[str, Any]], metric: str) -> pd.DataFrame:
     table = table.sort_values(metric, ascending=False, kind="stable").reset_index(drop=True)
     table.insert(0, "rank", table[metric].rank(ascending=False, method="min").astype("Int64"))
     return table
+
+
+# ---------------------------------------------------------------------- maps
+
+
+def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict[str, pd.DataFrame]:
+    """Newest map of every model that has one: columns x, y and label (missing for none)."""
+    maps = {}
+    for model, folders in paths.items():
+        dataset = dataset_name(folders.audio_dir)
+        newest = next(stored_maps(folders.dim_reduc_parent_dir, reducer, dataset, model), None)
+        if newest is None:
+            logger.info("%s: there is no %s map of %s.", model, reducer, dataset)
+            continue
+        maps[model] = _labelled(newest.read(), folders, kind)
+    return maps
+
+
+def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFrame:
+    import pandas as pd
+
+    truth = folders.labels_path / ground_truth_name(file_part(kind), "csv")
+    table["label"] = None
+    if truth.is_file():
+        try:
+            labels = pd.read_csv(truth, dtype={"audiofilename": str})
+            # Times went through a decimal text; a millisecond is far below any hop.
+            keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
+            label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResultsError(
+                f"{truth}: this ground truth cannot be read ({error}); delete it to have it made "
+                f"again."
+            ) from None
+        windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
+        table["label"] = [label_of.get(window) for window in windows]
+    return table[["x", "y", "label"]]

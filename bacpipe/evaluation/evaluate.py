@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bacpipe.annotations.table import label_kind
 from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError
-from bacpipe.evaluation.clustering import clustering_pipeline
+from bacpipe.evaluation.clustering import evaluate_clusterings
 from bacpipe.evaluation.comparison import compare_models
-from bacpipe.evaluation.labelled_windows import labelled_windows
-from bacpipe.evaluation.probing import probing_pipeline
+from bacpipe.evaluation.labelled_windows import LabelledWindows, windows_of_results
+from bacpipe.evaluation.probing import evaluate_probe
 from bacpipe.evaluation.retrieval import retrieval_quality
-from bacpipe.labels.default_labels import create_default_labels
-from bacpipe.labels.ground_truth import ground_truth_by_model
+from bacpipe.labels.default_labels import as_arrays, stored_labels
+from bacpipe.labels.ground_truth import GroundTruth, label_rule, stored_ground_truth
+from bacpipe.labels.model_windows import model_windows
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
 from bacpipe.store.fingerprints import read_result, write_result
@@ -30,53 +33,34 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Keys that the functions below take by name, or that `paths` replaces.
-_TAKEN = {
-    "audio_dir",
-    "annotations_filename",
-    "bool_filter_labels",
-    "label_column",
-    "overwrite",
-    "testing",
-}
-
 
 @dataclass
 class EvaluationReport:
-    """What an evaluation found.
+    """Results of an evaluation."""
 
-    Attributes
-    ----------
-    results : dict
-        For each model what `model_specific_evaluation` returns.
-    tables : dict of pandas.DataFrame
-        What `cross_model_evaluation` returns.
-    errors : list of str
-        One sentence for everything that could not be done.
-    folder : Path or None
-        Where the tables and figures across models are.
-    """
-
+    # For each model what `model_specific_evaluation` returns
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # What `cross_model_evaluation` returns
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    # One sentence for everything that could not be done
     errors: list[str] = field(default_factory=list)
-    folder: Path | None = None
+    folder: Path | None = None  # where the tables and figures across models are
 
     def __str__(self) -> str:
         lines = []
-        for model, found in self.results.items():
-            for name, result in found.get("probing", {}).items():
+        for model, results in self.results.items():
+            for name, result in results.get("probing", {}).items():
                 lines.append(
                     f"{model}, {name} probe: " + _say(result, "f1_macro", "macro F1")
                     + ", " + _say(result, "accuracy", "accuracy")
                 )  # fmt: skip
-            for name, kinds in found.get("clustering", {}).get("agreement", {}).items():
+            for name, kinds in results.get("clustering", {}).get("agreement", {}).items():
                 if "ground_truth" in kinds:
                     lines.append(f"{model}, {name}: AMI {kinds['ground_truth']['AMI']:.2f}")
-            if "retrieval" in found:
+            if "retrieval" in results:
                 lines.append(
                     f"{model}, retrieval: "
-                    + _say(found["retrieval"], "neighbour_precision", "neighbour precision")
+                    + _say(results["retrieval"], "neighbour_precision", "neighbour precision")
                 )
         lines += [f"not done: {error}" for error in self.errors]
         if self.folder is not None:
@@ -96,20 +80,9 @@ def run_evaluations(
 ) -> EvaluationReport:
     """Evaluate models one by one and compare them.
 
-    Parameters
-    ----------
-    loaders : mapping of str to Loader
-        Results of each model, as `run_pipeline_for_models` returns them.
-    tasks : sequence of {'probing', 'clustering'}
-        What to do; clustering includes retrieval.
-    options : Options
-        The configuration; ``overwrite`` False takes stored results whose data and settings have
-        not changed.
-
-    Returns
-    -------
-    EvaluationReport
-        What fails is in its ``errors``; the rest goes on.
+    Tasks are 'probing' and 'clustering', which includes retrieval.  Of the options, ``overwrite``
+    False takes stored results whose data and settings have not changed.  What fails is in the
+    ``errors`` of the report; the rest goes on.
     """
     report = EvaluationReport()
     if not tasks or not loaders:
@@ -117,7 +90,7 @@ def run_evaluations(
     for name, loader in loaders.items():
         report.results[name] = _evaluate_model(loader, tasks, options, report.errors)
     paths = {name: loader.paths for name, loader in loaders.items()}
-    done = [task for task in tasks if any(task in found for found in report.results.values())]
+    done = [task for task in tasks if any(task in results for results in report.results.values())]
     if done:
         try:
             report.tables = compare_models(paths, done, options, report.results)
@@ -202,25 +175,26 @@ def _evaluate_model(
     loader: Loader, tasks: Sequence[str], options: Options, errors: list[str]
 ) -> dict[str, Any]:
     """Evaluate one model, alone; what fails is added to the errors."""
-    model = str(loader.model_name)
+    model, paths = str(loader.model_name), loader.paths
 
-    def fail(what: str, error: BacpipeError) -> None:
-        text = str(error)
-        sentence = text if text.startswith(model) else f"{model}: {text}"
-        logger.error("%s failed: %s", what, sentence)
-        errors.append(f"{what}: {sentence}")
+    @contextmanager
+    def attempt(what: str) -> Iterator[None]:
+        try:
+            yield
+        except BacpipeError as error:
+            text = str(error)
+            sentence = text if text.startswith(model) else f"{model}: {text}"
+            logger.error("%s failed: %s", what, sentence)
+            errors.append(f"{what}: {sentence}")
 
-    paths = loader.paths
-    try:
+    with attempt("evaluation"):
         embeds = loader.embeddings("array")
         with exclusive(paths.labels_path.parent.parent, model):
             remove_temporaries(
                 paths.labels_path, paths.clust_path, paths.probe_path, paths.plot_path
             )
-            return _do_tasks(loader, embeds, tasks, options, fail)
-    except BacpipeError as error:
-        fail("evaluation", error)
-        return {}
+            return _do_tasks(loader, embeds, tasks, options, attempt)
+    return {}
 
 
 def _do_tasks(
@@ -228,90 +202,65 @@ def _do_tasks(
     embeds: np.ndarray,
     tasks: Sequence[str],
     options: Options,
-    fail: Callable[[str, BacpipeError], None],
+    attempt: Callable[[str], AbstractContextManager[None]],
 ) -> dict[str, Any]:
-    model = str(loader.model_name)
-    found: dict[str, Any] = {}
-    rest: dict[str, Any] = {
-        key: value for key, value in asdict(options).items() if key not in _TAKEN
-    }
-    common: dict[str, Any] = {
-        "paths": loader.paths,
-        "overwrite": options.overwrite,
-        "label_column": options.label_column,
-    }
-    truth: Any = None
-    try:
-        truth = _ground_truth(loader, options, rest)
-    except BacpipeError as error:
-        if "probing" in tasks or (loader.audio_dir / options.annotations_filename).exists():
-            fail("ground truth", error)
-        else:
-            logger.info("%s: clusters are not compared with annotations: %s", model, error)
+    results: dict[str, Any] = {}
+    truth = None
+    if "probing" in tasks or (loader.audio_dir / options.annotations_filename).exists():
+        with attempt("ground truth"):
+            truth = _ground_truth(loader, options)
+    else:
+        logger.info(
+            "%s: clusters are not compared with annotations, of which there are none",
+            loader.model_name,
+        )
+    data = windows_of_results(loader, embeds, truth, label_kind(options.label_column))
     if "probing" in tasks and truth is not None:
         for name in options.probe_configs:
-            try:
-                result = probing_pipeline(model, truth, embeds, name=name, **common, **rest)
-                found.setdefault("probing", {})[name] = result
-            except BacpipeError as error:
-                fail(f"{name} probe", error)
+            with attempt(f"{name} probe"):
+                result = evaluate_probe(data, name, options, overwrite=options.overwrite)
+                results.setdefault("probing", {})[name] = result
     if "clustering" in tasks:
-        labels: dict[str, Any] = {}
-        try:
-            labels = create_default_labels(
-                model=model, paths=loader.paths, overwrite=options.overwrite, **rest
+        labels: dict[str, np.ndarray] = {}
+        with attempt("default labels"):
+            keys = options.default_label_keys
+            labels = as_arrays(stored_labels(loader, keys, overwrite=options.overwrite))
+        with attempt("clustering"):
+            results["clustering"] = evaluate_clusterings(
+                data, labels, options, overwrite=options.overwrite
             )
-        except BacpipeError as error:
-            fail("default labels", error)
-        try:
-            found["clustering"] = clustering_pipeline(
-                model, truth, embeds, default_labels=labels, **common, **rest
-            )
-        except BacpipeError as error:
-            fail("clustering", error)
         if truth is not None:
-            try:
-                found["retrieval"] = _retrieval(loader, truth, embeds, options, rest)
-            except BacpipeError as error:
-                fail("retrieval", error)
-    return found
+            with attempt("retrieval"):
+                results["retrieval"] = _retrieval(data, options)
+    return results
 
 
-def _ground_truth(loader: Loader, options: Options, rest: Mapping[str, Any]) -> dict[str, Any]:
-    truth: dict[str, Any] = ground_truth_by_model(
-        str(loader.model_name),
-        loader.audio_dir,
-        label_column=options.label_column,
-        paths=loader.paths,
-        annotations_filename=options.annotations_filename,
-        overwrite=options.overwrite,
-        bool_filter_labels=options.bool_filter_labels,
-        **rest,
+def _ground_truth(loader: Loader, options: Options) -> GroundTruth:
+    file = options.annotations_filename
+    rule = label_rule(
+        options, label_kind(options.label_column), filtered=options.bool_filter_labels
     )
-    if not any(np.any(np.asarray(values) >= 0) for key, values in truth.items()
-               if key.startswith("label:")):  # fmt: skip
+    truth = stored_ground_truth(
+        loader, model_windows(loader), rule, file, overwrite=options.overwrite
+    )
+    if not (truth.labels >= 0).any():
         raise AnnotationsError(
-            f"{options.annotations_filename}: not one window has a label of the kind "
-            f"{options.label_column!r}; see min_annotation_length and annotation_overlap."
+            f"{file}: not one window has a label of the kind {options.label_column!r}; see "
+            f"min_annotation_length and annotation_overlap."
         )
     return truth
 
 
-def _retrieval(
-    loader: Loader, truth: Any, embeds: np.ndarray, options: Options, rest: Mapping[str, Any]
-) -> dict[str, Any]:
-    data = labelled_windows(
-        str(loader.model_name), truth, embeds, loader.paths, label_column=options.label_column,
-        **rest,
-    )  # fmt: skip
+def _retrieval(data: LabelledWindows, options: Options) -> dict[str, Any]:
     chosen = {
         "n_neighbors": options.retrieval_neighbors,
         "most": options.max_windows_for_pairs,
         "samples": options.bootstrap_samples,
         "seed": options.evaluation_seed,
     }
+    assert data.paths is not None
     fingerprint = data.fingerprint(retrieval=chosen)
-    path = loader.paths.clust_path / RETRIEVAL_RESULTS
+    path = data.paths.clust_path / RETRIEVAL_RESULTS
     stored = None if options.overwrite else read_result(path, fingerprint)
     if stored is not None:
         return stored

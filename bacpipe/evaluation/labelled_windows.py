@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
-from bacpipe.labels.model_windows import model_windows, open_results
+from bacpipe.labels.ground_truth import GroundTruth
+from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import user_config
 from bacpipe.store.files import array_hash
 from bacpipe.store.layout import ResultPaths
@@ -20,43 +22,37 @@ from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+
+logger = logging.getLogger(__name__)
 
 NO_LABEL = -1
+
+Embeddings: TypeAlias = "np.ndarray | torch.Tensor | Mapping[str, np.ndarray]"
+"""What ``Loader.embeddings`` returns, or an array of one's own, float32 of shape (n, dim)."""
+
+Labels: TypeAlias = Mapping[str, Any] | Sequence[Any] | np.ndarray
+"""What `ground_truth_by_model` returns, or a label per window."""
 
 _ROWS = 2**16  # looked at together; of a large array, even a truth value for each number is much
 
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """Embeddings with a label per window.
+    """Embeddings with a label per window."""
 
-    Attributes
-    ----------
-    model : str
-        Name of the model.
-    embeds : np.ndarray, float32, shape (n, dim)
-    labels : np.ndarray, int64, shape (n,)
-        Index into `classes`; -1 for windows without a label.
-    classes : tuple of str
-        Names of the labels.
-    kind : str
-        What the labels are: 'species'.
-    recordings : np.ndarray of object, shape (n,), or None
-        Recording of every window; None when nobody knows.
-    times : pandas.DataFrame or None
-        audiofilename, start and end (seconds) of every window; None when nobody knows.
-    paths : ResultPaths or None
-        Where results go; None when they are only returned.
-    """
-
-    model: str
-    embeds: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    kind: str
+    model: str  # name of the model
+    embeds: np.ndarray  # float32, shape (n, dim)
+    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows without a label
+    classes: tuple[str, ...]  # names of the labels
+    kind: str  # what the labels are: 'species'
+    # object, shape (n,): Recording of every window; None when nobody knows
     recordings: np.ndarray | None = None
+    # audiofilename, start and end (seconds) of every window; None when nobody knows
     times: pd.DataFrame | None = None
-    paths: ResultPaths | None = None
+    paths: ResultPaths | None = None  # where results go; None when they are only returned
+    # Hash of the embeddings and their recordings from the journal; None when it has none
+    state: str | None = None
 
     @property
     def column(self) -> str:
@@ -65,9 +61,9 @@ class LabelledWindows:
 
     def fingerprint(self, **settings: Any) -> str:
         """Hash of the data and of settings; results with another hash are stale."""
-        digest = hashlib.sha256(array_hash(self.embeds).encode())
+        digest = hashlib.sha256((self.state or array_hash(self.embeds)).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
-        names = [] if self.recordings is None else self.recordings.tolist()
+        names = [] if self.state or self.recordings is None else self.recordings.tolist()
         content = [self.model, self.column, self.classes, names, settings]
         digest.update(json.dumps(content, sort_keys=True, default=str).encode())
         return digest.hexdigest()
@@ -75,8 +71,8 @@ class LabelledWindows:
 
 def labelled_windows(
     model_name: str,
-    ground_truth: Any,
-    embeds: Any,
+    ground_truth: Labels | None,
+    embeds: Embeddings,
     paths: ResultPaths | None = None,
     *,
     label_column: str = "species",
@@ -88,11 +84,9 @@ def labelled_windows(
     Parameters
     ----------
     model_name : str
-        Name of the model.
-    ground_truth : dict or array
+    ground_truth : dict, array or None
         What `ground_truth_by_model` returned, or a label per window (-1: none).
     embeds : np.ndarray of shape (n, dim), or dict of such arrays by recording
-        What ``Loader.embeddings`` returned.
     paths : ResultPaths, optional
         Where the results of the model are.  Without them they are looked for with the present
         configuration, and nothing is stored if `embeds` are not those found there.
@@ -108,46 +102,88 @@ def labelled_windows(
     EvaluationError
         If lengths differ or the kind of label is missing.
     """
-    kind = label_kind(label_column)
     loader = _loader(model_name, paths, kwargs)
     keys: Sequence[str] | None = None
     if isinstance(embeds, Mapping):
         keys = [str(name) for name, part in embeds.items() for _ in range(len(part))]
         embeds = np.concatenate(list(embeds.values()))
     matrix = check_embeddings(embeds)
+    kind = label_kind(label_column)
+    if ground_truth is None or len(ground_truth) == 0:
+        ground_truth = np.full(len(matrix), NO_LABEL)
     labels, classes = _labels(ground_truth, kind)
+    windows = None
+    if loader is not None and loader.embedding_set is not None:
+        windows = model_windows(loader)
+        windows = windows if len(windows) == len(matrix) else None
+    if paths is None and loader is not None and windows is not None:
+        paths = loader.paths
+    data = LabelledWindows(model_name, matrix, labels, classes, kind, paths=paths)
     if len(labels) != len(matrix):
         raise EvaluationError(
             f"There are {len(matrix)} embeddings, but ground truth for {len(labels)} windows; "
             f"make it again with ground_truth_by_model({model_name!r}, ...)."
         )
-    times = None
-    if loader is not None and loader.embedding_set is not None:
-        windows = model_windows(loader)
-        times = windows.frame() if len(windows) == len(matrix) else None
-    if recordings is None and times is not None:
-        recordings = times["audiofilename"].tolist()
-    if recordings is None:
+    if loader is not None and windows is not None:
+        state = _state(loader, windows, matrix) if recordings is None else None
+        data = replace(data, **_places(windows), state=state)
+    elif recordings is None:
         recordings = keys
     if recordings is not None and len(recordings) != len(matrix):
         raise EvaluationError(
             f"recordings names {len(recordings)} windows, but there are {len(matrix)} embeddings."
         )
-    if paths is None and loader is not None and times is not None:
-        paths = loader.paths
+    if recordings is not None:
+        data = replace(data, recordings=np.array([str(r) for r in recordings], object))
+    return data
+
+
+def windows_of_results(
+    loader: Loader, embeds: np.ndarray, truth: GroundTruth | None, kind: str
+) -> LabelledWindows:
+    """Bring the embeddings of a loader, its ``embeddings('array')``, and single labels together.
+
+    Raises
+    ------
+    EvaluationError
+        If a value is not finite.
+    """
+    windows = model_windows(loader)
+    if truth is None:
+        truth = GroundTruth(np.full(len(embeds), NO_LABEL), {})
+    labels, classes = _without_gaps(truth.labels, truth.classes)
     return LabelledWindows(
-        model=model_name,
-        embeds=matrix,
-        labels=labels,
-        classes=classes,
-        kind=kind,
-        recordings=None if recordings is None else np.array([str(r) for r in recordings], object),
-        times=times,
-        paths=paths,
+        str(loader.model_name),
+        check_embeddings(embeds),
+        labels,
+        classes,
+        kind,
+        **_places(windows),
+        paths=loader.paths,
+        state=_state(loader, windows),
     )
 
 
-def check_embeddings(embeds: Any) -> np.ndarray:
+def _places(windows: ModelWindows) -> dict[str, Any]:
+    times = windows.frame()
+    return {"times": times, "recordings": times["audiofilename"].to_numpy()}
+
+
+def _state(loader: Loader, windows: ModelWindows, embeds: np.ndarray | None = None) -> str | None:
+    """Hash of a loader's embeddings from its journal; None if the journal lacks some.
+
+    `embeds` are from a caller who may have changed them, so they are compared with the journal.
+    """
+    for (name, rows), entry in zip(windows.slices(), windows.entries.values(), strict=True):
+        # Recordings that an older bacpipe embedded have no hash.
+        known = entry.embeddings.sha256
+        if known is None or (embeds is not None and array_hash(embeds[rows]) != known):
+            logger.debug("%s: the journal does not know these embeddings.", name)
+            return None
+    return loader.embeddings_state
+
+
+def check_embeddings(embeds: np.ndarray | torch.Tensor) -> np.ndarray:
     """Embeddings as a float32 array of shape (n, dim).
 
     Raises
@@ -155,7 +191,7 @@ def check_embeddings(embeds: Any) -> np.ndarray:
     EvaluationError
         If the shape is another, or a value is not finite.
     """
-    if hasattr(embeds, "detach"):
+    if not isinstance(embeds, np.ndarray) and hasattr(embeds, "detach"):
         embeds = embeds.detach().cpu().numpy()
     matrix = np.asarray(embeds)
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number):
@@ -174,7 +210,7 @@ def check_embeddings(embeds: Any) -> np.ndarray:
     return matrix
 
 
-def label_array(ground_truth: Any, label_column: str | None = None) -> np.ndarray | None:
+def label_array(ground_truth: Labels | None, label_column: str | None = None) -> np.ndarray | None:
     """Label of every window, int64 with -1 for none; None when there is no ground truth."""
     if ground_truth is None or len(ground_truth) == 0:
         return None
@@ -184,7 +220,7 @@ def label_array(ground_truth: Any, label_column: str | None = None) -> np.ndarra
     return _labels(ground_truth, kind or "species")[0]
 
 
-def _labels(ground_truth: Any, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
     names: Mapping[str, int] | None = None
     if isinstance(ground_truth, Mapping):
         if f"{LABEL_PREFIX}{kind}" not in ground_truth:
@@ -203,12 +239,17 @@ def _labels(ground_truth: Any, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     if not np.issubdtype(values.dtype, np.integer):
         present = np.array([v is not None and v == v and v != "" for v in values], dtype=bool)
-        found, codes = np.unique(values[present].astype(str), return_inverse=True)
+        texts, codes = np.unique(values[present].astype(str), return_inverse=True)
         labels = np.full(len(values), NO_LABEL, np.int64)
         labels[present] = codes
-        return labels, tuple(found.tolist())
-    number_of = dict(names) if names else {str(n): int(n) for n in np.unique(values[values >= 0])}
-    # Numbers may have gaps; classes have none.
+        return labels, tuple(texts.tolist())
+    return _without_gaps(values, names or {str(n): int(n) for n in np.unique(values[values >= 0])})
+
+
+def _without_gaps(
+    values: np.ndarray, number_of: Mapping[str, int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels by the place of their class; numbers may have gaps, classes have none."""
     order = sorted(number_of, key=lambda name: number_of[name])
     code = {number_of[name]: i for i, name in enumerate(order)}
     used, inverse = np.unique(values, return_inverse=True)

@@ -1,8 +1,10 @@
 """Metrics of class scores, with confidence intervals over recordings.
 
-Macro averages are over the classes that occur in the data.  Everything takes weights per
-recording (see `bacpipe.evaluation.metrics`) and agrees with scikit-learn where the weights
-are 1.
+Macro averages are over the classes that occur in the data.  Windows of one recording are not
+independent, so for the intervals whole recordings are drawn with replacement (bootstrap).  A
+resample is a weight per recording: how often it was drawn.  All metrics take weights, so that the
+metric itself (all weights 1, where it agrees with scikit-learn) and its resamples are computed by
+the same code, all at once.
 """
 
 from __future__ import annotations
@@ -17,13 +19,24 @@ _RANKING_BUDGET = 1_000_000_000  # weights × windows × classes altogether
 _FEWEST_RANKINGS = 50
 
 
-class Counts(NamedTuple):
-    """Weighted numbers of windows by class.
+FEW_RECORDINGS = 5
+"""Intervals from fewer recordings than this are hardly worth the name."""
 
-    Attributes
-    ----------
-    hits, predicted, present : np.ndarray, float64, shape (weights, classes)
-        Windows with the class that were found, windows said to have it, windows that have it.
+
+class Groups(NamedTuple):
+    """Recordings of the evaluated windows.
+
+    The index of the recording of every window, int64 of shape (n,), and how many there are.
+    """
+
+    code: np.ndarray
+    number: int
+
+
+class Counts(NamedTuple):
+    """Windows with a class that were found, that were said to have it, and that have it.
+
+    All weighted, float64 of shape (resamples, classes).
     """
 
     hits: np.ndarray
@@ -32,16 +45,7 @@ class Counts(NamedTuple):
 
 
 def count(truth: np.ndarray, predicted: np.ndarray, groups: Groups, weights: np.ndarray) -> Counts:
-    """Count by class.
-
-    Parameters
-    ----------
-    truth, predicted : np.ndarray, bool, shape (n, classes)
-        What is there, and what was said to be.
-    groups : Groups
-        Recordings of the windows.
-    weights : np.ndarray, shape (b, recordings)
-    """
+    """Count by class: `truth` and `predicted` are bool of shape (n, classes)."""
 
     def total(what: np.ndarray) -> np.ndarray:
         sums = np.zeros((groups.number, what.shape[1]))
@@ -57,26 +61,20 @@ def count(truth: np.ndarray, predicted: np.ndarray, groups: Groups, weights: np.
 def threshold_metrics(counts: Counts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Precision, recall and F1.
 
-    Returns
-    -------
-    overall : dict of np.ndarray, shape (b,)
-        Macro and micro averages.
-    per_class : dict of np.ndarray, shape (b, classes)
-        NaN for classes that do not occur; precision is 0 where nothing was predicted.
+    Macro and micro averages are of shape (resamples,), values by class (resamples, classes).  Those
+    of classes that do not occur are NaN; precision is 0 where nothing was predicted.
     """
     there = counts.present > 0
     per_class = {
-        "precision": np.where(there, _ratio(counts.hits, counts.predicted, 0), np.nan),
-        "recall": _ratio(counts.hits, counts.present, np.nan),
-        "f1": np.where(
-            there, _ratio(2 * counts.hits, counts.predicted + counts.present, 0), np.nan
-        ),
+        "precision": np.where(there, ratio(counts.hits, counts.predicted, 0), np.nan),
+        "recall": ratio(counts.hits, counts.present, np.nan),
+        "f1": np.where(there, ratio(2 * counts.hits, counts.predicted + counts.present, 0), np.nan),
     }
     hits, predicted, present = (values.sum(axis=1) for values in counts)
-    overall = {f"{name}_macro": _mean(values) for name, values in per_class.items()}
-    overall["precision_micro"] = _ratio(hits, predicted, 0)
-    overall["recall_micro"] = _ratio(hits, present, np.nan)
-    overall["f1_micro"] = _ratio(2 * hits, predicted + present, np.nan)
+    overall = {f"{name}_macro": mean_of_defined(values) for name, values in per_class.items()}
+    overall["precision_micro"] = ratio(hits, predicted, 0)
+    overall["recall_micro"] = ratio(hits, present, np.nan)
+    overall["f1_micro"] = ratio(2 * hits, predicted + present, np.nan)
     return overall, per_class
 
 
@@ -85,17 +83,8 @@ def ranking_metrics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Area under the ROC curve and average precision of one class, ties included.
 
-    Parameters
-    ----------
-    positive : np.ndarray, bool, shape (n,)
-    score : np.ndarray, float, shape (n,)
-    groups : Groups
-    weights : np.ndarray, shape (b, recordings)
-
-    Returns
-    -------
-    roc_auc, average_precision : np.ndarray, shape (b,)
-        NaN where there are no positives (or, for the former, no negatives).
+    Both are of shape (resamples,), and NaN where there are no positives (or, for the former, no
+    negatives); `positive` (bool) and `score` are of shape (n,).
     """
     auc = np.full(len(weights), np.nan)
     precision = np.full(len(weights), np.nan)
@@ -109,14 +98,14 @@ def ranking_metrics(
     for begin in range(0, len(weights), step):
         part = slice(begin, begin + step)
         weight = weights[part][:, group]
-        found = np.add.reduceat(weight * is_positive, first, axis=1)
-        wrong = np.add.reduceat(weight, first, axis=1) - found
-        hits, misses = found.cumsum(axis=1), wrong.cumsum(axis=1)
+        right = np.add.reduceat(weight * is_positive, first, axis=1)
+        wrong = np.add.reduceat(weight, first, axis=1) - right
+        hits, misses = right.cumsum(axis=1), wrong.cumsum(axis=1)
         n_positive, n_negative = hits[:, -1], misses[:, -1]
-        area = (wrong * (hits - found / 2)).sum(axis=1)
-        auc[part] = _ratio(area, n_positive * n_negative, np.nan)
-        at_threshold = _ratio(hits, hits + misses, 0)
-        precision[part] = _ratio((found * at_threshold).sum(axis=1), n_positive, np.nan)
+        area = (wrong * (hits - right / 2)).sum(axis=1)
+        auc[part] = ratio(area, n_positive * n_negative, np.nan)
+        at_threshold = ratio(hits, hits + misses, 0)
+        precision[part] = ratio((right * at_threshold).sum(axis=1), n_positive, np.nan)
     return auc, precision
 
 
@@ -168,8 +157,8 @@ def evaluate_scores(
         areas[:, i], precisions[:, i] = ranking_metrics(
             truth[:, i], scores[:, i], groups, weights[:rankings]
         )
-    overall["roc_auc_macro"] = _mean(areas)
-    overall["average_precision_macro"] = _mean(precisions)
+    overall["roc_auc_macro"] = mean_of_defined(areas)
+    overall["average_precision_macro"] = mean_of_defined(precisions)
     per_class |= {"roc_auc": areas, "average_precision": precisions}
     support = truth.sum(axis=0)
     return {
@@ -196,30 +185,20 @@ def evaluate_scores(
 def single_label_metrics(
     labels: np.ndarray, scores: np.ndarray, groups: Groups, *, samples: int, seed: int
 ) -> dict[str, Any]:
-    """Metrics that exist when every window has one label: accuracies.
+    """Metrics that exist when every window has one label: accuracies, and their intervals.
 
-    Parameters
-    ----------
-    labels : np.ndarray, int64, shape (n,)
-    scores : np.ndarray, float32, shape (n, classes)
-    groups : Groups
-    samples, seed : int
-        As for `evaluate_scores`.
-
-    Returns
-    -------
-    dict
-        ``overall`` and ``intervals``.  Top-5 is None unless there are more than 5 classes.
+    `labels` is int64 of shape (n,), the rest as for `evaluate_scores`.  Top-5 accuracy is None
+    unless there are more than 5 classes.
     """
     n_classes = scores.shape[1]
     weights = draw_weights(groups, samples, seed)
     best = scores.argmax(axis=1)
     truth, predicted = one_hot(labels, n_classes), one_hot(best, n_classes)
     counts = count(truth, predicted, groups, weights)
-    accuracy = _ratio(counts.hits.sum(axis=1), counts.present.sum(axis=1), np.nan)
+    accuracy = ratio(counts.hits.sum(axis=1), counts.present.sum(axis=1), np.nan)
     overall = {
         "accuracy": accuracy,
-        "balanced_accuracy": _mean(_ratio(counts.hits, counts.present, np.nan)),
+        "balanced_accuracy": mean_of_defined(ratio(counts.hits, counts.present, np.nan)),
         "top_1_accuracy": accuracy,
         "top_5_accuracy": np.full(len(weights), np.nan),
     }
@@ -227,7 +206,7 @@ def single_label_metrics(
         five = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         hit = (five == labels[:, None]).any(axis=1)
         hits = count(truth, truth & hit[:, None], groups, weights)
-        overall["top_5_accuracy"] = _ratio(hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan)
+        overall["top_5_accuracy"] = ratio(hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan)
     return summarise(overall)
 
 
@@ -256,45 +235,24 @@ def notes_on_intervals(groups: Groups, samples: int) -> list[str]:
     ]
 
 
-def number(value: Any) -> float | None:
+def number(value: float) -> float | None:
     """Number for JSON; None where it is not defined."""
     return float(value) if np.isfinite(value) else None
 
 
-def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
+def ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
+    """Quotient; `otherwise` where the denominator is not positive."""
     result = np.full(np.shape(above), otherwise, dtype=np.float64)
     return np.divide(above, below, out=result, where=np.asarray(below) > 0)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that are defined; NaN if none is."""
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean of the values of each row that are defined; NaN if none is."""
     defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1), np.nan)
+    return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1), np.nan)
 
 
-# FOLDED bacpipe/evaluation/resampling.py: Bootstrap over recordings.
-#
-#   Windows of one recording are not independent, so whole recordings are drawn with replacement.
-#   A resample is a weight per recording: how often it was drawn.  Metrics take weights, so that the
-#   metric itself (all weights 1) and its resamples are computed by the same code, all at once.
-
-FEW_RECORDINGS = 5
-"""Intervals from fewer recordings than this are hardly worth the name."""
-
-
-class Groups(NamedTuple):
-    """Recordings of the evaluated windows.
-
-    Attributes
-    ----------
-    code : np.ndarray, int64, shape (n,)
-        Index of the recording of every window.
-    number : int
-        How many recordings there are.
-    """
-
-    code: np.ndarray
-    number: int
+# ---------------------------------------------------------------------- bootstrap
 
 
 def group_by(recordings: np.ndarray | None, n_windows: int) -> Groups:
@@ -306,13 +264,10 @@ def group_by(recordings: np.ndarray | None, n_windows: int) -> Groups:
 
 
 def draw_weights(groups: Groups, samples: int, seed: int) -> np.ndarray:
-    """How often each recording was drawn.
+    """How often each recording was drawn, float64 of shape (1 + samples, recordings).
 
-    Returns
-    -------
-    np.ndarray, float64, shape (1 + samples, recordings)
-        The first row is the data as they are; no further row for a single recording, which
-        cannot be drawn in two ways.
+    The first row is the data as they are; no further row for a single recording, which cannot be
+    drawn in two ways.
     """
     once = np.ones((1, groups.number))
     if samples < 1 or groups.number < 2:
@@ -323,15 +278,10 @@ def draw_weights(groups: Groups, samples: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray, estimate: float) -> list[float] | None:
-    """95 % interval of a score in [0, 1] (or [-1, 1]) from its resamples.
+    """95 % interval of a score in [0, 1] (or [-1, 1]); None if there are too few resamples.
 
     Resamples hold some recordings twice, which makes ranking metrics look better than they are.
     So the percentiles are shifted until the median of the resamples is the estimate.
-
-    Returns
-    -------
-    list of two floats, or None
-        None if there are too few resamples for which the score is defined.
     """
     defined = values[np.isfinite(values)]
     if len(defined) < 10 or not np.isfinite(estimate):

@@ -4,6 +4,10 @@ A probe is a PyTorch module whose whole state is tensors (safetensors) plus a fe
 that it loads back to identical predictions and needs no pickle.  Every probe standardises its
 input with the mean and deviation of its training windows.  To add one, subclass `Probe` and list
 it in `PROBES` (and its parameters in `bacpipe.options`).
+
+On disk a probe is ``<name>_probe.safetensors`` and ``<name>_probe.json``.  The tensors alone do not
+say what they are; the JSON names the probe, its parameters, the model whose embeddings it takes and
+its classes.  ``label2index.json`` repeats the classes, for readers of other programs.
 """
 
 from __future__ import annotations
@@ -19,34 +23,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError
+from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, first_line
 from bacpipe.inference.runner import available_cores, limited_threads
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name
 
 _CHUNK = 4096
+_FORMAT = 1
 _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a probe learns from.
+    """What a probe learns from."""
 
-    Attributes
-    ----------
-    embeds : np.ndarray, float32, shape (n, dim)
-        All embeddings.
-    labels : np.ndarray, int64, shape (n,)
-        Class of every window.
-    train, val : np.ndarray, int64
-        Rows to train and to validate with.
-    n_classes : int
-    """
-
-    embeds: np.ndarray
-    labels: np.ndarray
-    train: np.ndarray
-    val: np.ndarray
+    embeds: np.ndarray  # float32, shape (n, dim)
+    labels: np.ndarray  # int64, shape (n,)
+    train: np.ndarray  # int64: rows to train and to validate with
+    val: np.ndarray  # int64
     n_classes: int
 
 
@@ -55,10 +49,8 @@ class Probe(nn.Module):
 
     Parameters
     ----------
-    dim : int
-        Length of an embedding.
-    n_classes : int
-        Number of classes.
+    dim, n_classes : int
+        Length of an embedding, and number of classes.
     **parameters
         What the user may choose; missing ones have `defaults`.
 
@@ -92,40 +84,26 @@ class Probe(nn.Module):
         *,
         seed: int,
         device: str = "cpu",
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
-        """Train.
+        """Train, and say how it went, for the report.
 
         Parameters
         ----------
         data : TrainingData
-            What to learn from.
         seed : int
             Seed of everything random.
         device : str
             Where to compute.
         progress : callable, optional
             Called with the number of steps done and the largest number there may be.
-
-        Returns
-        -------
-        dict
-            How it went, for the report.
         """
         raise NotImplementedError
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores.
+        """Class scores, float32 of shape (n, n_classes), of embeddings of shape (n, dim).
 
-        Parameters
-        ----------
-        x : torch.Tensor, float32, shape (n, dim)
-            Embeddings.
-
-        Returns
-        -------
-        torch.Tensor, float32, shape (n, n_classes)
-            In [0, 1]; they sum to 1 for every window.
+        They are in [0, 1] and sum to 1 for every window.
         """
         raise NotImplementedError
 
@@ -134,21 +112,11 @@ class Probe(nn.Module):
         embeds: np.ndarray,
         *,
         device: str = "cpu",
-        progress: Callable[[int], Any] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> np.ndarray:
-        """Class scores of an array, part by part.
+        """Do what `scores` does for an array, part by part.
 
-        Parameters
-        ----------
-        embeds : np.ndarray, float32, shape (n, dim)
-        device : str
-            Where to compute.
-        progress : callable, optional
-            Called with the number of windows done so far.
-
-        Returns
-        -------
-        np.ndarray, float32, shape (n, n_classes)
+        `progress` is called with the number of windows done so far.
         """
         if embeds.ndim != 2 or embeds.shape[1] != self.dim:
             raise EvaluationError(
@@ -216,7 +184,7 @@ class LinearProbe(Probe):
         *,
         seed: int,
         device: str = "cpu",
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         # Batches are too small to share: on a busy machine, threads that wait for each other
         # take ten times as long as one.
@@ -228,7 +196,7 @@ class LinearProbe(Probe):
         data: TrainingData,
         seed: int,
         device: str,
-        progress: Callable[[int, int], Any] | None,
+        progress: Callable[[int, int], object] | None,
     ) -> dict[str, Any]:
         chosen = self.parameters_used
         self._fit_standardiser(data.embeds, data.train)
@@ -297,7 +265,7 @@ class KnnProbe(Probe):
         *,
         seed: int,
         device: str = "cpu",
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         self._fit_standardiser(data.embeds, data.train)
         self.windows = self._place(torch.from_numpy(data.embeds[data.train]))
@@ -345,13 +313,7 @@ PROBES: dict[str, type[Probe]] = {probe.kind: probe for probe in (LinearProbe, K
 
 
 def find_probe(name: str) -> type[Probe]:
-    """Class of a probe by its name.
-
-    Raises
-    ------
-    EvaluationError
-        If there is none.
-    """
+    """Class of a probe by its name; an EvaluationError if there is none."""
     if name in PROBES:
         return PROBES[name]
     closest = difflib.get_close_matches(str(name), PROBES, n=1)
@@ -368,31 +330,13 @@ def make_probe(
     return probe
 
 
-# FOLDED bacpipe/evaluation/probe_files.py: Trained probes on disk: ``<name>_probe.safetensors`` and ``<name>_probe.json``.
-#
-#   The tensors alone do not say what they are; the JSON names the probe, its parameters, the model
-#   whose embeddings it takes and its classes.  ``label2index.json`` repeats the classes, for readers
-#   of other programs.
-
-_FORMAT = 1
+# ---------------------------------------------------------------------- files
 
 
 def save_probe(folder: Path, probe: Probe, about: Mapping[str, Any]) -> Path:
-    """Save a trained probe.
+    """Save a trained probe; returns the safetensors file.
 
-    Parameters
-    ----------
-    folder : Path
-        Where to; it is made when missing.
-    probe : Probe
-        The probe.
-    about : mapping
-        What else the JSON says: the model, the label column, the fingerprint of the data.
-
-    Returns
-    -------
-    Path
-        The safetensors file.
+    `about` is what else the JSON says: the model, the label column, the fingerprint of the data.
     """
     from safetensors.torch import save
 
@@ -414,19 +358,7 @@ def save_probe(folder: Path, probe: Probe, about: Mapping[str, Any]) -> Path:
 
 
 def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
-    """Load a trained probe.
-
-    Parameters
-    ----------
-    path : Path
-        The safetensors file, or its JSON.
-
-    Returns
-    -------
-    probe : Probe
-        Exactly as it was after training.
-    description : dict
-        What its JSON says.
+    """Load a trained probe from its safetensors file or its JSON, with what that says.
 
     Raises
     ------
@@ -445,12 +377,8 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
         # Before a probe of this size is made.
         if description["dim"] != len(state["mean"]):
             raise ValueError(f"dim is {description['dim']!r}, the tensors say {len(state['mean'])}")
-        probe = make_probe(
-            description["probe"],
-            description["dim"],
-            description["classes"],
-            description["parameters"],
-        )
+        keys = ("probe", "dim", "classes", "parameters")
+        probe = make_probe(*(description[key] for key in keys))
         probe.load_state_dict(state)
     except FileNotFoundError as error:
         raise ResultsNotFoundError(
@@ -458,18 +386,11 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
             f"evaluation_task=['probing'] (and save_probe: true)."
         ) from None
     except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+        OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+        RuntimeError, SafetensorError,
+    ) as error:  # fmt: skip
         raise ResultsError(
-            f"{path}: this probe is damaged ({str(error).splitlines()[0]}); train it again."
+            f"{path}: this probe is damaged ({first_line(error)}); train it again."
         ) from None
     probe.eval()
     return probe, description

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
-from bacpipe.evaluation.labelled_windows import LabelledWindows, check_embeddings, labelled_windows
+from bacpipe.evaluation.labelled_windows import (
+    Embeddings,
+    LabelledWindows,
+    Labels,
+    check_embeddings,
+    labelled_windows,
+)
 from bacpipe.evaluation.metrics import evaluate_scores, group_by, one_hot, single_label_metrics
 from bacpipe.evaluation.probes import (
     PROBES,
@@ -40,13 +46,18 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger(__name__)
+
+_WINDOWS_AT_ONCE = 8192
 
 
 def probing_pipeline(
     model_name: str,
-    ground_truth: Any,
-    embeds: Any,
+    ground_truth: Labels,
+    embeds: Embeddings,
     paths: ResultPaths | None = None,
     name: str = "linear",
     overwrite: bool = True,
@@ -109,16 +120,18 @@ def probing_pipeline(
     """
     options = make_options(**kwargs)
     find_probe(name)
-    parameters = options.probe_configs.get(name, {})
     data = labelled_windows(
-        model_name,
-        ground_truth,
-        embeds,
-        paths,
-        label_column=label_column,
-        recordings=recordings,
+        model_name, ground_truth, embeds, paths, label_column=label_column, recordings=recordings,
         **kwargs,
-    )
+    )  # fmt: skip
+    return evaluate_probe(data, name, options, overwrite=overwrite)
+
+
+def evaluate_probe(
+    data: LabelledWindows, name: str, options: Options, *, overwrite: bool
+) -> dict[str, Any]:
+    """Do what `probing_pipeline` does, for windows whose labels and recordings are known."""
+    parameters = options.probe_configs.get(name, {})
     rule = SplitRule(
         options.split, options.train_ratio, options.test_ratio, options.evaluation_seed
     )
@@ -131,14 +144,12 @@ def probing_pipeline(
         bootstrap=options.bootstrap_samples,
         saved=options.save_probe,
     )
-    result_path = None if data.paths is None else data.paths.probe_path / probe_results_name(name)
-    if result_path is not None and not overwrite:
-        stored = read_result(result_path, fingerprint)
-        if stored is not None:
-            return stored
+    path = None if data.paths is None else data.paths.probe_path / probe_results_name(name)
+    if path is not None and not overwrite and (stored := read_result(path, fingerprint)):
+        return stored
     probe, training = _train(data, split, name, parameters, options)
     result = {
-        "model": model_name,
+        "model": data.model,
         "probe": name,
         "label_column": data.column,
         "classes": list(split.classes),
@@ -154,13 +165,13 @@ def probing_pipeline(
             f"{training['training_windows_of_rarest_class']} training windows and can be outvoted; "
             f"a smaller n_neighbors may do better."
         )
-    if data.paths is not None and result_path is not None:
+    if data.paths is not None and path is not None:
         if options.save_probe:
-            about = {"model": model_name, "label_column": data.column, "fingerprint": fingerprint}
+            about = {"model": data.model, "label_column": data.column, "fingerprint": fingerprint}
             save_probe(data.paths.probe_path, probe, about)
         _draw(data.paths, name, result)
         # Last, so that it vouches for the other files.
-        write_result(result_path, result, fingerprint)
+        write_result(path, result, fingerprint)
     return result
 
 
@@ -232,7 +243,8 @@ def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str,
 
 
 def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
-    from bacpipe.plotting.probing import confusion_matrix, per_class_scores
+    # Whoever only imports this module need not wait for matplotlib.
+    from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
     from bacpipe.plotting.style import save_figure
 
     save_figure(confusion_matrix(result), paths.probe_path / confusion_matrix_name(name))
@@ -299,7 +311,12 @@ def prepare_probe_inference(
     >>> label2index["synthetic hoot"]
     1
     """
-    path = Path(probe_path) if str(probe_path) else _standard_folder(model, paths, kwargs)
+    path = Path(probe_path) if str(probe_path) else _open(model, paths, kwargs).paths.probe_path
+    return open_probe(model, path, name)
+
+
+def open_probe(model: str, path: Path, name: str) -> tuple[Probe, dict[str, int]]:
+    """Do what `prepare_probe_inference` does, for a probe whose file or folder is known."""
     if path.suffix not in {".safetensors", ".json"}:
         path = path / probe_weights_name(name)
     probe, description = load_probe(path)
@@ -313,11 +330,11 @@ def prepare_probe_inference(
 
 def run_probe_inference(
     model: str,
-    linear_probe: Any,
+    linear_probe: Probe,
     threshold: float,
-    embeds: Any = None,
+    embeds: np.ndarray | torch.Tensor | None = None,
     return_binary_presence: bool = True,
-    callbacks: Callable[[int], Any] | None = None,
+    callbacks: Callable[[int], object] | None = None,
     device: str = "cpu",
     *,
     paths: ResultPaths | None = None,
@@ -367,10 +384,10 @@ def run_probe_inference(
             f"threshold={threshold!r} is not possible: expected a number in [0, 1]."
         )
     place = choose_device(device)
-    if embeds is not None:
-        parts: Iterator[np.ndarray] = iter([check_embeddings(embeds)])
-    else:
-        parts = _stored_embeddings(model, paths, kwargs)
+    parts: Iterable[np.ndarray] = (
+        _stored_embeddings(_open(model, paths, kwargs)) if embeds is None
+        else [check_embeddings(embeds)]
+    )  # fmt: skip
     done, scores = 0, []
     for part in parts:
         before = done
@@ -385,26 +402,17 @@ def run_probe_inference(
     return result >= threshold if return_binary_presence else result
 
 
-def _standard_folder(model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]) -> Path:
+def _open(model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]) -> Loader:
     settings = dict(kwargs)
-    return open_results(model, settings.pop("audio_dir", None), paths, **settings).paths.probe_path
+    return open_results(model, settings.pop("audio_dir", None), paths, **settings)
 
 
-def _stored_embeddings(
-    model: str, paths: ResultPaths | None, kwargs: Mapping[str, Any]
-) -> Iterator[np.ndarray]:
+def _stored_embeddings(loader: Loader) -> Iterator[np.ndarray]:
     """Embeddings recording by recording, so that they need not fit into memory."""
-    settings = dict(kwargs)
-    loader = open_results(model, settings.pop("audio_dir", None), paths, **settings)
     loader.get_embedding_dir()  # says what to do when there are none
     assert loader.embedding_set is not None
     for entry in loader.entries.values():
         yield read_embeddings(loader.embedding_set, entry, verify=True)
-
-
-# FOLDED bacpipe/evaluation/probe_detections.py: Detections of a trained probe, in the form that detections of integrated classifiers have.
-
-_WINDOWS_AT_ONCE = 8192
 
 
 def trained_probes(loader: Loader) -> list[str]:
@@ -416,13 +424,11 @@ def trained_probes(loader: Loader) -> list[str]:
 def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[Detections]:
     """Classify the stored embeddings of a model with a probe that was trained on them.
 
-    Embeddings are read and classified a part at a time, and only scores from the threshold are
-    kept.
+    Embeddings are read and classified a part at a time.
 
     Parameters
     ----------
     loader : Loader
-        Results of the model.
     name : str
         Which probe: 'linear' or 'knn'.
     threshold : float
@@ -438,20 +444,14 @@ def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[De
     ResultsNotFoundError
         If there are no embeddings or there is no such probe.
     """
-    model, found = str(loader.model_name), loader.embedding_set
-    if found is None:
+    model, stored = str(loader.model_name), loader.embedding_set
+    if stored is None:
         raise ResultsNotFoundError(f"{loader.audio_dir}: there are no embeddings of {model}.")
-    probe, columns = prepare_probe_inference(model, name=name, paths=loader.paths)
+    probe, columns = open_probe(model, loader.paths.probe_path, name)
     classes = np.array(list(columns), dtype=object)
 
     def classify(parts: list[tuple[str, np.ndarray]]) -> Iterator[Detections]:
-        scores = run_probe_inference(
-            model,
-            probe,
-            threshold,
-            np.concatenate([embeds for _, embeds in parts]),
-            return_binary_presence=False,
-        )
+        scores = probe.predict(check_embeddings(np.concatenate([embeds for _, embeds in parts])))
         stops = np.cumsum([len(embeds) for _, embeds in parts])
         for (recording, _), part in zip(parts, np.split(scores, stops[:-1]), strict=True):
             window, column = np.nonzero(part >= np.float32(threshold))
@@ -468,7 +468,7 @@ def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[De
     for recording, entry in loader.entries.items():
         if not entry.windows:
             continue
-        waiting.append((recording, read_embeddings(found, entry, verify=True)))
+        waiting.append((recording, read_embeddings(stored, entry, verify=True)))
         windows += entry.windows
         if windows >= _WINDOWS_AT_ONCE:
             yield from classify(waiting)

@@ -1,7 +1,9 @@
-"""Retrieval: do windows of the same label lie together?  Needs no training.
+"""Retrieval: whether windows of a label lie together, and which are most similar to one window.
 
-Windows of one recording share its background and often the same animal, so a window is only ever
-compared with windows of other recordings.  Similarity is the cosine of standardised embeddings.
+For `retrieval_quality`, which needs no training, a window is only ever compared with windows of
+other recordings, because those of one recording share its background and often the same animal;
+similarity is the cosine of standardised embeddings.  `nearest_windows` finds windows by the cosine
+of the embeddings as they are, without holding all of them in memory.
 """
 
 from __future__ import annotations
@@ -15,127 +17,24 @@ import torch
 
 from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, TooLittleDataError
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
-from bacpipe.evaluation.metrics import Groups, draw_weights, group_by, notes_on_intervals, summarise
+from bacpipe.evaluation.metrics import (
+    Groups,
+    draw_weights,
+    group_by,
+    mean_of_defined,
+    notes_on_intervals,
+    number,
+    ratio,
+    summarise,
+)
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.loader import Loader
-
-# FOLDED bacpipe/evaluation/neighbours.py: The windows most similar to one window, found without holding all embeddings in memory.
-
-
-_SIMILARITIES = 65_536  # windows compared at once
-
-
-class Neighbours(NamedTuple):
-    """Windows in the order of their similarity, the most similar first.
-
-    Attributes
-    ----------
-    rows : np.ndarray, int64, shape (n,)
-        Rows of ``Loader.embeddings('array')``.
-    similarity : np.ndarray, float32, shape (n,)
-        Cosine, from -1 to 1.
-    skipped : int
-        Recordings whose embeddings could not be read.
-    """
-
-    rows: np.ndarray
-    similarity: np.ndarray
-    skipped: int = 0
-
-
-def nearest_windows(
-    loader: Loader,
-    row: int,
-    *,
-    count: int = 10,
-    other_recordings: bool = False,
-    wanted: Callable[[], bool] = lambda: True,
-) -> Neighbours:
-    """Find the windows whose embeddings have the highest cosine with that of one window.
-
-    The embeddings are read one recording after the other, so that memory is bounded by the
-    longest recording.
-
-    Parameters
-    ----------
-    loader : Loader
-        With embeddings.
-    row : int
-        The window, a row of ``Loader.embeddings('array')``.
-    count : int
-        How many windows to find.
-    other_recordings : bool
-        True leaves out the window's own recording, with which it shares the background.
-    wanted : callable
-        Asked between recordings; once it says False, the search ends with what it has.
-
-    Returns
-    -------
-    Neighbours
-        The window itself is not among them.
-
-    Raises
-    ------
-    ResultsNotFoundError
-        If there are no embeddings or no such row.
-    ResultsError
-        If the embedding of the window itself cannot be read.
-    """
-    loader.get_embedding_dir()
-    found = loader.embedding_set
-    assert found is not None
-    entries = loader.entries
-    stops = np.cumsum([entry.windows for entry in entries.values()])
-    if not 0 <= row < (stops[-1] if len(stops) else 0):
-        raise ResultsNotFoundError(f"{loader.model_name} has no window {row}.")
-    place = int(np.searchsorted(stops, row, side="right"))
-    own = list(entries)[place]
-    first = int(stops[place]) - entries[own].windows
-    query = read_embeddings(found, entries[own], verify=False)[row - first]
-    best, skipped = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32)), 0
-    for (name, entry), stop in zip(entries.items(), stops, strict=True):
-        if not wanted():
-            break
-        if other_recordings and name == own:
-            continue
-        try:
-            embeddings = read_embeddings(found, entry, verify=False)
-        except ResultsError as error:
-            logger.warning("left out of the search for neighbours: %s", error)
-            skipped += 1
-            continue
-        for begin in range(0, len(embeddings), _SIMILARITIES):
-            part = _cosine(embeddings[begin : begin + _SIMILARITIES], query)
-            rows = int(stop) - entry.windows + begin + np.arange(len(part))
-            best = _merge(best, rows[rows != row], part[rows != row], count)
-    return best._replace(skipped=skipped)
-
-
-def _cosine(embeddings: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Cosine of each embedding with a query; 0 where either has no length."""
-    # In one thread: a product as small as one recording gains nothing from more, and BLAS
-    # makes other work wait for them.
-    product = np.einsum("ij,j->i", embeddings, query)
-    length = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings) * np.dot(query, query))
-    return np.divide(product, length, out=np.zeros_like(product), where=length > 0)
-
-
-def _merge(best: Neighbours, rows: np.ndarray, similarity: np.ndarray, count: int) -> Neighbours:
-    rows = np.concatenate([best.rows, rows])
-    similarity = np.concatenate([best.similarity, similarity])
-    if len(rows) > count:  # a full sort of every recording would take most of the time
-        kept = np.argpartition(-similarity, count)[:count]
-        rows, similarity = rows[kept], similarity[kept]
-    order = np.lexsort((rows, -similarity))
-    return Neighbours(rows[order], similarity[order])
-
-
-# END FOLDED
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 512
 _BINS = 2000
+_SIMILARITIES = 65_536  # windows compared at once
 
 
 def retrieval_quality(
@@ -151,7 +50,7 @@ def retrieval_quality(
     Parameters
     ----------
     data : LabelledWindows
-        Windows; those without a label are left out.  Their recordings must be known.
+        Windows without a label are left out; their recordings must be known.
     n_neighbors : int
         Neighbours of a window that are looked at.
     most : int
@@ -198,8 +97,8 @@ def retrieval_quality(
     chance_by_class = _class_means(chance, labels, n_classes, groups, weights)
     summary = summarise(
         {
-            "neighbour_precision": _row_means(by_class),
-            "neighbour_precision_chance": _row_means(chance_by_class),
+            "neighbour_precision": mean_of_defined(by_class),
+            "neighbour_precision_chance": mean_of_defined(chance_by_class),
             "same_label_auroc": _auroc(weights @ same, weights @ other),
         }
     )
@@ -211,8 +110,8 @@ def retrieval_quality(
         "n_windows": len(rows),
         "n_recordings": groups.number,
         "per_class": {
-            name: {"neighbour_precision": _or_none(by_class[0, i]),
-                   "chance": _or_none(chance_by_class[0, i]),
+            name: {"neighbour_precision": number(by_class[0, i]),
+                   "chance": number(chance_by_class[0, i]),
                    "n_windows": int((labels == i).sum())}
             for i, name in enumerate(data.classes)
             if (labels == i).any()
@@ -242,12 +141,9 @@ def _compare(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Compare every window with those of other recordings.
 
-    Returns
-    -------
-    precision, chance : np.ndarray, float64, shape (n,)
-        Of every window; NaN where no other recording has its label.
-    same, other : np.ndarray, float64, shape (recordings, bins)
-        Pairs by similarity and by the recording of the query, of one label or of two.
+    Returns precision and chance of every window, NaN where no other recording has its label, and
+    histograms of shape (recordings, bins): pairs of one label and of two by similarity and by the
+    recording of the query.
     """
     n = len(points)
     precision, chance = np.full(n, np.nan), np.full(n, np.nan)
@@ -267,10 +163,10 @@ def _compare(
         histograms += np.bincount(cell.ravel(), minlength=len(histograms))
         similarity[forbidden] = -np.inf
         nearest = torch.from_numpy(similarity).topk(k, dim=1, sorted=False).indices.numpy()
-        found = np.take_along_axis(equal, nearest, axis=1).sum(axis=1)
+        hits = np.take_along_axis(equal, nearest, axis=1).sum(axis=1)
         defined = n_equal > 0
         # Fewer windows than neighbours asked for: all there are.
-        precision[part] = np.where(defined, found / np.clip(n_allowed, 1, k), np.nan)
+        precision[part] = np.where(defined, hits / np.clip(n_allowed, 1, k), np.nan)
         chance[part] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
     pairs = histograms[:-1].reshape(groups.number, 2, _BINS).astype(np.float64)
     return precision, chance, pairs[:, 1], pairs[:, 0]
@@ -286,28 +182,106 @@ def _class_means(
 ) -> np.ndarray:
     """Mean of the defined values by class, shape (weights, classes)."""
     use = np.isfinite(values)
-    total = np.zeros((groups.number, n_classes))
-    number = np.zeros((groups.number, n_classes))
+    total, count = np.zeros((2, groups.number, n_classes))
     np.add.at(total, (groups.code[use], labels[use]), values[use])
-    np.add.at(number, (groups.code[use], labels[use]), 1)
-    above, below = weights @ total, weights @ number
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
-
-def _row_means(values: np.ndarray) -> np.ndarray:
-    defined = np.isfinite(values)
-    number = defined.sum(axis=1)
-    total = np.where(defined, values, 0).sum(axis=1)
-    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+    np.add.at(count, (groups.code[use], labels[use]), 1)
+    return ratio(weights @ total, weights @ count, np.nan)
 
 
 def _auroc(same: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Area under the ROC curve from histograms, rows by row; ties within a bin count half."""
     below = other.cumsum(axis=1) - other
     area = (same * (below + other / 2)).sum(axis=1)
-    pairs = same.sum(axis=1) * other.sum(axis=1)
-    return np.divide(area, pairs, out=np.full(len(same), np.nan), where=pairs > 0)
+    return ratio(area, same.sum(axis=1) * other.sum(axis=1), np.nan)
 
 
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+# ---------------------------------------------------------------------- of one window
+
+
+class Neighbours(NamedTuple):
+    """Windows in the order of their similarity, the most similar first."""
+
+    rows: np.ndarray  # int64, shape (n,): rows of ``Loader.embeddings('array')``
+    similarity: np.ndarray  # float32, shape (n,): cosine, from -1 to 1
+    skipped: int = 0  # recordings whose embeddings could not be read
+
+
+def nearest_windows(
+    loader: Loader,
+    row: int,
+    *,
+    count: int = 10,
+    other_recordings: bool = False,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Neighbours:
+    """Find the windows whose embeddings have the highest cosine with that of one window.
+
+    The embeddings are read one recording after the other, so that memory is bounded by the
+    longest recording.
+
+    Parameters
+    ----------
+    loader : Loader
+    row : int
+        The window, a row of ``Loader.embeddings('array')``; it is not among those found.
+    count : int
+        How many windows to find.
+    other_recordings : bool
+        True leaves out the window's own recording, with which it shares the background.
+    wanted : callable
+        Asked between recordings; once it says False, the search ends with what it has.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no embeddings or no such row.
+    ResultsError
+        If the embedding of the window itself cannot be read.
+    """
+    loader.get_embedding_dir()
+    stored = loader.embedding_set
+    assert stored is not None
+    entries = loader.entries
+    stops = np.cumsum([entry.windows for entry in entries.values()])
+    if not 0 <= row < (stops[-1] if len(stops) else 0):
+        raise ResultsNotFoundError(f"{loader.model_name} has no window {row}.")
+    place = int(np.searchsorted(stops, row, side="right"))
+    own = list(entries)[place]
+    first = int(stops[place]) - entries[own].windows
+    query = read_embeddings(stored, entries[own], verify=False)[row - first]
+    best, skipped = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32)), 0
+    for (name, entry), stop in zip(entries.items(), stops, strict=True):
+        if not wanted():
+            break
+        if other_recordings and name == own:
+            continue
+        try:
+            embeddings = read_embeddings(stored, entry, verify=False)
+        except ResultsError as error:
+            logger.warning("left out of the search for neighbours: %s", error)
+            skipped += 1
+            continue
+        for begin in range(0, len(embeddings), _SIMILARITIES):
+            part = _cosine(embeddings[begin : begin + _SIMILARITIES], query)
+            rows = int(stop) - entry.windows + begin + np.arange(len(part))
+            best = _merge(best, rows[rows != row], part[rows != row], count)
+    return best._replace(skipped=skipped)
+
+
+def _cosine(embeddings: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Cosine of each embedding with a query; 0 where either has no length."""
+    # In one thread: a product as small as one recording gains nothing from more, and BLAS
+    # makes other work wait for them.
+    product = np.einsum("ij,j->i", embeddings, query)
+    length = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings) * np.dot(query, query))
+    return np.divide(product, length, out=np.zeros_like(product), where=length > 0)
+
+
+def _merge(best: Neighbours, rows: np.ndarray, similarity: np.ndarray, count: int) -> Neighbours:
+    rows = np.concatenate([best.rows, rows])
+    similarity = np.concatenate([best.similarity, similarity])
+    if len(rows) > count:  # a full sort of every recording would take most of the time
+        kept = np.argpartition(-similarity, count)[:count]
+        rows, similarity = rows[kept], similarity[kept]
+    order = np.lexsort((rows, -similarity))
+    return Neighbours(rows[order], similarity[order])

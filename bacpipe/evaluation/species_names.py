@@ -26,6 +26,7 @@ from pathlib import Path
 
 from bacpipe.errors import BacpipeError
 from bacpipe.models.weights import checkpoints
+from bacpipe.models.weights.class_names import read_species
 from bacpipe.models.zoo import CARDS
 
 logger = logging.getLogger(__name__)
@@ -39,25 +40,14 @@ _TAXONOMY_COLUMNS = (
 
 @dataclass(frozen=True)
 class Match:
-    """What became of one annotated name.
+    """What became of one annotated name."""
 
-    Attributes
-    ----------
-    annotation : str
-        The name in the annotations.
-    column : int or None
-        Class of the model; None when there is none or several.
-    how : str
-        The step that decided: 'identical', 'spelling', 'scientific name', 'synonym',
-        'ambiguous' or 'missing'.
-    candidates : tuple of str
-        The class, or all classes that it may be.
-    """
-
-    annotation: str
-    column: int | None
+    annotation: str  # the name in the annotations
+    column: int | None  # class of the model; None when there is none or several
+    # The step that decided: 'identical', 'spelling', 'scientific name', 'synonym', 'ambiguous' or
+    # 'missing'
     how: str
-    candidates: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()  # the class, or all classes that it may be
 
 
 def match_names(
@@ -66,23 +56,17 @@ def match_names(
     scientific_names: Sequence[str] = (),
     species: Iterable[Sequence[str]] = (),
 ) -> list[Match]:
-    """Find the class of every annotated name.
+    """Find the class of every annotated name, in the order of the annotations.
 
     Parameters
     ----------
     annotations : iterable of str
-        Names in the annotations.
     classes : sequence of str
         Names of the model's classes.
     scientific_names : sequence of str
         Their scientific names in the same order, if the model has them.
     species : iterable of sequences of str
         Lists of names of one species each.
-
-    Returns
-    -------
-    list of Match
-        In the order of the annotations.
     """
     same = _index((name, i) for i, name in enumerate(classes))
     spelling = _index((form, i) for i, name in enumerate(classes) for form in _forms(name))
@@ -104,12 +88,14 @@ def match_names(
                 {i for other in synonyms.get(form, ()) for i in by_form.get(other, ())},
             ),
         )
-        how, found = next(((how, found) for how, found in steps if found), ("missing", set()))
-        names = tuple(classes[i] for i in sorted(found))
-        if len(found) == 1:
-            matches.append(Match(annotation, next(iter(found)), how, names))
+        how, columns = next(
+            ((how, columns) for how, columns in steps if columns), ("missing", set())
+        )
+        names = tuple(classes[i] for i in sorted(columns))
+        if len(columns) == 1:
+            matches.append(Match(annotation, next(iter(columns)), how, names))
         else:
-            matches.append(Match(annotation, None, "ambiguous" if found else how, names))
+            matches.append(Match(annotation, None, "ambiguous" if columns else how, names))
     return matches
 
 
@@ -136,20 +122,20 @@ def _forms(name: str) -> set[str]:
 
 
 def _index(pairs: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = defaultdict(set)
+    numbers_of: dict[str, set[int]] = defaultdict(set)
     for name, number in pairs:
         if name:
-            found[name].add(number)
-    return found
+            numbers_of[name].add(number)
+    return numbers_of
 
 
 def _synonyms(species: Iterable[Sequence[str]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    names_of: dict[str, set[str]] = defaultdict(set)
     for names in species:
         forms = {plain(name) for name in names if name.strip()} - {""}
         for form in forms:
-            found[form] |= forms
-    return found
+            names_of[form] |= forms
+    return names_of
 
 
 # ---------------------------------------------------------------------- lists of species
@@ -158,24 +144,18 @@ def _synonyms(species: Iterable[Sequence[str]]) -> dict[str, set[str]]:
 def known_species(model_base_path: Path) -> list[tuple[str, ...]]:
     """Names of species, one tuple for each, from the lists that are on this machine.
 
-    Parameters
-    ----------
-    model_base_path : Path
-        Folder of the checkpoints; an ``ebird*taxonomy*.csv`` in it or in one of its folders is
-        used.
+    An ``ebird*taxonomy*.csv`` in the folder of the checkpoints or in one of its folders is used.
     """
     return [*_birdnet_species(model_base_path), *_ebird_species(model_base_path)]
 
 
 def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
-    from bacpipe.models.families.birdnet import read_labels
-
     card = CARDS["birdnet"]
     if checkpoints.missing_files(card, base):
         return []
     try:
         labels = checkpoints.resolve(card, base)[card.files[1]]
-        return list(zip(*read_labels(labels), strict=True))
+        return list(zip(*read_species(labels), strict=True))
     except BacpipeError as error:
         logger.info("BirdNET's list of species is not used: %s", error)
         return []

@@ -6,6 +6,12 @@ Tsoumakas & Vlahavas 2011, ECML PKDD, LNCS 6913, 145-158), the rarest class firs
 set gets its share of every class as far as whole units allow; of several random orders the best
 is taken.  Two rules hold without exception: a unit is in one set, and a class that is used is in
 all three.
+
+``evaluations/overview/split_<kind>.json`` says which recordings (or sites) train, validate and
+test.  All models of a data set share it, so that they are compared on the same recordings; new
+recordings are added to it, and nobody is moved.  A person may edit it.
+``evaluations/<model>/labels/probing_dataframe.csv`` is what follows from it for every window of
+one model; it is written for people and not read.
 """
 
 from __future__ import annotations
@@ -20,30 +26,57 @@ from typing import Any
 
 import numpy as np
 
+from bacpipe.annotations.table import file_part
 from bacpipe.errors import EvaluationError, TooLittleDataError
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.store.files import write_csv, write_json
 from bacpipe.store.layout import SPLIT_TABLE
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 
-# FOLDED bacpipe/evaluation/split_files.py: The split on disk.
-#
-#   ``evaluations/overview/split_<kind>.json`` says which recordings (or sites) train, validate and
-#   test.  All models of a data set share it, so that they are compared on the same recordings; new
-#   recordings are added to it, and nobody is moved.  A person may edit it.
-#   ``evaluations/<model>/labels/probing_dataframe.csv`` is what follows from it for every window of
-#   one model; it is written for people and not read.
+logger = logging.getLogger(__name__)
+
+SETS = ("train", "val", "test")
+UNUSED = -1
+
+_ORDERS, _ORDERS_OF_MANY, _MANY = 30, 5, 500
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How to split."""
+
+    strategy: str  # 'recording', 'site', 'random': what stays together
+    train_ratio: float  # shares of the labelled windows; the rest validates
+    test_ratio: float
+    seed: int
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of each of `SETS`."""
+        return np.array([self.train_ratio, 1 - self.train_ratio - self.test_ratio, self.test_ratio])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which window is used for what."""
+
+    # int8, shape (n,): Index into `SETS`; -1 for windows that are not used
+    set_of_window: np.ndarray
+    classes: tuple[str, ...]  # classes that are used
+    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows that are not used
+    dropped: dict[str, str] = field(default_factory=dict)  # classes left out, and why
+    # Set of every recording or site; empty when single windows are divided
+    units: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, name: str) -> np.ndarray:
+        """Windows of a set."""
+        return np.flatnonzero(self.set_of_window == SETS.index(name))
 
 
 def load_or_make_split(data: LabelledWindows, rule: SplitRule) -> Split:
     """Split labelled windows as before, if they were split before.
 
-    Parameters
-    ----------
-    data : LabelledWindows
-        The windows; with `paths`, the split is read from there and stored there.
-    rule : SplitRule
-        How to split.
+    With the `paths` of the data, the split is read from there and stored there.
 
     Raises
     ------
@@ -90,14 +123,14 @@ def read_split(path: Path, rule: SplitRule) -> dict[str, str]:
     if any(content.get(key) != value for key, value in _header(rule).items()):
         logger.info("%s: divided anew, because the settings of the split have changed.", path)
         return {}
-    found: dict[str, str] = {}
+    set_of: dict[str, str] = {}
     for name in SETS:
         for unit in sets[name]:
-            if found.setdefault(unit, name) != name:
+            if set_of.setdefault(unit, name) != name:
                 raise EvaluationError(
-                    f"{path}: {unit!r} is in the sets {found[unit]} and {name}; leave it in one."
+                    f"{path}: {unit!r} is in the sets {set_of[unit]} and {name}; leave it in one."
                 )
-    return found
+    return set_of
 
 
 def split_id(split: Split) -> str:
@@ -106,117 +139,10 @@ def split_id(split: Split) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def file_part(kind: str) -> str:
-    """Kind of label as part of a file's name."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in kind)
-
-
-def _header(rule: SplitRule) -> dict[str, Any]:
-    return {
-        "split": rule.strategy,
-        "train_ratio": rule.train_ratio,
-        "test_ratio": rule.test_ratio,
-        "evaluation_seed": rule.seed,
-    }
-
-
-def _by_set(units: Mapping[str, str]) -> dict[str, list[str]]:
-    return {name: sorted(unit for unit, where in units.items() if where == name) for name in SETS}
-
-
-def _write_table(data: LabelledWindows, split: Split) -> None:
-    import pandas as pd
-
-    assert data.paths is not None
-    rows = (split.set_of_window >= 0).nonzero()[0]
-    if data.times is not None:
-        table = data.times.iloc[rows].round(6).reset_index(drop=True)
-    elif data.recordings is not None:
-        table = pd.DataFrame({"audiofilename": data.recordings[rows]})
-    else:
-        table = pd.DataFrame({"window": rows})
-    table[data.column] = [split.classes[label] for label in split.labels[rows]]
-    table["set"] = [SETS[number] for number in split.set_of_window[rows]]
-    write_csv(data.paths.labels_path / SPLIT_TABLE, table)
-
-
-# END FOLDED
-
-logger = logging.getLogger(__name__)
-
-SETS = ("train", "val", "test")
-UNUSED = -1
-
-_ORDERS, _ORDERS_OF_MANY, _MANY = 30, 5, 500
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """How to split.
-
-    Attributes
-    ----------
-    strategy : {'recording', 'site', 'random'}
-        What stays together.
-    train_ratio, test_ratio : float
-        Shares of the labelled windows; the rest validates.
-    seed : int
-        Seed of the random orders.
-    """
-
-    strategy: str
-    train_ratio: float
-    test_ratio: float
-    seed: int
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Share of each of `SETS`."""
-        return np.array([self.train_ratio, 1 - self.train_ratio - self.test_ratio, self.test_ratio])
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which window is used for what.
-
-    Attributes
-    ----------
-    set_of_window : np.ndarray, int8, shape (n,)
-        Index into `SETS`; -1 for windows that are not used.
-    classes : tuple of str
-        Classes that are used.
-    labels : np.ndarray, int64, shape (n,)
-        Index into `classes`; -1 for windows that are not used.
-    dropped : dict of str to str
-        Classes left out, and why.
-    units : dict of str to str
-        Set of every recording or site; empty when single windows are divided.
-    """
-
-    set_of_window: np.ndarray
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    dropped: dict[str, str] = field(default_factory=dict)
-    units: dict[str, str] = field(default_factory=dict)
-
-    def rows(self, name: str) -> np.ndarray:
-        """Windows of a set."""
-        return np.flatnonzero(self.set_of_window == SETS.index(name))
-
-
 def split_windows(
     data: LabelledWindows, rule: SplitRule, known: Mapping[str, str] | None = None
 ) -> Split:
-    """Divide labelled windows into three sets.
-
-    Parameters
-    ----------
-    data : LabelledWindows
-        The windows.
-    rule : SplitRule
-        How.
-    known : mapping, optional
-        Sets of units that were dealt out before and stay as they are.
+    """Divide labelled windows into three sets; units of `known` sets stay in these.
 
     Raises
     ------
@@ -268,12 +194,10 @@ def _result(
     names: Sequence[str],
 ) -> Split:
     if dropped:
+        every = len(dropped) + int(kept.sum())
+        reasons = "; ".join(f"{name} ({why})" for name, why in dropped.items())
         logger.warning(
-            "%s: %d of %d labels left out: %s.",
-            data.model,
-            len(dropped),
-            len(dropped) + int(kept.sum()),
-            "; ".join(f"{name} ({why})" for name, why in dropped.items()),
+            "%s: %d of %d labels left out: %s.", data.model, len(dropped), every, reasons
         )
     new_label = np.cumsum(kept) - 1
     set_of_window = np.full(len(data.labels), UNUSED, np.int8)
@@ -300,8 +224,8 @@ def _units(
     names = data.recordings[labelled].tolist()
     if strategy == "site":
         names = [PurePosixPath(name).parent.as_posix() for name in names]
-    found, unit = np.unique(np.array(names, dtype=str), return_inverse=True)
-    return found.tolist(), unit
+    units, unit = np.unique(np.array(names, dtype=str), return_inverse=True)
+    return units.tolist(), unit
 
 
 def _units_per_class(labels: np.ndarray, unit: np.ndarray, n_classes: int) -> np.ndarray:
@@ -407,3 +331,35 @@ def _badness(counts: np.ndarray, dealt: np.ndarray, shares: np.ndarray) -> tuple
     missing = float((have == 0).any(axis=0).sum())
     off = np.abs(have / counts.sum(axis=0) - shares[:, None]).sum(axis=0).mean()
     return missing, float(off)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _header(rule: SplitRule) -> dict[str, Any]:
+    return {
+        "split": rule.strategy,
+        "train_ratio": rule.train_ratio,
+        "test_ratio": rule.test_ratio,
+        "evaluation_seed": rule.seed,
+    }
+
+
+def _by_set(units: Mapping[str, str]) -> dict[str, list[str]]:
+    return {name: sorted(unit for unit, where in units.items() if where == name) for name in SETS}
+
+
+def _write_table(data: LabelledWindows, split: Split) -> None:
+    import pandas as pd
+
+    assert data.paths is not None
+    rows = (split.set_of_window >= 0).nonzero()[0]
+    if data.times is not None:
+        table = data.times.iloc[rows].round(6).reset_index(drop=True)
+    elif data.recordings is not None:
+        table = pd.DataFrame({"audiofilename": data.recordings[rows]})
+    else:
+        table = pd.DataFrame({"window": rows})
+    table[data.column] = [split.classes[label] for label in split.labels[rows]]
+    table["set"] = [SETS[number] for number in split.set_of_window[rows]]
+    write_csv(data.paths.labels_path / SPLIT_TABLE, table)

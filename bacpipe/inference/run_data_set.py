@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from bacpipe._version import __version__
-from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.labels.exporting import write_raven_table
+from bacpipe.labels.exporting import write_raven_tables
 from bacpipe.models.base import Model
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
@@ -43,8 +42,6 @@ from bacpipe.store.layout import (
     annotations_path,
     dataset_name,
     detections_path,
-    path_inside,
-    raven_name,
     stamped_folders,
     wide_table_path,
 )
@@ -206,18 +203,9 @@ def write_prediction_tables(loader: Loader) -> None:
     )
     if not loader.options.save_raven_tables:
         return
-    stems = Stems(loader.recording_names)
-    for item in loader.detections():
-        audio = loader.audio_dir / item.recording
-        try:
-            high = min(loader.highest_frequency, read_recording(audio).sample_rate / 2)
-        except AudioError as error:
-            logger.warning("no Raven table: %s", error)
-            continue
-        table = raven_name(stems.of(item.recording), name)
-        path = path_inside(loader.paths.raven_path, table, what="a link")
-        events = merge_detections(item, loader.options.event_gap)
-        write_raven_table(path, events, audio.resolve(), high)
+    gap = loader.options.event_gap
+    events = (merge_detections(item, gap) for item in loader.detections())
+    write_raven_tables(loader, loader.paths.raven_path, events, Stems(loader.recording_names))
 
 
 def _sources(loader: Loader) -> Iterator[Source]:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,12 +33,9 @@ _MOST_DAYS = 62
 
 
 class Stretches(NamedTuple):
-    """Times during which a recorder ran.
+    """Begin and end of times during which a recorder ran, datetime64[us], in any order.
 
-    Attributes
-    ----------
-    begin, end : np.ndarray, datetime64[us], shape (n,)
-        Of each uninterrupted stretch, in any order; those of several recorders may overlap.
+    Those of several recorders may overlap.
     """
 
     begin: np.ndarray
@@ -46,14 +43,10 @@ class Stretches(NamedTuple):
 
 
 def recorded_stretches(entries: Mapping[str, FinishedEntry], starts: np.ndarray) -> Stretches:
-    """When recordings ran.
+    """When recordings ran, from what the journal says of each.
 
-    Parameters
-    ----------
-    entries : mapping of str to FinishedEntry
-        Of each recording; of annotated segments, only these count.
-    starts : np.ndarray, datetime64, shape (recordings,)
-        When each recording starts; those that do not tell (NaT) are left out.
+    Of annotated segments, only these count.  `starts` (datetime64) is when each recording starts;
+    those that do not tell (NaT) are left out.
     """
     owner, first, last = array("q"), array("d"), array("d")
     known = ~np.isnat(starts)
@@ -68,43 +61,27 @@ def recorded_stretches(entries: Mapping[str, FinishedEntry], starts: np.ndarray)
     return Stretches(start + _seconds(first), start + _seconds(last))
 
 
-def _seconds(value: Any) -> Any:
-    return np.rint(np.asarray(value, np.float64) * 1e6).astype("timedelta64[us]")
+def _seconds(values: array[float] | np.ndarray) -> np.ndarray:
+    return np.rint(np.asarray(values, np.float64) * 1e6).astype("timedelta64[us]")
 
 
 @dataclass(frozen=True)
 class ActivityGrid:
-    """Cells of a heat map, and how long was recorded in each.
+    """Cells of a heat map, and how long was recorded in each."""
 
-    Attributes
-    ----------
-    by : str
-        A key of `BY`.
-    rows : tuple of str
-        Hours '00' to '23', or weekdays.
-    columns : np.ndarray, datetime64[D], shape (columns,)
-        First day of each column, ascending.  NaT is a column for a longer time without
-        recordings.
-    hours : np.ndarray, float64, shape (rows, columns)
-        Hours recorded, of all recorders together; 0 where nothing was recorded.
-    """
-
-    by: str
-    rows: tuple[str, ...]
+    by: str  # a key of `BY`
+    rows: tuple[str, ...]  # hours '00' to '23', or weekdays
+    # datetime64[D], shape (columns,): First day of each column, ascending. NaT is a column for a
+    # longer time without recordings
     columns: np.ndarray
+    # float64, shape (rows, columns): Hours recorded, of all recorders together; 0 where nothing was
+    # recorded
     hours: np.ndarray
 
     def count(self, times: np.ndarray) -> np.ndarray:
-        """Number of times in each cell.
+        """Number of times (datetime64) in each cell, int64 of shape (rows, columns).
 
-        Parameters
-        ----------
-        times : np.ndarray, datetime64, shape (n,)
-            Of detections.  Those without a time (NaT), or outside of the grid, do not count.
-
-        Returns
-        -------
-        np.ndarray, int64, shape (rows, columns)
+        Those without a time (NaT), or outside of the grid, do not count.
         """
         counts = np.zeros(self.hours.shape, np.int64)
         row, column = self.cells(times)
@@ -137,13 +114,8 @@ class ActivityGrid:
 def activity_grid(stretches: Stretches, by: str = "hour_day") -> ActivityGrid:
     """Lay out the cells of a heat map over the time that was recorded.
 
-    Parameters
-    ----------
-    stretches : Stretches
-        When recorders ran.
-    by : {'hour_day', 'hour_week', 'day_week'}
-        Rows and columns: hours of the day by days, hours of the day by weeks, or weekdays by
-        weeks.  Weeks begin on Mondays (ISO 8601).
+    Rows and columns are hours of the day by days ('hour_day'), hours of the day by weeks
+    ('hour_week'), or weekdays by weeks ('day_week').  Weeks begin on Mondays (ISO 8601).
 
     Raises
     ------
@@ -209,29 +181,20 @@ def _positions(columns: np.ndarray, days: np.ndarray) -> np.ndarray:
     if not len(known):
         return np.full(len(days), -1)
     place = np.searchsorted(columns[known], days).clip(max=len(known) - 1)
-    found = known[place]
-    return np.where(columns[found] == days, found, -1)
+    nearest = known[place]
+    return np.where(columns[nearest] == days, nearest, -1)
 
 
 # ---------------------------------------------------------------------- of classes
 
 
 class Activity(NamedTuple):
-    """When classes were found.
+    """When classes were found."""
 
-    Attributes
-    ----------
-    grid : ActivityGrid
-        The cells, and how long was recorded in each.
-    counts : dict of str to np.ndarray, int64, shape (rows, columns)
-        Detections (windows) of each class in each cell, the most frequent class first.
-    classes : int
-        Number of classes that were found, of which `counts` may hold only some.
-    """
-
-    grid: ActivityGrid
+    grid: ActivityGrid  # the cells, and how long was recorded in each
+    # Detections (windows) of each class in each cell, the most frequent class first
     counts: dict[str, np.ndarray]
-    classes: int
+    classes: int  # number of classes that were found, of which `counts` may hold only some
 
 
 def class_activity(
@@ -247,7 +210,6 @@ def class_activity(
     Parameters
     ----------
     loader : Loader
-        Results of a model with a classifier.
     by : {'hour_day', 'hour_week', 'day_week'}, optional
         As for `activity_grid`; by default hours by days, or by weeks when there are too many
         days to be told apart in a figure.
@@ -257,10 +219,6 @@ def class_activity(
         Only the most frequent ones.
     threshold : float
         Lowest score that counts; scores below the threshold of the run are not stored.
-
-    Returns
-    -------
-    Activity
 
     Raises
     ------
@@ -281,17 +239,17 @@ def class_activity(
     grid = activity_grid(stretches, by or "hour_day")
     if by is None and len(grid.columns) > _MOST_DAYS:
         grid = activity_grid(stretches, "hour_week")
-    found: dict[str, int] = {}
+    number_of: dict[str, int] = {}
     codes, times = [np.zeros(0, np.int32)], [np.zeros(0, "datetime64[us]")]
     for block in blocks:
-        numbers = [found.setdefault(name, len(found)) for name in block.classes]
+        numbers = [number_of.setdefault(name, len(number_of)) for name in block.classes]
         codes.append(np.array(numbers, np.int32)[block.label])
         own = starts[[bisect_left(names, name) for name in block.names]]
         times.append(own[block.recording] + _seconds(block.start))
     code, time = np.concatenate(codes), np.concatenate(times)
-    totals = np.bincount(code, minlength=len(found))
-    wanted = set(found if classes is None else classes)
-    order = sorted(found, key=lambda name: (-totals[found[name]], name))
+    totals = np.bincount(code, minlength=len(number_of))
+    wanted = set(number_of if classes is None else classes)
+    order = sorted(number_of, key=lambda name: (-totals[number_of[name]], name))
     shown = [name for name in order if name in wanted][:most]
-    counts = {name: grid.count(time[code == found[name]]) for name in shown}
-    return Activity(grid, counts, len(found))
+    counts = {name: grid.count(time[code == number_of[name]]) for name in shown}
+    return Activity(grid, counts, len(number_of))

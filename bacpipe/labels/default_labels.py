@@ -23,7 +23,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -31,8 +31,8 @@ from bacpipe.audio.timestamps import recording_start
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
-from bacpipe.store.files import write_table
-from bacpipe.store.layout import DEFAULT_LABELS, dataset_name
+from bacpipe.store.fingerprints import read_result_table, write_result_table
+from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths, dataset_name
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -73,13 +73,15 @@ class MetadataLabelMaker:
 
     def __init__(
         self,
-        paths: Any,
+        paths: ResultPaths,
         model: str,
         metadata_label_keys: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         self.loader = open_results(model, paths=paths, **kwargs)
-        self.keys = _check_keys(metadata_label_keys, self.loader)
+        self.keys: Sequence[str] = self.loader.options.default_label_keys
+        if metadata_label_keys is not None:
+            self.keys = _check_keys(metadata_label_keys)
         self.windows = model_windows(self.loader)
         self.metadata_label_dict: dict[str, np.ndarray] = {}
 
@@ -92,7 +94,7 @@ class MetadataLabelMaker:
             In the order of ``Loader.embeddings('array')``.  Texts are objects with None where
             they are missing, numbers float64 with NaN, times datetime64 with NaT.
         """
-        self.metadata_label_dict = _as_arrays(make_labels(self.loader, self.windows, self.keys))
+        self.metadata_label_dict = as_arrays(make_labels(self.loader, self.windows, self.keys))
         return self.metadata_label_dict
 
 
@@ -121,7 +123,7 @@ class DefaultLabels(MetadataLabelMaker):
 
     def __init__(
         self,
-        paths: Any,
+        paths: ResultPaths,
         model: str,
         default_label_keys: Sequence[str] | None = None,
         **kwargs: Any,
@@ -137,7 +139,7 @@ class DefaultLabels(MetadataLabelMaker):
 def create_default_labels(
     audio_dir: str | Path | None = None,
     model: str | None = None,
-    paths: Any = None,
+    paths: ResultPaths | None = None,
     overwrite: bool = True,
     **kwargs: Any,
 ) -> dict[str, np.ndarray]:
@@ -169,10 +171,7 @@ def create_default_labels(
     >>> labels["parent_directory"].shape, labels["parent_directory"][0]
     ((153,), 'SITE-A')
     """
-    labels: dict[str, np.ndarray] = metadata_labels(
-        audio_dir, model, paths, overwrite, return_type="dict", **kwargs
-    )
-    return labels
+    return metadata_labels(audio_dir, model, paths, overwrite, return_type="dict", **kwargs)
 
 
 def get_default_labels(model_name: str, **kwargs: Any) -> dict[str, np.ndarray]:
@@ -205,15 +204,35 @@ def get_default_labels(model_name: str, **kwargs: Any) -> dict[str, np.ndarray]:
     )
 
 
+@overload
 def metadata_labels(
     audio_dir: str | Path | None = None,
     model: str | None = None,
-    paths: Any = None,
+    paths: ResultPaths | None = None,
+    overwrite: bool = True,
+    *,
+    return_type: Literal["dataframe"] = "dataframe",
+    **kwargs: Any,
+) -> pd.DataFrame: ...
+@overload
+def metadata_labels(
+    audio_dir: str | Path | None = None,
+    model: str | None = None,
+    paths: ResultPaths | None = None,
+    overwrite: bool = True,
+    *,
+    return_type: Literal["dict"],
+    **kwargs: Any,
+) -> dict[str, np.ndarray]: ...
+def metadata_labels(
+    audio_dir: str | Path | None = None,
+    model: str | None = None,
+    paths: ResultPaths | None = None,
     overwrite: bool = True,
     *,
     return_type: str = "dataframe",
     **kwargs: Any,
-) -> Any:
+) -> pd.DataFrame | dict[str, np.ndarray]:
     """Label every window of a model with when and where it was recorded, and store that.
 
     Parameters
@@ -240,35 +259,28 @@ def metadata_labels(
             f"return_type={return_type!r} is not possible: expected one of dataframe, dict."
         )
     loader = open_results(model, audio_dir, paths, **kwargs)
-    keys, windows = _check_keys(None, loader), model_windows(loader)
+    table = stored_labels(loader, loader.options.default_label_keys, overwrite=overwrite)
+    return table if return_type == "dataframe" else as_arrays(table)
+
+
+def stored_labels(loader: Loader, keys: Sequence[str], *, overwrite: bool) -> pd.DataFrame:
+    """Labels of all windows, taken from disk where they still hold, else made and stored."""
+    import pyarrow as pa
+
+    windows = model_windows(loader)
     path, fingerprint = (
         loader.paths.labels_path / DEFAULT_LABELS,
         _fingerprint(loader, windows, keys),
     )
-    table = None if overwrite else _read(path, fingerprint)
-    if table is None:
-        table = make_labels(loader, windows, keys)
-        _write(path, table, fingerprint)
-    return table if return_type == "dataframe" else _as_arrays(table)
+    if not overwrite and (stored := read_result_table(path, fingerprint)) is not None:
+        return stored[0].to_pandas()
+    table = make_labels(loader, windows, keys)
+    write_result_table(path, pa.Table.from_pandas(table, preserve_index=False), fingerprint)
+    return table
 
 
 def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> pd.DataFrame:
-    """Make the labels of all windows.
-
-    Parameters
-    ----------
-    loader : Loader
-        The data set.
-    windows : ModelWindows
-        Its windows.
-    keys : sequence of str
-        Which labels.
-
-    Returns
-    -------
-    pandas.DataFrame
-        audiofilename, start, end (seconds) and a column for each key.
-    """
+    """Labels of all windows: audiofilename, start, end (seconds) and a column for each key."""
     import pandas as pd
 
     table = windows.frame()
@@ -296,10 +308,8 @@ def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
             starts[i] = start.replace(tzinfo=None)
     unknown = np.flatnonzero(np.isnat(starts))
     if len(unknown):
-        example = recordings[unknown[0]]
-        logger.info(
-            "%d of %d recordings tell no time, such as %s.", len(unknown), len(starts), example
-        )
+        number, example = len(unknown), recordings[unknown[0]]
+        logger.info("%d of %d recordings tell no time, such as %s.", number, len(starts), example)
     return starts
 
 
@@ -340,16 +350,15 @@ def _best_classes(loader: Loader, windows: ModelWindows) -> np.ndarray:
 # --- Keys and files ---------------------------------------------------------------------------
 
 
-def _check_keys(keys: Sequence[str] | None, loader: Loader) -> list[str]:
-    if keys is None:
-        return list(loader.options.default_label_keys)
+def _check_keys(keys: Sequence[str]) -> list[str]:
     try:
         return list(normal_value("default_label_keys", keys))
     except ValueError as error:
         raise SettingsError(f"the label keys {keys!r} are not possible: {error}.") from None
 
 
-def _as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
+def as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of a table of labels in the form that `create_default_labels` returns."""
     import pandas as pd
 
     arrays = {}
@@ -374,33 +383,3 @@ def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> 
         digest.update((f", {text}" if number else text).encode())
     digest.update(b"]]")
     return digest.hexdigest()
-
-
-def _write(path: Path, table: pd.DataFrame, fingerprint: str) -> None:
-    import pyarrow as pa
-
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {
-        **(arrow.schema.metadata or {}),
-        b"bacpipe": json.dumps({"fingerprint": fingerprint}),
-    }
-    write_table(path, arrow.replace_schema_metadata(metadata))
-
-
-def _read(path: Path, fingerprint: str) -> pd.DataFrame | None:
-    """Stored labels; None if there are none or what went into them has changed."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-        stored = json.loads((table.schema.metadata or {}).get(b"bacpipe", b"{}"))
-    except FileNotFoundError:
-        return None
-    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
-        logger.warning("%s: cannot be read and is made again (%s).", path, error)
-        return None
-    if stored.get("fingerprint") != fingerprint:
-        logger.info("%s: made again, because its inputs have changed.", path)
-        return None
-    return table.to_pandas()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+RAVEN_COLUMNS = (
+    "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
+    "High Freq (Hz)", "Label", "Confidence", "Begin Path", "File Offset (s)",
+)  # fmt: skip
+
+_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
 
 
 def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
@@ -113,31 +120,21 @@ def export_raven_tables(
     'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
     """
     target = Path(folder) if folder is not None else loader.paths.raven_path
-    model, nyquist = str(loader.model_name), loader.highest_frequency
     write_json(target / PROVENANCE, _provenance(loader, kwargs))
+    events = _events(loader, kwargs)
     if combined:
-        return _write_combined_raven_table(loader, target, kwargs)
-    stems = Stems(list(loader.entries))
-    written = []
-    for item in _events(loader, kwargs):
-        audio = loader.audio_dir / item.recording
-        try:
-            high = min(nyquist, read_recording(audio).sample_rate / 2)
-        except AudioError as error:
-            logger.warning("no Raven table: %s", error)
-            continue
-        name = raven_name(stems.of(item.recording), model)
-        path = path_inside(target, name, what="a link")
-        write_raven_table(path, item, audio.resolve(), high)
-        written.append(path)
-    return written
+        return _write_combined_raven_table(loader, target, events)
+    return write_raven_tables(loader, target, events, Stems(list(loader.entries)))
 
 
-def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> list[Path]:
+def _write_combined_raven_table(
+    loader: Loader, folder: Path, events: Iterator[Detections]
+) -> list[Path]:
+    """Write one table; events and recordings are both in the order of the names."""
     nyquist, offset = loader.highest_frequency, 0.0
-    events = _events(loader, settings)  # in the order of the names, as the recordings are
     item = next(events, None)
-    rows, sounds = ["\t".join(RAVEN_COLUMNS)], []
+    rows: list[str] = []
+    sounds: list[str] = []
     # Recordings without detections count too: Raven plays them as part of the same sound.
     for name in loader.recording_names:
         path = loader.audio_dir / name
@@ -151,13 +148,13 @@ def _write_combined_raven_table(loader: Loader, folder: Path, settings: Any) -> 
         sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
         if item is not None and item.recording == name:
-            rows += raven_rows(item, path.resolve(), high, first=len(rows), offset=offset)
+            rows += raven_rows(item, path.resolve(), high, first=len(rows) + 1, offset=offset)
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
     table = folder / f"{loader.model_name}.selection.table.txt"
     listing = folder / f"{loader.model_name}.sound_files.txt"
-    write_text(table, "\n".join(rows) + "\n")
+    write_text(table, raven_table(rows))
     write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
     return [table, listing]
 
@@ -211,87 +208,90 @@ def export_audacity_labels(
     return written
 
 
-def _events(loader: Loader, settings: Any) -> Iterator[Detections]:
-    options = make_options(**settings)
-    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+def _events(loader: Loader, settings: Mapping[str, Any]) -> Iterator[Detections]:
+    threshold, gap = _threshold_and_gap(loader, settings)
     for item in loader.detections():
-        if "classifier_threshold" in settings:
-            item = above(item, options.classifier_threshold)
-        yield merge_detections(item, gap)
+        yield merge_detections(item if threshold is None else above(item, threshold), gap)
 
 
-def _provenance(loader: Loader, settings: Any) -> dict[str, Any]:
-    made_with, options = loader.predictions_provenance, make_options(**settings)
-    if "classifier_threshold" in settings:
-        made_with["threshold"] = max(made_with.get("threshold", 0), options.classifier_threshold)
-    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+def _provenance(loader: Loader, settings: Mapping[str, Any]) -> dict[str, Any]:
+    made_with = loader.predictions_provenance
+    threshold, gap = _threshold_and_gap(loader, settings)
+    if threshold is not None:
+        made_with["threshold"] = max(made_with.get("threshold", 0), threshold)
     return {**made_with, "event_gap": gap}
 
 
-# FOLDED bacpipe/store/raven.py: Raven selection tables.
-
-_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
-
-RAVEN_COLUMNS = (
-    "Selection",
-    "View",
-    "Channel",
-    "Begin Time (s)",
-    "End Time (s)",
-    "Low Freq (Hz)",
-    "High Freq (Hz)",
-    "Label",
-    "Confidence",
-    "Begin Path",
-    "File Offset (s)",
-)
+def _threshold_and_gap(
+    loader: Loader, settings: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """What a call chose: the threshold, None for that of the run, and the gap within events."""
+    options = make_options(**settings)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    return options.classifier_threshold if "classifier_threshold" in settings else None, gap
 
 
-def write_raven_table(path: Path, item: Detections, audio: Path, high_frequency: float) -> None:
-    """Write one recording's predictions as a Raven selection table.
+# --- Raven selection tables -------------------------------------------------------------------
 
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    item : Detections
-        The predictions.
-    audio : Path
-        The recording, which Raven opens.
-    high_frequency : float
-        Nyquist frequency in Hz of the model or of the recording, whichever is lower.
+
+def write_raven_tables(
+    loader: Loader, folder: Path, items: Iterable[Detections], stems: Stems
+) -> list[Path]:
+    """Write a Raven selection table for each recording; returns the files.
+
+    Recordings that cannot be opened are logged and left out.
     """
-    write_text(
-        path, "\n".join(["\t".join(RAVEN_COLUMNS), *raven_rows(item, audio, high_frequency)]) + "\n"
-    )
+    written = []
+    for item in items:
+        audio = loader.audio_dir / item.recording
+        try:
+            high = min(loader.highest_frequency, read_recording(audio).sample_rate / 2)
+        except AudioError as error:
+            logger.warning("no Raven table: %s", error)
+            continue
+        name = raven_name(stems.of(item.recording), str(loader.model_name))
+        path = path_inside(folder, name, what="a link")
+        write_text(path, raven_table(raven_rows(item, audio.resolve(), high)))
+        written.append(path)
+    return written
+
+
+def raven_table(rows: Iterable[str], *, columns: Sequence[str] = RAVEN_COLUMNS) -> str:
+    """Text of a Raven selection table."""
+    return "\n".join(["\t".join(columns), *rows]) + "\n"
 
 
 def raven_rows(
-    item: Detections,
-    audio: Path,
-    high_frequency: float,
-    *,
-    first: int = 1,
-    offset: float = 0.0,
+    item: Detections, audio: Path, high_frequency: float, *, first: int = 1, offset: float = 0.0
 ) -> Iterator[str]:
-    """Rows of a Raven selection table.
+    """Rows of a Raven selection table of one recording.
 
-    Parameters
-    ----------
-    item, audio, high_frequency
-        As for `write_raven_table`.
-    first : int
-        Number of the first selection.
-    offset : float
-        Seconds at which the recording begins in a table over several recordings.
+    `high_frequency` is the Nyquist frequency in Hz of the model or of the recording, whichever is
+    lower; `first` the number of the first selection; `offset` the seconds at which the recording
+    begins in a table over several recordings.
     """
     columns = (item.start, item.end, item.label, item.score)
     for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
-        begin, stop = f"{offset + start:.9f}", f"{offset + end:.9f}"
-        yield (
-            f"{number}\tSpectrogram 1\t1\t{begin}\t{stop}\t0\t{high_frequency:.1f}"
-            f"\t{plain_label(label)}\t{score:.4f}\t{plain_path(audio)}\t{start:.9f}"
-        )
+        yield raven_row(number, start, end, label, audio, high_frequency, offset, score)
+
+
+def raven_row(
+    number: int,
+    start: float,
+    end: float,
+    label: object,
+    audio: Path,
+    high_frequency: float,
+    offset: float = 0.0,
+    score: float | None = None,
+) -> str:
+    """One row, parameters as for `raven_rows`; without a score there is no cell for it."""
+    confidence = "" if score is None else f"\t{score:.4f}"
+    return (
+        f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0"
+        f"\t{high_frequency:.1f}\t{plain_label(label)}{confidence}\t{plain_path(audio)}"
+        f"\t{start:.9f}"
+    )
 
 
 def plain_path(path: Path) -> str:
@@ -302,6 +302,6 @@ def plain_path(path: Path) -> str:
     return "".join(" " if character in _BREAKS else character for character in str(path))
 
 
-def plain_label(label: Any) -> str:
+def plain_label(label: object) -> str:
     """Label without tabs and line breaks, which would shift the columns of a table."""
     return " ".join(str(label).split())

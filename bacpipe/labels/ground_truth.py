@@ -1,7 +1,13 @@
 """Ground truth: the annotations, laid onto the windows of a model.
 
-Which windows an annotation labels is the rule of `bacpipe.labels.ground_truth`.  With a single label
-per window, the one that covers most of the window wins; of equals, the first in the alphabet.
+Annotations of the same label that overlap or touch count as one.  Such an annotation labels a
+window if they share at least ``annotation_overlap`` times the length of the shorter of the two.
+So a short call labels the window that holds most of it, and a long annotation the windows that it
+covers for the most part.  With the default of 0.5 and windows that follow one another, no
+annotation is lost; with 0, touching is enough.  The length of a padded window is that of its
+recorded part.  With a single label per window, the one that covers most of the window wins; of
+equals, the first in the alphabet.
+
 Results are stored in the model's ``labels`` folder, with a fingerprint of all that went into
 them, and taken from there as long as the fingerprint is the same.
 """
@@ -12,6 +18,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,17 +27,20 @@ import numpy as np
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     check_annotations,
+    file_part,
     label_kind,
     long_enough,
     read_annotations,
     require_label_column,
 )
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
+from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import Options
 from bacpipe.store.detections import Intervals, merge_intervals
-from bacpipe.store.files import write_csv, write_table
-from bacpipe.store.layout import ground_truth_name
+from bacpipe.store.files import write_csv
+from bacpipe.store.fingerprints import read_result_table, write_result_table
+from bacpipe.store.layout import ResultPaths, ground_truth_name
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -41,31 +51,38 @@ logger = logging.getLogger(__name__)
 UNLABELLED = -1
 
 _RETURN_TYPES = ("dict", "array", "dataframe")
+_TOLERANCE = 1e-6  # seconds; times in tables are rounded
 
 
 class GroundTruth(NamedTuple):
-    """Labels of all windows.
+    """Labels of all windows."""
 
-    Attributes
-    ----------
-    labels : np.ndarray, int32, shape (windows,) or (windows, max_labels_per_timestamp)
-        Numbers of the labels; -1 where there is none.  Several labels of a window are sorted
-        by how much of it they cover.
-    classes : dict of str to int
-        Number of every label.
-    """
-
+    # int32, shape (windows,) or (windows, max_labels_per_timestamp): Numbers of the labels; -1
+    # where there is none. Several labels of a window are sorted by how much of it they cover
     labels: np.ndarray
-    classes: dict[str, int]
+    classes: dict[str, int]  # number of every label
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How annotations become labels of windows; part of the fingerprint of what is stored."""
+
+    kind: str  # kind of label: 'species'
+    single_label: bool  # whether a window has one label at most
+    min_annotation_length: float  # the settings of the same names
+    annotation_overlap: float
+    min_label_occurrences: int  # labels of fewer windows are left out
+    max_labels_per_timestamp: int | None  # the most labels of a window; None with single labels
+    label_idx_dict: dict[str, int] | None  # number of each label; None takes the alphabetical order
 
 
 def ground_truth_by_model(
     model: str,
     audio_dir: str | Path,
     label_df: pd.DataFrame | None = None,
-    label_idx_dict: Mapping[Any, Any] | None = None,
+    label_idx_dict: Mapping[str, int] | Mapping[int, str] | None = None,
     label_column: str = "label:species",
-    paths: Any = None,
+    paths: ResultPaths | None = None,
     annotations_filename: str = "annotations.csv",
     overwrite: bool = True,
     single_label: bool = True,
@@ -144,63 +161,78 @@ def ground_truth_by_model(
     loader = open_results(
         model, audio_dir, paths, annotations_filename=annotations_filename, **kwargs
     )
-    kind = label_kind(label_column)
+    rule = label_rule(
+        loader.options,
+        label_kind(label_column),
+        single_label=single_label,
+        filtered=bool_filter_labels,
+        numbers=label_idx_dict,
+    )
+    source = annotations_filename if label_df is None else label_df
     windows = model_windows(loader)
-    table = _annotations(loader, windows, label_df)
-    source = "label_df" if label_df is not None else annotations_filename
-    column = require_label_column(table, label_column, source=source)
-    table = table[["audiofilename", "start", "end", column]].dropna()
-    numbers = _check_numbers(label_idx_dict)
-    choices = {
-        "kind": kind,
-        "single_label": single_label,
-        "min_annotation_length": loader.options.min_annotation_length,
-        "annotation_overlap": loader.options.annotation_overlap,
-        "min_label_occurrences": loader.options.min_label_occurrences if bool_filter_labels else 1,
-        "max_labels_per_timestamp": None
-        if single_label
-        else loader.options.max_labels_per_timestamp,
-        "label_idx_dict": numbers,
-    }
-    fingerprint = _fingerprint(windows, table, choices)
-    path = loader.paths.labels_path / ground_truth_name(_file_part(kind), "parquet")
-    truth = None if overwrite else _read(path, fingerprint)
-    if truth is None:
-        truth = make_ground_truth(windows, table, column, loader.options, choices)
-        labelled = _frame(windows, truth, column).dropna().round({"start": 6, "end": 6})
-        write_csv(path.with_suffix(".csv"), labelled)
-        _write(path, truth, {"fingerprint": fingerprint, "settings": choices})
+    truth = stored_ground_truth(loader, windows, rule, source, overwrite=overwrite)
+    column = LABEL_PREFIX + rule.kind
     if return_type == "dict":
-        return {f"{LABEL_PREFIX}{kind}": truth.labels, f"label_dict:{kind}": truth.classes}
+        return {column: truth.labels, f"label_dict:{rule.kind}": truth.classes}
     if return_type == "array":
         return _presence(truth)
     return _frame(windows, truth, column)
 
 
-def make_ground_truth(
-    windows: ModelWindows,
-    table: pd.DataFrame,
-    column: str,
+def label_rule(
     options: Options,
-    choices: Mapping[str, Any],
-) -> GroundTruth:
-    """Lay annotations onto windows.
+    kind: str,
+    *,
+    single_label: bool = True,
+    filtered: bool = False,
+    numbers: Mapping[str, int] | Mapping[int, str] | None = None,
+) -> LabelRule:
+    """Rule of some settings; parameters as for `ground_truth_by_model`."""
+    return LabelRule(
+        kind,
+        single_label,
+        options.min_annotation_length,
+        options.annotation_overlap,
+        options.min_label_occurrences if filtered else 1,
+        None if single_label else options.max_labels_per_timestamp,
+        _check_numbers(numbers),
+    )
 
-    Parameters
-    ----------
-    windows : ModelWindows
-        The windows.
-    table : pandas.DataFrame
-        Annotations; `column` holds a label in every row.
-    column : str
-        Full name of the label column.
-    options : Options
-        Settings.
-    choices : mapping
-        What the call chose, as the stored ground truth records it.
+
+def stored_ground_truth(
+    loader: Loader,
+    windows: ModelWindows,
+    rule: LabelRule,
+    source: str | pd.DataFrame,
+    *,
+    overwrite: bool,
+) -> GroundTruth:
+    """Labels of all windows, taken from disk where they still hold, else made and stored.
+
+    `source` is a table of annotations, or the name of its file in the folder of the recordings.
     """
-    given, table = len(table), long_enough(table, options.min_annotation_length)
-    numbers: dict[str, int] | None = choices["label_idx_dict"]
+    table = _annotations(loader, windows, source)
+    name = source if isinstance(source, str) else "label_df"
+    column = require_label_column(table, rule.kind, source=name)
+    table = table[["audiofilename", "start", "end", column]].dropna()
+    fingerprint = _fingerprint(windows, table, rule)
+    path = loader.paths.labels_path / ground_truth_name(file_part(rule.kind), "parquet")
+    if not overwrite and (stored := read_result_table(path, fingerprint)) is not None:
+        labels = np.stack([c.to_numpy() for c in stored[0].columns], axis=1).astype(np.int32)
+        return GroundTruth(labels[:, 0] if rule.single_label else labels, stored[1]["label_dict"])
+    truth = make_ground_truth(windows, table, column, rule)
+    labelled = _frame(windows, truth, column).dropna().round({"start": 6, "end": 6})
+    write_csv(path.with_suffix(".csv"), labelled)
+    _write(path, truth, rule, fingerprint)
+    return truth
+
+
+def make_ground_truth(
+    windows: ModelWindows, table: pd.DataFrame, column: str, rule: LabelRule
+) -> GroundTruth:
+    """Lay annotations, whose `column` holds a label in every row, onto windows."""
+    given, table = len(table), long_enough(table, rule.min_annotation_length)
+    numbers = rule.label_idx_dict
     if numbers is not None:
         unknown = sorted(set(table[column]) - set(numbers))
         if unknown:
@@ -208,51 +240,40 @@ def make_ground_truth(
         table = table[~table[column].isin(unknown)]
     names = np.array(sorted(set(table[column])), dtype=object)
     label = np.searchsorted(names, table[column].to_numpy(dtype=object))
-    annotated = {
-        str(name): Intervals(
-            table["start"].to_numpy()[rows], table["end"].to_numpy()[rows], label[rows]
-        )
-        for name, rows in table.groupby("audiofilename").indices.items()
-    }
-    overlaps, lost = find_overlaps(windows, annotated, options.annotation_overlap)
+    overlaps, lost = find_overlaps(
+        windows, labelled_intervals(table, label), rule.annotation_overlap
+    )
     if lost:
         logger.info(
             "%d annotations label no window: they lie behind the end of their recording, or "
             "outside of what was embedded.",
             lost,
         )
-    most = choices["max_labels_per_timestamp"] or 1
+    most = rule.max_labels_per_timestamp or 1
     chosen = _first_of_each(overlaps, most)
     dropped = len(overlaps.window) - len(chosen.window)
-    if dropped and not choices["single_label"]:
+    if dropped and not rule.single_label:
         logger.warning(
             "%d labels are left out because their windows have more than "
-            "max_labels_per_timestamp=%d.",
-            dropped,
-            most,
-        )
+            "max_labels_per_timestamp=%d.", dropped, most,
+        )  # fmt: skip
     windows_per_label = np.bincount(chosen.label, minlength=len(names))
-    common = windows_per_label >= max(1, choices["min_label_occurrences"])
-    if not common.all() and choices["min_label_occurrences"] > 1:
-        logger.info(
-            "labels of fewer than %d windows are left out: %s",
-            choices["min_label_occurrences"],
-            ", ".join(names[~common]),
-        )
+    fewest = max(1, rule.min_label_occurrences)
+    common = windows_per_label >= fewest
+    if not common.all() and fewest > 1:
+        rare = ", ".join(names[~common])
+        logger.info("labels of fewer than %d windows are left out: %s", fewest, rare)
     if numbers is None:
         numbers = {str(name): number for number, name in enumerate(names[common])}
     if not common.any():
         logger.warning(
             "No window of %d has a label: of %d annotations, %d are long enough, and they give "
             "at most %d windows to a label.",
-            len(windows),
-            given,
-            len(table),
-            windows_per_label.max(initial=0),
-        )
+            len(windows), given, len(table), windows_per_label.max(initial=0),
+        )  # fmt: skip
     code = np.array([numbers.get(str(name), UNLABELLED) for name in names], dtype=np.int32)
     code[~common] = UNLABELLED
-    return GroundTruth(_lay_out(chosen, code, len(windows), most, choices["single_label"]), numbers)
+    return GroundTruth(_lay_out(chosen, code, len(windows), most, rule.single_label), numbers)
 
 
 def _first_of_each(overlaps: Overlaps, most: int) -> Overlaps:
@@ -277,19 +298,16 @@ def _lay_out(
 # --- What goes in -----------------------------------------------------------------------------
 
 
-def _annotations(
-    loader: Loader, windows: ModelWindows, label_df: pd.DataFrame | None
-) -> pd.DataFrame:
+def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFrame) -> pd.DataFrame:
     names = set(windows.recordings)
     try:
         names.update(file.relative_to(loader.audio_dir).as_posix() for file in loader.files)
     except NoRecordingsError:  # moved away: their results can still be labelled
         logger.debug("%s holds no recordings any more", loader.audio_dir)
-    if label_df is not None:
-        table = check_annotations(label_df, sorted(names))
+    if isinstance(source, str):
+        table = read_annotations(loader.audio_dir / source, sorted(names))
     else:
-        path = loader.audio_dir / loader.options.annotations_filename
-        table = read_annotations(path, sorted(names))
+        table = check_annotations(source, sorted(names))
     outside = ~table["audiofilename"].isin(set(windows.recordings))
     if outside.any():
         logger.warning(
@@ -301,11 +319,11 @@ def _annotations(
     return table[~outside]
 
 
-def _check_numbers(label_idx_dict: Mapping[Any, Any] | None) -> dict[str, int] | None:
+def _check_numbers(given: Mapping[Any, Any] | None) -> dict[str, int] | None:
     """Number of each label; the dictionary may also be the other way around."""
-    if label_idx_dict is None:
+    if given is None:
         return None
-    numbers = dict(label_idx_dict)
+    numbers = dict(given)
     if numbers and all(isinstance(value, str) for value in numbers.values()):
         numbers = {value: key for key, value in numbers.items()}
     try:
@@ -321,8 +339,17 @@ def _check_numbers(label_idx_dict: Mapping[Any, Any] | None) -> dict[str, int] |
     return checked
 
 
-def _fingerprint(windows: ModelWindows, table: pd.DataFrame, choices: Mapping[str, Any]) -> str:
-    content = table.to_csv(index=False) + windows.state + json.dumps(choices, sort_keys=True)
+def labelled_intervals(table: pd.DataFrame, label: np.ndarray) -> dict[str, Intervals]:
+    """Annotations by recording; `label` is the number of each row's label."""
+    start, end = table["start"].to_numpy(), table["end"].to_numpy()
+    return {
+        str(name): Intervals(start[rows], end[rows], label[rows])
+        for name, rows in table.groupby("audiofilename").indices.items()
+    }
+
+
+def _fingerprint(windows: ModelWindows, table: pd.DataFrame, rule: LabelRule) -> str:
+    content = table.to_csv(index=False) + windows.state + json.dumps(asdict(rule), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -351,69 +378,24 @@ def _frame(windows: ModelWindows, truth: GroundTruth, column: str) -> pd.DataFra
     return frame
 
 
-def _file_part(kind: str) -> str:
-    """Kind of label as part of a file's name."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in kind)
-
-
-def _write(path: Path, truth: GroundTruth, description: Mapping[str, Any]) -> None:
+def _write(path: Path, truth: GroundTruth, rule: LabelRule, fingerprint: str) -> None:
     import pyarrow as pa
 
     labels = truth.labels.reshape(len(truth.labels), -1)
     table = pa.table({f"label_{place + 1}": labels[:, place] for place in range(labels.shape[1])})
-    content = json.dumps({**description, "label_dict": truth.classes}, ensure_ascii=False)
-    write_table(path, table.replace_schema_metadata({"bacpipe": content}))
+    about = {"settings": asdict(rule), "label_dict": truth.classes}
+    write_result_table(path, table, fingerprint, about)
 
 
-def _read(path: Path, fingerprint: str) -> GroundTruth | None:
-    """Stored ground truth; None if there is none or what went into it has changed."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-        description = json.loads((table.schema.metadata or {}).get(b"bacpipe", b"{}"))
-    except FileNotFoundError:
-        return None
-    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
-        logger.warning("%s: cannot be read and is made again (%s).", path, error)
-        return None
-    if description.get("fingerprint") != fingerprint:
-        logger.info("%s: made again, because its inputs have changed.", path)
-        return None
-    labels = np.stack([column.to_numpy() for column in table.columns], axis=1).astype(np.int32)
-    single = description["settings"]["single_label"]
-    return GroundTruth(labels[:, 0] if single else labels, description["label_dict"])
-
-
-# FOLDED bacpipe/labels/overlap.py: Which window holds which annotation.
-#
-#   The rule: annotations of the same label that overlap or touch count as one.  Such an annotation
-#   labels a window if they share at least ``annotation_overlap`` times the length of the shorter
-#   of the two.  So a short call labels the window that holds most of it, and a long annotation the
-#   windows that it covers for the most part.  With the default of 0.5 and windows that follow one
-#   another, no annotation is lost; with 0, touching is enough.  The length of a padded window is
-#   that of its recorded part.
-
-_TOLERANCE = 1e-6  # seconds; times in tables are rounded
+# --- Which window holds which annotation -------------------------------------------------------
 
 
 class Overlaps(NamedTuple):
-    """Pairs of a window and a label, each once, sorted by window, then by falling overlap.
+    """Pairs of a window and a label, each once, sorted by window, then by falling overlap."""
 
-    Attributes
-    ----------
-    window : np.ndarray, int64, shape (n,)
-        Index of the window.
-    label : np.ndarray, int64, shape (n,)
-        Number of the label.
-    seconds : np.ndarray, float64, shape (n,)
-        How much of the window the label covers.
-    """
-
-    window: np.ndarray
-    label: np.ndarray
-    seconds: np.ndarray
+    window: np.ndarray  # int64, shape (n,): index of the window
+    label: np.ndarray  # int64, shape (n,): number of the label
+    seconds: np.ndarray  # float64, shape (n,): how much of the window the label covers
 
 
 def find_overlaps(
@@ -421,29 +403,17 @@ def find_overlaps(
 ) -> tuple[Overlaps, int]:
     """Find the labels of every window.
 
-    Parameters
-    ----------
-    windows : ModelWindows
-        All windows.
-    annotated : dict of Intervals
-        Labelled intervals by recording.
-    fraction : float
-        Setting ``annotation_overlap``.
-
-    Returns
-    -------
-    overlaps : Overlaps
-        Indices of windows count through all recordings.
-    lost : int
-        Annotations (after joining those of one label) that label no window.
+    `annotated` are labelled intervals by recording, `fraction` is the setting
+    ``annotation_overlap``.  Windows count through all recordings.  Also returns the number of
+    annotations (after joining those of one label) that label no window.
     """
     starts, ends = windows.times
     parts, lost = [], 0
     for name, rows in windows.slices():
         if name in annotated:
             intervals, _ = merge_intervals(annotated[name])
-            found, unused = _overlaps_of_one(starts[rows], ends[rows], intervals, fraction)
-            parts.append(found._replace(window=found.window + rows.start))
+            overlaps, unused = _overlaps_of_one(starts[rows], ends[rows], intervals, fraction)
+            parts.append(overlaps._replace(window=overlaps.window + rows.start))
             lost += unused
     if not parts:
         return Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), lost
@@ -459,9 +429,8 @@ def _overlaps_of_one(
     first = np.searchsorted(start[order], intervals.start - longest - _TOLERANCE, "left")
     last = np.searchsorted(start[order], intervals.end, "left")
     counts = np.maximum(last - first, 0)
-    which = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-    window = order[first[which] + within]
+    which, place = runs(first, counts)
+    window = order[place]
     shared = np.minimum(end[window], intervals.end[which]) - np.maximum(
         start[window], intervals.start[which]
     )

@@ -28,19 +28,7 @@ class _Times(NamedTuple):
 def overlapping_windows(one: ModelWindows, rows: np.ndarray, other: ModelWindows) -> np.ndarray:
     """Find all windows of another model that overlap with any of some windows.
 
-    Parameters
-    ----------
-    one : ModelWindows
-        Windows of a model.
-    rows : np.ndarray, int, shape (n,)
-        Some of them.
-    other : ModelWindows
-        Windows of the other model over the same data set.
-
-    Returns
-    -------
-    np.ndarray, int64
-        Rows of `other`, sorted.
+    Returns rows of `other` for these rows of `one`, both int64 and the former sorted.
     """
     mine, others = _on_one_axis(one, other)
     start, end = _union(mine.start[rows], mine.end[rows])
@@ -56,32 +44,17 @@ def overlapping_windows(one: ModelWindows, rows: np.ndarray, other: ModelWindows
 def best_matches(one: ModelWindows, other: ModelWindows) -> np.ndarray:
     """Find the window of another model that shares the most time with each window.
 
-    Parameters
-    ----------
-    one, other : ModelWindows
-        Windows of two models over the same data set.
-
-    Returns
-    -------
-    np.ndarray, int64, shape (len(one),)
-        Row of `other`; -1 where none overlaps.  Among windows that share equally much it is the
-        one whose middle is nearest, then the first.
+    Returns a row of `other` for each window of `one`, int64; -1 where none overlaps.  Among windows
+    that share equally much it is the one whose middle is nearest, then the first.
     """
     return _best(*_on_one_axis(one, other))
 
 
 def matched_pairs(one: ModelWindows, other: ModelWindows) -> np.ndarray:
-    """Pair windows that are each other's best match.
+    """Pair windows of two models that are each other's best match.
 
-    Parameters
-    ----------
-    one, other : ModelWindows
-        Windows of two models over the same data set.
-
-    Returns
-    -------
-    np.ndarray, int64, shape (n, 2)
-        Row of `one` and row of `other`, each at most once, sorted by the first.
+    Returns rows of `one` and `other`, each at most once, int64 of shape (n, 2), sorted by the
+    first.
     """
     mine, others = _on_one_axis(one, other)
     forth, back = _best(mine, others), _best(others, mine)
@@ -118,7 +91,7 @@ def _union(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _best(mine: _Times, others: _Times) -> np.ndarray:
-    found = np.full(len(mine.start), NO_MATCH, np.int64)
+    match = np.full(len(mine.start), NO_MATCH, np.int64)
     # Windows of annotated segments may lie in any order; sorted by start, candidates are a run.
     order = np.argsort(others.start, kind="stable")
     start, end = others.start[order], others.end[order]
@@ -126,10 +99,8 @@ def _best(mine: _Times, others: _Times) -> np.ndarray:
     first = np.searchsorted(start, mine.start - longest - _TOLERANCE, "left")
     count = np.searchsorted(start, mine.end, "left") - first
     for part in _parts(count):
-        n = count[part]
-        row = np.repeat(np.arange(part.start, part.stop), n)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
-        candidate = first[row] + within
+        row, candidate = runs(first[part], count[part])
+        row += part.start
         shared = np.minimum(mine.end[row], end[candidate])
         shared -= np.maximum(mine.start[row], start[candidate])
         away = np.abs(mine.start[row] + mine.end[row] - start[candidate] - end[candidate])
@@ -138,8 +109,14 @@ def _best(mine: _Times, others: _Times) -> np.ndarray:
         # Rounding hides differences that are none.
         best = np.lexsort((order[candidate], away.round(5), -shared.round(5), row))
         rows, at = np.unique(row[best], return_index=True)
-        found[rows] = order[candidate[best][at]]
-    return found
+        match[rows] = order[candidate[best][at]]
+    return match
+
+
+def runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that count up from `first`, `count` of each, and which of the runs each is in."""
+    run = np.repeat(np.arange(len(count)), count)
+    return run, first[run] + np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _parts(count: np.ndarray) -> Iterator[slice]:

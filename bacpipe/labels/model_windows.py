@@ -15,17 +15,11 @@ import numpy as np
 
 from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.windows import count_windows
-from bacpipe.errors import (
-    AudioError,
-    NoRecordingsError,
-    ResultsNotFoundError,
-    SettingsError,
-    UnknownModelError,
-)
-from bacpipe.models.loading import find_card
+from bacpipe.errors import AudioError, NoRecordingsError, SettingsError
 from bacpipe.options import user_config
 from bacpipe.store.embedding_set import hop_samples, settings_identity, window_times
 from bacpipe.store.entries import EXPECTED, FinishedEntry, StoredEmbeddings
+from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -36,22 +30,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelWindows:
-    """All windows of a data set for one model, in the order of ``Loader.embeddings('array')``.
+    """All windows of a data set for one model, in the order of ``Loader.embeddings('array')``."""
 
-    Attributes
-    ----------
-    entries : mapping of str to FinishedEntry
-        For each recording, sorted by name, what the journal says of it, or would say of its
-        duration, windows and annotated segments.
-    header : mapping
-        Description of the windows, as in the first line of the journal.
-    state : str
-        Changes when the windows do.
-    """
-
+    # For each recording, sorted by name, what the journal says of it, or would say of its
+    # duration, windows and annotated segments
     entries: Mapping[str, FinishedEntry]
-    header: Mapping[str, Any]
-    state: str
+    header: Mapping[str, Any]  # description of the windows, as in the first line of the journal
+    state: str  # changes when the windows do
 
     @property
     def recordings(self) -> list[str]:
@@ -94,45 +79,33 @@ class ModelWindows:
 def model_windows(loader: Loader) -> ModelWindows:
     """Windows of a model over a data set.
 
-    Parameters
-    ----------
-    loader : Loader
-        The data set.  When it holds embeddings, these are their windows.  Otherwise they are
-        worked out from the model's card, the settings and the recordings' headers; recordings
-        whose header cannot be read are logged and left out, as a run would.
+    When the loader holds embeddings, these are their windows.  Otherwise they are worked out from
+    what it knows of the model, the settings and the recordings' headers; recordings whose header
+    cannot be read are logged and left out, as a run would.
 
     Raises
     ------
     ResultsNotFoundError
-        If there are no embeddings and the model is not one of the zoo, so that nobody knows
-        its window.
+        If there are no embeddings and the model is not one of the zoo, so that nobody knows its
+        window.
     NoRecordingsError
         If there are no embeddings and no recordings.
     """
-    found = loader.embedding_set
-    if found is None:
+    stored = loader.embedding_set
+    if stored is None:
         return _future_windows(loader)
     # Embeddings of recordings that are gone still count, until a run drops them.
-    return ModelWindows(loader.entries, found.content.header, f"{found.folder.name} {found.state}")
+    return ModelWindows(
+        loader.entries, stored.content.header, f"{stored.folder.name} {stored.state}"
+    )
 
 
 def _future_windows(loader: Loader) -> ModelWindows:
     options = loader.options
-    try:
-        card = find_card(str(loader.model_name))
-    except UnknownModelError as error:
-        raise ResultsNotFoundError(
-            f"{loader.audio_dir}: there are no embeddings of {loader.model_name!r}, and the length "
-            f"of its windows is not known ({error}) Compute the embeddings first."
-        ) from None
-    identity = {
-        **settings_identity(options),
-        "sample_rate": card.sample_rate,
-        "window": card.window,
-    }
-    hop = hop_samples(
-        options.hop, window=card.window, sample_rate=card.sample_rate, speed=identity["speed"]
-    )
+    rate, window = loader.model_window
+    identity = {**settings_identity(options), "sample_rate": rate, "window": window}
+    speed = identity["speed"]
+    hop = hop_samples(options.hop, window=window, sample_rate=rate, speed=speed)
     segments = loader.annotated_segments() if options.only_embed_annotations else None
     entries = {}
     for path in loader.files:
@@ -140,12 +113,10 @@ def _future_windows(loader: Loader) -> ModelWindows:
         if segments is not None and name not in segments:
             continue
         try:
-            with AudioStream(
-                path, card.sample_rate, audio_dir=loader.audio_dir, speed=identity["speed"]
-            ) as stream:
+            with AudioStream(path, rate, audio_dir=loader.audio_dir, speed=speed) as stream:
                 whole = ((0.0, stream.recording.duration),)
                 parts = whole if segments is None else segments[name]
-                entries[name] = _future_entry(name, stream, parts, card.window, hop)
+                entries[name] = _future_entry(name, stream, parts, window, hop)
         except AudioError as error:
             logger.warning("left out: %s", error)
     if not any(entry.windows for entry in entries.values()):
@@ -184,29 +155,18 @@ def _future_entry(
     )
 
 
-# FOLDED bacpipe/labels/data_set.py: From what users name (model, audio folder, paths) to the results that labels belong to.
-
-
 def open_results(
-    model: str | None, audio_dir: str | Path | None = None, paths: Any = None, **kwargs: Any
+    model: str | None,
+    audio_dir: str | Path | None = None,
+    paths: ResultPaths | None = None,
+    **kwargs: Any,
 ) -> Loader:
-    """Results of a model for a data set, whether there are any yet or not.
+    """Open the results of a model for a data set, whether there are any yet or not.
 
-    Parameters
-    ----------
-    model : str, optional
-        Name of the model; by default the one that `paths` belongs to.
-    audio_dir : str or Path, optional
-        Folder with the recordings; by default that of `paths`, else ``config.audio_dir``.
-    paths : ResultPaths, optional
-        Where the results are, as ``make_set_paths_func(audio_dir)(model)`` returns them.
-    **kwargs
-        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
-
-    Returns
-    -------
-    Loader
-        With the embeddings that fit the settings, else the newest, else none.
+    The model is by default the one that `paths` (from ``make_set_paths_func(audio_dir)(model)``)
+    belongs to, the folder that of `paths`, else ``config.audio_dir``; further keywords are any key
+    of the configuration.  The loader has the embeddings that fit the settings, else the newest,
+    else none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Figure of when classes are heard: hours of the day by days or weeks."""
+"""Figure of when classes are heard: hours of the day by days or weeks, and its numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.labels.activity import Activity, ActivityGrid, class_activity
-from bacpipe.plotting.style import GREY, PAGE, SCALE, new_figure, shorten, styled
+from bacpipe.plotting.style import (
+    GREY,
+    PAGE,
+    SCALE,
+    heading,
+    new_figure,
+    save_figure,
+    shorten,
+    styled,
+)
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.loader import Loader
+
+logger = logging.getLogger(__name__)
 
 # Three things that must not be confused: nothing recorded (blank), nothing heard (grey), and
 # one or more detections, the fewest of which are already clearly blue.
@@ -30,15 +42,7 @@ _MOST_DATES = 6
 
 @styled
 def activity_maps(activity: Activity, title: str = "") -> Figure:
-    """Heat maps of detections per recorded hour, one for each class.
-
-    Parameters
-    ----------
-    activity : Activity
-        What `class_activity` returned; the figure shows all classes in its `counts`.
-    title : str
-        Heading, such as the model's name.
-    """
+    """Heat maps of detections per recorded hour, one for each class in the `counts`."""
     n = max(1, len(activity.counts))
     across = 1 if n == 1 else 2
     down = -(-n // across)
@@ -57,11 +61,10 @@ def activity_maps(activity: Activity, title: str = "") -> Figure:
     if activity.grid.by == "day_week":
         panels[0, 0].invert_yaxis()
     rest = activity.classes - len(activity.counts)
-    heading = f"{title}: " if title else ""
-    heading += "detections per recorded hour"
+    text = f"{title}: detections per recorded hour" if title else "detections per recorded hour"
     if rest > 0:
-        heading += f", the {len(activity.counts)} most frequent of {activity.classes:,} classes"
-    figure.suptitle(heading, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        text += f", the {len(activity.counts)} most frequent of {activity.classes:,} classes"
+    heading(figure, text)
     marks = [
         Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, label="nothing recorded"),
         Patch(facecolor=NOTHING_HEARD, label="recorded, no detection"),
@@ -91,33 +94,17 @@ def _heat_map(figure: Figure, axes: Axes, grid: ActivityGrid, counts: np.ndarray
     for column in np.flatnonzero(np.isnat(grid.columns)):
         axes.axvline(float(column), color=GREY, linewidth=0.7, linestyle=":")
     axes.tick_params(length=2)
-    bar: Any = figure.colorbar(image, ax=axes, pad=0.01, aspect=12, extend="neither")
-    bar.locator = _few_ticks()
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=12, extend="neither")
+    bar.locator = MaxNLocator(nbins=3, steps=[1, 2, 5, 10])
     bar.update_ticks()
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=7, length=2)
 
 
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=3, steps=[1, 2, 5, 10])
-
-
 def date_ticks(grid: ActivityGrid, most: int) -> dict[int, str]:
-    """Columns of a grid whose date is written below them.
+    """Dates below some columns of a grid, at most so many and evenly spaced, by column.
 
-    Parameters
-    ----------
-    grid : ActivityGrid
-        The grid.
-    most : int
-        Ticks at most; they are evenly spaced.
-
-    Returns
-    -------
-    dict of int to str
-        Text by column.  The year is only written where it changes.
+    The year is only written where it changes.
     """
     known = np.flatnonzero(~np.isnat(grid.columns))
     if not len(known):
@@ -132,28 +119,12 @@ def date_ticks(grid: ActivityGrid, most: int) -> dict[int, str]:
     return texts
 
 
-# FOLDED bacpipe/evaluation/activity.py: The figure of when the classes of a model were found, and the numbers that it shows.
-
-logger = logging.getLogger(__name__)
-
-
 def draw_activity(loader: Loader, classes: int) -> Path | None:
     """Write ``plots/activity.png`` and, with its numbers, ``plots/activity.json``.
 
-    Nothing is done if they show the present predictions already.
-
-    Parameters
-    ----------
-    loader : Loader
-        Results of a model.
-    classes : int
-        How many classes to show, the most frequent ones.
-
-    Returns
-    -------
-    Path or None
-        The figure; None if there is none, because the model has no predictions or because no
-        recording tells when it was made.
+    Nothing is done if they show the present predictions of the most frequent `classes` already.
+    Returns the figure; None if there is none, because the model has no predictions or because no
+    recording tells when it was made.
     """
     if classes < 1 or all(entry.predictions is None for entry in loader.entries.values()):
         return None
@@ -173,9 +144,6 @@ def draw_activity(loader: Loader, classes: int) -> Path | None:
     if not activity.counts:
         write_result(numbers, {"no_figure": "there are no detections"}, fingerprint)
         return None
-    from bacpipe.plotting.activity import activity_maps
-    from bacpipe.plotting.style import save_figure
-
     save_figure(activity_maps(activity, str(loader.model_name)), figure)
     # Last, so that it vouches for the figure.
     write_result(numbers, _numbers(activity), fingerprint)

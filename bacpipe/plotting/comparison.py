@@ -14,8 +14,15 @@ from bacpipe.plotting.style import (
     GREY,
     MARKERS,
     PAGE,
-    SCALE,
+    chance_axis,
+    heading,
+    heat_map,
+    legend_below,
+    lollipops,
+    named_rows,
     new_figure,
+    numbers_in_cells,
+    row_offset,
     score_axis,
     shorten,
     styled,
@@ -32,13 +39,7 @@ _ORDER = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name")
 
 @styled
 def probing_ranking(table: pd.DataFrame) -> Figure:
-    """Models by what probes get out of them, the best on top, with 95 % intervals.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``probing`` of `cross_model_evaluation`.
-    """
+    """Models by what probes get out of them, the best on top, with 95 % intervals."""
     panels = (
         ("f1_macro", "F1 (macro)"),
         ("average_precision_macro", "average precision (macro)"),
@@ -57,13 +58,7 @@ def probing_ranking(table: pd.DataFrame) -> Figure:
 
 @styled
 def retrieval_ranking(table: pd.DataFrame) -> Figure:
-    """Models by how near windows of the same label are, with 95 % intervals.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``retrieval`` of `cross_model_evaluation`.
-    """
+    """Models by how near windows of the same label are, with 95 % intervals."""
     k = int(table["n_neighbors"].iloc[0])
     panels = (
         ("neighbour_precision", f"precision of the {k} nearest\nneighbours (other recordings)"),
@@ -78,15 +73,9 @@ def retrieval_ranking(table: pd.DataFrame) -> Figure:
 
 @styled
 def clustering_ranking(table: pd.DataFrame) -> Figure:
-    """Models by how well clusters of their embeddings agree with labels.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``clustering`` of `cross_model_evaluation`.
-    """
-    found = table["label"].drop_duplicates().tolist()
-    kinds = sorted(found, key=lambda kind: (*_ORDER, kind).index(kind))[:4]
+    """Models by how well clusters of their embeddings agree with labels."""
+    present = table["label"].drop_duplicates().tolist()
+    kinds = sorted(present, key=lambda kind: (*_ORDER, kind).index(kind))[:4]
     models = table["model"].drop_duplicates().tolist()
     names = table["clustering"].drop_duplicates().sort_values().tolist()
     figure = new_figure(PAGE, max(1.7, 0.14 * len(models) * (len(names) + 1) + 1.1))
@@ -95,34 +84,21 @@ def clustering_ranking(table: pd.DataFrame) -> Figure:
         part = table[table["label"] == kind]
         values = {(row["model"], row["clustering"]): row["AMI"] for row in part.to_dict("records")}
         for i, name in enumerate(names):
-            y = np.arange(len(models)) + _offset(i, len(names))
+            y = np.arange(len(models)) + row_offset(i, len(names))
             x = np.array([values.get((model, name), np.nan) for model in models])
-            colour = COLOURS[i % len(COLOURS)]
-            axes.hlines(y, 0, x, color=colour, linewidth=1, alpha=0.5)
-            axes.plot(x, y, MARKERS[i % len(MARKERS)], color=colour, label=name)
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_xlabel("AMI")
-        axes.set_xlim(min(0, part["AMI"].min()) - 0.06, 1.06)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.grid(axis="x")
+            lollipops(axes, i, x, y, name)
+        chance_axis(axes, part["AMI"].min(), "AMI")
         axes.set_title("annotations" if kind == "ground_truth" else kind.replace("_", " "),
                        fontsize=8)  # fmt: skip
     _model_axis(axes_of, models)
-    figure.suptitle("Clusters and labels: adjusted mutual information (0: chance)", x=0.01,
-                    ha="left", fontsize=9, fontweight="bold")  # fmt: skip
-    _legend(figure, axes_of[0], len(names))
+    heading(figure, "Clusters and labels: adjusted mutual information (0: chance)")
+    legend_below(figure, axes_of[0], len(names))
     return figure
 
 
 @styled
 def per_class_scores(table: pd.DataFrame) -> Figure:
-    """F1 of every class with every model, its best probe; the easiest class on the left.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``probing_per_class`` of `cross_model_evaluation`.
-    """
+    """F1 of every class with every model, its best probe; the easiest class on the left."""
     mean = table.groupby(["model", "probe"])["f1"].mean().reset_index()
     best = mean.loc[mean.groupby("model")["f1"].idxmax()].sort_values("f1", ascending=False)
     chosen = table.merge(best[["model", "probe"]])
@@ -134,42 +110,29 @@ def per_class_scores(table: pd.DataFrame) -> Figure:
         common = support.sort_values(ascending=False).index[:_MOST_CLASSES]
         order = order[order.isin(common)]
         title += f" (the {_MOST_CLASSES} most frequent of {grid.shape[1]} classes)"
-    grid = grid[order]
+    values = grid[order].to_numpy(float)
     names = [f"{shorten(str(name))} ({support[name]})" for name in order]
     rows = [f"{model} ({probe})" for model, probe in zip(best["model"], best["probe"], strict=True)]
     cell = min(0.36, max(0.12, 5 / len(names)))
     width = cell * len(names) + text_width(rows) + 1.4
     figure = new_figure(max(width, 3.2), 0.26 * len(rows) + text_width(names) + 0.9)
     axes = figure.add_subplot()
-    image = axes.imshow(grid.to_numpy(float), cmap=SCALE, vmin=0, vmax=1, aspect="auto")
+    heat_map(figure, axes, values, "F1")
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7 if cell > 0.14 else 6)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
-    axes.spines[:].set(visible=True, color=GREY)
     if len(names) <= 15:
-        for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
-            if np.isfinite(value):
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
-                          color="white" if value > 0.55 else "black")  # fmt: skip
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("F1")
-    bar.outline.set_visible(False)
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+        numbers_in_cells(axes, values, np.array(texts))
     axes.set_title(f"{title}, best probe of each model (test windows)", fontsize=8)
     return figure
 
 
 @styled
 def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) -> Figure:
-    """Maps of the embeddings of all models, in the colours of the labels.
+    """Maps (columns x, y and label) of the embeddings of all models, in the colours of the labels.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        Columns x, y and label, by model.
-    kind : str
-        Kind of label.
-    most_categories : int
-        Of more labels, only the most frequent ones have a colour.
+    Of more than `most_categories` labels, only the most frequent ones have a colour.
     """
     import pandas as pd
 
@@ -186,14 +149,9 @@ def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) ->
         for i, label in enumerate(coloured):
             here = table["label"] == label
             axes.scatter(
-                table["x"][here],
-                table["y"][here],
-                s=size,
-                color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i // len(COLOURS)],
-                linewidths=0,
-                label=shorten(str(label)),
-            )
+                table["x"][here], table["y"][here], s=size, color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i // len(COLOURS)], linewidths=0, label=shorten(str(label)),
+            )  # fmt: skip
         axes.set(xticks=[], yticks=[], title=model)
         axes.spines[:].set(visible=True, color=GREY)
     for axes in panels[len(tables) :]:
@@ -230,7 +188,7 @@ def _ranking(
             axes.axvline(level, color=GREY, linewidth=0.8, linestyle="--", label="chance")
         for i, name in enumerate(names):
             part = table[table[series] == name].set_index("model").reindex(models)
-            y = np.arange(len(models)) + _offset(i, len(names))
+            y = np.arange(len(models)) + row_offset(i, len(names))
             colour = COLOURS[i % len(COLOURS)]
             low, high = part[f"{metric}_low"], part[f"{metric}_high"]
             axes.hlines(y, low.astype(float), high.astype(float), color=colour, linewidth=1.4,
@@ -239,26 +197,21 @@ def _ranking(
                       label=name_of(name))  # fmt: skip
         score_axis(axes, label)
     _model_axis(axes_of, models)
-    figure.suptitle(f"{title} (lines: 95 % intervals)", x=0.01, ha="left", fontsize=9,
-                    fontweight="bold")  # fmt: skip
+    heading(figure, f"{title} (lines: 95 % intervals)")
     if len(names) > 1 or any(level is not None for level in chance.values()):
         most = max(axes_of, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
-        _legend(figure, most, 4)
+        legend_below(figure, most, 4)
     return figure
 
 
-def _offset(i: int, n: int) -> float:
-    return (i - (n - 1) / 2) * 0.62 / max(n, 1)
+def _model_axis(panels: Sequence[Axes], models: Sequence[str]) -> None:
+    named_rows(panels, np.arange(len(models)), [shorten(model) for model in models])
+    panels[0].set_ylim(len(models) - 0.45, -0.55)
 
 
-def _model_axis(axes_of: np.ndarray, models: Sequence[str]) -> None:
-    axes_of[0].set_yticks(range(len(models)), [shorten(model) for model in models])
-    axes_of[0].set_ylim(len(models) - 0.45, -0.55)
-    for axes in axes_of:
-        axes.tick_params(axis="y", length=0)
-
-
-def _legend(figure: Figure, axes: Axes, columns: int) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=max(1, min(columns, 5))
-    )
+RANKINGS = {
+    "probing": probing_ranking,
+    "retrieval": retrieval_ranking,
+    "clustering": clustering_ranking,
+}
+"""What draws each table of `cross_model_evaluation`."""

@@ -8,11 +8,12 @@ page: 7 pt and larger at a width of 85 mm (one column) or 175 mm (two columns).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
 GREY = "#6b6b6b"
 SCALE = "Blues"
 
-_STYLE: Any = {
+_STYLE: Any = {  # matplotlib types its settings by name, three hundred of them
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
@@ -81,6 +82,61 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
         if vector:
             with replacing(path.with_suffix(".svg")) as file:
                 figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Bold heading of a figure with several panels."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9, fontweight="bold")
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
+    """Legend of one of the panels, below all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(columns, 5)))
+
+
+def named_rows(panels: Sequence[Axes], y: np.ndarray, names: Sequence[str]) -> None:
+    """Names beside the rows of panels that share their vertical axis, without ticks."""
+    panels[0].set_yticks(y, list(names))
+    for axes in panels:
+        axes.tick_params(axis="y", length=0)
+
+
+def row_offset(i: int, n: int, height: float = 0.62) -> float:
+    """Where the i-th of n series is drawn within a row."""
+    return (i - (n - 1) / 2) * height / max(n, 1)
+
+
+def lollipops(axes: Axes, i: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
+    """Scores of the i-th series as dots with a stem from 0, the level of chance."""
+    colour = COLOURS[i % len(COLOURS)]
+    axes.hlines(y, 0, x, color=colour, linewidth=1, alpha=0.5)
+    axes.plot(x, y, MARKERS[i % len(MARKERS)], color=colour, label=label)
+
+
+def chance_axis(axes: Axes, low: float, label: str) -> None:
+    """Horizontal axis of a score that is 0 for chance, may be negative and is 1 at most."""
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_xlim(min(0.0, low) - 0.06, 1.06)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(label)
+    axes.grid(axis="x")
+
+
+def heat_map(figure: Figure, axes: Axes, shares: np.ndarray, label: str) -> None:
+    """Matrix of values from 0 to 1 in shades of blue, with its scale."""
+    image = axes.imshow(shares, cmap=SCALE, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    axes.spines[:].set(visible=True, color=GREY)
+
+
+def numbers_in_cells(axes: Axes, shares: np.ndarray, texts: np.ndarray) -> None:
+    """Write texts into the cells of a heat map, white on dark ones."""
+    for (row, column), text in np.ndenumerate(texts):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
 
 
 def shorten(name: str, most: int = 28) -> str:

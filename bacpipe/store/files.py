@@ -20,10 +20,10 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -31,6 +31,8 @@ import yaml
 from bacpipe.errors import ResultsError, StorageError
 
 logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEMPORARY = ".bacpipe-tmp"
 
@@ -215,16 +217,29 @@ def yaml_text(content: Any) -> str:
     return text
 
 
-def write_csv(path: Path, table: Any) -> None:
-    """Write a pandas table as CSV (UTF-8) at once."""
-    texts = table.select_dtypes(exclude="number")
-    # csv does not quote a carriage return that stands alone, but readers end the line there.
-    broken = any(
-        text.astype(str).str.contains("\r", regex=False).any() for _, text in texts.items()
-    )
-    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+def write_csv(
+    path: Path, table: pd.DataFrame | Iterable[pd.DataFrame], *, quote: bool | None = None
+) -> None:
+    """Write a pandas table, or the pieces of one, as CSV (UTF-8) at once.
+
+    csv does not quote a carriage return that stands alone, but readers end the line there; `quote`
+    says whether texts hold one.  It is found out for a single table.
+    """
+    import pandas as pd
+
+    if isinstance(table, pd.DataFrame):
+        texts = table.select_dtypes(exclude="number")
+        quote = any(
+            text.astype(str).str.contains("\r", regex=False).any() for _, text in texts.items()
+        )
+        table = [table]
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote else csv.QUOTE_MINIMAL
     with replacing(path) as file:
-        table.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
+        for number, piece in enumerate(table):
+            piece.to_csv(
+                file, mode="wb", index=False, header=not number, lineterminator="\n",
+                quoting=quoting,
+            )  # fmt: skip
 
 
 def write_table(path: Path, table: Any) -> None:

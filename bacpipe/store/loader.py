@@ -16,6 +16,7 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.detections import Detections, above
@@ -241,6 +242,24 @@ class Loader:
     def entries(self) -> DoneEntries:
         """The journal's entry of every recording that is done, sorted by recording."""
         return self._require_set().content.done.sorted()
+
+    @property
+    def model_window(self) -> tuple[int, int]:
+        """Sample rate in Hz and length in samples of the model's windows, by its card.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If the model is not one of the zoo.
+        """
+        if self.model_name not in CARDS:
+            raise ResultsNotFoundError(
+                f"{self.audio_dir}: there are no embeddings of {self.model_name!r}, and the length "
+                f"of its windows is not known, because it is no model of the zoo. Compute the "
+                f"embeddings first, or choose one of {', '.join(CARDS)}."
+            )
+        card = CARDS[self.model_name]
+        return card.sample_rate, card.window
 
     @property
     def highest_frequency(self) -> float:

@@ -13,19 +13,18 @@ files of the single recordings instead.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import replacing, write_json
+from bacpipe.store.files import replacing, write_csv, write_json
 from bacpipe.store.layout import PROVENANCE, annotations_path, detections_path, wide_table_path
 from bacpipe.store.predictions import (
     decode_dictionary,
@@ -529,14 +528,8 @@ def write_classifier_annotations(
     quote_all : bool
         Put all texts into quotes: names with a carriage return alone are not quoted otherwise.
     """
-    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote_all else csv.QUOTE_MINIMAL
-    header = _best_of_each_window(None)
-    with replacing(path) as file:
-        header.to_csv(file, mode="wb", index=False, lineterminator="\n", quoting=quoting)
-        for block in blocks:
-            _best_of_each_window(block).to_csv(
-                file, mode="wb", index=False, header=False, lineterminator="\n", quoting=quoting
-            )
+    # The first piece is the header alone.
+    write_csv(path, map(_best_of_each_window, chain([None], blocks)), quote=quote_all)
 
 
 def _best_of_each_window(block: Block | None) -> Any:

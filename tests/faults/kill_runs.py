@@ -66,16 +66,16 @@ STAGES = {
     "tables of predictions": "bacpipe.inference.run_data_set:write_prediction_tables",
     "reduction": "bacpipe.workflows:reduce_data_set",
     "ground truth": "bacpipe.evaluation.evaluate:_ground_truth",
-    "probing": "bacpipe.evaluation.evaluate:probing_pipeline",
-    "default labels": "bacpipe.evaluation.evaluate:create_default_labels",
-    "clustering": "bacpipe.evaluation.evaluate:clustering_pipeline",
+    "probing": "bacpipe.evaluation.evaluate:evaluate_probe",
+    "default labels": "bacpipe.evaluation.evaluate:stored_labels",
+    "clustering": "bacpipe.evaluation.evaluate:evaluate_clusterings",
     "retrieval": "bacpipe.evaluation.evaluate:_retrieval",
     "comparison of models": "bacpipe.evaluation.evaluate:compare_models",
 }
 # Imported before the forks, so that a run of some seconds is not mostly imports.
 IMPORTS = (
     "bacpipe.workflows", "bacpipe.embedder", "bacpipe.inference.run_data_set",
-    "bacpipe.evaluation.evaluate", "bacpipe.plotting.clustering", "bacpipe.plotting.probing",
+    "bacpipe.evaluation.evaluate", "bacpipe.plotting.clustering", "bacpipe.plotting.classifiers",
     "bacpipe.plotting.comparison", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors",
     "sklearn.decomposition", "pandas", "pyarrow.parquet", "safetensors.torch", "scipy.sparse",
     "PIL.Image", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "soxr",

@@ -22,8 +22,8 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import ResultsError, ResultsLockedError
-from bacpipe.inference import run_data_set
 from bacpipe.inference.run_data_set import tables_are_complete
+from bacpipe.labels import exporting
 from bacpipe.models.zoo import CARDS
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.entries import FinishedEntry
@@ -232,17 +232,17 @@ def test_tables_of_a_killed_run_are_written_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some tables are new then, others missing, and all are newer than the journal."""
-    write = run_data_set.write_raven_table
+    write = exporting.write_text
     calls: list[Path] = []
 
-    def killed(path: Path, *rest: Any) -> None:
+    def killed(path: Path, text: str) -> None:
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(path)
-        write(path, *rest)
+        write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_data_set, "write_raven_table", killed)
+        patch.setattr(exporting, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             run(save_raven_tables=True, **ALL)
     settings = {"save_raven_tables": True, **ALL}

@@ -13,7 +13,7 @@ import pytest
 import bacpipe
 from bacpipe.audio.timestamps import recording_start
 from tests.labels.conftest import Tiny
-from tests.labels.test_tables import normal
+from tests.labels.test_exporting import normal
 
 BIRDS = Path(__file__).parents[3] / "shared" / "audio" / "birds"
 

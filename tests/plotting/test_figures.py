@@ -11,7 +11,7 @@ import pytest
 
 from bacpipe.evaluation.comparison import per_class_table, probing_table
 from bacpipe.plotting import comparison
-from bacpipe.plotting.probing import confusion_matrix, per_class_scores
+from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
 from bacpipe.plotting.style import COLOURS, save_figure
 
 

@@ -22,7 +22,7 @@ from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.errors import BacpipeError
-from bacpipe.labels.exporting import RAVEN_COLUMNS, plain_label, plain_path
+from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_row, raven_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def as_raven_table(
     them when they are opened together.
     """
     names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
-    lines, offset, recording, path = ["\t".join(names)], 0.0, -1, ""
+    lines, offset, recording, path = list[str](), 0.0, -1, Path()
     high = results.loader.highest_frequency
     said = _texts(labels, rows)
     for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
@@ -68,13 +68,10 @@ def as_raven_table(
             if recording >= 0:
                 offset += _duration(results, recording)
             recording = int(results.recording_code[row])
-            path = plain_path(_path_of(results, recording))
+            path = _path_of(results, recording)
         start, end = results.start[row], results.end[row]
-        lines.append(
-            f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0\t{high:.1f}"
-            f"\t{plain_label(label)}\t{path}\t{start:.9f}"
-        )
-    return Exported(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+        lines.append(raven_row(number, start, end, label, path, high, offset))
+    return Exported(raven_table(lines, columns=names).encode("utf-8", "surrogateescape"))
 
 
 def as_clips(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None) -> Exported:

@@ -16,7 +16,7 @@ from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
 from bacpipe.dashboard.shared.widgets import html_pane, table_widget
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
-from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_rows
+from bacpipe.labels.exporting import raven_rows, raven_table
 from bacpipe.store.detections import Detections
 
 MOST_LISTED = 20_000
@@ -109,7 +109,7 @@ def detections_raven(detections: DetectionsByClass, name: str, threshold: float)
     """
     results = detections.results
     rows, scores = _in_order(detections, name, threshold)
-    lines = ["\t".join(RAVEN_COLUMNS)]
+    lines: list[str] = []
     count = len(results.recordings)
     stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
     first, offset = 0, 0.0
@@ -126,10 +126,10 @@ def detections_raven(detections: DetectionsByClass, name: str, threshold: float)
             )
             path = (results.loader.audio_dir / recording).resolve()
             lines += raven_rows(
-                item, path, _highest(detections, recording), first=len(lines), offset=offset
+                item, path, _highest(detections, recording), first=len(lines) + 1, offset=offset
             )
         first, offset = stop, offset + entry.duration
-    return io.BytesIO(("\n".join(lines) + "\n").encode("utf-8"))
+    return io.BytesIO(raven_table(lines).encode("utf-8"))
 
 
 def _in_order(

@@ -6,13 +6,12 @@ https://github.com/birdnet-team/BirdNET-Analyzer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.families.birdnet_network import BirdNetV24
+from bacpipe.models.weights.class_names import read_species
 
 
 class BirdNet(TorchModel):
@@ -29,7 +28,7 @@ class BirdNet(TorchModel):
     def set_up(self) -> None:
         weights, labels = self.paths
         network = BirdNetV24.from_tflite(weights)
-        self.scientific_names, self.classes = read_labels(labels)
+        self.scientific_names, self.classes = read_species(labels)
         if len(self.classes) != network.classifier.out_features:
             raise CheckpointError(
                 f"{labels}: holds {len(self.classes)} class names, but {weights.name} has "
@@ -55,31 +54,3 @@ class BirdNet(TorchModel):
 
     def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.network.head(embeddings))
-
-
-def read_labels(path: Path) -> tuple[list[str], list[str]]:
-    """Scientific and common names of the classes.
-
-    Parameters
-    ----------
-    path : Path
-        Text file with a line ``Scientific name_Common name`` per class.
-
-    Raises
-    ------
-    CheckpointError
-        If a line has another form.
-    """
-    scientific, common = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, separator, known_as = line.strip().partition("_")
-        if not separator:
-            raise CheckpointError(
-                f"{path}: line {number} is {line.strip()!r}; expected "
-                f"'Scientific name_Common name'."
-            )
-        scientific.append(name)
-        common.append(known_as)
-    return scientific, common

@@ -87,6 +87,34 @@ def read_list(path: Path, n_classes: int) -> list[str]:
     return check_number(names, n_classes, path)
 
 
+def read_species(path: Path) -> tuple[list[str], list[str]]:
+    """Scientific and common names of the classes.
+
+    Parameters
+    ----------
+    path : Path
+        Text file with a line ``Scientific name_Common name`` per class.
+
+    Raises
+    ------
+    CheckpointError
+        If a line has another form.
+    """
+    scientific, common = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, separator, known_as = line.strip().partition("_")
+        if not separator:
+            raise CheckpointError(
+                f"{path}: line {number} is {line.strip()!r}; expected "
+                f"'Scientific name_Common name'."
+            )
+        scientific.append(name)
+        common.append(known_as)
+    return scientific, common
+
+
 def numbered(n_classes: int, model: str, wanted: Path) -> Sequence[str]:
     """Names for the classes of a model that came without its label file, with a warning."""
     logger.warning(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+
 import pandas as pd
 import pytest
 import torch
 
 import bacpipe
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
+from bacpipe.evaluation import labelled_windows
 from bacpipe.evaluation.evaluate import run_evaluations
+from bacpipe.evaluation.labelled_windows import windows_of_results
 from bacpipe.reduction.reduce_data_set import reduce_data_set
+from bacpipe.store import embedding_set
+from bacpipe.store.files import array_hash
+from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.loader import Loader
 from tests.conftest import TinyModel
 
 TASKS = ["probing", "clustering"]
@@ -149,3 +158,93 @@ def test_what_is_not_there_is_a_sentence(data_set):
         bacpipe.cross_model_evaluation("None", "probing", "tiny", **data_set.places)
     with pytest.raises(SettingsError, match="probbing"):
         bacpipe.cross_model_evaluation("None", "probbing", "tiny", **data_set.places)
+
+
+def test_a_run_opens_each_results_tree_once(data_set, tmp_path, monkeypatch):
+    """One Loader and one reading of the journal per model, and no hash of all embeddings."""
+    counts = Counter()
+
+    def counted(name, function, when=lambda *_: True):
+        def count(*args, **kwargs):
+            counts[name] += bool(when(*args))
+            return function(*args, **kwargs)
+
+        return count
+
+    def is_whole(array):
+        return len(array) > 9  # windows of one recording
+
+    monkeypatch.setattr(Loader, "__init__", counted("loaders", Loader.__init__))
+    read = counted("journals", embedding_set.read_journals, lambda folder: any(folder.iterdir()))
+    monkeypatch.setattr(embedding_set, "read_journals", read)
+    for module in (embedding_set, labelled_windows):
+        hashed = counted("hashes", module.array_hash, is_whole)
+        monkeypatch.setattr(module, "array_hash", hashed)
+
+    def play(**settings):
+        counts.clear()
+        return bacpipe.play(
+            models=["tiny", "blind"],
+            CustomModels=[TinyModel, Blind],
+            evaluation_task=TASKS,
+            dim_reduction_model="pca",
+            bootstrap_samples=0,
+            device="cpu",
+            **{**data_set.places, **settings},
+        )
+
+    loaders = play(main_results_dir=tmp_path / "fresh")
+    assert counts["loaders"] == 2 and counts["hashes"] == 0
+    assert all((item.paths.probe_path / "label2index.json").is_file() for item in loaders.values())
+    for overwrite in (True, False):
+        play(main_results_dir=tmp_path / "fresh", overwrite=overwrite)
+        assert counts == {"loaders": 2, "journals": 2, "hashes": 0}
+
+
+def test_results_with_fingerprints_of_version_2_0_are_made_again(data_set):
+    """They hashed the array of all embeddings; nobody can tell whether they still hold."""
+    options = data_set.options(bootstrap_samples=0, overwrite=False)
+    first = run_evaluations({"tiny": data_set.loader}, TASKS, options).results
+    paths = data_set.loader.paths
+    old = array_hash(data_set.loader.embeddings("array"))
+    for path in [*paths.probe_path.glob("probe_results_*"), *paths.clust_path.glob("*.json")]:
+        write_result(path, {"wrong": True}, hashlib.sha256(old.encode()).hexdigest())
+    assert run_evaluations({"tiny": data_set.loader}, TASKS, options).results == first
+
+
+def test_results_are_stale_when_a_recording_was_embedded_anew(data_set):
+    loader, options = data_set.loader, data_set.options(bootstrap_samples=0, overwrite=False)
+    run_evaluations({"tiny": loader}, ["probing"], options)
+    path = loader.paths.probe_path / "probe_results_linear.json"
+    before = read_result(path)
+    loader.save_embedding_file("site0/rec0.wav", 3 * loader.read_embedding_file("site0/rec0.wav"))
+    run_evaluations({"tiny": loader}, ["probing"], options)
+    assert read_result(path) != before
+
+
+def test_embeddings_that_the_journal_does_not_know_are_hashed(data_set):
+    """Those of an older bacpipe have no hash in the journal, so a change must show otherwise."""
+    loader = data_set.loader
+    windows = windows_of_results(loader, loader.embeddings("array"), None, "species")
+    assert windows.state == loader.embeddings_state
+    name = next(iter(loader.entries))
+    line = loader.embedding_set.content.recordings[name]
+    del line["embeddings"]["sha256"]
+    loader.embedding_set.content.recordings[name] = line
+    embeds = loader.embeddings("array")
+    windows = windows_of_results(loader, embeds, None, "species")
+    assert windows.state is None
+    other = windows_of_results(loader, embeds * 2, None, "species")
+    assert windows.fingerprint() != other.fingerprint()
+
+
+def test_public_functions_take_what_a_run_has_stored(data_set):
+    loader, options = data_set.loader, data_set.options(bootstrap_samples=0)
+    results = run_evaluations({"tiny": loader}, TASKS, options).results["tiny"]
+    settings = {**data_set.places, "bootstrap_samples": 0}
+    truth = bacpipe.ground_truth_by_model("tiny", overwrite=False, **settings)
+    path = loader.paths.probe_path / "linear_probe.safetensors"
+    written = path.stat().st_mtime_ns
+    embeds = loader.embeddings("array")
+    probe = bacpipe.probing_pipeline("tiny", truth, embeds, overwrite=False, **settings)
+    assert probe == results["probing"]["linear"] and path.stat().st_mtime_ns == written
