@@ -228,9 +228,9 @@ def test_embeddings_that_the_journal_does_not_know_are_hashed(data_set):
     windows = windows_of_results(loader, loader.embeddings("array"), None, "species")
     assert windows.state == loader.embeddings_state
     name = next(iter(loader.entries))
-    line = loader.embedding_set.content.recordings[name]
-    del line["embeddings"]["sha256"]
-    loader.embedding_set.content.recordings[name] = line
+    entry = loader.embedding_set.content.recordings[name]
+    entry.embeddings.sha256 = None
+    loader.embedding_set.content.recordings[name] = entry
     embeds = loader.embeddings("array")
     windows = windows_of_results(loader, embeds, None, "species")
     assert windows.state is None

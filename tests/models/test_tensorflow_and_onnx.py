@@ -516,7 +516,7 @@ def test_missing_extra_is_one_sentence(
     name: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for module in (f"bacpipe.models.{name}", f"bacpipe.models.backends.{extra}"):
+    for module in (f"bacpipe.models.families.{name}", f"bacpipe.models.backends.{extra}"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(ModelUnavailableError) as caught:
         load_model(name, device="cpu", model_base_path=tmp_path)
