@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from bacpipe.__main__ import main
 from bacpipe.commands.doctor import examine, report
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_report_of_a_healthy_installation(capsys: pytest.CaptureFixture) -> None:
@@ -41,3 +44,18 @@ def test_missing_extras_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> 
     assert 'pip install "bacpipe[tensorflow]"' in findings["extra tensorflow"].text
     assert "vggish" in findings["extra tensorflow"].text
     assert "missing" in report(list(findings.values()))
+
+
+def test_an_installed_extra_that_cannot_be_imported_is_marked(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The report alone is printed: whatever the packages say stays in the process that asks."""
+    broken = tmp_path / "batdetect2"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("print('chatter')\nimport a_package_that_is_not_there\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    findings = {finding.topic: finding for finding in examine(device="cpu")}
+    assert findings["extra bats"].problem
+    assert "a_package_that_is_not_there" in findings["extra bats"].text
+    assert not findings["extra onnx"].problem
+    assert "chatter" not in "".join(capfd.readouterr())

@@ -6,6 +6,8 @@ import argparse
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ from bacpipe import extras
 from bacpipe._version import __version__
 from bacpipe.audio.stream import read_audio
 from bacpipe.commands.arguments import add_settings, read_settings
-from bacpipe.models.loading import import_wrapper
+from bacpipe.errors import ModelUnavailableError
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
@@ -28,6 +30,16 @@ from bacpipe.options import Options, make_options
 _LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
 _EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
 _LOW_DISK = 10e9  # bytes
+_IMPORT_WRAPPERS = """
+import sys
+from bacpipe.errors import BacpipeError
+from bacpipe.models.loading import find_card, import_wrapper
+for name in sys.argv[1:]:
+    try:
+        import_wrapper(find_card(name))
+    except BacpipeError as error:
+        sys.exit(str(error))
+"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -129,8 +141,12 @@ def _extra(name: str) -> Finding:
     text = ", ".join(f"{package} {version}" for package, version in installed.items())
 
     def look() -> str:
-        for card in cards:
-            import_wrapper(card)
+        # In a process of its own: such packages print to the terminal, and a broken one may crash.
+        command = [sys.executable, "-c", _IMPORT_WRAPPERS, *(card.name for card in cards)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"Python ended with {done.returncode}"]
+            raise ModelUnavailableError(said[-1])
         return text
 
     return _guarded(topic, look)
