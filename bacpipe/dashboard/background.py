@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _PATIENCE = 300  # milliseconds before a spinner turns
 _UNDELIVERED = 10_000  # milliseconds after which a result that is there should have been shown
+# Milliseconds after a result was shown; on a busy machine Panel (1.9, 1.10) can keep back what is
+# changed while it writes to the browser, until it has something else to write.
+_FLUSHED = (500, 3_000)
 # Shared by all visitors, so that many of them cannot start more threads than there are cores.
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="dashboard")
 
@@ -35,10 +38,18 @@ class Background:
     """Computes for one page.
 
     Results that were overtaken by a later call with the same key are dropped.
+
+    Parameters
+    ----------
+    on_page : panel object, optional
+        Any part of the page, whose tags change after every result to make Panel write all that
+        waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_page: Any = None) -> None:
         self._document = pn.state.curdoc
+        self._on_page = on_page
+        self._flushes = 0
         self._newest: dict[str, object] = {}
 
     def run(
@@ -80,6 +91,8 @@ class Background:
             if busy is not None:
                 busy.loading = False
             self._finish(future.result, show, fail)
+            for delay in _FLUSHED if self._on_page is not None else ():
+                document.add_timeout_callback(self._flush, delay)
 
         # Bokeh runs this on the loop of the page's own session, wherever the page was built.
         @without_document_lock
@@ -119,6 +132,10 @@ class Background:
         document.add_timeout_callback(look_after, _UNDELIVERED)
         if busy is not None:
             document.add_timeout_callback(spin, _PATIENCE)
+
+    def _flush(self) -> None:
+        self._flushes += 1
+        self._on_page.tags = [f"flush {self._flushes}"]
 
     @staticmethod
     def _finish(

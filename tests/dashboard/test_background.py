@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import panel as pn
 import pytest
@@ -29,6 +32,33 @@ class DeafPage:
         due, self.timers = self.timers, []
         for callback in due:
             callback()
+
+
+class WorkingPage(DeafPage):
+    """Stands for the document of a page that runs whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session_context.with_locked_document = self._locked
+        self._ticks: list[Callable[[], Any]] = []
+
+    def add_next_tick_callback(self, callback: Any) -> None:
+        self._ticks.append(callback)
+
+    async def _locked(self, work: Callable[[Any], Awaitable[None]]) -> None:
+        await work(self)
+
+    def run_ticks(self) -> None:
+        async def run() -> None:
+            while self._ticks:
+                done = self._ticks.pop(0)()
+                if inspect.isawaitable(done):
+                    await done
+
+        # In a thread, because the browser of other tests has a loop in this one.
+        loop = threading.Thread(target=asyncio.run, args=(run(),))
+        loop.start()
+        loop.join()
 
 
 @pytest.fixture
@@ -76,3 +106,20 @@ def test_without_a_page_the_result_is_shown_at_once() -> None:
     shown: list[int] = []
     Background().run("map", lambda: 3, shown.append, fail=lambda _: None)
     assert shown == [3]
+
+
+def test_after_a_result_everything_that_waits_is_written() -> None:
+    page, panel, shown = WorkingPage(), pn.pane.HTML(), list[int]()
+    pn.state.curdoc = page
+    try:
+        background = Background(panel)
+        background.run("map", lambda: 3, shown.append, fail=lambda _: None)
+        page.run_ticks()
+    finally:
+        pn.state.curdoc = None
+    assert shown == [3]
+    seen = []
+    panel.param.watch(lambda event: seen.append(event.new), "tags")
+    page.wait()
+    assert len(seen) == 2
+    assert seen[0] != seen[1]

@@ -34,8 +34,8 @@ class View(param.Parameterized):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(**values)
         self.data_set = data_set
-        self.background = Background()
         self.notice = Notice()
+        self.background = Background(self.notice.panel)
 
     def controls(self) -> Any:
         """Widgets for the column at the left."""
