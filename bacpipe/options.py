@@ -199,6 +199,9 @@ _PIXELS = _whole(100, 5000)
 
 _PROBES: Mapping[str, Mapping[str, Check[object]]] = {
     "linear": {
+        "solver": _choice("lbfgs", "adam"),
+        "class_weight": _choice("balanced", "none"),
+        "penalty": _either("auto", _number(0)),
         "learning_rate": _number(0, open_low=True),
         "batch_size": _POSITIVE,
         "max_epochs": _POSITIVE,
@@ -523,6 +526,7 @@ class Options:
     probe_configs: Parameters = _option(
         {
             "linear": {
+                "solver": "lbfgs", "class_weight": "balanced", "penalty": "auto",
                 "learning_rate": 0.001, "batch_size": 256, "max_epochs": 100, "patience": 5,
                 "weight_decay": 0.0001,
             },
@@ -530,8 +534,11 @@ class Options:
         },
         _probes,
         "Probes to train, by name, each with its parameters; those left out have these values.\n"
-        "linear: learning_rate (above 0), batch_size (windows), max_epochs, patience (epochs "
-        "without progress on the validation windows until it stops), weight_decay (from 0)\n"
+        "linear: solver (lbfgs: all windows at once; adam: batch by batch), class_weight "
+        "(balanced: rare classes count as much as frequent ones; none), penalty (auto: the best on "
+        "the validation windows; or a number from 0); read by adam only: learning_rate (above 0), "
+        "batch_size (windows), max_epochs, patience (epochs without progress on the validation "
+        "windows until it stops), weight_decay (from 0)\n"
         "knn: n_neighbors, metric (cosine, euclidean)",
     )
     save_probe: bool = _option(True, _boolean, "true: save trained probes.")

