@@ -484,7 +484,7 @@ class Options:
         False, _boolean, "true: embed only the annotated parts of the recordings.",
     )
     min_annotation_length: float = _option(
-        0.65, _number(0), "Shorter annotations are ignored. Seconds, from 0.", unit="s",
+        0.0, _number(0), "Shorter annotations are ignored. Seconds, from 0.", unit="s",
     )
     annotation_overlap: float = _option(
         0.5, _number(0, 1),
@@ -520,8 +520,9 @@ class Options:
     )
     bootstrap_samples: int = _option(
         1000, _whole(0, 100_000),
-        "Times the recordings are drawn anew for 95 % confidence intervals (bootstrap).\n"
-        "A whole number; 0: no intervals.", unit="draws",
+        "For 95 % confidence intervals, each recording (or site) is left out once; of more "
+        "recordings than this, an equal part of them each time. A whole number; 0: no intervals.",
+        unit="parts",
     )
     probe_configs: Parameters = _option(
         {

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from bacpipe.errors import TooLittleDataError
-from bacpipe.evaluation.metrics import Groups, draw_weights, interval, ratio
+from bacpipe.evaluation.metrics import Groups, interval, leave_out, ratio
 from bacpipe.labels.matching import NO_MATCH, best_matches, matched_pairs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.store.embedding_set import read_embeddings
@@ -149,7 +149,7 @@ def neighbour_agreement(
         end=end,
     )
     return NeighbourAgreement(
-        pairs, shares, chance, _interval(shares, code, samples, seed), n_neighbors, matched
+        pairs, shares, chance, _interval(shares, code, samples), n_neighbors, matched
     )
 
 
@@ -224,13 +224,12 @@ def _embeddings_of(loader: Loader, windows: ModelWindows, rows: np.ndarray) -> n
     return array
 
 
-def _interval(shares: np.ndarray, code: np.ndarray, samples: int, seed: int) -> list[float] | None:
+def _interval(shares: np.ndarray, code: np.ndarray, samples: int) -> list[float] | None:
     use = np.isfinite(shares)
     names, group = np.unique(code[use], return_inverse=True)
-    weights = draw_weights(Groups(group, len(names)), samples, seed)
+    weights = leave_out(Groups(group, len(names)), samples)
     total = weights @ np.bincount(group, shares[use], len(names))
-    means = ratio(total, weights @ np.bincount(group, minlength=len(names)), np.nan)
-    return interval(means[1:], float(means[0])) if len(names) > 1 else None
+    return interval(ratio(total, weights @ np.bincount(group, minlength=len(names)), np.nan))
 
 
 def _mean(shares: np.ndarray, chance: np.ndarray) -> MeanAgreement:

@@ -19,8 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bacpipe.annotations.table import long_enough, read_annotations, require_label_column
-from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError
-from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, group_by, number
+from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError, counted
+from bacpipe.evaluation.metrics import (
+    best_threshold,
+    cross_fitted_f1,
+    evaluate_scores,
+    group_by,
+    number,
+)
 from bacpipe.evaluation.species_names import Match, known_species, match_names
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
@@ -47,7 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024
-_ARRAYS = ("ground_truth", "predictions", "scores")
+_ARRAYS = ("ground_truth", "predictions", "scores", "ignored")
 _PRINTED = {
     "precision": "precision", "recall": "recall", "F1": "f1", "best F1": "best_f1",
     "at": "best_threshold", "AP": "average_precision", "AUROC": "roc_auc",
@@ -65,8 +71,9 @@ def benchmark(
     """Compare a model's own classifier with annotations.
 
     The recordings are embedded if they are not yet.  Every window counts: what is not annotated
-    in it is taken to be absent, so the recordings must be annotated in full.  The report is
-    printed as well.
+    in it is taken to be absent, so the recordings must be annotated in full.  Windows that an
+    annotation only touches, or one that is too short, count neither for nor against its class.  The
+    report is printed as well.
 
     Parameters
     ----------
@@ -90,13 +97,17 @@ def benchmark(
         as `sklearn.metrics.classification_report` returns it.
         ``ground_truth``, ``predictions`` (bool) and ``scores`` (float32), all of shape (windows,
         classes found in the annotations).
+        ``ignored``: of the same shape, where a class is neither expected nor wrong.
         ``classes``: name of each of their columns.
+        ``dropped``: number of annotations by annotated name that are shorter than
+        min_annotation_length.
         ``missing``: annotated names that are no class of the model, or might be several.
         ``matching``: for each annotated name the class, how it was found ('identical',
         'spelling', 'scientific name', 'synonym', 'ambiguous', 'missing') and the candidates.
         ``overall``, ``intervals``, ``per_class``: metrics at the threshold and, independent of
         it, average precision and ROC-AUC, with 95 % intervals over recordings; per class also
-        ``best_f1`` and the ``best_threshold`` that gives it.
+        the ``best_threshold``, which has the best F1 on these data, and ``best_f1``, the F1 of
+        such thresholds on recordings that they were not chosen on.
         ``threshold`` and ``notes``.
 
     Raises
@@ -141,15 +152,22 @@ def benchmark(
             f"{', '.join(classes[:3])})."
         )
     overlap = loader.options.annotation_overlap
-    truth = _presence(windows, table, column, matches, columns, overlap)
+    shortest = loader.options.min_annotation_length
+    long = long_enough(table, shortest)
+    truth = _presence(windows, long, column, matches, columns, overlap)
+    ignored = _presence(windows, table, column, matches, columns, 0) & ~truth
     scores = class_scores(embedder, loader, columns)
-    result = _evaluate(loader, windows, truth, scores, [classes[column] for column in columns])
+    result = _evaluate(
+        loader, windows, truth, ignored, scores, [classes[column] for column in columns]
+    )
+    short = table.loc[table.index.difference(long.index), column]
+    result["dropped"] = {str(name): int(n) for name, n in short.value_counts().items()}
     result["matching"] = [
         {**asdict(match), "class": None if match.column is None else classes[match.column]}
         for match in matches
     ]
     result["missing"] = [match.annotation for match in matches if match.column is None]
-    result["notes"] += _notes(matches, table, column, windows)
+    result["notes"] += _notes(matches, table, column, windows, result["dropped"], shortest)
     _save(loader, result)
     _show(result)
     return result
@@ -170,9 +188,8 @@ def _open(
     source = loader.options.annotations_filename
     table = read_annotations(loader.audio_dir / source, names)
     column = require_label_column(table, loader.options.label_column, source=source)
-    table = long_enough(table[["audiofilename", "start", "end", column]].dropna(),
-                        loader.options.min_annotation_length)  # fmt: skip
-    if table.empty:
+    table = table[["audiofilename", "start", "end", column]].dropna().reset_index(drop=True)
+    if long_enough(table, loader.options.min_annotation_length).empty:
         raise AnnotationsError(
             f"{source}: no annotation with a {column!r} is as long as min_annotation_length="
             f"{loader.options.min_annotation_length} seconds."
@@ -220,6 +237,7 @@ def _evaluate(
     loader: Loader,
     windows: ModelWindows,
     truth: np.ndarray,
+    ignored: np.ndarray,
     scores: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, Any]:
@@ -227,25 +245,36 @@ def _evaluate(
     predicted = scores >= options.classifier_threshold
     recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
     groups = group_by(recordings, len(truth))
-    chosen = {"samples": options.bootstrap_samples, "seed": options.evaluation_seed}
-    result = evaluate_scores(truth, predicted, scores, names, groups, **chosen)
-    best = [best_threshold(truth[:, i], scores[:, i]) for i in range(len(names))]
-    for name, (threshold, f1) in zip(names, best, strict=True):
-        result["per_class"][name]["best_f1"] = number(f1)
-        result["per_class"][name]["best_threshold"] = number(threshold)
-    defined = [f1 for _, f1 in best if np.isfinite(f1)]
+    result = evaluate_scores(
+        truth,
+        predicted,
+        scores,
+        names,
+        groups,
+        samples=options.bootstrap_samples,
+        ignored=ignored,
+    )
+    fitted = []
+    for i, name in enumerate(names):
+        use = ~ignored[:, i]
+        positive, score = truth[use, i], scores[use, i]
+        fitted.append(cross_fitted_f1(positive, score, groups._replace(code=groups.code[use])))
+        result["per_class"][name]["best_f1"] = number(fitted[-1])
+        result["per_class"][name]["best_threshold"] = number(best_threshold(positive, score)[0])
+    defined = [f1 for f1 in fitted if np.isfinite(f1)]
     result["overall"]["best_f1_macro"] = float(np.mean(defined)) if defined else None
     result["notes"].append(
-        "best_f1 and best_threshold were chosen on these very data, so they are somewhat too good; "
-        "check the thresholds on other recordings."
+        "best_threshold was chosen on these data; best_f1 is what such a threshold reaches on "
+        "recordings that it was not chosen on."
     )
     return {
         "model": str(loader.model_name),
         "threshold": options.classifier_threshold,
-        "report": _report(truth, predicted, names),
+        "report": _report(truth, predicted & ~ignored, names),
         "ground_truth": truth,
         "predictions": predicted,
         "scores": scores,
+        "ignored": ignored,
         "classes": dict(enumerate(names)),
         **result,
     }
@@ -265,9 +294,24 @@ def _report(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> d
 
 
 def _notes(
-    matches: Sequence[Match], table: pd.DataFrame, column: str, windows: ModelWindows
+    matches: Sequence[Match],
+    table: pd.DataFrame,
+    column: str,
+    windows: ModelWindows,
+    dropped: Mapping[str, int],
+    shortest: float,
 ) -> list[str]:
     notes = []
+    if dropped:
+        counts = table[column].value_counts()
+        only = [name for name, n in dropped.items() if n == counts[name]]
+        parts = ", ".join(f"{name}: {n}" for name, n in dropped.items())
+        notes.append(
+            f"{counted(sum(dropped.values()), 'annotation')} shorter than "
+            f"min_annotation_length={shortest:g} s count neither for nor against a class ({parts})"
+            + (f"; nothing else is annotated of {', '.join(only)}." if only else ".")
+        )
+        logger.warning("%s", notes[-1])
     for how, text in (
         ("missing", "are no class of the model and left out"),
         ("ambiguous", "may be several classes of the model and are left out"),

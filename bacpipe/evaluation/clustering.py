@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_windows import (
     NO_LABEL,
     Embeddings,
@@ -18,12 +18,16 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
+from bacpipe.evaluation.metrics import group_by, interval, leave_out
+from bacpipe.evaluation.splits import units_of
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_FIGURE, CLUSTERING_RESULTS, ResultPaths
 
 logger = logging.getLogger(__name__)
+
+_MOST_REPLICATES = 50  # of the agreement with labels, which is slow to compute
 
 
 class Clusterer(Protocol):
@@ -42,11 +46,15 @@ def clustering_pipeline(
     label_column: str = "species",
     *,
     default_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    recordings: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Cluster embeddings as the settings say, compare with labels, and store that.
 
-    All windows are clustered, labelled or not.
+    Embeddings are standardised first: every dimension has mean 0 and deviation 1.  Clusters are
+    compared with the ground truth in a clustering of the labelled windows alone, because background
+    would take clusters of its own; the clusters of all windows are stored to look at, and compared
+    with the labels that all windows have.
 
     Parameters
     ----------
@@ -66,6 +74,8 @@ def clustering_pipeline(
         Kind of label, with or without the prefix 'label:'.
     default_labels : dict, optional
         Labels that need no annotations, from `create_default_labels`.
+    recordings : sequence of str, optional
+        Recording of every window, for embeddings that are not in a results tree.
     **kwargs
         Any key of the configuration; clust_configs, evaluate_with_silhouette,
         max_windows_for_pairs and evaluation_seed matter here.
@@ -74,8 +84,10 @@ def clustering_pipeline(
     -------
     dict
         What `eval_clustering` returns, with ``skipped``: clusterings that could not be computed,
-        and why.  Also stored as ``clustering/clust_results.json``; the clusters of all windows
-        are in ``clustering/clust_labels.parquet``.
+        and why, ``left_out``: number of windows without a label, and for the ground truth
+        ``AMI_low``, ``AMI_high``, ``ARI_low`` and ``ARI_high`` (95 %, over recordings).  Also
+        stored as ``clustering/clust_results.json``; the clusters of all windows are in
+        ``clustering/clust_labels.parquet``.
 
     Raises
     ------
@@ -94,8 +106,9 @@ def clustering_pipeline(
     """
     options = make_options(**kwargs)
     data = labelled_windows(
-        model_name, ground_truth, embeds, paths, label_column=label_column, **kwargs
-    )
+        model_name, ground_truth, embeds, paths, label_column=label_column, recordings=recordings,
+        **kwargs,
+    )  # fmt: skip
     return evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
 
 
@@ -119,19 +132,83 @@ def evaluate_clusterings(
         stored = read_result(path, fingerprint)
         if stored is not None:
             return stored
-    clusterings, skipped = _cluster_all(data, options)
-    embeds = data.embeds if options.evaluate_with_silhouette else None
+    points = _standardise(data.embeds)
+    labelled = np.flatnonzero(data.labels != NO_LABEL)
+    clusterings, skipped = _cluster_all(data.model, points, data.labels, options)
+    of_labelled = clusterings
+    left_out = len(points) - len(labelled) if len(labelled) else 0
+    if left_out:
+        try:
+            of_labelled = _cluster_all(
+                data.model, points[labelled], data.labels[labelled], options
+            )[0]
+        except TooLittleDataError as error:
+            logger.info("%s: no clustering of the labelled windows alone (%s)", data.model, error)
+            of_labelled = {}
+        of_labelled = {name: _spread(c, labelled, len(points)) for name, c in of_labelled.items()}
+    embeds = points if options.evaluate_with_silhouette else None
     result = {
         "model": data.model,
         "label_column": data.column,
+        "standardised": True,
+        "left_out": left_out,
         **_evaluate(clusterings, data.labels, embeds, default_labels, options),
         "skipped": skipped,
     }
+    for name, kinds in result["agreement"].items():
+        if "ground_truth" in kinds:
+            # First, as in all other results.
+            rest = {kind: scores for kind, scores in kinds.items() if kind != "ground_truth"}
+            alone = _of_labelled(data, of_labelled.get(name), options)
+            result["agreement"][name] = {"ground_truth": alone, **rest} if alone else rest
+    if left_out and len(labelled):
+        result["notes"].append(
+            f"Agreement with the ground truth is that of "
+            f"{counted(len(labelled), 'labelled window')}, clustered alone, "
+            f"without {counted(left_out, 'window')} that have no label."
+        )
     if data.paths is not None and path is not None:
         _write_labels(data, clusterings)
         _draw(data.paths, result)
         write_result(path, result, fingerprint)
     return result
+
+
+def _standardise(embeds: np.ndarray) -> np.ndarray:
+    # A dimension that does not vary says nothing; it must not be blown up either.
+    deviation = embeds.std(axis=0, dtype=np.float64)
+    deviation[deviation < 1e-6 * max(deviation.max(initial=0), 1e-12)] = 1
+    mean = embeds.mean(axis=0, dtype=np.float64)
+    return ((embeds - mean) / deviation).astype(np.float32)
+
+
+def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    every = np.full(n, NO_LABEL, np.int32)
+    every[rows] = clusters
+    return every
+
+
+def _of_labelled(
+    data: LabelledWindows, clusters: np.ndarray | None, options: Options
+) -> dict[str, Any] | None:
+    """Agreement of a clustering with the ground truth, and its intervals over recordings."""
+    if clusters is None:
+        return None
+    rows = np.flatnonzero(data.labels != NO_LABEL)
+    scores: dict[str, Any] = {**agreement(clusters[rows], data.labels[rows])}
+    unit = "site" if options.split == "site" else "recording"
+    names = None if data.recordings is None else units_of(data.recordings[rows], unit)
+    groups = group_by(names, len(rows), unit)
+    weights = leave_out(groups, min(options.bootstrap_samples, _MOST_REPLICATES))
+    values = [(scores["AMI"], scores["ARI"])]
+    for weight in weights[1:]:
+        kept = rows[weight[groups.code] > 0]
+        truth, group = data.labels[kept], clusters[kept]
+        values.append((adjusted_mutual_info(truth, group), adjusted_rand(truth, group)))
+    for i, name in enumerate(("AMI", "ARI")):
+        bounds = interval(np.array(values)[:, i], low=-1.0) or (None, None)
+        scores[f"{name}_low"], scores[f"{name}_high"] = bounds
+    return scores
 
 
 def run_clustering(
@@ -309,16 +386,14 @@ def eval_with_silhouette(
 
 
 def _cluster_all(
-    data: LabelledWindows, options: Options
+    model: str, points: np.ndarray, labels: np.ndarray, options: Options
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     clusterings, skipped, errors = {}, {}, []
     for name, config in options.clust_configs.items():
         try:
-            clusterings[name] = _cluster(
-                data.embeds, name, config, data.labels, options.evaluation_seed
-            )
+            clusterings[name] = _cluster(points, name, config, labels, options.evaluation_seed)
         except EvaluationError as error:
-            logger.warning("%s: %s", data.model, error)
+            logger.warning("%s: %s", model, error)
             skipped[name] = str(error)
             errors.append(error)
     if not clusterings:
@@ -377,7 +452,7 @@ def _check_size(name: str, clusterer: Clusterer, n_windows: int) -> None:
 
 def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
     """Agreement of one clustering with one kind of label (-1: none)."""
-    from sklearn import metrics
+    from sklearn.metrics import homogeneity_completeness_v_measure
 
     if len(clusters) != len(labels):
         raise EvaluationError(
@@ -386,15 +461,29 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
         )
     use = labels != NO_LABEL
     truth, group = labels[use], clusters[use]
-    homogeneity, completeness, _ = metrics.homogeneity_completeness_v_measure(truth, group)
+    homogeneity, completeness, _ = homogeneity_completeness_v_measure(truth, group)
     return {
-        "AMI": float(metrics.adjusted_mutual_info_score(truth, group)),
-        "ARI": float(metrics.adjusted_rand_score(truth, group)),
+        "AMI": adjusted_mutual_info(truth, group),
+        "ARI": adjusted_rand(truth, group),
         "homogeneity": float(homogeneity),
         "completeness": float(completeness),
         "n_windows": int(use.sum()),
         "n_labels": len(np.unique(truth)),
     }
+
+
+def adjusted_mutual_info(truth: np.ndarray, clusters: np.ndarray) -> float:
+    """Mutual information, 0 for chance and 1 for agreement."""
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    return float(adjusted_mutual_info_score(truth, clusters))
+
+
+def adjusted_rand(truth: np.ndarray, clusters: np.ndarray) -> float:
+    """Rand index, 0 for chance and 1 for agreement."""
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(truth, clusters))
 
 
 def _silhouette(embeds: np.ndarray, labels: np.ndarray, most: int, seed: int) -> dict[str, Any]:

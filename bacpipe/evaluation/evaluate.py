@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -251,12 +251,21 @@ def _ground_truth(loader: Loader, options: Options) -> GroundTruth:
     return truth
 
 
+class _Retrieval(TypedDict):
+    n_neighbors: int
+    most: int
+    samples: int
+    seed: int
+    unit: str
+
+
 def _retrieval(data: LabelledWindows, options: Options) -> dict[str, Any]:
-    chosen = {
+    chosen: _Retrieval = {
         "n_neighbors": options.retrieval_neighbors,
         "most": options.max_windows_for_pairs,
         "samples": options.bootstrap_samples,
         "seed": options.evaluation_seed,
+        "unit": "site" if options.split == "site" else "recording",
     }
     assert data.paths is not None
     fingerprint = data.fingerprint(retrieval=chosen)

@@ -298,8 +298,8 @@ class LinearProbe(Probe):
         # What a strong penalty made too cautious.
         factor = factors.get(penalty, 1.0)
         with torch.no_grad():
-            self.layer.weight *= factor
-            self.layer.bias *= factor
+            self.layer.weight.mul_(factor)
+            self.layer.bias.mul_(factor)
         if not converged:
             logger.warning(
                 "%s probe: not converged after %d iterations, so a stronger penalty may do better.",
@@ -341,7 +341,7 @@ class LinearProbe(Probe):
         """Change the weights so that logits stay what they were with another standardiser."""
         with torch.no_grad():
             weight = self.layer.weight / deviation.to(self.layer.weight)
-            self.layer.bias += weight @ (self.mean - mean.to(self.mean))
+            self.layer.bias.add_(weight @ (self.mean - mean.to(self.mean)))
             self.layer.weight.copy_(weight * self.deviation)
 
     # ------------------------------------------------------------------ batch by batch

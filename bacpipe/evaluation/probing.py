@@ -29,7 +29,14 @@ from bacpipe.evaluation.probes import (
     make_probe,
     save_probe,
 )
-from bacpipe.evaluation.splits import SETS, Split, SplitRule, load_or_make_split, split_id
+from bacpipe.evaluation.splits import (
+    SETS,
+    Split,
+    SplitRule,
+    load_or_make_split,
+    split_id,
+    units_of,
+)
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
@@ -200,18 +207,21 @@ def _test(data: LabelledWindows, split: Split, probe: Probe, options: Options) -
     rows = split.rows("test")
     labels = split.labels[rows]
     scores = probe.predict(data.embeds[rows], device=choose_device(options.device))
-    groups = group_by(None if data.recordings is None else data.recordings[rows], len(rows))
+    # What training and testing never shared is also what the intervals leave out.
+    unit = "site" if options.split == "site" else "recording"
+    names = None if data.recordings is None else units_of(data.recordings[rows], unit)
+    groups = group_by(names, len(rows), unit)
     n_classes = len(split.classes)
     predicted = scores.argmax(axis=1)
-    chosen = {"samples": options.bootstrap_samples, "seed": options.evaluation_seed}
-    accuracies = single_label_metrics(labels, scores, groups, **chosen)
+    samples = options.bootstrap_samples
+    accuracies = single_label_metrics(labels, scores, groups, samples=samples)
     rest = evaluate_scores(
         one_hot(labels, n_classes),
         one_hot(predicted, n_classes),
         scores,
         split.classes,
         groups,
-        **chosen,
+        samples=samples,
     )
     confusion = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)

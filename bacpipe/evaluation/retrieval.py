@@ -19,14 +19,15 @@ from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, 
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.evaluation.metrics import (
     Groups,
-    draw_weights,
     group_by,
+    leave_out,
     mean_of_defined,
     notes_on_intervals,
     number,
     ratio,
     summarise,
 )
+from bacpipe.evaluation.splits import units_of
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.loader import Loader
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 512
 _BINS = 2000
+_REACH = 4  # times as many neighbours are kept as asked for
+_MOST_REPLICATES = 100
 _SIMILARITIES = 65_536  # windows compared at once
 
 
@@ -44,6 +47,7 @@ def retrieval_quality(
     most: int = 20_000,
     samples: int = 1000,
     seed: int = 42,
+    unit: str = "recording",
 ) -> dict[str, Any]:
     """Precision of the nearest neighbours, and AUROC of same-label pairs.
 
@@ -55,8 +59,13 @@ def retrieval_quality(
         Neighbours of a window that are looked at.
     most : int
         Of more labelled windows than this, a random sample is used.
-    samples, seed : int
-        Bootstrap resamples over the recordings of the queries, and the seed.
+    samples : int
+        Most parts into which the recordings are divided for the intervals, each of which is left
+        out once, among the queries and among the neighbours; 0 for no intervals.
+    seed : int
+        Seed of the sample of windows.
+    unit : {'recording', 'site'}
+        What is left out as a whole.
 
     Returns
     -------
@@ -89,17 +98,19 @@ def retrieval_quality(
             f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
             f"there are {len(np.unique(labels))} labels in {groups.number} recordings."
         )
-    precision, chance, same, other = _compare(
-        _normalise(data.embeds[rows]), labels, groups, n_neighbors
+    units = group_by(units_of(data.recordings[rows], unit), len(rows), unit)
+    kept = leave_out(units, min(samples, _MOST_REPLICATES))
+    # The replicate that leaves out each window; all of them the first if there is only one.
+    part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)
+    compared = _compare(_normalise(data.embeds[rows]), labels, groups, part, len(kept), n_neighbors)
+    precision, chance = (
+        _class_means(values, labels, n_classes) for values in (compared.precision, compared.chance)
     )
-    weights = draw_weights(groups, samples, seed)
-    by_class = _class_means(precision, labels, n_classes, groups, weights)
-    chance_by_class = _class_means(chance, labels, n_classes, groups, weights)
     summary = summarise(
         {
-            "neighbour_precision": mean_of_defined(by_class),
-            "neighbour_precision_chance": mean_of_defined(chance_by_class),
-            "same_label_auroc": _auroc(weights @ same, weights @ other),
+            "neighbour_precision": mean_of_defined(precision),
+            "neighbour_precision_chance": mean_of_defined(chance),
+            "same_label_auroc": _auroc(compared.same, compared.other),
         }
     )
     return {
@@ -110,13 +121,13 @@ def retrieval_quality(
         "n_windows": len(rows),
         "n_recordings": groups.number,
         "per_class": {
-            name: {"neighbour_precision": number(by_class[0, i]),
-                   "chance": number(chance_by_class[0, i]),
+            name: {"neighbour_precision": number(precision[0, i]),
+                   "chance": number(chance[0, i]),
                    "n_windows": int((labels == i).sum())}
             for i, name in enumerate(data.classes)
             if (labels == i).any()
         },
-        "notes": notes + notes_on_intervals(groups, samples),
+        "notes": notes + notes_on_intervals(units, samples),
     }  # fmt: skip
 
 
@@ -136,40 +147,69 @@ def _normalise(embeds: np.ndarray) -> np.ndarray:
     return centred / np.where(length > 0, length, 1)
 
 
-def _compare(
-    points: np.ndarray, labels: np.ndarray, groups: Groups, n_neighbors: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Compare every window with those of other recordings.
+class _Compared(NamedTuple):
+    """Comparisons with everything in the first row, and without one part in each further row."""
 
-    Returns precision and chance of every window, NaN where no other recording has its label, and
-    histograms of shape (recordings, bins): pairs of one label and of two by similarity and by the
-    recording of the query.
-    """
+    precision: np.ndarray  # float32, (rows, windows): of neighbours; NaN where not defined
+    chance: np.ndarray  # float32, (rows, windows): expected of neighbours drawn at random
+    same: np.ndarray  # float64, (rows, bins): pairs of one label by similarity
+    other: np.ndarray  # float64, (rows, bins): pairs of two labels
+
+
+def _compare(
+    points: np.ndarray,
+    labels: np.ndarray,
+    groups: Groups,
+    part: np.ndarray,
+    n_rows: int,
+    n_neighbors: int,
+) -> _Compared:
+    """Compare every window with those of other recordings; `part` is the row without it."""
     n = len(points)
-    precision, chance = np.full(n, np.nan), np.full(n, np.nan)
     k = min(n_neighbors, n)
-    # Histograms of one recording after the other, for pairs of two labels, then of one.
-    histograms = np.zeros(groups.number * 2 * _BINS + 1, np.int64)
-    nowhere = groups.number * 2 * _BINS
-    for part in _parts(n):
-        similarity = points[part] @ points.T
-        forbidden = groups.code[part, None] == groups.code
-        equal = (labels[part, None] == labels) & ~forbidden
-        n_allowed, n_equal = n - forbidden.sum(axis=1), equal.sum(axis=1)
+    reach = min(_REACH * k, n)  # when a part is left out, the next neighbours move up
+    precision, chance = np.full((2, n_rows, n), np.nan, np.float32)
+    # Pairs by part of the query, by whether the other window is of the same part, and by whether
+    # it has the same label.
+    histograms = np.zeros(n_rows * 4 * _BINS + 1, np.int64)
+    nowhere = n_rows * 4 * _BINS
+    for span in _parts(n):
+        similarity = points[span] @ points.T
+        forbidden = groups.code[span, None] == groups.code
+        equal = (labels[span, None] == labels) & ~forbidden
         cell = ((similarity + 1) * (_BINS / 2)).astype(np.int32).clip(0, _BINS - 1)
         cell += equal * np.int32(_BINS)
-        cell += (groups.code[part, None] * 2 * _BINS).astype(np.int32)
+        cell += (part[span, None] == part) * np.int32(2 * _BINS)
+        cell += (part[span, None] * 4 * _BINS).astype(np.int32)
         cell[forbidden] = nowhere
         histograms += np.bincount(cell.ravel(), minlength=len(histograms))
         similarity[forbidden] = -np.inf
-        nearest = torch.from_numpy(similarity).topk(k, dim=1, sorted=False).indices.numpy()
-        hits = np.take_along_axis(equal, nearest, axis=1).sum(axis=1)
-        defined = n_equal > 0
-        # Fewer windows than neighbours asked for: all there are.
-        precision[part] = np.where(defined, hits / np.clip(n_allowed, 1, k), np.nan)
-        chance[part] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
-    pairs = histograms[:-1].reshape(groups.number, 2, _BINS).astype(np.float64)
-    return precision, chance, pairs[:, 1], pairs[:, 0]
+        nearest = torch.from_numpy(similarity).topk(reach, dim=1).indices.numpy()
+        near_equal = np.take_along_axis(equal, nearest, axis=1)
+        near_part = np.take_along_axis(np.broadcast_to(part, equal.shape), nearest, axis=1)
+        allowed = ~forbidden
+        per_part = [
+            np.stack([np.bincount(part[row], minlength=n_rows) for row in chosen])
+            for chosen in (allowed, equal)
+        ]
+        for row in range(n_rows):
+            # Row 0 leaves out nothing, and no part has the number 0 when there are others.
+            out = row > 0
+            n_allowed, n_equal = (counts.sum(axis=1) - out * counts[:, row] for counts in per_part)
+            left = near_part != row if out else np.ones_like(near_equal)
+            taken = left & (left.cumsum(axis=1) <= k)
+            hits = (near_equal & taken).sum(axis=1)
+            asked = np.minimum(np.minimum(n_allowed, k), taken.sum(axis=1)).clip(1)
+            defined = (n_equal > 0) & ((part[span] != row) | (not out))
+            precision[row, span] = np.where(defined, hits / asked, np.nan)
+            chance[row, span] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
+    of_part = histograms[:-1].reshape(n_rows, 2, 2, _BINS).astype(np.float64)
+    total = of_part.sum(axis=(0, 1))
+    # A pair counts twice, once from either side, so that leaving out a part takes away twice what
+    # its windows are compared with, but once what is within it.
+    pairs = total - 2 * of_part.sum(axis=1) + of_part[:, 1]
+    pairs[0] = total
+    return _Compared(precision, chance, pairs[:, 1], pairs[:, 0])
 
 
 def _parts(n: int) -> Iterator[slice]:
@@ -177,15 +217,11 @@ def _parts(n: int) -> Iterator[slice]:
         yield slice(first, min(first + _CHUNK, n))
 
 
-def _class_means(
-    values: np.ndarray, labels: np.ndarray, n_classes: int, groups: Groups, weights: np.ndarray
-) -> np.ndarray:
-    """Mean of the defined values by class, shape (weights, classes)."""
-    use = np.isfinite(values)
-    total, count = np.zeros((2, groups.number, n_classes))
-    np.add.at(total, (groups.code[use], labels[use]), values[use])
-    np.add.at(count, (groups.code[use], labels[use]), 1)
-    return ratio(weights @ total, weights @ count, np.nan)
+def _class_means(values: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Mean of the defined values by class, shape (rows, classes)."""
+    member = (labels[:, None] == np.arange(n_classes)).astype(np.float64)
+    defined = np.isfinite(values)
+    return ratio(np.where(defined, values, 0) @ member, defined @ member, np.nan)
 
 
 def _auroc(same: np.ndarray, other: np.ndarray) -> np.ndarray:

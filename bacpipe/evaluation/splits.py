@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from bacpipe.annotations.table import file_part
-from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.store.files import write_csv, write_json
 from bacpipe.store.layout import SPLIT_TABLE
@@ -209,6 +209,14 @@ def _result(
     return Split(set_of_window, classes, used, dropped, dict(sorted(units.items())))
 
 
+def units_of(recordings: np.ndarray, strategy: str) -> np.ndarray:
+    """Site of every recording for the strategy 'site', else the recordings; str, shape (n,)."""
+    names = recordings.tolist()
+    if strategy == "site":
+        names = [PurePosixPath(name).parent.as_posix() for name in names]
+    return np.array(names, dtype=str)
+
+
 def _units(
     data: LabelledWindows, labelled: np.ndarray, strategy: str
 ) -> tuple[list[str], np.ndarray]:
@@ -221,10 +229,8 @@ def _units(
             "one set; pass recordings= (the recording of every window) or paths=, or accept "
             "split='random'."
         )
-    names = data.recordings[labelled].tolist()
-    if strategy == "site":
-        names = [PurePosixPath(name).parent.as_posix() for name in names]
-    units, unit = np.unique(np.array(names, dtype=str), return_inverse=True)
+    names = units_of(data.recordings[labelled], strategy)
+    units, unit = np.unique(names, return_inverse=True)
     return units.tolist(), unit
 
 
@@ -244,10 +250,8 @@ def _require_classes(
     )
     units = ""
     if noun != "window" and data.recordings is not None:
-        here = data.recordings[data.labels >= 0].tolist()
-        if noun == "site":
-            here = [PurePosixPath(name).parent.as_posix() for name in here]
-        units = f" in {len(set(here))} {noun}s"
+        here = set(units_of(data.recordings[data.labels >= 0], noun))
+        units = f" in {counted(len(here), noun)}"
     raise TooLittleDataError(
         f"{data.model}: probing needs at least 2 labels with windows in at least 3 {noun}s each, "
         f"but there {'is' if kept.sum() == 1 else 'are'} {int(kept.sum())} (windows with a "

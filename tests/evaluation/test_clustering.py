@@ -144,6 +144,26 @@ def test_the_pipeline_writes_what_it_returns_and_reuses_it(data_set):
     assert figure.stat().st_mtime_ns != written
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_background_takes_no_cluster_from_the_labels(share):
+    data = make_windows(1000, 4, n_recordings=20, separation=3)
+    rng = np.random.default_rng(1)
+    unlabelled = rng.random(1000) < share
+    embeds = data.embeds.copy()
+    embeds[unlabelled] = 6 * rng.standard_normal((unlabelled.sum(), 8))
+    embeds[:, 0] *= 1000  # one dimension of another scale
+    truth = {**as_ground_truth(data), "label:species": np.where(unlabelled, -1, data.labels)}
+    result = bacpipe.clustering_pipeline(
+        "points", truth, embeds, recordings=data.recordings, evaluate_with_silhouette=False,
+        clust_configs={"kmeans": {"n_clusters": None}},
+    )  # fmt: skip
+    found = result["agreement"]["kmeans"]["ground_truth"]
+    assert found["AMI"] > 0.9
+    assert result["left_out"] == unlabelled.sum() == 1000 - found["n_windows"]
+    if found["AMI"] < 1:
+        assert found["AMI_low"] < found["AMI"] < found["AMI_high"]
+
+
 def test_a_clustering_that_fails_does_not_stop_the_others(caplog):
     data = make_windows(30, 3)
     configs = {"kmeans": {"n_clusters": 50}, "hdbscan": {"min_cluster_size": 5}}

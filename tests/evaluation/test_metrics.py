@@ -10,10 +10,10 @@ from sklearn import metrics as reference
 
 from bacpipe.evaluation.metrics import (
     best_threshold,
-    draw_weights,
     evaluate_scores,
     group_by,
     interval,
+    leave_out,
     one_hot,
     ranking_metrics,
     single_label_metrics,
@@ -44,9 +44,8 @@ def evaluate(labels, scores, recordings, samples=0):
             CLASSES[:n_classes],
             groups,
             samples=samples,
-            seed=0,
         ),
-        single_label_metrics(labels, scores, groups, samples=samples, seed=0),
+        single_label_metrics(labels, scores, groups, samples=samples),
     )
 
 
@@ -119,12 +118,13 @@ def test_random_scores_are_at_chance():
     assert result["overall"]["average_precision_macro"] == pytest.approx(0.25, abs=0.02)
 
 
-def test_perfect_scores_are_one_and_so_are_their_intervals():
+def test_perfect_scores_have_no_interval_and_that_is_said():
     labels, _, recordings = random_case(0)
     result, single = evaluate(labels, one_hot(labels, 7).astype(float), recordings, samples=50)
     for part in (result, single):
         assert set(part["overall"].values()) == {1.0}
-        assert all(bounds == [1.0, 1.0] for bounds in part["intervals"].values())
+        assert set(part["intervals"].values()) == {None}
+    assert "where all is right" in result["notes"][0]
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_averages():
@@ -151,25 +151,36 @@ def test_intervals_contain_the_estimate_and_widen_with_dependence():
     assert few["intervals"]["f1_micro"] == pytest.approx(many["intervals"]["f1_micro"])
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize("n_recordings", [5, 8, 30])
+def test_an_interval_covers_the_truth_about_as_often_as_it_says(n_recordings):
     hits = 0
-    for seed in range(200):
+    for seed in range(300):
         rng = np.random.default_rng(seed)
-        rate = rng.beta(6, 3, 30)  # of each of 30 recordings; 2/3 on average
-        right = rng.random((30, 20)) < rate[:, None]
-        groups = group_by(np.repeat(np.arange(30), 20).astype(str), 600)
-        weights = draw_weights(groups, 200, seed)
-        values = (weights @ right.mean(axis=1)) / weights.sum(axis=1)
-        low, high = interval(values[1:], values[0])
+        rate = rng.beta(6, 3, n_recordings)  # of each recording; 2/3 on average
+        right = rng.random((n_recordings, 20)) < rate[:, None]
+        groups = group_by(np.repeat(np.arange(n_recordings), 20).astype(str), right.size)
+        weights = leave_out(groups, 200)
+        low, high = interval((weights @ right.mean(axis=1)) / weights.sum(axis=1))
         hits += low <= 2 / 3 <= high
-    assert 0.87 <= hits / 200 <= 0.99
+    assert 0.92 <= hits / 300 <= 0.98
 
 
-def test_one_recording_has_no_interval_and_that_is_said():
+@pytest.mark.parametrize("number", [1, 4])
+def test_few_recordings_have_no_interval_and_that_is_said(number):
     labels, scores, _ = random_case(0)
-    result, _ = evaluate(labels, scores, np.full(200, "only one"), samples=100)
+    result, _ = evaluate(labels, scores, (np.arange(200) % number).astype(str), samples=100)
     assert set(result["intervals"].values()) == {None}
-    assert "one recording" in result["notes"][0]
+    assert f"only {number} recording" in result["notes"][0]
+
+
+def test_a_class_of_few_recordings_has_no_interval():
+    labels, scores, recordings = random_case(2)
+    labels[labels == 3] = 2
+    labels[:3], recordings[:3] = 3, ["0", "0", "1"]
+    result, _ = evaluate(labels, scores, recordings, samples=100)
+    assert result["per_class"]["d"]["f1_interval"] is None
+    assert result["per_class"]["a"]["f1_interval"] is not None
+    assert result["per_class"]["d"]["recordings"] == 2
 
 
 def test_best_threshold_is_the_best_of_all():

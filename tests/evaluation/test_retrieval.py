@@ -11,13 +11,16 @@ from sklearn.metrics import roc_auc_score
 
 import bacpipe
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, TooLittleDataError
+from bacpipe.evaluation.metrics import interval
 from bacpipe.evaluation.retrieval import nearest_windows, retrieval_quality
 from tests.evaluation.conftest import make_windows
 
 
-def by_hand(data, k):
-    x = (data.embeds - data.embeds.mean(axis=0)) / data.embeds.std(axis=0)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
+def by_hand(data, k, *, standardised=False):
+    x = data.embeds
+    if not standardised:
+        x = (x - x.mean(axis=0)) / x.std(axis=0)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
     similarity = x @ x.T
     precision, pairs, same = [], [], []
     for i, row in enumerate(similarity):
@@ -38,6 +41,29 @@ def test_numbers_are_those_computed_by_hand():
     assert result["overall"]["same_label_auroc"] == pytest.approx(auroc, abs=1e-3)
     for name, (low, high) in result["intervals"].items():
         assert low <= result["overall"][name] <= high
+
+
+@pytest.mark.parametrize("unit", ["recording", "site"])
+def test_intervals_are_those_of_leaving_out_one_after_the_other(unit):
+    data = make_windows(150, 3, n_recordings=18, separation=0.7)
+    if unit == "site":
+        names = [f"{int(name[-6:-4]) % 6}/{name[-6:]}" for name in data.recordings]
+        data = replace(data, recordings=np.array(names, object))
+    result = retrieval_quality(data, n_neighbors=5, samples=50, unit=unit)
+    units = np.array([name.split("/")[0] if unit == "site" else name for name in data.recordings])
+    deviation, mean = data.embeds.std(axis=0), data.embeds.mean(axis=0)
+    scaled = replace(data, embeds=(data.embeds - mean) / deviation)
+    values = [by_hand(scaled, 5, standardised=True)]
+    for name in np.unique(units):
+        kept = units != name
+        rest = replace(
+            scaled,
+            **{key: getattr(scaled, key)[kept] for key in ("embeds", "labels", "recordings")},
+        )
+        values.append(by_hand(rest, 5, standardised=True))
+    for i, name in enumerate(("neighbour_precision", "same_label_auroc")):
+        expected = interval(np.array(values)[:, i])
+        assert result["intervals"][name] == pytest.approx(expected, abs=4e-3)
 
 
 def test_perfect_embeddings_score_one_and_random_labels_chance():

@@ -1,0 +1,115 @@
+"""How often 95 % confidence intervals hold the truth, by the number of test recordings.
+
+Recordings differ in which classes they hold, in how loud they are and in their background, so that
+windows of one recording are no independent witnesses.  The truth is the score of 3000 recordings;
+for retrieval, which finds more in more recordings, the mean of all draws of this size.
+Beside the intervals of bacpipe (recordings left out one after the other) stands the percentile
+bootstrap of recordings, for retrieval that of the queries alone.
+
+    python benchmarks/intervals.py [--repeats 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from bacpipe.evaluation.labelled_windows import LabelledWindows
+from bacpipe.evaluation.metrics import (
+    count,
+    evaluate_scores,
+    group_by,
+    mean_of_defined,
+    one_hot,
+    ranking_metrics,
+    threshold_metrics,
+)
+from bacpipe.evaluation.retrieval import retrieval_quality
+
+CLASSES = ("a", "b", "c", "d")
+WINDOWS = 20
+METRICS = ("f1_macro", "roc_auc_macro", "average_precision_macro", "recall_micro")
+RETRIEVAL = ("neighbour_precision", "same_label_auroc")
+
+
+def draw(n_recordings: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, scores and recordings of windows."""
+    labels, scores = [], []
+    for _ in range(n_recordings):
+        mine = rng.choice(4, WINDOWS, p=rng.dirichlet(np.ones(4)))
+        loudness = np.exp(0.4 * rng.standard_normal())
+        background = 0.7 * rng.standard_normal(4)
+        noise = rng.standard_normal((WINDOWS, 4))
+        labels.append(mine)
+        scores.append(1.5 * loudness * np.eye(4)[mine] + background + noise)
+    recordings = np.repeat(np.arange(n_recordings), WINDOWS).astype(str)
+    return np.concatenate(labels), np.concatenate(scores), recordings
+
+
+def evaluated(labels: np.ndarray, scores: np.ndarray, recordings: np.ndarray, samples: int) -> dict:
+    truth, best = one_hot(labels, 4), one_hot(scores.argmax(axis=1), 4)
+    groups = group_by(recordings, len(labels))
+    return evaluate_scores(truth, best, scores, CLASSES, groups, samples=samples)
+
+
+def bootstrap(
+    labels: np.ndarray, scores: np.ndarray, recordings: np.ndarray, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals from recordings drawn with replacement."""
+    groups = group_by(recordings, len(labels))
+    n = groups.number
+    weights = rng.multinomial(n, np.full(n, 1 / n), 300).astype(float)
+    truth, best = one_hot(labels, 4), one_hot(scores.argmax(axis=1), 4)
+    values, _ = threshold_metrics(count(truth, best, groups, weights))
+    areas = [ranking_metrics(truth[:, i], scores[:, i], groups, weights) for i in range(4)]
+    values["roc_auc_macro"], values["average_precision_macro"] = (
+        mean_of_defined(np.stack([area[which] for area in areas], axis=1)) for which in (0, 1)
+    )
+    return {name: tuple(np.nanpercentile(values[name], [2.5, 97.5])) for name in METRICS}
+
+
+def points(labels: np.ndarray, scores: np.ndarray, recordings: np.ndarray) -> LabelledWindows:
+    return LabelledWindows(
+        "points", scores.astype(np.float32), labels, CLASSES, "species", recordings
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=200)
+    args = parser.parse_args()
+    rng = np.random.default_rng(5)
+    world = draw(3000, rng)
+    truth = evaluated(*world, samples=0)["overall"]
+    print("share of intervals that hold the truth; in brackets, of the percentile bootstrap\n")
+    for n in (5, 8, 12, 20, 40):
+        held: dict[str, list[bool]] = {}
+        retrieved: list[dict] = []
+
+        def note(kind: str, name: str, low: float, high: float, held: dict = held) -> None:
+            held.setdefault(kind + name, []).append(bool(low <= truth[name] <= high))
+
+        for _ in range(args.repeats):
+            drawn = draw(n, rng)
+            for name, bounds in evaluated(*drawn, samples=1000)["intervals"].items():
+                if name in METRICS and bounds:
+                    note("", name, *bounds)
+            for name, bounds in bootstrap(*drawn, rng).items():
+                note("bootstrap ", name, *bounds)
+            retrieved.append(retrieval_quality(points(*drawn), samples=1000))
+        for name in RETRIEVAL:
+            truth[name] = float(np.mean([each["overall"][name] for each in retrieved]))
+            for each in retrieved:
+                if each["intervals"][name]:
+                    note("", name, *each["intervals"][name])
+        cells = [
+            f"{name} {np.mean(held[name]):.2f}"
+            + (f" ({np.mean(held['bootstrap ' + name]):.2f})" if name in METRICS else "")
+            for name in (*METRICS, *RETRIEVAL)
+        ]
+        print(f"{n:>3} recordings: {', '.join(cells)}")
+
+
+if __name__ == "__main__":
+    main()
