@@ -179,6 +179,17 @@ _XENO_CANTO = (
     "Most training recordings of Xeno-canto are aimed at one near bird; distant and "
     "overlapping voices of a soundscape are harder."
 )
+_UNLABELLED = (
+    "The network was trained without labels; a probe or clustering gives its embeddings meaning."
+)
+_SILENCE_SPREADS = (
+    "Silence added to a sound changes the embedding of the whole window, as its authors warn: the "
+    "padded last window of a recording is less reliable."
+)
+_PROBE_FIRST = (
+    "Its authors made it for embeddings, and warn of using its own classes without a probe or "
+    "training of your own."
+)
 _UK_BATS = (
     "The detector was trained on bats of the United Kingdom. Its authors name two more limits: "
     "feeding buzzes and social calls are often missed, and insects and noise may be taken for bats."
@@ -200,16 +211,8 @@ SCOPES = {
         (0.0, 15500.0),
         ("Its classes are birds of Europe; others are missed or get the name of a similar one.",),
     ),
-    "aves_especies": Scope(
-        "animal sounds",
-        (0.0, 8000.0),
-        (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
-            "Silence added to a sound changes the embedding of the whole window, as its "
-            "authors warn: the padded last window of a recording is less reliable.",
-        ),
-    ),
+    "aves_all": Scope("any sound", None, (_UNLABELLED, _SILENCE_SPREADS)),
+    "aves_especies": Scope("animal sounds", None, (_UNLABELLED, _SILENCE_SPREADS)),
     "bat": Scope(
         "bats of Germany",
         (13781.25, 110250.0),
@@ -238,16 +241,7 @@ SCOPES = {
         _KALDI_16K,
         ("AudioSet is everyday sound from videos; few of its classes are animals.",),
     ),
-    "birdaves_especies": Scope(
-        "birds, animal sounds",
-        (0.0, 8000.0),
-        (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
-            "Silence added to a sound changes the embedding of the whole window, as its "
-            "authors warn: the padded last window of a recording is less reliable.",
-        ),
-    ),
+    "birdaves_especies": Scope("birds, animal sounds", None, (_UNLABELLED, _SILENCE_SPREADS)),
     "biolingual": Scope(
         "animal sounds",
         (50.0, 14000.0),
@@ -257,12 +251,12 @@ SCOPES = {
         "birds",
         (20.0, 16000.0),
         (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
+            _UNLABELLED,
             "It is the largest network here: without a GPU, expect about one window per second.",
             _XENO_CANTO,
         ),
     ),
+    "birdmae_base": Scope("birds", (20.0, 16000.0), (_UNLABELLED, _XENO_CANTO)),
     "birdnet": Scope(
         "birds; some frogs, insects and mammals",
         (0.0, 15000.0),
@@ -283,6 +277,13 @@ SCOPES = {
         ),
     ),
     "convnext_birdset": Scope("birds", None, (_XENO_CANTO,)),
+    "efficientnet_birdset": Scope("birds", None, (_XENO_CANTO,)),
+    "esp_aves2_all": Scope(
+        "any sound, animal sounds above all",
+        None,
+        (_PROBE_FIRST,),
+    ),
+    "esp_aves2_bio": Scope("animal sounds", None, (_PROBE_FIRST,)),
     "google_whale": Scope(
         "whales",
         None,

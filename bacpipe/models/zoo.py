@@ -5,6 +5,8 @@ Facts come from the authors' papers and repositories, which every card names.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bacpipe.models.card import SCOPES, HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
 
 _APACHE = "Apache-2.0"
@@ -642,7 +644,146 @@ _CARDS = (
     ),
 )
 
-CARDS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
+_OF = {card.name: card for card in _CARDS}
+
+
+def _esp_storage(model: str, stem: str) -> tuple[Url, ...]:
+    """Weights and configuration of a model in the storage of the Earth Species Project."""
+    return tuple(
+        Url(
+            model,
+            f"https://storage.googleapis.com/esp-public-files/{stem}{ending}",
+            filename=stem.rpartition("/")[2] + ending,
+        )
+        for ending in (".pt", ".model_config.json")
+    )
+
+
+# Sisters of the models above: what differs.
+_SISTERS = (
+    replace(
+        _OF["aves_especies"],
+        name="aves_all",
+        scope=SCOPES["aves_all"],
+        files=(
+            "aves_all/aves-base-all.torchaudio.pt",
+            "aves_all/aves-base-all.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("aves_all", "ported_aves/aves-base-all.torchaudio"),
+        trained_on="all sounds of FSD50K, AudioSet and VGGSound, self-supervised",
+    ),
+    replace(
+        _OF["birdaves_especies"],
+        name="birdaves_biox_base",
+        dim=768,
+        files=(
+            "birdaves_biox_base/birdaves-biox-base.torchaudio.pt",
+            "birdaves_biox_base/birdaves-biox-base.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("birdaves_biox_base", "birdaves/birdaves-biox-base.torchaudio"),
+    ),
+    replace(
+        _OF["birdaves_especies"],
+        name="birdaves_bioxn_large",
+        files=(
+            "birdaves_bioxn_large/birdaves-bioxn-large.torchaudio.pt",
+            "birdaves_bioxn_large/birdaves-bioxn-large.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("birdaves_bioxn_large", "birdaves/birdaves-bioxn-large.torchaudio"),
+        trained_on="animal sounds, Xeno-canto birds and iNaturalist recordings, self-supervised",
+    ),
+    *(
+        replace(
+            _OF["birdmae"],
+            name=f"birdmae_{size.lower()}",
+            scope=SCOPES["birdmae_base"],
+            dim=dim,
+            files=(f"birdmae_{size.lower()}/model.safetensors",),
+            sources=(
+                HubFiles(
+                    f"birdmae_{size.lower()}",
+                    f"DBD-research-group/Bird-MAE-{size}",
+                    ("model.safetensors",),
+                ),
+            ),
+        )
+        for size, dim in (("Base", 768), ("Large", 1024))
+    ),
+    replace(
+        _OF["audioprotopnet"],
+        name="audioprotopnet_20",
+        files=("audioprotopnet_20/config.json", "audioprotopnet_20/model.safetensors"),
+        sources=(
+            HubFiles(
+                "audioprotopnet_20",
+                "DBD-research-group/AudioProtoPNet-20-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+            ),
+        ),
+    ),
+    replace(
+        _OF["convnext_birdset"],
+        name="efficientnet_birdset",
+        scope=SCOPES["efficientnet_birdset"],
+        dim=1280,
+        wrapper="bacpipe.models.families.birdset:EfficientNetBirdSet",
+        files=("efficientnet_birdset/config.json", "efficientnet_birdset/model.safetensors"),
+        sources=(
+            HubFiles(
+                "efficientnet_birdset",
+                "DBD-research-group/EfficientNet-B1-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+            ),
+        ),
+    ),
+    *(
+        ModelCard(
+            name=f"esp_aves2_{network}_{data}",
+            scope=SCOPES[f"esp_aves2_{data}"],
+            sample_rate=16000,
+            window=160000,
+            dim=dim,
+            backend="torch",
+            wrapper=f"bacpipe.models.families.esp_aves2:{wrapper}",
+            files=(f"esp_aves2_{network}_{data}/{hub}.safetensors",),
+            sources=(
+                HubFiles(
+                    f"esp_aves2_{network}_{data}",
+                    f"EarthSpeciesProject/{hub}",
+                    (f"{hub}.safetensors",),
+                    optional=("label_map.json",),
+                ),
+            ),
+            classes=classes,
+            cpu_batch=4,
+            trained_on=recordings,
+            licence=_CC_BY_NC_SA,
+            non_commercial=True,
+            citation="Miron et al. 2025, What Matters for Bioacoustic Encoding, arXiv 2508.11845",
+            homepage="https://github.com/earthspecies/avex",
+        )
+        for data, recordings, classes in (
+            (
+                "bio",
+                "AnimalSpeak: animal sounds of Xeno-canto, iNaturalist and other archives",
+                "species of birds, mammals, frogs and insects (scientific names)",
+            ),
+            (
+                "all",
+                "AnimalSpeak (animal sounds of many archives) and AudioSet",
+                "species of animals (scientific names), and the classes of AudioSet",
+            ),
+        )
+        for network, wrapper, dim, hub in (
+            ("sl_beats", "SupervisedBeats", 768, f"esp-aves2-sl-beats-{data}"),
+            ("effnetb0", "SupervisedEfficientNet", 1280, f"esp-aves2-effnetb0-{data}"),
+        )
+    ),
+)
+
+CARDS: dict[str, ModelCard] = {
+    card.name: card for card in sorted((*_CARDS, *_SISTERS), key=lambda card: card.name)
+}
 
 supported_models: list[str] = list(CARDS)
 """Names of all models of the zoo."""

@@ -1,4 +1,4 @@
-"""ConvNeXt models of BirdSet: a plain classifier of bird sounds, and one with prototypes.
+"""Models of BirdSet: plain classifiers of bird sounds, and one with prototypes.
 
 References
 ----------
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import ConvNextConfig, ConvNextModel
+from transformers import ConvNextConfig, ConvNextModel, EfficientNetConfig, EfficientNetModel
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse_linears, scale_outputs
@@ -28,7 +28,7 @@ from bacpipe.models.weights.class_names import common_names
 from bacpipe.models.weights.containers import numbered_classes, read_json, strip_prefixes
 
 # Modules that the repositories, old and new, wrap around backbone and head.
-_PREFIXES = ("model.", "convnext.", "backbone.", "backbone_model.", "head.")
+_PREFIXES = ("model.", "convnext.", "efficientnet.", "backbone.", "backbone_model.", "head.")
 _BACKBONE = ("embeddings.", "encoder.", "layernorm.")
 
 
@@ -60,6 +60,48 @@ class ConvNextBirdSet(TorchModel):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embeddings, float32, shape (n, 1024)."""
+        embeddings: Tensor = self._backbone(x).pooler_output
+        return embeddings
+
+    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
+        """Sigmoid scores, float32, shape (n, n_classes)."""
+        scores: Tensor = self._classifier(embeddings).sigmoid()
+        return scores
+
+
+class EfficientNetBirdSet(TorchModel):
+    """EfficientNet-B1 on mel spectrograms of 256 bands; one sigmoid score per species.
+
+    The shape of the network is that of ``config.json``, the number of classes that of the
+    checkpoint.
+    """
+
+    def set_up(self) -> None:
+        config, path = self.paths
+        state = _read(path)
+        n_classes, width = _shape(state, "classifier.weight", self.card.name, path)
+        settings = EfficientNetConfig.from_dict(read_json(config))
+        classifier = nn.Linear(width, n_classes)
+        network = nn.ModuleDict(
+            {
+                "backbone": build_empty(lambda: EfficientNetModel(settings)),
+                "head": nn.ModuleDict({"classifier": classifier}),
+            }
+        )
+        self.fit(network, path, state, rename=_name_in_network)
+        self._backbone = self.place(network["backbone"])
+        self._classifier = self.place(classifier)
+        self.classes = _class_names(config, n_classes)
+        filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
+        self._mel = self.place(MelSpectrogram(filters, hop=256))
+
+    def preprocess(self, audio: Tensor) -> Tensor:
+        """Standardised mel spectrogram in dB, float32, shape (n, 1, 256, 626)."""
+        db = power_to_db(self._mel(audio), top_db=80.0)
+        return db.add_(4.268).div_(4.569).unsqueeze(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings, float32, shape (n, 1280)."""
         embeddings: Tensor = self._backbone(x).pooler_output
         return embeddings
 
