@@ -7,9 +7,12 @@ package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Backend = Literal["torch", "tensorflow", "onnx"]
+
+NOT_STATED = "not stated"
+"""Licence of weights whose authors name none."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ class HubArchive:
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Single files of a Hugging Face *model* repository, stored under ``{model}/``."""
+    """Single files of a Hugging Face *model* repository, stored under ``{model}/``.
+
+    ``sha256`` maps files to the hash that they must have, beside what the hub says of them.
+    """
 
     model: str
     repo_id: str
     files: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    sha256: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,59 @@ class Url:
 
 
 Source = InPackage | HubArchive | HubFiles | KaggleModel | Url
+
+
+class FileSet(Protocol):
+    """Files that are needed together, and where they come from: a model's weights, or labels."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Posix paths below ``settings.model_base_path``."""
+
+    @property
+    def alternatives(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of one of `files` and another file that does as well."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where `files` come from, tried in this order."""
+
+
+def candidates(needs: FileSet, name: str) -> tuple[str, ...]:
+    """One of ``needs.files`` and all that do as well, best first."""
+    return (name, *(other for this, other in needs.alternatives if this == name))
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Names of a model's classes in a file of its own, which is fetched when it is missing.
+
+    Attributes
+    ----------
+    name : str
+        Where it is put, as a posix path below ``settings.model_base_path``.
+    sources : tuple
+        Where it comes from, tried in this order.
+    alternatives : tuple of (str, str)
+        `name`, and the path under which another source brings it.
+    patterns : tuple of str
+        Glob patterns below ``settings.model_base_path`` of files that people put there
+        themselves, and that do as well.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    alternatives: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file, as that of a `FileSet`."""
+        return (self.name,)
 
 
 @dataclass(frozen=True)
@@ -111,6 +171,11 @@ class ModelCard:
         ``settings.model_base_path``.
     sources : tuple
         Where `files` come from when the local folder lacks them, tried in this order.
+    alternatives : tuple of (str, str)
+        One of `files` and another file that does as well: what some repositories have instead,
+        or the same model in another precision.
+    labels : tuple of LabelFile
+        Names of the classes, where the files above do not hold them.  A model works without.
     n_classes : int or None
         Number of classes of the integrated classifier; None when the model has none.
     classes : str
@@ -124,7 +189,7 @@ class ModelCard:
     trained_on : str
         Recordings that the model has learned from.
     licence : str
-        Licence of the weights.
+        Licence of the weights; `NOT_STATED` where their authors name none.
     citation : str
         Paper to cite when results made with the model are published.
     homepage : str
@@ -146,6 +211,8 @@ class ModelCard:
     citation: str
     homepage: str
     scope: Scope
+    alternatives: tuple[tuple[str, str], ...] = ()
+    labels: tuple[LabelFile, ...] = ()
     n_classes: int | None = None
     classes: str = ""
     extra: str | None = None
