@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bacpipe.models.card import SCOPES, HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
+from bacpipe.models.card import (
+    SCOPES,
+    HubArchive,
+    HubFiles,
+    InPackage,
+    KaggleModel,
+    LabelFile,
+    ModelCard,
+    Url,
+)
 
 _APACHE = "Apache-2.0"
 _MIT = "MIT"
@@ -751,7 +760,18 @@ _SISTERS = (
                     f"esp_aves2_{network}_{data}",
                     f"EarthSpeciesProject/{hub}",
                     (f"{hub}.safetensors",),
-                    optional=("label_map.json",),
+                ),
+            ),
+            labels=(
+                LabelFile(
+                    f"esp_aves2_{network}_{data}/label_map.json",
+                    (
+                        HubFiles(
+                            f"esp_aves2_{network}_{data}",
+                            f"EarthSpeciesProject/{hub}",
+                            ("label_map.json",),
+                        ),
+                    ),
                 ),
             ),
             classes=classes,

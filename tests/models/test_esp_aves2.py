@@ -85,17 +85,18 @@ def test_weights_without_a_classifier_are_refused(tmp_path: Path) -> None:
             load_model(name, device="cpu", model_base_path=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["esp_aves2_effnetb0_bio", "esp_aves2_effnetb0_all"])
-def test_efficientnet_equals_torchvision_on_torchaudio(name: str, tmp_path: Path) -> None:
+def test_efficientnet_equals_torchvision_on_torchaudio(tmp_path: Path) -> None:
+    name = "esp_aves2_effnetb0_all"
     torch.manual_seed(0)
     theirs = efficientnet_b0(num_classes=3)
-    windows = parity.windows("audiomae")  # as long, at the same rate
+    windows = parity.windows("audiomae")[:2]  # as long, at the same rate
     mel = transforms.MelSpectrogram(16000, 800, 800, 160, n_mels=128)
     x = torch.log(mel(windows) + 1e-6)
     low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
     images = ((x - low) / (high - low + 1e-8)).unsqueeze(1).repeat(1, 3, 1, 1)
     with torch.no_grad():
-        theirs.train()(images)  # statistics of its norms that are none of the initial ones
+        # Statistics of its norms that are none of the initial ones.
+        theirs.train()(images[..., :64])
         theirs.eval()
         expected = theirs.avgpool(theirs.features(images)).flatten(1)
         scores = theirs(images).sigmoid()
