@@ -351,6 +351,15 @@ SCOPES = {
         (_PROBE_FIRST,),
     ),
     "esp_aves2_bio": Scope("animal sounds", None, (_PROBE_FIRST,)),
+    "google_humpback": Scope(
+        "humpback whales",
+        None,
+        (
+            "It was made to find one sound, the song of humpback whales in the North Pacific, in "
+            "recordings from the deep with little noise of ships.",
+            "Nothing above 5 kHz reaches the network.",
+        ),
+    ),
     "google_whale": Scope(
         "whales",
         None,
@@ -403,6 +412,14 @@ SCOPES = {
         ),
     ),
     "perch_bird": Scope("birds", None, (_XENO_CANTO,)),
+    "perch_v2_headless": Scope(
+        "birds, frogs, insects, mammals",
+        None,
+        (
+            "The embeddings are those of perch_v2, from a file that is much smaller without the "
+            "classes.",
+        ),
+    ),
     "perch_v2": Scope(
         "birds, frogs, insects, mammals",
         None,
@@ -437,6 +454,14 @@ SCOPES = {
             "It was trained on the sound of videos; it hears nothing above 7.5 kHz, where "
             "many birds and insects sing.",
             "Much older than the other models: a baseline to compare with.",
+        ),
+    ),
+    "yamnet": Scope(
+        "any sound",
+        (125.0, 7500.0),
+        (
+            "Its classes are those of AudioSet, everyday sound from videos; few are animals, and "
+            "none a wild species.",
         ),
     ),
 }

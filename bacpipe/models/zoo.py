@@ -799,6 +799,56 @@ _SISTERS = (
             ("effnetb0", "SupervisedEfficientNet", 1280, f"esp-aves2-effnetb0-{data}"),
         )
     ),
+    replace(
+        _OF["google_whale"],
+        name="google_humpback",
+        scope=SCOPES["google_humpback"],
+        sample_rate=10000,
+        window=39124,
+        dim=2048,
+        files=("google_humpback/saved_model.pb",),
+        sources=(
+            KaggleModel("google_humpback", "google/humpback-whale/tensorFlow2/humpback-whale/1"),
+        ),
+        n_classes=1,
+        classes="humpback whale",
+        trained_on="recordings of the NOAA near Hawaii and other islands of the North Pacific",
+        citation=(
+            "Allen et al. 2021, A convolutional neural network for automated detection of humpback "
+            "whale song in a diverse, long-term passive acoustic dataset, Frontiers in Marine "
+            "Science 8, doi 10.3389/fmars.2021.607321"
+        ),
+        homepage="https://www.kaggle.com/models/google/humpback-whale",
+    ),
+    replace(
+        _OF["perch_v2"],
+        name="perch_v2_headless",
+        wrapper="bacpipe.models.families.perch_v2:PerchV2Headless",
+        files=("perch_v2_headless/perch_v2_no_dft_embedding_only.onnx",),
+        sources=(
+            HubFiles(
+                "perch_v2_headless",
+                "sammlapp/Perch_v2_headless",
+                ("perch_v2_no_dft_embedding_only.onnx",),
+            ),
+        ),
+        scope=SCOPES["perch_v2_headless"],
+        n_classes=None,
+        classes="",
+    ),
+    replace(
+        _OF["vggish"],
+        name="yamnet",
+        scope=SCOPES["yamnet"],
+        dim=1024,
+        wrapper="bacpipe.models.families.vggish:Yamnet",
+        files=("yamnet/saved_model.pb",),
+        sources=(KaggleModel("yamnet", "google/yamnet/tensorFlow2/yamnet/1"),),
+        n_classes=521,
+        classes="sounds of AudioSet",
+        trained_on="AudioSet",
+        homepage="https://www.kaggle.com/models/google/yamnet",
+    ),
 )
 
 CARDS: dict[str, ModelCard] = {

@@ -40,10 +40,7 @@ needs_onnx = pytest.mark.skipif(
 )
 TF = [pytest.param(name, marks=needs_tensorflow) for name in stand_ins.TF_MODELS]
 ONNX = [pytest.param(name, marks=needs_onnx) for name in stand_ins.ONNX_MODELS]
-CLASSIFIERS = [
-    *(p for p in TF if p.values[0] not in ("hbdet", "vggish")),
-    *ONNX,
-]
+CLASSIFIERS = [p for p in (*TF, *ONNX) if CARDS[p.values[0]].is_classifier]
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +268,12 @@ class TestClassNames:
     def test_header_of_the_label_file_is_no_class(self, models: dict[str, Any]) -> None:
         assert len(models["perch_v2"].classes) == CARDS["perch_v2"].n_classes
         assert models["perch_v2"].classes[0] == "Genus species0"
+
+    @needs_tensorflow
+    def test_yamnet_and_humpback(self, models: dict[str, Any]) -> None:
+        assert tuple(models["yamnet"].classes[:2]) == ("Sound 0", "Child speech, kid speaking")
+        assert len(models["yamnet"].classes) == CARDS["yamnet"].n_classes
+        assert tuple(models["google_humpback"].classes) == ("Humpback whale",)
 
     @needs_onnx
     def test_birdnet_v3_has_common_and_scientific_names(self, models: dict[str, Any]) -> None:

@@ -66,8 +66,8 @@ class Outputs(NamedTuple):
 class OnnxModel(ModelBaseClass):
     """A model of the zoo that ONNX Runtime computes: waveforms in, embeddings and scores out.
 
-    The two outputs are found by their shape: the embedding is as long as the card says, the
-    other one that has two axes holds the scores.
+    The outputs are found by their shape: the embedding is as long as the card says, the other one
+    that has two axes holds the scores.  A model whose card has no classes needs no scores.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class OnnxModel(ModelBaseClass):
     Attributes
     ----------
     n_classes : int
-        Length of the scores.
+        Length of the scores; 0 without any.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class OnnxModel(ModelBaseClass):
         return self._run(x, [self._embedding])[0]
 
     def infer(self, x: torch.Tensor, *, scores: bool = False) -> tuple[Any, Any | None]:
-        if not scores:
+        if not scores or not self.n_classes:
             return self(x), None
         outputs = self.outputs(x)
         return outputs.embeddings, self.activate(torch.from_numpy(outputs.scores))
@@ -167,12 +167,15 @@ class OnnxModel(ModelBaseClass):
         shapes = {name: output.shape for name, output in zip(names, outputs, strict=True)}
         embeddings = [n for n, s in shapes.items() if len(s) == 2 and s[1] == self.card.dim]
         scores = [n for n, s in shapes.items() if len(s) == 2 and n not in embeddings]
-        if len(embeddings) != 1 or len(scores) != 1:
+        has_scores = self.card.is_classifier
+        if len(embeddings) != 1 or (has_scores and len(scores) != 1):
+            others = " and one other list of values (the class scores)" if has_scores else ""
             raise CheckpointError(
                 f"{path}: expected one output of {self.card.dim} values per window (the "
-                f"embedding) and one other list of values (the class scores), found {shapes}; it "
-                f"is not the model {self.card.name!r}."
+                f"embedding){others}, found {shapes}; it is not the model {self.card.name!r}."
             )
+        if not has_scores:
+            return embeddings[0], "", 0
         return embeddings[0], scores[0], shapes[scores[0]][1]
 
 

@@ -1,4 +1,4 @@
-"""Google's multispecies whale model."""
+"""Google's whale models: one of many species, and the older one of humpback whales."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _NAMES = {
 
 
 class GoogleWhale(TfModel):
-    """Multispecies whale model (kaggle.com/models/google/multispecies-whale).
+    """Whale models (kaggle.com/models/google/multispecies-whale and .../humpback-whale).
 
-    The saved model is used by its parts: ``front_end`` (waveform to spectrogram), ``features``
+    A saved model is used by its parts: ``front_end`` (waveform to spectrogram), ``features``
     (to the embedding) and ``logits`` (to the classes, which do not exclude each other: their
     scores are sigmoids).
 
@@ -49,7 +49,9 @@ class GoogleWhale(TfModel):
         self._front_end = self._part("front_end")
         self._features = self._part("features")
         self._logits = self._part("logits")
-        names = self._part("metadata")()["class_names"].numpy()
+        # The older model tells of itself in a signature alone.
+        metadata = self.saved_model.signatures.get("metadata") or self._part("metadata")
+        names = metadata()["class_names"].numpy()
         self.class_codes = [name.decode() for name in names]
         self.classes = [_NAMES.get(code, code) for code in self.class_codes]
 
