@@ -343,6 +343,14 @@ SCOPES = {
             "part (its authors' list of limitations).",
         ),
     ),
+    "clap": Scope(
+        "any sound, and words that describe it",
+        (50.0, 14000.0),
+        (
+            "One embedding stands for 10 s: a short call is a small part of it.",
+            "It learnt from sound archives and videos; biolingual, its sister, learnt animals.",
+        ),
+    ),
     "convnext_birdset": Scope("birds", None, (_XENO_CANTO,)),
     "efficientnet_birdset": Scope("birds", None, (_XENO_CANTO,)),
     "esp_aves2_all": Scope(

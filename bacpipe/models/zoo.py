@@ -243,14 +243,14 @@ _CARDS = (
         window=480000,
         dim=512,
         backend="torch",
-        wrapper="bacpipe.models.families.biolingual:BioLingual",
+        wrapper="bacpipe.models.families.clap:Clap",
         files=("biolingual/config.json", "biolingual/model.safetensors"),
         sources=(
             HubFiles(
                 "biolingual",
                 "davidrrobinson/BioLingual",
                 ("config.json", "model.safetensors"),
-                optional=("preprocessor_config.json",),
+                optional=("preprocessor_config.json", "tokenizer.json"),
             ),
         ),
         cpu_batch=2,
@@ -848,6 +848,28 @@ _SISTERS = (
         classes="sounds of AudioSet",
         trained_on="AudioSet",
         homepage="https://www.kaggle.com/models/google/yamnet",
+    ),
+    replace(
+        _OF["biolingual"],
+        name="clap",
+        scope=SCOPES["clap"],
+        files=("clap/config.json", "clap/model.safetensors"),
+        alternatives=(("clap/model.safetensors", "clap/pytorch_model.bin"),),
+        sources=(
+            HubFiles(
+                "clap",
+                "laion/clap-htsat-unfused",
+                ("config.json", "model.safetensors"),
+                optional=("preprocessor_config.json", "tokenizer.json"),
+            ),
+        ),
+        trained_on="LAION-Audio-630K and AudioSet: sounds with descriptions",
+        licence=_APACHE,
+        citation=(
+            "Wu et al. 2023, Large-scale Contrastive Language-Audio Pretraining with Feature "
+            "Fusion and Keyword-to-Caption Augmentation, arXiv 2211.06687"
+        ),
+        homepage="https://github.com/LAION-AI/CLAP",
     ),
 )
 
