@@ -253,6 +253,55 @@ def generate_embeddings(
     return _generate(model_name, CustomModel, options, reuse=check_if_combination_exists)[0]
 
 
+def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -> Path:
+    """Find the single calls in a folder of recordings, and write them as a table.
+
+    The table is independent of embeddings and predictions, which tell of whole windows.  Every
+    recording is read anew; one that cannot be read is logged, and the others go on.
+
+    Parameters
+    ----------
+    model_name : str
+        A model that detects calls.
+    **kwargs
+        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``.
+
+    Returns
+    -------
+    Path
+        ``<model>_calls.csv`` in the predictions of the model's results: a row per call with
+        audiofilename, start and end (seconds), low_frequency and high_frequency (Hz), label (the
+        species), score (that it is this species) and detection_score (that it is a call).
+
+    Raises
+    ------
+    SettingsError
+        If no folder is named, or the model finds no calls.
+    NoRecordingsError
+        If there are no recordings.
+    NothingEmbeddedError
+        If not one recording can be read.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> table = bacpipe.detect_calls(audio_dir="bats")
+    >>> table.name
+    'batdetect2_dets_avg_calls.csv'
+    """
+    options = make_options(**kwargs)
+    find_card(model_name)
+    if options.audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    loader = Loader(options.audio_dir, model_name, use_folder_structure=True, options=options)
+    loader.update_recording_names()
+    # Loading PyTorch and the model takes seconds, which bad settings need not wait for.
+    from bacpipe.embedder import Embedder
+    from bacpipe.inference.calls import write_calls
+
+    return write_calls(Embedder(model_name, loader), loader)
+
+
 def run_pipeline_for_single_model(
     model_name: str,
     audio_dir: str | Path,

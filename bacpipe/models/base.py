@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from bacpipe.errors import SettingsError
 
@@ -51,6 +51,37 @@ class Model(Protocol):
 
     def infer(self, x: Inputs, *, scores: bool = False) -> tuple[Rows, Rows | None]:
         """Embeddings of preprocessed windows and, when asked for, their class scores."""
+
+
+class Calls(NamedTuple):
+    """Calls that were detected in one window, n of them.
+
+    Attributes
+    ----------
+    start, end : np.ndarray, float64, shape (n,)
+        Seconds from the start of the window.
+    low, high : np.ndarray, float64, shape (n,)
+        Lowest and highest frequency in Hz.
+    class_scores : np.ndarray, float32, shape (n, n_classes)
+        Probability that a call is one of each class.
+    score : np.ndarray, float32, shape (n,)
+        Probability that it is a call of any class.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    class_scores: np.ndarray
+    score: np.ndarray
+
+
+@runtime_checkable
+class CallDetector(Protocol):
+    """A model that finds single calls in its windows."""
+
+    def calls(self, x: Inputs) -> list[Calls]:
+        """Calls in each of the preprocessed windows, in the order of their start."""
 
 
 class ModelBaseClass:

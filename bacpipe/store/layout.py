@@ -105,6 +105,11 @@ def wide_table_path(preds_path: Path, model: str) -> Path:
     return preds_path / f"{model}_all_predictions.parquet"
 
 
+def calls_path(preds_path: Path, model: str) -> Path:
+    """Table of all recordings with a row per call that a detector found."""
+    return preds_path / f"{model}_calls.csv"
+
+
 def ground_truth_name(kind: str, suffix: str) -> str:
     """Ground truth of one kind of label, in the folder of labels."""
     return f"ground_truth_{kind}.{suffix}"
