@@ -12,7 +12,7 @@ import torch
 from torch import is_tensor, nn
 
 from bacpipe.errors import CheckpointError, SettingsError, first_line
-from bacpipe.models.base import ModelBaseClass
+from bacpipe.models.backends.zoo_model import ZooModel
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights.containers import state_dict_in
 from bacpipe.models.weights.pickles import read_pickled
@@ -173,39 +173,23 @@ def build_empty(build: Callable[[], Network]) -> Network:
     return network.to_empty(device="cpu")
 
 
-class TorchModel(ModelBaseClass):
+class TorchModel(ZooModel):
     """A model of the zoo that PyTorch computes.
 
-    Subclasses build their network and front end in `set_up`.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Its card.
-    files : mapping of str to Path
-        Checkpoint files by the names of ``card.files``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged or does not fit.
+    Subclasses build their network and front end in `set_up`.  Parameters are those of `ZooModel`.
     """
 
-    card: ModelCard
     concurrent = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(
-            sr=card.sample_rate,
-            segment_length=card.window,
-            device=device,
-            card=card,
-            files=files,
-            batch_size=card.cpu_batch,
-        )
-        self.paths = [self.files[name] for name in card.files]
+    def __init__(
+        self,
+        *,
+        card: ModelCard | str | None = None,
+        files: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        model_base_path: str | Path | None = None,
+    ) -> None:
+        super().__init__(card=card, files=files, device=device, model_base_path=model_base_path)
         self.set_up()
 
     def set_up(self) -> None:

@@ -51,9 +51,8 @@ _CLAP_SETTINGS: dict[str, Any] = {
 class BioLingual(TorchModel):
     """Audio embeddings of length one in the space that CLAP shares with text.
 
-    Weights are taken from safetensors only, never from a ``pytorch_model.bin``.  Where no
-    ``preprocessor_config.json`` lies beside them, the settings of laion/clap-htsat-unfused are
-    assumed, from which BioLingual was trained.
+    Where no ``preprocessor_config.json`` lies beside the weights, the settings of
+    laion/clap-htsat-unfused are assumed, from which BioLingual was trained.
     """
 
     def set_up(self) -> None:
