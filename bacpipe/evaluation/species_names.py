@@ -15,7 +15,6 @@ An annotation that fits several classes is never guessed; it is reported as ambi
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 import unicodedata
@@ -26,16 +25,10 @@ from pathlib import Path
 
 from bacpipe.errors import BacpipeError
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.weights.class_names import read_species
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.weights.class_names import read_species, read_taxonomy
+from bacpipe.models.zoo import CARDS, EBIRD
 
 logger = logging.getLogger(__name__)
-
-_TAXONOMY_COLUMNS = (
-    ("SPECIES_CODE", "species_code"),
-    ("COMMON_NAME", "PRIMARY_COM_NAME", "English name"),
-    ("SCIENTIFIC_NAME", "SCI_NAME", "scientific name"),
-)
 
 
 @dataclass(frozen=True)
@@ -144,9 +137,10 @@ def _synonyms(species: Iterable[Sequence[str]]) -> dict[str, set[str]]:
 def known_species(model_base_path: Path) -> list[tuple[str, ...]]:
     """Names of species, one tuple for each, from the lists that are on this machine.
 
-    An ``ebird*taxonomy*.csv`` in the folder of the checkpoints or in one of its folders is used.
+    BirdNET's labels, and the editions of the eBird taxonomy that lie with the checkpoints.
     """
-    return [*_birdnet_species(model_base_path), *_ebird_species(model_base_path)]
+    taxonomy = read_taxonomy(EBIRD, model_base_path)
+    return [*_birdnet_species(model_base_path), *taxonomy.species]
 
 
 def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
@@ -159,20 +153,3 @@ def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
     except BacpipeError as error:
         logger.info("BirdNET's list of species is not used: %s", error)
         return []
-
-
-def _ebird_species(base: Path) -> list[tuple[str, ...]]:
-    if not base.is_dir():
-        return []
-    rows: list[tuple[str, ...]] = []
-    for path in sorted([*base.glob("*.csv"), *base.glob("*/*.csv")]):
-        name = path.name.lower()
-        if not (name.startswith("ebird") and "taxonomy" in name):
-            continue
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            headers = table.fieldnames or ()
-            used = [next((c for c in names if c in headers), None) for names in _TAXONOMY_COLUMNS]
-            columns = [column for column in used if column]
-            rows += [tuple(row[column] or "" for column in columns) for row in table]
-    return rows

@@ -70,6 +70,7 @@ class Url:
     filename: str
     member: str | None = None
     sha256: str | None = None
+    md5: str | None = None
 
 
 Source = InPackage | HubArchive | HubFiles | KaggleModel | Url

@@ -13,7 +13,7 @@ from typing import Any
 
 from bacpipe import extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
-from bacpipe.models.base import Model, ready_model
+from bacpipe.models.base import Model, ModelBaseClass, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
@@ -22,8 +22,13 @@ from bacpipe.options import user_settings
 logger = logging.getLogger(__name__)
 
 
+def canonical_name(name: str) -> str:
+    """Name of a model as the zoo writes it, when it was written in another case; else the same."""
+    return next((known for known in CARDS if known == str(name).strip().lower()), name)
+
+
 def find_card(name: str) -> ModelCard:
-    """Card of a model of the zoo.
+    """Card of a model of the zoo, whatever the case of its name.
 
     Raises
     ------
@@ -31,7 +36,7 @@ def find_card(name: str) -> ModelCard:
         Naming the closest supported models.
     """
     try:
-        return CARDS[name]
+        return CARDS[canonical_name(name)]
     except (KeyError, TypeError):
         several = [part for part in re.split(r"[\s,;+]+", str(name)) if part in CARDS]
         if len(several) > 1:
@@ -69,8 +74,7 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
     """
     card = find_card(name)
     wrapper = import_wrapper(card)
-    files = checkpoints.resolve(card, Path(model_base_path))
-    model: Model = wrapper(card=card, files=files, device=device)
+    model: Model = wrapper(card=card, device=device, model_base_path=model_base_path)
     if card.non_commercial:
         _announce_licence(card)
     return model
@@ -79,7 +83,8 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
 def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Model:
     """Make a user's model ready, an instance or a class, which is constructed.
 
-    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.
+    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.  Classes of
+    the zoo, and subclasses of them, find their card and their files by themselves.
 
     Raises
     ------
@@ -87,15 +92,18 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
         If it lacks what every model must have.
     """
     if not inspect.isclass(custom):
-        return ready_model(custom)
+        return ready_model(custom, model_base_path)
     offered = {"device": device, "model_base_path": str(model_base_path)}
     parameters = inspect.signature(custom).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        # **kwargs usually go on to ModelBaseClass, which takes the device.
-        accepted = {"device": device}
-    else:
-        accepted = {key: value for key, value in offered.items() if key in parameters}
-    return ready_model(custom(**accepted))
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    # **kwargs usually go on to ModelBaseClass, which takes both; those of others take a device.
+    taken = set(offered) if issubclass(custom, ModelBaseClass) else {"device"}
+    accepted = {
+        key: value
+        for key, value in offered.items()
+        if key in parameters or (anything and key in taken)
+    }
+    return ready_model(custom(**accepted), model_base_path)
 
 
 def import_wrapper(card: ModelCard) -> Any:

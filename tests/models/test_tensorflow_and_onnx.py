@@ -260,7 +260,7 @@ class TestClassNames:
     @needs_tensorflow
     def test_whales_are_spelled_out(self, models: dict[str, Any]) -> None:
         model = models["google_whale"]
-        assert model.class_codes == list(stand_ins.WHALES)
+        assert model.codes == list(stand_ins.WHALES)
         assert model.classes[:3] == ["Killer whale", "Humpback whale", "North Atlantic right whale"]
         assert len(set(model.classes)) == CARDS["google_whale"].n_classes
 

@@ -47,6 +47,10 @@ _EXPECTED = {
 }
 
 
+# Names that the checkpoint spells otherwise than everybody.
+_SPELLING = {"Barbastellus barbastellus": "Barbastella barbastellus"}
+
+
 class _Maps(NamedTuple):
     """Output of the network for n windows, on a grid of frequency × time."""
 
@@ -73,6 +77,7 @@ class _BatDetect2(TorchModel):
         (path,) = self.paths
         self._params, state = _read(path)
         self.classes = tuple(self._params["class_names"])
+        self.scientific_names = tuple(_SPELLING.get(name, name) for name in self.classes)
         network = Net2DFast(
             self._params["num_filters"],
             num_classes=len(self.classes),

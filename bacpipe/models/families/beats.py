@@ -28,6 +28,7 @@ from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.cpu.layers import GELU, FusedConv1d
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.kaldi import KaldiFbank
+from bacpipe.models.weights.containers import strip_prefixes
 
 _INT16 = 2**15
 _MEAN, _DEVIATION = 15.41663, 6.55582
@@ -44,21 +45,25 @@ _RENAMED = {
     "encoder.pos_conv.0.bias": "encoder.pos_conv.bias",
     "encoder.pos_conv.0.weight_g": "encoder.pos_conv.parametrizations.weight.original0",
     "encoder.pos_conv.0.weight_v": "encoder.pos_conv.parametrizations.weight.original1",
-    **{
-        f"encoder.pos_conv.0.{name}": f"encoder.pos_conv.{name}"
-        for name in ("parametrizations.weight.original0", "parametrizations.weight.original1")
-    },
+    "encoder.pos_conv.0.parametrizations.weight.original0": (
+        "encoder.pos_conv.parametrizations.weight.original0"
+    ),
+    "encoder.pos_conv.0.parametrizations.weight.original1": (
+        "encoder.pos_conv.parametrizations.weight.original1"
+    ),
     "encoder.layers.0.self_attn.relative_attention_bias.weight": (
         "encoder.relative_attention_bias.weight"
     ),
 }
 
+# What avex, from which the file of the Earth Species Project comes, has around the network.
+_PREFIXES = ("backbone.",)
+
 _UNUSED = (
-    "predictor.*",
-    # The front end of avex, which follows from its settings.
-    "fbank.*",
+    "*predictor.*",
+    "*fbank*",
     # One embedding that all layers share, listed once for each of them.
-    "encoder.layers.[1-9]*.self_attn.relative_attention_bias.weight",
+    "*encoder.layers.[1-9]*.self_attn.relative_attention_bias.weight",
 )
 
 
@@ -92,7 +97,7 @@ class Beats(TorchModel):
             path,
             state,
             within=within,
-            rename=lambda key: _RENAMED.get(key, key),
+            rename=_name_in_network,
             unused=_UNUSED,
         )
         network.fuse()
@@ -119,6 +124,11 @@ class NatureBeats(Beats):
     def preprocess(self, audio: Tensor) -> Tensor:
         """Normalised log-mel spectrogram of the waveform cut at ±1, shape (n, 498, 128)."""
         return super().preprocess(audio.clamp(-1.0, 1.0))
+
+
+def _name_in_network(key: str) -> str:
+    key = strip_prefixes(key, _PREFIXES)
+    return _RENAMED.get(key, key)
 
 
 def _config_in(content: Any, *, model: str, path: Path) -> BeatsConfig:

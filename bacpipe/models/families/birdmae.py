@@ -73,3 +73,11 @@ class BirdMae(TorchModel):
         """Embeddings, float32, shape (n, dim)."""
         embeddings: Tensor = self._network(x)
         return embeddings
+
+
+class BirdMaeBase(BirdMae):
+    """The smallest one, ViT-Base."""
+
+
+class BirdMaeLarge(BirdMae):
+    """The one in the middle, ViT-Large."""

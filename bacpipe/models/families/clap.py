@@ -135,7 +135,7 @@ class Clap(TorchModel):
     def _words(self) -> tuple[PreTrainedTokenizerFast, ClapTextModelWithProjection]:
         config, path = self.paths
         file = _Tokenizer(self.card)
-        (tokenizer,) = checkpoints.resolve(file, path.parent.parent).values()
+        (tokenizer,) = checkpoints.resolve(file, self.model_base_path).values()
         settings = _half(read_json(config), "text_config")
         network = ClapTextModelWithProjection(ClapTextConfig.from_dict(settings))
         self._load(network, read_checkpoint(path), _NOT_TEXT)
@@ -150,6 +150,10 @@ class Clap(TorchModel):
         }
         given = {strip_prefixes(key, _PREFIXES): value for key, value in state.items()}
         self.fit(network, self.paths[1], implied | given, unused=unused)
+
+
+class BioLingual(Clap):
+    """CLAP that learnt animal sounds from captions."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ https://github.com/earthspecies/avex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.families.beats import ITERATION_3, Beats
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max
-from bacpipe.models.weights.class_names import numbered
+from bacpipe.models.weights.class_names import ClassNames, names_of_species
 from bacpipe.models.weights.containers import read_json, strip_prefixes
 
 # Modules that avex, and distributed training, put around the networks.
@@ -38,7 +37,7 @@ class SupervisedBeats(Beats):
         self.build(ITERATION_3, path, state)
         self.fit(classifier, path, head, rename=lambda key: key.removeprefix("classifier."))
         self._classifier = self.place(classifier)
-        self.classes = _class_names(path, classifier.out_features, self.card.name)
+        self.classes, self.scientific_names, self.codes = _names(self, classifier.out_features)
 
     def classifier_predictions(self, embeddings: Tensor) -> Tensor:
         """Sigmoid scores, float32, shape (n, n_classes)."""
@@ -58,7 +57,7 @@ class SupervisedEfficientNet(TorchModel):
         network = self.place(network)
         self._classifier, network.classifier = network.classifier, nn.Identity()
         self._network = network
-        self.classes = _class_names(path, count, self.card.name)
+        self.classes, self.scientific_names, self.codes = _names(self, count)
         filters = mel_filterbank(sample_rate=self.sr, n_fft=800, n_mels=128)
         self._mel = self.place(MelSpectrogram(filters, hop=160))
 
@@ -92,16 +91,15 @@ def _n_classes(state: dict[str, Tensor], layer: str, path: Path) -> int:
     return len(weight)
 
 
-def _class_names(weights: Path, count: int, model: str) -> Sequence[str]:
-    """Names in the order of the scores, from the map of labels beside the weights."""
-    path = weights.with_name("label_map.json")
-    if not path.exists():
-        return numbered(count, model, path)
-    places = read_json(path)
-    names = {place: label for label, place in places.items()}
+def _names(model: TorchModel, count: int) -> ClassNames:
+    """Names in the order of the scores, from the map of labels."""
+    path = model.label_file()
+    if path is None:
+        return model.numbered(count)
+    names = {place: str(label) for label, place in read_json(path).items()}
     if set(names) != set(range(count)):
         raise CheckpointError(
             f"{path}: expected a number from 0 to {count - 1} for each of the {count} classes of "
-            f"{weights.name}; the two files must be of the same version."
+            f"the weights; the two files must be of the same version."
         )
-    return tuple(names[place] for place in range(count))
+    return names_of_species([names[place] for place in range(count)], model.taxonomy())

@@ -6,9 +6,15 @@ import torch
 
 from bacpipe.models.backends.onnx import OnnxModel
 from bacpipe.models.frontends import center_and_scale
-from bacpipe.models.weights import class_names
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    fitting_codes,
+    names_of_species,
+    read_list,
+)
 
 PEAK = 0.25
+_NO_CODE = "no_ebird_code"
 
 
 class PerchV2Headless(OnnxModel):
@@ -27,14 +33,18 @@ class PerchV2(PerchV2Headless):
     """Perch 2.0 with its classes, which exclude each other: their scores are a softmax."""
 
     def set_up(self) -> None:
-        folder = self.files[self.card.files[0]].parent
-        # The list of eBird codes that sometimes lies beside it belongs to another vocabulary.
-        labels = class_names.find_label_file(folder, "labels.*", "*labels.*", "assets/labels.*")
-        self.classes = (
-            class_names.numbered(self.n_classes, self.card.name, folder / "labels.csv")
-            if labels is None
-            else class_names.read_list(labels, self.n_classes)
-        )
+        self.classes, self.scientific_names, self.codes = self._names()
+
+    def _names(self) -> ClassNames:
+        labels, codes = self.label_file(0), self.label_file(1)
+        if labels is None:
+            return self.numbered(self.n_classes)
+        names, taxonomy = read_list(labels, self.n_classes), self.taxonomy()
+        if codes is None:
+            return names_of_species(names, taxonomy)
+        listed = ["" if code == _NO_CODE else code for code in read_list(codes, self.n_classes)]
+        fitting = fitting_codes(listed, names, taxonomy, codes)
+        return names_of_species(names, taxonomy, codes=fitting)
 
     def activate(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.softmax(dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,9 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
+from bacpipe.models.card import LabelFile
 from bacpipe.models.weights import class_names
+from bacpipe.models.weights.class_names import ClassNames
 
 # One example of both networks is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
 # window covers 0.96 s.
@@ -76,7 +77,7 @@ class Yamnet(_Waveforms):
 
     def set_up(self) -> None:
         super().set_up()
-        self.classes = self._names()
+        self.classes, self.scientific_names, self.codes = self._names()
 
     def _lengths(self) -> tuple[int, ...]:
         return self.card.dim, self.card.n_classes or 0
@@ -90,11 +91,13 @@ class Yamnet(_Waveforms):
             tf.ensure_shape(scores, (None, n_classes))[0],
         )
 
-    def _names(self) -> Sequence[str]:
+    def _names(self) -> ClassNames:
         path = self.folder / "assets" / "yamnet_class_map.csv"
         count = self.card.n_classes or 0
         if not path.exists():
-            return class_names.numbered(count, self.card.name, path)
+            expected = LabelFile(f"{self.card.name}/assets/{path.name}", sources=())
+            return class_names.numbered(count, self.card.name, self.folder.parent, expected)
         # Number, code of the ontology and name, below a head.
-        names = [row[-1] for row in class_names.read_table(path)[1:]]
-        return tuple(class_names.check_number(names, count, path))
+        rows = class_names.read_table(path)[1:]
+        names = class_names.check_number([row[-1] for row in rows], count, path)
+        return ClassNames(names, [""] * count, [row[1] for row in rows])

@@ -224,6 +224,8 @@ def _collect_url(
     source: Url, needs: FileSet, base: Path, staging: Path, content: Path
 ) -> list[Origin]:
     """Get all files of the model that have plain addresses, so that they appear together."""
+    from huggingface_hub import constants
+
     parts: dict[str, list[Url]] = {}
     for part in needs.sources:
         if (
@@ -232,11 +234,15 @@ def _collect_url(
             and not present(needs, base, f"{part.model}/{part.filename}")
         ):
             parts.setdefault(part.address, []).append(part)
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(f"{source.address}: HF_HUB_OFFLINE says that there is no network")
     received = {}
     origins = []
     for url, members in parts.items():
         received[url] = staging / quote(urlsplit(url).path, safe="")
-        expected = ("sha256", members[0].sha256) if members[0].sha256 else None
+        first = members[0]
+        hashes = ("sha256", first.sha256), ("md5", first.md5)
+        expected = next(((kind, known) for kind, known in hashes if known), None)
         origins.append(receive(url, received[url], label=source.model, expected=expected))
     for url, members in parts.items():
         for part in members:
@@ -257,10 +263,7 @@ def _install(
     origins: list[Origin],
 ) -> None:
     """Make received files appear in the model's folder."""
-    inside = [
-        [path.partition("/")[2] for path in candidates(needs, name) if _provides(source, path)]
-        for name in names
-    ]
+    inside = [[path.partition("/")[2] for path in candidates(needs, name)] for name in names]
     root = _root(content, inside)
     if root is None:
         lacking = ", ".join(" or ".join(some) for some in inside)
