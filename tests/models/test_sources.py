@@ -30,14 +30,14 @@ def test_files_of_a_repository_arrive(name: str, hub: Hub, tmp_path: Path) -> No
     assert isinstance(source, HubFiles)
     for file in source.files:
         hub.add(f"{source.repo_id}/{file}", file.encode(), large=file.endswith("safetensors"))
-    for labels in card.labels:
-        for place in labels.sources:
-            assert isinstance(place, HubFiles)
-            for file in place.files:
-                hub.add(f"{place.repo_id}/{file}", file.encode(), large=False)
+    own = [file for file in card.labels if file.name.endswith("label_map.json")]
+    for place in (place for file in own for place in file.sources):
+        assert isinstance(place, HubFiles)
+        hub.add(f"{place.repo_id}/label_map.json", b"{}", large=False)
     found = checkpoints.resolve(card, tmp_path)
     assert {path.read_bytes().decode() for path in found.values()} == set(source.files)
-    assert checkpoints.fetch_labels(card.labels, tmp_path) == []
+    assert checkpoints.fetch_labels(own, tmp_path) == []
+    assert all((tmp_path / file.name).read_bytes() == b"{}" for file in own)
 
 
 def test_the_older_format_of_clap_does_as_well(hub: Hub, tmp_path: Path) -> None:
