@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("batdetect2", reason="needs the optional dependency group 'bats'")
 
 import bacpipe
+from bacpipe.__main__ import main
 from bacpipe.errors import CheckpointError, NothingEmbeddedError, SettingsError
 from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.families.batdetect2 import BatDetect2ClipAverage, BatDetect2DetectionAverage
@@ -263,6 +264,14 @@ class TestTableOfCalls:
         )
         pd.testing.assert_frame_equal(calls, whole, check_dtype=False)
         assert "broken.wav" in caplog.text
+
+    def test_the_command_says_where_the_table_is(self, folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        words = [f"audio_dir={folder / 'sub'}", "main_results_dir=results", "device=cpu"]
+        assert main(["calls", "--model", "batdetect2_clip_avg", *words]) == 0
+        (table,) = tmp_path.rglob("batdetect2_clip_avg_calls.csv")
+        assert table.name in capsys.readouterr().out
+        assert pd.read_csv(table).empty
 
     def test_nothing_to_read_leaves_no_table(self, tmp_path):
         (tmp_path / "audio").mkdir()
