@@ -24,6 +24,7 @@ from bacpipe.models.base import Model
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
+from bacpipe.store.class_list import ClassList, read_class_list, write_class_list
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -40,6 +41,7 @@ from bacpipe.store.layout import (
     METADATA,
     Stems,
     annotations_path,
+    class_list_path,
     dataset_name,
     detections_path,
     stamped_folders,
@@ -80,6 +82,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
+        if predict:
+            _write_class_list(loader, model)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir
             return report
@@ -110,6 +114,13 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
             write_prediction_tables(loader)
         record_tables(loader, predict=predict)
     return report
+
+
+def _write_class_list(loader: Loader, model: Model) -> None:
+    path = class_list_path(loader.paths.preds_path, str(loader.model_name))
+    wanted = ClassList.of_model(model.classes, model.scientific_names, model.codes)
+    if read_class_list(path).names != wanted.names:
+        write_class_list(path, wanted)
 
 
 def model_identity(model_name: str, options: Options, model: Model | None = None) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def test_no_two_classes_have_one_name() -> None:
 def test_a_table_of_codes_of_other_species_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    species = [Species(f"bird{i}", f"Bird {i}", f"Avis {letter}") for i, letter in enumerate("abcd")]
+    species = [
+        Species(f"bird{i}", f"Bird {i}", f"Avis {letter}") for i, letter in enumerate("abcd")
+    ]
     names = [s.scientific_name for s in species]
     codes = [s.code for s in species]
     taxonomy = Taxonomy(species)
