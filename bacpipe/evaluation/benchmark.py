@@ -26,7 +26,7 @@ from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.labels.ground_truth import find_overlaps, labelled_intervals
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv
@@ -120,6 +120,7 @@ def benchmark(
     >>> result["scores"].shape == (153, len(result["classes"]))
     True
     """
+    model = canonical_name(model)
     if CustomModel is None and model in CARDS and not CARDS[model].is_classifier:
         able = ", ".join(name for name, card in CARDS.items() if card.is_classifier)
         raise EvaluationError(

@@ -20,7 +20,7 @@ from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
 from bacpipe.labels.exporting import write_raven_tables
-from bacpipe.models.base import Model
+from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
@@ -129,8 +129,7 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
     Models of the zoo need not be loaded for it; the options tell where checkpoints are.
     """
     card = model.card if model is not None else CARDS[model_name]
-    if card is None:
-        assert model is not None
+    if model is not None and (card is None or is_extended(model)):
         kind = type(model)
         return {
             "model": model_name,
@@ -138,6 +137,7 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
             "window": int(model.segment_length),
             "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
         }
+    assert card is not None
     base = Path(options.model_base_path)
     files = resolve(card, base) if model is None else model.files
     return {

@@ -16,7 +16,7 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.class_list import ClassList, read_class_list
@@ -130,7 +130,7 @@ class Loader:
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir = typed_path(audio_dir)
-        self.model_name = model_name
+        self.model_name = model_name = None if model_name is None else canonical_name(model_name)
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
