@@ -23,6 +23,7 @@ from bacpipe.inference.runner import choose_batch_size, first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
@@ -95,7 +96,7 @@ class Embedder(AudioHandler):
         if options is None and loader is not None and not kwargs:
             options = loader.options
         options = options or make_options(**kwargs)
-        self.model_name = model_name
+        self.model_name = canonical_name(model_name)
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
         self.device = choose_device(options.device)

@@ -15,7 +15,7 @@ from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, user_settings
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
@@ -81,7 +81,8 @@ def play(
     """
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
-    options = replace(options, audio_dir=str(audio_dir))
+    models = tuple(map(canonical_name, options.models))
+    options = replace(options, audio_dir=str(audio_dir), models=models)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
     if options.already_computed:
         options = replace(options, models=tuple(computed_models(audio_dir, options)))
@@ -411,6 +412,7 @@ def _generate(
     """Embed with one model; `reuse` False starts a new set of embeddings."""
     if custom is None:
         find_card(model_name)
+    model_name = canonical_name(model_name)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     loader = Loader(
@@ -456,7 +458,7 @@ def _with_custom(
     for name, own in zip(names, custom, strict=True):
         if own is None:
             find_card(name)
-    return list(zip(names, custom, strict=True))
+    return list(zip(map(canonical_name, names), custom, strict=True))
 
 
 def _run_models(

@@ -12,5 +12,6 @@ COMMANDS = {
     "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",
+    "models": "list the models, fetch their weights ahead, and check that each of them works",
     "verify": "check results against their journals, and say what to compute again",
 }

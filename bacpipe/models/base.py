@@ -244,6 +244,12 @@ class ModelBaseClass:
         return embeddings, self.classifier_predictions(embeddings) if scores else None
 
 
+def is_extended(model: Model) -> bool:
+    """Whether a model has the card of one of the zoo, but is of a class that a user has derived."""
+    kind = type(model)
+    return model.card is not None and model.card.wrapper != f"{kind.__module__}:{kind.__qualname__}"
+
+
 _NEEDED = ("sr", "segment_length", "preprocess", "__call__")
 _DEFAULTS: dict[str, object] = {
     name: getattr(ModelBaseClass, name)

@@ -13,18 +13,12 @@ from typing import Any
 
 from bacpipe import extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
-from bacpipe.models.base import Model, ModelBaseClass, ready_model
+from bacpipe.models.base import Model, ModelBaseClass, base_path, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
-from bacpipe.options import user_settings
+from bacpipe.models.zoo import CARDS, canonical_name
 
 logger = logging.getLogger(__name__)
-
-
-def canonical_name(name: str) -> str:
-    """Name of a model as the zoo writes it, when it was written in another case; else the same."""
-    return next((known for known in CARDS if known == str(name).strip().lower()), name)
 
 
 def find_card(name: str) -> ModelCard:
@@ -146,8 +140,13 @@ def _announce_licence(card: ModelCard) -> None:
 _HEADINGS = ("model", "rate (Hz)", "window (s)", "dim", "classes", "weights", "extra", "licence")
 
 
-def model_table() -> str:
+def model_table(model_base_path: str | Path | None = None) -> str:
     """List all models.
+
+    Parameters
+    ----------
+    model_base_path : str or Path, optional
+        Folder of all checkpoints; that of the settings by default.
 
     Returns
     -------
@@ -155,7 +154,7 @@ def model_table() -> str:
         A row per model: sample rate, window, embedding length, number of classes, size of the
         weights if they are on this machine, extra to install, licence.
     """
-    base = Path(user_settings().model_base_path)
+    base = base_path(model_base_path)
     rows = [_HEADINGS, *(_row(card, base) for card in CARDS.values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -1055,6 +1055,12 @@ CARDS: dict[str, ModelCard] = {
     card.name: card for card in sorted((*_CARDS, *_SISTERS), key=lambda card: card.name)
 }
 
+
+def canonical_name(name: str) -> str:
+    """Name of a model as the zoo writes it, whatever its case; other names stay as they are."""
+    return next((known for known in CARDS if known == str(name).strip().lower()), name)
+
+
 supported_models: list[str] = list(CARDS)
 """Names of all models of the zoo."""
 

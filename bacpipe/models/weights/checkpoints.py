@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe.errors import CheckpointNotFoundError
-from bacpipe.models.card import FileSet, HubArchive, InPackage, LabelFile, ModelCard
+from bacpipe.models.card import (
+    FileSet,
+    HubArchive,
+    HubFiles,
+    InPackage,
+    LabelFile,
+    ModelCard,
+    Url,
+)
 from bacpipe.models.weights import downloads, transfer
 
 logger = logging.getLogger(__name__)
@@ -190,6 +198,17 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
         return digests[folder]
     lines = (f"{digests[f]}  {f.relative_to(folder).as_posix()}\n" for f in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def known_hashes(card: ModelCard) -> dict[str, str]:
+    """SHA-256 of files below ``model_base_path``, as far as the card says."""
+    known = {}
+    for source in card.sources:
+        if isinstance(source, Url) and source.sha256 and source.member is None:
+            known[f"{source.model}/{source.filename}"] = source.sha256
+        elif isinstance(source, HubFiles):
+            known.update({f"{source.model}/{name}": sha256 for name, sha256 in source.sha256})
+    return known
 
 
 def size_of(path: Path) -> int:
