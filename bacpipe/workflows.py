@@ -272,7 +272,8 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     Path
         ``<model>_calls.csv`` in the predictions of the model's results: a row per call with
         audiofilename, start and end (seconds), low_frequency and high_frequency (Hz), label (the
-        species), score (that it is this species) and detection_score (that it is a call).
+        species), scientific_name, score (that it is this species) and detection_score (that it is
+        a call).
 
     Raises
     ------

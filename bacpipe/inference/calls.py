@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLUMNS = (
-    "audiofilename", "start", "end", "low_frequency", "high_frequency", "label", "score",
-    "detection_score",
+    "audiofilename", "start", "end", "low_frequency", "high_frequency", "label",
+    "scientific_name", "score", "detection_score",
 )  # fmt: skip
 
 
@@ -57,11 +57,13 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
     """
     import pandas as pd
 
-    detector = _detector(handler)
+    detector, model = _detector(handler), handler.loaded_model
     found, end = _run(handler, detector, source)
-    rate, speed, hop = handler.loaded_model.sr, handler.speed, handler.hop / handler.loaded_model.sr
+    classes = np.asarray(model.classes, object)
+    scientific = np.asarray(model.scientific_names or [""] * len(classes), object)
+    speed, hop = handler.speed, handler.hop / model.sr
     # Where windows overlap, each owns its middle, in which no call is cut off.
-    margin = max(0.0, handler.loaded_model.segment_length / rate - hop) / 2
+    margin = max(0.0, model.segment_length / model.sr - hop) / 2
     tables = []
     for number, calls in enumerate(found):
         start = (number * hop + calls.start) * speed
@@ -80,7 +82,8 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
                     "end": np.minimum((number * hop + calls.end) * speed, end.duration),
                     "low_frequency": calls.low / speed,
                     "high_frequency": calls.high / speed,
-                    "label": np.asarray(handler.loaded_model.classes, object)[best],
+                    "label": classes[best],
+                    "scientific_name": scientific[best],
                     "score": np.take_along_axis(calls.class_scores, best[:, None], 1)[:, 0],
                     "detection_score": calls.score,
                 }

@@ -239,6 +239,7 @@ class TestTableOfCalls:
             assert calls.low_frequency.between(40_000, 50_000).all()
             assert (calls.high_frequency > calls.low_frequency).all()
             assert (calls.detection_score > 0.3).all()
+            assert calls.scientific_name.str.startswith("Pipistrellus ").all()
 
     def test_times_and_frequencies_are_those_of_the_file(self, folder, tmp_path):
         samples, _ = soundfile.read(folder / "a, evening.wav", dtype="float32")
