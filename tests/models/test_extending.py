@@ -78,7 +78,7 @@ def test_results_of_a_subclass_are_not_those_of_the_model(base: Path, tmp_path: 
 
 
 def test_classes_of_several_models_ask_which(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="card='aves_especies' or 'birdaves_especies'"):
+    with pytest.raises(SettingsError, match="card='aves_all' or 'aves_especies' or 'bird"):
         Aves(model_base_path=tmp_path)
 
 
