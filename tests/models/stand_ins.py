@@ -264,11 +264,12 @@ def build_birdnet_v3(folder: Path, *, element: int | None = None) -> None:
     }
     given = ("input", ["batch", "samples"])
     _save_onnx(folder / "model.onnx", given, outputs, nodes, constants, element)
-    with (folder / "BirdNET+_V3.0-preview3_Global_11K_Labels.csv").open("w") as file:
-        file.write("idx;id;sci_name;com_name;class;order\n")
+    # With the mark that some editors put at the beginning, as the published one.
+    with (folder / "labels.csv").open("w", encoding="utf-8-sig") as file:
+        file.write("id;sci_name;com_name;gbif;class;order\n")
         for i in range(N_BIRDNET_V3):
             common = "" if i == 1 else f"Common {i}"
-            file.write(f"{i};{i};Genus species{i};{common};Aves;Passeriformes\n")
+            file.write(f"{i};Genus species{i};{common};{i};Aves;Passeriformes\n")
 
 
 # --- TensorFlow -----------------------------------------------------------------------------

@@ -81,7 +81,7 @@ _CODE = ("SPECIES_CODE", "species_code")
 _COMMON = ("COMMON_NAME", "PRIMARY_COM_NAME", "English name", "common_name")
 _SCIENTIFIC = ("SCIENTIFIC_NAME", "SCI_NAME", "scientific name", "sci_name")
 _SOUNDS = ("Human ", "Power tools")
-_SPECIES = re.compile(r"[A-Z][a-zë-]+( [x×])?( [a-zë-]+){1,2}")
+_SPECIES = re.compile(r"[^\W\d_][^\W_]*( [x×])?( [a-z][^\s_]*){1,3}")
 
 
 def read_taxonomy(editions: Iterable[LabelFile], model_base_path: Path) -> Taxonomy:

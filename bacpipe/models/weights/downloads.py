@@ -188,10 +188,14 @@ def _origin_in(folder: Path, path: Path, where: str) -> Origin:
     return Origin(f"{where}#{name}", path.stat().st_size, "sha256", hash_file(path, "sha256"))
 
 
+def _below(model: str, needs: FileSet, name: str) -> list[str]:
+    """A file of a model, and those that do as well, as paths in the model's folder."""
+    paths = candidates(needs, name)
+    return [path.partition("/")[2] for path in paths if path.startswith(f"{model}/")]
+
+
 def _in_repository(source: HubFiles, needs: FileSet, name: str) -> list[str]:
-    """A file of a repository, and those of this repository that do as well."""
-    paths = candidates(needs, f"{source.model}/{name}")
-    return [path.partition("/")[2] for path in paths if path.startswith(f"{source.model}/")]
+    return _below(source.model, needs, f"{source.model}/{name}")
 
 
 def _collect_hub_files(
@@ -263,7 +267,7 @@ def _install(
     origins: list[Origin],
 ) -> None:
     """Make received files appear in the model's folder."""
-    inside = [[path.partition("/")[2] for path in candidates(needs, name)] for name in names]
+    inside = [_below(source.model, needs, name) for name in names]
     root = _root(content, inside)
     if root is None:
         lacking = ", ".join(" or ".join(some) for some in inside)
