@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from bacpipe.options import Namespace
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
+    from bacpipe.workflows import detect_calls as detect_calls
     from bacpipe.workflows import ensure_models_exist as ensure_models_exist
     from bacpipe.workflows import (
         evaluation_with_settings_already_exists as evaluation_with_settings_already_exists,
@@ -88,6 +89,7 @@ _PUBLIC = {
     "confirm_model_name": "bacpipe.workflows",
     "create_default_labels": "bacpipe.labels.default_labels",
     "cross_model_evaluation": "bacpipe.evaluation.comparison",
+    "detect_calls": "bacpipe.workflows",
     "detections_table": "bacpipe.labels.exporting",
     "ensure_models_exist": "bacpipe.workflows",
     "eval_clustering": "bacpipe.evaluation.clustering",

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, SettingsError
 from bacpipe.inference.audio_handler import AudioHandler
+from bacpipe.inference.calls import calls_in
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.run_data_set import embed_data_set
@@ -21,11 +23,15 @@ from bacpipe.inference.runner import choose_batch_size, first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +96,7 @@ class Embedder(AudioHandler):
         if options is None and loader is not None and not kwargs:
             options = loader.options
         options = options or make_options(**kwargs)
-        self.model_name = model_name
+        self.model_name = canonical_name(model_name)
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
         self.device = choose_device(options.device)
@@ -190,6 +196,37 @@ class Embedder(AudioHandler):
     def _classifies(self) -> bool:
         """Whether class scores are wanted and the model gives some."""
         return self.options.run_pretrained_classifier and bool(self.classifier.classes)
+
+    def calls(self, sample: str | Path) -> pd.DataFrame:
+        """Find the single calls in a recording, with a model that detects them; nothing is written.
+
+        Parameters
+        ----------
+        sample : str or Path
+            A recording.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per call: audiofilename, start and end (seconds), low_frequency and
+            high_frequency (Hz), label (the species), scientific_name, score and detection_score.
+
+        Raises
+        ------
+        SettingsError
+            If the model finds no calls; those of BatDetect2 do.
+        AudioError
+            If the recording cannot be read.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> calls = bacpipe.Embedder("batdetect2_dets_avg").calls("bats/evening.wav")
+        >>> calls.loc[0, "label"]
+        'Pipistrellus pygmaeus'
+        """
+        path = Path(sample)
+        return calls_in(self, Source(path.parent, path.name, -1, -1))
 
     def init_dataloader(self, audio: Inputs) -> Iterator[Inputs]:
         """Split preprocessed windows into batches.

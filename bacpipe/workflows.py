@@ -15,7 +15,7 @@ from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, user_settings
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
@@ -81,7 +81,8 @@ def play(
     """
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
-    options = replace(options, audio_dir=str(audio_dir))
+    models = tuple(map(canonical_name, options.models))
+    options = replace(options, audio_dir=str(audio_dir), models=models)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
     if options.already_computed:
         options = replace(options, models=tuple(computed_models(audio_dir, options)))
@@ -253,6 +254,56 @@ def generate_embeddings(
     return _generate(model_name, CustomModel, options, reuse=check_if_combination_exists)[0]
 
 
+def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -> Path:
+    """Find the single calls in a folder of recordings, and write them as a table.
+
+    The table is independent of embeddings and predictions, which tell of whole windows.  Every
+    recording is read anew; one that cannot be read is logged, and the others go on.
+
+    Parameters
+    ----------
+    model_name : str
+        A model that detects calls.
+    **kwargs
+        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``.
+
+    Returns
+    -------
+    Path
+        ``<model>_calls.csv`` in the predictions of the model's results: a row per call with
+        audiofilename, start and end (seconds), low_frequency and high_frequency (Hz), label (the
+        species), scientific_name, score (that it is this species) and detection_score (that it is
+        a call).
+
+    Raises
+    ------
+    SettingsError
+        If no folder is named, or the model finds no calls.
+    NoRecordingsError
+        If there are no recordings.
+    NothingEmbeddedError
+        If not one recording can be read.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> table = bacpipe.detect_calls(audio_dir="bats")
+    >>> table.name
+    'batdetect2_dets_avg_calls.csv'
+    """
+    options = make_options(**kwargs)
+    find_card(model_name)
+    if options.audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    loader = Loader(options.audio_dir, model_name, use_folder_structure=True, options=options)
+    loader.update_recording_names()
+    # Loading PyTorch and the model takes seconds, which bad settings need not wait for.
+    from bacpipe.embedder import Embedder
+    from bacpipe.inference.calls import write_calls
+
+    return write_calls(Embedder(model_name, loader), loader)
+
+
 def run_pipeline_for_single_model(
     model_name: str,
     audio_dir: str | Path,
@@ -362,6 +413,7 @@ def _generate(
     """Embed with one model; `reuse` False starts a new set of embeddings."""
     if custom is None:
         find_card(model_name)
+    model_name = canonical_name(model_name)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     loader = Loader(
@@ -407,7 +459,7 @@ def _with_custom(
     for name, own in zip(names, custom, strict=True):
         if own is None:
             find_card(name)
-    return list(zip(names, custom, strict=True))
+    return list(zip(map(canonical_name, names), custom, strict=True))
 
 
 def _run_models(

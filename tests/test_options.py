@@ -376,11 +376,11 @@ def test_every_public_name_exists() -> None:
 
 
 def test_constants_derive_from_the_cards() -> None:
-    assert len(bacpipe.supported_models) == 26
+    assert len(bacpipe.supported_models) == 41
     assert list(bacpipe.EMBEDDING_DIMENSIONS) == bacpipe.supported_models
     assert bacpipe.EMBEDDING_DIMENSIONS["birdnet"] == 1024
     assert sorted(bacpipe.TF_MODELS) == [
-        "google_whale", "hbdet", "perch_bird", "surfperch", "vggish",
+        "google_humpback", "google_whale", "hbdet", "perch_bird", "surfperch", "vggish", "yamnet",
     ]  # fmt: skip
     assert set(bacpipe.supported_models) - set(bacpipe.NEEDS_CHECKPOINT) == {
         "birdnet", "batdetect2_clip_avg", "batdetect2_dets_avg",

@@ -8,8 +8,10 @@ from __future__ import annotations
 # Name of a command, which is also its module's, with the help line.
 COMMANDS = {
     "bench": "predict how long the models take for your recordings on this machine",
+    "calls": "find the single calls of bats, with times, frequencies and species",
     "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",
+    "models": "list the models, fetch their weights ahead, and check that each of them works",
     "verify": "check results against their journals, and say what to compute again",
 }

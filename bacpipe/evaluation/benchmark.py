@@ -32,7 +32,8 @@ from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.labels.ground_truth import find_overlaps, labelled_intervals
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
+from bacpipe.store.class_list import ClassList
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv
 from bacpipe.store.fingerprints import read_result_table, write_result, write_result_table
@@ -103,7 +104,8 @@ def benchmark(
         min_annotation_length.
         ``missing``: annotated names that are no class of the model, or might be several.
         ``matching``: for each annotated name the class, how it was found ('identical',
-        'spelling', 'scientific name', 'synonym', 'ambiguous', 'missing') and the candidates.
+        'spelling', 'scientific name', 'code', 'synonym', 'ambiguous', 'missing'), the candidates
+        and the scientific name.
         ``overall``, ``intervals``, ``per_class``: metrics at the threshold and, independent of
         it, average precision and ROC-AUC, with 95 % intervals over recordings; per class also
         the ``best_threshold``, which has the best F1 on these data, and ``best_f1``, the F1 of
@@ -129,6 +131,7 @@ def benchmark(
     >>> result["scores"].shape == (153, len(result["classes"]))
     True
     """
+    model = canonical_name(model)
     if CustomModel is None and model in CARDS and not CARDS[model].is_classifier:
         able = ", ".join(name for name, card in CARDS.items() if card.is_classifier)
         raise EvaluationError(
@@ -140,9 +143,10 @@ def benchmark(
     embedder = _embed(loader, CustomModel)
     windows = model_windows(loader)
     names, classes = sorted(set(table[column])), embedder.classifier.classes
-    scientific_names = getattr(embedder.model, "scientific_names", ())
+    scientific_names = embedder.loaded_model.scientific_names
+    model_codes = embedder.loaded_model.codes
     species = known_species(Path(loader.options.model_base_path))
-    matches = match_names(names, classes, scientific_names, species)
+    matches = match_names(names, classes, scientific_names, species, model_codes)
     columns = sorted({match.column for match in matches if match.column is not None})
     if not columns:
         raise EvaluationError(
@@ -162,8 +166,17 @@ def benchmark(
     )
     short = table.loc[table.index.difference(long.index), column]
     result["dropped"] = {str(name): int(n) for name, n in short.value_counts().items()}
+    listed = ClassList.of_model(classes, scientific_names, model_codes)
+    for name, values in result["per_class"].items():
+        values["scientific_name"] = listed.of(name).scientific_name
     result["matching"] = [
-        {**asdict(match), "class": None if match.column is None else classes[match.column]}
+        {
+            **asdict(match),
+            "class": None if match.column is None else classes[match.column],
+            "scientific_name": ""
+            if match.column is None
+            else listed.of(classes[match.column]).scientific_name,
+        }
         for match in matches
     ]
     result["missing"] = [match.annotation for match in matches if match.column is None]

@@ -6,7 +6,8 @@ Names are compared step by step, and the first step that finds something decides
 2. ``spelling``: the same but for case, accents, punctuation, and gray for grey;
 3. ``scientific name``: the annotation is the scientific name of a class (or the other way
    around), by the model's own list;
-4. ``synonym``: both are names of one species in a list of species (BirdNET's labels, which come
+4. ``code``: the annotation is the code of a class;
+5. ``synonym``: both are names of one species in a list of species (BirdNET's labels, which come
    with bacpipe, and an eBird taxonomy beside the checkpoints): common name, scientific name or
    eBird code.
 
@@ -15,7 +16,6 @@ An annotation that fits several classes is never guessed; it is reported as ambi
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 import unicodedata
@@ -26,16 +26,10 @@ from pathlib import Path
 
 from bacpipe.errors import BacpipeError
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.weights.class_names import read_species
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.weights.class_names import read_species, read_taxonomy
+from bacpipe.models.zoo import CARDS, EBIRD
 
 logger = logging.getLogger(__name__)
-
-_TAXONOMY_COLUMNS = (
-    ("SPECIES_CODE", "species_code"),
-    ("COMMON_NAME", "PRIMARY_COM_NAME", "English name"),
-    ("SCIENTIFIC_NAME", "SCI_NAME", "scientific name"),
-)
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,8 @@ class Match:
 
     annotation: str  # the name in the annotations
     column: int | None  # class of the model; None when there is none or several
-    # The step that decided: 'identical', 'spelling', 'scientific name', 'synonym', 'ambiguous' or
-    # 'missing'
+    # The step that decided: 'identical', 'spelling', 'scientific name', 'code', 'synonym',
+    # 'ambiguous' or 'missing'
     how: str
     candidates: tuple[str, ...] = ()  # the class, or all classes that it may be
 
@@ -55,6 +49,7 @@ def match_names(
     classes: Sequence[str],
     scientific_names: Sequence[str] = (),
     species: Iterable[Sequence[str]] = (),
+    codes: Sequence[str] = (),
 ) -> list[Match]:
     """Find the class of every annotated name, in the order of the annotations.
 
@@ -67,10 +62,13 @@ def match_names(
         Their scientific names in the same order, if the model has them.
     species : iterable of sequences of str
         Lists of names of one species each.
+    codes : sequence of str
+        Codes of the classes in the same order, if the model has them.
     """
     same = _index((name, i) for i, name in enumerate(classes))
     spelling = _index((form, i) for i, name in enumerate(classes) for form in _forms(name))
     scientific = _index((plain(name), i) for i, name in enumerate(scientific_names))
+    coded = _index((plain(code), i) for i, code in enumerate(codes))
     synonyms = _synonyms(species)
     own = [(i, set(_forms(name))) for i, name in enumerate(classes)]
     for i, name in enumerate(scientific_names):
@@ -83,6 +81,7 @@ def match_names(
             ("identical", same.get(annotation, set())),
             ("spelling", spelling.get(form, set())),
             ("scientific name", scientific.get(form, set())),
+            ("code", coded.get(form, set())),
             (
                 "synonym",
                 {i for other in synonyms.get(form, ()) for i in by_form.get(other, ())},
@@ -144,9 +143,10 @@ def _synonyms(species: Iterable[Sequence[str]]) -> dict[str, set[str]]:
 def known_species(model_base_path: Path) -> list[tuple[str, ...]]:
     """Names of species, one tuple for each, from the lists that are on this machine.
 
-    An ``ebird*taxonomy*.csv`` in the folder of the checkpoints or in one of its folders is used.
+    BirdNET's labels, and the editions of the eBird taxonomy that lie with the checkpoints.
     """
-    return [*_birdnet_species(model_base_path), *_ebird_species(model_base_path)]
+    taxonomy = read_taxonomy(EBIRD, model_base_path)
+    return [*_birdnet_species(model_base_path), *taxonomy.species]
 
 
 def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
@@ -159,20 +159,3 @@ def _birdnet_species(base: Path) -> list[tuple[str, ...]]:
     except BacpipeError as error:
         logger.info("BirdNET's list of species is not used: %s", error)
         return []
-
-
-def _ebird_species(base: Path) -> list[tuple[str, ...]]:
-    if not base.is_dir():
-        return []
-    rows: list[tuple[str, ...]] = []
-    for path in sorted([*base.glob("*.csv"), *base.glob("*/*.csv")]):
-        name = path.name.lower()
-        if not (name.startswith("ebird") and "taxonomy" in name):
-            continue
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            headers = table.fieldnames or ()
-            used = [next((c for c in names if c in headers), None) for names in _TAXONOMY_COLUMNS]
-            columns = [column for column in used if column]
-            rows += [tuple(row[column] or "" for column in columns) for row in table]
-    return rows

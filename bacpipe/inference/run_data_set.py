@@ -20,10 +20,11 @@ from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
 from bacpipe.labels.exporting import write_raven_tables
-from bacpipe.models.base import Model
+from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
+from bacpipe.store.class_list import ClassList, read_class_list, write_class_list
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -40,6 +41,7 @@ from bacpipe.store.layout import (
     METADATA,
     Stems,
     annotations_path,
+    class_list_path,
     dataset_name,
     detections_path,
     stamped_folders,
@@ -80,6 +82,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
+        if predict:
+            _write_class_list(loader, model)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir
             return report
@@ -112,14 +116,20 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     return report
 
 
+def _write_class_list(loader: Loader, model: Model) -> None:
+    path = class_list_path(loader.paths.preds_path, str(loader.model_name))
+    wanted = ClassList.of_model(model.classes, model.scientific_names, model.codes)
+    if read_class_list(path).names != wanted.names:
+        write_class_list(path, wanted)
+
+
 def model_identity(model_name: str, options: Options, model: Model | None = None) -> dict[str, Any]:
     """What of a model changes its embeddings: name, sample rate, window, checkpoint (SHA-256).
 
     Models of the zoo need not be loaded for it; the options tell where checkpoints are.
     """
     card = model.card if model is not None else CARDS[model_name]
-    if card is None:
-        assert model is not None
+    if model is not None and (card is None or is_extended(model)):
         kind = type(model)
         return {
             "model": model_name,
@@ -127,6 +137,7 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
             "window": int(model.segment_length),
             "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
         }
+    assert card is not None
     base = Path(options.model_base_path)
     files = resolve(card, base) if model is None else model.files
     return {

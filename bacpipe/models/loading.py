@@ -13,17 +13,16 @@ from typing import Any
 
 from bacpipe import extras
 from bacpipe.errors import ModelUnavailableError, UnknownModelError
-from bacpipe.models.base import Model, ready_model
+from bacpipe.models.base import Model, ModelBaseClass, base_path, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
-from bacpipe.options import user_settings
+from bacpipe.models.zoo import CARDS, canonical_name
 
 logger = logging.getLogger(__name__)
 
 
 def find_card(name: str) -> ModelCard:
-    """Card of a model of the zoo.
+    """Card of a model of the zoo, whatever the case of its name.
 
     Raises
     ------
@@ -31,7 +30,7 @@ def find_card(name: str) -> ModelCard:
         Naming the closest supported models.
     """
     try:
-        return CARDS[name]
+        return CARDS[canonical_name(name)]
     except (KeyError, TypeError):
         several = [part for part in re.split(r"[\s,;+]+", str(name)) if part in CARDS]
         if len(several) > 1:
@@ -69,8 +68,7 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
     """
     card = find_card(name)
     wrapper = import_wrapper(card)
-    files = checkpoints.resolve(card, Path(model_base_path))
-    model: Model = wrapper(card=card, files=files, device=device)
+    model: Model = wrapper(card=card, device=device, model_base_path=model_base_path)
     if card.non_commercial:
         _announce_licence(card)
     return model
@@ -79,7 +77,8 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
 def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Model:
     """Make a user's model ready, an instance or a class, which is constructed.
 
-    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.
+    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.  Classes of
+    the zoo, and subclasses of them, find their card and their files by themselves.
 
     Raises
     ------
@@ -87,15 +86,18 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
         If it lacks what every model must have.
     """
     if not inspect.isclass(custom):
-        return ready_model(custom)
+        return ready_model(custom, model_base_path)
     offered = {"device": device, "model_base_path": str(model_base_path)}
     parameters = inspect.signature(custom).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        # **kwargs usually go on to ModelBaseClass, which takes the device.
-        accepted = {"device": device}
-    else:
-        accepted = {key: value for key, value in offered.items() if key in parameters}
-    return ready_model(custom(**accepted))
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    # **kwargs usually go on to ModelBaseClass, which takes both; those of others take a device.
+    taken = set(offered) if issubclass(custom, ModelBaseClass) else {"device"}
+    accepted = {
+        key: value
+        for key, value in offered.items()
+        if key in parameters or (anything and key in taken)
+    }
+    return ready_model(custom(**accepted), model_base_path)
 
 
 def import_wrapper(card: ModelCard) -> Any:
@@ -138,8 +140,13 @@ def _announce_licence(card: ModelCard) -> None:
 _HEADINGS = ("model", "rate (Hz)", "window (s)", "dim", "classes", "weights", "extra", "licence")
 
 
-def model_table() -> str:
+def model_table(model_base_path: str | Path | None = None) -> str:
     """List all models.
+
+    Parameters
+    ----------
+    model_base_path : str or Path, optional
+        Folder of all checkpoints; that of the settings by default.
 
     Returns
     -------
@@ -147,7 +154,7 @@ def model_table() -> str:
         A row per model: sample rate, window, embedding length, number of classes, size of the
         weights if they are on this machine, extra to install, licence.
     """
-    base = Path(user_settings().model_base_path)
+    base = base_path(model_base_path)
     rows = [_HEADINGS, *(_row(card, base) for card in CARDS.values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -5,12 +5,71 @@ Facts come from the authors' papers and repositories, which every card names.
 
 from __future__ import annotations
 
-from bacpipe.models.card import SCOPES, HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Url
+from dataclasses import replace
+
+from bacpipe.models.card import (
+    NOT_STATED,
+    SCOPES,
+    HubArchive,
+    HubFiles,
+    InPackage,
+    KaggleModel,
+    LabelFile,
+    ModelCard,
+    Url,
+)
 
 _APACHE = "Apache-2.0"
 _MIT = "MIT"
 _CC_BY_NC = "CC BY-NC 4.0"
 _CC_BY_NC_SA = "CC BY-NC-SA 4.0"
+
+_EDITIONS = {
+    "2021": "c786d9509cd6f1b71886334a31dc3cdeaf1c4497edc92dbd78e8417f61961a8c",
+    "2025": "56db75766df1a04abad8361f3ef86be246743d6bb32be9856ce54f156278306b",
+}
+# The copy of the Earth Species Project (MIT), at a commit of its own.
+_AVEX = "https://raw.githubusercontent.com/earthspecies/avex"
+_AVEX_COMMIT = "7cf81b14eb21ade1bda060d3a980d3d400eb1008"
+_OWN_TAXONOMY = "[eE][bB][iI][rR][dD]*[tT][aA][xX][oO][nN][oO][mM][yY]*.csv"
+
+EBIRD: tuple[LabelFile, ...] = tuple(
+    LabelFile(
+        f"ebird/ebird_taxonomy_v{year}.json",
+        sources=(
+            Url(
+                "ebird",
+                f"{_AVEX}/{_AVEX_COMMIT}/avex/data/ebird_taxonomy_v{year}.json",
+                filename=f"ebird_taxonomy_v{year}.json",
+                sha256=sha256,
+            ),
+        ),
+        patterns=(_OWN_TAXONOMY, f"*/{_OWN_TAXONOMY}", f"*/assets/{_OWN_TAXONOMY}"),
+    )
+    for year, sha256 in _EDITIONS.items()
+)
+"""The eBird taxonomy, which tells code, scientific and common name of birds, for all models.
+
+Checkpoints were trained with the edition of 2021, which counts before that of 2025.
+"""
+
+_PERCH_LABELS = "e4d5c0397d8fb08bf90c6b13a34810af53504faad927e472fcc567793c9de057"
+_PERCH_CODES = "861aef71b679d8dcf07c0c71375188c46b680bd808c61a539f254dc21319bcc9"
+_BIRDNET_ZIP = "31377e128d86fe7b65fa91b206b8804bad1cd934e624bbe6e7c1788170c95e57"
+_BIRDNET_V3 = "https://zenodo.org/records/20703646/files/BirdNET+_V3.0-preview3.1_Global_11K_"
+
+
+def _esp_storage(model: str, stem: str) -> tuple[Url, ...]:
+    """Weights and configuration of a model in the storage of the Earth Species Project."""
+    return tuple(
+        Url(
+            model,
+            f"https://storage.googleapis.com/esp-public-files/{stem}{ending}",
+            filename=stem.rpartition("/")[2] + ending,
+        )
+        for ending in (".pt", ".model_config.json")
+    )
+
 
 _CARDS = (
     ModelCard(
@@ -39,6 +98,7 @@ _CARDS = (
         backend="torch",
         wrapper="bacpipe.models.families.birdset:AudioProtoPNet",
         files=("audioprotopnet/config.json", "audioprotopnet/model.safetensors"),
+        alternatives=(("audioprotopnet/model.safetensors", "audioprotopnet/pytorch_model.bin"),),
         sources=(
             HubFiles(
                 "audioprotopnet",
@@ -47,8 +107,9 @@ _CARDS = (
                 optional=("preprocessor_config.json",),
             ),
         ),
+        labels=EBIRD,
         n_classes=9736,
-        classes="bird species of Xeno-canto (eBird codes)",
+        classes="bird species of Xeno-canto",
         cpu_batch=1,
         trained_on="BirdSet XCL (Xeno-canto)",
         licence=_CC_BY_NC,
@@ -69,6 +130,20 @@ _CARDS = (
         wrapper="bacpipe.models.families.avesecho_passt:AvesEchoPasst",
         files=("avesecho_passt/best_model_passt.pt",),
         sources=(HubArchive("avesecho_passt"),),
+        labels=(
+            LabelFile(
+                "avesecho_passt/list_AvesEcho.csv",
+                sources=(
+                    Url(
+                        "avesecho_passt",
+                        "https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1/-/raw/"
+                        "main/inputs/list_AvesEcho.csv",
+                        filename="list_AvesEcho.csv",
+                    ),
+                ),
+                patterns=("avesecho_passt/inputs/list_AvesEcho.csv",),
+            ),
+        ),
         n_classes=585,
         classes="European bird species",
         cpu_batch=4,
@@ -94,7 +169,10 @@ _CARDS = (
             "aves_especies/aves-base-bio.torchaudio.pt",
             "aves_especies/aves-base-bio.torchaudio.model_config.json",
         ),
-        sources=(HubArchive("aves_especies"),),
+        sources=(
+            HubArchive("aves_especies"),
+            *_esp_storage("aves_especies", "ported_aves/aves-base-bio.torchaudio"),
+        ),
         trained_on="animal sounds of AudioSet, VGGSound and others, self-supervised",
         licence=_MIT,
         citation=(
@@ -216,7 +294,10 @@ _CARDS = (
             "birdaves_especies/birdaves-biox-large.torchaudio.pt",
             "birdaves_especies/birdaves-biox-large.torchaudio.model_config.json",
         ),
-        sources=(HubArchive("birdaves_especies"),),
+        sources=(
+            HubArchive("birdaves_especies"),
+            *_esp_storage("birdaves_especies", "birdaves/birdaves-biox-large.torchaudio"),
+        ),
         trained_on="animal sounds and Xeno-canto birds, self-supervised",
         licence=_MIT,
         citation=(
@@ -232,19 +313,20 @@ _CARDS = (
         window=480000,
         dim=512,
         backend="torch",
-        wrapper="bacpipe.models.families.biolingual:BioLingual",
+        wrapper="bacpipe.models.families.clap:BioLingual",
         files=("biolingual/config.json", "biolingual/model.safetensors"),
+        alternatives=(("biolingual/model.safetensors", "biolingual/pytorch_model.bin"),),
         sources=(
             HubFiles(
                 "biolingual",
                 "davidrrobinson/BioLingual",
                 ("config.json", "model.safetensors"),
-                optional=("preprocessor_config.json",),
+                optional=("preprocessor_config.json", "tokenizer.json"),
             ),
         ),
         cpu_batch=2,
         trained_on="AnimalSpeak: captioned animal sounds of many archives",
-        licence=_APACHE,
+        licence=NOT_STATED,
         citation=(
             "Robinson et al. 2024, Transferable Models for Bioacoustics with Human Language "
             "Supervision, arXiv 2308.04978"
@@ -260,11 +342,11 @@ _CARDS = (
         backend="torch",
         wrapper="bacpipe.models.families.birdmae:BirdMae",
         files=("birdmae/model.safetensors",),
+        alternatives=(("birdmae/model.safetensors", "birdmae/pytorch_model.bin"),),
         sources=(HubFiles("birdmae", "DBD-research-group/Bird-MAE-Huge", ("model.safetensors",)),),
         cpu_batch=2,
         trained_on="BirdSet XCL (Xeno-canto), self-supervised",
-        licence=_CC_BY_NC,
-        non_commercial=True,
+        licence=NOT_STATED,
         citation=(
             "Rauch et al. 2025, Can Masked Autoencoders Also Listen to Birds?, arXiv 2504.12880"
         ),
@@ -296,18 +378,19 @@ _CARDS = (
                     ),
                 ),
             ),
-            HubArchive("birdnet"),
             Url(
                 "birdnet",
                 "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
                 filename="BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
                 member="audio-model.tflite",
+                sha256=_BIRDNET_ZIP,
             ),
             Url(
                 "birdnet",
                 "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
                 filename="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
                 member="labels/en_us.txt",
+                sha256=_BIRDNET_ZIP,
             ),
         ),
         n_classes=6522,
@@ -331,28 +414,40 @@ _CARDS = (
         backend="onnx",
         wrapper="bacpipe.models.families.birdnet_v3:BirdNetV3",
         files=("birdnet_v3/model.onnx",),
+        alternatives=(
+            ("birdnet_v3/model.onnx", "birdnet_v3/BirdNET+_V3.0-preview3.1_Global_11K_FP32.onnx"),
+            ("birdnet_v3/model.onnx", "birdnet_v3/BirdNET+_V3.0-preview3.1_Global_11K_FP16.onnx"),
+        ),
         sources=(
-            HubArchive("birdnet_v3"),
             Url(
                 "birdnet_v3",
-                "https://zenodo.org/records/18247420/files/"
-                "BirdNET+_V3.0-preview3_Global_11K_FP32.onnx",
+                f"{_BIRDNET_V3}FP32.onnx",
                 filename="model.onnx",
-            ),
-            Url(
-                "birdnet_v3",
-                "https://zenodo.org/records/18247420/files/"
-                "BirdNET+_V3.0-preview3_Global_11K_Labels.csv",
-                filename="labels.csv",
+                sha256="999bb627e8954516d6a222eb76438b896fafc3791c2d10e72f02147ccd562c05",
             ),
         ),
+        labels=(
+            LabelFile(
+                "birdnet_v3/labels.csv",
+                sources=(
+                    Url(
+                        "birdnet_v3",
+                        f"{_BIRDNET_V3}Labels.csv",
+                        filename="labels.csv",
+                        sha256="8124b0ea2d187104c5e2cd95a0f937165647e20349c8fd34d4d5ef991821f8f0",
+                    ),
+                ),
+                patterns=("birdnet_v3/*[Ll]abels*.csv",),
+            ),
+        ),
+        n_classes=11560,
         classes="about 11 000 species of birds and other animals",
         extra="onnx",
         trained_on="a larger and more diverse set of recordings than that of BirdNET 2",
         licence="CC BY-SA 4.0, with terms of use (no military use, no poaching)",
         citation=(
-            "Lasseck et al. 2026, BirdNET+ V3.0 model developer preview (Preview 3), Zenodo, "
-            "doi 10.5281/zenodo.18247420"
+            "Lasseck et al. 2026, BirdNET+ V3.0 model developer preview (Preview 3.1), Zenodo, "
+            "doi 10.5281/zenodo.20703646"
         ),
         homepage="https://github.com/birdnet-team/birdnet-V3.0-dev",
     ),
@@ -365,6 +460,9 @@ _CARDS = (
         backend="torch",
         wrapper="bacpipe.models.families.birdset:ConvNextBirdSet",
         files=("convnext_birdset/config.json", "convnext_birdset/model.safetensors"),
+        alternatives=(
+            ("convnext_birdset/model.safetensors", "convnext_birdset/pytorch_model.bin"),
+        ),
         sources=(
             HubFiles(
                 "convnext_birdset",
@@ -373,12 +471,12 @@ _CARDS = (
                 optional=("preprocessor_config.json",),
             ),
         ),
+        labels=EBIRD,
         n_classes=9736,
-        classes="bird species of Xeno-canto (eBird codes)",
+        classes="bird species of Xeno-canto",
         cpu_batch=2,
         trained_on="BirdSet XCL (Xeno-canto)",
-        licence=_CC_BY_NC,
-        non_commercial=True,
+        licence=NOT_STATED,
         citation=(
             "Rauch et al. 2025, BirdSet: A large-scale dataset for audio classification in "
             "avian bioacoustics, ICLR, arXiv 2403.10380"
@@ -394,7 +492,7 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.google_whale:GoogleWhale",
         files=("google_whale/saved_model.pb",),
-        sources=(KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default"),),
+        sources=(KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default/2"),),
         n_classes=12,
         classes="whale species and call types",
         extra="tensorflow",
@@ -435,6 +533,20 @@ _CARDS = (
         wrapper="bacpipe.models.families.insects:Insect66",
         files=("insect66/model_traced.pt",),
         sources=(HubArchive("insect66"),),
+        labels=(
+            LabelFile(
+                "insect66/InsectSet66_Train_Val_Test_Annotation.csv",
+                sources=(
+                    Url(
+                        "insect66",
+                        "https://zenodo.org/records/8252141/files/"
+                        "InsectSet66_Train_Val_Test_Annotation.csv",
+                        filename="InsectSet66_Train_Val_Test_Annotation.csv",
+                    ),
+                ),
+                patterns=("insect66/classlist.csv",),
+            ),
+        ),
         n_classes=66,
         classes="grasshopper, cricket and cicada species",
         cpu_batch=4,
@@ -456,6 +568,21 @@ _CARDS = (
         wrapper="bacpipe.models.families.insects:Insect459",
         files=("insect459/last-v3-insecteffnet459-mel-mambo.ckpt",),
         sources=(HubArchive("insect459"),),
+        labels=(
+            LabelFile(
+                "insect459/InsectSet459_Train_Val_Annotation.csv",
+                sources=(
+                    Url(
+                        "insect459",
+                        "https://zenodo.org/records/14056458/files/"
+                        "InsectSet459_Train_Val_Annotation.csv",
+                        filename="InsectSet459_Train_Val_Annotation.csv",
+                        md5="d27f6b95598e49170ca996279135a48f",
+                    ),
+                ),
+                patterns=("insect459/classlist.csv",),
+            ),
+        ),
         n_classes=459,
         classes="grasshopper, cricket and cicada species",
         cpu_batch=4,
@@ -476,7 +603,7 @@ _CARDS = (
         sources=(HubArchive("mix2"),),
         cpu_batch=8,
         trained_on="AnuraSet (frogs)",
-        licence=_MIT,
+        licence=NOT_STATED,
         citation=(
             "Moummad et al. 2024, Mixture of Mixups for Multi-label Classification of Rare "
             "Anuran Sounds, arXiv 2403.09598"
@@ -495,7 +622,21 @@ _CARDS = (
             "beats/BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt",
             "naturebeats/naturebeats.pt",
         ),
-        sources=(HubArchive("beats"), HubArchive("naturebeats")),
+        alternatives=(
+            (
+                "naturebeats/naturebeats.pt",
+                "naturebeats/esp-aves2-naturelm-audio-v1-beats.safetensors",
+            ),
+        ),
+        sources=(
+            HubArchive("beats"),
+            HubArchive("naturebeats"),
+            HubFiles(
+                "naturebeats",
+                "EarthSpeciesProject/esp-aves2-naturelm-audio-v1-beats",
+                ("esp-aves2-naturelm-audio-v1-beats.safetensors",),
+            ),
+        ),
         trained_on="text-audio pairs of animal sounds, speech and music, as part of NatureLM-audio",
         licence=_CC_BY_NC_SA,
         non_commercial=True,
@@ -520,8 +661,9 @@ _CARDS = (
                 "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
             ),
         ),
+        labels=EBIRD,
         n_classes=10932,
-        classes="bird species (eBird codes)",
+        classes="bird species",
         extra="tensorflow",
         trained_on="Xeno-canto",
         licence=_APACHE,
@@ -546,8 +688,41 @@ _CARDS = (
                 "perch_v2",
                 "justinchuby/Perch-onnx",
                 ("perch_v2_no_dft.onnx",),
-                optional=("labels.txt", "labels.csv"),
             ),
+        ),
+        labels=(
+            LabelFile(
+                "perch_v2/labels.csv",
+                sources=(
+                    HubFiles(
+                        "perch_v2",
+                        "cgeorgiaw/Perch",
+                        ("assets/labels.csv",),
+                        sha256=(("assets/labels.csv", _PERCH_LABELS),),
+                    ),
+                    HubFiles(
+                        "perch_v2",
+                        "sammlapp/Perch_v2_headless",
+                        ("labels.csv",),
+                        sha256=(("labels.csv", _PERCH_LABELS),),
+                    ),
+                ),
+                alternatives=(("perch_v2/labels.csv", "perch_v2/assets/labels.csv"),),
+                patterns=("perch_v2/labels.*", "perch_v2/*labels.*", "perch_v2/assets/labels.*"),
+            ),
+            LabelFile(
+                "perch_v2/assets/perch_v2_ebird_classes.csv",
+                sources=(
+                    HubFiles(
+                        "perch_v2",
+                        "cgeorgiaw/Perch",
+                        ("assets/perch_v2_ebird_classes.csv",),
+                        sha256=(("assets/perch_v2_ebird_classes.csv", _PERCH_CODES),),
+                    ),
+                ),
+                patterns=("perch_v2/perch_v2_ebird_classes.csv",),
+            ),
+            *EBIRD,
         ),
         n_classes=14795,
         classes="species of birds, frogs, insects and mammals, and sound events",
@@ -576,7 +751,7 @@ _CARDS = (
         ),
         cpu_batch=4,
         trained_on="Xeno-canto, supervised contrastive",
-        licence=_MIT,
+        licence=NOT_STATED,
         citation=(
             "Moummad et al. 2024, Domain-Invariant Representation Learning of Bird Sounds, "
             "arXiv 2409.08589"
@@ -592,10 +767,17 @@ _CARDS = (
         backend="torch",
         wrapper="bacpipe.models.families.rcl_fs_bsed:RclFsBsed",
         files=("rcl_fs_bsed/bioacoustics_model.pth",),
-        sources=(HubArchive("rcl_fs_bsed"),),
+        sources=(
+            HubArchive("rcl_fs_bsed"),
+            Url(
+                "rcl_fs_bsed",
+                "https://zenodo.org/records/11353694/files/bioacoustics_model.pth",
+                filename="bioacoustics_model.pth",
+            ),
+        ),
         cpu_batch=8,
         trained_on="DCASE few-shot bioacoustic event detection",
-        licence=_MIT,
+        licence=NOT_STATED,
         citation=(
             "Moummad et al. 2024, Regularized Contrastive Pre-training for Few-shot "
             "Bioacoustic Sound Detection, arXiv 2309.08971"
@@ -611,7 +793,8 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.perch:SurfPerch",
         files=("surfperch/saved_model.pb",),
-        sources=(KaggleModel("surfperch", "google/surfperch/tensorFlow2/1"),),
+        sources=(KaggleModel("surfperch", "google/surfperch/tensorFlow2/1/1"),),
+        n_classes=38,
         classes="coral reef sounds (the model's reef_label head)",
         extra="tensorflow",
         trained_on="ReefSet, Xeno-canto and Freesound",
@@ -642,7 +825,240 @@ _CARDS = (
     ),
 )
 
-CARDS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
+_OF = {card.name: card for card in _CARDS}
+
+# Sisters of the models above: what differs.
+_SISTERS = (
+    replace(
+        _OF["aves_especies"],
+        name="aves_all",
+        scope=SCOPES["aves_all"],
+        files=(
+            "aves_all/aves-base-all.torchaudio.pt",
+            "aves_all/aves-base-all.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("aves_all", "ported_aves/aves-base-all.torchaudio"),
+        trained_on="all sounds of FSD50K, AudioSet and VGGSound, self-supervised",
+    ),
+    replace(
+        _OF["birdaves_especies"],
+        name="birdaves_biox_base",
+        dim=768,
+        files=(
+            "birdaves_biox_base/birdaves-biox-base.torchaudio.pt",
+            "birdaves_biox_base/birdaves-biox-base.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("birdaves_biox_base", "birdaves/birdaves-biox-base.torchaudio"),
+    ),
+    replace(
+        _OF["birdaves_especies"],
+        name="birdaves_bioxn_large",
+        files=(
+            "birdaves_bioxn_large/birdaves-bioxn-large.torchaudio.pt",
+            "birdaves_bioxn_large/birdaves-bioxn-large.torchaudio.model_config.json",
+        ),
+        sources=_esp_storage("birdaves_bioxn_large", "birdaves/birdaves-bioxn-large.torchaudio"),
+        trained_on="animal sounds, Xeno-canto birds and iNaturalist recordings, self-supervised",
+    ),
+    *(
+        replace(
+            _OF["birdmae"],
+            name=f"birdmae_{size.lower()}",
+            wrapper=f"bacpipe.models.families.birdmae:BirdMae{size}",
+            alternatives=(
+                (
+                    f"birdmae_{size.lower()}/model.safetensors",
+                    f"birdmae_{size.lower()}/pytorch_model.bin",
+                ),
+            ),
+            scope=SCOPES["birdmae_base"],
+            dim=dim,
+            files=(f"birdmae_{size.lower()}/model.safetensors",),
+            sources=(
+                HubFiles(
+                    f"birdmae_{size.lower()}",
+                    f"DBD-research-group/Bird-MAE-{size}",
+                    ("model.safetensors",),
+                ),
+            ),
+        )
+        for size, dim in (("Base", 768), ("Large", 1024))
+    ),
+    replace(
+        _OF["audioprotopnet"],
+        name="audioprotopnet_20",
+        wrapper="bacpipe.models.families.birdset:AudioProtoPNet20",
+        alternatives=(
+            ("audioprotopnet_20/model.safetensors", "audioprotopnet_20/pytorch_model.bin"),
+        ),
+        files=("audioprotopnet_20/config.json", "audioprotopnet_20/model.safetensors"),
+        sources=(
+            HubFiles(
+                "audioprotopnet_20",
+                "DBD-research-group/AudioProtoPNet-20-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+            ),
+        ),
+    ),
+    replace(
+        _OF["convnext_birdset"],
+        name="efficientnet_birdset",
+        alternatives=(
+            ("efficientnet_birdset/model.safetensors", "efficientnet_birdset/pytorch_model.bin"),
+        ),
+        scope=SCOPES["efficientnet_birdset"],
+        dim=1280,
+        wrapper="bacpipe.models.families.birdset:EfficientNetBirdSet",
+        files=("efficientnet_birdset/config.json", "efficientnet_birdset/model.safetensors"),
+        sources=(
+            HubFiles(
+                "efficientnet_birdset",
+                "DBD-research-group/EfficientNet-B1-BirdSet-XCL",
+                ("config.json", "model.safetensors"),
+            ),
+        ),
+    ),
+    *(
+        ModelCard(
+            name=f"esp_aves2_{network}_{data}",
+            scope=SCOPES[f"esp_aves2_{data}"],
+            sample_rate=16000,
+            window=160000,
+            dim=dim,
+            backend="torch",
+            wrapper=f"bacpipe.models.families.esp_aves2:{wrapper}",
+            files=(f"esp_aves2_{network}_{data}/{hub}.safetensors",),
+            sources=(
+                HubFiles(
+                    f"esp_aves2_{network}_{data}",
+                    f"EarthSpeciesProject/{hub}",
+                    (f"{hub}.safetensors",),
+                ),
+            ),
+            labels=(
+                LabelFile(
+                    f"esp_aves2_{network}_{data}/label_map.json",
+                    (
+                        HubFiles(
+                            f"esp_aves2_{network}_{data}",
+                            f"EarthSpeciesProject/{hub}",
+                            ("label_map.json",),
+                        ),
+                    ),
+                ),
+                *EBIRD,
+            ),
+            classes=classes,
+            cpu_batch=4,
+            trained_on=recordings,
+            licence=_CC_BY_NC_SA,
+            non_commercial=True,
+            citation="Miron et al. 2025, What Matters for Bioacoustic Encoding, arXiv 2508.11845",
+            homepage="https://github.com/earthspecies/avex",
+        )
+        for data, recordings, classes in (
+            (
+                "bio",
+                "AnimalSpeak: animal sounds of Xeno-canto, iNaturalist and other archives",
+                "species of birds, mammals, frogs and insects (scientific names)",
+            ),
+            (
+                "all",
+                "AnimalSpeak (animal sounds of many archives) and AudioSet",
+                "species of animals (scientific names), and the classes of AudioSet",
+            ),
+        )
+        for network, wrapper, dim, hub in (
+            ("sl_beats", "SupervisedBeats", 768, f"esp-aves2-sl-beats-{data}"),
+            ("effnetb0", "SupervisedEfficientNet", 1280, f"esp-aves2-effnetb0-{data}"),
+        )
+    ),
+    replace(
+        _OF["google_whale"],
+        name="google_humpback",
+        wrapper="bacpipe.models.families.google_whale:GoogleHumpback",
+        scope=SCOPES["google_humpback"],
+        sample_rate=10000,
+        window=39124,
+        dim=2048,
+        files=("google_humpback/saved_model.pb",),
+        sources=(
+            KaggleModel("google_humpback", "google/humpback-whale/tensorFlow2/humpback-whale/1"),
+        ),
+        n_classes=1,
+        classes="humpback whale",
+        trained_on="recordings of the NOAA near Hawaii and other islands of the North Pacific",
+        citation=(
+            "Allen et al. 2021, A convolutional neural network for automated detection of humpback "
+            "whale song in a diverse, long-term passive acoustic dataset, Frontiers in Marine "
+            "Science 8, doi 10.3389/fmars.2021.607321"
+        ),
+        homepage="https://www.kaggle.com/models/google/humpback-whale",
+    ),
+    replace(
+        _OF["perch_v2"],
+        name="perch_v2_headless",
+        wrapper="bacpipe.models.families.perch_v2:PerchV2Headless",
+        files=("perch_v2_headless/perch_v2_no_dft_embedding_only.onnx",),
+        sources=(
+            HubFiles(
+                "perch_v2_headless",
+                "sammlapp/Perch_v2_headless",
+                ("perch_v2_no_dft_embedding_only.onnx",),
+            ),
+        ),
+        scope=SCOPES["perch_v2_headless"],
+        labels=(),
+        n_classes=None,
+        classes="",
+    ),
+    replace(
+        _OF["vggish"],
+        name="yamnet",
+        scope=SCOPES["yamnet"],
+        dim=1024,
+        wrapper="bacpipe.models.families.vggish:Yamnet",
+        files=("yamnet/saved_model.pb",),
+        sources=(KaggleModel("yamnet", "google/yamnet/tensorFlow2/yamnet/1"),),
+        n_classes=521,
+        classes="sounds of AudioSet",
+        trained_on="AudioSet",
+        homepage="https://www.kaggle.com/models/google/yamnet",
+    ),
+    replace(
+        _OF["biolingual"],
+        name="clap",
+        wrapper="bacpipe.models.families.clap:Clap",
+        scope=SCOPES["clap"],
+        files=("clap/config.json", "clap/model.safetensors"),
+        alternatives=(("clap/model.safetensors", "clap/pytorch_model.bin"),),
+        sources=(
+            HubFiles(
+                "clap",
+                "laion/clap-htsat-unfused",
+                ("config.json", "model.safetensors"),
+                optional=("preprocessor_config.json", "tokenizer.json"),
+            ),
+        ),
+        trained_on="LAION-Audio-630K and AudioSet: sounds with descriptions",
+        licence=_APACHE,
+        citation=(
+            "Wu et al. 2023, Large-scale Contrastive Language-Audio Pretraining with Feature "
+            "Fusion and Keyword-to-Caption Augmentation, arXiv 2211.06687"
+        ),
+        homepage="https://github.com/LAION-AI/CLAP",
+    ),
+)
+
+CARDS: dict[str, ModelCard] = {
+    card.name: card for card in sorted((*_CARDS, *_SISTERS), key=lambda card: card.name)
+}
+
+
+def canonical_name(name: str) -> str:
+    """Name of a model as the zoo writes it, whatever its case; other names stay as they are."""
+    return next((known for known in CARDS if known == str(name).strip().lower()), name)
+
 
 supported_models: list[str] = list(CARDS)
 """Names of all models of the zoo."""

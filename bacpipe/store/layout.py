@@ -95,6 +95,11 @@ def detections_path(preds_path: Path, model: str) -> Path:
     return preds_path / f"{model}_detections.parquet"
 
 
+def class_list_path(preds_path: Path, model: str) -> Path:
+    """Scientific names and codes of the classes of a model."""
+    return preds_path / f"{model}_classes.csv"
+
+
 def annotations_path(preds_path: Path, model: str) -> Path:
     """Annotation table of all recordings with the best class of each window."""
     return preds_path / f"{model}_classifier_annotations.csv"
@@ -103,6 +108,11 @@ def annotations_path(preds_path: Path, model: str) -> Path:
 def wide_table_path(preds_path: Path, model: str) -> Path:
     """Table of all recordings with a row per window and a column per class."""
     return preds_path / f"{model}_all_predictions.parquet"
+
+
+def calls_path(preds_path: Path, model: str) -> Path:
+    """Table of all recordings with a row per call that a detector found."""
+    return preds_path / f"{model}_calls.csv"
 
 
 def ground_truth_name(kind: str, suffix: str) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store.arrays import stack_rows
+from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.detections import Detections, above
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -36,6 +37,7 @@ from bacpipe.store.embedding_set import (
 from bacpipe.store.entries import DoneEntries, StoredPredictions
 from bacpipe.store.layout import (
     ResultPaths,
+    class_list_path,
     dataset_name,
     detections_path,
     path_inside,
@@ -128,7 +130,7 @@ class Loader:
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir = typed_path(audio_dir)
-        self.model_name = model_name
+        self.model_name = model_name = None if model_name is None else canonical_name(model_name)
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
@@ -548,6 +550,11 @@ class Loader:
         if "classifier_threshold" not in settings:
             return self.detections()
         return (above(item, options.classifier_threshold) for item in self.detections())
+
+    @property
+    def classes(self) -> ClassList:
+        """Scientific names and codes of the model's classes, by their names."""
+        return read_class_list(class_list_path(self.paths.preds_path, str(self.model_name)))
 
     def detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""

@@ -23,9 +23,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ResultsError
+from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import replacing, write_csv, write_json
-from bacpipe.store.layout import PROVENANCE, annotations_path, detections_path, wide_table_path
+from bacpipe.store.layout import (
+    PROVENANCE,
+    annotations_path,
+    class_list_path,
+    detections_path,
+    wide_table_path,
+)
 from bacpipe.store.predictions import (
     decode_dictionary,
     detections_kinds,
@@ -44,6 +51,8 @@ _RECORDING = 8  # a recording takes as much memory as so many predictions while 
 _LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
 _ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
 _COLUMNS = ("audiofilename", "window", "start", "end", "class", "score")
+SCIENTIFIC_NAME = "scientific_name"
+"""Column of the scientific name in all tables."""
 
 
 class Block(NamedTuple):
@@ -156,7 +165,8 @@ def write_combined_tables(
             yield block
 
     write_json(preds_path / PROVENANCE, made_with)
-    write_detections(table, watched(), made_with, state)
+    listed = read_class_list(class_list_path(preds_path, model))
+    write_detections(table, watched(), made_with, state, listed)
     # From here on out of the table, which is read many times faster than single files.
     path = annotations_path(preds_path, model)
     write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
@@ -165,11 +175,16 @@ def write_combined_tables(
 
 
 def write_detections(
-    path: Path, blocks: Iterable[Block], provenance: Mapping[str, Any], state: str | None
+    path: Path,
+    blocks: Iterable[Block],
+    provenance: Mapping[str, Any],
+    state: str | None,
+    listed: ClassList | None = None,
 ) -> None:
     """Write all predictions as one table: a row for each, a row group for each block.
 
-    Columns audiofilename, window, start, end (seconds), class, score.
+    Columns audiofilename, window, start, end (seconds), class, score, and scientific_name if that
+    of any class of the model is known; it is empty for the others.
 
     Parameters
     ----------
@@ -181,12 +196,18 @@ def write_detections(
         Model, checkpoint, threshold, versions and settings.
     state : str or None
         What `DetectionStream` recognises the predictions by.
+    listed : ClassList, optional
+        Tells the scientific names.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds, description = detections_kinds(), json.dumps({**provenance, "state": state})
-    schema = pa.schema([(name, kinds[name]) for name in _COLUMNS], {"bacpipe": description})
+    fields = [(name, kinds[name]) for name in _COLUMNS]
+    named = listed is not None and listed.has_scientific_names
+    if named:
+        fields.append((SCIENTIFIC_NAME, kinds["class"]))
+    schema = pa.schema(fields, {"bacpipe": description})
     with replacing(path) as file, pq.ParquetWriter(file, schema, compression="snappy") as writer:
         for block in blocks:
             names = pa.DictionaryArray.from_arrays(
@@ -196,6 +217,15 @@ def write_detections(
                 pa.array(block.label), pa.array(block.classes, pa.string())
             )
             columns = [names, block.window, block.start, block.end, classes, block.score]
+            if named and listed is not None:
+                names_of = [listed.of(name).scientific_name for name in block.classes]
+                species, place = np.unique(np.array(names_of, dtype=object), return_inverse=True)
+                columns.append(
+                    pa.DictionaryArray.from_arrays(
+                        pa.array(place.astype(np.int32)[block.label]),
+                        pa.array(species, pa.string()),
+                    )
+                )
             table = pa.Table.from_arrays([pa.array(c) for c in columns], schema=schema)
             # A window in two row groups would be two windows for who reads one after the other.
             writer.write_table(table, row_group_size=len(table))

@@ -12,6 +12,7 @@ from bacpipe.models.card import (
     ModelCard,
     Source,
     Url,
+    candidates,
 )
 from bacpipe.models.zoo import CARDS
 
@@ -213,13 +214,24 @@ def _usage(card: ModelCard) -> str:
 
 
 def _origin(card: ModelCard) -> str:
-    files = "\n".join(f"- `{name}`" for name in card.files)
+    files = "\n".join(
+        f"- {' or '.join(f'`{path}`' for path in candidates(card, name))}" for name in card.files
+    )
+    labels = "".join(
+        f"- `{file.name}`: {' or '.join(map(_source, file.sources))}\n" for file in card.labels
+    )
+    names = (
+        f"\nThe names of its classes are in files of their own, without which it works, too:\n\n"
+        f"{labels}"
+        if labels
+        else ""
+    )
     sources = "\n".join(f"1. {_source(source)}" for source in card.sources)
     return (
         f"bacpipe looks in these places, one after the other, for what the folder "
         f"{{setting}}`model_base_path` does not hold yet:\n\n{sources}\n\n"
         f"It needs these files, below {{setting}}`model_base_path`; you can also put them there "
-        f"yourself (see [offline](../installation.md#without-network)):\n\n{files}\n"
+        f"yourself (see [offline](../installation.md#without-network)):\n\n{files}\n{names}"
     )
 
 

@@ -316,8 +316,10 @@ def test_pickles_in_checkpoints_do_not_run(
         Calls(np.load, str(canary.victim)),
     ):
         torch.save(hostile, path, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(CheckpointError, match="more than weights"):
-            read_checkpoint(path)
+        content = read_checkpoint(path)
+        assert not isinstance(content, Canary)
+        if isinstance(hostile, dict):  # what is harmless beside it can be had
+            assert torch.equal(content["state_dict"]["weight"], torch.ones(2))
     path.write_bytes(pickle.dumps(canary))
     with pytest.raises(CheckpointError, match=r"w\.\w+: "):
         read_checkpoint(path)

@@ -20,6 +20,8 @@ import argparse
 import json
 import math
 import os
+import pathlib
+import types
 import warnings
 import zlib
 from collections.abc import Callable
@@ -260,9 +262,22 @@ def _write_encoder(name: str, base: Path) -> None:
 
 
 def _write_audiomae(name: str, base: Path) -> None:
-    arguments = argparse.Namespace(model="vit_base_patch16", nb_classes=527, audio_exp=True)
-    content = {"model": fake_state(name), "optimizer": {}, "epoch": 59, "args": arguments}
+    folders = {key: _PosixPath() for key in ("job_dir", "output_dir", "log_dir")}
+    content = {
+        "model": fake_state(name),
+        "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(2e-4)}]},
+        "epoch": 59,
+        "scaler": {"scale": 65536.0},
+        "args": argparse.Namespace(model="vit_base_patch16", nb_classes=527, **folders),
+    }
     torch.save(content, _file(name, base))
+
+
+class _PosixPath:
+    """Pickled as a path of the authors' machine, also where there can be none."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return pathlib.PosixPath, ("/checkpoint", "author", "experiments")
 
 
 def _write_aves(name: str, base: Path) -> None:
@@ -313,8 +328,11 @@ def _write_lightning_insects(name: str, base: Path) -> None:
         "global_step": 1,
         "pytorch-lightning_version": "2.0.0",
         "state_dict": fake_state(name),
-        "hparams_name": "kwargs",
-        "hyper_parameters": {},
+        "hparams_name": "cfg",
+        "hyper_parameters": types.SimpleNamespace(
+            n_classes=459, backbone="tf_efficientnetv2_s.in21k", data_path=_PosixPath()
+        ),
+        "callbacks": {"ModelCheckpoint": {"best_model_score": np.float32(0.9)}},
     }
     path = _file(name, base)
     torch.save(content, path)

@@ -21,6 +21,8 @@ WHALES = (
     *("Upcall", "Call", "Gunshot", "Echolocation", "Whistle"),
 )
 
+N_YAMNET = 521
+
 
 class Expected(NamedTuple):
     embeddings: np.ndarray
@@ -73,6 +75,17 @@ def _whale_spectrogram(windows: np.ndarray) -> np.ndarray:
     return np.square(frames.reshape(len(windows), 128, 128, 7)).mean(3)
 
 
+def _google_humpback(windows: np.ndarray) -> Expected:
+    frames = np.lib.stride_tricks.sliding_window_view(windows, 1024, axis=1)[:, ::300]
+    spectrogram = np.square(frames.reshape(len(windows), 128, 64, 16)).mean(3)
+    logits = 100 * spectrogram[:, :, :1].mean(1)
+    return Expected(spectrogram.reshape(len(windows), -1)[:, :2048], sigmoid(logits))
+
+
+def _yamnet(windows: np.ndarray) -> Expected:
+    return Expected(powers(windows, 1024), sigmoid(20 * windows[:, :N_YAMNET]))
+
+
 def _google_whale(windows: np.ndarray) -> Expected:
     spectrogram = _whale_spectrogram(windows)
     logits = 100 * spectrogram[:, :, :12].mean(1)
@@ -81,17 +94,22 @@ def _google_whale(windows: np.ndarray) -> Expected:
 
 expected: dict[str, Callable[[np.ndarray], Expected]] = {
     "birdnet_v3": _birdnet_v3,
+    "google_humpback": _google_humpback,
     "google_whale": _google_whale,
     "hbdet": lambda windows: Expected(powers(np.pad(windows, ((0, 0), (0, 437))), 2048), None),
     "perch_bird": lambda windows: _perch(windows, 10932),
     "perch_v2": _perch_v2,
+    "perch_v2_headless": lambda windows: Expected(_perch_v2(windows).embeddings, None),
     "surfperch": lambda windows: _perch(windows, N_REEF),
     "vggish": lambda windows: Expected(powers(windows, 128), None),
+    "yamnet": _yamnet,
 }
 """What each stand-in gives for windows of shape (n, samples)."""
 
-ONNX_MODELS = ("birdnet_v3", "perch_v2")
-TF_MODELS = ("google_whale", "hbdet", "perch_bird", "surfperch", "vggish")
+ONNX_MODELS = ("birdnet_v3", "perch_v2", "perch_v2_headless")
+TF_MODELS = (
+    *("google_humpback", "google_whale", "hbdet", "perch_bird", "surfperch", "vggish", "yamnet"),
+)
 
 
 def write_list(path: Path, header: str, names: Sequence[str]) -> None:
@@ -106,12 +124,15 @@ def build(name: str, base: Path) -> None:
     folder.mkdir(parents=True)
     {
         "birdnet_v3": build_birdnet_v3,
+        "google_humpback": build_google_humpback,
         "google_whale": build_google_whale,
         "hbdet": build_hbdet,
         "perch_bird": lambda f: build_perch(f, "label", 10932, "ebird2021"),
         "perch_v2": build_perch_v2,
+        "perch_v2_headless": build_perch_v2_headless,
         "surfperch": lambda f: build_perch(f, "reef_label", N_REEF, "reef"),
         "vggish": build_vggish,
+        "yamnet": build_yamnet,
     }[name](folder)
 
 
@@ -188,6 +209,29 @@ def build_perch_v2(folder: Path, *, rows: int | str = "batch", labels: int = 147
         write_list(folder / "labels.csv", "inat2024_fsd50k", names)
 
 
+def build_perch_v2_headless(folder: Path) -> None:
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Slice", ["inputs", "zero", "n_even", "one"], ["even"]),
+        helper.make_node("Reshape", ["even", "to_parts"], ["parts"]),
+        helper.make_node("Mul", ["parts", "parts"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares", "two"], ["embedding"], keepdims=0),
+    ]
+    ints = {
+        "zero": [0],
+        "one": [1],
+        "two": [2],
+        "n_even": [1536 * 104],
+        "to_parts": [-1, 1536, 104],
+    }
+    constants = {name: np.array(value, np.int64) for name, value in ints.items()}
+    path = folder / "perch_v2_no_dft_embedding_only.onnx"
+    _save_onnx(
+        path, ("inputs", ["batch", 160000]), {"embedding": ["batch", 1536]}, nodes, constants
+    )
+
+
 def build_birdnet_v3(folder: Path, *, element: int | None = None) -> None:
     from onnx import helper
 
@@ -220,11 +264,12 @@ def build_birdnet_v3(folder: Path, *, element: int | None = None) -> None:
     }
     given = ("input", ["batch", "samples"])
     _save_onnx(folder / "model.onnx", given, outputs, nodes, constants, element)
-    with (folder / "BirdNET+_V3.0-preview3_Global_11K_Labels.csv").open("w") as file:
-        file.write("idx;id;sci_name;com_name;class;order\n")
+    # With the mark that some editors put at the beginning, as the published one.
+    with (folder / "labels.csv").open("w", encoding="utf-8-sig") as file:
+        file.write("id;sci_name;com_name;gbif;class;order\n")
         for i in range(N_BIRDNET_V3):
             common = "" if i == 1 else f"Common {i}"
-            file.write(f"{i};{i};Genus species{i};{common};Aves;Passeriformes\n")
+            file.write(f"{i};Genus species{i};{common};{i};Aves;Passeriformes\n")
 
 
 # --- TensorFlow -----------------------------------------------------------------------------
@@ -328,6 +373,37 @@ def build_google_whale(folder: Path) -> None:
     )
 
 
+def build_google_humpback(folder: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 1), tf.float32)])
+    def front_end(waveform: Any) -> Any:
+        frames = tf.signal.frame(waveform[:, :, 0], 1024, 300)
+        shape = tf.shape(frames)
+        return tf.reduce_mean(tf.square(tf.reshape(frames, (shape[0], shape[1], 64, 16))), axis=3)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 128, 64), tf.float32)])
+    def features(spectrogram: Any) -> Any:
+        return tf.reshape(spectrogram, (-1, 128 * 64))[:, :2048]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 128, 64), tf.float32)])
+    def logits(spectrogram: Any) -> Any:
+        return 100 * tf.reduce_mean(spectrogram[:, :, :1], axis=1)
+
+    @tf.function(input_signature=[])
+    def metadata() -> Any:
+        return {
+            "input_sample_rate": tf.constant(10000, tf.int64),
+            "context_width_samples": tf.constant(39124, tf.int64),
+            "class_names": tf.constant(["Mn"]),
+        }
+
+    module.front_end, module.features, module.logits = front_end, features, logits
+    tf.saved_model.save(module, str(folder), signatures={"metadata": metadata})
+
+
 def build_hbdet(folder: Path, *, output: str = "pool", channels: bool = False) -> None:
     import tensorflow as tf
 
@@ -356,3 +432,30 @@ def build_vggish(folder: Path) -> None:
 
     module.__call__ = call
     tf.saved_model.save(module, str(folder))
+
+
+def build_yamnet(folder: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
+    def call(waveform: Any) -> Any:
+        # Examples begin every 0.48 s.
+        examples = tf.signal.frame(waveform, 15600, 7680)
+        return (
+            tf.sigmoid(20 * examples[:, :N_YAMNET]),
+            _tf_powers(examples[:, :15360], 1024),
+            tf.reshape(waveform[: 64 * 96], (96, 64)),
+        )
+
+    module.__call__ = call
+    table = folder / "yamnet_class_map.csv"
+    with table.open("w", encoding="utf-8") as file:
+        file.write("index,mid,display_name\n")
+        for i in range(N_YAMNET):
+            name = '"Child speech, kid speaking"' if i == 1 else f"Sound {i}"
+            file.write(f"{i},/m/{i},{name}\n")
+    module.labels = tf.saved_model.Asset(str(table))
+    tf.saved_model.save(module, str(folder))
+    table.unlink()

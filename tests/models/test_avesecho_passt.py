@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.families.avesecho_passt import LABELS
 from bacpipe.models.loading import load_model
 from tests.models import parity
 
@@ -22,7 +21,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def labels(base: Path) -> Iterator[Path]:
-    path = base / "avesecho_passt" / LABELS
+    path = base / "avesecho_passt" / "list_AvesEcho.csv"
     yield path
     path.unlink(missing_ok=True)
 
@@ -41,7 +40,9 @@ def test_common_names_come_from_the_list_beside_the_checkpoint(base: Path, label
     rows = ["Gypaetus barbatus,BeardedVulture", "Anas bahamensis,White-cheekedPintail"]
     rows += [f"Genus species{i},Bird number {i}" for i in range(2, 585)]
     labels.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    names = classes(base)
+    model = load_model("avesecho_passt", device="cpu", model_base_path=base)
+    assert list(model.scientific_names[:2]) == ["Gypaetus barbatus", "Anas bahamensis"]
+    names = model.classes
     assert names[:3] == ["Bearded Vulture", "White-cheeked Pintail", "Bird number 2"]
     assert len(names) == 585
 

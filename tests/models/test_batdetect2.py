@@ -6,12 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 import torch
 
 pytest.importorskip("batdetect2", reason="needs the optional dependency group 'bats'")
 
-from bacpipe.errors import CheckpointError
+import bacpipe
+from bacpipe.__main__ import main
+from bacpipe.errors import CheckpointError, NothingEmbeddedError, SettingsError
 from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.families.batdetect2 import BatDetect2ClipAverage, BatDetect2DetectionAverage
 from bacpipe.models.families.batdetect2_network import BatDetect2Spectrogram
@@ -183,6 +187,110 @@ def test_detections_equal_the_packages(models, api, network, windows):
     assert calls[0] == 10
     assert 0 < calls[1] < 10
     assert calls[2] == 0
+
+
+def test_calls_equal_the_packages(model, api, network, windows):
+    with torch.inference_mode():
+        ours = model.calls(model.preprocess(windows))
+    config = api.get_config(detection_threshold=0.3)
+    for audio, calls in zip(windows, ours, strict=True):
+        theirs, _, _ = api.process_audio(audio.numpy(), model=network, config=config, device=CPU)
+        assert [model.classes[i] for i in calls.class_scores.argmax(1)] == [
+            call["class"] for call in theirs
+        ]
+        # The package rounds to 4 decimals, whole Hz and 3 decimals.
+        for values, key, step in (
+            (calls.start, "start_time", 1e-4),
+            (calls.end, "end_time", 1e-4),
+            (calls.low, "low_freq", 1.1),
+            (calls.high, "high_freq", 5.0),
+            (calls.class_scores.max(1, initial=0), "class_prob", 1e-3),
+            (calls.score, "det_prob", 1e-3),
+        ):
+            np.testing.assert_allclose(values, [call[key] for call in theirs], rtol=0, atol=step)
+    assert [len(calls.start) for calls in ours][::2] == [10, 0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bats")
+    twice = np.concatenate([make_bats(1, 10), make_bats(1, 10)[: SAMPLE_RATE // 2]])
+    soundfile.write(folder / "a, evening.wav", twice, SAMPLE_RATE, "FLOAT")
+    (folder / "sub").mkdir()
+    soundfile.write(folder / "sub" / "quiet.wav", make_bats(2, 0), SAMPLE_RATE, "FLOAT")
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    return folder
+
+
+class TestTableOfCalls:
+    """On recordings whose calls begin at known times."""
+
+    AT = np.array([0.04 + 0.09 * i for i in range(10)])
+
+    def test_windows_that_overlap_give_each_call_once(self, folder):
+        expected = np.concatenate([self.AT, 1 + self.AT[self.AT < 0.5]])
+        for hop in (None, 0.5, 0.245):  # the border of two windows lies in a call
+            options = {} if hop is None else {"hop": hop}
+            embedder = bacpipe.Embedder("batdetect2_dets_avg", device="cpu", **options)
+            calls = embedder.calls(folder / "a, evening.wav")
+            assert len(calls) == len(expected)
+            np.testing.assert_allclose(calls.start, expected, atol=0.003)
+            assert ((calls.end - calls.start).between(0.001, 0.02)).all()
+            assert calls.low_frequency.between(40_000, 50_000).all()
+            assert (calls.high_frequency > calls.low_frequency).all()
+            assert (calls.detection_score > 0.3).all()
+            assert calls.scientific_name.str.startswith("Pipistrellus ").all()
+
+    def test_times_and_frequencies_are_those_of_the_file(self, folder, tmp_path):
+        samples, _ = soundfile.read(folder / "a, evening.wav", dtype="float32")
+        slow = tmp_path / "expanded.wav"
+        soundfile.write(slow, samples, SAMPLE_RATE // 10, "FLOAT")
+        real = bacpipe.Embedder("batdetect2_dets_avg", device="cpu")
+        played = bacpipe.Embedder(
+            "batdetect2_dets_avg", device="cpu", bool_change_speed=True, new_speed=10
+        )
+        expected, calls = real.calls(folder / "a, evening.wav"), played.calls(slow)
+        np.testing.assert_allclose(calls.start, 10 * expected.start, rtol=1e-6)
+        np.testing.assert_allclose(calls.low_frequency, expected.low_frequency / 10, rtol=1e-6)
+
+    def test_a_folder_becomes_one_table(self, folder, tmp_path, caplog):
+        table = bacpipe.detect_calls(
+            audio_dir=str(folder), main_results_dir=str(tmp_path), device="cpu"
+        )
+        calls = pd.read_csv(table)
+        assert table.name == "batdetect2_dets_avg_calls.csv"
+        assert set(calls.audiofilename) == {"a, evening.wav"}
+        whole = bacpipe.Embedder("batdetect2_dets_avg", device="cpu").calls(
+            folder / "a, evening.wav"
+        )
+        pd.testing.assert_frame_equal(calls, whole, check_dtype=False)
+        assert "broken.wav" in caplog.text
+
+    def test_the_command_says_where_the_table_is(self, folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        words = [f"audio_dir={folder / 'sub'}", "main_results_dir=results", "device=cpu"]
+        assert main(["calls", "--model", "batdetect2_clip_avg", *words]) == 0
+        (table,) = tmp_path.rglob("batdetect2_clip_avg_calls.csv")
+        assert table.name in capsys.readouterr().out
+        assert pd.read_csv(table).empty
+
+    def test_nothing_to_read_leaves_no_table(self, tmp_path):
+        (tmp_path / "audio").mkdir()
+        (tmp_path / "audio" / "broken.wav").write_bytes(b"RIFF")
+        with pytest.raises(NothingEmbeddedError, match="none of 1 recordings"):
+            bacpipe.detect_calls(
+                audio_dir=str(tmp_path / "audio"), main_results_dir=str(tmp_path / "results")
+            )
+        assert not list(tmp_path.rglob("*_calls.csv*"))
+
+    def test_other_models_find_no_calls(self, tmp_path):
+        class Loudness(bacpipe.ModelBaseClass):
+            def __init__(self):
+                super().__init__(sr=16000, segment_length=16000)
+
+        embedder = bacpipe.Embedder("loudness", CustomModel=Loudness())
+        with pytest.raises(SettingsError, match=r"Loudness gives scores .* finds no calls"):
+            embedder.calls(tmp_path / "any.wav")
 
 
 def test_window_does_not_depend_on_its_batch(model, windows):

@@ -57,6 +57,20 @@ def test_biolingual_leaves_the_text_half_and_takes_other_names(biolingual: Path)
         torch.testing.assert_close(model(model.preprocess(windows)), expected, rtol=0, atol=0)
 
 
+def test_biolingual_reads_what_torch_saved(biolingual: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "biolingual"
+    folder.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_bytes((biolingual / "biolingual" / name).read_bytes())
+    state = load_file(biolingual / "biolingual" / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    windows = parity.windows("biolingual")[:1]
+    with torch.inference_mode():
+        models = [_load("biolingual", base) for base in (biolingual, tmp_path)]
+        ours, theirs = (model(model.preprocess(windows)) for model in models)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 def test_biolingual_front_end_equals_transformers(biolingual: Path) -> None:
     from transformers import ClapFeatureExtractor
 

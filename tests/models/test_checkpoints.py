@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -373,6 +374,52 @@ class TestHubFiles:
         assert visible(tmp_path) == ["m/config.json", "m/sub/model.safetensors"]
 
 
+class TestEitherFile:
+    """Repositories that have safetensors, or only what torch.save wrote."""
+
+    HUB_MODELS = ("audioprotopnet", "biolingual", "birdmae", "convnext_birdset")
+
+    @pytest.mark.parametrize("name", HUB_MODELS)
+    @pytest.mark.parametrize("there", ["model.safetensors", "pytorch_model.bin", "both"])
+    def test_safetensors_first(self, hub: Hub, tmp_path: Path, name: str, there: str) -> None:
+        card = CARDS[name]
+        (source,) = card.sources
+        assert isinstance(source, HubFiles)
+        hub.add(f"{source.repo_id}/config.json", b"{}", large=False)
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            if there in (file, "both"):
+                hub.add(f"{source.repo_id}/{file}", file.encode())
+        found = checkpoints.resolve(card, tmp_path)
+        wanted = "pytorch_model.bin" if there == "pytorch_model.bin" else "model.safetensors"
+        assert found[f"{name}/model.safetensors"] == tmp_path / name / wanted
+        assert checkpoints.missing_files(card, tmp_path) == []
+        asked = len(hub.requests)
+        assert checkpoints.resolve(card, tmp_path) == found
+        assert len(hub.requests) == asked
+
+    def test_neither(self, hub: Hub, tmp_path: Path) -> None:
+        hub.add("davidrrobinson/BioLingual/config.json", b"{}", large=False)
+        with pytest.raises(CheckpointNotFoundError) as caught:
+            checkpoints.resolve(CARDS["biolingual"], tmp_path)
+        assert "config.json and model.safetensors or pytorch_model.bin from" in str(caught.value)
+
+    def test_second_sources_bring_files_of_other_names(self, hub: Hub, tmp_path: Path) -> None:
+        card = CARDS["naturebeats"]
+        beats, _ = card.files
+        hub.add(f"datasets/{REPO}/beats/beats.tar.xz", tar_xz({beats: b"beats"}))
+        name = "esp-aves2-naturelm-audio-v1-beats"
+        hub.add(f"EarthSpeciesProject/{name}/{name}.safetensors", b"nature")
+        found = checkpoints.resolve(card, tmp_path)
+        assert {path.read_bytes() for path in found.values()} == {b"beats", b"nature"}
+
+    def test_help_says_and_where_both_are_needed(self, hub: Hub, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointNotFoundError) as caught:
+            checkpoints.resolve(CARDS["naturebeats"], tmp_path)
+        message = str(caught.value)
+        assert "cpt1.pt and naturebeats/naturebeats.pt, which are not on this machine" in message
+        assert f"; and at {tmp_path / 'naturebeats/naturebeats.pt'}: download" in message
+
+
 class TestWithoutNetwork:
     @pytest.fixture(autouse=True)
     def unreachable(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +434,18 @@ class TestWithoutNetwork:
         assert f"datasets/{REPO}/resolve/main/mix2/mix2.tar.xz" in message
         assert f"unpack it into {tmp_path}" in message
         assert "\n" not in message
+        assert not re.search("urllib3|object at 0x|ConnectionPool|HTTPConnection", message)
+
+    def test_one_message_and_no_others(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        address = "http://127.0.0.1:1/w.pth"
+        card = card_with(HubArchive("m"), Url("m", address, "w.pth"), files=("m/w.pth",), name="m")
+        with pytest.raises(CheckpointNotFoundError) as caught:
+            checkpoints.resolve(card, tmp_path)
+        assert caplog.records == []
+        assert f"{address}: Connection refused" in str(caught.value)
+        assert not re.search("urllib3|object at 0x|ConnectionPool", str(caught.value))
 
     def test_files_of_the_hugging_face_cache_are_used(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -570,6 +629,14 @@ class TestKaggle:
             assert found == {"k/saved_model.pb": base / "k/saved_model.pb"}
         assert downloaded == ["owner/model/tensorFlow2/default/3"]
         assert visible(base) == ["k/saved_model.pb", "k/variables/variables.index"]
+        notes = json.loads((base / "k" / downloads.ORIGIN).read_text())
+        assert [(note["address"].partition("#")[2], note["hash"]) for note in notes] == [
+            (name, hashlib.sha256(content).hexdigest())
+            for name, content in (
+                ("saved_model.pb", b"graph"),
+                ("variables/variables.index", b"weights"),
+            )
+        ]
 
     def test_failures_name_the_model(
         self, downloaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

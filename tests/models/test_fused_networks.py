@@ -13,7 +13,7 @@ from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
 from bacpipe.models.families.aves import fuse_wav2vec2
 from bacpipe.models.families.avesecho_passt import _summary_tokens
-from bacpipe.models.families.biolingual import fuse_clap
+from bacpipe.models.families.clap import fuse_clap
 
 _SAMPLES = 4000
 

@@ -40,10 +40,7 @@ needs_onnx = pytest.mark.skipif(
 )
 TF = [pytest.param(name, marks=needs_tensorflow) for name in stand_ins.TF_MODELS]
 ONNX = [pytest.param(name, marks=needs_onnx) for name in stand_ins.ONNX_MODELS]
-CLASSIFIERS = [
-    *(p for p in TF if p.values[0] not in ("hbdet", "vggish")),
-    *ONNX,
-]
+CLASSIFIERS = [p for p in (*TF, *ONNX) if CARDS[p.values[0]].is_classifier]
 
 
 @pytest.fixture(scope="module")
@@ -263,14 +260,40 @@ class TestClassNames:
     @needs_tensorflow
     def test_whales_are_spelled_out(self, models: dict[str, Any]) -> None:
         model = models["google_whale"]
-        assert model.class_codes == list(stand_ins.WHALES)
+        assert model.codes == list(stand_ins.WHALES)
         assert model.classes[:3] == ["Killer whale", "Humpback whale", "North Atlantic right whale"]
         assert len(set(model.classes)) == CARDS["google_whale"].n_classes
+        whales = dict(
+            zip(model.codes, zip(model.classes, model.scientific_names, strict=True), strict=True)
+        )
+        assert whales["Upcall"] == ("North Pacific right whale upcall", "Eubalaena japonica")
+        assert whales["Gunshot"] == ("North Pacific right whale gunshot", "Eubalaena japonica")
+        assert whales["Eg"] == ("North Atlantic right whale", "Eubalaena glacialis")
 
     @needs_onnx
     def test_header_of_the_label_file_is_no_class(self, models: dict[str, Any]) -> None:
         assert len(models["perch_v2"].classes) == CARDS["perch_v2"].n_classes
         assert models["perch_v2"].classes[0] == "Genus species0"
+
+    @needs_tensorflow
+    def test_yamnet_and_humpback(self, models: dict[str, Any]) -> None:
+        assert tuple(models["yamnet"].classes[:2]) == ("Sound 0", "Child speech, kid speaking")
+        assert len(models["yamnet"].classes) == CARDS["yamnet"].n_classes
+        assert tuple(models["google_humpback"].classes) == ("Humpback whale",)
+
+    @needs_onnx
+    def test_perch_v2_has_names_by_its_own_codes(self, base: Path, tmp_path: Path) -> None:
+        shutil.copytree(base / "perch_v2", tmp_path / "perch_v2")
+        codes = ["eurrob1", *["no_ebird_code"] * 14794]
+        table = tmp_path / "perch_v2/assets/perch_v2_ebird_classes.csv"
+        stand_ins.write_list(table, "ebird2021", codes)
+        (tmp_path / "ebird_taxonomy.csv").write_text(
+            "SPECIES_CODE,COMMON_NAME,SCI_NAME\neurrob1,European Robin,Genus species0\n"
+        )
+        model = load_model("perch_v2", device="cpu", model_base_path=tmp_path)
+        assert list(model.classes[:2]) == ["European Robin", "Genus species1"]
+        assert list(model.scientific_names[:2]) == ["Genus species0", "Genus species1"]
+        assert list(model.codes[:2]) == ["eurrob1", ""]
 
     @needs_onnx
     def test_birdnet_v3_has_common_and_scientific_names(self, models: dict[str, Any]) -> None:

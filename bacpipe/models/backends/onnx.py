@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 
 from bacpipe.errors import CheckpointError, first_line
-from bacpipe.models.base import ModelBaseClass, load_again
+from bacpipe.models.backends.zoo_model import ZooModel, load_again
 from bacpipe.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -63,25 +63,19 @@ class Outputs(NamedTuple):
     scores: np.ndarray
 
 
-class OnnxModel(ModelBaseClass):
+class OnnxModel(ZooModel):
     """A model of the zoo that ONNX Runtime computes: waveforms in, embeddings and scores out.
 
-    The two outputs are found by their shape: the embedding is as long as the card says, the
-    other one that has two axes holds the scores.
+    The outputs are found by their shape: the embedding is as long as the card says, the other one
+    that has two axes holds the scores.  A model whose card has no classes needs no scores.
 
-    Parameters
-    ----------
-    card : ModelCard
-        Its card.
-    files : mapping of str to Path
-        Checkpoint files by the names of ``card.files``; the first one is the network.
-    device : str
-        Where it computes.  Audio is handed over in host memory in any case.
+    Parameters are those of `ZooModel`.  The first file of the card is the network; audio is handed
+    over in host memory in any case.
 
     Attributes
     ----------
     n_classes : int
-        Length of the scores.
+        Length of the scores; 0 without any.
 
     Raises
     ------
@@ -89,22 +83,22 @@ class OnnxModel(ModelBaseClass):
         If the file is no ONNX model, or not one with such outputs.
     """
 
-    card: ModelCard
     one_pass = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+    def __init__(
+        self,
+        *,
+        card: ModelCard | str | None = None,
+        files: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        model_base_path: str | Path | None = None,
+    ) -> None:
+        super().__init__(card=card, files=files, device="cpu", model_base_path=model_base_path)
         self._asked = device
-        path = Path(files[card.files[0]])
+        path = self.paths[0]
         self._session = _open(path, execution_providers(device))
-        on_cpu = self._session.get_providers()[0] == _CPU
-        super().__init__(
-            sr=card.sample_rate,
-            segment_length=card.window,
-            device="cpu",
-            card=card,
-            files=files,
-            batch_size=card.cpu_batch if on_cpu else _GPU_BATCH,
-        )
+        if self._session.get_providers()[0] != _CPU:
+            self.batch_size = _GPU_BATCH
         given = self._session.get_inputs()[0]
         self._input = given.name
         self._dtype = np.float16 if given.type == "tensor(float16)" else np.float32
@@ -117,7 +111,13 @@ class OnnxModel(ModelBaseClass):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be copied; the file is opened again.
-        return load_again, (type(self), self.card, self.files, self._asked)
+        return load_again, (
+            type(self),
+            self.card,
+            self.files,
+            self._asked,
+            self.model_base_path,
+        )
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Return the windows as they are; the network begins at the waveform."""
@@ -127,7 +127,7 @@ class OnnxModel(ModelBaseClass):
         return self._run(x, [self._embedding])[0]
 
     def infer(self, x: torch.Tensor, *, scores: bool = False) -> tuple[Any, Any | None]:
-        if not scores:
+        if not scores or not self.n_classes:
             return self(x), None
         outputs = self.outputs(x)
         return outputs.embeddings, self.activate(torch.from_numpy(outputs.scores))
@@ -167,12 +167,15 @@ class OnnxModel(ModelBaseClass):
         shapes = {name: output.shape for name, output in zip(names, outputs, strict=True)}
         embeddings = [n for n, s in shapes.items() if len(s) == 2 and s[1] == self.card.dim]
         scores = [n for n, s in shapes.items() if len(s) == 2 and n not in embeddings]
-        if len(embeddings) != 1 or len(scores) != 1:
+        has_scores = self.card.is_classifier
+        if len(embeddings) != 1 or (has_scores and len(scores) != 1):
+            others = " and one other list of values (the class scores)" if has_scores else ""
             raise CheckpointError(
                 f"{path}: expected one output of {self.card.dim} values per window (the "
-                f"embedding) and one other list of values (the class scores), found {shapes}; it "
-                f"is not the model {self.card.name!r}."
+                f"embedding){others}, found {shapes}; it is not the model {self.card.name!r}."
             )
+        if not has_scores:
+            return embeddings[0], "", 0
         return embeddings[0], scores[0], shapes[scores[0]][1]
 
 

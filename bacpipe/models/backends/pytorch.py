@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import is_tensor, nn
 
 from bacpipe.errors import CheckpointError, SettingsError, first_line
-from bacpipe.models.base import ModelBaseClass
+from bacpipe.models.backends.zoo_model import ZooModel
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights.containers import state_dict_in
+from bacpipe.models.weights.pickles import read_pickled
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -55,21 +55,24 @@ def choose_device(device: str = "auto") -> str:
     return device
 
 
-def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
+def read_checkpoint(path: Path) -> Any:
     """Read a ``torch.save`` or safetensors file without executing anything in it.
 
     Parameters
     ----------
     path : Path
         The checkpoint.
-    allow : iterable
-        Classes that this container is known to hold beside tensors and plain Python types
-        (``argparse.Namespace``, say).
+
+    Returns
+    -------
+    object
+        What was saved; objects that are no tensors and no plain containers, such as the
+        arguments of a training script, are `bacpipe.models.weights.pickles.StandIn`.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged or holds anything else.
+        If the file is damaged.
     """
     _refuse_bomb(path)
     try:
@@ -77,14 +80,8 @@ def read_checkpoint(path: Path, *, allow: Iterable[Any] = ()) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(list(allow)):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, because this checkpoint holds more than weights "
-            f"({first_line(error)}); use the file that the model's authors published."
-        ) from error
-    # What damaged files make the readers of torch and safetensors raise is of any kind.
+        return read_pickled(path)
+    # What damaged files make the readers raise is of any kind.
     except Exception as error:
         kind = "safetensors file" if path.suffix == ".safetensors" else "checkpoint"
         raise CheckpointError(
@@ -147,16 +144,18 @@ def fit_weights(
     renamed = {
         rename(key): value
         for key, value in state.items()
-        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+        if isinstance(key, str)
+        and not any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
     }
     expected = network.state_dict()
     problems = {
         "missing": sorted(expected.keys() - renamed.keys()),
         "unexpected": sorted(renamed.keys() - expected.keys()),
+        "without numbers": sorted(str(k) for k, v in renamed.items() if not is_tensor(v)),
         "of another shape": sorted(
             f"{key} {tuple(renamed[key].shape)} instead of {tuple(expected[key].shape)}"
             for key in expected.keys() & renamed.keys()
-            if renamed[key].shape != expected[key].shape
+            if is_tensor(renamed[key]) and renamed[key].shape != expected[key].shape
         ),
     }
     found = [f"{len(v)} {what} ({_shorten(v)})" for what, v in problems.items() if v]
@@ -174,39 +173,23 @@ def build_empty(build: Callable[[], Network]) -> Network:
     return network.to_empty(device="cpu")
 
 
-class TorchModel(ModelBaseClass):
+class TorchModel(ZooModel):
     """A model of the zoo that PyTorch computes.
 
-    Subclasses build their network and front end in `set_up`.
-
-    Parameters
-    ----------
-    card : ModelCard
-        Its card.
-    files : mapping of str to Path
-        Checkpoint files by the names of ``card.files``.
-    device : str
-        Where it computes.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged or does not fit.
+    Subclasses build their network and front end in `set_up`.  Parameters are those of `ZooModel`.
     """
 
-    card: ModelCard
     concurrent = True
 
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
-        super().__init__(
-            sr=card.sample_rate,
-            segment_length=card.window,
-            device=device,
-            card=card,
-            files=files,
-            batch_size=card.cpu_batch,
-        )
-        self.paths = [self.files[name] for name in card.files]
+    def __init__(
+        self,
+        *,
+        card: ModelCard | str | None = None,
+        files: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        model_base_path: str | Path | None = None,
+    ) -> None:
+        super().__init__(card=card, files=files, device=device, model_base_path=model_base_path)
         self.set_up()
 
     def set_up(self) -> None:
@@ -222,7 +205,6 @@ class TorchModel(ModelBaseClass):
         within: str | None = None,
         rename: Callable[[str], str] = lambda key: key,
         unused: Iterable[str] = (),
-        allow: Iterable[Any] = (),
     ) -> None:
         """Load the weights of a checkpoint into a network, in place.
 
@@ -238,12 +220,10 @@ class TorchModel(ModelBaseClass):
             Entry of the checkpoint that holds the weights.
         rename, unused
             As for `fit_weights`.
-        allow
-            As for `read_checkpoint`.
         """
         name = self.card.name
         if state is None:
-            state = read_checkpoint(path, allow=allow)
+            state = read_checkpoint(path)
         if within is not None:
             state = state_dict_in(state, within, model=name, path=path)
         fit_weights(network, state, model=name, path=path, rename=rename, unused=unused)

@@ -12,7 +12,7 @@ import tensorflow as tf
 import torch
 
 from bacpipe.errors import CheckpointError, SettingsError, first_line
-from bacpipe.models.base import ModelBaseClass, load_again
+from bacpipe.models.backends.zoo_model import ZooModel, load_again
 from bacpipe.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -69,18 +69,11 @@ def choose_tf_device(device: str) -> str:
     return f"/GPU:{number or 0}"
 
 
-class TfModel(ModelBaseClass):
+class TfModel(ZooModel):
     """A model of the zoo that TensorFlow computes.
 
-    Parameters
-    ----------
-    card : ModelCard
-        Its card.
-    files : mapping of str to Path
-        Checkpoint files by the names of ``card.files``; the first one is the ``saved_model.pb``
-        of the SavedModel.
-    device : str
-        Where it computes.  Audio is handed over in host memory in any case.
+    Parameters are those of `ZooModel`.  The first file of the card is the ``saved_model.pb`` of the
+    SavedModel; audio is handed over in host memory in any case.
 
     Raises
     ------
@@ -88,19 +81,19 @@ class TfModel(ModelBaseClass):
         If the SavedModel cannot be loaded.
     """
 
-    card: ModelCard
-
-    def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
+    def __init__(
+        self,
+        *,
+        card: ModelCard | str | None = None,
+        files: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        model_base_path: str | Path | None = None,
+    ) -> None:
+        super().__init__(card=card, files=files, device="cpu", model_base_path=model_base_path)
         self._asked, self._tf_device = device, choose_tf_device(device)
-        super().__init__(
-            sr=card.sample_rate,
-            segment_length=card.window,
-            device="cpu",
-            card=card,
-            files=files,
-            batch_size=card.cpu_batch if self._tf_device == "/CPU:0" else _GPU_BATCH,
-        )
-        self.folder = Path(files[card.files[0]]).parent
+        if self._tf_device != "/CPU:0":
+            self.batch_size = _GPU_BATCH
+        self.folder = self.paths[0].parent
         with tf.device(self._tf_device):
             self.saved_model = _load(self.folder)
         self.set_up()
@@ -110,7 +103,13 @@ class TfModel(ModelBaseClass):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A saved model cannot be copied; the folder is read again.
-        return load_again, (type(self), self.card, self.files, self._asked)
+        return load_again, (
+            type(self),
+            self.card,
+            self.files,
+            self._asked,
+            self.model_base_path,
+        )
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Return the windows as they are; the saved model begins at the waveform."""

@@ -8,8 +8,6 @@ https://github.com/facebookresearch/AudioMAE
 
 from __future__ import annotations
 
-import argparse
-
 import timm
 from torch import Tensor, nn
 
@@ -35,9 +33,7 @@ class AudioMae(TorchModel):
                 global_pool="avg",
             )
         )
-        # The authors' file also holds the arguments of the training script.
-        allow = (argparse.Namespace,)
-        self.fit(network, path, within="model", unused=("head.*",), allow=allow)
+        self.fit(network, path, within="model", unused=("head.*",))
         fuse_linears(network)
         self._network = self.place(network)
         self._fbank = self.place(KaldiFbank(self.sr, window="hanning"))

@@ -11,8 +11,6 @@ https://github.com/kkoutini/PaSST
 
 from __future__ import annotations
 
-import csv
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,12 @@ from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.pytorch import TorchModel, build_empty
 from bacpipe.models.frontends import MelSpectrogram
-
-logger = logging.getLogger(__name__)
-
-LABELS = "list_AvesEcho.csv"
-"""Species list of the authors' repository (folder ``inputs``): scientific and common name."""
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    Taxonomy,
+    names_of_species,
+    read_table,
+)
 
 _N_FFT, _FRAME, _HOP = 1024, 800, 320
 _N_MELS, _HIGHEST_HZ = 128, 15500.0
@@ -46,9 +45,7 @@ class AvesEchoPasst(TorchModel):
     The embedding is the mean of the two summary tokens; the classifier is a head on top of it,
     so class scores can be had from stored embeddings.
 
-    The checkpoint holds no class names.  They are read from the authors' ``list_AvesEcho.csv``
-    when it lies beside the checkpoint; without it the classes are called ``class_000`` to
-    ``class_584``, by their position.
+    The checkpoint holds no class names: they are those of the authors' ``list_AvesEcho.csv``.
     """
 
     def set_up(self) -> None:
@@ -65,7 +62,12 @@ class AvesEchoPasst(TorchModel):
         fuse_linears(network)
         self._network = self.place(network)
         self._mel = self.place(MelSpectrogram(_kaldi_filters(self.sr), hop=_HOP, window=_taper()))
-        self.classes = _class_names(path.parent / LABELS, n_classes)
+        labels = self.label_file()
+        self.classes, self.scientific_names, self.codes = (
+            self.numbered(n_classes)
+            if labels is None
+            else _class_names(labels, n_classes, self.taxonomy())
+        )
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Log-mel spectrogram of the pre-emphasised waveform, float32, shape (n, 128, 300)."""
@@ -96,24 +98,16 @@ def _taper() -> Tensor:
     return nn.functional.pad(torch.hann_window(_FRAME, periodic=False), (margin, margin))
 
 
-def _class_names(path: Path, n_classes: int) -> list[str]:
-    if not path.is_file():
-        logger.info(
-            "avesecho_passt: its checkpoint holds no class names; put %s from the authors' "
-            "repository beside it (%s) to see species names.",
-            LABELS,
-            path.parent,
-        )
-        return [f"class_{i:03d}" for i in range(n_classes)]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+def _class_names(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
+    rows = read_table(path)
     if len(rows) != n_classes or any(len(row) < 2 for row in rows):
         raise CheckpointError(
             f"{path}: expected {n_classes} rows of a scientific and a common name, found "
             f"{len(rows)} rows; use the file of the authors' repository, or remove it."
         )
     # The list writes 'White-cheekedPintail'.
-    return [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row[1].strip()) for row in rows]
+    common = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row[1].strip()) for row in rows]
+    return names_of_species([row[0].strip() for row in rows], taxonomy, common=common)
 
 
 class Passt(nn.Module):

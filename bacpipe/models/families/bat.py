@@ -69,7 +69,7 @@ class Bat(TorchModel):
         self.place(network)
         network.set_submodule("to_patch_embedding", fuse(network.to_patch_embedding, self.device))
         self._network = network
-        self.classes = _SPECIES
+        self.classes = self.scientific_names = _SPECIES
         # The authors filter and transform in double precision, and their measure, how far a
         # value is from its mean in dB, shows rounding in the quiet bands that the filter leaves.
         dtype = exact_dtype(self.device)

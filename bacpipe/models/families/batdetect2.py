@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from batdetect2.detector.models import Net2DFast
+from torch.nn import functional
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse
 from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
+from bacpipe.models.base import Calls
 from bacpipe.models.families.batdetect2_network import BatDetect2Spectrogram, OneWindow
 from bacpipe.models.frontends import exact_dtype
 
@@ -45,12 +47,25 @@ _EXPECTED = {
 }
 
 
+# Names that the checkpoint spells otherwise than everybody.
+_SPELLING = {"Barbastellus barbastellus": "Barbastella barbastellus"}
+
+
 class _Maps(NamedTuple):
     """Output of the network for n windows, on a grid of frequency × time."""
 
     detection: torch.Tensor  # (n, 1, height, width): probability of a call of any species
     classes: torch.Tensor  # (n, n_classes, height, width): of a call of this species
     features: torch.Tensor  # (n, dim, height, width)
+
+
+class _Detected(NamedTuple):
+    """Places of the maps that may be calls, of which windows have equally many."""
+
+    is_call: torch.Tensor  # bool, (n, candidates)
+    probability: torch.Tensor  # float32, (n, candidates)
+    row: torch.Tensor  # int64, (n, candidates), from the highest frequency down
+    column: torch.Tensor  # int64, (n, candidates)
 
 
 class _BatDetect2(TorchModel):
@@ -62,6 +77,7 @@ class _BatDetect2(TorchModel):
         (path,) = self.paths
         self._params, state = _read(path)
         self.classes = tuple(self._params["class_names"])
+        self.scientific_names = tuple(_SPELLING.get(name, name) for name in self.classes)
         network = Net2DFast(
             self._params["num_filters"],
             num_classes=len(self.classes),
@@ -135,6 +151,63 @@ class _BatDetect2(TorchModel):
         embeddings, best = zip(*pooled, strict=True)
         return torch.cat(embeddings), torch.cat(best) if scores else None
 
+    def calls(self, x: torch.Tensor) -> list[Calls]:
+        """Calls in spectrograms, as batdetect2 finds them, above `DETECTION_THRESHOLD`.
+
+        Parameters
+        ----------
+        x : torch.Tensor, float32, shape (n, 1, 128, 1024)
+
+        Returns
+        -------
+        list of Calls
+            One for each window, in the order of their start.
+        """
+        return [self._calls_in(self._maps(window)) for window in x.split(1)]
+
+    def _calls_in(self, maps: _Maps) -> Calls:
+        """Calls in the maps of one window."""
+        found = self._detect(maps)
+        chosen = found.is_call[0].nonzero()[:, 0]
+        chosen = chosen[found.column[0, chosen].argsort(stable=True)]
+        row, column = found.row[0, chosen], found.column[0, chosen]
+        features = maps.features[0, :, row, column].T
+        size = self._network.conv_size_op
+        width, height = functional.linear(features, size.weight[:, :, 0, 0], size.bias).relu().T
+        hertz = (self._params["max_freq"] - self._params["min_freq"]) / maps.detection.shape[2]
+        low = (maps.detection.shape[2] - row) * hertz + self._params["min_freq"]
+        places = (*map(self._seconds, (column, column + width)), low, low + height * hertz)
+        scores = (maps.classes[0, :, row, column].T, found.probability[0, chosen])
+        return Calls(
+            *(values.cpu().double().numpy() for values in places),
+            *(values.cpu().numpy() for values in scores),
+        )
+
+    def _seconds(self, column: torch.Tensor) -> torch.Tensor:
+        """Time of a column of the maps, from the start of the window."""
+        seconds: torch.Tensor = x_coords_to_time(
+            column / self._params["resize_factor"],
+            self.sr,
+            self._params["fft_win_length"],
+            self._params["fft_overlap"],
+        )
+        return seconds
+
+    def _detect(self, maps: _Maps) -> _Detected:
+        probability, row, column = get_topk_scores(
+            non_max_suppression(maps.detection, self._params["nms_kernel_size"]),
+            self._most_calls(maps.detection.shape[-1]),
+        )
+        return _Detected(probability > DETECTION_THRESHOLD, probability, row, column)
+
+    def _most_calls(self, width: int) -> int:
+        # The package takes columns of the resized map for columns of the spectrogram, which
+        # halves the number of calls it allows; its results are the reference.
+        seconds = x_coords_to_time(
+            width, self.sr, self._params["fft_win_length"], self._params["fft_overlap"]
+        )
+        return int(seconds * self._params["nms_top_k_per_sec"])
+
     def _maps(self, x: torch.Tensor) -> _Maps:
         if self._one_window is not None:
             detection, classes, features = self._one_window(x)
@@ -164,26 +237,15 @@ class BatDetect2DetectionAverage(_BatDetect2):
     """
 
     def _pool(self, maps: _Maps, *, scores: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        probability, row, column = get_topk_scores(
-            non_max_suppression(maps.detection, self._params["nms_kernel_size"]),
-            self._most_calls(maps.detection.shape[-1]),
-        )
+        is_call, _, row, column = self._detect(maps)
         window = torch.arange(len(row), device=row.device)[:, None]
-        is_call = (probability > DETECTION_THRESHOLD)[..., None]
+        is_call = is_call[..., None]
         # Indexing puts the feature axis last: (n, candidates, dim).
         features = maps.features[window, :, row, column] * is_call
         embeddings = features.sum(1) / is_call.sum(1).clamp_min(1)
         if not scores:
             return embeddings, None
         return embeddings, (maps.classes[window, :, row, column] * is_call).amax(1)
-
-    def _most_calls(self, width: int) -> int:
-        # The package takes columns of the resized map for columns of the spectrogram, which
-        # halves the number of calls it allows; its results are the reference.
-        seconds = x_coords_to_time(
-            width, self.sr, self._params["fft_win_length"], self._params["fft_overlap"]
-        )
-        return int(seconds * self._params["nms_top_k_per_sec"])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -28,6 +28,7 @@ from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.cpu.layers import GELU, FusedConv1d
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.kaldi import KaldiFbank
+from bacpipe.models.weights.containers import strip_prefixes
 
 _INT16 = 2**15
 _MEAN, _DEVIATION = 15.41663, 6.55582
@@ -44,15 +45,25 @@ _RENAMED = {
     "encoder.pos_conv.0.bias": "encoder.pos_conv.bias",
     "encoder.pos_conv.0.weight_g": "encoder.pos_conv.parametrizations.weight.original0",
     "encoder.pos_conv.0.weight_v": "encoder.pos_conv.parametrizations.weight.original1",
+    "encoder.pos_conv.0.parametrizations.weight.original0": (
+        "encoder.pos_conv.parametrizations.weight.original0"
+    ),
+    "encoder.pos_conv.0.parametrizations.weight.original1": (
+        "encoder.pos_conv.parametrizations.weight.original1"
+    ),
     "encoder.layers.0.self_attn.relative_attention_bias.weight": (
         "encoder.relative_attention_bias.weight"
     ),
 }
 
+# What avex, from which the file of the Earth Species Project comes, has around the network.
+_PREFIXES = ("backbone.",)
+
 _UNUSED = (
-    "predictor.*",
+    "*predictor.*",
+    "*fbank*",
     # One embedding that all layers share, listed once for each of them.
-    "encoder.layers.[1-9]*.self_attn.relative_attention_bias.weight",
+    "*encoder.layers.[1-9]*.self_attn.relative_attention_bias.weight",
 )
 
 
@@ -63,14 +74,30 @@ class Beats(TorchModel):
         path, *others = self.paths
         content = read_checkpoint(path)
         config = _config_in(content, model=self.card.name, path=path)
-        network = build_empty(lambda: BeatsNetwork(config))
         # One with weights of its own has those alone in its file.
-        self.fit(
-            network,
+        self.build(
+            config,
             others[0] if others else path,
             None if others else content,
             within=None if others else "model",
-            rename=lambda key: _RENAMED.get(key, key),
+        )
+
+    def build(
+        self,
+        config: BeatsConfig,
+        path: Path,
+        state: Mapping[str, Tensor] | None,
+        *,
+        within: str | None = None,
+    ) -> None:
+        """Make the network and its front end, with the weights of a checkpoint as in `fit`."""
+        network = build_empty(lambda: BeatsNetwork(config))
+        self.fit(
+            network,
+            path,
+            state,
+            within=within,
+            rename=_name_in_network,
             unused=_UNUSED,
         )
         network.fuse()
@@ -78,7 +105,7 @@ class Beats(TorchModel):
         self._fbank = self.place(KaldiFbank(self.sr))
 
     def preprocess(self, audio: Tensor) -> Tensor:
-        """Normalised log-mel spectrogram, time first, float32, shape (n, 498, 128)."""
+        """Normalised log-mel spectrogram, time first, float32, shape (n, frames, 128)."""
         features: Tensor = self._fbank(audio * _INT16)
         return features.sub_(_MEAN).div_(2 * _DEVIATION)
 
@@ -97,6 +124,11 @@ class NatureBeats(Beats):
     def preprocess(self, audio: Tensor) -> Tensor:
         """Normalised log-mel spectrogram of the waveform cut at ±1, shape (n, 498, 128)."""
         return super().preprocess(audio.clamp(-1.0, 1.0))
+
+
+def _name_in_network(key: str) -> str:
+    key = strip_prefixes(key, _PREFIXES)
+    return _RENAMED.get(key, key)
 
 
 def _config_in(content: Any, *, model: str, path: Path) -> BeatsConfig:
@@ -152,6 +184,23 @@ class BeatsConfig:
     num_buckets: int
     max_distance: int
     deep_norm: bool
+
+
+ITERATION_3 = BeatsConfig(
+    input_patch_size=16,
+    embed_dim=512,
+    encoder_embed_dim=768,
+    encoder_ffn_embed_dim=3072,
+    encoder_layers=12,
+    encoder_attention_heads=12,
+    conv_bias=False,
+    conv_pos=128,
+    conv_pos_groups=16,
+    num_buckets=320,
+    max_distance=800,
+    deep_norm=True,
+)
+"""That of the published networks, for files that hold weights alone."""
 
 
 class BeatsNetwork(nn.Module):

@@ -1,4 +1,4 @@
-"""Bird-MAE: a masked autoencoder pre-trained on bird sounds, in its largest size.
+"""Bird-MAE: masked autoencoders pre-trained on bird sounds, in three sizes.
 
 References
 ----------
@@ -18,6 +18,9 @@ from bacpipe.models.weights.containers import strip_prefixes
 _FRAMES = 512
 _MEAN, _DEVIATION = -7.2, 4.43
 
+# Blocks and heads by width: ViT-Base, Large and Huge.
+SIZES = {768: (12, 12), 1024: (24, 16), 1280: (32, 16)}
+
 # What the hub's wrapper classes may put before the names of the encoder.
 _PREFIXES = ("model.", "encoder.", "vit.")
 
@@ -27,7 +30,7 @@ _UNUSED = ("norm.*", "mask_token", "decoder*", "head.*")
 
 
 class BirdMae(TorchModel):
-    """ViT-Huge of Bird-MAE; the normalised mean of its patch tokens.
+    """Vision transformer of Bird-MAE; the normalised mean of its patch tokens.
 
     The weights are read from the hub's safetensors file into timm's vision transformer; none
     of the repository's code runs.
@@ -35,6 +38,7 @@ class BirdMae(TorchModel):
 
     def set_up(self) -> None:
         (path,) = self.paths
+        depth, heads = SIZES[self.card.dim]
         network = build_empty(
             lambda: VisionTransformer(
                 img_size=(_FRAMES, 128),
@@ -42,9 +46,9 @@ class BirdMae(TorchModel):
                 in_chans=1,
                 num_classes=0,
                 global_pool="avg",
-                embed_dim=1280,
-                depth=32,
-                num_heads=16,
+                embed_dim=self.card.dim,
+                depth=depth,
+                num_heads=heads,
             )
         )
         state = {
@@ -66,6 +70,14 @@ class BirdMae(TorchModel):
         return padded.sub_(_MEAN).div_(2 * _DEVIATION)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Embeddings, float32, shape (n, 1280)."""
+        """Embeddings, float32, shape (n, dim)."""
         embeddings: Tensor = self._network(x)
         return embeddings
+
+
+class BirdMaeBase(BirdMae):
+    """The smallest one, ViT-Base."""
+
+
+class BirdMaeLarge(BirdMae):
+    """The one in the middle, ViT-Large."""

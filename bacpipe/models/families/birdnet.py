@@ -11,29 +11,23 @@ import torch
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.families.birdnet_network import BirdNetV24
-from bacpipe.models.weights.class_names import read_species
+from bacpipe.models.weights.class_names import names_of_species, read_species
 
 
 class BirdNet(TorchModel):
-    """BirdNET v2.4: windows of 3 s at 48 kHz to 1024 numbers and scores of 6522 classes.
-
-    Attributes
-    ----------
-    classes : list of str
-        Common names.
-    scientific_names : list of str
-        Scientific names, in the same order.
-    """
+    """BirdNET v2.4: windows of 3 s at 48 kHz to 1024 numbers and scores of 6522 classes."""
 
     def set_up(self) -> None:
         weights, labels = self.paths
         network = BirdNetV24.from_tflite(weights)
-        self.scientific_names, self.classes = read_species(labels)
-        if len(self.classes) != network.classifier.out_features:
+        scientific, common = read_species(labels)
+        if len(common) != network.classifier.out_features:
             raise CheckpointError(
-                f"{labels}: holds {len(self.classes)} class names, but {weights.name} has "
+                f"{labels}: holds {len(common)} class names, but {weights.name} has "
                 f"{network.classifier.out_features} classes; both must be of the same version."
             )
+        names = names_of_species(scientific, self.taxonomy(), common=common)
+        self.classes, self.scientific_names, self.codes = names
         self.network = self.place(network)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +10,38 @@ import torch
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.onnx import OnnxModel, Outputs
-from bacpipe.models.weights import class_names
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    Taxonomy,
+    check_number,
+    names_of_species,
+    read_table,
+)
 
 logger = logging.getLogger(__name__)
 
 
 class BirdNetV3(OnnxModel):
-    """BirdNET+ V3.0 (birdnet-team/birdnet-V3.0-dev, Zenodo 18247420).
+    """BirdNET+ V3.0 (birdnet-team/birdnet-V3.0-dev, Zenodo 20703646).
 
     The network ends in a sigmoid: its scores are used as they are.  It was trained on 3 s and
     takes any length; we give it 3 s.
 
     Attributes
     ----------
-    scientific_names : sequence of str
-        Scientific names of the classes, in order.
     nan_windows : int
         Windows for which the network gave no numbers (digital silence does that).  Their
         embeddings and scores are zeros.
     """
 
-    scientific_names: Sequence[str]
-
     def set_up(self) -> None:
         self.nan_windows = 0
-        folder = self.files[self.card.files[0]].parent
-        labels = class_names.find_label_file(folder, "labels.csv", "*[Ll]abels*.csv")
-        if labels is None:
-            names = class_names.numbered(self.n_classes, self.card.name, folder / "labels.csv")
-            self.scientific_names, self.classes = names, names
-        else:
-            self.scientific_names, self.classes = read_labels(labels, self.n_classes)
+        labels = self.label_file()
+        self.classes, self.scientific_names, self.codes = (
+            self.numbered(self.n_classes)
+            if labels is None
+            else read_labels(labels, self.n_classes, self.taxonomy())
+        )
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
         embeddings = super().__call__(x)
@@ -69,8 +69,8 @@ class BirdNetV3(OnnxModel):
         return broken
 
 
-def read_labels(path: Path, n_classes: int) -> tuple[list[str], list[str]]:
-    """Scientific and common names of the classes.
+def read_labels(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
+    """Names of the classes.
 
     Parameters
     ----------
@@ -79,18 +79,15 @@ def read_labels(path: Path, n_classes: int) -> tuple[list[str], list[str]]:
         ``com_name``.
     n_classes : int
         Classes of the model.
-
-    Returns
-    -------
-    scientific_names, common_names : list of str
-        The scientific name stands in for a common name that is missing.
+    taxonomy : Taxonomy
+        Tells the codes of birds.
 
     Raises
     ------
     CheckpointError
         If columns are missing or the number of rows does not fit.
     """
-    header, *rows = class_names.read_table(path, delimiter=";") or [[]]
+    header, *rows = read_table(path, delimiter=";") or [[]]
     columns = {name.strip(): i for i, name in enumerate(header)}
     missing = [name for name in ("sci_name", "com_name") if name not in columns]
     if missing:
@@ -100,5 +97,5 @@ def read_labels(path: Path, n_classes: int) -> tuple[list[str], list[str]]:
         )
     scientific, common = columns["sci_name"], columns["com_name"]
     names = [row[scientific].strip() for row in rows]
-    class_names.check_number(names, n_classes, path)
-    return names, [row[common].strip() or name for row, name in zip(rows, names, strict=True)]
+    check_number(names, n_classes, path)
+    return names_of_species(names, taxonomy, common=[row[common].strip() for row in rows])

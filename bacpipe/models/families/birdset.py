@@ -1,4 +1,4 @@
-"""ConvNeXt models of BirdSet: a plain classifier of bird sounds, and one with prototypes.
+"""Models of BirdSet: plain classifiers of bird sounds, and one with prototypes.
 
 References
 ----------
@@ -17,26 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import ConvNextConfig, ConvNextModel
+from transformers import ConvNextConfig, ConvNextModel, EfficientNetConfig, EfficientNetModel
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse_linears, scale_outputs
 from bacpipe.models.backends.cpu.layers import GELU, FusedConv2d, FusedLinear
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
-from bacpipe.models.weights.class_names import common_names
+from bacpipe.models.weights.class_names import ClassNames, Taxonomy, names_of_codes
 from bacpipe.models.weights.containers import numbered_classes, read_json, strip_prefixes
 
 # Modules that the repositories, old and new, wrap around backbone and head.
-_PREFIXES = ("model.", "convnext.", "backbone.", "backbone_model.", "head.")
+_PREFIXES = ("model.", "convnext.", "efficientnet.", "backbone.", "backbone_model.", "head.")
 _BACKBONE = ("embeddings.", "encoder.", "layernorm.")
 
 
 class ConvNextBirdSet(TorchModel):
     """ConvNeXt-Base on mel spectrograms of 128 bands; one sigmoid score per species.
 
-    Weights are taken from safetensors only, never from a ``pytorch_model.bin``.  The number of
-    classes is that of the checkpoint.
+    The number of classes is that of the checkpoint.
     """
 
     def set_up(self) -> None:
@@ -49,7 +48,8 @@ class ConvNextBirdSet(TorchModel):
         fuse_blocks(network["backbone"])
         self._backbone = self.place(network["backbone"])
         self._classifier = self.place(FusedLinear(classifier))
-        self.classes = _class_names(config, n_classes)
+        names = _class_names(config, n_classes, self.taxonomy())
+        self.classes, self.scientific_names, self.codes = names
         filters = mel_filterbank(sample_rate=self.sr, n_fft=1024, n_mels=128)
         self._mel = self.place(MelSpectrogram(filters, hop=320))
 
@@ -69,12 +69,55 @@ class ConvNextBirdSet(TorchModel):
         return scores
 
 
+class EfficientNetBirdSet(TorchModel):
+    """EfficientNet-B1 on mel spectrograms of 256 bands; one sigmoid score per species.
+
+    The shape of the network is that of ``config.json``, the number of classes that of the
+    checkpoint.
+    """
+
+    def set_up(self) -> None:
+        config, path = self.paths
+        state = _read(path)
+        n_classes, width = _shape(state, "classifier.weight", self.card.name, path)
+        settings = EfficientNetConfig.from_dict(read_json(config))
+        classifier = nn.Linear(width, n_classes)
+        network = nn.ModuleDict(
+            {
+                "backbone": build_empty(lambda: EfficientNetModel(settings)),
+                "head": nn.ModuleDict({"classifier": classifier}),
+            }
+        )
+        self.fit(network, path, state, rename=_name_in_network)
+        self._backbone = self.place(network["backbone"])
+        self._classifier = self.place(classifier)
+        names = _class_names(config, n_classes, self.taxonomy())
+        self.classes, self.scientific_names, self.codes = names
+        filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
+        self._mel = self.place(MelSpectrogram(filters, hop=256))
+
+    def preprocess(self, audio: Tensor) -> Tensor:
+        """Standardised mel spectrogram in dB, float32, shape (n, 1, 256, 626)."""
+        db = power_to_db(self._mel(audio), top_db=80.0)
+        return db.add_(4.268).div_(4.569).unsqueeze(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings, float32, shape (n, 1280)."""
+        embeddings: Tensor = self._backbone(x).pooler_output
+        return embeddings
+
+    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
+        """Sigmoid scores, float32, shape (n, n_classes)."""
+        scores: Tensor = self._classifier(embeddings).sigmoid()
+        return scores
+
+
 class AudioProtoPNet(TorchModel):
     """ConvNeXt-Base on mel spectrograms of 256 bands; scores by likeness to prototypes.
 
     The prototypes are compared with the whole feature map, of which an embedding is the mean:
-    scores cannot be had from embeddings.  Weights are taken from safetensors only, never from a
-    ``pytorch_model.bin``.  The numbers of classes and prototypes are those of the checkpoint.
+    scores cannot be had from embeddings.  The numbers of classes and prototypes are those of the
+    checkpoint.
     """
 
     one_pass = True
@@ -98,7 +141,8 @@ class AudioProtoPNet(TorchModel):
         self._backbone = self.place(network["backbone"])
         fuse_linears(head)
         self._head = self.place(head)
-        self.classes = _class_names(config, n_classes)
+        names = _class_names(config, n_classes, self.taxonomy())
+        self.classes, self.scientific_names, self.codes = names
         filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
         self._mel = self.place(MelSpectrogram(filters, hop=256))
 
@@ -116,6 +160,10 @@ class AudioProtoPNet(TorchModel):
         output = self._backbone(x)
         likely = self._head(output.last_hidden_state).sigmoid() if scores else None
         return output.pooler_output, likely
+
+
+class AudioProtoPNet20(AudioProtoPNet):
+    """The one with 20 prototypes of each class."""
 
 
 def _network(head: nn.Module) -> nn.ModuleDict:
@@ -143,13 +191,12 @@ def _shape(state: Mapping[str, Tensor], key: str, model: str, path: Path) -> tup
     return rows, columns
 
 
-def _class_names(config: Path, count: int) -> tuple[str, ...]:
-    """Common names of birds, or eBird's codes of them, or numbers: whatever is at hand."""
+def _class_names(config: Path, count: int, taxonomy: Taxonomy) -> ClassNames:
+    """Names of birds by eBird's codes of them, or numbers: whatever is at hand."""
     labels = read_json(config).get("id2label")
     if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(count)}:
-        return numbered_classes(count)
-    codes = [str(labels[str(i)]) for i in range(count)]
-    return common_names(codes, (config.parent, config.parent.parent))
+        return ClassNames(numbered_classes(count))
+    return names_of_codes([str(labels[str(i)]) for i in range(count)], taxonomy)
 
 
 def fuse_blocks(network: Any) -> None:

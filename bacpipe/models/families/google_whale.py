@@ -1,4 +1,4 @@
-"""Google's multispecies whale model."""
+"""Google's whale models: one of many species, and the older one of humpback whales."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from bacpipe.models.backends.tensorflow import TfModel
 # Spectra of one context window.
 _FRAMES = 128
 
-# What the abbreviations of the saved model mean, as its Kaggle page explains them.
+# What the abbreviations of the saved model mean, as its Kaggle page explains them, and the
+# scientific name; calls of a species that has a class of its own have none.
 _NAMES = {
-    "Ba": "Minke whale",
-    "Be": "Bryde's whale",
-    "Bm": "Blue whale",
-    "Bp": "Fin whale",
-    "Eg": "North Atlantic right whale",
-    "Mn": "Humpback whale",
-    "Oo": "Killer whale",
-    "Call": "Killer whale call",
-    "Echolocation": "Killer whale echolocation",
-    "Gunshot": "Right whale gunshot",
-    "Upcall": "Right whale upcall",
-    "Whistle": "Killer whale whistle",
+    "Ba": ("Minke whale", "Balaenoptera acutorostrata"),
+    "Be": ("Bryde's whale", "Balaenoptera edeni"),
+    "Bm": ("Blue whale", "Balaenoptera musculus"),
+    "Bp": ("Fin whale", "Balaenoptera physalus"),
+    "Eg": ("North Atlantic right whale", "Eubalaena glacialis"),
+    "Mn": ("Humpback whale", "Megaptera novaeangliae"),
+    "Oo": ("Killer whale", "Orcinus orca"),
+    "Call": ("Killer whale call", ""),
+    "Echolocation": ("Killer whale echolocation", ""),
+    "Gunshot": ("North Pacific right whale gunshot", "Eubalaena japonica"),
+    "Upcall": ("North Pacific right whale upcall", "Eubalaena japonica"),
+    "Whistle": ("Killer whale whistle", ""),
 }
 
 
 class GoogleWhale(TfModel):
-    """Multispecies whale model (kaggle.com/models/google/multispecies-whale).
+    """Whale models (kaggle.com/models/google/multispecies-whale and .../humpback-whale).
 
-    The saved model is used by its parts: ``front_end`` (waveform to spectrogram), ``features``
+    A saved model is used by its parts: ``front_end`` (waveform to spectrogram), ``features``
     (to the embedding) and ``logits`` (to the classes, which do not exclude each other: their
     scores are sigmoids).
 
     Attributes
     ----------
-    class_codes : list of str
+    codes : sequence of str
         The classes as the saved model calls them ('Mn', 'Upcall').
     """
 
@@ -49,9 +50,12 @@ class GoogleWhale(TfModel):
         self._front_end = self._part("front_end")
         self._features = self._part("features")
         self._logits = self._part("logits")
-        names = self._part("metadata")()["class_names"].numpy()
-        self.class_codes = [name.decode() for name in names]
-        self.classes = [_NAMES.get(code, code) for code in self.class_codes]
+        # The older model tells of itself in a signature alone.
+        metadata = self.saved_model.signatures.get("metadata") or self._part("metadata")
+        names = metadata()["class_names"].numpy()
+        self.codes = [name.decode() for name in names]
+        known = [_NAMES.get(code, (code, "")) for code in self.codes]
+        self.classes, self.scientific_names = map(list, zip(*known, strict=True))
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
         embeddings: np.ndarray = self.compute(self._embed, x).numpy()
@@ -78,3 +82,7 @@ class GoogleWhale(TfModel):
         if not callable(part):
             raise self.not_this_model(f"it has no part {name!r}")
         return part
+
+
+class GoogleHumpback(GoogleWhale):
+    """The older model of one class, the humpback whale."""

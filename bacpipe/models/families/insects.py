@@ -9,7 +9,7 @@ arXiv 2503.15074; https://github.com/danstowell/insect_classifier_GDSC23_insecte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
 from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
-from bacpipe.models.weights.class_names import numbered, read_table
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    Taxonomy,
+    names_of_species,
+    read_table,
+)
 from bacpipe.models.weights.containers import state_dict_in
 from bacpipe.models.weights.torchscript import read_torchscript
 
@@ -49,8 +54,9 @@ class _Features(nn.Module):
 class _InsectEffNet(TorchModel):
     """Pooled features of EfficientNetV2-S on the mel spectrogram, and its class head.
 
-    The names of the species are read from ``classlist.csv`` (columns label and species, as
-    notebook 01 of the authors writes it) when this file lies beside the checkpoint.
+    The classes are the sorted species of the training recordings, as notebook 01 of the authors
+    numbers them: read from the table of these recordings, or from the ``classlist.csv`` (columns
+    label and species) which that notebook writes.
     """
 
     def set_up(self) -> None:
@@ -81,7 +87,10 @@ class _InsectEffNet(TorchModel):
         self._mel = self.place(
             MelSpectrogram(state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True)
         )
-        self.classes = _species(path.parent / "classlist.csv", n_classes, self.card.name)
+        labels = self.label_file()
+        self.classes, self.scientific_names, self.codes = (
+            self.numbered(n_classes) if labels is None else _species(labels, n_classes)
+        )
 
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, at most 80 dB below its maximum, float32, (n, 1, 128, 237)."""
@@ -122,20 +131,29 @@ class Insect459(_InsectEffNet):
         }
 
 
-def _species(path: Path, count: int, model: str) -> Sequence[str]:
-    if not path.exists():
-        return numbered(count, model, path)
+def _species(path: Path, count: int) -> ClassNames:
     header, *rows = read_table(path) or [[]]
+    column = next((name for name in ("species", "species_name") if name in header), None)
+    if column is None:
+        raise CheckpointError(
+            f"{path}: lacks the column species; expected the table of the training recordings, or "
+            f"a table with the columns label (a number) and species."
+        )
+    species = header.index(column)
     try:
-        label, species = header.index("label"), header.index("species")
-        names = {int(row[label]): row[species].strip() for row in rows}
+        of_row = [row[species].strip().replace("_", " ") for row in rows]
+        if "label" in header and len(rows) == count:
+            label = header.index("label")
+            named = {int(row[label]): name for row, name in zip(rows, of_row, strict=True)}
+        else:
+            named = dict(enumerate(sorted(set(of_row))))
     except (ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{path}: expected the columns label (a number) and species in every row."
+            f"{path}: expected a species, and in the column label a number, in every row."
         ) from error
-    if sorted(names) != list(range(count)):
+    if sorted(named) != list(range(count)):
         raise CheckpointError(
-            f"{path}: expected the labels 0 to {count - 1}, one per class of the checkpoint; "
-            f"correct the file or remove it."
+            f"{path}: expected {count} species, one per class of the checkpoint, with the labels 0 "
+            f"to {count - 1}; found {len(named)}. Correct the file or remove it."
         )
-    return tuple(names[i] for i in range(count))
+    return names_of_species([named[i] for i in range(count)], Taxonomy())

@@ -11,9 +11,15 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
+from bacpipe.models.card import LabelFile
 from bacpipe.models.frontends import center_and_scale
-from bacpipe.models.weights import class_names
-from bacpipe.models.weights.class_names import common_names
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    find_label_file,
+    names_of_codes,
+    numbered,
+    read_list,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +39,8 @@ class _Perch(TfModel):
 
     def set_up(self) -> None:
         self._infer = self._batched()
-        self.classes = self._names_of_classes(self.compute(self._outputs, self.silence()))
+        names = self._names_of_classes(self.compute(self._outputs, self.silence()))
+        self.classes, self.scientific_names, self.codes = names
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Centre each window and scale it to the peak that the network was trained with."""
@@ -51,7 +58,7 @@ class _Perch(TfModel):
             return embeddings, None
         return embeddings, tf.sigmoid(outputs[self.head]).numpy().reshape(len(x), -1)
 
-    def _names_of_classes(self, outputs: Mapping[str, Any]) -> Sequence[str]:
+    def _names_of_classes(self, outputs: Mapping[str, Any]) -> ClassNames:
         found = ", ".join(sorted(outputs))
         if "embedding" not in outputs:
             raise self.not_this_model(f"it returns {found} and no embedding")
@@ -63,14 +70,18 @@ class _Perch(TfModel):
                 found,
                 self.head,
             )
-            return ()
+            return ClassNames(())
         n_classes = outputs[self.head].shape[-1]
         assets = self.folder / "assets"
-        labels = class_names.find_label_file(assets, f"{self.head}.csv", f"{self.head}s.csv")
+        labels = find_label_file(assets, f"{self.head}.csv", f"{self.head}s.csv")
         if labels is None:
-            return class_names.numbered(n_classes, self.card.name, assets / f"{self.head}.csv")
-        codes = class_names.read_list(labels, n_classes)
-        return common_names(codes, (assets, self.folder, self.folder.parent))
+            expected = LabelFile(f"{self.card.name}/assets/{self.head}.csv", sources=())
+            return numbered(n_classes, self.card.name, self.folder.parent, expected)
+        return self._names(read_list(labels, n_classes))
+
+    def _names(self, labels: Sequence[str]) -> ClassNames:
+        """Names of the classes by what the saved model calls them."""
+        return names_of_codes(labels, self.taxonomy())
 
     def _outputs(self, batch: Any) -> dict[str, Any]:
         outputs = self._infer(batch)
@@ -107,3 +118,6 @@ class SurfPerch(_Perch):
     """
 
     head = "reef_label"
+
+    def _names(self, labels: Sequence[str]) -> ClassNames:
+        return ClassNames(labels)

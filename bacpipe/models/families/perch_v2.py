@@ -6,32 +6,45 @@ import torch
 
 from bacpipe.models.backends.onnx import OnnxModel
 from bacpipe.models.frontends import center_and_scale
-from bacpipe.models.weights import class_names
+from bacpipe.models.weights.class_names import (
+    ClassNames,
+    fitting_codes,
+    names_of_species,
+    read_list,
+)
 
 PEAK = 0.25
+_NO_CODE = "no_ebird_code"
 
 
-class PerchV2(OnnxModel):
-    """Perch 2.0 (van Merriënboer et al. 2025, arXiv 2508.04665), exported to ONNX.
+class PerchV2Headless(OnnxModel):
+    """Perch 2.0 (van Merriënboer et al. 2025, arXiv 2508.04665) without its classes, as ONNX.
 
     Each window is centred and scaled to a peak of 0.25, as the authors' pipeline
-    (google-research/perch-hoplite) does.  The classes exclude each other: their scores are a
-    softmax.
+    (google-research/perch-hoplite) does.
     """
-
-    def set_up(self) -> None:
-        folder = self.files[self.card.files[0]].parent
-        # The list of eBird codes that sometimes lies beside it belongs to another vocabulary.
-        labels = class_names.find_label_file(folder, "labels.*", "*labels.*", "assets/labels.*")
-        self.classes = (
-            class_names.numbered(self.n_classes, self.card.name, folder / "labels.csv")
-            if labels is None
-            else class_names.read_list(labels, self.n_classes)
-        )
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Centre each window and scale it to the peak that the network was trained with."""
         return center_and_scale(audio, PEAK)
+
+
+class PerchV2(PerchV2Headless):
+    """Perch 2.0 with its classes, which exclude each other: their scores are a softmax."""
+
+    def set_up(self) -> None:
+        self.classes, self.scientific_names, self.codes = self._names()
+
+    def _names(self) -> ClassNames:
+        labels, codes = self.label_file(0), self.label_file(1)
+        if labels is None:
+            return self.numbered(self.n_classes)
+        names, taxonomy = read_list(labels, self.n_classes), self.taxonomy()
+        if codes is None:
+            return names_of_species(names, taxonomy)
+        listed = ["" if code == _NO_CODE else code for code in read_list(codes, self.n_classes)]
+        fitting = fitting_codes(listed, names, taxonomy, codes)
+        return names_of_species(names, taxonomy, codes=fitting)
 
     def activate(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.softmax(dim=1)

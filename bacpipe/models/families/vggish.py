@@ -1,4 +1,4 @@
-"""VGGish, an embedding of general audio."""
+"""VGGish and YAMNet, networks for sounds of any kind."""
 
 from __future__ import annotations
 
@@ -9,40 +9,95 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
+from bacpipe.models.card import LabelFile
+from bacpipe.models.weights import class_names
+from bacpipe.models.weights.class_names import ClassNames
 
-# One example of the network is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
+# One example of both networks is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
 # window covers 0.96 s.
 _EXAMPLE = 15600
 
 
-class Vggish(TfModel):
-    """VGGish (Hershey et al. 2017, arXiv 1609.09430).
+class _Waveforms(TfModel):
+    """A saved model that takes a single waveform of any length and no batch.
 
-    The saved model takes a single waveform of any length and no batch, so that the windows of
-    a batch are computed beside one another inside of TensorFlow, each by itself.
+    The windows of a batch are computed beside one another inside of TensorFlow, each by itself.
     """
 
     def set_up(self) -> None:
         if not callable(self.saved_model):
             raise self.not_this_model("it cannot be called with a waveform")
-        model, dim = self.saved_model, self.card.dim
-        row = tf.TensorSpec((dim,), tf.float32)
+        signature = tuple(tf.TensorSpec((length,), tf.float32) for length in self._lengths())
 
         @tf.function(input_signature=[tf.TensorSpec((None, _EXAMPLE), tf.float32)])
-        def embed(batch: Any) -> Any:
+        def compute(batch: Any) -> Any:
             return tf.map_fn(
-                lambda waveform: tf.ensure_shape(model(waveform), (None, dim))[0],
-                batch,
-                parallel_iterations=8,
-                fn_output_signature=row,
+                self._example, batch, parallel_iterations=8, fn_output_signature=signature
             )
 
-        self._embed = embed
+        self._compute = compute
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Append the zeros that complete the last spectra of a window."""
         return torch.nn.functional.pad(audio, (0, _EXAMPLE - audio.shape[-1]))
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
-        embeddings: np.ndarray = self.compute(self._embed, x).numpy()
-        return embeddings
+        return self.infer(x)[0]
+
+    def infer(self, x: torch.Tensor, *, scores: bool = False) -> tuple[Any, Any | None]:
+        embeddings, *others = self.compute(self._compute, x)
+        return embeddings.numpy(), others[0].numpy() if scores and others else None
+
+    def _lengths(self) -> tuple[int, ...]:
+        """Length of an embedding, and of its class scores if there are any."""
+        return (self.card.dim,)
+
+    def _example(self, waveform: Any) -> tuple[Any, ...]:
+        """What the saved model gives for one window, with these lengths."""
+        raise NotImplementedError
+
+
+class Vggish(_Waveforms):
+    """VGGish (Hershey et al. 2017, arXiv 1609.09430)."""
+
+    def _example(self, waveform: Any) -> tuple[Any, ...]:
+        return (tf.ensure_shape(self.saved_model(waveform), (None, self.card.dim))[0],)
+
+
+class Yamnet(_Waveforms):
+    """YAMNet: a MobileNet that names the sounds of AudioSet.
+
+    References
+    ----------
+    https://github.com/tensorflow/models/tree/master/research/audioset/yamnet.  The classes do not
+    exclude each other; the saved model gives sigmoids.
+    """
+
+    one_pass = True
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.classes, self.scientific_names, self.codes = self._names()
+
+    def _lengths(self) -> tuple[int, ...]:
+        return self.card.dim, self.card.n_classes or 0
+
+    def _example(self, waveform: Any) -> tuple[Any, ...]:
+        # What comes third is the spectrogram.
+        scores, embeddings, _ = self.saved_model(waveform)
+        dim, n_classes = self._lengths()
+        return (
+            tf.ensure_shape(embeddings, (None, dim))[0],
+            tf.ensure_shape(scores, (None, n_classes))[0],
+        )
+
+    def _names(self) -> ClassNames:
+        path = self.folder / "assets" / "yamnet_class_map.csv"
+        count = self.card.n_classes or 0
+        if not path.exists():
+            expected = LabelFile(f"{self.card.name}/assets/{path.name}", sources=())
+            return class_names.numbered(count, self.card.name, self.folder.parent, expected)
+        # Number, code of the ontology and name, below a head.
+        rows = class_names.read_table(path)[1:]
+        names = class_names.check_number([row[-1] for row in rows], count, path)
+        return ClassNames(names, [""] * count, [row[1] for row in rows])

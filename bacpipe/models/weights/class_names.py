@@ -1,26 +1,217 @@
-"""Names of a model's classes, from the tables beside its checkpoint.
+"""Names of a model's classes: as people read them, scientific, and codes.
 
-The eBird/Clements taxonomy is not ours to ship and no package that we depend on carries it, but
-anybody may download it as a table from https://www.birds.cornell.edu/clementschecklist/ or
-https://api.ebird.org/v2/ref/taxonomy/ebird?fmt=csv.  Where such a table lies beside a checkpoint,
-eBird's codes become names; without it, and for codes that it lacks, they stay as they are.
+Names come from the checkpoint or from a table of its authors, and codes of birds from the eBird
+taxonomy; what none of them tells stays empty.  Tables that do not fit each other are not used.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bacpipe.errors import CheckpointError
+from bacpipe.models.card import LabelFile
+from bacpipe.models.weights.checkpoints import find_labels
 from bacpipe.models.weights.containers import numbered_classes
 
 logger = logging.getLogger(__name__)
 
+
+class ClassNames(NamedTuple):
+    """Names of the classes of a model, each in the order of its scores.
+
+    Attributes
+    ----------
+    classes : sequence of str
+        As people read them, no two alike.
+    scientific_names : sequence of str
+        Empty where a class is no species, or its name is not known.
+    codes : sequence of str
+        eBird codes of birds, or the codes of the model's authors; empty where there is none.
+    """
+
+    classes: Sequence[str]
+    scientific_names: Sequence[str] = ()
+    codes: Sequence[str] = ()
+
+
+class Species(NamedTuple):
+    """A row of the eBird taxonomy."""
+
+    code: str
+    common_name: str
+    scientific_name: str
+
+
+@dataclass
+class Taxonomy:
+    """Codes, scientific and common names of birds, from the editions that are at hand.
+
+    Attributes
+    ----------
+    species : list of Species
+        All rows; where editions differ, those of the first are found.
+    """
+
+    species: list[Species] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._by_code = {s.code: s for s in reversed(self.species)}
+        self._by_name = {s.scientific_name.lower(): s for s in reversed(self.species)}
+        self._by_name.pop("", None)
+
+    def of_code(self, code: str) -> Species | None:
+        """Species with an eBird code."""
+        return self._by_code.get(code)
+
+    def of_scientific_name(self, name: str) -> Species | None:
+        """Species with a scientific name, in any case."""
+        return self._by_name.get(name.lower())
+
+
 # Columns of the taxonomy, by the names that its editions give them.
-_CODES = ("SPECIES_CODE", "species_code")
-_NAMES = ("COMMON_NAME", "PRIMARY_COM_NAME", "English name")
+_CODE = ("SPECIES_CODE", "species_code")
+_COMMON = ("COMMON_NAME", "PRIMARY_COM_NAME", "English name", "common_name")
+_SCIENTIFIC = ("SCIENTIFIC_NAME", "SCI_NAME", "scientific name", "sci_name")
+_SOUNDS = ("Human ", "Power tools")
+_SPECIES = re.compile(r"[^\W\d_][^\W_]*( [x×])?( [a-z][^\s_]*){1,3}")
+
+
+def read_taxonomy(editions: Iterable[LabelFile], model_base_path: Path) -> Taxonomy:
+    """The eBird taxonomy, as far as it is on this machine.
+
+    Parameters
+    ----------
+    editions : iterable of LabelFile
+        Its editions, the one that counts first.
+    model_base_path : Path
+        Folder of all checkpoints.
+
+    Raises
+    ------
+    CheckpointError
+        If a file of this name is no such table.
+    """
+    found = (find_labels(edition, model_base_path) for edition in editions)
+    paths = list(dict.fromkeys(path for path in found if path is not None))
+    return Taxonomy([species for path in paths for species in _read_edition(path)])
+
+
+def _read_edition(path: Path) -> list[Species]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            rows = [
+                Species(code, names["common_name"], names["sci_name"])
+                for code, names in json.loads(text).items()
+            ]
+        else:
+            table = csv.DictReader(text.splitlines())
+            present = table.fieldnames or ()
+            code, scientific, common = (
+                next((name for name in names if name in present), "")
+                for names in (_CODE, _SCIENTIFIC, _COMMON)
+            )
+            if not code or not common:
+                raise ValueError("its columns are missing")
+            rows = [
+                Species(row[code], row[common], row.get(scientific) or "")
+                for row in table
+                if row[code] and row[common]
+            ]
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        raise CheckpointError(
+            f"{path}: this is no eBird taxonomy; expected a table with a code "
+            f"({' or '.join(_CODE)}) and a common name ({' or '.join(_COMMON[:3])}); correct the "
+            f"file or remove it."
+        ) from error
+    return rows
+
+
+def names_of_codes(codes: Sequence[str], taxonomy: Taxonomy) -> ClassNames:
+    """Names of classes of which the checkpoint has the eBird codes; unknown codes stay codes."""
+    found = [taxonomy.of_code(code) for code in codes]
+    return ClassNames(
+        _distinct(
+            [s.common_name if s else code for s, code in zip(found, codes, strict=True)], codes
+        ),
+        [s.scientific_name if s else "" for s in found],
+        list(codes),
+    )
+
+
+def names_of_species(
+    names: Sequence[str],
+    taxonomy: Taxonomy,
+    *,
+    common: Sequence[str] | None = None,
+    codes: Sequence[str] | None = None,
+) -> ClassNames:
+    """Names of classes of which there is a list of scientific names.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Scientific names, and names of classes that are no species.
+    taxonomy : Taxonomy
+        Tells common names and codes of birds, unless they are given.
+    common, codes : sequence of str, optional
+        Of the model's authors; empty where they have none.
+    """
+    given = codes or [""] * len(names)
+    found = [
+        (taxonomy.of_code(code) if code else None) or taxonomy.of_scientific_name(name)
+        for name, code in zip(names, given, strict=True)
+    ]
+    known = common or [s.common_name if s else "" for s in found]
+    return ClassNames(
+        _distinct([a or b for a, b in zip(known, names, strict=True)], names),
+        [name if _is_species(name) else "" for name in names],
+        [a or (s.code if s else "") for a, s in zip(given, found, strict=True)],
+    )
+
+
+def _is_species(name: str) -> bool:
+    """Whether this is a scientific name, and not that of a sound ('Wind', 'Human vocal')."""
+    return bool(_SPECIES.fullmatch(name)) and not name.startswith(_SOUNDS)
+
+
+def _distinct(classes: Sequence[str], otherwise: Sequence[str]) -> list[str]:
+    """Names of which no two are alike, because the other name is added to those that are."""
+    count = Counter(classes)
+    return [
+        f"{name} ({other})" if count[name] > 1 and other != name else name
+        for name, other in zip(classes, otherwise, strict=True)
+    ]
+
+
+def fitting_codes(
+    codes: Sequence[str], names: Sequence[str], taxonomy: Taxonomy, path: Path
+) -> Sequence[str] | None:
+    """A table of codes, unless it contradicts the names of the same classes.
+
+    Names of a species differ between editions; where most of them do, the table belongs to
+    another model.
+    """
+    pairs = ((taxonomy.of_code(code), name) for code, name in zip(codes, names, strict=True))
+    same = [s.scientific_name.lower() == name.lower() for s, name in pairs if s is not None]
+    if len(same) > 2 * sum(same):
+        logger.warning(
+            "%s: not used, because %d of its %d codes are those of other species than the names "
+            "of the classes say; remove it, so that it is fetched again.",
+            path,
+            len(same) - sum(same),
+            len(same),
+        )
+        return None
+    return codes
 
 
 def find_label_file(folder: Path, *patterns: str) -> Path | None:
@@ -115,61 +306,13 @@ def read_species(path: Path) -> tuple[list[str], list[str]]:
     return scientific, common
 
 
-def numbered(n_classes: int, model: str, wanted: Path) -> Sequence[str]:
+def numbered(n_classes: int, model: str, model_base_path: Path, labels: LabelFile) -> ClassNames:
     """Names for the classes of a model that came without its label file, with a warning."""
+    places = [labels.name, *(name for name in labels.patterns if not re.search(r"[*?\[]", name))]
     logger.warning(
         "%s: its classes are only numbered, because the list of their names is missing; put it "
         "at %s.",
         model,
-        wanted,
+        " or ".join(str(model_base_path / place) for place in places),
     )
-    return numbered_classes(n_classes)
-
-
-def common_names(codes: Iterable[str], folders: Iterable[Path]) -> tuple[str, ...]:
-    """Translate eBird codes as far as a taxonomy is at hand.
-
-    Parameters
-    ----------
-    codes : iterable of str
-        eBird species codes, such as ``eurrob1``.
-    folders : iterable of Path
-        Searched in order for a file ``ebird*taxonomy*.csv`` (in any case).
-
-    Returns
-    -------
-    tuple of str
-        One name, or untranslated code, per code.
-
-    Raises
-    ------
-    CheckpointError
-        If a file of this name lacks the columns of the taxonomy.
-    """
-    table = _find_taxonomy(folders)
-    names = _read_taxonomy(table) if table else {}
-    return tuple(names.get(code, code) for code in codes)
-
-
-def _find_taxonomy(folders: Iterable[Path]) -> Path | None:
-    for folder in folders:
-        for path in sorted(folder.glob("*.csv")):
-            name = path.name.lower()
-            if name.startswith("ebird") and "taxonomy" in name:
-                return path
-    return None
-
-
-def _read_taxonomy(path: Path) -> dict[str, str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or ()
-        code = next((c for c in _CODES if c in columns), None)
-        name = next((c for c in _NAMES if c in columns), None)
-        if code is None or name is None:
-            raise CheckpointError(
-                f"{path}: expected the columns of the eBird taxonomy, a code "
-                f"({' or '.join(_CODES)}) and a name ({' or '.join(_NAMES)}); "
-                f"correct the file or remove it."
-            )
-        return {row[code]: row[name] for row in rows if row[code] and row[name]}
+    return ClassNames(numbered_classes(n_classes))

@@ -33,8 +33,17 @@ from filelock import FileLock
 
 from bacpipe import extras
 from bacpipe.errors import first_line
-from bacpipe.models.card import HubArchive, HubFiles, InPackage, KaggleModel, ModelCard, Source, Url
-from bacpipe.models.weights.transfer import DownloadError, Origin, receive
+from bacpipe.models.card import (
+    FileSet,
+    HubArchive,
+    HubFiles,
+    InPackage,
+    KaggleModel,
+    Source,
+    Url,
+    candidates,
+)
+from bacpipe.models.weights.transfer import DownloadError, Origin, hash_file, plain_reason, receive
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +64,12 @@ _FOLDER_REFUSES = {
 }
 
 
-def provides(source: Source, name: str) -> bool:
-    """Whether a source is one of the places that a file of a card comes from."""
+def provides(source: Source, needs: FileSet, name: str) -> bool:
+    """Whether a source is one of the places that a file, or one that does as well, comes from."""
+    return any(_provides(source, candidate) for candidate in candidates(needs, name))
+
+
+def _provides(source: Source, name: str) -> bool:
     if isinstance(source, InPackage):
         return name in dict(source.files)
     folder, _, inside = name.partition("/")
@@ -80,14 +93,15 @@ def address(source: HubArchive | HubFiles | KaggleModel | Url) -> str:
     return f"{constants.ENDPOINT}/{source.repo_id}"
 
 
-def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, base: Path) -> str:
+def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, needs: FileSet, base: Path) -> str:
     """How people get a source onto this machine without us."""
     where = address(source)
     folder = base / source.model
     if isinstance(source, HubArchive):
         return f"download {where} and unpack it into {base}"
     if isinstance(source, HubFiles):
-        return f"download {', '.join(source.files)} from {where} into {folder}"
+        several = [" or ".join(_in_repository(source, needs, name)) for name in source.files]
+        return f"download {' and '.join(several)} from {where} into {folder}"
     if isinstance(source, KaggleModel):
         return f"download the model from {where} and unpack it into {folder}"
     if source.member is None:
@@ -95,9 +109,15 @@ def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, base: Path) -> st
     return f"download {where} and copy {source.member} from it to {folder / source.filename}"
 
 
+def present(needs: FileSet, base: Path, name: str) -> Path | None:
+    """One of the files that are needed, or one that does as well, if the local folder has it."""
+    paths = (base / candidate for candidate in candidates(needs, name))
+    return next((path for path in paths if path.exists()), None)
+
+
 def fetch(
     source: HubArchive | HubFiles | KaggleModel | Url,
-    card: ModelCard,
+    needs: FileSet,
     base: Path,
     wanted: Iterable[str],
 ) -> None:
@@ -106,13 +126,13 @@ def fetch(
     Parameters
     ----------
     source
-        One of ``card.sources``.
-    card : ModelCard
-        The model.
+        One of ``needs.sources``.
+    needs : FileSet
+        The model, or its labels.
     base : Path
         Folder of all checkpoints.
     wanted : iterable of str
-        Names of ``card.files`` that the source must bring.
+        Names of ``needs.files`` that the source must bring.
 
     Raises
     ------
@@ -124,22 +144,22 @@ def fetch(
     try:
         staging.mkdir(parents=True, exist_ok=True)
         with FileLock(base / STAGING / f"{source.model}.lock"):
-            if all((base / name).exists() for name in names):
+            if all(present(needs, base, name) for name in names):
                 return  # another process was quicker
             content = _empty(staging / "content")
-            origins = _collect(source, card, base, staging, content)
-            _install(content, card, source, base, names, origins)
+            origins = _collect(source, needs, base, staging, content)
+            _install(content, needs, source, base, names, origins)
             shutil.rmtree(staging)
     except OSError as error:
         hint = ""
         if error.errno in _FOLDER_REFUSES:
             hint = f"; keep weights in another folder than {base} with the setting model_base_path"
-        raise DownloadError(f"{address(source)}: {first_line(error)}{hint}") from error
+        raise DownloadError(f"{address(source)}: {plain_reason(error)}{hint}") from error
 
 
 def _collect(
     source: HubArchive | HubFiles | KaggleModel | Url,
-    card: ModelCard,
+    needs: FileSet,
     base: Path,
     staging: Path,
     content: Path,
@@ -152,24 +172,52 @@ def _collect(
         archive.unlink()
         return [origin]
     if isinstance(source, HubFiles):
-        return _collect_hub_files(source, staging, content)
+        return _collect_hub_files(source, needs, staging, content)
     if isinstance(source, KaggleModel):
         shutil.copytree(_from_kaggle(source.handle), content, dirs_exist_ok=True)
-        return [Origin(address(source), None, None, None)]
-    return _collect_url(source, card, base, staging, content)
+        return [
+            _origin_in(content, path, address(source))
+            for path in sorted(content.rglob("*"))
+            if path.is_file()
+        ]
+    return _collect_url(source, needs, base, staging, content)
 
 
-def _collect_hub_files(source: HubFiles, staging: Path, content: Path) -> list[Origin]:
+def _origin_in(folder: Path, path: Path, where: str) -> Origin:
+    name = path.relative_to(folder).as_posix()
+    return Origin(f"{where}#{name}", path.stat().st_size, "sha256", hash_file(path, "sha256"))
+
+
+def _below(model: str, needs: FileSet, name: str) -> list[str]:
+    """A file of a model, and those that do as well, as paths in the model's folder."""
+    paths = candidates(needs, name)
+    return [path.partition("/")[2] for path in paths if path.startswith(f"{model}/")]
+
+
+def _in_repository(source: HubFiles, needs: FileSet, name: str) -> list[str]:
+    return _below(source.model, needs, f"{source.model}/{name}")
+
+
+def _collect_hub_files(
+    source: HubFiles, needs: FileSet, staging: Path, content: Path
+) -> list[Origin]:
     # Complete files wait outside of `content`, which every attempt begins anew.
     waiting = staging / "files"
     origins = {}
-    for name in (*source.files, *source.optional):
-        (waiting / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            origins[name] = _from_hub(source.repo_id, "model", name, waiting / name)
-        except _NoSuchFileError:
-            if name in source.files:
-                raise
+    for wanted in (*source.files, *source.optional):
+        missing = None
+        for name in _in_repository(source, needs, wanted):
+            (waiting / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                origins[name] = _from_hub(
+                    source.repo_id, "model", name, waiting / name, dict(source.sha256).get(name)
+                )
+                break
+            except _NoSuchFileError as error:
+                missing = missing or error
+        else:
+            if missing is not None and wanted in source.files:
+                raise missing
     for name in origins:
         (content / name).parent.mkdir(parents=True, exist_ok=True)
         (waiting / name).replace(content / name)
@@ -177,22 +225,28 @@ def _collect_hub_files(source: HubFiles, staging: Path, content: Path) -> list[O
 
 
 def _collect_url(
-    source: Url, card: ModelCard, base: Path, staging: Path, content: Path
+    source: Url, needs: FileSet, base: Path, staging: Path, content: Path
 ) -> list[Origin]:
     """Get all files of the model that have plain addresses, so that they appear together."""
+    from huggingface_hub import constants
+
     parts: dict[str, list[Url]] = {}
-    for part in card.sources:
+    for part in needs.sources:
         if (
             isinstance(part, Url)
             and part.model == source.model
-            and not (base / part.model / part.filename).exists()
+            and not present(needs, base, f"{part.model}/{part.filename}")
         ):
             parts.setdefault(part.address, []).append(part)
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(f"{source.address}: HF_HUB_OFFLINE says that there is no network")
     received = {}
     origins = []
     for url, members in parts.items():
         received[url] = staging / quote(urlsplit(url).path, safe="")
-        expected = ("sha256", members[0].sha256) if members[0].sha256 else None
+        first = members[0]
+        hashes = ("sha256", first.sha256), ("md5", first.md5)
+        expected = next(((kind, known) for kind, known in hashes if known), None)
         origins.append(receive(url, received[url], label=source.model, expected=expected))
     for url, members in parts.items():
         for part in members:
@@ -206,17 +260,18 @@ def _collect_url(
 
 def _install(
     content: Path,
-    card: ModelCard,
+    needs: FileSet,
     source: HubArchive | HubFiles | KaggleModel | Url,
     base: Path,
     names: list[str],
     origins: list[Origin],
 ) -> None:
     """Make received files appear in the model's folder."""
-    inside = [name.partition("/")[2] for name in names]
+    inside = [_below(source.model, needs, name) for name in names]
     root = _root(content, inside)
     if root is None:
-        raise DownloadError(f"{address(source)} does not hold {', '.join(inside)}")
+        lacking = ", ".join(" or ".join(some) for some in inside)
+        raise DownloadError(f"{address(source)} does not hold {lacking}")
     target = base / source.model
     notes = _read_origins(target) + [asdict(origin) for origin in origins]
     (root / ORIGIN).write_text(json.dumps(notes, indent=1), encoding="utf-8")
@@ -225,19 +280,20 @@ def _install(
         return
     # A folder of the user's is completed: what the model looks for comes last, and files of
     # the model that are there stay as they are.
-    kept = {name for name in card.files if (base / name).exists()}
+    kept = {name for name in needs.files if (base / name).exists()}
     files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
-    for file in sorted(files, key=lambda file: (file in inside, file)):
+    last = {file for some in inside for file in some}
+    for file in sorted(files, key=lambda file: (file in last, file)):
         if f"{source.model}/{file}" not in kept:
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).replace(target / file)
 
 
-def _root(content: Path, inside: list[str]) -> Path | None:
+def _root(content: Path, inside: list[list[str]]) -> Path | None:
     """Shallowest folder below which all files lie; archives often have a folder on top."""
     folders = [content, *sorted(p for p in content.rglob("*") if p.is_dir())]
     for folder in sorted(folders, key=lambda folder: len(folder.parts)):
-        if all((folder / name).exists() for name in inside):
+        if all(any((folder / name).exists() for name in some) for some in inside):
             return folder
     return None
 
@@ -257,7 +313,9 @@ class _NoSuchFileError(DownloadError):
     """The repository exists and lacks the file."""
 
 
-def _from_hub(repo_id: str, repo_type: str, filename: str, target: Path) -> Origin:
+def _from_hub(
+    repo_id: str, repo_type: str, filename: str, target: Path, sha256: str | None = None
+) -> Origin:
     """Download one file of a Hugging Face repository, resuming an earlier attempt.
 
     huggingface_hub tells what the file is; it cannot go on with a partial file of an earlier
@@ -284,7 +342,7 @@ def _from_hub(repo_id: str, repo_type: str, filename: str, target: Path) -> Orig
         if isinstance(cached, str):
             shutil.copyfile(cached, target)
             return Origin(url, target.stat().st_size, None, None)
-        raise DownloadError(f"{url} cannot be reached ({first_line(error)})") from error
+        raise DownloadError(f"{url} cannot be reached ({plain_reason(error)})") from error
     pinned = huggingface_hub.hf_hub_url(
         repo_id, filename, repo_type=repo_type, revision=metadata.commit_hash
     )
@@ -297,7 +355,7 @@ def _from_hub(repo_id: str, repo_type: str, filename: str, target: Path) -> Orig
         else {},
         version=metadata.etag,
         size=metadata.size,
-        expected=_hash_in(metadata.etag),
+        expected=("sha256", sha256) if sha256 else _hash_in(metadata.etag),
         revision=metadata.commit_hash,
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +90,7 @@ def receive(
             # Where nothing ever arrived, there is no network, and waiting would not help.
             if attempt == ATTEMPTS or not _passing(error, begun=partial.exists()):
                 raise
-            logger.info("%s: interrupted (%s), going on", url, first_line(error))
+            logger.info("%s: interrupted (%s), going on", url, plain_reason(error))
             time.sleep(WAIT_SECONDS * attempt)
     received = partial.stat().st_size
     total = size if size is not None else total
@@ -193,6 +195,41 @@ def _passing(error: OSError, *, begun: bool) -> bool:
         | requests.exceptions.ConnectionError
         | requests.exceptions.Timeout,
     )
+
+
+def plain_reason(error: BaseException) -> str:
+    """Why a transfer failed, without the names of objects inside of HTTP libraries."""
+    import requests
+
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, requests.HTTPError) and cause.response is not None:
+            return f"the server answered {cause.response.status_code} {cause.response.reason}"
+        if isinstance(cause, socket.gaierror):
+            return "the server's name is not found; is there a network?"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "the server's certificate cannot be verified"
+    for cause in causes:
+        if isinstance(cause, TimeoutError | requests.Timeout):
+            return "no answer in time"
+        if isinstance(cause, OSError) and cause.strerror and "object at 0x" not in cause.strerror:
+            of = f": {cause.filename}" if cause.filename else ""
+            return f"{cause.strerror}{of}"
+    text = first_line(error)
+    internal = "object at 0x" in text or "ConnectionPool(" in text
+    return "the connection failed" if internal else text
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, which HTTP libraries also keep in arguments."""
+    waiting, seen = [error], set()
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            more = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+            waiting += [other for other in more if isinstance(other, BaseException)]
 
 
 def _read_text(path: Path) -> str | None:

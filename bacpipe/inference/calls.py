@@ -1,0 +1,169 @@
+"""The calls that a detector finds in recordings: each with its times, frequencies and species."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bacpipe.errors import AudioError, NothingEmbeddedError, SettingsError
+from bacpipe.inference.audio_handler import AudioHandler
+from bacpipe.inference.runner import choose_batch_size
+from bacpipe.models.base import CallDetector, Calls
+from bacpipe.store.files import write_csv
+from bacpipe.store.layout import calls_path
+from bacpipe.store.loader import Loader
+from bacpipe.store.plan import Source, StreamEnd
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "audiofilename", "start", "end", "low_frequency", "high_frequency", "label",
+    "scientific_name", "score", "detection_score",
+)  # fmt: skip
+
+
+def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
+    """Calls of one recording, in the order of their start.
+
+    Parameters
+    ----------
+    handler : AudioHandler
+        With a model that is a `CallDetector`; its settings for decoding and hop are used.
+    source : Source
+        The recording.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `COLUMNS`: start and end in seconds and frequencies in Hz, all of the recording as it is on
+        the disk, also where it is played at another speed; the species with the best score, that
+        score, and how sure the detector is that there is a call at all.  Windows that overlap give
+        each call once; where they do not, a call across their border may be cut in two.
+
+    Raises
+    ------
+    SettingsError
+        If the model finds no calls.
+    AudioError
+        If the recording cannot be read.
+    """
+    import pandas as pd
+
+    detector, model = _detector(handler), handler.loaded_model
+    found, end = _run(handler, detector, source)
+    classes = np.asarray(model.classes, object)
+    scientific = np.asarray(model.scientific_names or [""] * len(classes), object)
+    speed, hop = handler.speed, handler.hop / model.sr
+    # Where windows overlap, each owns its middle, in which no call is cut off.
+    margin = max(0.0, model.segment_length / model.sr - hop) / 2
+    tables = []
+    for number, calls in enumerate(found):
+        start = (number * hop + calls.start) * speed
+        # The last window is padded behind the recording's end.
+        mine = start < end.duration
+        if number > 0:
+            mine &= calls.start >= margin
+        if number < len(found) - 1:
+            mine &= calls.start < margin + hop
+        best = calls.class_scores.argmax(axis=1)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "audiofilename": source.name,
+                    "start": start,
+                    "end": np.minimum((number * hop + calls.end) * speed, end.duration),
+                    "low_frequency": calls.low / speed,
+                    "high_frequency": calls.high / speed,
+                    "label": classes[best],
+                    "scientific_name": scientific[best],
+                    "score": np.take_along_axis(calls.class_scores, best[:, None], 1)[:, 0],
+                    "detection_score": calls.score,
+                }
+            )[mine]
+        )
+    table = pd.concat(tables).sort_values("start", kind="stable", ignore_index=True)
+    return table[list(COLUMNS)]
+
+
+def write_calls(handler: AudioHandler, loader: Loader) -> Path:
+    """Find the calls in all recordings of a data set, and write them as one table.
+
+    A recording that cannot be read is logged, and the rest goes on.
+
+    Parameters
+    ----------
+    handler : AudioHandler
+        As for `calls_in`.
+    loader : Loader
+        The data set.
+
+    Returns
+    -------
+    Path
+        The table, CSV, with the columns of `calls_in`; it appears when it is whole.
+
+    Raises
+    ------
+    SettingsError
+        If the model finds no calls.
+    NothingEmbeddedError
+        If not one recording can be read.
+    """
+    _detector(handler)
+    path = calls_path(loader.paths.preds_path, str(loader.model_name))
+    # Names of recordings may hold anything.
+    write_csv(path, _tables(handler, loader), quote=True)
+    return path
+
+
+def _tables(handler: AudioHandler, loader: Loader) -> Iterator[pd.DataFrame]:
+    reasons = []
+    for name in loader.recording_names:
+        try:
+            yield calls_in(handler, Source(loader.audio_dir, name, -1, -1))
+        except AudioError as error:
+            logger.error("%s", error)
+            reasons.append(str(error))
+    if len(reasons) == len(loader.recording_names):
+        raise NothingEmbeddedError(
+            f"{loader.audio_dir}: none of {len(reasons)} recordings could be read "
+            f"({'; '.join(reasons[:3])})."
+        )
+
+
+def _detector(handler: AudioHandler) -> CallDetector:
+    model = handler.loaded_model
+    if not isinstance(model, CallDetector):
+        name = model.card.name if model.card else type(model).__name__
+        raise SettingsError(
+            f"{name} gives scores of windows and finds no calls in them; expected a detector, "
+            f"batdetect2_dets_avg or batdetect2_clip_avg."
+        )
+    return model
+
+
+def _run(
+    handler: AudioHandler, detector: CallDetector, source: Source
+) -> tuple[list[Calls], StreamEnd]:
+    """Calls of each window, and how the recording ended."""
+    runner = handler.runner(scores=False)
+    size = choose_batch_size(runner, handler.options.global_batch_size, 1)
+    found: list[Calls] = []
+    blocks = handler.decode(source)
+    while True:
+        try:
+            windows = next(blocks)
+        except StopIteration as stop:
+            end: StreamEnd = stop.value
+            return found, end
+        for first in range(0, len(windows), size):
+            with torch.inference_mode():
+                found += detector.calls(runner.preprocess(windows[first : first + size]))

@@ -1,0 +1,110 @@
+"""What models of the zoo share: their card and their files, found by their class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bacpipe.errors import SettingsError
+from bacpipe.models.base import ModelBaseClass, base_path
+from bacpipe.models.card import ModelCard
+from bacpipe.models.weights import checkpoints
+from bacpipe.models.weights.class_names import ClassNames, Taxonomy, numbered, read_taxonomy
+from bacpipe.models.zoo import CARDS, EBIRD
+
+
+class ZooModel(ModelBaseClass):
+    """A model of the zoo, or one that extends it.
+
+    Whoever gives no card gets that of the class, and whoever gives no files has them looked for
+    and, when they are missing, fetched.  So a subclass, or a class that makes one of these, needs
+    to know nothing of checkpoints.
+
+    Parameters
+    ----------
+    card : ModelCard or str, optional
+        Its card, or the name on it, which only classes of several models of the zoo need.
+    files : mapping of str to Path, optional
+        Checkpoint files by the names of ``card.files``.
+    device : str
+        Where it computes.
+    model_base_path : str or Path, optional
+        Folder that holds (or receives) the checkpoints; that of the settings by default.
+
+    Raises
+    ------
+    SettingsError
+        If the class is that of no model of the zoo, or of several and no card is given.
+    CheckpointNotFoundError, CheckpointError
+        If the files are missing, damaged or do not fit.
+    """
+
+    card: ModelCard
+
+    def __init__(
+        self,
+        *,
+        card: ModelCard | str | None = None,
+        files: Mapping[str, Path] | None = None,
+        device: str = "cpu",
+        model_base_path: str | Path | None = None,
+    ) -> None:
+        found, base = _card_of(type(self), card), base_path(model_base_path)
+        if files is None:
+            files = checkpoints.resolve(found, base)
+            checkpoints.fetch_labels(found.labels, base)
+        super().__init__(
+            sr=found.sample_rate,
+            segment_length=found.window,
+            device=device,
+            card=found,
+            files=files,
+            batch_size=found.cpu_batch,
+            model_base_path=base,
+        )
+        self.paths = [self.files[name] for name in found.files]
+
+    def label_file(self, number: int = 0) -> Path | None:
+        """One of the label files of the card, if it is on this machine."""
+        return checkpoints.find_labels(self.card.labels[number], self.model_base_path)
+
+    def numbered(self, n_classes: int) -> ClassNames:
+        """Names for classes whose label file is missing, with a warning that says where it goes."""
+        return numbered(n_classes, self.card.name, self.model_base_path, self.card.labels[0])
+
+    def taxonomy(self) -> Taxonomy:
+        """The eBird taxonomy, as far as it is on this machine."""
+        return read_taxonomy(EBIRD, self.model_base_path)
+
+
+def load_again(
+    kind: type[ZooModel],
+    card: ModelCard,
+    files: Mapping[str, Path],
+    device: str,
+    model_base_path: Path,
+) -> ZooModel:
+    """Load a model of the zoo from its files, as a copy of one that was loaded before."""
+    return kind(card=card, files=files, device=device, model_base_path=model_base_path)
+
+
+def _card_of(kind: type[ZooModel], card: ModelCard | str | None) -> ModelCard:
+    if isinstance(card, ModelCard):
+        return card
+    if isinstance(card, str):
+        return CARDS[card]
+    for parent in kind.__mro__:
+        wrapper = f"{parent.__module__}:{parent.__qualname__}"
+        cards = [known for known in CARDS.values() if known.wrapper == wrapper]
+        if len(cards) == 1:
+            return cards[0]
+        if cards:
+            names = " or ".join(repr(known.name) for known in cards)
+            raise SettingsError(
+                f"{kind.__name__}: its class stands for several models; say which one when you "
+                f"construct it: card={names}."
+            )
+    raise SettingsError(
+        f"{kind.__name__}: this class is that of no model of the zoo; inherit from the class of "
+        f"one, or from bacpipe.ModelBaseClass, or give a card."
+    )
