@@ -112,7 +112,8 @@ def test_labels_have_the_same_colours_in_both_maps(view: CompareView) -> None:
 def test_one_species_has_one_name_in_all_models() -> None:
     one = WindowLabels(
         "default_classifier", np.array([0, 1, 2], np.int32),
-        ("European Robin", "Gunshot", "Upcall"), False, ("Erithacus rubecula", "Eubalaena japonica", "Eubalaena japonica"),
+        ("European Robin", "Gunshot", "Upcall"), False,
+        ("Erithacus rubecula", "Eubalaena japonica", "Eubalaena japonica"),
     )  # fmt: skip
     other = WindowLabels(
         "default_classifier", np.array([1, 0], np.int32), ("Rain", "Rotkehlchen"), False,
