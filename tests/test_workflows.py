@@ -231,7 +231,7 @@ def test_play_does_not_end_well_when_a_model_failed(
     assert len(loader.embeddings("array")) == 15
 
 
-@pytest.mark.parametrize("name", ["brdnet", "BirdNET", "perch", 7])
+@pytest.mark.parametrize("name", ["brdnet", "BirdNETT", "perch", 7])
 def test_unknown_models_are_errors_with_close_names(name: object, recordings: Path) -> None:
     with pytest.raises(UnknownModelError) as raised:
         bacpipe.generate_embeddings(model_name=name, audio_dir=recordings)

@@ -82,7 +82,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
-        if predict:
+        if predict and (model.scientific_names or model.codes):
             _write_class_list(loader, model)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir

@@ -109,6 +109,21 @@ def test_labels_have_the_same_colours_in_both_maps(view: CompareView) -> None:
     assert view._maps[0].colours == view._maps[1].colours
 
 
+def test_one_species_has_one_name_in_all_models() -> None:
+    one = WindowLabels(
+        "default_classifier", np.array([0, 1, 2], np.int32),
+        ("European Robin", "Gunshot", "Upcall"), False,
+        ("Erithacus rubecula", "Eubalaena japonica", "Eubalaena japonica"),
+    )  # fmt: skip
+    other = WindowLabels(
+        "default_classifier", np.array([1, 0], np.int32), ("Rain", "Rotkehlchen"), False,
+        ("", "Erithacus rubecula"),
+    )  # fmt: skip
+    found = with_common_names([one, other])
+    assert found[0].names == found[1].names == ("European Robin", "Gunshot", "Upcall", "Rain")
+    assert [part.codes.tolist() for part in found] == [[0, 1, 2], [0, 3]]
+
+
 def test_common_names_keep_the_label_of_every_window() -> None:
     one = WindowLabels("day", np.array([0, 1, NONE], np.int32), ("9", "120"), True)
     other = WindowLabels("day", np.array([1, 0], np.int32), ("12", "120"), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.families.beats import relative_position_bucket
+from bacpipe.models.families.beats import (
+    _UNUSED,
+    BeatsNetwork,
+    _config_in,
+    _name_in_network,
+    relative_position_bucket,
+)
 from bacpipe.models.loading import load_model
 from tests.models import parity
 
@@ -50,3 +57,17 @@ def config(**changes: Any) -> dict[str, Any]:
 def test_other_checkpoints_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         load(tmp_path, content)
+
+
+def test_names_in_the_file_of_the_earth_species_project() -> None:
+    """Avex puts a module around the network and normalises weights in PyTorch's present way."""
+    with torch.device("meta"):
+        network = BeatsNetwork(_config_in({"cfg": config()}, model="beats", path=Path("b")))
+    published = parity.manifest("naturebeats")["tensors"]
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        published = {
+            key.replace(f"0.{old}", f"0.parametrizations.weight.{new}"): 0 for key in published
+        }
+    keys = [f"backbone.{key}" for key in published] + ["backbone.fbank.mel_fb"]
+    used = [key for key in keys if not any(fnmatch.fnmatchcase(key, p) for p in _UNUSED)]
+    assert {_name_in_network(key) for key in used} == set(network.state_dict())

@@ -49,12 +49,24 @@ class WindowLabels(NamedTuple):
         In alphabetical or, when `ordered`, in natural order.
     ordered : bool
         Whether neighbouring labels resemble each other, as times do.
+    species : tuple of str
+        Scientific name of each of `names`, '' where there is none; empty if none is known.
     """
 
     kind: str
     codes: np.ndarray
     names: tuple[str, ...]
     ordered: bool
+    species: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What `names` are compared by: the species, unless several names are of one."""
+        species = self.species or ("",) * len(self.names)
+        return tuple(
+            kind if kind and species.count(kind) == 1 else name
+            for name, kind in zip(self.names, species, strict=True)
+        )
 
     def of(self, row: int) -> str | None:
         """Label of a window."""
@@ -96,7 +108,11 @@ def read_labels(results: ModelResults, kind: str) -> WindowLabels:
     table = default_labels(results)
     if kind not in table:
         table = make_labels(results.loader, results.windows, [kind])
-    return _coded(kind, table[kind], ordered=kind in _ORDERED)
+    labels = _coded(kind, table[kind], ordered=kind in _ORDERED)
+    if kind != "default_classifier":
+        return labels
+    listed = results.loader.classes
+    return labels._replace(species=tuple(listed.of(n).scientific_name for n in labels.names))
 
 
 @lru_cache(maxsize=16)
@@ -206,15 +222,22 @@ def kinds_of_all(models: Sequence[ModelResults]) -> dict[str, str]:
 
 
 def with_common_names(parts: Sequence[WindowLabels]) -> list[WindowLabels]:
-    """Number the labels of several models alike: all get the `names` of all."""
-    names = list(dict.fromkeys(name for part in parts for name in part.names))
+    """Number the labels of several models alike: all get the `names` of all.
+
+    A species has the name that the first of the models gives it.
+    """
+    name_of: dict[str, str] = {}
+    for part in parts:
+        for key, name in zip(part.keys, part.names, strict=True):
+            name_of.setdefault(key, name)
+    names = list(dict.fromkeys(name_of.values()))
     if any(part.ordered for part in parts):
         names.sort(key=_natural)
     number = {name: i for i, name in enumerate(names)}
     numbered = []
     for part in parts:
-        place = np.array([number[name] for name in part.names] + [NONE], np.int32)
-        numbered.append(part._replace(codes=place[part.codes], names=tuple(names)))
+        place = np.array([number[name_of[key]] for key in part.keys] + [NONE], np.int32)
+        numbered.append(part._replace(codes=place[part.codes], names=tuple(names), species=()))
     return numbered
 
 
