@@ -314,11 +314,33 @@ _PLACE = "Port (the next free one is taken when it is in use) and address to lis
 _COLOURS = "Colour scales, by their matplotlib names."
 
 
+class _Asked:
+    """Remembers which options somebody has chosen; no option itself."""
+
+    __slots__ = ("asked",)
+    asked: frozenset[str]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, dict[str, Any], frozenset[str]]]:
+        return _restored, (type(self), {key: getattr(self, key) for key in _FIELDS}, self.asked)
+
+
+def _restored(kind: type[_Asked], values: Mapping[str, Any], asked: frozenset[str]) -> _Asked:
+    options = kind(**values)
+    object.__setattr__(options, "asked", asked)
+    return options
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(_Asked):
     """All options of a call: those of ``config.yaml``, then those of ``settings.yaml``.
 
     Never changes, and shares nothing with what it was made from.
+
+    Attributes
+    ----------
+    asked : frozenset of str
+        Options that the user has chosen, be it by a keyword that repeats the default: what
+        nobody asked for does not change results that are there.
 
     Raises
     ------
@@ -599,6 +621,7 @@ class Options:
     # fmt: on
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", frozenset())
         for key in _FIELDS:
             value = check_value(key, getattr(self, key), _FIELDS, where="the arguments")
             object.__setattr__(self, key, value)
@@ -631,7 +654,16 @@ def make_options(**overrides: object) -> Options:
     for key in overrides:
         if key not in _FIELDS:
             raise SettingsError(_unknown_key(key, _FIELDS, where="bacpipe"))
-    return Options(**{**vars(user_config()), **vars(user_settings()), **overrides})
+    options = Options(**{**vars(user_config()), **vars(user_settings()), **overrides})
+    defaults = _defaults()
+    changed = {key for key in _FIELDS if getattr(options, key) != getattr(defaults, key)}
+    object.__setattr__(options, "asked", frozenset({*overrides, *changed}))
+    return options
+
+
+@functools.cache
+def _defaults() -> Options:
+    return Options()
 
 
 # ---------------------------------------------------------------------- checks

@@ -21,7 +21,6 @@ from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
     RETRIEVAL_RESULTS,
     ResultPaths,
-    dataset_name,
     ground_truth_name,
     paths_of,
     probe_results_name,
@@ -387,7 +386,7 @@ def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict
     """Newest map of every model that has one: columns x, y and label (missing for none)."""
     maps = {}
     for model, folders in paths.items():
-        dataset = dataset_name(folders.audio_dir)
+        dataset = folders.dataset
         newest = next(stored_maps(folders.dim_reduc_parent_dir, reducer, dataset, model), None)
         if newest is None:
             logger.info("%s: there is no %s map of %s.", model, reducer, dataset)

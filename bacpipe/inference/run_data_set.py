@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bacpipe._version import __version__
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
+from bacpipe.errors import (
+    AnnotationsError,
+    AudioError,
+    NothingEmbeddedError,
+    ResultsLockedError,
+    StorageError,
+)
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
@@ -34,13 +42,15 @@ from bacpipe.store.embedding_set import (
     prediction_settings,
     read_embeddings,
     settings_identity,
+    wider_settings,
 )
+from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
+from bacpipe.store.journal import Journal
 from bacpipe.store.layout import (
     METADATA,
     Stems,
     annotations_path,
-    dataset_name,
     detections_path,
     stamped_folders,
     wide_table_path,
@@ -48,6 +58,7 @@ from bacpipe.store.layout import (
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
+from bacpipe.store.predictions import predictions_source
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.writer import ResultWriter
 
@@ -74,12 +85,15 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         If another run writes these results.
     """
     options, model = loader.options, handler.loaded_model
+    loader.claim()
     report = RunReport(str(loader.model_name))
     predict = options.run_pretrained_classifier and bool(model.classes)
     identity = model_identity(str(loader.model_name), options, model)
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
+        _take_over(loader, plan.unmarked)
+        say_what_is_kept(loader, plan)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir
             return report
@@ -149,18 +163,83 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
         loader.embedding_set = find_set(
             loader.paths.main_embeds_path,
             str(loader.model_name),
-            dataset_name(loader.audio_dir),
+            loader.paths.dataset,
             wanted,
             known=loader.embedding_set,
         )
     else:
         loader.embedding_set = None
+    known = loader.embedding_set
+    loader.locate_predictions()
+    stored: list[PredictionSettings] = []
+    if known is not None and predictions_source(loader.paths.preds_path) == known.folder.name:
+        stored = known.content.recordings.prediction_settings
     return make_plan(
-        loader.embedding_set,
+        known,
         loader.paths,
         _sources(loader),
-        predictions=prediction_settings(options) if predict else None,
+        predictions=wider_settings(options, stored) if predict else None,
         allow_truncated=options.allow_truncated,
+    )
+
+
+def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
+    """Say where results are others than the settings would make them, and which are replaced."""
+    wanted = prediction_settings(loader.options)
+    if plan.predictions not in (None, wanted):
+        logger.info(
+            "%s: predictions stay as they are stored, with classifier_threshold=%g and "
+            "max_predictions_per_window=%d; a higher threshold is applied when they are read.",
+            loader.model_name,
+            plan.predictions["threshold"],
+            plan.predictions["top"],
+        )
+    if plan.replaced:
+        logger.warning(
+            "%s: %d recording(s) have the name, size and time of recordings that were done "
+            "before, and another content, such as %s; they are embedded again in place of these. "
+            "To keep the results of another card, give each its own main_results_dir.",
+            loader.audio_dir,
+            len(plan.replaced),
+            plan.replaced[0],
+        )
+
+
+def take_over(loader: Loader, plan: RunPlan) -> None:
+    """Do what the next run would do first, in a data set that is done."""
+    if not plan.unmarked:
+        return
+    try:
+        with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+            _take_over(loader, plan.unmarked)
+    except (ResultsLockedError, StorageError) as error:  # another run does, or nobody can
+        logger.info("The journal does not say yet what the recordings hold: %s", error)
+
+
+def _take_over(loader: Loader, names: Sequence[str]) -> None:
+    """Let the journal say what recordings hold whose results an older version wrote."""
+    known = loader.embedding_set
+    if known is None or known.identity is None or not names:
+        return
+    tables, number = known.content.tables, 0
+    journal = Journal(known.folder)
+    try:
+        for name in names:
+            entry = known.content.recordings.finished(name)
+            fingerprint = content_fingerprint(loader.audio_dir / name)
+            if entry is not None and fingerprint is not None:
+                journal.append(replace(entry, fingerprint=fingerprint))
+                number += 1
+        if tables is not None:  # what they were made from is the same as before
+            journal.append_tables(tables)
+    finally:
+        journal.close()
+    known.reload()
+    logger.info(
+        "%s: taken over the results of %d recording(s) of an older bacpipe, which did not record "
+        "what these held; from here on, a recording that is replaced is noticed.",
+        known.folder,
+        number,
     )
 
 
@@ -238,7 +317,7 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
 
 def _remove_unfinished_sets(loader: Loader) -> None:
     """Remove sets of which a killed run has not even begun the journal."""
-    what = f"{loader.model_name}-{dataset_name(loader.audio_dir)}"
+    what = f"{loader.model_name}-{loader.paths.dataset}"
     for folder in stamped_folders(loader.paths.main_embeds_path, what):
         remove_unfinished(folder)
 
@@ -246,13 +325,13 @@ def _remove_unfinished_sets(loader: Loader) -> None:
 def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Continue the loader's set, or start one and say why."""
     known, name = loader.embedding_set, str(loader.model_name)
-    dataset = dataset_name(loader.audio_dir)
+    dataset = loader.paths.dataset
     if known is not None and known.identity is None:
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", known.folder
         )
         sources = [look_at_name(name, loader.audio_dir) for name in loader.recording_names]
-        stamps = {s.name: (s.size, s.mtime_ns) for s in sources}
+        stamps = {s.name: (s.size, s.mtime_ns, content_fingerprint(s.path)) for s in sources}
         adopt_old_set(known, identity, provenance, stamps)
     elif known is None:
         earlier = find_set(loader.paths.main_embeds_path, name, dataset, None)
@@ -287,7 +366,8 @@ def _work(
     options, embedding_set = loader.options, loader.embedding_set
     assert embedding_set is not None
     report.kept = len(plan.keep)
-    settings = prediction_settings(options)
+    settings = plan.predictions or prediction_settings(options)
+    loader.locate_predictions(newest=predict)
     writer = ResultWriter(
         embedding_set,
         loader.paths,
@@ -297,7 +377,7 @@ def _work(
         prediction_settings=settings,
         provenance={**(embedding_set.identity or {}), **provenance, **settings},
     )
-    runner = handler.runner(scores=predict)
+    runner = handler.runner(scores=predict, stored=settings)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),
