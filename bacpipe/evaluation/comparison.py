@@ -402,9 +402,11 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
     table["label"] = None
     if truth.is_file():
         try:
-            labels = pd.read_csv(truth, dtype={"audiofilename": str})
+            # A label, or a recording, may be called NA or 01.
+            labels = pd.read_csv(truth, dtype=str, keep_default_na=False)
+            start = pd.to_numeric(labels["start"])
             # Times went through a decimal text; a millisecond is far below any hop.
-            keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
+            keys = zip(labels["audiofilename"], (start * 1000).round(), strict=True)
             label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultsError(
@@ -412,5 +414,5 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
                 f"again."
             ) from None
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
-        table["label"] = [label_of.get(window) for window in windows]
+        table["label"] = [label_of.get(window) or None for window in windows]
     return table[["x", "y", "label"]]

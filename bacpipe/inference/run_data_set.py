@@ -27,12 +27,11 @@ from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.labels.exporting import write_raven_tables
+from bacpipe.labels.exporting import rewrite_exports
 from bacpipe.models.base import Model
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
-from bacpipe.store.detections import merge_detections
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
     adopt_old_set,
@@ -49,7 +48,6 @@ from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
 from bacpipe.store.journal import Journal
 from bacpipe.store.layout import (
     METADATA,
-    Stems,
     annotations_path,
     detections_path,
     stamped_folders,
@@ -271,7 +269,7 @@ def record_tables(loader: Loader, *, predict: bool) -> None:
 
 
 def write_prediction_tables(loader: Loader) -> None:
-    """Write the tables over all recordings and, if the settings say so, Raven's."""
+    """Write the tables over all recordings, and those that were exported for other programs."""
     name = str(loader.model_name)
     write_combined_tables(
         loader.paths.preds_path,
@@ -280,11 +278,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.predictions_provenance,
         loader.predictions_state,
     )
-    if not loader.options.save_raven_tables:
-        return
-    gap = loader.options.event_gap
-    events = (merge_detections(item, gap) for item in loader.detections())
-    write_raven_tables(loader, loader.paths.raven_path, events, Stems(loader.recording_names))
+    rewrite_exports(loader)
 
 
 def _sources(loader: Loader) -> Iterator[Source]:
@@ -310,8 +304,11 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
     tables: dict[str, Any] = {"embeddings": loader.embeddings_state}
     if predict:
         tables["predictions"] = loader.predictions_state
+        tables["annotations"] = "all classes"  # version 2.0 wrote the best one of a window
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
+            if "classifier_threshold" in loader.options.asked:
+                tables["raven"]["threshold"] = loader.options.classifier_threshold
     return tables
 
 

@@ -103,6 +103,11 @@ def raven_name(stem: str, model: str) -> str:
     return f"{stem}_{model}.selection.table.txt"
 
 
+def audacity_name(stem: str, model: str) -> str:
+    """Audacity label track of a recording, in `AUDACITY_LABELS`."""
+    return f"{stem}_{model}.labels.txt"
+
+
 def map_table_name(dataset: str, model: str) -> str:
     """Table of a map, in its folder."""
     return f"{dataset}_{model}.parquet"
@@ -114,7 +119,7 @@ def detections_path(preds_path: Path, model: str) -> Path:
 
 
 def annotations_path(preds_path: Path, model: str) -> Path:
-    """Annotation table of all recordings with the best class of each window."""
+    """Annotation table of all recordings with a row per prediction."""
     return preds_path / f"{model}_classifier_annotations.csv"
 
 

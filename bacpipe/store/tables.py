@@ -1,7 +1,7 @@
 """Tables over all recordings, with which a run ends.
 
 ``<model>_detections.parquet`` has a row per prediction; from it readers are quick.
-``<model>_classifier_annotations.csv`` (the best class of each window) and
+``<model>_classifier_annotations.csv`` (the same as annotations) and
 ``<model>_all_predictions.parquet`` (a row per window with a prediction, a column per class found)
 are for other programs.  ``provenance.json`` says what all of them were made with.
 
@@ -515,7 +515,7 @@ def write_wide_table(
 def write_classifier_annotations(
     path: Path, blocks: Iterable[Block], *, quote_all: bool = False
 ) -> None:
-    """Write the best prediction of every window as an annotation table (CSV).
+    """Write all predictions as an annotation table (CSV), the best of a window first.
 
     Columns start, end (seconds), audiofilename, label:default_classifier, label:confidence.
 
@@ -529,22 +529,20 @@ def write_classifier_annotations(
         Put all texts into quotes: names with a carriage return alone are not quoted otherwise.
     """
     # The first piece is the header alone.
-    write_csv(path, map(_best_of_each_window, chain([None], blocks)), quote=quote_all)
+    write_csv(path, map(_annotations, chain([None], blocks)), quote=quote_all)
 
 
-def _best_of_each_window(block: Block | None) -> Any:
+def _annotations(block: Block | None) -> Any:
     import pandas as pd
 
     names = ("start", "end", "audiofilename", "label:default_classifier", "label:confidence")
     if block is None:
         return pd.DataFrame(columns=names)
-    # Scores descend within a window, so the first row of a window is its best one.
-    best = block.starts_window
     columns = (
-        block.start[best].round(6),
-        block.end[best].round(6),
-        block.names[block.recording[best]],
-        block.classes[block.label[best]],
-        block.score[best].round(4),
+        block.start.round(6),
+        block.end.round(6),
+        block.names[block.recording],
+        block.classes[block.label],
+        block.score.round(4),
     )
     return pd.DataFrame(dict(zip(names, columns, strict=True)))
