@@ -483,6 +483,11 @@ class Options(_Asked):
         "Allowed: a whole number from 1.", unit="predictions",
     )
     save_raven_tables: bool = _option(False, _boolean, "true: also write Raven selection tables.")
+    escape_formulas: bool = _option(
+        False, _boolean,
+        "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
+        "such as =1+1, get an apostrophe in front of them.",
+    )
     event_gap: float | None = _option(
         None, _either(None, _number(0)),
         "Detections of one class that are at most so many seconds apart become one event in Raven "

@@ -199,8 +199,10 @@ def _dashboard_command(audio_dir: Path, options: Options) -> str:
 def _needed_to_read(options: Options) -> dict[str, object]:
     """Settings without which other results would be found, or none."""
     usual = {**vars(user_config()), **vars(user_settings())}
-    keys = ("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed")
-    keys += ("only_embed_annotations", "precision")
+    keys = (
+        *("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed"),
+        *("only_embed_annotations", "precision"),
+    )
     values = {key: getattr(options, key) for key in keys}
     return {key: value for key, value in values.items() if value != usual[key]}
 

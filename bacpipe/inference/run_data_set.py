@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import logging
 import platform
 import shutil
+import textwrap
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -35,6 +40,7 @@ from bacpipe.options import Options
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
     adopt_old_set,
+    complete_identity,
     create_set,
     differences,
     find_set,
@@ -90,6 +96,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
+        if loader.embedding_set is not None:
+            complete_identity(loader.embedding_set, identity)
         _take_over(loader, plan.unmarked)
         say_what_is_kept(loader, plan)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
@@ -127,7 +135,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
 def model_identity(model_name: str, options: Options, model: Model | None = None) -> dict[str, Any]:
     """What of a model changes its embeddings: name, sample rate, window, checkpoint (SHA-256).
 
-    Models of the zoo need not be loaded for it; the options tell where checkpoints are.
+    Models of the zoo need not be loaded for it; the options tell where checkpoints are.  Of a
+    user's own model, `custom_code` stands beside the name of its class.
     """
     card = model.card if model is not None else CARDS[model_name]
     if card is None:
@@ -138,6 +147,7 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
             "sample_rate": int(model.sr),
             "window": int(model.segment_length),
             "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
+            "code": custom_code(model),
         }
     base = Path(options.model_base_path)
     files = resolve(card, base) if model is None else model.files
@@ -147,6 +157,46 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
         "window": card.window,
         "checkpoint": {name: checkpoint_hash(path, base) for name, path in files.items()},
     }
+
+
+def custom_code(model: Model) -> str:
+    """What tells one state of a user's own model from another: 16 digits of a hash.
+
+    It is of the names of its classes and of the source of its Python class and of those that
+    this one is derived from, without comments; where there is no source, of what Python has made
+    of it.  A model with an attribute ``version`` is taken by its word instead: the source does
+    not tell which weights it loads.
+    """
+    version = getattr(model, "version", None)
+    parts = [f"version {version}"] if version is not None else []
+    if version is None:
+        for kind in type(model).__mro__:
+            if kind.__module__.split(".")[0] not in {"bacpipe", "builtins", "torch", "abc"}:
+                parts.append(_source_of(kind))
+    parts += map(str, model.classes)
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _source_of(kind: type) -> str:
+    try:
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError, SyntaxError):  # typed into an interpreter, or made by a program
+        functions = [getattr(value, "fget", value) for value in vars(kind).values()]
+        codes = (getattr(getattr(f, "__func__", f), "__code__", None) for f in functions)
+        return "\n".join(_described(code) for code in codes if isinstance(code, CodeType))
+
+
+def _described(code: CodeType) -> str:
+    """Bytecode with its constants, names and the functions inside, but not where it stands."""
+    parts = [code.co_name, code.co_code.hex(), str(code.co_names)]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            parts.append(_described(constant))
+        elif isinstance(constant, frozenset):  # whose order is another in every process
+            parts.append(str(sorted(map(repr, constant))))
+        else:
+            parts.append(repr(constant))
+    return " ".join(parts)
 
 
 def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
@@ -277,6 +327,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.detections(),
         loader.predictions_provenance,
         loader.predictions_state,
+        escape_formulas=loader.options.escape_formulas,
     )
     rewrite_exports(loader)
 
@@ -304,7 +355,9 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
     tables: dict[str, Any] = {"embeddings": loader.embeddings_state}
     if predict:
         tables["predictions"] = loader.predictions_state
-        tables["annotations"] = "all classes"  # version 2.0 wrote the best one of a window
+        # Version 2.0 wrote the best class of a window.
+        escaped = ", formulas escaped" if loader.options.escape_formulas else ""
+        tables["annotations"] = f"all classes{escaped}"
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
             if "classifier_threshold" in loader.options.asked:

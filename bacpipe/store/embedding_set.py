@@ -12,7 +12,9 @@ recordings are dropped with a warning, and these are computed again.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -257,9 +259,33 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
-    if candidate.identity is not None:
-        return not differences(candidate.identity, identity)
+    known = candidate.identity
+    if known is not None:  # version 2.0 did not record the code of users' own models
+        return not [k for k in identity if known.get(k, _missing(k, identity)) != identity[k]]
     return could_be(candidate.content.header, identity)
+
+
+def _missing(key: str, identity: Mapping[str, Any]) -> Any:
+    return identity[key] if key == "code" else None
+
+
+def complete_identity(found: EmbeddingSet, identity: Mapping[str, Any]) -> None:
+    """Let the journals of a set of version 2.0 name the code of the user's own model, too."""
+    if found.identity is None or "code" not in identity or "code" in found.identity:
+        return
+    for path in sorted(found.folder.glob(JOURNALS)):
+        with path.open("rb") as old, replacing(path) as new:
+            header = json.loads(old.readline())
+            if isinstance(header.get("identity"), dict):
+                header["identity"]["code"] = identity["code"]
+            new.write(encode_line(header))
+            shutil.copyfileobj(old, new, 2**20)
+    found.reload()
+    logger.info(
+        "%s: taken over from an older bacpipe, which did not record the code of your model; from "
+        "here on, a change of it starts a new set.",
+        found.folder,
+    )
 
 
 def adopt_old_set(

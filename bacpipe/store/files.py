@@ -43,6 +43,8 @@ _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how formulas begin
+
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -240,6 +242,16 @@ def write_csv(
                 file, mode="wb", index=False, header=not number, lineterminator="\n",
                 quoting=quoting,
             )  # fmt: skip
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Table whose texts no spreadsheet takes for formulas: these begin with an apostrophe."""
+    table = table.copy(deep=False)
+    for name in table.columns:
+        if table[name].dtype.kind not in "biufcmM":  # else numbers and times
+            texts = table[name].tolist()
+            table[name] = [f"'{t}" if str(t).startswith(_FORMULA) else t for t in texts]
+    return table
 
 
 def write_table(path: Path, table: Any) -> None:

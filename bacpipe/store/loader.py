@@ -636,7 +636,7 @@ class Loader:
                         self.paths.sparse_predictions_path, stored.path, what="the journal"
                     ),
                     entry.windows,
-                    stored.sha256,
+                    stored,
                 )
             start, end = window_times(entry, found.content.header)
             yield Detections(name, window, start[window], end[window], label, score)

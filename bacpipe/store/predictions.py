@@ -22,8 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.store.entries import StoredPredictions
 from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
+from bacpipe.store.parquet import require_memory
+
+_MOST_CLASSES = 2**20  # of a model
 
 
 class SparsePredictions(NamedTuple):
@@ -93,7 +97,7 @@ def stage_predictions(
 
 
 def read_predictions(
-    path: Path, windows: int | None = None, sha256: str | None = None
+    path: Path, windows: int | None = None, stored: StoredPredictions | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows (int32), class names (object) and scores (float32) of one recording.
 
@@ -103,8 +107,8 @@ def read_predictions(
         The file.
     windows : int, optional
         How many windows the recording has, if that is to be checked.
-    sha256 : str, optional
-        Hash of the file, if that is to be checked.
+    stored : StoredPredictions, optional
+        What the journal says of the file, if that is to be checked.
 
     Raises
     ------
@@ -116,10 +120,18 @@ def read_predictions(
 
     try:
         # From memory and in this thread: for small files that is several times faster.
+        if stored is not None and (size := path.stat().st_size) != stored.bytes:
+            raise ValueError(f"they have {size} bytes, the journal says {stored.bytes}")
         data = pa.py_buffer(path.read_bytes())
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        if stored is not None and stored.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise ValueError("they have changed since they were written")
         file = pq.ParquetFile(data)
+        most = windows and windows * ((stored and stored.top) or _MOST_CLASSES)
+        if most is not None and file.metadata.num_rows > most:
+            raise ValueError(
+                f"they have {file.metadata.num_rows} rows, at most {most} are possible"
+            )
+        require_memory(file, range(file.num_row_groups))
         require_columns(file.schema_arrow, kinds := predictions_kinds())
         table = file.read(list(kinds), use_threads=False)
         require_values(table)

@@ -24,8 +24,9 @@ import numpy as np
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import replacing, write_csv, write_json
+from bacpipe.store.files import replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import PROVENANCE, annotations_path, detections_path, wide_table_path
+from bacpipe.store.parquet import require_memory
 from bacpipe.store.predictions import (
     decode_dictionary,
     detections_kinds,
@@ -129,6 +130,8 @@ def write_combined_tables(
     detections: Iterable[Detections],
     provenance: Mapping[str, Any] | None = None,
     state: str | None = None,
+    *,
+    escape_formulas: bool = False,
 ) -> None:
     """Write the tables over all recordings.
 
@@ -144,6 +147,8 @@ def write_combined_tables(
         Model, checkpoint, threshold, versions and settings.
     state : str, optional
         What readers recognise the predictions by.
+    escape_formulas : bool
+        Whether texts in CSV must not look like formulas of a spreadsheet.
     """
     made_with, classes, names_break = dict(provenance or {}), set(), False
     table = detections_path(preds_path, model)
@@ -159,7 +164,8 @@ def write_combined_tables(
     write_detections(table, watched(), made_with, state)
     # From here on out of the table, which is read many times faster than single files.
     path = annotations_path(preds_path, model)
-    write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
+    pieces = map(_annotations, chain([None], read_blocks(table)))  # the first is the header alone
+    write_csv(path, map(without_formulas, pieces) if escape_formulas else pieces, quote=names_break)
     path = wide_table_path(preds_path, model)
     write_wide_table(path, read_blocks(table), sorted(classes), made_with)
 
@@ -225,6 +231,7 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
                 return
             require_columns(file.schema_arrow, kinds := detections_kinds())
             for number in range(file.num_row_groups):
+                require_memory(file, [number])
                 table = file.read_row_group(number, list(kinds), use_threads=False)
                 require_values(table)
                 if len(table):
@@ -512,27 +519,8 @@ def write_wide_table(
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def write_classifier_annotations(
-    path: Path, blocks: Iterable[Block], *, quote_all: bool = False
-) -> None:
-    """Write all predictions as an annotation table (CSV), the best of a window first.
-
-    Columns start, end (seconds), audiofilename, label:default_classifier, label:confidence.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    blocks : iterable of Block
-        All predictions.
-    quote_all : bool
-        Put all texts into quotes: names with a carriage return alone are not quoted otherwise.
-    """
-    # The first piece is the header alone.
-    write_csv(path, map(_annotations, chain([None], blocks)), quote=quote_all)
-
-
 def _annotations(block: Block | None) -> Any:
+    """Predictions as annotations, the best of a window first."""
     import pandas as pd
 
     names = ("start", "end", "audiofilename", "label:default_classifier", "label:confidence")

@@ -67,18 +67,19 @@ def test_they_are_continued_without_computing_anything_twice(
         )
 
     before = {path: path.read_bytes() for path in folder.rglob("*.npy")}
-    tables = [path.stat().st_mtime_ns for path in folder.rglob("tiny_*")]
+    single = {path: path.stat().st_mtime_ns for path in folder.rglob("*_tiny.parquet")}
     states = bacpipe.Loader(folder / "recordings", "tiny", main_results_dir=folder / "results")
     loader = run()
     assert tiny_model.windows_seen == 0
-    assert [path.stat().st_mtime_ns for path in folder.rglob("tiny_*")] == tables
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*_tiny.parquet")} == single
     assert loader.embeddings_state == states.embeddings_state
     journal = loader.get_embedding_dir() / "journal.jsonl"
     stored = next(STORED.rglob("journal.jsonl")).read_bytes().splitlines()
     taken_over = journal.read_bytes().splitlines()
     # Once, the journal learns what the recordings hold, and which code made the embeddings.
-    assert taken_over[1 : len(stored)] == stored[1:] and taken_over[-1] == stored[-1]
-    assert len(taken_over) == len(stored) + len(RECORDINGS) + 1
+    assert taken_over[1 : len(stored)] == stored[1:]
+    assert len(taken_over) == len(stored) + len(RECORDINGS) + 2
+    assert json.loads(taken_over[-1])["tables"]["annotations"] == "all classes"
     assert {entry.file for entry in loader.entries.values() if entry.fingerprint} == {*RECORDINGS}
     run()
     assert journal.read_bytes().splitlines() == taken_over
