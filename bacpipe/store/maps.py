@@ -54,7 +54,7 @@ class StoredMap:
         try:
             path_inside(self.folder, self.table_path.name, what="a link")
             windows = self.metadata.get("nr_embeds_total")
-            table = read_parquet(self.table_path, windows).to_pandas()
+            table: pd.DataFrame = read_parquet(self.table_path, windows).to_pandas()
             _check_columns(table)
             return table
         except (OSError, ValueError, pa.ArrowException) as error:

@@ -127,10 +127,8 @@ def read_predictions(
             raise ValueError("they have changed since they were written")
         file = pq.ParquetFile(data)
         most = windows and windows * ((stored and stored.top) or _MOST_CLASSES)
-        if most is not None and file.metadata.num_rows > most:
-            raise ValueError(
-                f"they have {file.metadata.num_rows} rows, at most {most} are possible"
-            )
+        if most is not None and (rows := file.metadata.num_rows) > most:
+            raise ValueError(f"they have {rows} rows, of which at most {most} are possible")
         require_memory(file, range(file.num_row_groups))
         require_columns(file.schema_arrow, kinds := predictions_kinds())
         table = file.read(list(kinds), use_threads=False)
