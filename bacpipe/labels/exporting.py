@@ -244,12 +244,12 @@ def _exported_with(loader: Loader, folder: Path) -> dict[str, Any]:
     """Settings of an export, as its provenance has them; version 2.0 did not always write it."""
     try:
         about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        gap, threshold = about["event_gap"], about["threshold"] or 0.0
-        make_options(event_gap=gap, classifier_threshold=threshold)
+        gap, threshold = about["event_gap"], about.get("classifier_threshold", about["threshold"])
+        make_options(event_gap=gap, classifier_threshold=threshold or 0.0)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError):
         return {"event_gap": loader.options.event_gap}
     stored = loader.predictions_provenance.get("threshold") or 0.0
-    return {"event_gap": gap, "classifier_threshold": max(threshold, stored)}
+    return {"event_gap": gap, "classifier_threshold": max(threshold or 0.0, stored)}
 
 
 def _mark_stale(folder: Path, written: Iterable[Path], pattern: str) -> None:
@@ -274,9 +274,12 @@ def _events(loader: Loader, threshold: float | None, gap: float | None) -> Itera
 
 def _provenance(loader: Loader, threshold: float | None, gap: float | None) -> dict[str, Any]:
     made_with = loader.predictions_provenance
-    if threshold is not None:
-        made_with["threshold"] = max(made_with.get("threshold") or 0.0, threshold)
-    return {**made_with, "event_gap": gap}
+    stored = made_with.get("threshold") or 0.0
+    if threshold is None or threshold <= stored:
+        return {**made_with, "event_gap": gap, "classifier_threshold": None}
+    return {
+        **made_with, "threshold": threshold, "event_gap": gap, "classifier_threshold": threshold
+    }  # fmt: skip
 
 
 def _threshold_and_gap(

@@ -480,8 +480,15 @@ def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) ->
     needed, rest : int
         Bytes for this file, and for what is still to be written after it; 0 if unknown.
     """
+    folders = path.absolute().parents
+    in_the_way = next((folder for folder in folders if os.path.isfile(folder)), None)  # noqa: PTH113
     if error.errno in _FULL:
         text = _full_disk(path, needed, rest)
+    elif in_the_way is not None:
+        text = (
+            f"{path}: cannot be written, because {in_the_way} is a file where a folder is needed; "
+            f"move it away, or choose another main_results_dir."
+        )
     elif error.errno in _FORBIDDEN:
         text = (
             f"{path}: cannot be written ({_reason(error)}); give yourself write permission for "

@@ -43,6 +43,8 @@ from bacpipe.store.files import (
 )
 from bacpipe.store.journal import FileKind, RunJournal
 from bacpipe.store.layout import (
+    SOURCE,
+    SPARSE_PREDICTIONS,
     ResultPaths,
     Stems,
     embeddings_name,
@@ -53,6 +55,7 @@ from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import (
     SparsePredictions,
     bring_forward,
+    predictions_source,
     stage_predictions,
 )
 
@@ -182,6 +185,7 @@ class ResultWriter:
         self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
         self._journal = RunJournal(found.folder, found.content.recordings)
+        self._before = predictions_source(paths.preds_path)
         if self._classes.size and not bring_forward(paths.preds_path, found.folder.name):
             # Files of another set may happen to have the size that our journal names.
             self._journal.drop_all_predictions()
@@ -274,7 +278,12 @@ class ResultWriter:
             path.unlink(missing_ok=True)
         if self._is_new:
             journal.path.unlink()
-        remove_empty_folders(self._paths.preds_path)
+        preds = self._paths.preds_path
+        if not any((preds / SPARSE_PREDICTIONS).rglob("*.parquet")):
+            (preds / SOURCE).unlink(missing_ok=True)
+        remove_empty_folders(preds)
+        if self._before is not None:
+            bring_forward(preds, self._before)
         remove_empty_folders(self._set.folder)
         if self._set.folder.is_dir():
             self._set.reload()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import linecache
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 import bacpipe
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.inference.run_data_set import custom_code
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
@@ -134,43 +138,50 @@ def test_fingerprints_differ_at_both_ends_and_with_the_size(tmp_path: Path, size
     assert content_fingerprint(tmp_path / "none.wav") is None
 
 
-class Louder(TinyModel):
-    def __call__(self, x):  # type: ignore[no-untyped-def]
-        return 2 * super().__call__(x)
-
-
-class Named(TinyModel):
-    version = "1"
+def own_model(folder: Path, factor: int, comment: str = "") -> type[TinyModel]:
+    """A user's own model in a file of its own, as it is after somebody has edited that."""
+    file = folder / "mine.py"
+    file.write_text(
+        f"from tests.conftest import TinyModel\n\nclass Mine(TinyModel):\n    version = None\n\n"
+        f"    def __call__(self, x):  # {comment}\n        return {factor} * super().__call__(x)\n"
+    )
+    spec = importlib.util.spec_from_file_location("mine", file)
+    sys.modules["mine"] = module = importlib.util.module_from_spec(spec)
+    exec(compile(file.read_text(), str(file), "exec"), vars(module))  # no cache of bytecode
+    linecache.clearcache()
+    return module.Mine
 
 
 def test_an_edited_model_starts_a_set_of_its_own(
-    tmp_path: Path, embed: Run, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, embed: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "mine", None)
     folder = card(tmp_path / "Data", 1)
-    louder = embed(folder, CustomModel=Louder)
-    # The same class of the same module, after somebody has edited it.
-    change = {"__call__": lambda self, x: 3 * TinyModel.__call__(self, x)}
-    edited = type("Louder", (TinyModel,), change)
-    edited.__module__, edited.__qualname__ = Louder.__module__, Louder.__qualname__
-    if hasattr(edited, "__firstlineno__"):
-        del edited.__firstlineno__
+    double = embed(folder, CustomModel=own_model(tmp_path, 2))
     with caplog.at_level(logging.INFO, logger="bacpipe"):
-        other = embed(folder, CustomModel=edited)
-    assert "starting a new set" in caplog.text and "code=" in caplog.text
-    assert level(other) == pytest.approx(1.5 * level(louder))
-    assert embed(folder, CustomModel=Louder).get_embedding_dir() == louder.get_embedding_dir()
+        commented = embed(folder, CustomModel=own_model(tmp_path, 2, comment="twice as loud"))
+        assert commented.get_embedding_dir() == double.get_embedding_dir()
+        other = embed(folder, CustomModel=own_model(tmp_path, 3))
+    assert caplog.text.count("starting a new set") == 1 and "code=" in caplog.text
+    assert level(other) == pytest.approx(1.5 * level(double))
+    again = embed(folder, CustomModel=own_model(tmp_path, 2))
+    assert again.get_embedding_dir() == double.get_embedding_dir()
+    (tmp_path / "mine.py").unlink()  # what is typed into an interpreter has no source
+    linecache.clearcache()
+    typed = [custom_code(sys.modules["mine"].Mine()), custom_code(own_model(tmp_path, 4)())]
+    assert len(set(typed)) == 2
 
 
 def test_a_version_and_the_classes_are_part_of_a_model(tmp_path: Path, embed: Run) -> None:
     folder = card(tmp_path / "Data", 1)
-    sets = [embed(folder, CustomModel=Named).get_embedding_dir()]
+    sets = [embed(folder, CustomModel=TinyModel).get_embedding_dir()]
     for change in ({"version": "2"}, {"classes": ["loud", "silent"]}):
-        model = Named()
+        model = TinyModel()
         for key, value in change.items():
             setattr(model, key, value)
         sets.append(embed(folder, CustomModel=model).get_embedding_dir())
     assert len(set(sets)) == 3
-    assert embed(folder, CustomModel=Named).get_embedding_dir() == sets[0]
+    assert embed(folder, CustomModel=TinyModel).get_embedding_dir() == sets[0]
 
 
 def test_predictions_of_several_hops_stand_beside_each_other(
