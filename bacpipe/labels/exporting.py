@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ def export_raven_tables(
         return _write_combined_raven_table(loader, target, events)
     written = _write_raven_tables(loader, target, events)
     if folder is None:
-        _mark_stale(target, written, raven_name("*", str(loader.model_name)))
+        _mark_stale(target, written, raven_name("*", escape(str(loader.model_name))))
     return written
 
 
@@ -220,7 +221,7 @@ def export_audacity_labels(
         write_text(path, "".join(lines))
         written.append(path)
     if folder is None:
-        _mark_stale(target, written, audacity_name("*", model))
+        _mark_stale(target, written, audacity_name("*", escape(model)))
     return written
 
 

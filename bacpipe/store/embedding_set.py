@@ -378,6 +378,16 @@ def settings_identity(options: Options, *, asked: bool = False) -> dict[str, Any
     return {k: value for k, value in identity.items() if keys.get(k, k) in options.asked}
 
 
+def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, by their keys, that lead to embeddings with a certain identity."""
+    keys = {"only_annotated": "only_embed_annotations"}
+    names = {"hop", "padding", "only_annotated", "precision"} & identity.keys()
+    settings = {keys.get(name, name): identity[name] for name in names}
+    if identity.get("speed", 1) != 1:
+        settings["new_speed"] = identity["speed"]
+    return {**settings, "bool_change_speed": identity.get("speed", 1) != 1}
+
+
 def prediction_settings(options: Options) -> PredictionSettings:
     """Settings that change predictions, but not embeddings."""
     return {"threshold": options.classifier_threshold, "top": options.max_predictions_per_window}

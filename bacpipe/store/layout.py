@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 # File systems allow 255 bytes for a name; the model and a temporary suffix are added to it.
 _LONGEST_STEM = 180
 
-_LOOKED_AT = 64  # lines of a journal, to find out whose it is
+_LOOKED_AT = 64  # recordings of a journal, to find out whose it is
 
 _NOT_DOWN = frozenset({"", ".", ".."})  # parts of a path that do not lead into a folder
 _MINUTE = len("YYYY-mm-dd_HH-MM")
@@ -364,16 +364,17 @@ def _hold_recordings(embeddings: Path, audio_dir: Path) -> bool:
 
 def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
     for path in sorted(embeddings.glob(f"*___*/{JOURNAL}"), reverse=True):
-        try:
-            with path.open("rb") as file:
-                for raw in islice(file, _LOOKED_AT):
-                    with suppress(ValueError, RecursionError):
-                        line = json.loads(raw)
-                        entry = read_entry(line) if isinstance(line, dict) else None
-                        if isinstance(entry, FinishedEntry):
-                            yield entry
-        except OSError:
-            continue
+        with suppress(OSError), path.open("rb") as file:
+            yield from islice(_finished_in(file), _LOOKED_AT)
+
+
+def _finished_in(journal: Iterable[bytes]) -> Iterator[FinishedEntry]:
+    for raw in journal:
+        with suppress(ValueError, RecursionError):
+            line = json.loads(raw)
+            entry = read_entry(line) if isinstance(line, dict) else None
+            if isinstance(entry, FinishedEntry):
+                yield entry
 
 
 def _is_recording(entry: FinishedEntry, audio_dir: Path) -> bool:

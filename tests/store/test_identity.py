@@ -17,7 +17,9 @@ import pytest
 
 import bacpipe
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.inference.run_data_set import custom_code
+from bacpipe.options import make_options
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
@@ -201,6 +203,10 @@ def test_predictions_of_several_hops_stand_beside_each_other(
         assert len(loader.predictions("dataframe")) == len(loader.embeddings("array")) == 3
         assert (loader.paths.preds_path / "tiny_classifier_annotations.csv").read_bytes() == table
     assert verify_results(results) == []
+    shown = DataSetResults(folder, ["tiny"], make_options(main_results_dir=results)).model("tiny")
+    same = bacpipe.Loader(folder, "tiny", **shown.settings)
+    assert shown.settings["hop"] == 0.5 and "classifier_threshold" not in shown.settings
+    assert same.get_embedding_dir() == overlapping.get_embedding_dir()
     write_recording(folder / "new.wav", 1.0)
     again = embed(folder)
     assert tiny_model.windows_seen == seen + 1
@@ -278,8 +284,6 @@ def test_exports_beside_the_predictions_are_written_anew_with_their_settings(
 
 
 def test_options_remember_what_was_asked_for(restored_settings: None) -> None:
-    from bacpipe.options import make_options
-
     assert make_options().asked == frozenset()
     assert make_options(padding="wrap").asked == {"padding"}
     bacpipe.settings.hop = 0.7

@@ -20,6 +20,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
+from bacpipe.store.embedding_set import settings_of
 from bacpipe.store.layout import JOURNALS, ResultPaths, paths_of, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
@@ -78,7 +79,9 @@ class ModelResults:
     @property
     def settings(self) -> dict[str, Any]:
         """Keys of the configuration to call functions of the library with."""
-        return settings_for_reading(self.loader.options)
+        found = self.loader.embedding_set
+        known = {} if found is None or found.identity is None else settings_of(found.identity)
+        return {**settings_for_reading(self.loader.options), **known}
 
     # ------------------------------------------------------------------ windows
 
@@ -282,6 +285,8 @@ def settings_for_reading(options: Options) -> dict[str, Any]:
         "label_column",
         "overwrite",
     }
+    # What nobody has asked for must not look as if somebody had.
+    own |= {"classifier_threshold", "max_predictions_per_window"} - options.asked
     return {key: value for key, value in asdict(options).items() if key not in own}
 
 
