@@ -223,7 +223,9 @@ def folder_name(audio_dir: Path) -> str:
     return Path(audio_dir).resolve().name or "recordings"
 
 
-def dataset_folder(main: Path, audio_dir: Path, embed_parent_dir: str) -> Path:
+def dataset_folder(
+    main: Path, audio_dir: Path, embed_parent_dir: str, *, copies: bool = False
+) -> Path:
     """Where the results of a folder of recordings are, or will be; see the module.
 
     Parameters
@@ -234,6 +236,8 @@ def dataset_folder(main: Path, audio_dir: Path, embed_parent_dir: str) -> Path:
         Folder with the recordings.
     embed_parent_dir : str
         Setting of this name.
+    copies : bool
+        Whether results of another folder will do, if copies of its recordings are here.
     """
     folders = [main / name for name in _dataset_names(audio_dir)]
     owners = {folder: recorded_folder(folder, embed_parent_dir) for folder in folders}
@@ -244,10 +248,12 @@ def dataset_folder(main: Path, audio_dir: Path, embed_parent_dir: str) -> Path:
         owner = owners[folder]
         if owner is None:
             return folder
-        is_gone = not owner.is_absolute() or not _exists(owner)
-        if is_gone and (
-            not _exists(audio_dir) or _hold_recordings(folder / embed_parent_dir, audio_dir)
-        ):
+        entries = _first_entries(folder / embed_parent_dir)
+        if not owner.is_absolute() or not _exists(owner):
+            known = [_is_recording(entry, audio_dir) for entry in entries]
+            if not known or any(known) or not _exists(audio_dir):
+                return folder
+        elif copies and any(_is_recording(entry, audio_dir, copied=True) for entry in entries):
             return folder
     digest = hashlib.sha256(os.fsencode(audio_dir.resolve())).hexdigest()[:8]
     return main / f"{folder_name(audio_dir)}~{digest}"
@@ -332,7 +338,8 @@ def _audio_dir_in(metadata: Path) -> Path | None:
 
 def _dataset_names(audio_dir: Path) -> list[str]:
     """Names for the results of a folder, the plainest first."""
-    parts = [part for part in audio_dir.resolve().parts[1:] if len(part) < _LONGEST_STEM]
+    drive, *folders = audio_dir.resolve().parts  # E:\\ on Windows, where cards are drives
+    parts = [re.sub(r"\W", "", drive), *folders] if re.search(r"\w", drive) else folders
     names = ["_".join(parts[first:]) for first in range(len(parts) - 1, -1, -1)]
     fitting = [name for name in names if len(os.fsencode(name)) <= _LONGEST_STEM]
     return fitting or [folder_name(audio_dir)]
@@ -356,12 +363,6 @@ def _exists(folder: Path) -> bool:
         return False
 
 
-def _hold_recordings(embeddings: Path, audio_dir: Path) -> bool:
-    """Whether any of the first recordings of some results is in a folder."""
-    entries = list(_first_entries(embeddings))
-    return not entries or any(_is_recording(entry, audio_dir) for entry in entries)
-
-
 def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
     for path in sorted(embeddings.glob(f"*___*/{JOURNAL}"), reverse=True):
         with suppress(OSError), path.open("rb") as file:
@@ -377,13 +378,14 @@ def _finished_in(journal: Iterable[bytes]) -> Iterator[FinishedEntry]:
                 yield entry
 
 
-def _is_recording(entry: FinishedEntry, audio_dir: Path) -> bool:
+def _is_recording(entry: FinishedEntry, audio_dir: Path, *, copied: bool = False) -> bool:
+    """Whether a folder has a recording; `copied` asks for its time, which copies keep, too."""
     path = audio_dir / entry.file
     try:
-        size = path.stat().st_size
+        now = path.stat()
     except (OSError, ValueError):
         return False
-    if entry.size is not None and entry.size != size:
+    if entry.size not in (None, now.st_size) or (copied and entry.mtime_ns != now.st_mtime_ns):
         return False
     return entry.fingerprint is None or entry.fingerprint == content_fingerprint(path)
 
@@ -414,7 +416,7 @@ def result_paths(
     main = Path(main_results_dir)
     if testing:
         main = main.with_name(f"{main.name}_testing")
-    dataset = dataset_folder(main, Path(audio_dir), embed_parent_dir)
+    dataset = dataset_folder(main, Path(audio_dir), embed_parent_dir, copies=True)
     evaluations = dataset / evaluations_dir / model
     return ResultPaths(
         audio_dir=Path(audio_dir),

@@ -43,6 +43,7 @@ from bacpipe.store.layout import (
     detections_path,
     path_inside,
     paths_of,
+    recorded_folder,
     result_stems,
     stamped_folders,
     without_results,
@@ -691,6 +692,9 @@ class Loader:
         found = find_set(parent, self.model_name, dataset, wanted)
         if exact:
             return found
+        owner = recorded_folder(self.paths.dataset_path, self.options.embed_parent_dir)
+        if found is not None and owner is not None and owner != self.audio_dir.resolve():
+            logger.info("%s: these are results of %s.", self.paths.dataset_path, owner)
         if found is None and wanted:
             found = find_set(parent, self.model_name, dataset, None)
             if found is not None and found.identity is not None:

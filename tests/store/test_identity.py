@@ -104,6 +104,18 @@ def test_results_go_with_recordings_that_are_moved_and_stay_when_a_card_is_chang
     assert tiny_model.windows_seen == 6 and "go on with" in caplog.text
 
 
+def test_results_of_a_folder_are_read_for_a_copy_but_not_written_for_it(
+    tmp_path: Path, embed: Run
+) -> None:
+    first = embed(card(tmp_path / "card" / "Data", 1))
+    copy = shutil.copytree(tmp_path / "card" / "Data", tmp_path / "disk" / "Data")
+    reader = bacpipe.Loader(copy, "tiny", main_results_dir=tmp_path / "results")
+    assert reader.get_embedding_dir() == first.get_embedding_dir()
+    write_recording(copy / "new.wav", 1.0)
+    assert embed(copy).paths.dataset_path.name == "disk_Data"
+    assert list(embed(tmp_path / "card" / "Data").entries) == list(first.entries)
+
+
 def test_a_replaced_recording_of_the_same_size_and_time_is_noticed(
     tmp_path: Path, embed: Run, tiny_model: type[TinyModel], caplog: pytest.LogCaptureFixture
 ) -> None:
