@@ -317,11 +317,33 @@ _PLACE = "Port (the next free one is taken when it is in use) and address to lis
 _COLOURS = "Colour scales, by their matplotlib names."
 
 
+class _Asked:
+    """Remembers which options somebody has chosen; no option itself."""
+
+    __slots__ = ("asked",)
+    asked: frozenset[str]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, dict[str, Any], frozenset[str]]]:
+        return _restored, (type(self), {key: getattr(self, key) for key in _FIELDS}, self.asked)
+
+
+def _restored(kind: type[_Asked], values: Mapping[str, Any], asked: frozenset[str]) -> _Asked:
+    options = kind(**values)
+    object.__setattr__(options, "asked", asked)
+    return options
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(_Asked):
     """All options of a call: those of ``config.yaml``, then those of ``settings.yaml``.
 
     Never changes, and shares nothing with what it was made from.
+
+    Attributes
+    ----------
+    asked : frozenset of str
+        Options that the user has chosen, be it by a keyword that repeats the default: what
+        nobody asked for does not change results that are there.
 
     Raises
     ------
@@ -464,6 +486,11 @@ class Options:
         "Allowed: a whole number from 1.", unit="predictions",
     )
     save_raven_tables: bool = _option(False, _boolean, "true: also write Raven selection tables.")
+    escape_formulas: bool = _option(
+        False, _boolean,
+        "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
+        "such as =1+1, get an apostrophe in front of them.",
+    )
     event_gap: float | None = _option(
         None, _either(None, _number(0)),
         "Detections of one class that are at most so many seconds apart become one event in Raven "
@@ -607,6 +634,7 @@ class Options:
     # fmt: on
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", frozenset())
         for key in _FIELDS:
             value = check_value(key, getattr(self, key), _FIELDS, where="the arguments")
             object.__setattr__(self, key, value)
@@ -639,7 +667,16 @@ def make_options(**overrides: object) -> Options:
     for key in overrides:
         if key not in _FIELDS:
             raise SettingsError(_unknown_key(key, _FIELDS, where="bacpipe"))
-    return Options(**{**vars(user_config()), **vars(user_settings()), **overrides})
+    options = Options(**{**vars(user_config()), **vars(user_settings()), **overrides})
+    defaults = _defaults()
+    changed = {key for key in _FIELDS if getattr(options, key) != getattr(defaults, key)}
+    object.__setattr__(options, "asked", frozenset({*overrides, *changed}))
+    return options
+
+
+@functools.cache
+def _defaults() -> Options:
+    return Options()
 
 
 # ---------------------------------------------------------------------- checks

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
-from bacpipe.options import KEYS, Options, make_options, user_settings
+from bacpipe.options import KEYS, Options, make_options, user_config, user_settings
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
@@ -81,11 +82,10 @@ def play(
     """
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
-    models = tuple(map(canonical_name, options.models))
-    options = replace(options, audio_dir=str(audio_dir), models=models)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
-    if options.already_computed:
-        options = replace(options, models=tuple(computed_models(audio_dir, options)))
+    models = computed_models(audio_dir, options) if options.already_computed else options.models
+    models = [canonical_name(name) for name in models]
+    options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
     handler = _save_logs(options, audio_dir) if bool_save_logs else None
     try:
         runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
@@ -97,7 +97,7 @@ def play(
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
     reports = [report for _, report in runs.values()]
-    _summarise(reports, evaluation, _dashboard_command(audio_dir, options))
+    _summarise(reports, evaluation, audio_dir, options)
     problems = [f"{name}: {error}" for name, error in errors.items()]
     problems += evaluation.errors if evaluation is not None else []
     if options.dashboard:
@@ -165,7 +165,10 @@ def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
 
 
 def _summarise(
-    reports: Iterable[RunReport], evaluation: EvaluationReport | None, dashboard: str
+    reports: Iterable[RunReport],
+    evaluation: EvaluationReport | None,
+    audio_dir: Path,
+    options: Options,
 ) -> None:
     """Print what was done and what to do next, for whoever called `play`."""
     for report in reports:
@@ -174,21 +177,34 @@ def _summarise(
     if evaluation is not None:
         lines = "\n  ".join(str(evaluation).splitlines())
         _say(f"\n  {lines}")
+    needed = "".join(f", {key}={value!r}" for key, value in _needed_to_read(options).items())
     _say(
-        "\n  Read the results with bacpipe.Loader(audio_dir, model_name): .embeddings(), "
+        f"\n  Read the results with bacpipe.Loader(audio_dir, model_name{needed}): .embeddings(), "
         ".predictions('dataframe'), .metadata_dict\n"
-        f"  Look at and listen to them with: {dashboard}"
+        f"  Look at and listen to them with: {_dashboard_command(audio_dir, options)}"
     )
 
 
 def _dashboard_command(audio_dir: Path, options: Options) -> str:
     """What shows these results, for the command line."""
-    words = ["bacpipe dashboard", typed_setting("audio_dir", audio_dir)]
-    if options.main_results_dir != user_settings().main_results_dir:
-        words.append(typed_setting("main_results_dir", options.main_results_dir))
-    if options.testing:
-        words.append("testing=true")
-    return " ".join(words)
+    return " ".join(
+        ["bacpipe dashboard", typed_setting("audio_dir", audio_dir)]
+        + [
+            typed_setting(key, value if isinstance(value, str) else json.dumps(value))
+            for key, value in _needed_to_read(options).items()
+        ]
+    )
+
+
+def _needed_to_read(options: Options) -> dict[str, object]:
+    """Settings without which other results would be found, or none."""
+    usual = {**vars(user_config()), **vars(user_settings())}
+    keys = (
+        *("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed"),
+        *("only_embed_annotations", "precision"),
+    )
+    values = {key: getattr(options, key) for key in keys}
+    return {key: value for key, value in values.items() if value != usual[key]}
 
 
 def _say(text: str) -> None:
@@ -541,7 +557,13 @@ def evaluation_with_settings_already_exists(
 
 def _done_already(loader: Loader) -> RunReport | None:
     """Report of a run that has nothing to do; None if there is something."""
-    from bacpipe.inference.run_data_set import model_identity, plan_run, tables_are_complete
+    from bacpipe.inference.run_data_set import (
+        model_identity,
+        plan_run,
+        say_what_is_kept,
+        tables_are_complete,
+        take_over,
+    )
 
     card = CARDS[str(loader.model_name)]
     if loader.embedding_set is None or checkpoints.missing_files(
@@ -552,6 +574,8 @@ def _done_already(loader: Loader) -> RunReport | None:
     plan = plan_run(loader, model_identity(card.name, loader.options), predict=predict)
     if not plan.is_empty or not tables_are_complete(loader, predict=predict):
         return None
+    take_over(loader, plan)
+    say_what_is_kept(loader, plan)
     return RunReport(card.name, kept=len(plan.keep), results=loader.embed_dir)
 
 

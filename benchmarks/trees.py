@@ -13,7 +13,6 @@ import numpy as np
 import bacpipe
 from bacpipe.inference.run_data_set import model_identity, record_tables
 from bacpipe.store.embedding_set import create_set, prediction_settings, settings_identity
-from bacpipe.store.layout import dataset_name
 from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import SparsePredictions
 from bacpipe.store.tables import write_combined_tables
@@ -81,7 +80,7 @@ def write_results(
     full = {**(identity or model_identity(model, loader.options))}
     full |= settings_identity(loader.options)
     parent, settings = loader.paths.main_embeds_path, prediction_settings(loader.options)
-    found = create_set(parent, model, dataset_name(audio_dir), full, {})
+    found = create_set(parent, model, loader.paths.dataset, full, {})
     loader.embedding_set = found
     names = [path.relative_to(audio_dir).as_posix() for path in loader.files]
     rng = np.random.default_rng(0)

@@ -75,7 +75,7 @@ def test_predictions_tables(run: Run) -> None:
     assert list(table.columns) == [
         "start", "end", "audiofilename", "label:default_classifier", "label:confidence",
     ]  # fmt: skip
-    assert len(table) == 15
+    assert len(table) == 30  # both classes of each of the 15 windows
     wide = pd.read_parquet(folder / "tiny_all_predictions.parquet")
     pd.testing.assert_frame_equal(wide, loader.predictions("dataframe"), check_dtype=False)
     raven = pd.read_csv(folder / "raven_tables" / "south" / "a_tiny.selection.table.txt", sep="\t")

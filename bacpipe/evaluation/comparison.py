@@ -21,7 +21,6 @@ from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
     RETRIEVAL_RESULTS,
     ResultPaths,
-    dataset_name,
     ground_truth_name,
     paths_of,
     probe_results_name,
@@ -387,7 +386,7 @@ def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict
     """Newest map of every model that has one: columns x, y and label (missing for none)."""
     maps = {}
     for model, folders in paths.items():
-        dataset = dataset_name(folders.audio_dir)
+        dataset = folders.dataset
         newest = next(stored_maps(folders.dim_reduc_parent_dir, reducer, dataset, model), None)
         if newest is None:
             logger.info("%s: there is no %s map of %s.", model, reducer, dataset)
@@ -403,9 +402,11 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
     table["label"] = None
     if truth.is_file():
         try:
-            labels = pd.read_csv(truth, dtype={"audiofilename": str})
+            # A label, or a recording, may be called NA or 01.
+            labels = pd.read_csv(truth, dtype=str, keep_default_na=False)
+            start = pd.to_numeric(labels["start"])
             # Times went through a decimal text; a millisecond is far below any hop.
-            keys = zip(labels["audiofilename"], (labels["start"] * 1000).round(), strict=True)
+            keys = zip(labels["audiofilename"], (start * 1000).round(), strict=True)
             label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultsError(
@@ -413,5 +414,5 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
                 f"again."
             ) from None
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
-        table["label"] = [label_of.get(window) for window in windows]
+        table["label"] = [label_of.get(window) or None for window in windows]
     return table[["x", "y", "label"]]

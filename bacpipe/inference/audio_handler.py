@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bacpipe.audio.files import read_recording
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.stream import AudioStream, Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
 from bacpipe.errors import AudioError, SettingsError
@@ -24,7 +25,8 @@ from bacpipe.inference.runner import (
 )
 from bacpipe.models.base import Inputs, Model
 from bacpipe.options import Options
-from bacpipe.store.embedding_set import hop_samples
+from bacpipe.store.embedding_set import hop_samples, prediction_settings
+from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd, look_at_name
 
 if TYPE_CHECKING:
@@ -242,9 +244,9 @@ class AudioHandler:
             else:
                 segments, padded = yield from self._decode_segments(stream, source)
             recording, cut = stream.recording, stream.truncated_at
-            read = (recording.size, recording.mtime_ns)
+            read = (recording.size, recording.mtime_ns, content_fingerprint(source.path))
             now = look_at_name(source.name, source.audio_dir)
-            if (now.size, now.mtime_ns) != read:
+            if (now.size, now.mtime_ns) != read[:2]:
                 raise AudioError(
                     f"{source.name}: was changed or removed while it was read; run again once it "
                     f"is complete."
@@ -285,7 +287,9 @@ class AudioHandler:
 
     # ------------------------------------------------------------------ running the model
 
-    def runner(self, *, scores: bool, dense: bool = False) -> ModelRunner:
+    def runner(
+        self, *, scores: bool, dense: bool = False, stored: PredictionSettings | None = None
+    ) -> ModelRunner:
         """Runner of this model with these settings.
 
         Parameters
@@ -294,6 +298,8 @@ class AudioHandler:
             Whether class scores are wanted.
         dense : bool
             Whether all of them are, not just those that are stored.
+        stored : PredictionSettings, optional
+            Which scores are stored, if not those that the options name.
 
         Raises
         ------
@@ -307,11 +313,14 @@ class AudioHandler:
                 f"precision={options.precision!r} is not possible with {card.name}, which "
                 f"{card.backend} computes; use precision='float32'."
             )
+        kept = stored or prediction_settings(options)
+        threshold, top = kept["threshold"], kept["top"]
+        assert threshold is not None and top is not None  # only a journal may not know them
         return ModelRunner(
             model,
             scores=scores,
-            threshold=options.classifier_threshold,
-            top=options.max_predictions_per_window,
+            threshold=threshold,
+            top=top,
             dense=dense,
             precision=options.precision,
         )

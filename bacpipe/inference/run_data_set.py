@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import logging
 import platform
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import textwrap
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
 
 from bacpipe._version import __version__
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
+from bacpipe.errors import (
+    AnnotationsError,
+    AudioError,
+    NothingEmbeddedError,
+    ResultsLockedError,
+    StorageError,
+)
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.labels.exporting import write_raven_tables
+from bacpipe.labels.exporting import rewrite_exports
 from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
 from bacpipe.store.class_list import ClassList, read_class_list, write_class_list
-from bacpipe.store.detections import merge_detections
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
     adopt_old_set,
+    complete_identity,
     create_set,
     differences,
     find_set,
     prediction_settings,
     read_embeddings,
     settings_identity,
+    wider_settings,
 )
+from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
+from bacpipe.store.journal import Journal
 from bacpipe.store.layout import (
     METADATA,
-    Stems,
     annotations_path,
     class_list_path,
-    dataset_name,
     detections_path,
     stamped_folders,
     wide_table_path,
@@ -50,6 +64,7 @@ from bacpipe.store.layout import (
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
+from bacpipe.store.predictions import predictions_source
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.writer import ResultWriter
 
@@ -76,6 +91,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         If another run writes these results.
     """
     options, model = loader.options, handler.loaded_model
+    loader.claim()
     report = RunReport(str(loader.model_name))
     predict = options.run_pretrained_classifier and bool(model.classes)
     identity = model_identity(str(loader.model_name), options, model)
@@ -84,6 +100,10 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         plan = plan_run(loader, identity, predict=predict)
         if predict and (model.scientific_names or model.codes):
             _write_class_list(loader, model)
+        if loader.embedding_set is not None:
+            complete_identity(loader.embedding_set, identity)
+        _take_over(loader, plan.unmarked)
+        say_what_is_kept(loader, plan)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir
             return report
@@ -126,7 +146,8 @@ def _write_class_list(loader: Loader, model: Model) -> None:
 def model_identity(model_name: str, options: Options, model: Model | None = None) -> dict[str, Any]:
     """What of a model changes its embeddings: name, sample rate, window, checkpoint (SHA-256).
 
-    Models of the zoo need not be loaded for it; the options tell where checkpoints are.
+    Models of the zoo need not be loaded for it; the options tell where checkpoints are.  Of a
+    user's own model, `custom_code` stands beside the name of its class.
     """
     card = model.card if model is not None else CARDS[model_name]
     if model is not None and (card is None or is_extended(model)):
@@ -136,6 +157,7 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
             "sample_rate": int(model.sr),
             "window": int(model.segment_length),
             "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
+            "code": custom_code(model),
         }
     assert card is not None
     base = Path(options.model_base_path)
@@ -146,6 +168,46 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
         "window": card.window,
         "checkpoint": {name: checkpoint_hash(path, base) for name, path in files.items()},
     }
+
+
+def custom_code(model: Model) -> str:
+    """What tells one state of a user's own model from another: 16 digits of a hash.
+
+    It is of the names of its classes and of the source of its Python class and of those that
+    this one is derived from, without comments; where there is no source, of what Python has made
+    of it.  A model with an attribute ``version`` is taken by its word instead: the source does
+    not tell which weights it loads.
+    """
+    version = getattr(model, "version", None)
+    parts = [f"version {version}"] if version is not None else []
+    if version is None:
+        for kind in type(model).__mro__:
+            if kind.__module__.split(".")[0] not in {"bacpipe", "builtins", "torch", "abc"}:
+                parts.append(_source_of(kind))
+    parts += map(str, model.classes)
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _source_of(kind: type) -> str:
+    try:
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError, SyntaxError):  # typed into an interpreter, or made by a program
+        functions = [getattr(value, "fget", value) for value in vars(kind).values()]
+        codes = (getattr(getattr(f, "__func__", f), "__code__", None) for f in functions)
+        return "\n".join(_described(code) for code in codes if isinstance(code, CodeType))
+
+
+def _described(code: CodeType) -> str:
+    """Bytecode with its constants, names and the functions inside, but not where it stands."""
+    parts = [code.co_name, code.co_code.hex(), str(code.co_names)]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            parts.append(_described(constant))
+        elif isinstance(constant, frozenset):  # whose order is another in every process
+            parts.append(str(sorted(map(repr, constant))))
+        else:
+            parts.append(repr(constant))
+    return " ".join(parts)
 
 
 def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> RunPlan:
@@ -160,18 +222,83 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
         loader.embedding_set = find_set(
             loader.paths.main_embeds_path,
             str(loader.model_name),
-            dataset_name(loader.audio_dir),
+            loader.paths.dataset,
             wanted,
             known=loader.embedding_set,
         )
     else:
         loader.embedding_set = None
+    known = loader.embedding_set
+    loader.locate_predictions()
+    stored: list[PredictionSettings] = []
+    if known is not None and predictions_source(loader.paths.preds_path) == known.folder.name:
+        stored = known.content.recordings.prediction_settings
     return make_plan(
-        loader.embedding_set,
+        known,
         loader.paths,
         _sources(loader),
-        predictions=prediction_settings(options) if predict else None,
+        predictions=wider_settings(options, stored) if predict else None,
         allow_truncated=options.allow_truncated,
+    )
+
+
+def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
+    """Say where results are others than the settings would make them, and which are replaced."""
+    wanted = prediction_settings(loader.options)
+    if plan.predictions not in (None, wanted):
+        logger.info(
+            "%s: predictions stay as they are stored, with classifier_threshold=%g and "
+            "max_predictions_per_window=%d; a higher threshold is applied when they are read.",
+            loader.model_name,
+            plan.predictions["threshold"],
+            plan.predictions["top"],
+        )
+    if plan.replaced:
+        logger.warning(
+            "%s: %d recording(s) have the name, size and time of recordings that were done "
+            "before, and another content, such as %s; they are embedded again in place of these. "
+            "To keep the results of another card, give each its own main_results_dir.",
+            loader.audio_dir,
+            len(plan.replaced),
+            plan.replaced[0],
+        )
+
+
+def take_over(loader: Loader, plan: RunPlan) -> None:
+    """Do what the next run would do first, in a data set that is done."""
+    if not plan.unmarked:
+        return
+    try:
+        with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+            _take_over(loader, plan.unmarked)
+    except (ResultsLockedError, StorageError) as error:  # another run does, or nobody can
+        logger.info("The journal does not say yet what the recordings hold: %s", error)
+
+
+def _take_over(loader: Loader, names: Sequence[str]) -> None:
+    """Let the journal say what recordings hold whose results an older version wrote."""
+    known = loader.embedding_set
+    if known is None or known.identity is None or not names:
+        return
+    tables, number = known.content.tables, 0
+    journal = Journal(known.folder)
+    try:
+        for name in names:
+            entry = known.content.recordings.finished(name)
+            fingerprint = content_fingerprint(loader.audio_dir / name)
+            if entry is not None and fingerprint is not None:
+                journal.append(replace(entry, fingerprint=fingerprint))
+                number += 1
+        if tables is not None:  # what they were made from is the same as before
+            journal.append_tables(tables)
+    finally:
+        journal.close()
+    known.reload()
+    logger.info(
+        "%s: taken over the results of %d recording(s) of an older bacpipe, which did not record "
+        "what these held; from here on, a recording that is replaced is noticed.",
+        known.folder,
+        number,
     )
 
 
@@ -203,7 +330,7 @@ def record_tables(loader: Loader, *, predict: bool) -> None:
 
 
 def write_prediction_tables(loader: Loader) -> None:
-    """Write the tables over all recordings and, if the settings say so, Raven's."""
+    """Write the tables over all recordings, and those that were exported for other programs."""
     name = str(loader.model_name)
     write_combined_tables(
         loader.paths.preds_path,
@@ -211,12 +338,9 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.detections(),
         loader.predictions_provenance,
         loader.predictions_state,
+        escape_formulas=loader.options.escape_formulas,
     )
-    if not loader.options.save_raven_tables:
-        return
-    gap = loader.options.event_gap
-    events = (merge_detections(item, gap) for item in loader.detections())
-    write_raven_tables(loader, loader.paths.raven_path, events, Stems(loader.recording_names))
+    rewrite_exports(loader)
 
 
 def _sources(loader: Loader) -> Iterator[Source]:
@@ -242,14 +366,19 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
     tables: dict[str, Any] = {"embeddings": loader.embeddings_state}
     if predict:
         tables["predictions"] = loader.predictions_state
+        # Version 2.0 wrote the best class of a window.
+        escaped = ", formulas escaped" if loader.options.escape_formulas else ""
+        tables["annotations"] = f"all classes{escaped}"
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
+            if "classifier_threshold" in loader.options.asked:
+                tables["raven"]["threshold"] = loader.options.classifier_threshold
     return tables
 
 
 def _remove_unfinished_sets(loader: Loader) -> None:
     """Remove sets of which a killed run has not even begun the journal."""
-    what = f"{loader.model_name}-{dataset_name(loader.audio_dir)}"
+    what = f"{loader.model_name}-{loader.paths.dataset}"
     for folder in stamped_folders(loader.paths.main_embeds_path, what):
         remove_unfinished(folder)
 
@@ -257,13 +386,13 @@ def _remove_unfinished_sets(loader: Loader) -> None:
 def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Continue the loader's set, or start one and say why."""
     known, name = loader.embedding_set, str(loader.model_name)
-    dataset = dataset_name(loader.audio_dir)
+    dataset = loader.paths.dataset
     if known is not None and known.identity is None:
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", known.folder
         )
         sources = [look_at_name(name, loader.audio_dir) for name in loader.recording_names]
-        stamps = {s.name: (s.size, s.mtime_ns) for s in sources}
+        stamps = {s.name: (s.size, s.mtime_ns, content_fingerprint(s.path)) for s in sources}
         adopt_old_set(known, identity, provenance, stamps)
     elif known is None:
         earlier = find_set(loader.paths.main_embeds_path, name, dataset, None)
@@ -298,7 +427,8 @@ def _work(
     options, embedding_set = loader.options, loader.embedding_set
     assert embedding_set is not None
     report.kept = len(plan.keep)
-    settings = prediction_settings(options)
+    settings = plan.predictions or prediction_settings(options)
+    loader.locate_predictions(newest=predict)
     writer = ResultWriter(
         embedding_set,
         loader.paths,
@@ -308,7 +438,7 @@ def _work(
         prediction_settings=settings,
         provenance={**(embedding_set.identity or {}), **provenance, **settings},
     )
-    runner = handler.runner(scores=predict)
+    runner = handler.runner(scores=predict, stored=settings)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),

@@ -32,7 +32,7 @@ from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
 from bacpipe.store.fingerprints import read_result_table, write_result_table
-from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths, dataset_name
+from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths, folder_name
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
 
 def _folders(loader: Loader, windows: ModelWindows) -> np.ndarray:
     parents = [str(PurePosixPath(name).parent) for name in windows.recordings]
-    top = dataset_name(loader.audio_dir)
+    top = folder_name(loader.audio_dir)
     return np.array([top if parent == "." else parent for parent in parents], dtype=object)
 
 
@@ -376,7 +376,7 @@ def as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> str:
     # The names of the recordings are part of the windows' state; so are the predictions',
     # whose files the journal names with their threshold.
-    content = json.dumps([windows.state, list(keys), dataset_name(loader.audio_dir)])
+    content = json.dumps([windows.state, list(keys), folder_name(loader.audio_dir)])
     digest = hashlib.sha256(f"{content[:-1]}, [".encode())
     for number, entry in enumerate(windows.entries.values()):
         text = json.dumps(entry.predictions and entry.predictions.as_json())

@@ -6,20 +6,29 @@ event, so that what is seen in Raven, Audacity and Python is the same.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bacpipe.audio.files import read_recording
-from bacpipe.errors import AudioError, ResultsNotFoundError
+from bacpipe.errors import AudioError, ResultsNotFoundError, SettingsError
 from bacpipe.options import make_options
 from bacpipe.store.detections import Detections, above, merge_detections
-from bacpipe.store.files import write_bytes, write_json, write_text
-from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, Stems, path_inside, raven_name
+from bacpipe.store.files import write_bytes, write_json, write_text, writing
+from bacpipe.store.layout import (
+    AUDACITY_LABELS,
+    PROVENANCE,
+    audacity_name,
+    embeddings_name,
+    path_inside,
+    raven_name,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import blocks_of
 
@@ -69,7 +78,8 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    blocks = list(blocks_of(_events(loader, kwargs)))
+    threshold, gap = _threshold_and_gap(loader, kwargs)
+    blocks = list(blocks_of(_events(loader, threshold, gap)))
     columns: dict[str, list[np.ndarray]] = {
         "audiofilename": [np.zeros(0, object), *(b.names[b.recording] for b in blocks)],
         "start": [np.zeros(0), *(block.start for block in blocks)],
@@ -86,7 +96,7 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     for column in ("scientific_name", "code"):
         names = {name: getattr(found, column) for name, found in known.items()}
         table[column] = label.map(names).astype(object)
-    table.attrs["bacpipe"] = _provenance(loader, kwargs)
+    table.attrs["bacpipe"] = _provenance(loader, threshold, gap)
     return table
 
 
@@ -126,12 +136,16 @@ def export_raven_tables(
     >>> files[0].as_posix()
     'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
     """
+    threshold, gap = _threshold_and_gap(loader, kwargs)
     target = Path(folder) if folder is not None else loader.paths.raven_path
-    write_json(target / PROVENANCE, _provenance(loader, kwargs))
-    events = _events(loader, kwargs)
+    write_json(target / PROVENANCE, _provenance(loader, threshold, gap))
+    events = _events(loader, threshold, gap)
     if combined:
         return _write_combined_raven_table(loader, target, events)
-    return write_raven_tables(loader, target, events, Stems(list(loader.entries)))
+    written = _write_raven_tables(loader, target, events)
+    if folder is None:
+        _mark_stale(target, written, raven_name("*", escape(str(loader.model_name))))
+    return written
 
 
 def _write_combined_raven_table(
@@ -198,57 +212,102 @@ def export_audacity_labels(
     >>> files[0].as_posix()
     'labels/SITE-A/20250504_043000_birdnet.labels.txt'
     """
+    threshold, gap = _threshold_and_gap(loader, kwargs)
     target = Path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
-    write_json(target / PROVENANCE, _provenance(loader, kwargs))
-    stems = Stems(list(loader.entries))
+    write_json(target / PROVENANCE, _provenance(loader, threshold, gap))
+    stem_of, model = _stems(loader), str(loader.model_name)
     written = []
-    for item in _events(loader, kwargs):
+    for item in _events(loader, threshold, gap):
         columns = (item.start, item.end, item.label)
         lines = [
             f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
             for start, end, label in zip(*columns, strict=True)
         ]
-        name = f"{stems.of(item.recording)}_{loader.model_name}.labels.txt"
+        name = audacity_name(stem_of(item.recording), model)
         path = path_inside(target, name, what="a link")
         write_text(path, "".join(lines))
         written.append(path)
+    if folder is None:
+        _mark_stale(target, written, audacity_name("*", escape(model)))
     return written
 
 
-def _events(loader: Loader, settings: Mapping[str, Any]) -> Iterator[Detections]:
-    threshold, gap = _threshold_and_gap(loader, settings)
+def rewrite_exports(loader: Loader) -> None:
+    """Write the tables for Raven and Audacity beside the predictions anew, where there are any.
+
+    They keep the threshold and the gap within events that they were exported with.  With
+    ``save_raven_tables``, those for Raven are written in any case, with the settings of the run.
+    """
+    combined = loader.paths.raven_path / raven_name("", str(loader.model_name)).removeprefix("_")
+    if (saves := loader.options.save_raven_tables) or loader.paths.raven_path.is_dir():
+        settings = {} if saves else _exported_with(loader, loader.paths.raven_path)
+        export_raven_tables(loader, **settings)
+        if combined.is_file():
+            export_raven_tables(loader, combined=True, **settings)
+    if (folder := loader.paths.preds_path / AUDACITY_LABELS).is_dir():
+        export_audacity_labels(loader, **_exported_with(loader, folder))
+
+
+def _exported_with(loader: Loader, folder: Path) -> dict[str, Any]:
+    """Settings of an export, as its provenance has them; version 2.0 did not always write it."""
+    try:
+        about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        gap, threshold = about["event_gap"], about.get("classifier_threshold", about["threshold"])
+        make_options(event_gap=gap, classifier_threshold=threshold or 0.0)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError):
+        return {"event_gap": loader.options.event_gap}
+    stored = loader.predictions_provenance.get("threshold") or 0.0
+    return {"event_gap": gap, "classifier_threshold": max(threshold or 0.0, stored)}
+
+
+def _mark_stale(folder: Path, written: Iterable[Path], pattern: str) -> None:
+    """Let nobody take tables of recordings or settings of before for those of now."""
+    current = {os.fspath(path) for path in written}
+    for path in folder.rglob(pattern):
+        if os.fspath(path) not in current:
+            with writing(path):
+                path.replace(path.with_name(f"{path.name}.stale"))
+
+
+def _stems(loader: Loader) -> Callable[[str], str]:
+    """Stem of a recording's results, as its embeddings have it."""
+    entries, ending = loader.entries, embeddings_name("", str(loader.model_name))
+    return lambda name: entries[name].embeddings.path.removesuffix(ending)
+
+
+def _events(loader: Loader, threshold: float | None, gap: float | None) -> Iterator[Detections]:
     for item in loader.detections():
         yield merge_detections(item if threshold is None else above(item, threshold), gap)
 
 
-def _provenance(loader: Loader, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(loader: Loader, threshold: float | None, gap: float | None) -> dict[str, Any]:
     made_with = loader.predictions_provenance
-    threshold, gap = _threshold_and_gap(loader, settings)
-    if threshold is not None:
-        made_with["threshold"] = max(made_with.get("threshold", 0), threshold)
-    return {**made_with, "event_gap": gap}
+    stored = made_with.get("threshold") or 0.0
+    if threshold is None or threshold <= stored:
+        return {**made_with, "event_gap": gap, "classifier_threshold": None}
+    return {
+        **made_with, "threshold": threshold, "event_gap": gap, "classifier_threshold": threshold
+    }  # fmt: skip
 
 
 def _threshold_and_gap(
     loader: Loader, settings: Mapping[str, Any]
 ) -> tuple[float | None, float | None]:
-    """What a call chose: the threshold, None for that of the run, and the gap within events."""
+    """What a call chose: the threshold, None for all that is stored, and the gap within events."""
     options = make_options(**settings)
     gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
-    return options.classifier_threshold if "classifier_threshold" in settings else None, gap
+    return loader.threshold(settings), gap
 
 
 # --- Raven selection tables -------------------------------------------------------------------
 
 
-def write_raven_tables(
-    loader: Loader, folder: Path, items: Iterable[Detections], stems: Stems
-) -> list[Path]:
+def _write_raven_tables(loader: Loader, folder: Path, items: Iterable[Detections]) -> list[Path]:
     """Write a Raven selection table for each recording; returns the files.
 
     Recordings that cannot be opened are logged and left out.
     """
-    written = []
+    written, stem_of = [], _stems(loader)
     for item in items:
         audio = loader.audio_dir / item.recording
         try:
@@ -256,7 +315,7 @@ def write_raven_tables(
         except AudioError as error:
             logger.warning("no Raven table: %s", error)
             continue
-        name = raven_name(stems.of(item.recording), str(loader.model_name))
+        name = raven_name(stem_of(item.recording), str(loader.model_name))
         path = path_inside(folder, name, what="a link")
         write_text(path, raven_table(raven_rows(item, audio.resolve(), high)))
         written.append(path)

@@ -27,7 +27,6 @@ from bacpipe.store.files import (
 from bacpipe.store.layout import (
     METADATA,
     REDUCER,
-    dataset_name,
     map_table_name,
     stamped_folder,
     stamped_folders,
@@ -79,7 +78,7 @@ def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path
         If another run makes this map.
     """
     find_reducer(reducer_name)
-    what = f"{reducer_name}-{dataset_name(loader.audio_dir)}-{loader.model_name}"
+    what = f"{reducer_name}-{loader.paths.dataset}-{loader.model_name}"
     parent = loader.paths.dim_reduc_parent_dir
     loader.get_embedding_dir()
     with exclusive(parent, what):
@@ -108,7 +107,7 @@ def has_current_map(loader: Loader, reducer_name: str, options: Options) -> bool
 
 def _find_map(loader: Loader, reducer_name: str, options: Options) -> StoredMap | None:
     """Newest map of the loader's embeddings that was made with the present settings."""
-    dataset, model = dataset_name(loader.audio_dir), str(loader.model_name)
+    dataset, model = loader.paths.dataset, str(loader.model_name)
     seed = options.reduction_seed
     for stored in stored_maps(loader.paths.dim_reduc_parent_dir, reducer_name, dataset, model):
         if (
@@ -328,7 +327,7 @@ def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None
 
 
 def _table_name(loader: Loader) -> str:
-    return map_table_name(dataset_name(loader.audio_dir), str(loader.model_name))
+    return map_table_name(loader.paths.dataset, str(loader.model_name))
 
 
 def _write_metadata(folder: Path, loader: Loader, about: Mapping[str, Any]) -> None:

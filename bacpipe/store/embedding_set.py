@@ -12,7 +12,9 @@ recordings are dropped with a warning, and these are computed again.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -257,16 +259,40 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
-    if candidate.identity is not None:
-        return not differences(candidate.identity, identity)
+    known = candidate.identity
+    if known is not None:  # version 2.0 did not record the code of users' own models
+        return not [k for k in identity if known.get(k, _missing(k, identity)) != identity[k]]
     return could_be(candidate.content.header, identity)
+
+
+def _missing(key: str, identity: Mapping[str, Any]) -> Any:
+    return identity[key] if key == "code" else None
+
+
+def complete_identity(found: EmbeddingSet, identity: Mapping[str, Any]) -> None:
+    """Let the journals of a set of version 2.0 name the code of the user's own model, too."""
+    if found.identity is None or "code" not in identity or "code" in found.identity:
+        return
+    for path in sorted(found.folder.glob(JOURNALS)):
+        with path.open("rb") as old, replacing(path) as new:
+            header = json.loads(old.readline())
+            if isinstance(header.get("identity"), dict):
+                header["identity"]["code"] = identity["code"]
+            new.write(encode_line(header))
+            shutil.copyfileobj(old, new, 2**20)
+    found.reload()
+    logger.info(
+        "%s: taken over from an older bacpipe, which did not record the code of your model; from "
+        "here on, a change of it starts a new set.",
+        found.folder,
+    )
 
 
 def adopt_old_set(
     found: EmbeddingSet,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    stamps: Mapping[str, tuple[int, int]],
+    stamps: Mapping[str, tuple[int, int, str | None]],
 ) -> None:
     """Give a set of an older version a journal, so that it is continued from here.
 
@@ -277,13 +303,14 @@ def adopt_old_set(
     identity, provenance : mapping
         What is to be computed into it from here on.
     stamps : mapping
-        Size and modification time (ns) of each recording, by which later changes are noticed.
+        Size, modification time (ns) and content fingerprint of each recording, by which later
+        changes are noticed.
     """
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
     lines = [encode_line(header)]
     for name, entry in found.content.done.items():
         if name in stamps:
-            entry.size, entry.mtime_ns = stamps[name]
+            entry.size, entry.mtime_ns, entry.fingerprint = stamps[name]
         lines.append(encode_line(entry.as_json()))
     write_bytes(found.folder / JOURNAL, b"".join(lines))
     found.reload()
@@ -320,10 +347,17 @@ def read_embeddings(found: EmbeddingSet, entry: FinishedEntry, *, verify: bool) 
     return array.astype(np.float32, copy=False)
 
 
-def settings_identity(options: Options) -> dict[str, Any]:
+def settings_identity(options: Options, *, asked: bool = False) -> dict[str, Any]:
     """Settings that change embeddings.
 
     Batch size, device, numbers of workers and the like are not among them.
+
+    Parameters
+    ----------
+    options : Options
+        The settings.
+    asked : bool
+        Leave out those that nobody has asked for.
 
     Returns
     -------
@@ -331,18 +365,59 @@ def settings_identity(options: Options) -> dict[str, Any]:
         ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion),
         ``only_annotated`` and ``precision``.
     """
-    return {
+    identity = {
         "hop": options.hop,
         "padding": options.padding,
         "speed": options.new_speed if options.bool_change_speed else 1,
         "only_annotated": options.only_embed_annotations,
         "precision": options.precision,
     }
+    if not asked:
+        return identity
+    keys = {"speed": "bool_change_speed", "only_annotated": "only_embed_annotations"}
+    return {k: value for k, value in identity.items() if keys.get(k, k) in options.asked}
+
+
+def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, by their keys, that lead to embeddings with a certain identity."""
+    keys = {"only_annotated": "only_embed_annotations"}
+    names = {"hop", "padding", "only_annotated", "precision"} & identity.keys()
+    settings = {keys.get(name, name): identity[name] for name in names}
+    if identity.get("speed", 1) != 1:
+        settings["new_speed"] = identity["speed"]
+    return {**settings, "bool_change_speed": identity.get("speed", 1) != 1}
 
 
 def prediction_settings(options: Options) -> PredictionSettings:
     """Settings that change predictions, but not embeddings."""
     return {"threshold": options.classifier_threshold, "top": options.max_predictions_per_window}
+
+
+def wider_settings(options: Options, stored: Sequence[PredictionSettings]) -> PredictionSettings:
+    """Settings with which predictions are to be there.
+
+    What is stored is not thrown away: it stays if it holds all that is wanted, or if nobody asks
+    for anything else.
+
+    Parameters
+    ----------
+    options : Options
+        What is wanted.
+    stored : sequence of PredictionSettings
+        Those of the predictions that are there.
+    """
+    wanted = prediction_settings(options)
+    thresholds = [item["threshold"] for item in stored if item["threshold"] is not None]
+    tops = [item["top"] for item in stored if item["top"] is not None]
+    if thresholds and "classifier_threshold" not in options.asked:
+        wanted["threshold"] = min(thresholds)
+    elif thresholds:
+        wanted["threshold"] = min(*thresholds, options.classifier_threshold)
+    if tops and "max_predictions_per_window" not in options.asked:
+        wanted["top"] = max(tops)
+    elif tops:
+        wanted["top"] = max(*tops, options.max_predictions_per_window)
+    return wanted
 
 
 def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: float = 1) -> int:

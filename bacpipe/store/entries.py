@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypedDict, TypeGuard
 
+from bacpipe.audio.fingerprint import BYTES
+
 DONE = "done"
 REMOVED = "removed"
 DAMAGED = "damaged"
@@ -152,6 +154,9 @@ class FinishedEntry(Entry):
     size, mtime_ns : int or None
         Bytes and modification time in ns of the recording when it was read; None if an older
         version read it.
+    fingerprint : str or None
+        Of the recording's content (`bacpipe.audio.fingerprint`), in hexadecimal digits; None if
+        an older version read it, or if it was not a file.
     duration : float
         Seconds that were read.
     windows : int
@@ -183,6 +188,7 @@ class FinishedEntry(Entry):
     embeddings: StoredEmbeddings
     predictions: StoredPredictions | None
     adopted: bool = False
+    fingerprint: str | None = None
 
     @property
     def is_done(self) -> bool:
@@ -201,6 +207,8 @@ class FinishedEntry(Entry):
         line: dict[str, object] = {"file": self.file, "status": self.status}
         if self.size is not None:
             line |= {"size": self.size, "mtime_ns": self.mtime_ns}
+        if self.fingerprint is not None:
+            line["fingerprint"] = self.fingerprint
         line |= {"duration": self.duration, "windows": self.windows}
         if self.adopted:
             line["adopted"] = True
@@ -254,12 +262,14 @@ def _read_finished(file: str, status: str, line: Mapping[str, object]) -> Finish
     size, mtime_ns, adopted = get("size"), get("mtime_ns"), bool(get("adopted"))
     duration, windows, padded = get("duration"), get("windows"), get("padded", 0)
     truncated, segments_hash = get("truncated"), get("segments_hash")
+    fingerprint = get("fingerprint")
     if not (
         _is_count(windows)
         and _is_number(duration)
         and _is_count(padded)
         and (truncated is None or _is_number(truncated))
-        and (segments_hash is None or isinstance(segments_hash, str))
+        and _is_text(segments_hash)
+        and _is_text(fingerprint)
     ):
         return None
     if not (isinstance(size, int) and isinstance(mtime_ns, int)):
@@ -277,7 +287,7 @@ def _read_finished(file: str, status: str, line: Mapping[str, object]) -> Finish
         return None
     return FinishedEntry(
         file, status, size, mtime_ns, duration, windows, padded, truncated, segments,
-        segments_hash, embeddings, predictions, adopted,
+        segments_hash, embeddings, predictions, adopted, fingerprint,
     )  # fmt: skip
 
 
@@ -435,6 +445,21 @@ class Entries(MutableMapping[str, Entry]):
         """Whether any recording is done."""
         return any(map(self.is_done, self._kept))
 
+    @property
+    def prediction_settings(self) -> list[PredictionSettings]:
+        """Settings of the predictions of recordings that are done, each once."""
+        packed = {row[:2] for row in self._kept.values() if isinstance(row, bytes)}
+        shapes = [self._shapes[int.from_bytes(number, "little")] for number in packed]
+        found = {
+            (shape.threshold, shape.top)
+            for shape in shapes
+            if shape.classified and shape.status == DONE
+        }
+        for entry in self._kept.values():
+            if isinstance(entry, FinishedEntry) and entry.is_done and entry.predictions is not None:
+                found.add((entry.predictions.threshold, entry.predictions.top))
+        return [{"threshold": threshold, "top": top} for threshold, top in found]
+
     def _pack(self, name: str, entry: Entry) -> bytes | None:
         """Bytes of an entry; None if it is unlike those of recordings that are done."""
         if not isinstance(entry, FinishedEntry):
@@ -457,6 +482,7 @@ class Entries(MutableMapping[str, Entry]):
             stored.dim,
             stored.path[len(stem) :],
             stored.sha256 is not None,
+            entry.fingerprint is not None,
             made is not None,
             None if made is None or made.path is None else made.path[len(stem) :],
             made is not None and made.sha256 is not None,
@@ -476,7 +502,7 @@ class Entries(MutableMapping[str, Entry]):
                 number, entry.size or 0, entry.mtime_ns or 0, entry.duration, entry.windows,
                 entry.padded, stored.bytes, made.bytes if made is not None else 0,
             )  # fmt: skip
-            row += _digest(stored.sha256)
+            row += _digest(entry.fingerprint, BYTES) + _digest(stored.sha256)
             return row if made is None else row + _digest(made.sha256)
         except (ValueError, struct.error):  # no hash of ours, or a number that is too large
             return None
@@ -485,7 +511,8 @@ class Entries(MutableMapping[str, Entry]):
         number, size, mtime_ns, duration, windows, padded, stored, made = _ROW.unpack_from(row)
         shape, stem = self._shapes[number], _stem(name)
         hashes = row[_ROW.size :].hex()
-        middle = 64 if shape.hashed else 0
+        first = 2 * BYTES if shape.fingerprinted else 0
+        middle = first + (64 if shape.hashed else 0)
         predictions = None
         if shape.classified:
             ending = shape.predictions_ending
@@ -508,15 +535,19 @@ class Entries(MutableMapping[str, Entry]):
             None,
             shape.segments_hash,
             StoredEmbeddings(
-                stem + shape.ending, stored, shape.dim, hashes[:middle] if shape.hashed else None
+                stem + shape.ending,
+                stored,
+                shape.dim,
+                hashes[first:middle] if shape.hashed else None,
             ),
             predictions,
             shape.adopted,
+            hashes[:first] if shape.fingerprinted else None,
         )
 
 
 # Number of the shape; size, mtime_ns, duration, windows, padded, bytes of embeddings and of
-# predictions.  The hashes follow.
+# predictions.  The hashes follow: of the recording, the embeddings, the predictions.
 _ROW = struct.Struct("<Hqqdqqqq")
 _MOST_SHAPES = 4096
 
@@ -532,6 +563,7 @@ class _Shape(NamedTuple):
     dim: int
     ending: str
     hashed: bool
+    fingerprinted: bool
     classified: bool
     predictions_ending: str | None
     predictions_hashed: bool
@@ -540,12 +572,12 @@ class _Shape(NamedTuple):
     types: tuple[type, type]  # 1 and 1.0 are equal, but not the same text
 
 
-def _digest(sha256: str | None) -> bytes:
-    if sha256 is None:
+def _digest(text: str | None, length: int = 32) -> bytes:
+    if text is None:
         return b""
-    digest = bytes.fromhex(sha256)
-    if len(digest) != 32 or digest.hex() != sha256:
-        raise ValueError(f"{sha256!r} is no hash as we write it")
+    digest = bytes.fromhex(text)
+    if len(digest) != length or digest.hex() != text:
+        raise ValueError(f"{text!r} is no hash as we write it")
     return digest
 
 

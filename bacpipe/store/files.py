@@ -43,6 +43,8 @@ _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how formulas begin
+
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -240,6 +242,16 @@ def write_csv(
                 file, mode="wb", index=False, header=not number, lineterminator="\n",
                 quoting=quoting,
             )  # fmt: skip
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Table whose texts no spreadsheet takes for formulas: these begin with an apostrophe."""
+    table = table.copy(deep=False)
+    for name in table.columns:
+        if table[name].dtype.kind not in "biufcmM":  # else numbers and times
+            texts = table[name].tolist()
+            table[name] = [f"'{t}" if str(t).startswith(_FORMULA) else t for t in texts]
+    return table
 
 
 def write_table(path: Path, table: Any) -> None:
@@ -468,8 +480,15 @@ def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) ->
     needed, rest : int
         Bytes for this file, and for what is still to be written after it; 0 if unknown.
     """
+    folders = path.absolute().parents
+    in_the_way = next((folder for folder in folders if os.path.isfile(folder)), None)  # noqa: PTH113
     if error.errno in _FULL:
         text = _full_disk(path, needed, rest)
+    elif in_the_way is not None:
+        text = (
+            f"{path}: cannot be written, because {in_the_way} is a file where a folder is needed; "
+            f"move it away, or choose another main_results_dir."
+        )
     elif error.errno in _FORBIDDEN:
         text = (
             f"{path}: cannot be written ({_reason(error)}); give yourself write permission for "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe.store.files import write_json, write_table
+from bacpipe.store.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,13 +81,12 @@ def read_result_table(path: Path, fingerprint: str) -> tuple[pa.Table, dict[str,
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
-            about = dict(json.loads(metadata.get(b"bacpipe", b"{}")))
-            # The scores of benchmarks had a key of their own in version 2.0.
-            found = about.get("fingerprint", metadata.get(b"fingerprint", b"").decode())
-            if _is_current(path, found, fingerprint):
-                return file.read(), about
+        metadata = pq.read_schema(path).metadata or {}
+        about = dict(json.loads(metadata.get(b"bacpipe", b"{}")))
+        # The scores of benchmarks had a key of their own in version 2.0.
+        found = about.get("fingerprint", metadata.get(b"fingerprint", b"").decode())
+        if _is_current(path, found, fingerprint):
+            return read_parquet(path), about
     except FileNotFoundError:
         pass
     except (OSError, pa.ArrowException, ValueError, TypeError, RecursionError) as error:

@@ -8,45 +8,63 @@
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
         logs/
+        dataset.json                                           which folder of recordings it is of
+
+A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
+second folder of that name gets the part above it, too, as ``2024_A`` beside ``A``.  If the folder
+of some results is gone and its recordings are in another one of that name, they were moved, and
+the results go with them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import yaml
 
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError
 from bacpipe.options import Options
-from bacpipe.user_input import typed_path, typed_setting
+from bacpipe.store.entries import FinishedEntry, read_entry
+from bacpipe.store.files import write_json
+from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
+from bacpipe.user_input import load_yaml, typed_path, typed_setting
 
 logger = logging.getLogger(__name__)
 
 # File systems allow 255 bytes for a name; the model and a temporary suffix are added to it.
 _LONGEST_STEM = 180
 
+_LOOKED_AT = 64  # recordings of a journal, to find out whose it is
+
 _NOT_DOWN = frozenset({"", ".", ".."})  # parts of a path that do not lead into a folder
 _MINUTE = len("YYYY-mm-dd_HH-MM")
 _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what>.+)")
 
 
+# In the folder of a data set.
+DATA_SET = "dataset.json"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
 JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
 # In the folder of a map.
 REDUCER = "reducer.safetensors"
+PREDICTIONS = "predictions"
 # In the folder of predictions.
 SPARSE_PREDICTIONS = "original_classifier_outputs"
 RAVEN_TABLES = "raven_tables"
@@ -85,6 +103,11 @@ def raven_name(stem: str, model: str) -> str:
     return f"{stem}_{model}.selection.table.txt"
 
 
+def audacity_name(stem: str, model: str) -> str:
+    """Audacity label track of a recording, in `AUDACITY_LABELS`."""
+    return f"{stem}_{model}.labels.txt"
+
+
 def map_table_name(dataset: str, model: str) -> str:
     """Table of a map, in its folder."""
     return f"{dataset}_{model}.parquet"
@@ -101,7 +124,7 @@ def class_list_path(preds_path: Path, model: str) -> Path:
 
 
 def annotations_path(preds_path: Path, model: str) -> Path:
-    """Annotation table of all recordings with the best class of each window."""
+    """Annotation table of all recordings with a row per prediction."""
     return preds_path / f"{model}_classifier_annotations.csv"
 
 
@@ -180,6 +203,11 @@ class ResultPaths:
     plot_path: Path
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set, by which its sets of embeddings and its maps are called."""
+        return self.dataset_path.name
+
+    @property
     def sparse_predictions_path(self) -> Path:
         """Folder of the predictions, one file per recording."""
         return self.preds_path / SPARSE_PREDICTIONS
@@ -200,9 +228,176 @@ class ResultPaths:
         return self.dataset_path / "logs"
 
 
-def dataset_name(audio_dir: Path) -> str:
-    """Name of a data set: the last part of its folder."""
+def folder_name(audio_dir: Path) -> str:
+    """Last part of the path of a folder with recordings."""
     return Path(audio_dir).resolve().name or "recordings"
+
+
+def dataset_folder(
+    main: Path, audio_dir: Path, embed_parent_dir: str, *, copies: bool = False
+) -> Path:
+    """Where the results of a folder of recordings are, or will be; see the module.
+
+    Parameters
+    ----------
+    main : Path
+        Folder of all results.
+    audio_dir : Path
+        Folder with the recordings.
+    embed_parent_dir : str
+        Setting of this name.
+    copies : bool
+        Whether results of another folder will do, if copies of its recordings are here.
+    """
+    folders = [main / name for name in _dataset_names(audio_dir)]
+    owners = {folder: recorded_folder(folder, embed_parent_dir) for folder in folders}
+    for folder in folders:
+        if _is_same_folder(owners[folder], audio_dir):
+            return folder
+    for folder in folders:
+        owner = owners[folder]
+        if owner is None:
+            return folder
+        entries = _first_entries(folder / embed_parent_dir)
+        if not owner.is_absolute() or not _exists(owner):
+            known = [_is_recording(entry, audio_dir) for entry in entries]
+            if not known or any(known) or not _exists(audio_dir):
+                return folder
+        elif copies and any(_is_recording(entry, audio_dir, copied=True) for entry in entries):
+            return folder
+    digest = hashlib.sha256(os.fsencode(audio_dir.resolve())).hexdigest()[:8]
+    return main / f"{folder_name(audio_dir)}~{digest}"
+
+
+def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
+    """Write down whose results a folder of results holds, if that is not known yet.
+
+    Returns
+    -------
+    Path
+        Folder of the results: another one than `paths` have if somebody was quicker.
+
+    Raises
+    ------
+    StorageError
+        If nothing can be written there.
+    """
+    ours = paths.audio_dir.resolve()
+    if _recorded(paths.dataset_path) == ours:
+        return paths.dataset_path
+    main = paths.main_results_dir
+    with exclusive(main, "new-data-set", wait=SECONDS_FOR_OTHERS):
+        folder = dataset_folder(main, paths.audio_dir, embed_parent_dir)
+        owner = recorded_folder(folder, embed_parent_dir)
+        if owner is not None and not _is_same_folder(owner, ours):
+            logger.info(
+                "%s: these results of %s, which is not there any more, go on with %s.",
+                folder,
+                owner,
+                ours,
+            )
+        elif folder.name != folder_name(ours) and owner is None:
+            logger.info(
+                "%s: the results of %s go here, because those in %s are of another folder, %s.",
+                folder,
+                ours,
+                main / folder_name(ours),
+                recorded_folder(main / folder_name(ours), embed_parent_dir),
+            )
+        write_json(folder / DATA_SET, {"audio_dir": str(ours)})
+    return folder
+
+
+def recorded_folder(folder: Path, embed_parent_dir: str = "embeddings") -> Path | None:
+    """Folder of recordings that some results are of; None if nothing tells.
+
+    Version 2.0 wrote it into the metadata of each set of embeddings only.
+    """
+    known = _recorded(folder)
+    if known is not None:
+        return known
+    for path in sorted((folder / embed_parent_dir).glob(f"*___*/{METADATA}"), reverse=True):
+        named = _audio_dir_in(path)
+        if named is not None:
+            return named
+    return None
+
+
+def _recorded(folder: Path) -> Path | None:
+    try:
+        content = json.loads((folder / DATA_SET).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    name = content.get("audio_dir") if isinstance(content, dict) else None
+    return Path(name) if isinstance(name, str) and name and "\0" not in name else None
+
+
+def _audio_dir_in(metadata: Path) -> Path | None:
+    """What the first lines of a ``metadata.yml``, which may have a million, say."""
+    try:
+        with metadata.open(encoding="utf-8", errors="surrogateescape") as file:
+            lines = list(islice(file, 40))
+        first = next(i for i, line in enumerate(lines) if line.startswith("audio_dir:"))
+        # A long path goes on in the next lines.
+        more = takewhile(lambda line: line[:1].isspace(), lines[first + 1 :])
+        name = load_yaml("".join([lines[first], *more]))["audio_dir"]
+    except (OSError, ValueError, StopIteration, yaml.YAMLError):
+        return None
+    return Path(name) if isinstance(name, str) and name and "\0" not in name else None
+
+
+def _dataset_names(audio_dir: Path) -> list[str]:
+    """Names for the results of a folder, the plainest first."""
+    drive, *folders = audio_dir.resolve().parts  # E:\\ on Windows, where cards are drives
+    parts = [re.sub(r"\W", "", drive), *folders] if re.search(r"\w", drive) else folders
+    names = ["_".join(parts[first:]) for first in range(len(parts) - 1, -1, -1)]
+    fitting = [name for name in names if len(os.fsencode(name)) <= _LONGEST_STEM]
+    return fitting or [folder_name(audio_dir)]
+
+
+def _is_same_folder(owner: Path | None, audio_dir: Path) -> bool:
+    if owner is None or not owner.is_absolute():
+        return False
+    if owner == audio_dir.resolve():
+        return True
+    try:
+        return owner.samefile(audio_dir)
+    except (OSError, ValueError):
+        return False
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
+    for path in sorted(embeddings.glob(f"*___*/{JOURNAL}"), reverse=True):
+        with suppress(OSError), path.open("rb") as file:
+            yield from islice(_finished_in(file), _LOOKED_AT)
+
+
+def _finished_in(journal: Iterable[bytes]) -> Iterator[FinishedEntry]:
+    for raw in journal:
+        with suppress(ValueError, RecursionError):
+            line = json.loads(raw)
+            entry = read_entry(line) if isinstance(line, dict) else None
+            if isinstance(entry, FinishedEntry):
+                yield entry
+
+
+def _is_recording(entry: FinishedEntry, audio_dir: Path, *, copied: bool = False) -> bool:
+    """Whether a folder has a recording; `copied` asks for its time, which copies keep, too."""
+    path = audio_dir / entry.file
+    try:
+        now = path.stat()
+    except (OSError, ValueError):
+        return False
+    if entry.size not in (None, now.st_size) or (copied and entry.mtime_ns != now.st_mtime_ns):
+        return False
+    return entry.fingerprint is None or entry.fingerprint == content_fingerprint(path)
 
 
 def result_paths(
@@ -231,7 +426,7 @@ def result_paths(
     main = Path(main_results_dir)
     if testing:
         main = main.with_name(f"{main.name}_testing")
-    dataset = main / dataset_name(audio_dir)
+    dataset = dataset_folder(main, Path(audio_dir), embed_parent_dir, copies=True)
     evaluations = dataset / evaluations_dir / model
     return ResultPaths(
         audio_dir=Path(audio_dir),
@@ -242,7 +437,7 @@ def result_paths(
         labels_path=evaluations / "labels",
         clust_path=evaluations / "clustering",
         probe_path=evaluations / "probing",
-        preds_path=evaluations / "predictions",
+        preds_path=evaluations / PREDICTIONS,
         plot_path=evaluations / "plots",
     )
 
@@ -413,8 +608,9 @@ def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
     ResultsNotFoundError
         If none has.
     """
-    folder = paths_of(audio_dir, "none", options).main_embeds_path
-    names = models_with_embeddings(folder, dataset_name(typed_path(audio_dir)))
+    paths = paths_of(audio_dir, "none", options)
+    folder = paths.main_embeds_path
+    names = models_with_embeddings(folder, paths.dataset)
     if not names:
         raise ResultsNotFoundError(
             f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "

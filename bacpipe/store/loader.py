@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from bacpipe.annotations.table import annotated_segments, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
@@ -36,13 +38,16 @@ from bacpipe.store.embedding_set import (
 )
 from bacpipe.store.entries import DoneEntries, StoredPredictions
 from bacpipe.store.layout import (
+    PREDICTIONS,
     ResultPaths,
+    claim_dataset,
     class_list_path,
-    dataset_name,
     detections_path,
     path_inside,
     paths_of,
+    recorded_folder,
     result_stems,
+    stamped_folders,
     without_results,
 )
 from bacpipe.store.lock import exclusive
@@ -50,6 +55,7 @@ from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
+    predictions_folder,
     predictions_source,
     read_predictions,
     require_windows,
@@ -86,7 +92,9 @@ class Loader:
         Name of a reducer to read reduced embeddings instead.
     use_folder_structure : bool
         True when a run is going to write to the results tree: only embeddings with exactly the
-        current settings are taken.  False reads the newest embeddings there are.
+        current settings are taken.  False reads the newest embeddings that were computed with
+        the settings named here (or changed in ``bacpipe.settings``), and says which they are if
+        there are several.
     testing : bool
         Whether this is a trial run, whose results are kept apart.
     options : Options, optional
@@ -139,6 +147,27 @@ class Loader:
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
             self.embedding_set = self._find_set(exact=use_folder_structure)
+            self.locate_predictions()
+
+    def claim(self) -> None:
+        """Write down whose results these are, before the first is written."""
+        folder = claim_dataset(self.paths, self.options.embed_parent_dir)
+        if folder != self.paths.dataset_path:  # another run was quicker
+            self.paths = paths_of(self.audio_dir, self.model_name or "none", self.options)
+
+    def locate_predictions(self, *, newest: bool = False) -> None:
+        """Let `paths` name the folder with the predictions of these embeddings.
+
+        Parameters
+        ----------
+        newest : bool
+            The folder of those that were written last instead, where a run writes.
+        """
+        plain = self.paths.preds_path.with_name(PREDICTIONS)
+        found = None
+        if self.embedding_set is not None and not newest:
+            found = predictions_folder(plain, self.embedding_set.folder.name)
+        self.paths = replace(self.paths, preds_path=found or plain)
 
     # ------------------------------------------------------------------ recordings
 
@@ -364,11 +393,12 @@ class Loader:
         """
         name, model = self._relative(file), self.model_name or "none"
         parent = self.paths.main_embeds_path
+        self.claim()
         with exclusive(parent, model):
             found = self.embedding_set
             if found is None:
                 identity = {"model": model, **settings_identity(self.options)}
-                found = create_set(parent, model, dataset_name(self.audio_dir), identity, {})
+                found = create_set(parent, model, self.paths.dataset, identity, {})
             source = look_at(self.audio_dir / name, self.audio_dir)
             writer = ResultWriter(
                 found,
@@ -380,7 +410,8 @@ class Loader:
             )
             try:
                 writer.add(source, embeds, None)
-                writer.finish(source, StreamEnd(duration=0.0, padded=0))
+                read = (source.size, source.mtime_ns, content_fingerprint(source.path))
+                writer.finish(source, StreamEnd(duration=0.0, padded=0, read=read))
             finally:
                 writer.close()
         self.embedding_set = found
@@ -544,12 +575,33 @@ class Loader:
             **settings,
         }
 
+    def threshold(self, settings: Mapping[str, Any]) -> float | None:
+        """Lowest score that a call asks for: in its settings, or when the loader was made.
+
+        None stands for all that is stored.  That lower scores are not stored is said.
+        """
+        key = "classifier_threshold"
+        if key not in settings and key not in self.options.asked:
+            return None
+        options = make_options(**settings) if key in settings else self.options
+        stored = self.predictions_provenance.get("threshold")
+        if stored is not None and options.classifier_threshold < stored:
+            logger.warning(
+                "%s: scores below %g were not stored, so classifier_threshold=%g finds no more; "
+                "run the model with it first.",
+                self.paths.preds_path,
+                stored,
+                options.classifier_threshold,
+            )
+        return options.classifier_threshold
+
     def _detections_above(self, settings: Mapping[str, Any]) -> Iterator[Detections]:
-        """Detections from the threshold among some settings, if there is one."""
-        options = make_options(**settings)
-        if "classifier_threshold" not in settings:
+        """Detections from the threshold that a call asks for, if it does."""
+        make_options(**settings)  # or says which of them is impossible
+        threshold = self.threshold(settings)
+        if threshold is None:
             return self.detections()
-        return (above(item, options.classifier_threshold) for item in self.detections())
+        return (above(item, threshold) for item in self.detections())
 
     @property
     def classes(self) -> ClassList:
@@ -566,11 +618,13 @@ class Loader:
                 f"recordings; run a model that has a classifier, with "
                 f"run_pretrained_classifier=True."
             )
+        self.locate_predictions()
         source = predictions_source(self.paths.preds_path)
         if source != found.folder.name:
             raise ResultsError(
                 f"{self.paths.preds_path}: these predictions belong to the embeddings {source}, "
-                f"not to {found.folder.name}; run the pipeline again with the present settings."
+                f"not to {found.folder.name}, whose own are gone; run the pipeline again with "
+                f"{_settings_of(found)}."
             )
         table = detections_path(self.paths.preds_path, str(self.model_name))
         combined = DetectionStream(table, self.predictions_state)
@@ -590,7 +644,7 @@ class Loader:
                         self.paths.sparse_predictions_path, stored.path, what="the journal"
                     ),
                     entry.windows,
-                    stored.sha256,
+                    stored,
                 )
             start, end = window_times(entry, found.content.header)
             yield Detections(name, window, start[window], end[window], label, score)
@@ -614,7 +668,7 @@ class Loader:
 
     def _reduced_embeddings(self) -> dict[str, np.ndarray]:
         """Coordinates in the newest map of these embeddings, by embedding file."""
-        reducer, dataset = str(self.dim_reduction_model), dataset_name(self.audio_dir)
+        reducer, dataset = str(self.dim_reduction_model), self.paths.dataset
         parent, folder = self.paths.dim_reduc_parent_dir, self.get_embedding_dir()
         maps = stored_maps(parent, reducer, dataset, str(self.model_name))
         found = next(
@@ -640,19 +694,36 @@ class Loader:
 
     def _find_set(self, *, exact: bool) -> EmbeddingSet | None:
         assert self.model_name is not None
-        parent, dataset = self.paths.main_embeds_path, dataset_name(self.audio_dir)
-        wanted = settings_identity(self.options)
+        parent, dataset = self.paths.main_embeds_path, self.paths.dataset
+        wanted = settings_identity(self.options, asked=not exact)
         found = find_set(parent, self.model_name, dataset, wanted)
-        if found is not None or exact:
+        if exact:
             return found
-        newest = find_set(parent, self.model_name, dataset, None)
-        if newest is not None and newest.identity is not None:
+        owner = recorded_folder(self.paths.dataset_path, self.options.embed_parent_dir)
+        if found is not None and owner is not None and owner != self.audio_dir.resolve():
+            logger.info("%s: these are results of %s.", self.paths.dataset_path, owner)
+        if found is None and wanted:
+            found = find_set(parent, self.model_name, dataset, None)
+            if found is not None and found.identity is not None:
+                logger.warning(
+                    "%s: these embeddings were computed with %s.",
+                    found.folder,
+                    ", ".join(differences(found.identity, wanted)),
+                )
+        elif found is not None and not wanted:
+            self._say_which(found, stamped_folders(parent, f"{self.model_name}-{dataset}"))
+        return found
+
+    def _say_which(self, found: EmbeddingSet, folders: Sequence[Path]) -> None:
+        if len(folders) > 1:
             logger.warning(
-                "%s: these embeddings were computed with %s.",
-                newest.folder,
-                ", ".join(differences(newest.identity, wanted)),
+                "%s: of %d sets of embeddings of %s this is the newest (%s); name other settings "
+                "to read another.",
+                found.folder,
+                len(folders),
+                self.model_name,
+                _settings_of(found),
             )
-        return newest
 
     def _require_set(self) -> EmbeddingSet:
         if self.embedding_set is None or not self.embedding_set.content.recordings.has_done:
@@ -671,6 +742,13 @@ class Loader:
             if base is not None and path.is_relative_to(base):
                 return path.relative_to(base).as_posix()
         return path.as_posix()
+
+
+def _settings_of(found: EmbeddingSet) -> str:
+    """Settings of a set, as keywords."""
+    identity = found.identity or {}
+    keys = [key for key in settings_identity(Options()) if key in identity]
+    return ", ".join(f"{key}={identity[key]}" for key in keys) or "the settings of version 1"
 
 
 def _require_windows_of(table: Path, item: Detections, windows: int) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.layout import METADATA, map_table_name, path_inside, stamped_folders
+from bacpipe.store.parquet import read_parquet
 from bacpipe.user_input import load_yaml
 
 if TYPE_CHECKING:
@@ -48,14 +49,15 @@ class StoredMap:
         ResultsError
             If it is missing or damaged.
         """
-        import pandas as pd
+        import pyarrow as pa
 
         try:
             path_inside(self.folder, self.table_path.name, what="a link")
-            table = pd.read_parquet(self.table_path)
+            windows = self.metadata.get("nr_embeds_total")
+            table: pd.DataFrame = read_parquet(self.table_path, windows).to_pandas()
             _check_columns(table)
             return table
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ResultsError(
                 f"{self.table_path}: this map cannot be read ({error}); delete its folder and run "
                 f"the dimensionality reduction again."

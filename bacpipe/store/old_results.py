@@ -130,12 +130,13 @@ def could_be(header: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     # Older versions recorded only these; they had no hop and always padded by wrapping.
     old: Mapping[str, Any] = header.get("old_metadata", {})
     rate, window = old.get("sample_rate (Hz)"), old.get("segment_length (samples)")
-    return (
-        rate == identity.get("sample_rate", rate)
-        and window == identity.get("window", window)
-        and identity["hop"] is None
-        and identity["padding"] == "wrap"
-        and identity["speed"] == 1
-        and not identity["only_annotated"]
-        and identity["precision"] == "float32"
-    )
+    known = {
+        "sample_rate": rate,
+        "window": window,
+        "hop": None,
+        "padding": "wrap",
+        "speed": 1,
+        "only_annotated": False,
+        "precision": "float32",
+    }
+    return all(identity.get(key, value) == value for key, value in known.items())

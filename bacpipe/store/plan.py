@@ -1,7 +1,8 @@
 """What a run has to do: the recordings as they are now against the journal.
 
-A recording is kept if its size and modification time, its annotated segments and the sizes of its
-result files are those that the journal names.  That a file exists says nothing.
+A recording is kept if its size, modification time and content fingerprint, its annotated segments
+and the sizes of its result files are those that the journal names.  That a file exists says
+nothing.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, overload
 
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.store.embedding_set import EmbeddingSet
-from bacpipe.store.entries import DONE, REMOVED, FinishedEntry, PredictionSettings
+from bacpipe.store.entries import DONE, REMOVED, Entries, FinishedEntry, PredictionSettings
 from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 4  # recordings that are looked into at the same time
+_TOGETHER = 256  # and for how many of them a thread is asked once
 
 Segments = tuple[tuple[float, float], ...]
 
@@ -74,9 +81,10 @@ class StreamEnd(NamedTuple):
         Seconds at which the recording ended although its header promised more.
     segments : list of (start, stop, windows), or None
         Annotated segments with the number of their windows.
-    read : (int, int) or None
-        Size in bytes and modification time in ns of the file that was read, which may have
-        been replaced since the run was planned; None for what was not read from a file.
+    read : (int, int, str or None), or None
+        Size in bytes, modification time in ns and content fingerprint of the file that was
+        read, which may have been replaced since the run was planned; None for what was not read
+        from a file.
     resampling : float
         Wall-clock seconds of the decoding that were spent on resampling.
     """
@@ -85,7 +93,7 @@ class StreamEnd(NamedTuple):
     padded: int
     truncated: float | None = None
     segments: list[tuple[float, float, int]] | None = None
-    read: tuple[int, int] | None = None
+    read: tuple[int, int, str | None] | None = None
     resampling: float = 0.0
 
 
@@ -197,6 +205,12 @@ class RunPlan:
         In the journal, but no longer in the audio folder.
     restored : list of str
         Removed once and back again, unchanged: their results still hold.
+    replaced : list of str
+        Of `embed`, those that are called as before and hold something else.
+    unmarked : list of str
+        Recordings that are kept although an older version did not record what they held.
+    predictions : PredictionSettings or None
+        How predictions are made and stored; None if none are wanted.
     """
 
     embed: Sources
@@ -204,6 +218,9 @@ class RunPlan:
     keep: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    unmarked: list[str] = field(default_factory=list)
+    predictions: PredictionSettings | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -234,16 +251,22 @@ def make_plan(
     allow_truncated : bool
         Whether the readable part of a truncated recording counts as done.
     """
-    plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir))
+    plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir), predictions=predictions)
     if found is None:
         plan.embed.extend(sources)
         return plan
     present = set()
     theirs = predictions_source(paths.preds_path) == found.folder.name
-    for source in sources:
+    for source, fingerprint in _with_fingerprints(sources, found.content.recordings):
         present.add(source.name)
         entry = found.content.recordings.finished(source.name)
         if entry is None or not _embeddings_hold(found, entry, source, allow_truncated):
+            plan.embed.append(source)
+            continue
+        if entry.fingerprint is None:
+            plan.unmarked.append(source.name)
+        elif entry.fingerprint != fingerprint:
+            plan.replaced.append(source.name)
             plan.embed.append(source)
             continue
         if entry.status == REMOVED:
@@ -256,13 +279,44 @@ def make_plan(
     return plan
 
 
+def _with_fingerprints(
+    sources: Iterable[Source], entries: Entries
+) -> Iterator[tuple[Source, str | None]]:
+    """Recordings with their fingerprints; None where nothing can be compared with it.
+
+    Disks and networks answer several questions in the time of one.
+    """
+
+    def fingerprints(some: Sequence[Source]) -> list[str | None]:
+        return [content_fingerprint(source.path) if known(source) else None for source in some]
+
+    def known(source: Source) -> bool:
+        entry = entries.finished(source.name)
+        return entry is not None and entry.fingerprint is not None and _looks_alike(entry, source)
+
+    left = iter(sources)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="bacpipe-fingerprints") as pool:
+        waiting: deque[tuple[list[Source], Future[list[str | None]]]] = deque()
+        while True:
+            some = list(islice(left, _TOGETHER))
+            if some:
+                waiting.append((some, pool.submit(fingerprints, some)))
+            if waiting and (not some or len(waiting) > _AT_ONCE):
+                first, future = waiting.popleft()
+                yield from zip(first, future.result(), strict=True)
+            elif not some:
+                return
+
+
+def _looks_alike(entry: FinishedEntry, source: Source) -> bool:
+    """Whether size and time are those of the entry, as far as it names any."""
+    return entry.size is None or (entry.size, entry.mtime_ns) == (source.size, source.mtime_ns)
+
+
 def _embeddings_hold(
     found: EmbeddingSet, entry: FinishedEntry, source: Source, allow_truncated: bool
 ) -> bool:
-    if entry.status not in {DONE, REMOVED}:
-        return False
-    # Of what an older version computed, it is only known whether it has changed since.
-    if entry.size is not None and (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
+    if entry.status not in {DONE, REMOVED} or not _looks_alike(entry, source):
         return False
     if not entry.adopted and (
         entry.segments_hash != source.segments_hash

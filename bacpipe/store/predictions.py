@@ -3,7 +3,8 @@
 ``original_classifier_outputs/<recording>_<model>.parquet`` has a row per prediction (window,
 class, score); `bacpipe.store.tables` holds the same of all recordings once a run is
 complete.  ``source.json`` beside that folder names the set of embeddings to which these
-predictions belong; predictions of another set or another threshold do not count as done.
+predictions belong.  Those of the set that a run has written last are in ``predictions``, those of
+every other set in ``predictions___<time of the set>`` beside it.
 A table is read only if its columns, windows and hash are what the journal and this module expect;
 anything else is an error that names the file.
 """
@@ -13,14 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bacpipe.errors import REPAIR, ResultsError
-from bacpipe.store.files import StagedFile, stage_table, write_json
+from bacpipe.store.entries import StoredPredictions
+from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
+from bacpipe.store.parquet import require_memory
+
+_MOST_CLASSES = 2**20  # of a model
 
 
 class SparsePredictions(NamedTuple):
@@ -90,7 +97,7 @@ def stage_predictions(
 
 
 def read_predictions(
-    path: Path, windows: int | None = None, sha256: str | None = None
+    path: Path, windows: int | None = None, stored: StoredPredictions | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows (int32), class names (object) and scores (float32) of one recording.
 
@@ -100,8 +107,8 @@ def read_predictions(
         The file.
     windows : int, optional
         How many windows the recording has, if that is to be checked.
-    sha256 : str, optional
-        Hash of the file, if that is to be checked.
+    stored : StoredPredictions, optional
+        What the journal says of the file, if that is to be checked.
 
     Raises
     ------
@@ -113,10 +120,16 @@ def read_predictions(
 
     try:
         # From memory and in this thread: for small files that is several times faster.
+        if stored is not None and (size := path.stat().st_size) != stored.bytes:
+            raise ValueError(f"they have {size} bytes, the journal says {stored.bytes}")
         data = pa.py_buffer(path.read_bytes())
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        if stored is not None and stored.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise ValueError("they have changed since they were written")
         file = pq.ParquetFile(data)
+        most = windows and windows * ((stored and stored.top) or _MOST_CLASSES)
+        if most is not None and (rows := file.metadata.num_rows) > most:
+            raise ValueError(f"they have {rows} rows, of which at most {most} are possible")
+        require_memory(file, range(file.num_row_groups))
         require_columns(file.schema_arrow, kinds := predictions_kinds())
         table = file.read(list(kinds), use_threads=False)
         require_values(table)
@@ -146,10 +159,50 @@ def predictions_source(preds_path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def claim_predictions(preds_path: Path, embeddings: str) -> None:
-    """Say that the predictions from here on belong to the set of this name."""
-    if predictions_source(preds_path) != embeddings:
-        write_json(preds_path / SOURCE, {"embeddings": embeddings})
+def predictions_folder(preds_path: Path, embeddings: str) -> Path | None:
+    """Folder of the predictions that belong to a set of embeddings; None if there are none.
+
+    Parameters
+    ----------
+    preds_path : Path
+        Folder of the predictions that were written last.
+    embeddings : str
+        Name of the set.
+    """
+    aside = sorted(preds_path.parent.glob(f"{escape(preds_path.name)}___*"))
+    for folder in (preds_path, *aside):
+        if predictions_source(folder) == embeddings:
+            return folder
+    return None
+
+
+def bring_forward(preds_path: Path, embeddings: str) -> bool:
+    """Give the predictions of a set of embeddings the plain name, and lay those of another aside.
+
+    Returns
+    -------
+    bool
+        Whether there were any of this set; False makes room for the first ones.
+
+    Raises
+    ------
+    StorageError
+        If a folder cannot be renamed.
+    """
+    ours, others = predictions_folder(preds_path, embeddings), predictions_source(preds_path)
+    if ours == preds_path:
+        return True
+    with writing(preds_path):
+        if others is not None:
+            name = f"{preds_path.name}___{others.split('___')[0]}"
+            taken = {path.name for path in preds_path.parent.iterdir()}
+            free = (f"{name}{number or ''}" for number in count(0, -1))
+            preds_path.rename(preds_path.with_name(next(n for n in free if n not in taken)))
+        if ours is not None:
+            ours.rename(preds_path)
+            return True
+    write_json(preds_path / SOURCE, {"embeddings": embeddings})
+    return False
 
 
 NO_PREDICTIONS = (np.zeros(0, np.int32), np.zeros(0, object), np.zeros(0, np.float32))

@@ -1,7 +1,7 @@
 """Tables over all recordings, with which a run ends.
 
 ``<model>_detections.parquet`` has a row per prediction; from it readers are quick.
-``<model>_classifier_annotations.csv`` (the best class of each window) and
+``<model>_classifier_annotations.csv`` (the same as annotations) and
 ``<model>_all_predictions.parquet`` (a row per window with a prediction, a column per class found)
 are for other programs.  ``provenance.json`` says what all of them were made with.
 
@@ -25,7 +25,7 @@ import numpy as np
 from bacpipe.errors import ResultsError
 from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import replacing, write_csv, write_json
+from bacpipe.store.files import replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
     annotations_path,
@@ -33,6 +33,7 @@ from bacpipe.store.layout import (
     detections_path,
     wide_table_path,
 )
+from bacpipe.store.parquet import require_memory
 from bacpipe.store.predictions import (
     decode_dictionary,
     detections_kinds,
@@ -138,6 +139,8 @@ def write_combined_tables(
     detections: Iterable[Detections],
     provenance: Mapping[str, Any] | None = None,
     state: str | None = None,
+    *,
+    escape_formulas: bool = False,
 ) -> None:
     """Write the tables over all recordings.
 
@@ -153,6 +156,8 @@ def write_combined_tables(
         Model, checkpoint, threshold, versions and settings.
     state : str, optional
         What readers recognise the predictions by.
+    escape_formulas : bool
+        Whether texts in CSV must not look like formulas of a spreadsheet.
     """
     made_with, classes, names_break = dict(provenance or {}), set(), False
     table = detections_path(preds_path, model)
@@ -169,7 +174,8 @@ def write_combined_tables(
     write_detections(table, watched(), made_with, state, listed)
     # From here on out of the table, which is read many times faster than single files.
     path = annotations_path(preds_path, model)
-    write_classifier_annotations(path, read_blocks(table), quote_all=names_break)
+    pieces = map(_annotations, chain([None], read_blocks(table)))  # the first is the header alone
+    write_csv(path, map(without_formulas, pieces) if escape_formulas else pieces, quote=names_break)
     path = wide_table_path(preds_path, model)
     write_wide_table(path, read_blocks(table), sorted(classes), made_with)
 
@@ -255,6 +261,7 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
                 return
             require_columns(file.schema_arrow, kinds := detections_kinds())
             for number in range(file.num_row_groups):
+                require_memory(file, [number])
                 table = file.read_row_group(number, list(kinds), use_threads=False)
                 require_values(table)
                 if len(table):
@@ -542,39 +549,18 @@ def write_wide_table(
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def write_classifier_annotations(
-    path: Path, blocks: Iterable[Block], *, quote_all: bool = False
-) -> None:
-    """Write the best prediction of every window as an annotation table (CSV).
-
-    Columns start, end (seconds), audiofilename, label:default_classifier, label:confidence.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    blocks : iterable of Block
-        All predictions.
-    quote_all : bool
-        Put all texts into quotes: names with a carriage return alone are not quoted otherwise.
-    """
-    # The first piece is the header alone.
-    write_csv(path, map(_best_of_each_window, chain([None], blocks)), quote=quote_all)
-
-
-def _best_of_each_window(block: Block | None) -> Any:
+def _annotations(block: Block | None) -> Any:
+    """Predictions as annotations, the best of a window first."""
     import pandas as pd
 
     names = ("start", "end", "audiofilename", "label:default_classifier", "label:confidence")
     if block is None:
         return pd.DataFrame(columns=names)
-    # Scores descend within a window, so the first row of a window is its best one.
-    best = block.starts_window
     columns = (
-        block.start[best].round(6),
-        block.end[best].round(6),
-        block.names[block.recording[best]],
-        block.classes[block.label[best]],
-        block.score[best].round(4),
+        block.start.round(6),
+        block.end.round(6),
+        block.names[block.recording],
+        block.classes[block.label],
+        block.score.round(4),
     )
     return pd.DataFrame(dict(zip(names, columns, strict=True)))

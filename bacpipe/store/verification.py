@@ -1,5 +1,7 @@
 """Whether a results tree holds what its journals say, and what to compute again.
 
+Recordings are compared, too, where they are: results of one card may have been made for another.
+
 Everything is read file by file, so that memory grows with the journal of one set of embeddings
 and not with the results.  `verify_results` writes nothing.  `repair_results` marks what is damaged,
 so that the next run computes exactly that again; nothing is deleted: the journal takes back what
@@ -8,6 +10,7 @@ it says of them, and what has no journal is laid aside under another name.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -19,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
@@ -29,19 +33,24 @@ from bacpipe.store.journal import JournalContent, RunJournal
 from bacpipe.store.layout import (
     JOURNALS,
     METADATA,
+    PREDICTIONS,
     REDUCER,
     SOURCE,
     SPARSE_PREDICTIONS,
     detections_path,
     is_stamped,
     path_inside,
+    recorded_folder,
     stamped_name,
 )
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES
+from bacpipe.store.plan import look_at_name
 from bacpipe.store.predictions import predictions_source, read_predictions
 from bacpipe.store.tables import stored_state
 from bacpipe.user_input import load_yaml
+
+logger = logging.getLogger(__name__)
 
 What = Literal["embeddings", "predictions", "tables", "map"]
 
@@ -167,9 +176,14 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         )
         return
     states[folder] = found.state
+    audio_dir = recorded_folder(folder.parent.parent, folder.parent.name)
+    if audio_dir is not None and audio_dir.is_absolute() and not audio_dir.is_dir():
+        logger.info("%s is not there, so its recordings are not compared.", audio_dir)
     for name, entry in sorted(content.recordings.items()):
         if isinstance(entry, FinishedEntry) and entry.is_done:
             yield from _check_embeddings(found, entry)
+            if audio_dir is not None and audio_dir.is_absolute():
+                yield from _check_recording(audio_dir, folder, entry)
         elif entry.status == DAMAGED:
             yield Finding(folder, f"{folder}: {name} is marked to be computed again; {_AGAIN}.")
     yield from _strangers(folder, {entry.embeddings.path for entry in _finished(content)})
@@ -214,6 +228,24 @@ def _check_embeddings(found: EmbeddingSet, entry: FinishedEntry) -> Iterator[Fin
         yield damaged(path, "has changed since it was written")
     elif scan.not_finite is not None:
         yield damaged(path, f"holds values that are not numbers, first in window {scan.not_finite}")
+
+
+def _check_recording(audio_dir: Path, folder: Path, entry: FinishedEntry) -> Iterator[Finding]:
+    """Whether a recording is the one that results are of; one that is gone was perhaps moved."""
+    now = look_at_name(entry.file, audio_dir)
+    if entry.size is None or now.size < 0:
+        return
+    if (now.size, now.mtime_ns) != (entry.size, entry.mtime_ns):
+        how = "size or time"
+    elif entry.fingerprint in (None, content_fingerprint(now.path)):
+        return
+    else:
+        how = "content"
+    yield Finding(
+        now.path,
+        f"{now.path}: has another {how} than the recording that was embedded, so the results in "
+        f"{folder} are of another one; {_AGAIN}.",
+    )
 
 
 def _strangers(folder: Path, known: Set[str | None]) -> Iterator[Finding]:
@@ -261,8 +293,9 @@ def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
     owner = predictions_source(folder)
     found = next((path for path in tree.sets if path.name == owner), None)
     if found is None:
+        advice = _AGAIN if folder.name == PREDICTIONS else "delete it if you have no use for it"
         yield Finding(
-            folder, f"{folder}: belongs to the embeddings {owner}, which are not there; {_AGAIN}."
+            folder, f"{folder}: belongs to the embeddings {owner}, which are not there; {advice}."
         )
         return
     try:
@@ -299,10 +332,7 @@ def _check_prediction(folder: Path, found: Path, entry: FinishedEntry) -> Iterat
         return
     try:
         path = path_inside(folder, stored.path, what="the journal")
-        read_predictions(path, entry.windows, stored.sha256)
-        size = path.stat().st_size
-        if size != stored.bytes:
-            problem = f"{path}: has {size} bytes, the journal says {stored.bytes}"
+        read_predictions(path, entry.windows, stored)
     except ResultsError as error:
         problem = str(error).split(";")[0]
     if problem is not None:

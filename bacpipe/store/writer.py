@@ -43,6 +43,8 @@ from bacpipe.store.files import (
 )
 from bacpipe.store.journal import FileKind, RunJournal
 from bacpipe.store.layout import (
+    SOURCE,
+    SPARSE_PREDICTIONS,
     ResultPaths,
     Stems,
     embeddings_name,
@@ -52,7 +54,7 @@ from bacpipe.store.layout import (
 from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import (
     SparsePredictions,
-    claim_predictions,
+    bring_forward,
     predictions_source,
     stage_predictions,
 )
@@ -182,10 +184,12 @@ class ResultWriter:
         self._classified: list[str] = []
         self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
-        remove_temporaries(paths.preds_path)
         self._journal = RunJournal(found.folder, found.content.recordings)
-        if self._classes.size:
-            self._claim_predictions()
+        self._before = predictions_source(paths.preds_path)
+        if self._classes.size and not bring_forward(paths.preds_path, found.folder.name):
+            # Files of another set may happen to have the size that our journal names.
+            self._journal.drop_all_predictions()
+        remove_temporaries(paths.preds_path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bacpipe-writer")
 
     def add(
@@ -202,7 +206,7 @@ class ResultWriter:
         """Complete a recording."""
         arriving = self._arriving(source)
         del self._open[source.name]
-        size, mtime_ns = end.read or (source.size, source.mtime_ns)
+        size, mtime_ns, fingerprint = end.read or (source.size, source.mtime_ns, None)
         entry = FinishedEntry(
             source.name,
             DONE,
@@ -216,6 +220,7 @@ class ResultWriter:
             source.segments_hash,
             StoredEmbeddings(self._embeddings_name(source.name), 0, 0),
             None,
+            fingerprint=fingerprint,
         )
         predictions = SparsePredictions.join(arriving.predictions)
         self._submit(_Result(entry, predictions, arriving.embeddings))
@@ -273,17 +278,15 @@ class ResultWriter:
             path.unlink(missing_ok=True)
         if self._is_new:
             journal.path.unlink()
-        remove_empty_folders(self._paths.preds_path)
+        preds = self._paths.preds_path
+        if not any((preds / SPARSE_PREDICTIONS).rglob("*.parquet")):
+            (preds / SOURCE).unlink(missing_ok=True)
+        remove_empty_folders(preds)
+        if self._before is not None:
+            bring_forward(preds, self._before)
         remove_empty_folders(self._set.folder)
         if self._set.folder.is_dir():
             self._set.reload()
-
-    def _claim_predictions(self) -> None:
-        """Say whose the predictions on disk are from here on."""
-        if predictions_source(self._paths.preds_path) != self._set.folder.name:
-            # Files of the other set may happen to have the size that our journal names.
-            self._journal.drop_all_predictions()
-            claim_predictions(self._paths.preds_path, self._set.folder.name)
 
     def _arriving(self, source: Source) -> _Open:
         if source.name not in self._open:

@@ -138,13 +138,13 @@ def test_a_kill_between_a_file_and_its_line_does_not_mix_two_recordings(
 
 
 def test_a_kill_after_taking_over_the_predictions_does_not_mix_two_sets(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Both sets have files of the same names and sizes."""
     edge = {**ALL, "padding": "edge"}
-    run(**ALL)
-    expected = run(**edge).predictions("array")[0]
-    run(**ALL)
+    expected = run(main_results_dir=tmp_path / "whole", **edge).predictions("array")[0]
+    first = run(**ALL)
+    own = first.predictions("array")[0]
     commit = ResultWriter._commit_predictions
     done: list[str] = []
 
@@ -160,14 +160,16 @@ def test_a_kill_after_taking_over_the_predictions_does_not_mix_two_sets(
             run(**edge)
     loader = run(**edge)
     np.testing.assert_array_equal(loader.predictions("array")[0], expected)
+    np.testing.assert_array_equal(first.predictions("array")[0], own)
     shutil.rmtree(loader.paths.preds_path / "raven_tables", ignore_errors=True)
     assert [str(f) for f in verify_results(loader.paths.main_results_dir)] == []
 
 
-def test_predictions_of_another_threshold_leave_no_stray_files(run: Run) -> None:
+def test_predictions_of_a_higher_threshold_are_those_that_are_there(run: Run) -> None:
     loader = run(**ALL)
-    run(classifier_threshold=1.0)
-    assert not list(loader.paths.sparse_predictions_path.rglob("*.parquet"))
+    files = set(loader.paths.sparse_predictions_path.rglob("*.parquet"))
+    assert len(run(classifier_threshold=1.0).predictions("dataframe")) == 0
+    assert set(loader.paths.sparse_predictions_path.rglob("*.parquet")) == files != set()
     assert verify_results(loader.paths.main_results_dir) == []
 
 
@@ -426,6 +428,7 @@ def parts(recordings: Path, tmp_path: Path, run: Run, **settings: Any) -> list[b
         results = tmp_path / f"machine{machine}" / "results"
         own = settings if machine else {}
         loaders.append(run(audio_dir=audio, main_results_dir=results, **{**ALL, **own}))
+        shutil.rmtree(audio)  # which only that machine has
     return loaders
 
 

@@ -488,7 +488,7 @@ def test_labels_are_data_in_every_table(
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert {len(row) for row in rows} == {5}
-    assert [row[3] for row in rows[1:]] == [HOSTILE_LABELS[0]] * windows
+    assert [row[3] for row in rows[1:]] == [*HOSTILE_LABELS] * windows
     assert strange in {row[2] for row in rows[1:]}
 
     raven = [*export_raven_tables(loader), *loader.paths.raven_path.rglob("*.txt")]

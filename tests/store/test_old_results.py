@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -51,8 +52,10 @@ def test_they_are_read(folder: Path) -> None:
 
 
 def test_they_are_continued_without_computing_anything_twice(
-    folder: Path, tiny_model: type[TinyModel]
+    folder: Path, tiny_model: type[TinyModel], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="bacpipe")
+
     def run() -> bacpipe.Loader:
         return bacpipe.generate_embeddings(
             audio_dir=folder / "recordings",
@@ -64,15 +67,23 @@ def test_they_are_continued_without_computing_anything_twice(
         )
 
     before = {path: path.read_bytes() for path in folder.rglob("*.npy")}
-    tables = [path.stat().st_mtime_ns for path in folder.rglob("tiny_*")]
+    single = {path: path.stat().st_mtime_ns for path in folder.rglob("*_tiny.parquet")}
     states = bacpipe.Loader(folder / "recordings", "tiny", main_results_dir=folder / "results")
     loader = run()
     assert tiny_model.windows_seen == 0
-    assert [path.stat().st_mtime_ns for path in folder.rglob("tiny_*")] == tables
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*_tiny.parquet")} == single
     assert loader.embeddings_state == states.embeddings_state
     journal = loader.get_embedding_dir() / "journal.jsonl"
-    stored = next(STORED.rglob("journal.jsonl"))
-    assert journal.read_bytes() == stored.read_bytes()  # not even a line was added
+    stored = next(STORED.rglob("journal.jsonl")).read_bytes().splitlines()
+    taken_over = journal.read_bytes().splitlines()
+    # Once, the journal learns what the recordings hold, and which code made the embeddings.
+    assert taken_over[1 : len(stored)] == stored[1:]
+    assert len(taken_over) == len(stored) + len(RECORDINGS) + 2
+    assert json.loads(taken_over[-1])["tables"]["annotations"] == "all classes"
+    assert {entry.file for entry in loader.entries.values() if entry.fingerprint} == {*RECORDINGS}
+    run()
+    assert journal.read_bytes().splitlines() == taken_over
+    assert caplog.text.count("taken over the results of 3 recording(s)") == 1
     (folder / "recordings" / "broken.wav").write_bytes(b"no audio")
     draw(folder, GONE)  # its results are still there
     assert "gone.wav" in run().entries and tiny_model.windows_seen == 0
@@ -84,6 +95,8 @@ def test_they_are_continued_without_computing_anything_twice(
     assert [str(finding) for finding in verify_results(folder / "results")] == []
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     back = [line for line in lines if line.get("file") == "gone.wav"]
-    assert [line.pop("status") for line in back] == ["done", "removed", "done"]
+    assert [line.pop("status") for line in back] == ["done", "removed", "removed", "done"]
     assert sum(line.get("file") == "broken.wav" for line in lines) == 1
-    assert back[0] == back[1] == back[2]
+    assert back[0] == back[1] and back[2] == back[3] == {
+        **back[0], "fingerprint": loader.entries["gone.wav"].fingerprint
+    }  # fmt: skip

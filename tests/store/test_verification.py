@@ -161,7 +161,7 @@ def test_damaged_predictions_are_computed_again_from_stored_embeddings(
 
 @pytest.mark.parametrize(
     "name",
-    ["tiny_detections.parquet", "tiny_classifier_annotations.csv", "provenance.json"],
+    ["tiny_detections.parquet", "tiny_classifier_annotations.csv", "predictions/provenance.json"],
 )
 def test_damaged_tables_are_written_again(
     results: Path, run: Run, tiny_model: type[TinyModel], name: str
@@ -297,7 +297,10 @@ def test_many_recordings_are_checked_from_one_journal(results: Path) -> None:
 def test_every_format_is_told_when_it_is_cut(results: Path) -> None:
     """Whatever ends too early does not pass for a file."""
     paths = [
-        *(one(results, name) for name in ("top_tiny.npy", "field_tiny.parquet", "provenance.json")),
+        *(
+            one(results, name)
+            for name in ("top_tiny.npy", "field_tiny.parquet", "predictions/provenance.json")
+        ),
         one(results, "reducer.safetensors"),
         one(results, "tiny_classifier_annotations.csv"),
     ]

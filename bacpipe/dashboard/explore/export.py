@@ -23,6 +23,7 @@ from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.errors import BacpipeError
 from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_row, raven_table
+from bacpipe.store.files import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 MOST_CLIPS = 500
 MOST_CLIP_BYTES = 200 * 2**20
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Exported(NamedTuple):
@@ -130,10 +130,7 @@ def _table(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None)
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    for name in table.columns:
-        if table[name].dtype.kind not in "fM":  # else numbers and times
-            table[name] = [f"'{t}" if t.startswith(_FORMULA) else t for t in table[name]]
-    text: str = table.to_csv(index=False, lineterminator="\n")
+    text: str = without_formulas(table).to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -15,6 +15,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.default_labels import make_labels, metadata_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model
 from bacpipe.store.layout import CLUSTER_LABELS
+from bacpipe.store.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,14 +169,14 @@ def _annotations(results: ModelResults, kind: str) -> WindowLabels:
 
 
 def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
-    import pandas as pd
+    import pyarrow as pa
 
     path = results.loader.paths.clust_path / CLUSTER_LABELS
     if not path.is_file():
         return None
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        table = read_parquet(path).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as error:
         logger.warning("%s: cannot be read, so clusters are not shown (%s).", path, error)
         return None
     # Windows that were added since have no cluster yet, so the table fits no longer.

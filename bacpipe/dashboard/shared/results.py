@@ -20,7 +20,8 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
-from bacpipe.store.layout import JOURNALS, ResultPaths, dataset_name, paths_of, stamped_folders
+from bacpipe.store.embedding_set import settings_of
+from bacpipe.store.layout import JOURNALS, ResultPaths, paths_of, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
@@ -78,7 +79,9 @@ class ModelResults:
     @property
     def settings(self) -> dict[str, Any]:
         """Keys of the configuration to call functions of the library with."""
-        return settings_for_reading(self.loader.options)
+        found = self.loader.embedding_set
+        known = {} if found is None or found.identity is None else settings_of(found.identity)
+        return {**settings_for_reading(self.loader.options), **known}
 
     # ------------------------------------------------------------------ windows
 
@@ -181,7 +184,7 @@ class ModelResults:
     def maps(self) -> dict[str, StoredMap]:
         """Newest map by reducer of these embeddings; empty when there is none."""
         parent, folder = self.loader.paths.dim_reduc_parent_dir, self.loader.get_embedding_dir()
-        dataset = dataset_name(self.loader.audio_dir)
+        dataset = self.loader.paths.dataset
         newest = {}
         for reducer in REDUCERS:
             for item in stored_maps(parent, reducer, dataset, self.name):
@@ -232,7 +235,7 @@ class DataSetResults:
         self.audio_dir = Path(audio_dir)
         self.models = tuple(models)
         self.options = options
-        self.name = dataset_name(self.audio_dir)
+        self.name = paths_of(audio_dir, "none", options).dataset
         self._lock = threading.Lock()
         self._results: dict[str, tuple[Any, ModelResults]] = {}
 
@@ -251,7 +254,7 @@ class DataSetResults:
         with self._lock:
             state = _state(paths_of(self.audio_dir, name, self.options), name)
             if name not in self._results or self._results[name][0] != state:
-                loader = Loader(self.audio_dir, name, **settings_for_reading(self.options))
+                loader = Loader(self.audio_dir, name, options=self.options)
                 self._results[name] = (state, ModelResults(loader))
             return self._results[name][1]
 
@@ -282,6 +285,8 @@ def settings_for_reading(options: Options) -> dict[str, Any]:
         "label_column",
         "overwrite",
     }
+    # What nobody has asked for must not look as if somebody had.
+    own |= {"classifier_threshold", "max_predictions_per_window"} - options.asked
     return {key: value for key, value in asdict(options).items() if key not in own}
 
 
@@ -295,7 +300,7 @@ def _state(paths: ResultPaths, model: str) -> Any:
         paths.probe_path,
         paths.preds_path,
     ]
-    what = f"{model}-{dataset_name(paths.audio_dir)}"
+    what = f"{model}-{paths.dataset}"
     for folder in stamped_folders(paths.main_embeds_path, what):
         watched += sorted(folder.glob(JOURNALS))
     stats = [(path, path.stat()) for path in watched if path.exists()]
