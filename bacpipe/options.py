@@ -38,6 +38,7 @@ Padding = Literal[
     "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
     "minimum",
 ]  # fmt: skip
+Channel = Literal["mix", "left", "right", "loudest"]
 LabelKey = Literal[
     "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "parent_directory",
     "audio_file_name", "default_classifier",
@@ -416,6 +417,12 @@ class Options:
         "How the last window of a recording is filled up when it is too short.\n"
         "Allowed: wrap, reflect, symmetric, edge, constant (silence), linear_ramp, maximum, mean, "
         "median, minimum (the modes of numpy.pad)",
+    )
+    channel: Channel = _option(
+        "mix", _choice(*get_args(Channel)),
+        "What becomes of recordings with several channels. Allowed: mix (their mean), left (the "
+        "first), right (the second), loudest (the one with most power, found from eight seconds "
+        "spread over the recording)",
     )
     hop: float | None = _option(
         None, _either(None, _number(0, 1e6, open_low=True)),

@@ -45,6 +45,7 @@ _W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the names of its chunks
 _LOSSY_TOLERANCE = 0.1  # seconds: some MPEG frames or Vorbis blocks
 _PCM_TOLERANCE = 0.01  # seconds that may be missing (recorders that count their header as data)
+_MAX_BIG_ENDIAN = 2**32 - 2**16  # bytes of data in a header with sizes of 32 bits
 _PROBES = 8  # places at which streams are looked at on the way
 _TAIL = 2**16  # bytes at the end of a file that are looked at first
 CUT = "the file is cut off or damaged"
@@ -285,7 +286,11 @@ def _read_wave_promise(file: _Readable, start: int, size: int, magic: bytes) -> 
     # A recorder that lost power leaves a size of 0.  So does an empty recording, but then the
     # outer size is that of the file.
     unclosed = (declared == 0 and riff_size + 8 != size - start) or declared in _PLACEHOLDER_SIZES
-    unclosed |= long_size is None and size - offset - declared >= 2**32  # 32 bits wrapped around
+    # Sizes of 32 bits wrap around, or stop at their limit, perhaps that of signed numbers.
+    unclosed |= long_size is None and (
+        size - offset >= max(2**32, declared + 1)
+        or (0 < 2**31 - declared <= 2**16 and size - offset > declared)
+    )
     mend = odd or magic[:4] == b"BW64"
     layout = _Layout(
         order, align or 1, slack, unclosed, mend, partial(_build_wave_header, form, order)
@@ -305,15 +310,16 @@ def _weigh(
         what = _unexplained(file, offset + declared, size, order)
         if what and declared % 2:
             what = _unexplained(file, offset + declared + 1, size, order)
-        another = what == "another"
+        another = mend = what == "another"
+        mend |= layout.mend
         if what == "sound":
             length, mend = _end_of_data(file, offset, size, order) - offset, True
-            if present >= 2**32 and declared < 2**32:  # sizes of 32 bits stop at their limit
-                declared = 0
     elif declared in (size - start, size - start - 8) or (
         0 < declared - present <= layout.slack and (declared - present) % align == 0
     ):
         declared = present
+    if mend and order == ">" and length > _MAX_BIG_ENDIAN:
+        declared, length = length, _MAX_BIG_ENDIAN
     return Promise(
         declared // align,
         length // align,
@@ -338,8 +344,8 @@ def _build_wave_header(form: bytes, order: _Order, data_size: int) -> bytes:
     """Header of a WAV, with 64-bit sizes if it is little-endian, up to where its data begin."""
     content = struct.pack(f"{order}4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
     if order == ">":
-        content += struct.pack(">4sI", b"data", min(data_size, 0xFFFFFFFF))
-        return struct.pack(">4sI4s", b"RIFX", min(data_size + 36, 0xFFFFFFFF), b"WAVE") + content
+        content += struct.pack(">4sI", b"data", data_size)
+        return struct.pack(">4sI4s", b"RIFX", 4 + len(content) + data_size, b"WAVE") + content
     content += struct.pack("<4sI", b"data", 0xFFFFFFFF)
     sizes = struct.pack("<QQQI", 4 + 36 + len(content) + data_size, data_size, 0, 0)
     magic = struct.pack("<4sI4s", b"RF64", 0xFFFFFFFF, b"WAVE")
@@ -359,14 +365,15 @@ def _read_w64_promise(file: _Readable, start: int, size: int) -> Promise:
         return Promise(ended=bool(known))
     tag, _, rate, _, align = struct.unpack("<HHIIH", form[:14])
     unclosed = declared == 0 or declared >= 2**62
-    end = known + declared
+    header = partial(_build_wave_header, form, "<")
+    end = end_of_data = known + declared
     if not unclosed and end < size:
         for _, length, offset in _iterate_w64_chunks(file, end + -end % 8):
             end = offset + length
         if size - 8 < end <= size + 8 or _skip_tags(file, min(end, size), size) == size:
-            return Promise(declared // (align or 1), declared // (align or 1))
+            # libsndfile would take it for sound.
+            return Promise(new_header=(header(declared), known), stop=end_of_data)
     slack = int(_PCM_TOLERANCE * rate) * align if tag in _UNCOMPRESSED else 0
-    header = partial(_build_wave_header, form, "<")
     layout = _Layout("<", align or 1, slack, unclosed, mend=False, header=header)
     return _weigh(file, start, known, size, declared, layout)
 
@@ -613,8 +620,12 @@ def _read_ogg_promise(file: _Readable, start: int, size: int) -> Promise:
                 ended=False, reason=_ANOTHER, new_header=(b"", start), stop=second
             )
     last = pages[-1]
-    if last is None:  # a long filler, or something else
-        return Promise(tolerance=_LOSSY_TOLERANCE, ended=_skip_tags(file, start, size) == size)
+    if last is None or last.position < size - _MAX_OGG_PAGE:  # a long filler, or something else
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            place = data.rfind(b"OggS\0", start, size)
+        last = next(_ogg_pages(file, place, size), None) if place >= 0 else None
+    if last is None:
+        return Promise(tolerance=_LOSSY_TOLERANCE, ended=False)
     ended = bool(last.flags & 4) and last.end <= size
     return Promise(tolerance=_LOSSY_TOLERANCE, ended=ended, note=_name_rest(file, last.end, size))
 

@@ -48,6 +48,7 @@ from bacpipe.store.old_results import could_be, read_old_metadata
 
 logger = logging.getLogger(__name__)
 
+_BEFORE = {"channel": "mix"}  # what version 2.0 did without recording it
 _AT_ONCE = 1000  # values; YAML's dumper takes half a kilobyte for each
 
 
@@ -126,7 +127,8 @@ class EmbeddingSet:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        return self.content.header.get("identity")
+        identity = self.content.header.get("identity")
+        return None if identity is None else {**_BEFORE, **identity}
 
     @property
     def state(self) -> str:
@@ -329,7 +331,7 @@ def settings_identity(options: Options) -> dict[str, Any]:
     -------
     dict
         ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion),
-        ``only_annotated`` and ``precision``.
+        ``only_annotated``, ``precision`` and ``channel``.
     """
     return {
         "hop": options.hop,
@@ -337,6 +339,7 @@ def settings_identity(options: Options) -> dict[str, Any]:
         "speed": options.new_speed if options.bool_change_speed else 1,
         "only_annotated": options.only_embed_annotations,
         "precision": options.precision,
+        "channel": options.channel,
     }
 
 
