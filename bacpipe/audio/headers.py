@@ -496,10 +496,13 @@ def _end_of_flac(file: _Readable, start: int, size: int) -> int:
         position = size - reach + match.start()
         if _skip_tags(file, position, size) == size:
             return position
-    if tail.strip(b"\0"):
-        return size
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # a longer filler
-        return len(data[start:size].rstrip(b"\0")) + start
+    end = size
+    while tail and not tail.strip(b"\0"):  # a longer filler
+        end -= len(tail)
+        first = max(start, end - _TAIL)
+        file.seek(first)
+        tail = file.read(end - first)
+    return size if end == size else end - len(tail) + len(tail.rstrip(b"\0"))
 
 
 def _flac_frames(data: bytes, offset: int, block: int) -> list[_FlacFrame]:
@@ -558,7 +561,11 @@ def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: in
 
 
 def _flac_checksum_holds(frame: bytes) -> bool:
-    return len(frame) > 2 and _crc(frame[:-2], 0x8005, 16) == int.from_bytes(frame[-2:])
+    """Whether a frame ends with its checksum, whose zeros may have gone for a filler."""
+    return any(
+        _crc(whole[:-2], 0x8005, 16) == int.from_bytes(whole[-2:])
+        for whole in (frame, frame + b"\0", frame + b"\0\0")
+    )
 
 
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
@@ -623,7 +630,7 @@ def _read_ogg_promise(file: _Readable, start: int, size: int) -> Promise:
     if last is None or last.position < size - _MAX_OGG_PAGE:  # a long filler, or something else
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             place = data.rfind(b"OggS\0", start, size)
-        last = next(_ogg_pages(file, place, size), None) if place >= 0 else None
+        last = next(_ogg_pages(file, place, place + 1), None) if place >= 0 else None
     if last is None:
         return Promise(tolerance=_LOSSY_TOLERANCE, ended=False)
     ended = bool(last.flags & 4) and last.end <= size
@@ -642,7 +649,7 @@ def _second_ogg(file: _Readable, start: int, size: int) -> int:
     end = start
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for match in _OGG_START.finditer(data, start, size):
-            page = next(_ogg_pages(data, match.start(), size))
+            page = next(_ogg_pages(data, match.start(), match.start() + 1))
             if page.position != end:
                 return page.position
             end = page.end
