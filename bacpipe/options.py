@@ -414,7 +414,8 @@ class Options:
     )
     padding: Padding = _option(
         "wrap", _choice(*get_args(Padding)),
-        "How the last window of a recording is filled up when it is too short.\n"
+        "How the last window of a recording is filled up when it is too short. If less than half "
+        "of it is sound, it has embeddings, but no predictions.\n"
         "Allowed: wrap, reflect, symmetric, edge, constant (silence), linear_ramp, maximum, mean, "
         "median, minimum (the modes of numpy.pad)",
     )

@@ -166,7 +166,7 @@ def _unexplained(file: _Readable, position: int, size: int, order: _Order) -> st
         kind = file.read(4)
         if identifier in (*_WAVES, b"FORM") and kind in (b"WAVE", b"AIFF", b"AIFC"):
             return "another"
-        if identifier in (b"data", b"SSND") and declared:
+        if identifier == b"riff" or (identifier in (b"data", b"SSND") and declared):
             return "another"
         if identifier not in _KNOWN_CHUNKS and (
             not _is_name(identifier) or offset + declared > size

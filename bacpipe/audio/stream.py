@@ -37,6 +37,7 @@ Samples = NDArray[np.float32]
 _MAX_BLOCK_VALUES = 2**21  # values of one decoded or resampled block: 8 MiB of float32
 _LARGEST_SAMPLE = 1e36  # full scale is 1; beyond this, resampling overflows
 _MP3_FRAME = 1152  # samples
+_EVERY = 50  # of which sample the power is taken where only a rough one is needed
 _EXCERPTS = 8  # of a second each, by which the loudest channel is found
 CHANNELS = ("mix", "left", "right", "loudest")
 """What becomes of several channels: their mean, the first, the second, the one with most power."""
@@ -291,7 +292,7 @@ class AudioStream:
     def _mix(self, block: NDArray[np.float32]) -> Samples:
         """One channel of a block, (n, channels), or their mean."""
         if self._channel is not None:
-            return block[:, self._channel]
+            return np.ascontiguousarray(block[:, self._channel])
         mono = mix_to_mono(block)
         self._mixer.add(block, mono)
         return mono
@@ -398,12 +399,12 @@ class _Mixer:
         self._single = self._mixed = 0.0
 
     def add(self, block: Samples, mono: Samples) -> None:
-        """Add a block, (n, channels), and its mean; a tenth of the samples tell enough."""
+        """Add a block, (n, channels), and its mean; some of the samples tell enough."""
         if self._channels == 1 or not len(mono):
             return
         with np.errstate(over="ignore", invalid="ignore"):
-            self._single += float(block[::10].var(axis=0).mean()) * len(mono)
-            self._mixed += float(mono[::10].var()) * len(mono)
+            self._single += float(block[::_EVERY].var(axis=0).mean()) * len(mono)
+            self._mixed += float(mono[::_EVERY].var()) * len(mono)
 
     @property
     def cancels(self) -> bool:
