@@ -92,7 +92,7 @@ class Promise(NamedTuple):
         return max(total, readable + 1)
 
 
-def read_promise(file: _Readable, size: int) -> Promise:
+def read_promise(file: BinaryIO, size: int) -> Promise:
     """Read what the header of an open file of `size` bytes promises."""
     start = _skip_tags(file, 0, size)
     file.seek(start)
@@ -448,7 +448,7 @@ class _FlacFrame(NamedTuple):
     length: int  # samples
 
 
-def _read_flac_promise(file: _Readable, start: int, size: int) -> Promise:
+def _read_flac_promise(file: BinaryIO, start: int, size: int) -> Promise:
     """Compare the declared length with the numbers of the last frames."""
     file.seek(start)
     header = file.read(42)
@@ -611,7 +611,7 @@ def _ogg_pages(file: _Readable, start: int, stop: int) -> Iterator[_OggPage]:
         yield _OggPage(position, page[5], stream, number, position + end)
 
 
-def _read_ogg_promise(file: _Readable, start: int, size: int) -> Promise:
+def _read_ogg_promise(file: BinaryIO, start: int, size: int) -> Promise:
     probes = _spread(start, size)
     pages = [
         next(_ogg_pages(file, place, min(size, place + _MAX_OGG_PAGE)), None)
@@ -644,7 +644,7 @@ def _ogg_restarts(pages: list[_OggPage]) -> bool:
     return len(streams) > 1 or numbers != sorted(numbers)
 
 
-def _second_ogg(file: _Readable, start: int, size: int) -> int:
+def _second_ogg(file: BinaryIO, start: int, size: int) -> int:
     """Offset at which a second group of streams begins; the end if there is none."""
     end = start
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
