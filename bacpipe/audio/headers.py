@@ -381,6 +381,8 @@ def _read_w64_promise(file: _Readable, start: int, size: int) -> Promise:
 def _iterate_w64_chunks(file: _Readable, offset: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (id, size, offset of the content) of the chunks from an offset on."""
     for _ in range(_MAX_CHUNKS):
+        if offset >= 2**44:  # no file is so large, and no file system lets us go there
+            return
         file.seek(offset)
         header = file.read(24)
         if len(header) < 24 or header[4:16] != _W64_TAIL:

@@ -124,6 +124,12 @@ class TestHeaderSaysTooLittle:
         found, text = said(patched(whole, place, "<Q", 24 + 2 * RATE))
         assert len(found) == 3 * RATE and "its header says 1.00 seconds" in text
 
+    @pytest.mark.parametrize("size", [2**63 - 1, 2**63, 2**64 - 1, 2**62 + 5])
+    def test_chunks_of_impossible_size(self, said, size):
+        whole = encode("W64")
+        found, _ = said(patched(whole, 40 + 16, "<Q", size))
+        assert isinstance(found, str) and "is not audio" in found
+
     def test_flac(self, said):
         whole = encode("FLAC")
         found, text = said(flac_total(whole, RATE), "x.flac")
