@@ -38,6 +38,7 @@ Padding = Literal[
     "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
     "minimum",
 ]  # fmt: skip
+Channel = Literal["mix", "left", "right", "loudest"]
 LabelKey = Literal[
     "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "parent_directory",
     "audio_file_name", "default_classifier",
@@ -438,9 +439,16 @@ class Options(_Asked):
     )
     padding: Padding = _option(
         "wrap", _choice(*get_args(Padding)),
-        "How the last window of a recording is filled up when it is too short.\n"
+        "How the last window of a recording is filled up when it is too short. If less than half "
+        "of it is sound, it has embeddings, but no predictions.\n"
         "Allowed: wrap, reflect, symmetric, edge, constant (silence), linear_ramp, maximum, mean, "
         "median, minimum (the modes of numpy.pad)",
+    )
+    channel: Channel = _option(
+        "mix", _choice(*get_args(Channel)),
+        "What becomes of recordings with several channels. Allowed: mix (their mean), left (the "
+        "first), right (the second), loudest (the one with most power, found from eight seconds "
+        "spread over the recording)",
     )
     hop: float | None = _option(
         None, _either(None, _number(0, 1e6, open_low=True)),

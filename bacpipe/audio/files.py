@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import soundfile as sf
 
 from bacpipe.audio.headers import Promise, read_promise
@@ -185,8 +184,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 # --- Reading one recording's header -----------------------------------------------------------
 
-# Sizes that recorders write while they do not know the size yet (zero is treated apart).
-_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile, for a FLAC whose header does not tell its length
 # What libsndfile reads beside these has no length that we could check against the data.
 _FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})
 _UNCHECKED = frozenset({"MPEG_LAYER_I", "MPEG_LAYER_II"})
@@ -235,10 +232,14 @@ class SequentialSoundFile(sf.SoundFile):
         The file.
     new_header : tuple of (bytes, int), optional
         What the decoder is to see instead of the file's bytes before an offset, and the offset.
+    stop : int, optional
+        Offset at which such a file ends for the decoder; by default its real end.
     """
 
-    def __init__(self, path: Path, new_header: tuple[bytes, int] | None = None) -> None:
-        self._mended = _MendedFile(path, *new_header) if new_header else None
+    def __init__(
+        self, path: Path, new_header: tuple[bytes, int] | None = None, stop: int | None = None
+    ) -> None:
+        self._mended = _MendedFile(path, *new_header, stop) if new_header else None
         # Bytes keep names that are not valid UTF-8 intact; Windows wants text.
         name = os.fsencode(path) if os.name == "posix" else str(path)
         super().__init__(self._mended or name)
@@ -255,13 +256,13 @@ class SequentialSoundFile(sf.SoundFile):
 
 
 class _MendedFile:
-    """A file for soundfile's virtual input whose beginning is replaced by another header."""
+    """A file for soundfile's virtual input: with another header, perhaps without its end."""
 
-    def __init__(self, path: Path, header: bytes, offset: int) -> None:
+    def __init__(self, path: Path, header: bytes, offset: int, stop: int | None) -> None:
         self._file = path.open("rb")
         self._header = header
         self._shift = offset - len(header)
-        self._size = path.stat().st_size - self._shift
+        self._size = (path.stat().st_size if stop is None else stop) - self._shift
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -273,8 +274,9 @@ class _MendedFile:
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        data = self._header[self._position : self._position + len(buffer)]
-        rest = len(buffer) - len(data)
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        data = self._header[self._position : self._position + wanted]
+        rest = wanted - len(data)
         if rest:
             self._file.seek(self._position + len(data) + self._shift)
             data += self._file.read(rest)
@@ -301,7 +303,11 @@ class OpenRecording(NamedTuple):
     tolerance : float
         Seconds that may be missing at the end before the file counts as cut.
     ended : bool
-        False if the format marks the end of its stream and the mark is missing.
+        False if the recording goes on behind what can be read, nobody knows how far.
+    reason : str
+        Why not all can be read.
+    note : str
+        What is odd about the file although all of it can be read; empty if nothing is.
     """
 
     sound: SequentialSoundFile
@@ -309,6 +315,8 @@ class OpenRecording(NamedTuple):
     readable: int
     tolerance: float
     ended: bool
+    reason: str
+    note: str
 
 
 def open_recording(
@@ -350,7 +358,39 @@ def open_recording(
         size=info.st_size,
         mtime_ns=info.st_mtime_ns,
     )
-    return OpenRecording(sound, recording, min(readable, frames), promise.tolerance, promise.ended)
+    return OpenRecording(
+        sound,
+        recording,
+        min(readable, frames),
+        promise.tolerance,
+        promise.ended,
+        promise.reason,
+        _find_note(promise, recording),
+    )
+
+
+def _find_note(promise: Promise, recording: Recording) -> str:
+    """What is odd about a file that can be read to its end."""
+    notes = [promise.note] if promise.note else []
+    if 0 < promise.declared < promise.present:
+        duration = recording.duration
+        said = duration * promise.declared / promise.present
+        if duration - said > promise.tolerance:
+            short, long = seconds(said, duration)
+            notes.append(
+                f"its header says {short} seconds, but the file holds {long}; all of it is read"
+            )
+    return "; ".join(notes)
+
+
+def seconds(length: float, longer: float) -> tuple[str, str]:
+    """Two lengths in seconds as text, with as many digits as tell them apart."""
+    for digits in range(2, 10):
+        for fewer in (2, digits):
+            texts = f"{length:.{fewer}f}", f"{longer:.{digits}f}"
+            if float(texts[0]) < float(texts[1]):
+                return texts
+    return f"{length:.2f}", f"{longer:.2f}"
 
 
 def _stat_regular_file(path: Path, name: str) -> os.stat_result:
@@ -393,23 +433,10 @@ def _explain(error: sf.LibsndfileError) -> str:
 
 def _open_sound(path: Path, promise: Promise) -> tuple[SequentialSoundFile, int]:
     """Open a file with libsndfile; also return how many frames it can hand out."""
-    sound = SequentialSoundFile(path)
-    if sound.frames == _UNKNOWN_FRAMES:
-        with sound:
-            frames = _count_frames(sound)
-        return SequentialSoundFile(path), frames
-    if promise.new_header and (promise.frames is None or sound.frames < promise.frames):
+    if promise.new_header is None or (promise.frames is not None and not promise.declared):
+        sound = SequentialSoundFile(path)
+        if promise.frames is None or sound.frames >= promise.frames:
+            return sound, sound.frames
         sound.close()
-        sound = SequentialSoundFile(path, promise.new_header)
+    sound = SequentialSoundFile(path, promise.new_header, promise.stop)
     return sound, sound.frames
-
-
-def _count_frames(sound: SequentialSoundFile) -> int:
-    """Count by decoding: streamed FLAC does not tell its length."""
-    block = np.empty((2**16, sound.channels), dtype=np.int16)
-    try:
-        while len(sound.read(out=block)) == len(block):
-            pass
-    except sf.LibsndfileError:
-        pass  # damaged: the frames up to here count, and decoding will meet the same error
-    return int(sound.tell())

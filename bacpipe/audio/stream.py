@@ -27,7 +27,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from bacpipe.audio.files import open_recording
+from bacpipe.audio.files import open_recording, seconds
 from bacpipe.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,11 @@ Samples = NDArray[np.float32]
 _MAX_BLOCK_VALUES = 2**21  # values of one decoded or resampled block: 8 MiB of float32
 _LARGEST_SAMPLE = 1e36  # full scale is 1; beyond this, resampling overflows
 _MP3_FRAME = 1152  # samples
+_EVERY = 50  # of which sample the power is taken where only a rough one is needed
+_EXCERPTS = 8  # of a second each, by which the loudest channel is found
+CHANNELS = ("mix", "left", "right", "loudest")
+"""What becomes of several channels: their mean, the first, the second, the one with most power."""
+_SIDES = {"left": 0, "right": 1}
 _INT16_STEP = np.float32(2.0**-15)  # so that full scale is 1, as libsndfile has it
 
 
@@ -62,6 +67,8 @@ class AudioStream:
         ``speed`` times the native one.  0.1 makes it ten times longer and lower.
     allow_truncated : bool
         Whether to be content with the readable part of a damaged or cut file.
+    channel : str
+        One of `CHANNELS`: what becomes of several channels.
 
     Attributes
     ----------
@@ -92,7 +99,10 @@ class AudioStream:
         block_seconds: float = 10.0,
         speed: float = 1.0,
         allow_truncated: bool = False,
+        channel: str = "mix",
     ) -> None:
+        if channel not in CHANNELS:
+            raise ValueError(f"channel must be one of {', '.join(CHANNELS)}, got {channel!r}.")
         for name, value in (
             ("sample_rate", sample_rate),
             ("block_seconds", block_seconds),
@@ -111,7 +121,10 @@ class AudioStream:
         self._position: int | None = 0  # of the decoder; None after an error
         self._readable = opened.readable
         self._ended = opened.ended
+        self._reason = opened.reason
         self._allow_truncated = allow_truncated
+        if opened.note:
+            logger.warning("%s: %s.", self.recording.name, opened.note)
         native = opened.recording.sample_rate
         self._slack = opened.tolerance * native
         # Rounded, so that 44 100 Hz * 0.1 is 4410 Hz and needs no resampling to 4410 Hz.
@@ -119,6 +132,11 @@ class AudioStream:
         values_per_frame = max(opened.recording.channels, sample_rate / self._source_rate)
         largest = int(_MAX_BLOCK_VALUES / values_per_frame)
         self._block_frames = max(1, min(int(block_seconds * native), largest))
+        self._warned = False
+        self._mixer = _Mixer(self.recording.channels)
+        self._channel: int | None = None
+        if self.recording.channels > 1 and channel != "mix":
+            self._channel = _SIDES[channel] if channel in _SIDES else self._find_loudest()
 
     def __enter__(self) -> AudioStream:
         """Return the stream itself."""
@@ -191,10 +209,8 @@ class AudioStream:
         return first, round(end * recording.sample_rate)
 
     def _behind_end(self, start: float) -> str:
-        return (
-            f"{self.recording.name}: has nothing at {start:.2f} seconds, "
-            f"it lasts {self.recording.duration:.2f} seconds."
-        )
+        lasts, begins = seconds(self.recording.duration, start)
+        return f"{self.recording.name}: has nothing at {begins} seconds, it lasts {lasts} seconds."
 
     def _resample(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
         if self._source_rate == self.sample_rate:
@@ -220,7 +236,7 @@ class AudioStream:
         self.frames_read = 0
         recording = self.recording
         if last - self._readable > self._slack or (last == recording.frames and not self._ended):
-            self._end_early(self._readable, "the file is cut off or damaged")
+            self._end_early(self._readable, self._reason)
         last = min(last, self._readable)
         if first >= last:
             return
@@ -236,6 +252,7 @@ class AudioStream:
         except sf.LibsndfileError as error:
             self._end_early(first, _reason(error), error, sought=True)
             return
+        self._mixer.reset()
         while position < last:
             # A fresh buffer each time: the mono block of a mono file may be the buffer itself.
             buffer = np.empty(
@@ -250,7 +267,7 @@ class AudioStream:
             self._position = position + len(block) if problem is None else None
             if kind is np.int16:
                 block = np.multiply(block, _INT16_STEP, dtype=np.float32)
-            mono = mix_to_mono(block)
+            mono = self._mix(block)
             self._check_finite(mono, position)
             position += len(block)
             self.frames_read = position - first
@@ -262,7 +279,36 @@ class AudioStream:
             if len(block) < len(buffer):
                 if last - position > self._slack:
                     self._end_early(position, "the data end there")
-                return
+                break
+        if self._channel is None and self._mixer.cancels and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: its channels cancel each other, so that their mean is %.0f dB below one of "
+                "them; set channel to left, right or loudest.",
+                recording.name,
+                self._mixer.loss,
+            )
+
+    def _mix(self, block: NDArray[np.float32]) -> Samples:
+        """One channel of a block, (n, channels), or their mean."""
+        if self._channel is not None:
+            return np.ascontiguousarray(block[:, self._channel])
+        mono = mix_to_mono(block)
+        self._mixer.add(block, mono)
+        return mono
+
+    def _find_loudest(self) -> int:
+        """The channel with the most power, without its mean, in seconds from all over the file."""
+        length = min(self.recording.sample_rate, self._readable)
+        power = np.zeros(self.recording.channels)
+        self._position = None
+        for start in np.linspace(0, self._readable - length, _EXCERPTS).astype(int):
+            with contextlib.suppress(sf.LibsndfileError):  # decoding will meet the same damage
+                self._seek(int(start))
+                part = self._sound.read(length, dtype="float32", always_2d=True)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    power += part.var(axis=0, dtype=np.float64) if len(part) else 0.0
+        return int(np.nan_to_num(power, nan=0.0, posinf=0.0).argmax())
 
     def _seek(self, frame: int) -> None:
         """Go to a frame so that reading on gives the same samples as from the beginning."""
@@ -291,26 +337,27 @@ class AudioStream:
     ) -> None:
         """Raise, or note and log, that the data end too early: at a frame, or before one sought."""
         recording = self.recording
-        seconds = position / recording.sample_rate
+        end, duration = position / recording.sample_rate, recording.duration
         # A stream without its end mark may have been longer than anybody knows.
-        total = f"of {recording.duration:.2f} " if position < recording.frames else ""
+        length, total = seconds(end, duration)
+        total = f"of {total} " if position < recording.frames else ""
         where = "before" if sought else "after"
-        message = f"{recording.name}: ends {where} {seconds:.2f} {total}seconds ({reason})."
+        message = f"{recording.name}: ends {where} {length} {total}seconds ({reason})."
         if not self._allow_truncated:
             raise AudioError(message) from cause
         if self.truncated_at is None:
             logger.warning("%s The readable part is used.", message)
-            self.truncated_at = seconds
+            self.truncated_at = end
 
     def _check_finite(self, mono: Samples, position: int) -> None:
         if self._sound.subtype.startswith("PCM_"):  # integers
             return
         finite = np.abs(mono) < _LARGEST_SAMPLE  # false for NaN, too
         if not finite.all():
-            seconds = (position + int(np.argmin(finite))) / self.recording.sample_rate
+            first = (position + int(np.argmin(finite))) / self.recording.sample_rate
             raise AudioError(
                 f"{self.recording.name}: holds samples that are NaN or infinite, "
-                f"the first at {seconds:.3f} seconds."
+                f"the first at {first:.3f} seconds."
             )
 
 
@@ -336,6 +383,40 @@ def mix_to_mono(block: Samples) -> Samples:
     return mono
 
 
+class _Mixer:
+    """Notices when the mean of channels is far weaker than they are, as of opposite phases.
+
+    Of n channels that have nothing in common, the mean has 1/n of their power; it counts as
+    cancelled when it has less than a fifth of that, for two channels a correlation below -0.8.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was added."""
+        self._single = self._mixed = 0.0
+
+    def add(self, block: Samples, mono: Samples) -> None:
+        """Add a block, (n, channels), and its mean; some of the samples tell enough."""
+        if self._channels == 1 or not len(mono):
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._single += float(block[::_EVERY].var(axis=0).mean()) * len(mono)
+            self._mixed += float(mono[::_EVERY].var()) * len(mono)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels cancel each other."""
+        return self._mixed * self._channels < 0.2 * self._single
+
+    @property
+    def loss(self) -> float:
+        """How far the mean is below a channel, in dB; 99 at most."""
+        return min(99.0, 10 * math.log10(self._single / max(self._mixed, 1e-10 * self._single)))
+
+
 def resampled_length(frames: int, source_rate: float, target_rate: float) -> int:
     """Count the samples that soxr makes of a signal: the nearest integer, half rounded up."""
     exact = Fraction(frames) * Fraction(target_rate) / Fraction(source_rate)
@@ -351,12 +432,13 @@ def read_audio(
     stop: float | None = None,
     speed: float = 1.0,
     allow_truncated: bool = False,
+    channel: str = "mix",
 ) -> Samples:
     """Decode a recording, or a part of it, into one array.
 
     Parameters
     ----------
-    path, sample_rate, block_seconds, speed, allow_truncated
+    path, sample_rate, block_seconds, speed, allow_truncated, channel
         As for `AudioStream`.
     start, stop : float
         As for `AudioStream.blocks`.
@@ -380,6 +462,7 @@ def read_audio(
         block_seconds=block_seconds,
         speed=speed,
         allow_truncated=allow_truncated,
+        channel=channel,
     ) as stream:
         blocks = list(stream.blocks(start, stop))
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)

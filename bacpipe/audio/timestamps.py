@@ -6,9 +6,10 @@ A WAV file may hold the time in these chunks, looked for in this order, that of 
 chunk  written by              time
 =====  ======================  ============================================================
 guan   bat detectors,          GUANO metadata: ``Timestamp``, usually with the offset from
-       AudioMoth               UTC; read by the `guano` package
+       AudioMoth               UTC
 wamd   Wildlife Acoustics      WAMD metadata: field 5, with or without the offset
-LIST   AudioMoth               comment ``Recorded at 20:26:15 03/09/2024 (UTC+1) by ...``
+LIST   AudioMoth               comment ``Recorded at 20:26:15 03/09/2024 (UTC+1) by ...``;
+                               without a zone in the first firmware, whose clock was in UTC
 bext   hand-held recorders,    Broadcast Wave (EBU Tech 3285): OriginationDate and
        SoundTrap, Zoom         OriginationTime, the recorder's clock
 =====  ======================  ============================================================
@@ -21,12 +22,19 @@ What recorders write into names, by example:
 ``2019-08-10 21-43-17.wav``           Anabat Swift; BirdNET-Pi with ``-birdnet-`` in between
 ``20180604T110000+1000_REC.flac``     BAR, with the offset from UTC
 ``20190801T120000.123Z.wav``          icListen and others, in UTC
+``PAM_20190801_120000_123.wav``       PAMGuard, with milliseconds; behind other names such
+                                      digits are a running number
 ``5146.190801123456.wav``             SoundTrap: serial number and a year of two digits
-``SITE_140101_120000.wav``            HARP and others, year of two digits
+``SITE_140101_120000.x.wav``          HARP, year of two digits
+``SITE_140131_120000.wav``            others, if only one order of year, month and day is a
+                                      date since 2005, and that begins with the year
 ``5D0C9C4E.WAV``                      first AudioMoths: seconds since 1970 in UTC, in hex
 ====================================  =====================================================
 
-A name that holds a date without a time, or digits that are no valid time, says nothing.
+A name that holds a date without a time, two dates, or digits that are no valid time, says
+nothing.  Neither does a clock that was never set, which starts at the beginning of 1970, 1980 or
+2000, nor a time after tomorrow, wherever it stands: no date is better than a wrong one.  The first
+day of any other year in the metadata gives way to another day in the name.
 """
 
 from __future__ import annotations
@@ -38,24 +46,27 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
-
-import guano
+from typing import BinaryIO, Literal
 
 from bacpipe.audio.headers import iterate_chunks
 
 logger = logging.getLogger(__name__)
 
-_FIRST_YEAR = 1980  # clocks that were never set start in 1970
+_FIRST_YEAR = 1980
+_UNSET_CLOCKS = ((1980, 1), (2000, 1))  # months in which those start that were never set
+# If this computer's own clock was never set, it says nothing about the future.
+_WRITTEN = datetime(2026, 1, 1)
 _MAX_CHUNK = 2**20  # bytes; WAMD can hold voice notes, which come after the time
 _WAMD_TIMESTAMP = 5
 _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.\d+)? (\d\d)/(\d\d)/(\d{4}) "
-    r"\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)"
+    r"(?:\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)|by AudioMoth)"
 )
 # EBU Tech 3285 allows several separators.
 _BEXT = re.compile(r"(\d{4})[-_:. /](\d\d)[-_:. /](\d\d)(\d\d)[-_:. ](\d\d)[-_:. ](\d\d)")
 _BEXT_DATE = slice(320, 338)
+
+Source = Literal["metadata", "name", "nothing"]
 
 
 def recording_start(path: str | os.PathLike[str]) -> datetime | None:
@@ -78,7 +89,35 @@ def recording_start(path: str | os.PathLike[str]) -> datetime | None:
     >>> bacpipe.recording_start("recordings/SITE-A/20250504_043000.wav")
     datetime.datetime(2025, 5, 4, 4, 30)
     """
-    return recorder_time(path) or get_dt_filename(path)
+    return find_start(path)[0]
+
+
+def find_start(path: str | os.PathLike[str]) -> tuple[datetime | None, Source]:
+    """Do what `recording_start` does; also return what tells: metadata, name or nothing."""
+    inside, name = recorder_time(path), get_dt_filename(path)
+    if inside is None or (name is not None and _is_new_year(inside) and _are_apart(inside, name)):
+        return name, "nothing" if name is None else "name"
+    return inside, "metadata"
+
+
+def _is_new_year(time: datetime) -> bool:
+    """Whether a clock may have been reset, which most do to the first day of some year."""
+    return (time.month, time.day) == (1, 1)
+
+
+def _are_apart(one: datetime, other: datetime) -> bool:
+    """Whether two times, of any zones, are not of the same night."""
+    return abs(one.replace(tzinfo=None) - other.replace(tzinfo=None)) > timedelta(days=2)
+
+
+def _is_credible(time: datetime) -> bool:
+    """Whether a recorder with a working clock may have written a time."""
+    latest = max(_WRITTEN, datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=2)
+    return (
+        time.year >= _FIRST_YEAR
+        and (time.year, time.month) not in _UNSET_CLOCKS
+        and time.replace(tzinfo=None) < latest
+    )
 
 
 # --- In the file ------------------------------------------------------------------------------
@@ -102,26 +141,38 @@ def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
         except (ValueError, LookupError, OverflowError, struct.error) as error:
             logger.debug("%s: %s metadata cannot be read (%s)", path, identifier, error)
             continue
-        if time is not None and time.year >= _FIRST_YEAR:
+        if time is not None and _is_credible(time):
             return time.replace(tzinfo=None if offset is None else timezone(offset))
     return None
 
 
 def _read_chunks(file: BinaryIO) -> dict[bytes, bytes]:
     magic = file.read(12)
-    if magic[:4] not in (b"RIFF", b"RF64") or magic[8:] != b"WAVE":
+    if magic[:4] not in (b"RIFF", b"RF64", b"BW64") or magic[8:] != b"WAVE":
         return {}
     chunks: dict[bytes, bytes] = {}
-    for identifier, size, _ in iterate_chunks(file, "<"):
+    for identifier, size, offset in iterate_chunks(file, "<"):
         if identifier in _PARSERS:  # there can be several lists
             found = chunks.get(identifier, b"")
+            file.seek(offset)
             chunks[identifier] = found + file.read(min(size, _MAX_CHUNK - len(found)))
     return chunks
 
 
 def _parse_guano(content: bytes) -> datetime | None:
-    time = guano.GuanoFile.from_string(content).get("Timestamp")
-    return time if isinstance(time, datetime) else None
+    """Fields are lines ``key: value`` in UTF-8; only this one is looked at."""
+    for line in content.decode(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().casefold() == "timestamp":
+            return _parse_iso(value)
+    return None
+
+
+def _parse_iso(text: str) -> datetime:
+    """ISO 8601, also with a blank before the offset."""
+    return datetime.fromisoformat(
+        re.sub(r"\s+(?=[+-]\d\d:?\d*$|Z$)", "", text.strip("\0 \t").upper())
+    )
 
 
 def _parse_wamd(content: bytes) -> datetime | None:
@@ -131,7 +182,7 @@ def _parse_wamd(content: bytes) -> datetime | None:
         field, size = struct.unpack_from("<HI", content, position)
         position += 6
         if field == _WAMD_TIMESTAMP:
-            return datetime.fromisoformat(content[position : position + size].decode().strip("\0 "))
+            return _parse_iso(content[position : position + size].decode())
         position += size
     return None
 
@@ -162,11 +213,10 @@ _PARSERS: dict[bytes, Callable[[bytes], datetime | None]] = {
 
 # --- In the name ------------------------------------------------------------------------------
 
-_LAST_YEAR = 2099
 _LARGEST_OFFSET = timedelta(hours=14)
 
-_TIME = r"(?P<hour>\d\d){0}(?P<minute>\d\d){0}(?P<second>\d\d)"
-_FRACTION = r"(?:[.,_](?P<fraction>\d{3}|\d{6})(?!\d))?"
+_TIME = r"(?P<hour>\d\d)(?P<colon>{0})(?P<minute>\d\d)(?P=colon)(?P<second>\d\d)"
+_FRACTION = r"(?:[.,](?P<fraction>\d{3}|\d{6})(?!\d))?"
 _OFFSET = (
     r"(?:(?P<zone>Z)(?![a-zA-Z])|(?P<sign>[+-])(?P<off_hour>\d\d):?(?P<off_minute>\d\d)(?!\d))?"
 )
@@ -179,6 +229,8 @@ _BETWEEN = r"(?:[-_.T $]|_T|-T|--|__|-birdnet-)"
 _PATTERNS = tuple(
     re.compile(pattern)
     for pattern in (
+        # PAM_20190801_120000_123
+        rf"^PAM_?{_COMPACT_DATE}_{_TIME.format('')}_(?P<fraction>\d{{3}})(?!\d)",
         # 20240603_033731, 20240603T033731Z, 20240603033731
         rf"(?<!\d){_COMPACT_DATE}{_BETWEEN}?{_TIME.format('')}(?!\d){_FRACTION}{_OFFSET}",
         # 2024-06-03_03-37-31, 2024-06-03T03:37:31.123+0200, 2024_06_03_033731
@@ -187,8 +239,10 @@ _PATTERNS = tuple(
         rf"(?<!\d){_COMPACT_DATE}{_BETWEEN}{_TIME.format('[-_.:]')}(?!\d){_FRACTION}{_OFFSET}",
         # 5146.240603033731: only behind the serial number is so long a number a time
         rf"^\d+\.{_SHORT_DATE}{_TIME.format('')}(?!\d)",
+        # SOCAL_140101_120000.x, SOCAL_140101_120000.d100.x: so HARP data are named
+        rf"(?<!\d){_SHORT_DATE}_{_TIME.format('')}(?:\.\w+)?\.x\.",
         # 240603_033731
-        rf"(?<!\d){_SHORT_DATE}[-_.T]{_TIME.format('')}(?!\d){_FRACTION}{_OFFSET}",
+        rf"(?<!\d)(?P<any_order>){_SHORT_DATE}[-_.T]{_TIME.format('')}(?!\d){_FRACTION}{_OFFSET}",
         # 20240603_0337, 2024-06-03_03-37: without seconds
         rf"(?<!\d){_COMPACT_DATE}[-_T ](?P<hour>\d\d)(?P<minute>\d\d)(?!\d){_OFFSET}",
         rf"(?<!\d){_PARTED_DATE}[-_T ](?P<hour>\d\d)[-_.:h](?P<minute>\d\d)(?![-_.:]?\d){_OFFSET}",
@@ -197,6 +251,7 @@ _PATTERNS = tuple(
 # A letter is asked for: eight plain digits may be a date, or any number.
 _HEX = re.compile(r"(?=\d*[A-F])[5-7][0-9A-F]{7}T?", re.IGNORECASE)
 _FIRST_AUDIOMOTH = 2017
+_FIRST_SHORT_YEAR = 2005  # before, hardly any recorder named its files
 
 
 def get_dt_filename(file: str | os.PathLike[str]) -> datetime | None:
@@ -235,7 +290,7 @@ def _to_datetime(match: re.Match[str]) -> datetime | None:
     # name their files like that.
     year = int(parts["year"]) if parts.get("year") else 2000 + int(parts["short_year"])
     fraction = (parts.get("fraction") or "0").ljust(6, "0")
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+    if "any_order" in parts and not _begins_with_year(parts):
         return None
     try:
         time = datetime(
@@ -249,7 +304,23 @@ def _to_datetime(match: re.Match[str]) -> datetime | None:
         )
     except ValueError:
         return None
-    return time.replace(tzinfo=_zone(parts))
+    return time.replace(tzinfo=_zone(parts)) if _is_credible(time) else None
+
+
+def _begins_with_year(parts: dict[str, str | None]) -> bool:
+    """Whether six digits are a date if they begin with the year, and in no other order."""
+    first, second, third = (int(parts[key] or 0) for key in ("short_year", "month", "day"))
+    return [_is_recent(*order) for order in (
+        (first, second, third), (third, second, first), (third, first, second),
+    )] == [True, False, False]  # fmt: skip
+
+
+def _is_recent(short_year: int, month: int, day: int) -> bool:
+    try:
+        date = datetime(2000 + short_year, month, day)
+    except ValueError:
+        return False
+    return date.year >= _FIRST_SHORT_YEAR and _is_credible(date)
 
 
 def _zone(parts: dict[str, str | None]) -> timezone | None:
@@ -269,4 +340,4 @@ def _from_hex(stem: str) -> datetime | None:
     if not _HEX.fullmatch(stem):
         return None
     time = datetime.fromtimestamp(int(stem[:8], 16), UTC)
-    return time if time.year >= _FIRST_AUDIOMOTH else None
+    return time if time.year >= _FIRST_AUDIOMOTH and _is_credible(time) else None

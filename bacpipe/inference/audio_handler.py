@@ -120,6 +120,7 @@ class AudioHandler:
             self.loaded_model.sr,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
+            channel=self.options.channel,
         )
         return torch.from_numpy(audio)
 
@@ -234,6 +235,7 @@ class AudioHandler:
             audio_dir=source.audio_dir,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
+            channel=self.options.channel,
         ) as stream:
             duration = stream.recording.duration
             segments, padded = None, 0

@@ -12,7 +12,8 @@ default_classifier      class with the best score among the stored predictions
 ======================  =====================================================================
 
 Times are those of the recorder's clock, from its metadata or the name of the recording
-(`bacpipe.audio.timestamps.recording_start`); they are missing where neither tells.
+(`bacpipe.audio.timestamps.recording_start`); they are missing where neither tells.  How many
+recordings they come from which source, and whether zones differ, is said once.
 Likewise the class where the model has no classifier or found nothing.
 """
 
@@ -21,13 +22,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta, timezone
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from bacpipe.audio.timestamps import recording_start
+from bacpipe.audio.timestamps import find_start
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
@@ -300,17 +304,65 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
 
 
 def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
-    """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells."""
+    """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells.
+
+    Recordings that tell their zone keep their order and distance: if there are several zones,
+    as where a recorder follows daylight saving time, all of these are shown in the most frequent
+    one, and a warning says so.  Where only the recorder's clock is known, it counts as it is.
+    """
+    found = [find_start(loader.audio_dir / name) for name in recordings]
+    offsets = Counter(time.utcoffset() for time, _ in found if time is not None)
+    zoned = {offset: count for offset, count in offsets.items() if offset is not None}
+    common = max(zoned, key=lambda offset: zoned[offset], default=None)
     starts = np.full(len(recordings), np.datetime64("NaT", "us"))
-    for i, name in enumerate(recordings):
-        start = recording_start(loader.audio_dir / name)
-        if start is not None:
-            starts[i] = start.replace(tzinfo=None)
-    unknown = np.flatnonzero(np.isnat(starts))
-    if len(unknown):
-        number, example = len(unknown), recordings[unknown[0]]
-        logger.info("%d of %d recordings tell no time, such as %s.", number, len(starts), example)
+    for i, (time, _) in enumerate(found):
+        if time is not None:
+            if time.tzinfo is not None and common is not None:
+                time = time.astimezone(timezone(common))
+            starts[i] = time.replace(tzinfo=None)
+    _tell_sources(loader.audio_dir, recordings, [source for _, source in found])
+    _tell_zones(loader.audio_dir, zoned, offsets[None], common)
     return starts
+
+
+def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[str]) -> None:
+    """Say how many recordings their metadata date, how many their names, and how many nothing."""
+    counts = Counter(sources)
+    if not counts.keys() - {"metadata"}:
+        return
+    parts = [f"{counts['metadata']} from their metadata, {counts['name']} from their names"]
+    if counts["nothing"]:
+        example = recordings[sources.index("nothing")]
+        parts.append(f"{counts['nothing']} tell no time, such as {example}")
+    _say_once(
+        logging.WARNING if counts["nothing"] else logging.INFO,
+        f"{audio_dir}: times of {len(sources)} recordings: {', '.join(parts)}.",
+    )
+
+
+def _tell_zones(
+    audio_dir: Path, zoned: Mapping[timedelta, int], unknown: int, common: timedelta | None
+) -> None:
+    """Warn of clocks in several zones, or of which some tell their zone and others do not."""
+    named = ", ".join(f"{timezone(offset)}: {count}" for offset, count in zoned.items())
+    if common is not None and len(zoned) > 1:
+        _say_once(
+            logging.WARNING,
+            f"{audio_dir}: recordings are in several time zones ({named}); all of these are shown "
+            f"in {timezone(common)}.",
+        )
+    if zoned and unknown:
+        _say_once(
+            logging.WARNING,
+            f"{audio_dir}: some recordings tell their time zone ({named}), {unknown} do not; these "
+            f"count by their clocks, which may be of another zone.",
+        )
+
+
+@cache
+def _say_once(level: int, text: str) -> None:
+    """Log a text unless it has been, such as for another model."""
+    logger.log(level, "%s", text)
 
 
 def _times(loader: Loader, windows: ModelWindows) -> pd.Series:

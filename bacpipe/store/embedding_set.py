@@ -50,6 +50,8 @@ from bacpipe.store.old_results import could_be, read_old_metadata
 
 logger = logging.getLogger(__name__)
 
+LEAST_HEARD = 0.5  # of a window
+_BEFORE = {"channel": "mix"}  # what version 2.0 did without recording it
 _AT_ONCE = 1000  # values; YAML's dumper takes half a kilobyte for each
 
 
@@ -128,7 +130,8 @@ class EmbeddingSet:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        return self.content.header.get("identity")
+        identity = self.content.header.get("identity")
+        return None if identity is None else {**_BEFORE, **identity}
 
     @property
     def state(self) -> str:
@@ -363,7 +366,7 @@ def settings_identity(options: Options, *, asked: bool = False) -> dict[str, Any
     -------
     dict
         ``hop`` (seconds or None), ``padding``, ``speed`` (1 without time expansion),
-        ``only_annotated`` and ``precision``.
+        ``only_annotated``, ``precision`` and ``channel``.
     """
     identity = {
         "hop": options.hop,
@@ -371,6 +374,7 @@ def settings_identity(options: Options, *, asked: bool = False) -> dict[str, Any
         "speed": options.new_speed if options.bool_change_speed else 1,
         "only_annotated": options.only_embed_annotations,
         "precision": options.precision,
+        "channel": options.channel,
     }
     if not asked:
         return identity
@@ -462,6 +466,20 @@ def window_times(entry: FinishedEntry, header: Mapping[str, Any]) -> tuple[np.nd
     counts = [count for _, _, count in rows]
     starts, ends = windows.window_times(sum(counts), window, hop, rate, speed, segments, counts)
     return starts, np.minimum(ends, np.repeat([segment.stop for segment in segments], counts))
+
+
+def heard_windows(entry: FinishedEntry, header: Mapping[str, Any]) -> np.ndarray:
+    """Which windows of a recording hold enough of it for predictions, bool of shape (windows,).
+
+    The last window of a recording or annotated segment is filled up; a classifier hears species
+    in the filling, whatever it is, and few of those that are there (measured by
+    ``benchmarks/padding.py``).  Windows of which less than `LEAST_HEARD` is real have none.
+    """
+    identity = _identity(header)
+    full = identity["window"] / identity["sample_rate"] * identity["speed"]
+    starts, ends = window_times(entry, header)
+    heard: np.ndarray = ends - starts >= (LEAST_HEARD - 1e-9) * full
+    return heard
 
 
 def highest_frequency(header: Mapping[str, Any]) -> float:

@@ -126,7 +126,8 @@ def could_be(header: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
         The settings, or the part of them that is known.
     """
     if "recorded" in header:
-        return all(header["recorded"].get(key) == value for key, value in identity.items())
+        recorded = {"channel": "mix", **header["recorded"]}  # which version 2.0 did not record
+        return all(recorded.get(key) == value for key, value in identity.items())
     # Older versions recorded only these; they had no hop and always padded by wrapping.
     old: Mapping[str, Any] = header.get("old_metadata", {})
     rate, window = old.get("sample_rate (Hz)"), old.get("segment_length (samples)")
@@ -138,5 +139,6 @@ def could_be(header: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
         "speed": 1,
         "only_annotated": False,
         "precision": "float32",
+        "channel": "mix",
     }
     return all(identity.get(key, value) == value for key, value in known.items())

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from bacpipe.errors import StorageError, unexpected
-from bacpipe.store.embedding_set import EmbeddingSet
+from bacpipe.store.embedding_set import LEAST_HEARD, EmbeddingSet, heard_windows
 from bacpipe.store.entries import (
     DONE,
     FinishedEntry,
@@ -182,6 +182,7 @@ class ResultWriter:
         self.bytes_written = self.bytes_read = 0
         self.seconds_written = self.seconds_waited = 0.0
         self._classified: list[str] = []
+        self._unheard = 0
         self._is_new = not found.content.recordings
         remove_temporaries(found.folder)
         self._journal = RunJournal(found.folder, found.content.recordings)
@@ -222,7 +223,7 @@ class ResultWriter:
             None,
             fingerprint=fingerprint,
         )
-        predictions = SparsePredictions.join(arriving.predictions)
+        predictions = self._heard(entry, SparsePredictions.join(arriving.predictions))
         self._submit(_Result(entry, predictions, arriving.embeddings))
 
     def fail(self, source: Source, reason: str) -> None:
@@ -236,7 +237,16 @@ class ResultWriter:
         """Store new predictions of a recording whose embeddings are there already."""
         entry = self._set.content.recordings.finished(source.name)
         assert entry is not None
-        self._submit(_Result(entry.with_status(DONE), predictions))
+        self._submit(_Result(entry.with_status(DONE), self._heard(entry, predictions)))
+
+    def _heard(self, entry: FinishedEntry, predictions: SparsePredictions) -> SparsePredictions:
+        """Predictions without those of windows that are mostly padding."""
+        if not self._classes.size:
+            return predictions
+        heard = heard_windows(entry, self._set.content.header)
+        self._unheard += not heard.any()
+        kept = heard[predictions.window]
+        return SparsePredictions(*(column[kept] for column in predictions))
 
     def mark(self, names: Sequence[str], status: str) -> None:
         """Give recordings that were finished another status."""
@@ -261,6 +271,14 @@ class ResultWriter:
                 self._journal.close()
             finally:
                 self._set.reload()
+        if self._unheard:
+            logger.warning(
+                "%s: %d recording(s) are shorter than %.0f %% of a window, too short for "
+                "predictions.",
+                self._model,
+                self._unheard,
+                100 * LEAST_HEARD,
+            )
 
     def discard_run(self) -> None:
         """Delete what this run wrote, and nothing else, after `close`."""

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import librosa
 import numpy as np
@@ -17,12 +18,14 @@ import soundfile as sf
 import soxr
 
 from bacpipe.audio.stream import (
+    CHANNELS,
     AudioStream,
     mix_to_mono,
     read_audio,
     resampled_length,
 )
 from bacpipe.errors import AudioError
+from bacpipe.options import Channel
 
 FORMATS = [
     ("x.wav", {"subtype": "PCM_16"}),
@@ -183,6 +186,78 @@ class TestParts:
         parameters = {"sample_rate": 16_000, name: value}
         with pytest.raises(ValueError, match=f"{name} must be a positive number"):
             AudioStream(write_audio("x.wav"), **parameters)
+
+
+class TestChannels:
+    @pytest.fixture
+    def stereo(self, tmp_path):
+        def write(left, right, *more):
+            path = tmp_path / "x.wav"
+            sf.write(path, np.stack([left, right, *more], axis=1), 16_000, subtype="FLOAT")
+            return path
+
+        return write
+
+    @pytest.fixture
+    def noise(self):
+        rng = np.random.default_rng(5)
+        return [rng.normal(0, 0.1, 48_000).astype(np.float32) for _ in range(3)]
+
+    def test_one_of_them(self, stereo, noise):
+        path = stereo(noise[0], 3 * noise[1] + 0.5, noise[2])
+        for channel, expected in (
+            ("mix", (noise[0] + (3 * noise[1] + 0.5) + noise[2]) / 3),
+            ("left", noise[0]),
+            ("right", 3 * noise[1] + 0.5),
+            ("loudest", 3 * noise[1] + 0.5),
+        ):
+            found = read_audio(path, 16_000, channel=channel, block_seconds=0.3)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        offset = stereo(noise[0], 0.01 * noise[1] + 0.9)  # a constant is not loud
+        np.testing.assert_array_equal(read_audio(offset, 16_000, channel="loudest"), noise[0])
+
+    def test_mono_is_what_it_is(self, write_audio):
+        path = write_audio("x.wav")
+        for channel in ("left", "right", "loudest"):
+            assert np.array_equal(
+                read_audio(path, 16_000, channel=channel), read_audio(path, 16_000)
+            )
+
+    @pytest.mark.parametrize("name", ["x.flac", "x.mp3", "x.ogg"])
+    def test_loudest_of_other_formats(self, tmp_path, noise, name):
+        path = tmp_path / name
+        sf.write(path, np.stack([noise[0] * 0.05, noise[1]], axis=1), 16_000)
+        assert read_audio(path, 16_000, channel="loudest").std() > 0.08
+
+    def test_channels_that_cancel_are_not_mixed_silently(self, stereo, noise, caplog):
+        for right in (-noise[0], -0.8 * noise[0] + 0.2 * noise[1] + 0.3):
+            caplog.clear()
+            with AudioStream(stereo(noise[0], right), 16_000, block_seconds=0.3) as stream:
+                for _ in range(2):
+                    assert sum(map(len, stream)) == 48_000
+            assert caplog.text.count("its channels cancel each other") == 1
+            assert "set channel to left, right or loudest" in caplog.text
+
+    def test_channels_that_do_not_cancel(self, stereo, noise, caplog):
+        quiet = np.zeros(48_000, np.float32)
+        for others in (
+            (noise[1],),
+            (quiet,),
+            (noise[0],),
+            (noise[1], noise[2]),
+            (-noise[0], noise[2]),
+        ):
+            read_audio(stereo(noise[0], *others), 16_000)
+        read_audio(stereo(quiet, quiet), 16_000)
+        read_audio(stereo(noise[0], -noise[0]), 16_000, channel="left")
+        assert not caplog.text
+
+    def test_unknown_channel(self, write_audio):
+        with pytest.raises(ValueError, match="channel must be one of mix, left, right, loudest"):
+            read_audio(write_audio("x.wav"), 16_000, channel="middle")
+
+    def test_settings_offer_the_same(self):
+        assert get_args(Channel) == CHANNELS
 
 
 class TestSpeed:

@@ -60,6 +60,14 @@ PATTERNS = [
     ("RBW6123_20180801_010000.wav", at(2018, 8, 1, 1)),
     ("20190801T120000_5678_2.5V_21.3C.wav", at(2019, 8, 1, 12)),
     ("PAM_20190801_120000_123.wav", at(2019, 8, 1, 12, 0, 0, 123000)),
+    ("S4A12345_20220615_213000_001.wav", at(2022, 6, 15, 21, 30)),  # a running number
+    ("20220615_213000_123456.wav", at(2022, 6, 15, 21, 30)),
+    # two digits of a year: no other order is a date, or the name says who wrote it
+    ("240603_033731.wav", at(2024, 6, 3, 3, 37, 31)),  # 24 June 2003: before such recorders
+    ("A_140131_120000.wav", at(2014, 1, 31, 12)),
+    ("GofMX_DT01_110612_101010.d100.x.wav", at(2011, 6, 12, 10, 10, 10)),
+    ("5146.110612101010.wav", at(2011, 6, 12, 10, 10, 10)),
+    ("2020-06-01-2020-06-05_120000.wav", at(2020, 6, 5, 12)),
     # ISO 8601, with what file systems allow instead of colons
     ("2023-05-01T04:30:00Z.wav", at(2023, 5, 1, 4, 30, offset=0)),
     ("2023-05-01T04-30-00+02:00.flac", at(2023, 5, 1, 4, 30, offset=2)),
@@ -96,6 +104,17 @@ NO_TIME = [
     "DEADBEEF.wav",  # hex, but in the far future
     "1589123456789.wav",
     "00010203_040506.wav",
+    "AAA-2020-06-01_2020-06-05.wav",  # from a day to a day
+    "2020_06_01_2020_06_05.wav",
+    "20200601_20200605.wav",
+    "030624_120000.wav",  # 3 June 2024, in either order, or 24 June 2003
+    "110612_101010.wav",  # 12 June 2011, 11 June 2012, 6 November 2012
+    "ID_010203_040506.wav",
+    "20990101_000000.wav",  # years ahead
+    "991231_235959.wav",
+    "19700101_000212.WAV",  # clocks that were never set
+    "19800101_000000.wav",
+    "20000101_001500.wav",
     "20190101/take_3.wav",  # folders do not count
     "",
 ]
@@ -173,6 +192,22 @@ def wave(tmp_path):
             comment("Recorded at 01:02:03.456 04/05/2022 (UTC-3:30) by AudioMoth 24E1"),
             datetime(2022, 5, 4, 1, 2, 3, tzinfo=timezone(-timedelta(hours=3, minutes=30))),
         ),
+        # Elekon and others write more or fewer digits, or a blank
+        (guano("2021-12-16T20:15:30.1234567"), datetime(2021, 12, 16, 20, 15, 30, 123456)),
+        (guano("2021-12-16T20:15:30.5"), datetime(2021, 12, 16, 20, 15, 30, 500000)),
+        (guano("2021-12-16 20:15"), datetime(2021, 12, 16, 20, 15)),
+        (
+            guano("2021-12-16t20:15:30 -0330"),
+            datetime(2021, 12, 16, 20, 15, 30, tzinfo=timezone(-timedelta(hours=3.5))),
+        ),
+        (
+            (b"guan", b"GUANO|Version: 1.0\nno colon\n\xff\xfe: x\ntimestamp : 2021-12-16T20:15Z"),
+            datetime(2021, 12, 16, 20, 15, tzinfo=UTC),
+        ),
+        (
+            comment("Recorded at 19:23:00 19/02/2018 by AudioMoth 0123 at gain setting 2"),
+            datetime(2018, 2, 19, 19, 23, tzinfo=UTC),
+        ),
         (bext(b"2021-07-08", b"09:10:11"), datetime(2021, 7, 8, 9, 10, 11)),
         (bext(b"2021_07_08", b"09-10-11"), datetime(2021, 7, 8, 9, 10, 11)),
     ],
@@ -198,6 +233,10 @@ def test_metadata_are_preferred_to_the_name(wave, chunk, expected):
         comment("Recorded at 25:61:99 03/09/2024 (UTC) by AudioMoth"),
         bext(b"0000-00-00", b"00:00:00"),
         bext(b"1970-01-01", b"00:00:00"),
+        bext(b"2000-01-03", b"04:00:00"),  # three days after somebody forgot to set the clock
+        guano("1980-01-01T00:00:12"),
+        guano("2099-01-01T00:00:00"),
+        comment("Recorded at 00:00:09 01/01/2000 (UTC) by AudioMoth 24E1"),
         (b"bext", b"short"),
     ],
 )
@@ -209,6 +248,23 @@ def test_without_usable_metadata_the_name_counts(wave, chunk):
 
 def test_damaged_metadata_do_not_hide_others(wave):
     path = wave(guano("soon"), bext(b"2021-07-08", b"09:10:11"))
+    assert recorder_time(path) == datetime(2021, 7, 8, 9, 10, 11)
+
+
+def test_clocks_that_were_reset_give_way_to_the_name(wave):
+    reset = bext(b"2016-01-01", b"00:02:00")
+    assert recording_start(wave(reset, name="20220615_213000.wav")) == datetime(2022, 6, 15, 21, 30)
+    assert recording_start(wave(reset, name="20160101_010200.wav")) == datetime(2016, 1, 1, 0, 2)
+    assert recording_start(wave(reset, name="a.wav")) == datetime(2016, 1, 1, 0, 2)
+    assert recording_start(wave(bext(b"2000-01-01", b"00:02:00"), name="a.wav")) is None
+
+
+def test_metadata_behind_an_odd_chunk_without_pad_byte(tmp_path, wave):
+    content = wave().read_bytes()
+    identifier, body = guano("2021-07-08T09:10:11")
+    odd = b"LIST" + struct.pack("<I", 5) + b"INFOx"
+    path = tmp_path / "x.wav"
+    path.write_bytes(content + odd + struct.pack("<4sI", identifier, len(body)) + body)
     assert recorder_time(path) == datetime(2021, 7, 8, 9, 10, 11)
 
 

