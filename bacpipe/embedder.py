@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -178,7 +177,8 @@ class Embedder(AudioHandler):
         return self._in_memory(sources, decode)
 
     def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
-        results, self.report = _InMemoryResults(), RunReport(self.model_name)
+        results = _InMemoryResults([source.name for source in sources])
+        self.report = RunReport(self.model_name)
         runner = self.runner(scores=self._classifies, dense=True)
         workload = self.workload(runner)
         run(sources, decode, runner, results, workload, self.report, isolate=False)
@@ -405,10 +405,11 @@ class Classifier:
 class _InMemoryResults:
     """Keeps embeddings and all class scores; `ends` says how each recording ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self.ends: dict[str, StreamEnd] = {}
-        self._embeddings: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
-        self._scores: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        # In the order that they were asked for; they end in another.
+        self._embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+        self._scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
 
     def add(
         self,

@@ -321,7 +321,7 @@ class AudioHandler:
         workers = choose_workers(runner.model) if threads else 1
         batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
         wanted, cores = self.options.nr_parallel_workers, available_cores()
-        # A GPU outruns a few decoders; on a CPU the model needs the cores.
-        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        # A GPU outruns all decoders; on a CPU the model needs the cores.
+        fitting = max(1, cores - 2) if runner.device != "cpu" else min(4, max(1, cores // 2))
         decoders = fitting if wanted == "auto" else wanted
         return Workload(batch_size, workers, decoders if threads else 0)

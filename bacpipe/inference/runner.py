@@ -113,6 +113,15 @@ class ModelRunner:
         """Run the model on float32 windows of shape (n, samples), n at least 1."""
         return self._in_parts(self._run, windows, _join)
 
+    def allocate(self, windows: int, samples: int) -> Samples:
+        """Memory for a batch; for a GPU such as it copies from without waiting."""
+        if self.device.startswith("cuda"):
+            try:
+                return torch.empty((windows, samples), pin_memory=True).numpy()
+            except RuntimeError as error:  # little memory may be pinned in some containers
+                logger.debug("batches are copied once more: %s", error)
+        return np.empty((windows, samples), np.float32)
+
     def preprocess(self, windows: Samples) -> Inputs:
         """What the model's `preprocess` makes of windows, on its device."""
         return self._in_parts(self._preprocess_alone, windows, _join_inputs)
@@ -276,7 +285,8 @@ class ModelRunner:
     def _to_device(self, array: NDArray[np.float32]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if self.device.startswith("cuda"):
-            return tensor.pin_memory().to(self.device, non_blocking=True)
+            pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+            return pinned.to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
 
