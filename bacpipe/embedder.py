@@ -16,7 +16,7 @@ from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.run_data_set import embed_data_set
-from bacpipe.inference.runner import choose_batch_size, first_invalid
+from bacpipe.inference.runner import first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
@@ -204,7 +204,7 @@ class Embedder(AudioHandler):
         torch.Tensor
             Views of at most a batch of windows.
         """
-        size = choose_batch_size(self.runner(scores=False), self.options.global_batch_size, 1)
+        size = self.batch_size(self.runner(scores=False), workers=1)
         for first in range(0, len(audio), size):
             yield audio[first : first + size]
 

@@ -132,7 +132,7 @@ def run(
     started, preprocessed = time.perf_counter(), runner.preprocess_seconds
     decoders = min(workload.decoders, len(sources))
     report.threads = {"decoders": decoders, "workers": workload.workers, "writers": 1}
-    report.device, report.cores = runner.device, available_cores()
+    report.device, report.cores = runner.computes_on, available_cores()
     report.gpu_here = torch.cuda.is_available()
     delivery = _Delivery(sources, receiver, report, progress)
     compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)

@@ -33,6 +33,7 @@ class Model(Protocol):
     sr: int
     segment_length: int
     device: str
+    accelerator: str
     batch_size: int
     classes: Sequence[str]
     one_pass: bool
@@ -81,6 +82,9 @@ class ModelBaseClass:
     ----------
     classes : sequence of str
         One name per class score, in order; empty when the model is no classifier.
+    accelerator : str
+        GPU that the network computes on although audio is handed over elsewhere (`device`);
+        empty where both are the same.
     one_pass : bool
         Whether `infer` needs one forward pass for embeddings and scores together, so that
         scores cannot be had from stored embeddings.
@@ -107,6 +111,7 @@ class ModelBaseClass:
     segment_length: int
     # For subclasses that do not call the constructor.
     device: str = "cpu"
+    accelerator: str = ""
     batch_size: int = 8
     classes: Sequence[str] = ()
     one_pass: bool = False
@@ -199,7 +204,7 @@ def load_again(
 _NEEDED = ("sr", "segment_length", "preprocess", "__call__")
 _DEFAULTS: dict[str, object] = {
     name: getattr(ModelBaseClass, name)
-    for name in ("device", "batch_size", "classes", "one_pass", "concurrent", "card")
+    for name in ("device", "accelerator", "batch_size", "classes", "one_pass", "concurrent", "card")
 }
 _METHODS = (ModelBaseClass.classifier_predictions, ModelBaseClass.infer)
 

@@ -66,6 +66,7 @@ def choose_tf_device(device: str) -> str:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             logger.debug("TensorFlow has started; its way to take memory cannot change.")
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32
     return f"/GPU:{number or 0}"
 
 
@@ -92,14 +93,16 @@ class TfModel(ModelBaseClass):
 
     def __init__(self, *, card: ModelCard, files: Mapping[str, Path], device: str) -> None:
         self._asked, self._tf_device = device, choose_tf_device(device)
+        on_gpu = self._tf_device != "/CPU:0"
         super().__init__(
             sr=card.sample_rate,
             segment_length=card.window,
             device="cpu",
             card=card,
             files=files,
-            batch_size=card.cpu_batch if self._tf_device == "/CPU:0" else _GPU_BATCH,
+            batch_size=_GPU_BATCH if on_gpu else card.cpu_batch,
         )
+        self.accelerator = device if on_gpu else ""
         self.folder = Path(files[card.files[0]]).parent
         with tf.device(self._tf_device):
             self.saved_model = _load(self.folder)
