@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decoders", type=int, nargs="*", default=[8, 16])
     parser.add_argument("--rate", type=float, default=480, help="windows/s of one decoder")
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
     arguments = parser.parse_args()
     print(f"| recordings | decoders | windows/s | their sum | part | ≥ {BAR} |")
     print("|---" * 6 + "|")

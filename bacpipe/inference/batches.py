@@ -85,7 +85,8 @@ class BatchBuffer:
 
     The earliest of the open recordings may always go on while there is memory; others only while
     few full batches wait.  Where the model holds the run up, recordings therefore end one after
-    the other, and a run that breaks off loses little.
+    the other, and a run that breaks off loses little.  The first batch is the first recording's,
+    as far as that goes: what a model returns for it is what is expected of the others.
 
     Parameters
     ----------
@@ -126,6 +127,7 @@ class BatchBuffer:
         self._open: set[int] = set()
         self._queue: deque[Batch] = deque()  # in the order of handing out; the last may be open
         self._free: list[Samples] = []
+        self._begun = False  # the first batch is full, or the first recording has ended
         self._closed = False
         lock = threading.Lock()
         # Two, since most calls that change something concern the other side only.
@@ -164,6 +166,7 @@ class BatchBuffer:
         with self._room:
             self._open.discard(recording)
             self._ended += 1
+            self._begun = True
             if not self._queue:
                 self._queue.append(Batch(np.zeros((0, 0), np.float32), closed=True))
             last = self._queue[-1]
@@ -220,7 +223,11 @@ class BatchBuffer:
             first, count = batch.count, min(windows, self._batch_size - batch.count)
             batch.count += count
             batch.copying += 1
-            batch.closed = batch.count == self._batch_size
+            if batch.count == self._batch_size:
+                batch.closed = True
+                if not self._begun:
+                    self._begun = True
+                    self._room.notify_all()
             batch.parts.append(Rows(recording, count))
             return batch, first, count
 
@@ -230,7 +237,8 @@ class BatchBuffer:
             return True
         if not (filling or self._free or self._made < self._most):
             return False
-        return recording == min(self._open) or len(self._queue) - filling < self._ahead
+        few = self._begun and len(self._queue) - filling < self._ahead
+        return few or recording == min(self._open)
 
     def _memory(self, samples: int) -> Samples:
         if self._free:

@@ -112,13 +112,16 @@ def test_what_waits_is_bounded_and_the_earliest_recording_goes_first() -> None:
 
     producer = threading.Thread(target=late, daemon=True)
     producer.start()
-    for _ in range(2):  # one batch
-        assert put.acquire(timeout=10)
-    assert not put.acquire(timeout=0.2)
-    buffer.put(0, windows_of(0, 0, 4))  # two batches that the later one was not given
+    assert not put.acquire(timeout=0.2)  # the first batch is the first recording's
+    buffer.put(0, windows_of(0, 0, 2))
+    assert not put.acquire(timeout=0.2)  # a full batch waits
+    buffer.put(0, windows_of(0, 2, 2))  # which the later one was not allowed to fill
     assert buffer.seconds_blocked == 0  # of those that wait still, nothing is known yet
-    taken = [buffer.take(wait=False) for _ in range(4)]
-    assert [batch.windows[:, 0].tolist() for batch in taken if batch] == [[1, 1], [0, 0], [0, 0]]
+    taken = [buffer.take(wait=False) for _ in range(2)]
+    for _ in range(2):
+        assert put.acquire(timeout=10)
+    taken.append(buffer.take())
+    assert [batch.windows[:, 0].tolist() for batch in taken if batch] == [[0, 0], [0, 0], [1, 1]]
     assert not put.acquire(timeout=0.2)  # all memory is in use
     assert isinstance(taken[0], Batch)
     buffer.release(taken[0])
