@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from bacpipe.inference.calls import calls_in
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunReport
 from bacpipe.inference.run_data_set import embed_data_set
-from bacpipe.inference.runner import choose_batch_size, first_invalid
+from bacpipe.inference.runner import first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
@@ -184,7 +183,8 @@ class Embedder(AudioHandler):
         return self._in_memory(sources, decode)
 
     def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
-        results, self.report = _InMemoryResults(), RunReport(self.model_name)
+        results = _InMemoryResults([source.name for source in sources])
+        self.report = RunReport(self.model_name)
         runner = self.runner(scores=self._classifies, dense=True)
         workload = self.workload(runner)
         run(sources, decode, runner, results, workload, self.report, isolate=False)
@@ -241,7 +241,7 @@ class Embedder(AudioHandler):
         torch.Tensor
             Views of at most a batch of windows.
         """
-        size = choose_batch_size(self.runner(scores=False), self.options.global_batch_size, 1)
+        size = self.batch_size(self.runner(scores=False), workers=1)
         for first in range(0, len(audio), size):
             yield audio[first : first + size]
 
@@ -442,10 +442,11 @@ class Classifier:
 class _InMemoryResults:
     """Keeps embeddings and all class scores; `ends` says how each recording ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self.ends: dict[str, StreamEnd] = {}
-        self._embeddings: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
-        self._scores: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        # In the order that they were asked for; they end in another.
+        self._embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+        self._scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
 
     def add(
         self,

@@ -1,100 +1,205 @@
-"""The GPU path: float32 against bfloat16, whole runs against the pure model, and how busy it is.
+"""A GPU: is it right, how fast is the model on it, and what keeps whole runs from being as fast.
 
-Per model, on the device that bacpipe would choose (or the one given): windows per second of the
-model alone and of a whole run (44.1 kHz stereo FLAC, so that decoding and resampling count), the
-share of the run in which the GPU computes and in which it copies (from a trace of the run), and
-how far bfloat16 moves embeddings.  Runs on a CPU, too, without the shares.
+Per model: how far float32, TF32 and bfloat16 are off the CPU, and batches of 256 off single
+windows; windows per second of the model alone in each precision and with its networks in the other
+memory format; of decoding alone, by all decoders; and of runs (decode, resample, model; nothing is
+written) over minutes and over hours of 44.1 kHz stereo FLAC, each for at least 20 s after a first
+run that does not count, with the part of the whole run's wall time for which the GPU had work, by
+CUDA events of all threads.  One recording of each length is written and linked.  It ends within ten
+minutes: models for which no time is left are named.
 
-    python benchmarks/gpu.py                     # birdnet and the tests' fake weights of others
-    python benchmarks/gpu.py birdnet --device cuda:1
+A bare machine needs what the tests need; the weights of models that are not there are the tests'
+fake ones:
+
+    python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[test]"
+    .venv/bin/python benchmarks/gpu.py                     # the models below
+    .venv/bin/python benchmarks/gpu.py birdnet --device cuda:1
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import sys
 import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from measuring import pure, whole
-from recordings import write_folder
-from torch.profiler import ProfilerActivity, profile
+import torch
+from measuring import pure
+from recordings import write_recording
 
+import bacpipe
+from bacpipe.commands.estimate import measure
 from bacpipe.embedder import Embedder
-from bacpipe.inference.report import RunReport
+from bacpipe.inference.runner import available_cores
+from bacpipe.store.plan import look_at
 from tests.models import parity
 
 MODELS = ("birdnet", "mix2", "beats", "birdaves_especies")
-COPIES = ("memcpy", "memset")
+MOST_SECONDS = 480  # no model is begun later, so that all is over in ten minutes
+# Name: links, seconds.
+DATA_SETS = {"1 min": (2000, 60.0), "1 h": (8, 3600.0)}
+MANY = 256
 
 
-def busy(trace: profile) -> tuple[float, float]:
-    """Shares of the traced time in which kernels ran, and in which copies were made."""
-    events = [event for event in trace.events() if event.device_type.name == "CUDA"]
-    if not events:
-        return float("nan"), float("nan")
-    ranges = [event.time_range for event in trace.events()]
-    length = max(r.end for r in ranges) - min(r.start for r in ranges)
-    copies = [e.time_range for e in events if any(word in e.name.lower() for word in COPIES)]
-    kernels = [e.time_range for e in events if not any(w in e.name.lower() for w in COPIES)]
-    return covered(kernels) / length, covered(copies) / length
+class Busy:
+    """Tells for how long a GPU had work, by events around each call of a model."""
+
+    def __init__(self, model: Any) -> None:
+        self._ranges: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._local = threading.local()
+        self._preprocess, self._infer = model.preprocess, model.infer
+        model.preprocess, model.infer = self.preprocess, self.infer
+        self._begin = self._now()
+
+    def preprocess(self, audio: torch.Tensor) -> Any:
+        self._local.first = self._now()
+        return self._preprocess(audio)
+
+    def infer(self, x: Any, *, scores: bool = False) -> Any:
+        found = self._infer(x, scores=scores)
+        self._ranges.append((self._local.first, self._now()))
+        return found
+
+    def seconds(self) -> float:
+        """Seconds of the union of all calls."""
+        torch.cuda.synchronize()
+        total, end = 0.0, float("-inf")
+        spans = [
+            (self._begin.elapsed_time(a), self._begin.elapsed_time(b)) for a, b in self._ranges
+        ]
+        for first, last in sorted(spans):
+            total += max(0.0, last - max(first, end))
+            end = max(end, last)
+        return total / 1000
+
+    @staticmethod
+    def _now() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
-def covered(ranges: list) -> float:
-    """Length of the union of some time ranges."""
-    total, end = 0.0, float("-inf")
-    for item in sorted(ranges, key=lambda r: r.start):
-        total += max(0.0, item.end - max(item.start, end))
-        end = max(end, item.end)
-    return total
+def off(found: np.ndarray, expected: np.ndarray) -> str:
+    """Largest relative difference of two embeddings of the same window."""
+    lengths = np.linalg.norm(expected, axis=1)
+    return f"{(np.linalg.norm(found - expected, axis=1) / lengths).max():.1e}"
 
 
-def measure(name: str, device: str, base: Path, folder: Path) -> None:
-    embeddings = {}
-    noise = np.random.default_rng(0).normal(0, 0.1, 3_000_000).astype(np.float32)
-    for precision in ("float32", "bfloat16"):
-        embedder = Embedder(name, device=device, precision=precision, model_base_path=str(base))
-        embeddings[precision] = embedder.embeddings_using_multithreading([noise])
+def embedder_of(name: str, device: str, base: Path, precision: str = "float32") -> Embedder:
+    return Embedder(name, device=device, precision=precision, model_base_path=str(base))
+
+
+def differences(name: str, device: str, base: Path, precisions: tuple[str, ...]) -> None:
+    exact = embedder_of(name, "cpu", base)
+    shape = (8, exact.model.segment_length)
+    windows = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
+    expected = exact.runner(scores=False)(windows).embeddings
+    for precision in precisions:
+        runner = embedder_of(name, device, base, precision).runner(scores=False)
+        singles = np.concatenate([runner(window[None]).embeddings for window in windows])
+        many = runner(np.tile(windows, (MANY // 8, 1))).embeddings[:8]
+        print(f"  {precision}: {off(singles, expected)} off the CPU, batches of {MANY} ", end="")
+        print(f"{off(many, singles)} off single windows", flush=True)
+
+
+def speeds(name: str, device: str, base: Path, precisions: tuple[str, ...]) -> None:
+    for precision in precisions:
+        embedder = embedder_of(name, device, base, precision)
         rate, _ = pure(embedder, 3)
-        embedder.report = RunReport(name)
-        whole_rate, _ = whole(embedder, folder)
-        embedder.report = RunReport(name)
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-            whole(embedder, folder)
-        kernels, copies = busy(trace)
+        parts = vars(embedder.model).values()
+        networks = [part for part in parts if isinstance(part, torch.nn.Module)]
+        weights = [w for part in networks for w in part.parameters() if w.ndim == 4]
+        last = any(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+        kind = torch.contiguous_format if last else torch.channels_last
+        for part in networks:
+            part.to(memory_format=kind)
+        other, _ = pure(embedder, 3)
+        named = str(kind).removeprefix("torch.")
+        print(f"  {precision}: {rate:.0f} windows/s alone, {other:.0f} {named}", flush=True)
+
+
+def decoding(embedder: Embedder, paths: list[Path], seconds: float) -> float:
+    """Windows per second of all decoders, if nobody takes what they decode."""
+    decoders = embedder.workload(embedder.runner(scores=False)).decoders
+    started, counts = time.perf_counter(), [0] * decoders
+
+    def work(number: int) -> None:
+        while True:
+            for path in paths[number::decoders] or paths:
+                for block in embedder.decode(look_at(path, path.parent)):
+                    counts[number] += len(block)
+                    if time.perf_counter() - started > seconds:
+                        return
+
+    with ThreadPoolExecutor(decoders) as pool:
+        list(pool.map(work, range(decoders)))
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def runs(name: str, device: str, base: Path, data: Path, seconds: float) -> None:
+    for kind in DATA_SETS:
+        embedder = embedder_of(name, device, base)
+        paths = sorted((data / kind).iterdir())
+        measure(embedder, paths, 2)  # loads libraries and finds the batch size
+        alone = decoding(embedder, paths, seconds / 4)
+        busy = Busy(embedder.model) if embedder.device.startswith("cuda") else None
+        started = time.perf_counter()
+        found = measure(embedder, paths, seconds)
+        wall = time.perf_counter() - started
+        load = embedder.workload(embedder.runner(scores=False))
+        share = f"{busy.seconds() / wall:.2f}" if busy else "-"
+        memory = torch.cuda.max_memory_allocated() / 2**30 if busy else 0.0
         print(
-            f"| {name} | {embedder.device} | {precision} | {rate:.0f} | {whole_rate:.0f} | "
-            f"{whole_rate / rate:.2f} | {kernels:.2f} | {copies:.2f} |",
+            f"| {name} | {kind} | {load.batch_size} | {load.decoders} | {alone:.0f} | "
+            f"{found.windows_per_second:.0f} | {found.windows_per_second / alone:.2f} | "
+            f"{found.slowest} | {share} | {memory:.1f} |",
             flush=True,
         )
-    difference = np.linalg.norm(embeddings["bfloat16"] - embeddings["float32"], axis=1)
-    relative = difference / np.linalg.norm(embeddings["float32"], axis=1)
-    print(
-        f"\n{name}: bfloat16 moves embeddings by {np.median(relative):.1e} (median, relative L2), "
-    )
-    print(f"at most {relative.max():.1e}\n", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    started = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--files", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=20, help="of each run (default: 20)")
     arguments = parser.parse_args()
-    head = (
-        "| model | device | precision | pure, windows/s | whole run | whole/pure | busy | copies |"
+    device = Embedder("birdnet", device=arguments.device).device
+    on_gpu = device.startswith("cuda")
+    card = torch.cuda.get_device_name(device) if on_gpu else platform.processor()
+    print(f"{device} {card}, {available_cores()} cores; bacpipe {bacpipe.__version__}, ", end="")
+    print(
+        f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, Python {sys.version.split()[0]}"
     )
-    print(head + "\n" + "|---" * 8 + "|")
+    precisions = ("float32", "tf32", "bfloat16") if on_gpu else ("float32", "bfloat16")
     with tempfile.TemporaryDirectory() as scratch:
-        base, folder = Path(scratch) / "models", Path(scratch) / "audio"
-        write_folder(folder, arguments.files, 60, ".flac", rate=44100, channels=2)
+        base, data = Path(scratch) / "models", Path(scratch) / "audio"
+        for kind, (links, length) in DATA_SETS.items():
+            first = data / kind / "00000.flac"
+            write_recording(first, length, rate=44100, channels=2)
+            for number in range(1, links):
+                os.link(first, first.with_name(f"{number:05}.flac"))
         for name in arguments.models:
+            if time.perf_counter() - started > MOST_SECONDS:
+                print(f"{name}: no time is left")
+                continue
             if name in parity.MODELS:
                 parity.write_checkpoint(name, base)
-            measure(name, arguments.device, base, folder)
+            print(f"\n{name}", flush=True)
+            differences(name, device, base, precisions)
+            speeds(name, device, base, precisions)
+            print("\n| model | recordings | batch | decoders | decoding | run | part ", end="")
+            print("| slowest | busy | GiB |\n" + "|---" * 10 + "|")
+            runs(name, device, base, data, arguments.seconds)
 
 
 if __name__ == "__main__":

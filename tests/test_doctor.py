@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from bacpipe.__main__ import main
 from bacpipe.commands.doctor import examine, report
+from bacpipe.models.loading import load_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,10 +17,68 @@ ROOT = Path(__file__).parents[1]
 def test_the_report_of_a_healthy_installation(capsys: pytest.CaptureFixture) -> None:
     assert main(["doctor", "device=cpu"]) == 0
     text = capsys.readouterr().out
-    for expected in ("bacpipe", "torch", "extra onnx", "libsndfile", "BirdNET on cpu: 4 windows"):
+    for expected in (
+        "bacpipe",
+        "torch",
+        "extra onnx",
+        "libsndfile",
+        "birdnet on cpu: batches of 64",
+    ):
         assert expected in text
     assert "!!" not in text
     assert str(Path.home()) not in text
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes long: importing extras, and large batches."""
+    monkeypatch.setattr("bacpipe.commands.doctor._EXTRAS", ())
+    monkeypatch.setattr("bacpipe.commands.doctor._BATCH", 8)
+
+
+@pytest.mark.parametrize(("error", "mark"), [(1e-6, "ok"), (0.01, "!!")])
+def test_every_gpu_is_compared_with_the_cpu(
+    error: float, mark: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A stand-in for Apple's GPU: the CPU with an error."""
+    asked: list[str] = []
+
+    def load(name: str, *, device: str, model_base_path: object) -> object:
+        asked.append(device)
+        model = load_model(name, device="cpu", model_base_path=model_base_path)  # type: ignore[arg-type]
+        if device != "cpu":
+            embed = model.network.embed  # type: ignore[attr-defined]
+            model.network.embed = lambda x: embed(x) * (1 + error)  # type: ignore[attr-defined]
+        return model
+
+    quick(monkeypatch)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("bacpipe.embedder.choose_device", lambda device: device)
+    monkeypatch.setattr("bacpipe.embedder.load_model", load)
+    monkeypatch.setattr(
+        "bacpipe.commands.doctor.checkpoints.missing_files",
+        lambda card, base: [] if card.name == "birdnet" else ["weights"],
+    )
+    assert main(["doctor"]) == int(mark == "!!")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "birdnet on mps:" in line]
+    assert line.startswith(mark)
+    assert "windows/s" in line
+    assert "off single windows" in line
+    assert ("1e-02 off the CPU" in line) is (mark == "!!")
+    assert asked == ["cpu", "mps", "cpu"]
+
+
+def test_a_batch_that_changes_results_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, device: str, model_base_path: object) -> object:
+        model = load_model(name, device="cpu", model_base_path=model_base_path)  # type: ignore[arg-type]
+        embed = model.network.embed  # type: ignore[attr-defined]
+        model.network.embed = lambda x: embed(x) * (1 + len(x) / 100)  # type: ignore[attr-defined]
+        return model
+
+    quick(monkeypatch)
+    monkeypatch.setattr("bacpipe.embedder.load_model", load)
+    findings = {finding.topic: finding for finding in examine(device="cpu")}
+    assert findings["self-test"].problem
+    assert "7e-02 off single windows" in findings["self-test"].text
 
 
 def test_what_fails_is_marked_and_does_not_hide_the_rest(

@@ -68,10 +68,11 @@ def find_audio_files(
 
     Hidden files and folders are skipped (macOS leaves ``._x.wav`` beside ``x.wav``).  Linked
     folders are followed; a folder that can be reached in several ways is visited once, by its
-    real path if that lies inside `audio_dir`, so loops of links end.  Whatever has a
-    recording's name is listed, even a folder ``x.wav`` or a dangling link: `read_recording`
-    then gives the reason why it cannot be read, so that it turns up among the failures instead
-    of vanishing.  Subfolders that cannot be read are logged and skipped.
+    real path if that lies inside `audio_dir`, so loops of links end.  Folders are known by
+    their paths, since some network drives (sshfs on Windows, WebDAV) number them all 0.
+    Whatever has a recording's name is listed, even a folder ``x.wav`` or a dangling link:
+    `read_recording` then gives the reason why it cannot be read, so that it turns up among the
+    failures instead of vanishing.  Subfolders that cannot be read are logged and skipped.
 
     Parameters
     ----------
@@ -133,14 +134,24 @@ def _normalise_suffixes(suffixes: Iterable[str]) -> tuple[str, ...]:
 def _walk(root: Path, endings: tuple[str, ...]) -> list[str]:
     """Posix paths, relative to `root`, of all files whose names have one of the endings."""
     names: list[str] = []
-    visited: set[tuple[int, int]] = set()
-    real = [""]  # folders still to visit, as relative paths with a trailing slash
+    visited: set[str] = set()  # real paths, which are looked up for links alone
+    real = [("", os.path.realpath(root))]  # folders still to visit: relative paths with a slash
     linked: list[str] = []
     while real or linked:
         # Links come last, so that what lies inside `root` keeps its real path.
-        prefix = real.pop() if real else linked.pop(0)
-        for name, is_link in _scan(root, prefix, endings, visited, names):
-            (linked if is_link else real).append(f"{prefix}{name}/")
+        if real:
+            prefix, path = real.pop()
+        else:
+            prefix = linked.pop(0)
+            path = os.path.realpath(Path(root, prefix))
+        if path in visited:
+            continue
+        visited.add(path)
+        for name, is_link in _scan(root, prefix, endings, names):
+            if is_link:
+                linked.append(f"{prefix}{name}/")
+            else:
+                real.append((f"{prefix}{name}/", os.path.join(path, name)))  # noqa: PTH118
         linked.sort()
     return names
 
@@ -149,17 +160,12 @@ def _scan(
     root: Path,
     prefix: str,
     endings: tuple[str, ...],
-    visited: set[tuple[int, int]],
     names: list[str],
 ) -> list[tuple[str, bool]]:
     """Append one folder's recordings to `names`; return its subfolders, (name, is a link)."""
     folders: list[tuple[str, bool]] = []
     folder = Path(root, prefix)
     try:
-        info = folder.stat()
-        if (info.st_dev, info.st_ino) in visited:
-            return folders
-        visited.add((info.st_dev, info.st_ino))
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -167,7 +173,7 @@ def _scan(
                 # No file is stat-ed here: the folder itself tells folders, files and links
                 # apart, and only links are looked up.
                 if _is_folder(entry):
-                    folders.append((entry.name, entry.is_symlink()))
+                    folders.append((entry.name, _is_link(entry)))
                 if entry.name.lower().endswith(endings):
                     names.append(prefix + entry.name)
     except OSError as error:
@@ -180,6 +186,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # links in a circle
         return False
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    if os.name != "nt":
+        return entry.is_symlink()
+    # Windows has junctions, too, and this tells them without a further look at the disk.
+    attributes: int = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+    return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
 
 
 # --- Reading one recording's header -----------------------------------------------------------

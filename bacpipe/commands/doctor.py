@@ -1,8 +1,13 @@
-"""``bacpipe doctor``: what this installation can do, as a text to paste into a bug report."""
+"""``bacpipe doctor``: what this installation can do, as a text to paste into a bug report.
+
+Every device is held against the CPU: each model whose weights are on this machine embeds the same
+noise on both, and on the device also one window at a time and 64 at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import platform
 import shutil
@@ -12,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import soundfile as sf
+from numpy.typing import NDArray
 
 from bacpipe import extras
 from bacpipe._version import __version__
@@ -26,10 +32,15 @@ from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
 
+if TYPE_CHECKING:
+    from bacpipe.inference.runner import ModelRunner
+
 # The libraries whose versions decide how results come about.
 _LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
 _EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
 _LOW_DISK = 10e9  # bytes
+_BATCH = 64
+_TOLERANCE = 1e-3  # relative; rounding makes some 1e-6, TF32 1e-3
 _IMPORT_WRAPPERS = """
 import sys
 from bacpipe.errors import BacpipeError
@@ -46,8 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     """Print the report; 1 when something has to be done."""
     parser = argparse.ArgumentParser(
         prog="bacpipe doctor",
-        description="Print versions, devices, extras, weights, disk space and the result of a "
-        "tiny self-test, ready to paste into a bug report.",
+        description="Print versions, devices, extras, weights, disk space and the result of "
+        "self-tests, ready to paste into a bug report. Each GPU is compared with the CPU for every "
+        "model whose weights are here (device=cpu leaves that out).",
     )
     add_settings(parser)
     findings = examine(**read_settings(parser.parse_args(arguments)))
@@ -74,7 +86,7 @@ class Finding(NamedTuple):
 
 
 def examine(**settings: object) -> list[Finding]:
-    """Look at versions, devices, extras, weights, disks, and let BirdNET hear a second of noise.
+    """Look at versions, devices, extras, weights, disks, and let models hear some noise.
 
     Nothing is downloaded, and nothing but a temporary file is written.
 
@@ -104,9 +116,12 @@ def examine(**settings: object) -> list[Finding]:
         ("devices", _devices),
         ("weights", lambda: _weights(options)),
         ("decoding", _decoding),
-        ("self-test", lambda: _self_test(options)),
     ):
         findings.append(_guarded(topic, look))
+    findings.append(_test("self-test", "birdnet", "cpu", options))
+    for device in _gpus(options):
+        for name in _with_weights(options):
+            findings.append(_test(f"{name} on {device}", name, device, options))
     for key in ("main_results_dir", "model_base_path"):
         findings.append(_disk(key, Path(getattr(options, key))))
     return findings
@@ -165,12 +180,26 @@ def _devices() -> str:
     return f"{', '.join(devices)} (PyTorch {torch.__version__}, built with {cuda})"
 
 
-def _weights(options: Options) -> str:
+def _gpus(options: Options) -> list[str]:
+    """Devices to compare with the CPU: the one of the settings, or all."""
+    import torch
+
+    if options.device != "auto":
+        return [] if options.device == "cpu" else [options.device]
+    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def _with_weights(options: Options) -> list[str]:
     base = Path(options.model_base_path)
-    missing = [card.name for card in CARDS.values() if checkpoints.missing_files(card, base)]
-    here = [name for name in CARDS if name not in missing]
+    return [card.name for card in CARDS.values() if not checkpoints.missing_files(card, base)]
+
+
+def _weights(options: Options) -> str:
+    here = _with_weights(options)
     text = f"{len(here)} of {len(CARDS)} models have theirs: {', '.join(here)}"
-    return f"{text}. The others fetch them when they are first used." if missing else text
+    others = ". The others fetch them when they are first used."
+    return text + others if len(here) < len(CARDS) else text
 
 
 def _decoding() -> str:
@@ -185,19 +214,57 @@ def _decoding() -> str:
     return f"wav, flac, ogg, mp3, aiff (libsndfile {sf.__libsndfile_version__})"
 
 
-def _self_test(options: Options) -> str:
+def _test(topic: str, name: str, device: str, options: Options) -> Finding:
+    """Let a model embed noise on a device, in single windows and in batches, and on the CPU."""
+    wrong: list[str] = []
+
+    def look() -> str:
+        runner = _runner(name, device, options)
+        model = runner.model
+        rng = np.random.default_rng(0)
+        windows = rng.normal(0, 0.05, (4, model.segment_length)).astype(np.float32)
+        many = np.tile(windows, (_BATCH // len(windows), 1))
+        singles = np.concatenate([runner(window[None]).embeddings for window in windows])
+        runner(many)  # the first call prepares the device
+        started = time.perf_counter()
+        batched = runner(many).embeddings
+        speed = len(many) / (time.perf_counter() - started)
+        card = CARDS[name]
+        if batched.shape != (len(many), card.dim) or not np.isfinite(batched).all():
+            raise RuntimeError(f"{name} returned embeddings of shape {batched.shape}")
+        off = {"single windows": _difference(batched[: len(windows)], singles)}
+        if device != "cpu":
+            exact = _runner(name, "cpu", options)(windows).embeddings
+            off["the CPU"] = _difference(singles, exact)
+        wrong.extend(what for what, value in off.items() if value >= _TOLERANCE)
+        said = [f"batches of {_BATCH} {speed:,.0f} windows/s"]
+        said += [f"{value:.0e} off {what}" for what, value in off.items()]
+        if device.startswith("cuda") and card.backend == "torch":
+            rounded = _runner(name, device, options, precision="tf32")(windows).embeddings
+            said.append(f"with precision=tf32 {_difference(rounded, exact):.0e} off it")
+        if runner.computes_on.partition(":")[0] != device.partition(":")[0]:
+            said.append(f"computed on {runner.computes_on}, see the warning")
+        if wrong:
+            said.append(
+                f"more than {_TOLERANCE:.0e}: please report it, and use device=cpu meanwhile"
+            )
+        return f"{name} on {device}: {', '.join(said)}"
+
+    finding = _guarded(topic, look)
+    return finding._replace(problem=finding.problem or bool(wrong))
+
+
+def _runner(name: str, device: str, options: Options, precision: str = "float32") -> ModelRunner:
     from bacpipe.embedder import Embedder
 
-    embedder = Embedder("birdnet", options=options)
-    model = embedder.loaded_model
-    noise = np.random.default_rng(0).normal(0, 0.05, 4 * model.segment_length).astype(np.float32)
-    embedder.embeddings_using_multithreading([noise])  # the first call prepares the device
-    started = time.perf_counter()
-    embeddings = embedder.embeddings_using_multithreading([noise])
-    seconds = time.perf_counter() - started
-    if embeddings.shape != (4, CARDS["birdnet"].dim) or not np.isfinite(embeddings).all():
-        raise RuntimeError(f"BirdNET returned embeddings of shape {embeddings.shape}")
-    return f"BirdNET on {model.device}: 4 windows in {1000 * seconds:.0f} ms"
+    chosen = dataclasses.replace(options, device=device, precision=precision)  # type: ignore[arg-type]
+    return Embedder(name, options=chosen).runner(scores=False)
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Largest relative difference of two embeddings of the same window."""
+    lengths = np.linalg.norm(expected, axis=1)
+    return float((np.linalg.norm(found - expected, axis=1) / np.maximum(lengths, 1e-12)).max())
 
 
 def _disk(topic: str, folder: Path) -> Finding:

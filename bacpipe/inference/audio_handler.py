@@ -66,6 +66,7 @@ class AudioHandler:
         self.model = model
         self.options = options
         self.file_length: dict[str, float] = {}
+        self._batch_sizes: dict[tuple[int | str, bool, int], int] = {}
 
     @property
     def loaded_model(self) -> Model:
@@ -315,6 +316,11 @@ class AudioHandler:
                 f"precision={options.precision!r} is not possible with {card.name}, which "
                 f"{card.backend} computes; use precision='float32'."
             )
+        if options.precision == "tf32" and not str(model.device).startswith("cuda"):
+            raise SettingsError(
+                f"precision='tf32' is what NVIDIA GPUs can compute with, but this model is on "
+                f"{model.device}; use precision='float32'."
+            )
         kept = stored or prediction_settings(options)
         threshold, top = kept["threshold"], kept["top"]
         assert threshold is not None and top is not None  # only a journal may not know them
@@ -327,12 +333,19 @@ class AudioHandler:
             precision=options.precision,
         )
 
+    def batch_size(self, runner: ModelRunner, workers: int) -> int:
+        """Windows per batch for so many batches at once; what suits a GPU is found out once."""
+        key = (self.options.global_batch_size, runner.scores, workers)
+        if key not in self._batch_sizes:
+            self._batch_sizes[key] = choose_batch_size(runner, key[0], workers)
+        return self._batch_sizes[key]
+
     def workload(self, runner: ModelRunner, *, threads: bool = True) -> Workload:
         """How many batches and recordings to work on at the same time."""
         workers = choose_workers(runner.model) if threads else 1
-        batch_size = choose_batch_size(runner, self.options.global_batch_size, workers)
         wanted, cores = self.options.nr_parallel_workers, available_cores()
-        # A GPU outruns a few decoders; on a CPU the model needs the cores.
-        fitting = min(8, cores) if runner.device != "cpu" else min(4, max(1, cores // 2))
+        # A GPU outruns all decoders; on a CPU the model needs the cores.
+        on_cpu = runner.computes_on == "cpu"
+        fitting = min(4, max(1, cores // 2)) if on_cpu else max(1, cores - 2)
         decoders = fitting if wanted == "auto" else wanted
-        return Workload(batch_size, workers, decoders if threads else 0)
+        return Workload(self.batch_size(runner, workers), workers, decoders if threads else 0)

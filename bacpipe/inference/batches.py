@@ -1,19 +1,18 @@
-"""Windows of many recordings, in order: a buffer that threads fill, and batches made from it."""
+"""Batches of windows that decoders fill together, each with a recording of its own."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from bacpipe.audio.stream import Samples
 from bacpipe.store.plan import StreamEnd
-
-Item = TypeVar("Item")
 
 
 class Failure(NamedTuple):
@@ -38,184 +37,211 @@ class Ended:
     result: StreamEnd | Failure
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Batch:
     """Windows for one call of the model, and whose they are.
 
     Attributes
     ----------
-    windows : np.ndarray, float32, shape (n, samples)
-        At most as many as the batch size; empty when only ends are left to tell.
-    parts : tuple of Rows and Ended
-        In order; the counts of the rows add up to n.
+    memory : np.ndarray, float32, shape (batch size, samples)
+        Holds the windows; used again for later batches.
+    parts : list of Rows and Ended
+        In order; the counts of the rows add up to `count`.
+    count : int
+        Windows in it; 0 when only ends are left to tell.
     """
 
-    windows: Samples
-    parts: tuple[Rows | Ended, ...]
+    memory: Samples
+    parts: list[Rows | Ended] = field(default_factory=list)
+    count: int = 0
+    copying: int = 0
+    closed: bool = False
 
+    @property
+    def windows(self) -> Samples:
+        """The windows, float32 of shape (count, samples)."""
+        return self.memory[: self.count]
 
-def make_batches(
-    items: Iterable[tuple[int, Samples | Ended]], batch_size: int, in_flight: int = 0
-) -> Iterator[Batch]:
-    """Fill batches with windows of successive recordings.
-
-    Parameters
-    ----------
-    items : iterable of (recording, windows or Ended)
-        float32 windows of shape (n, samples), any n, and the end of every recording.
-    batch_size : int
-        Windows per batch; only the last batch may be smaller.
-    in_flight : int
-        Batches that are in use when the next one is asked for.  Their arrays are used again
-        for later ones, since fresh memory costs more than the copy into it; 0 makes new arrays.
-
-    Yields
-    ------
-    Batch
-        Every part once, in the order of the items.
-    """
-    arrays = _Arrays(batch_size, in_flight)
-    chunks: list[Samples] = []
-    parts: list[Rows | Ended] = []
-    filled = 0
-    for recording, item in items:
-        if isinstance(item, Ended):
-            parts.append(item)
-            if not filled:
-                yield Batch(arrays.join(chunks), tuple(parts))
-                parts = []
-            continue
-        while len(item):
-            taken = item[: batch_size - filled]
-            item = item[len(taken) :]
-            chunks.append(taken)
-            parts.append(Rows(recording, len(taken)))
-            filled += len(taken)
-            if filled == batch_size:
-                yield Batch(arrays.join(chunks), tuple(parts))
-                chunks, parts, filled = [], [], 0
-    if parts:
-        yield Batch(arrays.join(chunks), tuple(parts))
-
-
-class _Arrays:
-    """Memory for batches, used in turn."""
-
-    def __init__(self, batch_size: int, in_flight: int) -> None:
-        self._batch_size = batch_size
-        self._count = in_flight + 1 if in_flight else 0
-        self._ring: list[Samples] = []
-        self._next = 0
-
-    def join(self, chunks: list[Samples]) -> Samples:
-        if not chunks:
-            return np.zeros((0, 0), np.float32)
-        if len(chunks) == 1:
-            return chunks[0]
-        if not self._count:
-            return np.concatenate(chunks)
-        if len(self._ring) < self._count:
-            self._ring.append(np.empty((self._batch_size, chunks[0].shape[1]), np.float32))
-        array = self._ring[self._next % self._count]
-        self._next += 1
-        return np.concatenate(chunks, out=array[: sum(map(len, chunks))])
+    @property
+    def complete(self) -> bool:
+        """Whether nobody writes into it any more."""
+        return self.closed and not self.copying
 
 
 class BufferClosedError(Exception):
     """The consumer is gone; producers stop."""
 
 
-class OrderedBuffer(Generic[Item]):
-    """Items of many recordings, handed out in the order of the recordings.
+def _in_memory(rows: int, samples: int) -> Samples:
+    return np.empty((rows, samples), np.float32)
 
-    Producers decode several recordings at once.  The consumer sees them one after the other,
-    so that the order of results does not depend on the threads.  The recording that the
-    consumer waits for may always put one more item, whatever the others have put; that keeps
-    the buffer free of deadlock.
+
+class BatchBuffer:
+    """Batches that several threads fill and one takes.
+
+    Producers copy the windows of recordings, one recording each at a time, straight into the
+    batch that is being filled, so that one long recording keeps nobody waiting.  The windows of
+    a recording stay in order; how recordings mix depends on who is first.
+
+    The earliest of the open recordings may always go on while there is memory; others only while
+    few full batches wait.  Where the model holds the run up, recordings therefore end one after
+    the other, and a run that breaks off loses little.  The first batch is the first recording's,
+    as far as that goes: what a model returns for it is what is expected of the others.
 
     Parameters
     ----------
     recordings : int
         Number of recordings, which are numbered from 0.
-    capacity : int
-        Sum of the sizes of the items that may wait.
+    batch_size : int
+        Windows per batch; only the last batch may be smaller.
+    most : int, optional
+        Batches in memory, those that were taken and not given back included; any number
+        without it.
+    ahead : int
+        Full batches that may wait before only the earliest recording goes on.
+    allocate : callable
+        Memory for a batch, from the numbers of windows and of samples in each.
+
+    Attributes
+    ----------
+    seconds_blocked : float
+        How long producers have waited, added up over threads.
+    ended_at : float or None
+        When the last recording ended, by ``time.perf_counter``; None before.
     """
 
-    def __init__(self, recordings: int, capacity: int) -> None:
-        self._recordings = recordings
-        self._capacity = capacity
-        self._items: defaultdict[int, deque[tuple[Item, int]]] = defaultdict(deque)
-        self._filled = 0
-        self._head = 0
-        self._next = 0
+    def __init__(
+        self,
+        recordings: int,
+        batch_size: int,
+        *,
+        most: int | None = None,
+        ahead: int = 1,
+        allocate: Callable[[int, int], Samples] = _in_memory,
+    ) -> None:
+        self.seconds_blocked = 0.0
+        self._recordings, self._batch_size = recordings, batch_size
+        self._most, self._ahead, self._allocate = most, ahead, allocate
+        self.ended_at: float | None = None
+        self._claimed = self._ended = self._made = 0
+        self._open: set[int] = set()
+        self._queue: deque[Batch] = deque()  # in the order of handing out; the last may be open
+        self._free: list[Samples] = []
+        self._begun = False  # the first batch is full, or the first recording has ended
         self._closed = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # Two, since most calls that change something concern the other side only.
+        self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
 
     def claim(self) -> int | None:
         """Number of the next recording to decode; None when there is none left."""
-        with self._changed:
-            # Decoding far ahead of a full buffer would only open files.
-            self._changed.wait_for(
-                lambda: (
-                    self._closed
-                    or self._next >= self._recordings
-                    or self._filled < self._capacity
-                    or self._next == self._head
-                )
-            )
-            if self._closed or self._next >= self._recordings:
+        with self._room:
+            if self._closed or self._claimed == self._recordings:
                 return None
-            self._next += 1
-            return self._next - 1
+            self._claimed += 1
+            self._open.add(self._claimed - 1)
+            return self._claimed - 1
 
-    def put(self, recording: int, item: Item, size: int) -> None:
-        """Add an item; waits while the buffer is full.
+    def put(self, recording: int, windows: Samples) -> None:
+        """Add windows, float32 of shape (n, samples), of a claimed recording; waits for room.
 
         Raises
         ------
         BufferClosedError
             If the consumer has stopped.
         """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._closed
-                    or self._filled + size <= self._capacity
-                    or (recording == self._head and not self._items[recording])
+        while len(windows):
+            batch, first, count = self._reserve(recording, *windows.shape)
+            try:
+                batch.memory[first : first + count] = windows[:count]
+            finally:
+                with self._ready:
+                    batch.copying -= 1
+                    if batch.complete:
+                        self._ready.notify()
+            windows = windows[count:]
+
+    def end(self, recording: int, item: Ended) -> None:
+        """Add the end of a claimed recording; never waits."""
+        with self._room:
+            self._open.discard(recording)
+            self._ended += 1
+            self._begun = True
+            if not self._queue:
+                self._queue.append(Batch(np.zeros((0, 0), np.float32), closed=True))
+            last = self._queue[-1]
+            last.parts.append(item)
+            if self._ended == self._recordings:
+                last.closed, self.ended_at = True, time.perf_counter()
+            self._room.notify_all()  # another recording is the earliest
+            self._ready.notify()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Hand out all batches, as soon as each is complete; give them back with `release`."""
+        while (batch := self.take()) is not None:
+            yield batch
+
+    def take(self, *, wait: bool = True) -> Batch | None:
+        """Hand out the next batch; None after the last, or if it is not complete yet."""
+        with self._ready:
+            if wait:
+                self._ready.wait_for(
+                    lambda: (
+                        self._queue[0].complete if self._queue else self._ended == self._recordings
+                    )
                 )
-            )
-            if self._closed:
-                raise BufferClosedError
-            self._items[recording].append((item, size))
-            self._filled += size
-            self._changed.notify_all()
+            if not (self._queue and self._queue[0].complete):
+                return None
+            self._room.notify_all()
+            return self._queue.popleft()
 
-    def end(self, recording: int, item: Item) -> None:
-        """Add the last item of a recording; never waits."""
-        with self._changed:
-            self._items[recording].append((item, -1))
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[tuple[int, Item]]:
-        """Hand out ``(recording, item)``, all items of a recording before the next one's."""
-        for recording in range(self._recordings):
-            size = 0
-            while size >= 0:
-                with self._changed:
-                    self._head = recording
-                    self._changed.notify_all()
-                    self._changed.wait_for(self._head_has_items)
-                    item, size = self._items[recording].popleft()
-                    self._filled -= max(size, 0)
-                    self._changed.notify_all()
-                yield recording, item
-            del self._items[recording]
-
-    def _head_has_items(self) -> bool:
-        return bool(self._items[self._head])
+    def release(self, batch: Batch) -> None:
+        """Take back the memory of a batch whose results have been delivered."""
+        with self._room:
+            if batch.count:
+                self._free.append(batch.memory)
+                self._room.notify_all()
 
     def close(self) -> None:
         """Stop: waiting producers are released with an error."""
-        with self._changed:
+        with self._room:
             self._closed = True
-            self._changed.notify_all()
+            self._room.notify_all()
+
+    def _reserve(self, recording: int, windows: int, samples: int) -> tuple[Batch, int, int]:
+        """Rows of the batch that is being filled: the batch, the first of them, how many."""
+        with self._room:
+            if not self._has_room(recording):
+                started = time.perf_counter()
+                self._room.wait_for(lambda: self._has_room(recording))
+                self.seconds_blocked += time.perf_counter() - started
+            if self._closed:
+                raise BufferClosedError
+            if not self._queue or self._queue[-1].closed:
+                self._queue.append(Batch(self._memory(samples)))
+            batch = self._queue[-1]
+            first, count = batch.count, min(windows, self._batch_size - batch.count)
+            batch.count += count
+            batch.copying += 1
+            if batch.count == self._batch_size:
+                batch.closed = True
+                if not self._begun:
+                    self._begun = True
+                    self._room.notify_all()
+            batch.parts.append(Rows(recording, count))
+            return batch, first, count
+
+    def _has_room(self, recording: int) -> bool:
+        filling = bool(self._queue) and not self._queue[-1].closed
+        if self._closed or self._most is None:
+            return True
+        if not (filling or self._free or self._made < self._most):
+            return False
+        few = self._begun and len(self._queue) - filling < self._ahead
+        return few or recording == min(self._open)
+
+    def _memory(self, samples: int) -> Samples:
+        if self._free:
+            return self._free.pop()
+        self._made += 1
+        return self._allocate(self._batch_size, samples)

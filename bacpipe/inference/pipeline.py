@@ -1,8 +1,8 @@
 """Recordings to results: threads that decode, the model, and whoever receives the results.
 
-Threads decode recordings into windows; batches mix windows of successive recordings; the
-model runs on them; results leave in the order of the recordings.  What is in flight is
-bounded, whatever the length or number of recordings.
+Threads decode recordings into windows; batches mix windows of all recordings that are open; the
+model runs on them; results leave as recordings are complete.  What is in flight is bounded,
+whatever the length or number of recordings.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, unexpected
 from bacpipe.inference.batches import (
     Batch,
+    BatchBuffer,
     BufferClosedError,
     Ended,
     Failure,
-    OrderedBuffer,
     Rows,
-    make_batches,
 )
 from bacpipe.inference.report import RunProgress, RunReport, printable
 from bacpipe.inference.runner import (
@@ -106,7 +105,8 @@ def run(
     Parameters
     ----------
     sources : sequence of Source
-        What to embed, in the order of the results.
+        What to embed, begun in this order.  Several are open at a time: the receiver gets the
+        windows of each in order, but those of others in between.
     decode : callable
         See `Decode`.  An `AudioError` or `OSError` makes the recording a failure; the run
         goes on.
@@ -130,8 +130,9 @@ def run(
         If the model fails whatever it is given.
     """
     started, preprocessed = time.perf_counter(), runner.preprocess_seconds
-    report.threads = {"decoders": workload.decoders, "workers": workload.workers, "writers": 1}
-    report.device, report.cores = runner.device, available_cores()
+    decoders = min(workload.decoders, len(sources))
+    report.threads = {"decoders": decoders, "workers": workload.workers, "writers": 1}
+    report.device, report.cores = runner.computes_on, available_cores()
     report.gpu_here = torch.cuda.is_available()
     delivery = _Delivery(sources, receiver, report, progress)
     compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)
@@ -139,8 +140,7 @@ def run(
         if workload.decoders:
             _run_in_threads(sources, decode, compute, workload, delivery, report)
         else:
-            items = _decode_by_turns(sources, decode, report)
-            for batch in make_batches(items, workload.batch_size):
+            for batch in _decode_by_turns(sources, decode, workload.batch_size, report):
                 delivery(batch, compute(batch))
     finally:
         report.wall_seconds += time.perf_counter() - started
@@ -156,9 +156,14 @@ def _run_in_threads(
     delivery: _Delivery,
     report: RunReport,
 ) -> None:
-    in_flight = workload.workers  # and one more batch is being filled meanwhile
-    ahead = workload.batch_size * max(1, workload.workers // 2)
-    buffer: OrderedBuffer[Samples | Ended] = OrderedBuffer(len(sources), capacity=ahead)
+    in_flight, ahead = workload.workers, max(1, workload.workers // 2)
+    buffer = BatchBuffer(
+        len(sources),
+        workload.batch_size,
+        most=in_flight + ahead + 2,  # one is delivered and one filled meanwhile
+        ahead=ahead,
+        allocate=compute.allocate,
+    )
     producers = [
         threading.Thread(
             target=_produce,
@@ -166,7 +171,7 @@ def _run_in_threads(
             name=f"bacpipe-decoder-{i}",
             daemon=True,
         )
-        for i in range(min(workload.decoders, len(sources)))
+        for i in range(report.threads["decoders"])
     ]
     waiting: deque[tuple[Batch, Future[list[Outcome | Failure]]]] = deque()
     with limited_threads(workload.workers) as threads:
@@ -179,16 +184,20 @@ def _run_in_threads(
         )
         try:
             _start(producers)
-            for batch in make_batches(buffer, workload.batch_size, in_flight + 1):
+            for batch in buffer:
                 waiting.append((batch, pool.submit(compute, batch)))
                 while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
                     first, future = waiting.popleft()
                     delivery(first, future.result())
+                    buffer.release(first)
             while waiting:
                 first, future = waiting.popleft()
                 delivery(first, future.result())
         finally:
             buffer.close()
+            report.blocked_seconds += buffer.seconds_blocked
+            if buffer.ended_at is not None:
+                report.blocked_seconds += len(producers) * (time.perf_counter() - buffer.ended_at)
             pool.shutdown(wait=True, cancel_futures=True)
             for producer in producers:
                 if producer.ident is not None:  # None: this computer had no thread left
@@ -207,10 +216,7 @@ def _start(threads: Sequence[threading.Thread]) -> None:
 
 
 def _produce(
-    buffer: OrderedBuffer[Samples | Ended],
-    sources: Sequence[Source],
-    decode: Decode,
-    report: RunReport,
+    buffer: BatchBuffer, sources: Sequence[Source], decode: Decode, report: RunReport
 ) -> None:
     while (number := buffer.claim()) is not None:
         try:
@@ -218,7 +224,7 @@ def _produce(
                 if isinstance(item, Ended):
                     buffer.end(number, item)
                 else:
-                    buffer.put(number, item, len(item))
+                    buffer.put(number, item)
         except BufferClosedError:
             return
         except BaseException as error:
@@ -229,11 +235,18 @@ def _produce(
 
 
 def _decode_by_turns(
-    sources: Sequence[Source], decode: Decode, report: RunReport
-) -> Iterator[tuple[int, Samples | Ended]]:
-    for number, source in enumerate(sources):
-        for item in _decode_one(source, decode, number, report):
-            yield number, item
+    sources: Sequence[Source], decode: Decode, batch_size: int, report: RunReport
+) -> Iterator[Batch]:
+    buffer = BatchBuffer(len(sources), batch_size)
+    while (number := buffer.claim()) is not None:
+        for item in _decode_one(sources[number], decode, number, report):
+            if isinstance(item, Ended):
+                buffer.end(number, item)
+            else:
+                buffer.put(number, item)
+            while (batch := buffer.take(wait=False)) is not None:
+                yield batch
+                buffer.release(batch)
 
 
 def _decode_one(
@@ -275,6 +288,7 @@ class _Computer:
     ) -> None:
         self._runner, self._report, self._names = runner, report, names
         self._isolate = isolate
+        self.allocate = runner.allocate
 
     def __call__(self, batch: Batch) -> list[Outcome | Failure]:
         """Results of the batch's rows: one entry for each of its `Rows`."""

@@ -61,6 +61,9 @@ class RunReport:
         'model' and 'write'; stages overlap, so they add up to more than `wall_seconds`.
     threads : dict
         Number of 'decoders', 'workers' of the model and 'writers'.
+    blocked_seconds : float
+        How long decoders waited for the model, added up over threads; also when all recordings
+        were decoded.
     device : str
         Where the model computed.
     cores : int
@@ -82,6 +85,7 @@ class RunReport:
     wall_seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
+    blocked_seconds: float = 0.0
     device: str = "cpu"
     cores: int = 1
     gpu_here: bool = False
@@ -109,7 +113,7 @@ class RunReport:
     @property
     def slowest(self) -> Slowest | None:
         """The stage that holds the run up; None if nothing was computed."""
-        return slowest_stage(self.stages, self.threads, self.wall_seconds)
+        return slowest_stage(self.stages, self.threads, self.wall_seconds, self.blocked_seconds)
 
     def _time_rows(self) -> list[tuple[str, str]]:
         slowest = self.slowest
@@ -118,7 +122,7 @@ class RunReport:
         total = sum(self.stages.values())
         shares = sorted(self.stages.items(), key=lambda item: -item[1])
         parts = [f"{name} {100 * s / total:.0f} %" for name, s in shares if s > 0]
-        busy = f"its threads busy {100 * slowest.busy:.0f} % of the run"
+        busy = f"its threads busy {100 * slowest.busy:.0f} % of the time"
         rows = [
             ("time spent", f"{', '.join(parts)} of the seconds that threads worked (they overlap)"),
             ("slowest stage", f"{slowest.stage}, {busy}"),
@@ -128,6 +132,7 @@ class RunReport:
         hint = advice(
             slowest,
             self.threads,
+            recordings=self.done + len(self.failed),
             cores=self.cores,
             device=self.device,
             gpu_here=self.gpu_here,
@@ -179,8 +184,9 @@ class Slowest(NamedTuple):
     share : float
         Its part of the seconds that all threads worked, 0 to 1.
     busy : float
-        Part of the run for which the threads of this stage worked, on average, 0 to 1.  They
-        share the cores with the other stages, so it need not be 1 where cores are scarce.
+        Part of the time for which the threads of this stage worked, on average, 0 to 1: of the
+        run, or, for decoders, of the time until they ran out of recordings.  They share the cores
+        with the other stages, so it need not be 1 where cores are scarce.
     """
 
     stage: str
@@ -189,33 +195,44 @@ class Slowest(NamedTuple):
 
 
 def slowest_stage(
-    seconds: Mapping[str, float], threads: Mapping[str, int], wall: float
+    seconds: Mapping[str, float], threads: Mapping[str, int], wall: float, blocked: float = 0.0
 ) -> Slowest | None:
     """Find the stage that holds a run of `wall` seconds up; None if nothing was measured.
 
     `seconds` are those that threads worked on each stage, added up over threads; `threads` is
-    the number of 'decoders', 'workers' and 'writers', 1 where it is not told.
+    the number of 'decoders', 'workers' and 'writers', 1 where it is not told; `blocked` are the
+    seconds that decoders waited for the others.
 
     Examples
     --------
-    >>> slowest_stage({"decode": 6.0, "model": 8.0}, {"decoders": 1, "workers": 2}, 8.0)
+    >>> slowest_stage({"decode": 6.0, "model": 8.0}, {"decoders": 1, "workers": 2}, 8.0, 2.0)
     Slowest(stage='decode', share=0.42857142857142855, busy=0.75)
     """
     total = sum(seconds.values())
     if total <= 0:
         return None
-    by_pool: dict[str, float] = {}
-    for stage, spent in seconds.items():
-        by_pool[_POOL[stage]] = by_pool.get(_POOL[stage], 0.0) + spent
-    per_thread = {pool: spent / max(1, threads.get(pool, 1)) for pool, spent in by_pool.items()}
-    slowest_pool = max(per_thread, key=lambda pool: per_thread[pool])
+    busy: dict[str, float] = {}
+    for pool in dict.fromkeys(_POOL.values()):
+        spent = sum(seconds.get(stage, 0.0) for stage in STAGES if _POOL[stage] == pool)
+        there = wall * max(1, threads.get(pool, 1))
+        if pool == "decoders" and threads.get(pool):
+            # One that has no recording left does not mean that the others are fast enough.
+            there = spent + blocked
+        # More than all of it: results are still written when the run proper is over.
+        busy[pool] = min(1.0, spent / there) if there > 0 else 0.0
+    slowest_pool = max(busy, key=lambda pool: busy[pool])
     stage = max((s for s in seconds if _POOL[s] == slowest_pool), key=lambda s: seconds[s])
-    busy = min(1.0, per_thread[slowest_pool] / wall) if wall > 0 else 0.0
-    return Slowest(stage, seconds[stage] / total, busy)
+    return Slowest(stage, seconds[stage] / total, busy[slowest_pool])
 
 
 def advice(
-    slowest: Slowest, threads: Mapping[str, int], *, cores: int, device: str, gpu_here: bool
+    slowest: Slowest,
+    threads: Mapping[str, int],
+    *,
+    recordings: int,
+    cores: int,
+    device: str,
+    gpu_here: bool,
 ) -> str | None:
     """Say in one sentence what makes a run faster, if the user can do something about it."""
     if slowest.busy < _HOLDS_UP:
@@ -224,6 +241,8 @@ def advice(
     if slowest.stage in {"decode", "resample"}:
         if decoders == 0:
             return "avoid_pipelined_gpu_inference=false decodes while the model computes."
+        if decoders < cores and recordings <= decoders:
+            return "each recording is decoded by one thread; more of them at once use more cores."
         if decoders < cores:
             return (
                 f"nr_parallel_workers={min(2 * decoders, cores)} works on more recordings at the "

@@ -110,7 +110,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         full = {**identity, **settings_identity(options)}
         provenance = {
             "version": __version__,
-            "device": str(model.device),
+            "device": model.accelerator or str(model.device),
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         }
@@ -469,6 +469,7 @@ def _work(
         raise _with_rest(error, writer, embed) from error
     finally:
         progress.close()
+        runner.give_back_memory()
         writer.close()
         report.add_time("write", writer.seconds_written - writer.seconds_waited)
         report.failed += writer.unwritten.items()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import BacpipeError, unexpected
+from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import Inputs, Model
 from bacpipe.store.predictions import SparsePredictions
 
@@ -67,12 +69,16 @@ class ModelRunner:
         Scores below the threshold, and all but the `top` best of a window, are dropped.
     dense : bool
         Return all scores instead.
-    precision : {'float32', 'bfloat16'}
-        What the network of a PyTorch model computes with; its front end stays float32, and so
-        do results.
+    precision : {'float32', 'tf32', 'bfloat16'}
+        What the network of a PyTorch model computes with.  With bfloat16, its front end, its
+        classifier and results stay float32.
 
     Attributes
     ----------
+    device : str
+        Where audio is handed over.
+    computes_on : str
+        Where the network computes; only ONNX Runtime and TensorFlow do so elsewhere.
     preprocess_seconds : float
         Wall-clock seconds of all calls that were spent on the model's preprocessing; 0 on a GPU,
         which computes it together with the model.
@@ -95,23 +101,40 @@ class ModelRunner:
     ) -> None:
         self.model = model
         self.device = str(model.device)
+        self.computes_on = model.accelerator or self.device
         self.scores = scores
         self._threshold, self._top, self._dense = threshold, top, dense
         self._precision = precision
         self._most = _NO_LIMIT
         self._dim: int | None = None
         self.preprocess_seconds = 0.0
+        self._prepare_for_threads()
+
+    def _prepare_for_threads(self) -> None:
         self._local, self._lock = threading.local(), threading.Lock()
+        self._first_call = threading.Lock()
+        self._called, self._streams_given = False, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("_local", "_lock")}
+        locks = ("_local", "_lock", "_first_call")
+        return {key: value for key, value in vars(self).items() if key not in locks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _local=threading.local(), _lock=threading.Lock())
+        vars(self).update(state)
+        self._prepare_for_threads()
 
     def __call__(self, windows: Samples) -> BatchResult:
         """Run the model on float32 windows of shape (n, samples), n at least 1."""
         return self._in_parts(self._run, windows, _join)
+
+    def allocate(self, windows: int, samples: int) -> Samples:
+        """Memory for a batch; for a GPU such as it copies from without waiting."""
+        if self.device.startswith("cuda"):
+            try:
+                return torch.empty((windows, samples), pin_memory=True).numpy()
+            except RuntimeError as error:  # little memory may be pinned in some containers
+                logger.debug("batches are copied once more: %s", error)
+        return np.empty((windows, samples), np.float32)
 
     def preprocess(self, windows: Samples) -> Inputs:
         """What the model's `preprocess` makes of windows, on its device."""
@@ -173,8 +196,7 @@ class ModelRunner:
             ) from error
         with self._lock:
             self._most = min(self._most, failed // 2)
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        self.give_back_memory()
         logger.warning(
             "%s ran out of memory with %d windows; going on with %d per batch.",
             self._name,
@@ -182,23 +204,39 @@ class ModelRunner:
             failed // 2,
         )
 
+    def give_back_memory(self) -> None:
+        """Leave memory of the GPU that holds nothing any more to other programs."""
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        elif self.device.startswith("mps"):
+            torch.mps.empty_cache()
+
     # ------------------------------------------------------------------ one batch that fits
 
+    @contextmanager
+    def _computing(self, *, inputs_are_there: bool = False) -> Iterator[None]:
+        with (
+            torch.inference_mode(),
+            computing_on(self.device, self._precision),
+            self._own_stream(inputs_are_there=inputs_are_there),
+        ):
+            yield
+
     def _run(self, windows: Samples) -> BatchResult:
-        with torch.inference_mode(), self._own_stream():
+        with self._computing():
             return self._infer(self._preprocess(self._to_device(windows)), len(windows))
 
     def _preprocess_alone(self, windows: Samples) -> Inputs:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_on(self.device, self._precision):
             return self._preprocess(self._to_device(windows))
 
     def _run_preprocessed(self, inputs: Inputs) -> BatchResult:
-        with torch.inference_mode(), self._own_stream(inputs_are_there=True):
+        with self._computing(inputs_are_there=True):
             on_device = inputs.to(self.device) if isinstance(inputs, torch.Tensor) else inputs
             return self._infer(on_device, len(inputs))
 
     def _classify(self, embeddings: NDArray[np.float32]) -> BatchResult:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_on(self.device, self._precision):
             scores = self.model.classifier_predictions(self._to_device(embeddings))
             return self._result(embeddings, scores)
 
@@ -212,7 +250,14 @@ class ModelRunner:
 
     def _infer(self, inputs: Inputs, windows: int) -> BatchResult:
         with self._autocast():
-            embeddings, scores = self.model.infer(inputs, scores=self.scores)
+            if self._precision != "bfloat16" or self.model.one_pass:
+                embeddings, scores = self.model.infer(inputs, scores=self.scores)
+            else:
+                embeddings, scores = self.model(inputs), None
+        if self._precision == "bfloat16" and self.scores and not self.model.one_pass:
+            # In full precision: scores from bfloat16 would come in steps of up to 0.004.
+            exact = torch.as_tensor(embeddings).float()
+            scores = self.model.classifier_predictions(exact)
         rows = _to_numpy(embeddings)
         if rows.ndim != 2 or len(rows) != windows:
             raise BacpipeError(
@@ -257,27 +302,56 @@ class ModelRunner:
         return type(self.model).__name__
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision == "float32":
+        if self._precision != "bfloat16":
             return nullcontext()
-        return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self._precision))
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
 
-    def _own_stream(self, *, inputs_are_there: bool = False) -> AbstractContextManager[object]:
+    def _own_stream(self, *, inputs_are_there: bool) -> AbstractContextManager[object]:
         """On a GPU, a queue of this thread's own: copies of one batch overlap another's work."""
         if not self.device.startswith("cuda"):
             return nullcontext()
+        self._call_once()
         if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with self._lock:
+                self._local.stream = _streams(self.device)[self._streams_given % 2]
+                self._streams_given += 1
             # The model's weights were copied in the queue that all threads share.
             self._local.stream.wait_stream(torch.cuda.default_stream(self.device))
         if inputs_are_there:  # or will be, once the queue in which they are computed is done
             self._local.stream.wait_stream(torch.cuda.current_stream(self.device))
         return torch.cuda.stream(self._local.stream)
 
+    def _call_once(self) -> None:
+        """Let the model make what it makes when it is first called, before streams share it.
+
+        A second stream would read it before the first has computed it.  Silence has a form of
+        its own in some front ends.
+        """
+        with self._first_call:
+            if self._called:
+                return
+            windows = np.zeros((2, int(self.model.segment_length)), np.float32)
+            windows[0] = np.random.default_rng(0).uniform(-0.1, 0.1, windows.shape[1])
+            try:
+                self._infer(self._preprocess(self._to_device(windows)), len(windows))
+            except Exception as error:
+                # What is wrong shows with the user's windows, where somebody deals with it.
+                logger.debug("%s: the first call failed", self._name, exc_info=error)
+            torch.cuda.synchronize(self.device)
+            self._called = True
+
     def _to_device(self, array: NDArray[np.float32]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if self.device.startswith("cuda"):
-            return tensor.pin_memory().to(self.device, non_blocking=True)
+            pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+            return pinned.to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+@cache
+def _streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """Two queues of a GPU for the whole process: each keeps memory for itself."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def select(scores: Rows, threshold: float, top: int) -> SparsePredictions:
@@ -318,6 +392,8 @@ def choose_batch_size(runner: ModelRunner, wanted: int | str, workers: int) -> i
     runner(np.zeros((usual, runner.model.segment_length), np.float32))
     per_window = max(1, (torch.cuda.max_memory_allocated(device) - before) // usual)
     free, _ = torch.cuda.mem_get_info(device)
+    # What PyTorch keeps for later, it can use again.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     fitting = free // 2 // workers // per_window
     return int(min(_LARGEST_GPU_BATCH, max(usual, 1 << max(0, int(fitting).bit_length() - 1))))
 
@@ -326,9 +402,9 @@ def choose_workers(model: Model) -> int:
     """Batches to compute at the same time.
 
     On a CPU, a batch per core is faster than all cores on one batch, for models that allow
-    it; on a GPU, a second batch hides the copies of the first.
+    it; on a GPU, a second batch hides the copies of the first.  Apple's take one at a time.
     """
-    if not model.concurrent:
+    if not model.concurrent or str(model.device).startswith("mps"):
         return 1
     return min(8, available_cores()) if str(model.device) == "cpu" else 2
 
@@ -358,14 +434,20 @@ def _to_numpy(values: Rows) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32)
 
 
-# PyTorch's allocators on Linux and Windows, CUDA's libraries, ONNX Runtime and TensorFlow.
+# PyTorch's allocators on Linux, Windows and Macs, CUDA's libraries, ONNX Runtime (DirectML, too)
+# and TensorFlow.
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
-    "failed to allocate memory",
-    "status_alloc_failed",
+    "insufficient memory",
+    "failed to allocate",
+    "allocation_failed",
+    "alloc_failed",
     "oom when allocating",
+    "invalid buffer size",
+    "cublas_status_not_initialized",  # it needs some memory to begin with
+    "8007000e",
 )
 
 

@@ -34,6 +34,7 @@ class Model(Protocol):
     sr: int
     segment_length: int
     device: str
+    accelerator: str
     batch_size: int
     classes: Sequence[str]
     scientific_names: Sequence[str]
@@ -131,6 +132,9 @@ class ModelBaseClass:
         A code of each class, in most cases eBird's, '' where it has none; empty when none is known.
     model_base_path : Path
         Folder of all checkpoints, the place for your own, too.
+    accelerator : str
+        GPU that the network computes on although audio is handed over elsewhere (`device`);
+        empty where both are the same.
     one_pass : bool
         Whether `infer` needs one forward pass for embeddings and scores together, so that
         scores cannot be had from stored embeddings.
@@ -157,6 +161,7 @@ class ModelBaseClass:
     segment_length: int
     # For subclasses that do not call the constructor.
     device: str = "cpu"
+    accelerator: str = ""
     batch_size: int = 8
     classes: Sequence[str] = ()
     scientific_names: Sequence[str] = ()
@@ -255,6 +260,7 @@ _DEFAULTS: dict[str, object] = {
     name: getattr(ModelBaseClass, name)
     for name in (
         "device",
+        "accelerator",
         "batch_size",
         "classes",
         "scientific_names",

@@ -12,11 +12,13 @@ closed), so nothing is left of it when the array is gone, even if the process is
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import math
 import os
 import shutil
+import sys
 import tempfile
 import tokenize
 from collections.abc import Iterable
@@ -198,6 +200,8 @@ def _map_rows(
 
 def free_memory() -> int:
     """Bytes of memory that are free, or could be made free at once."""
+    if sys.platform == "win32":
+        return _free_memory_of_windows()
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as file:
             for line in file:
@@ -209,6 +213,16 @@ def free_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):
         return _UNKNOWN_MEMORY
+
+
+def _free_memory_of_windows() -> int:
+    # MEMORYSTATUSEX: two numbers of 32 bits, of which the first is the size of it all, and seven
+    # of 64 bits, of which the second is the free physical memory.
+    status = (ctypes.c_uint64 * 8)(64)
+    windows = getattr(ctypes, "windll")  # noqa: B009  # elsewhere there is none
+    if not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return _UNKNOWN_MEMORY
+    return int(status[2])
 
 
 def _temporary_file(folder: Path, size: int, what: str) -> IO[bytes]:

@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,7 +58,14 @@ _ONE_FILE = {
     errno.ENOTDIR,
     errno.EFBIG,
     errno.ENOTEMPTY,
+    errno.EBUSY,
 }
+# On Windows a file that a virus scanner, OneDrive or a spreadsheet has open cannot be replaced
+# (ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION); most let go soon.
+_IN_USE = {5, 32, 33}
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.65)  # seconds; two altogether
+_WINDOWS_PATH = 259  # characters
+_TEMPORARY_ADDS = len(f"..{'0' * 8}{TEMPORARY}")
 
 
 def temporary_name(path: Path) -> Path:
@@ -67,6 +75,63 @@ def temporary_name(path: Path) -> Path:
     the other, and never write into each other's.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def give_name(temporary: Path | str, path: Path | str) -> None:
+    """Rename a file that is complete, in place of one that may be there.
+
+    Raises
+    ------
+    OSError
+        EBUSY if another program has had the earlier file open for two seconds.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            os.replace(temporary, path)  # noqa: PTH105
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _IN_USE:
+                raise
+            if pause is None:
+                raise OSError(errno.EBUSY, "another program has it open") from error
+            time.sleep(pause)
+
+
+def longest_path() -> int | None:
+    """Characters that a path may have on this machine, if it is few; None if it is not."""
+    if sys.platform != "win32":
+        return None
+    import winreg
+
+    place = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
+            allowed, _ = winreg.QueryValueEx(key, "LongPathsEnabled")
+    except OSError:
+        allowed = 0
+    return None if allowed else _WINDOWS_PATH
+
+
+def check_lengths(folder: Path, names: Iterable[str]) -> None:
+    """Make sure that files of these names can be written below a folder, before a run begins.
+
+    Raises
+    ------
+    StorageError
+        If the longest path, with what is added while a file is written, is too long for Windows.
+    """
+    most = longest_path()
+    if most is None:
+        return
+    name = max(names, key=len, default="")
+    path = folder.absolute() / name
+    length = len(str(path)) + _TEMPORARY_ADDS
+    if name and length > most:
+        raise StorageError(
+            f"{path}: Windows takes paths of {most} characters, but this one has {length} while it "
+            f"is written; choose a main_results_dir with a path that is {length - most} characters "
+            f"shorter, such as C:\\b, or allow long paths in Windows (LongPathsEnabled)."
+        )
 
 
 @contextmanager
@@ -95,7 +160,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            give_name(temporary, path)
         except BaseException:
             _drop(temporary)
             raise
@@ -153,7 +218,7 @@ class StagedFile:
                     os.fsync(self._descriptor)
                 finally:
                     os.close(self._descriptor)
-                os.replace(self._temporary, self.path)  # noqa: PTH105
+                give_name(self._temporary, self.path)
             except BaseException:
                 _drop(Path(self._temporary))
                 raise
@@ -424,7 +489,7 @@ class EmbeddingFile:
             write_all(self._file.fileno(), _npy_header(self.windows, self._dim or 0))
             os.fsync(self._file.fileno())
             self._file.close()
-            self._temporary.replace(self.path)
+            give_name(self._temporary, self.path)
         return size
 
 
@@ -493,6 +558,12 @@ def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) ->
         text = (
             f"{path}: cannot be written ({_reason(error)}); give yourself write permission for "
             f"{_existing(path)}, or choose another main_results_dir."
+        )
+    elif error.errno == errno.EBUSY:
+        text = (
+            f"{path}: cannot be written, because another program has it open (a spreadsheet, "
+            f"OneDrive, a virus scanner); close it there and run the same command again: what is "
+            f"finished is kept."
         )
     elif error.errno in _ONE_FILE:
         text = (

@@ -285,8 +285,8 @@ def _owner_file(folder: Path, what: str) -> Path:
 def _owner() -> dict[str, str | int]:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown user"  # no entry in the system's user table, as in some containers
+    except (ImportError, KeyError, OSError):
+        user = "unknown user"  # containers lack a table of users, Windows may lack USERNAME
     return {
         "user": user,
         "host": platform.node(),

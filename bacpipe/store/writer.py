@@ -37,6 +37,7 @@ from bacpipe.store.entries import (
 from bacpipe.store.files import (
     EmbeddingFile,
     StagedFile,
+    check_lengths,
     concerns_one_file,
     remove_empty_folders,
     remove_temporaries,
@@ -184,6 +185,9 @@ class ResultWriter:
         self._classified: list[str] = []
         self._unheard = 0
         self._is_new = not found.content.recordings
+        check_lengths(found.folder, map(self._embeddings_name, recordings))
+        if self._classes.size:
+            check_lengths(paths.sparse_predictions_path, map(self._predictions_name, recordings))
         remove_temporaries(found.folder)
         self._journal = RunJournal(found.folder, found.content.recordings)
         self._before = predictions_source(paths.preds_path)

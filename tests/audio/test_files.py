@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bacpipe.audio import files
 from bacpipe.audio.files import find_audio_files, read_recording
 from bacpipe.errors import AudioError, NoRecordingsError
 
@@ -68,6 +71,30 @@ class TestFindAudioFiles:
         (audio_dir / "b" / "loop").symlink_to(audio_dir)
         (audio_dir / "c_link").symlink_to(tmp_path / "elsewhere")
         assert names(audio_dir) == ["b/x.wav", "c_link/y.wav"]
+
+    def test_folders_without_numbers_are_all_found(self, tmp_path, monkeypatch):
+        """Drives of sshfs on Windows and WebDAV number all files and folders 0."""
+        touch(tmp_path, "x.wav", "a/y.wav", "a/b/z.wav", "c/v.wav")
+        usual = Path.stat
+
+        def unnumbered(path, **how):
+            found = list(usual(path, **how)[:10])
+            found[1] = found[2] = 0
+            return os.stat_result(found)
+
+        monkeypatch.setattr(Path, "stat", unnumbered)
+        assert names(tmp_path) == ["a/b/z.wav", "a/y.wav", "c/v.wav", "x.wav"]
+
+    @pytest.mark.parametrize(
+        ("attributes", "is_link"), [(stat.FILE_ATTRIBUTE_REPARSE_POINT | 16, True), (16, False)]
+    )
+    def test_junctions_of_windows_are_links(self, monkeypatch, attributes, is_link):
+        entry = SimpleNamespace(
+            stat=lambda follow_symlinks: SimpleNamespace(st_file_attributes=attributes),
+            is_symlink=lambda: False,
+        )
+        monkeypatch.setattr(files, "os", SimpleNamespace(name="nt"))
+        assert files._is_link(entry) is is_link
 
     def test_linked_file_is_a_recording(self, tmp_path):
         touch(tmp_path, "elsewhere/y.dat", "audio/x.wav")

@@ -46,6 +46,40 @@ def test_bfloat16_rounds_in_the_network_and_nowhere_else() -> None:
     assert embedder.classifier.predictions.dtype == np.float32
 
 
+def test_scores_under_bfloat16_do_not_come_in_steps() -> None:
+    class Scores(Linear):
+        head = torch.rand(16, 2, generator=torch.Generator().manual_seed(1)) * 40
+
+        def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+            return (embeddings @ self.head - 8).sigmoid()
+
+    audio = np.random.default_rng(0).uniform(-1, 1, 8000 * 200).astype(np.float32)
+    embedder, rounded = embed(Scores, audio, precision="bfloat16")
+    expected = embedder.model.classifier_predictions(torch.from_numpy(rounded)).numpy()
+    # To the last digit those of the embeddings that come with them.
+    np.testing.assert_allclose(embedder.classifier.predictions, expected, rtol=1e-5)
+
+
+def test_birdnets_plain_path_under_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU computes: no layers of oneDNN, all windows of a batch at once."""
+    from bacpipe.models.backends.cpu import layers
+
+    noise = np.random.default_rng(0).normal(0, 0.05, 3 * 144_000).astype(np.float32)
+    exact = bacpipe.Embedder("birdnet", device="cpu")
+    usual = exact.embeddings_using_multithreading([noise])
+    monkeypatch.setattr(layers, "onednn_computes", lambda *_: False)
+    plain = exact.embeddings_using_multithreading([noise])
+    np.testing.assert_allclose(plain, usual, rtol=1e-4, atol=1e-4)
+    embedder = bacpipe.Embedder("birdnet", device="cpu", precision="bfloat16")
+    rounded = embedder.embeddings_using_multithreading([noise])
+    difference = np.linalg.norm(rounded - plain, axis=1) / np.linalg.norm(plain, axis=1)
+    assert (difference > 1e-4).all()
+    assert (difference < 0.05).all()
+    scores = embedder.classifier.predictions
+    np.testing.assert_allclose(scores, torch.from_numpy(scores).bfloat16().float(), rtol=0.01)
+    assert np.unique(scores).size > 0.9 * scores.size  # bfloat16 has 256 numbers from 0.25 to 1
+
+
 def test_another_precision_starts_embeddings_of_its_own(recordings: Path, tmp_path: Path) -> None:
     folders = [
         bacpipe.generate_embeddings(

@@ -25,12 +25,21 @@ def test_the_slowest_stage_is_that_of_the_busiest_threads() -> None:
     threads = {"decoders": 1, "workers": 4, "writers": 1}
     seconds = {"decode": 5.0, "resample": 3.0, "model": 20.0, "preprocess": 4.0, "write": 2.0}
     # The model took the most seconds, but in four threads: six of each against eight.
-    found = slowest_stage(seconds, threads, wall=10.0)
+    found = slowest_stage(seconds, threads, wall=10.0, blocked=2.0)
     assert found == Slowest("decode", pytest.approx(5 / 34), pytest.approx(0.8))
     threads["decoders"] = 2
-    assert slowest_stage(seconds, threads, wall=10.0) == Slowest(
+    assert slowest_stage(seconds, threads, wall=10.0, blocked=12.0) == Slowest(
         "model", pytest.approx(20 / 34), pytest.approx(0.6)
     )
+    # Nobody kept the decoders waiting: it is they who hold the run up, also if one of them was
+    # the last to have a recording.
+    threads["decoders"] = 8
+    assert slowest_stage(seconds, threads, wall=10.0) == Slowest(
+        "decode", pytest.approx(5 / 34), pytest.approx(1.0)
+    )
+    threads["decoders"] = 0  # by turns, in one thread
+    found = slowest_stage(seconds, {**threads, "workers": 1}, wall=34.0)
+    assert found == Slowest("model", pytest.approx(20 / 34), pytest.approx(24 / 34))
     assert slowest_stage({}, threads, wall=10.0) is None
     assert slowest_stage({"model": 0.0}, threads, wall=10.0) is None
 
@@ -53,21 +62,35 @@ def test_advice_names_what_helps(
     stage: str, busy: float, decoders: int, gpu_here: bool, word: str | None
 ) -> None:
     said = advice(
-        Slowest(stage, 0.5, busy), {"decoders": decoders}, cores=4, device="cpu", gpu_here=gpu_here
+        Slowest(stage, 0.5, busy),
+        {"decoders": decoders},
+        recordings=10,
+        cores=4,
+        device="cpu",
+        gpu_here=gpu_here,
     )
     assert (said is None) if word is None else (said is not None and word in said)
 
 
+def test_fewer_recordings_than_decoders_are_said() -> None:
+    said = advice(
+        Slowest("decode", 0.9, 1.0), {"decoders": 1}, recordings=1, cores=16, device="cuda",
+        gpu_here=True,
+    )  # fmt: skip
+    assert said is not None
+    assert "each recording is decoded by one thread" in said
+
+
 def test_the_summary_names_shares_and_the_slowest_stage() -> None:
-    report = RunReport("birdnet", done=1, windows=10, audio_seconds=30, wall_seconds=10)
+    report = RunReport("birdnet", done=3, windows=10, audio_seconds=30, wall_seconds=10)
     report.threads = {"decoders": 1, "workers": 2, "writers": 1}
-    report.cores = 2
+    report.cores, report.blocked_seconds = 2, 1.0
     for stage, seconds in {"decode": 9.0, "model": 10.0, "write": 1.0}.items():
         report.add_time(stage, seconds)
     text = str(report)
     assert "model 50 %, decode 45 %, write 5 % of the seconds that threads worked" in text
     assert "slowest stage" in text
-    assert "decode, its threads busy 90 % of the run" in text
+    assert "decode, its threads busy 90 % of the time" in text
     assert "nr_parallel_workers=2" in text
     report.wall_seconds = 1
     assert "nr_parallel_workers" not in str(report)  # too short to tell
@@ -86,6 +109,7 @@ def test_a_run_finds_its_slow_stage(
             time.sleep(0.1 if slow == "model" else 0)
             return super().__call__(x)
 
+    run_once(TinyModel, recordings, tmp_path / "first", monkeypatch, 0.0)  # imports a lot
     report = run_once(Slow, recordings, tmp_path, monkeypatch, 0.2 if slow == "decode" else 0.0)
     assert set(report.stages) == set(STAGES)
     assert all(seconds >= 0 for seconds in report.stages.values())

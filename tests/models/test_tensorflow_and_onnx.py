@@ -402,8 +402,8 @@ class TestOnnxFiles:
         ("device", "available", "chosen"),
         [
             ("cpu", ["CUDA", "CPU"], None),
-            ("cuda", ["TensorRT", "CUDA", "CPU"], ("CUDA", {"device_id": 0})),
-            ("cuda:1", ["CUDA", "CPU"], ("CUDA", {"device_id": 1})),
+            ("cuda", ["TensorRT", "CUDA", "CPU"], ("CUDA", {"device_id": 0, "use_tf32": 0})),
+            ("cuda:1", ["CUDA", "CPU"], ("CUDA", {"device_id": 1, "use_tf32": 0})),
             ("cuda:1", ["Dml", "CPU"], ("Dml", {"device_id": 1})),
             ("mps", ["CoreML", "CPU"], ("CoreML", {})),
         ],
@@ -433,6 +433,47 @@ class TestOnnxFiles:
         monkeypatch.setattr(onnx.onnxruntime, "get_available_providers", lambda: only)
         assert onnx.execution_providers("cuda") == only
         assert "install onnxruntime-gpu" in caplog.text
+
+    @pytest.mark.parametrize("starts", [True, False])
+    def test_where_it_computes_is_told(
+        self,
+        starts: bool,
+        base: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """With an ONNX Runtime that knows CUDA, whose libraries are there, or not."""
+        from bacpipe.models.backends import onnx
+
+        cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+        preloaded: list[bool] = []
+        monkeypatch.setattr(onnx.onnxruntime, "get_available_providers", lambda: [cuda, cpu])
+        monkeypatch.setattr(
+            onnx.onnxruntime, "preload_dlls", lambda: preloaded.append(True), raising=False
+        )
+        session = onnx.onnxruntime.InferenceSession
+
+        def open_session(path: str, options: Any, providers: list[Any]) -> Any:
+            assert providers[0][0] == cuda
+            opened = session(path, options, providers=[cpu])
+            if starts:
+                opened.get_providers = lambda: [cuda, cpu]
+            return opened
+
+        monkeypatch.setattr(onnx.onnxruntime, "InferenceSession", open_session)
+        monkeypatch.setattr("bacpipe.embedder.choose_device", lambda device: device)
+        monkeypatch.setattr("bacpipe.inference.audio_handler.available_cores", lambda: 16)
+        on_gpu = bacpipe.Embedder("perch_v2", model_base_path=str(base), device="cuda")
+        runner = on_gpu.runner(scores=False)
+        assert preloaded
+        assert runner.device == "cpu"  # where audio is handed over
+        load = on_gpu.workload(runner)
+        if starts:
+            assert caplog.text == ""
+            assert (runner.computes_on, load.batch_size, load.decoders) == ("cuda", 64, 14)
+        else:
+            assert "could not start CUDA, so perch_v2 computes on the CPU" in caplog.text
+            assert (runner.computes_on, load.decoders) == ("cpu", 4)
 
 
 @needs_tensorflow
@@ -504,6 +545,11 @@ class TestTensorFlowDevice:
             "set_memory_growth",
             lambda gpu, on: state["growth"].append((gpu, on)),
         )
+        monkeypatch.setattr(
+            config.experimental,
+            "enable_tensor_float_32_execution",
+            lambda on: state.update(tf32=on),
+        )
         return state
 
     def test_cpu_sees_no_gpu(self, config: dict[str, Any]) -> None:
@@ -520,6 +566,7 @@ class TestTensorFlowDevice:
 
         assert choose_tf_device(device) == name
         assert config["growth"] == [("g0", True), ("g1", True)]
+        assert config["tf32"] is False
 
     def test_missing_gpu_is_said(
         self, config: dict[str, Any], caplog: pytest.LogCaptureFixture

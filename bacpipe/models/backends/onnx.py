@@ -32,8 +32,8 @@ def execution_providers(device: str) -> list[Any]:
     Returns
     -------
     list
-        For ``onnxruntime.InferenceSession``: CUDA or, with the DirectML build of Windows,
-        DirectML for 'cuda'; CoreML for 'mps'; the CPU last.  A device that the installed
+        For ``onnxruntime.InferenceSession``: CUDA (without TF32) or, with the DirectML build of
+        Windows, DirectML for 'cuda'; CoreML for 'mps'; the CPU last.  A device that the installed
         build does not know is left out, with a warning.
     """
     kind, _, number = device.partition(":")
@@ -45,6 +45,10 @@ def execution_providers(device: str) -> list[Any]:
     for name in wanted:
         if name in available:
             options = {"device_id": int(number or 0)} if kind == "cuda" else {}
+            if name == "CUDAExecutionProvider":
+                options["use_tf32"] = 0  # float32 means float32
+                if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and later
+                    onnxruntime.preload_dlls()  # CUDA's libraries that PyTorch has brought
             return [(name, options), _CPU]
     if wanted:
         logger.warning(
@@ -96,9 +100,21 @@ class OnnxModel(ZooModel):
         super().__init__(card=card, files=files, device="cpu", model_base_path=model_base_path)
         self._asked = device
         path = self.paths[0]
-        self._session = _open(path, execution_providers(device))
-        if self._session.get_providers()[0] != _CPU:
+        providers = execution_providers(device)
+        self._session = _open(path, providers)
+        on_cpu = self._session.get_providers()[0] == _CPU
+        if on_cpu and providers != [_CPU]:
+            logger.warning(
+                "device=%s: ONNX Runtime could not start %s, so %s computes on the CPU; its CUDA "
+                "and cuDNN must be those that onnxruntime-gpu was built for (bacpipe's pages on "
+                "installation say which).",
+                device,
+                providers[0][0].removesuffix("ExecutionProvider"),
+                self.card.name,
+            )
+        if not on_cpu:
             self.batch_size = _GPU_BATCH
+            self.accelerator = device
         given = self._session.get_inputs()[0]
         self._input = given.name
         self._dtype = np.float16 if given.type == "tensor(float16)" else np.float32

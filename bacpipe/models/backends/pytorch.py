@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import threading
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,13 +33,13 @@ def choose_device(device: str = "auto") -> str:
     Raises
     ------
     SettingsError
-        If the device is asked for by name and this machine lacks it.
+        If the device is asked for by name and this machine lacks it; says which cards it has.
     """
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
+    kind, _, number = device.partition(":")
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -52,7 +54,110 @@ def choose_device(device: str = "auto") -> str:
             f"device={device!r} was asked for, but PyTorch finds no such device on this machine; "
             f"use device=auto or device=cpu."
         )
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        cards = [
+            f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())
+        ]
+        raise SettingsError(
+            f"device={device!r} was asked for, but this machine has {', '.join(cards)}; use one of "
+            f"these, or device=auto."
+        )
     return device
+
+
+# Two threads that compute on Apple's GPU end the process (PyTorch issue 197805).
+_APPLE_TURN = threading.Lock()
+
+
+class _Tf32Switch:
+    """PyTorch's switch between float32 and TF32 on NVIDIA GPUs, which holds for the process.
+
+    The first who computes sets it, and the last puts it back; who wants the other setting waits.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+        self._tf32 = False
+        self._before: list[Any] = []
+
+    @contextmanager
+    def set(self, *, tf32: bool) -> Iterator[None]:
+        """Compute with TF32, or without, in the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users or self._tf32 == tf32)
+            if not self._users:
+                self._tf32 = tf32
+                self._before = [getattr(*place) for place in self._places()]
+                for place in self._places():
+                    setattr(*place, self._value(place[1], tf32=tf32))
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                if not self._users:
+                    for place, value in zip(self._places(), self._before, strict=True):
+                        setattr(*place, value)
+                    self._changed.notify_all()
+
+    @staticmethod
+    def _places() -> list[tuple[Any, str]]:
+        """Objects and their attributes: those of PyTorch 2.9 and later, or the older ones."""
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        if hasattr(cudnn, "conv"):
+            return [(part, "fp32_precision") for part in (cudnn.conv, cudnn.rnn, matmul)]
+        return [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
+
+    @staticmethod
+    def _value(attribute: str, *, tf32: bool) -> bool | str:
+        return tf32 if attribute == "allow_tf32" else ("tf32" if tf32 else "ieee")
+
+
+_TF32 = _Tf32Switch()
+
+
+@contextmanager
+def computing_on(device: str, precision: str = "float32") -> Iterator[None]:
+    """What PyTorch needs to compute on a device, for the length of a block.
+
+    On NVIDIA GPUs float32 is float32: by default PyTorch rounds the factors of convolutions to
+    the 10 bits of TF32.  On Apple's, one thread of the process computes at a time.
+
+    Parameters
+    ----------
+    device : str
+        'cpu', 'cuda', 'cuda:1', 'mps'.
+    precision : str
+        'tf32' allows TF32; everything else is computed without.
+    """
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        with _TF32.set(tf32=precision == "tf32"):
+            yield
+    elif kind == "mps":
+        with _APPLE_TURN:
+            yield
+    else:
+        yield
+
+
+class FullPrecision(nn.Module):
+    """A layer that computes in float32 also where autocast rounds what the others compute.
+
+    Heads are wrapped in it: scores from bfloat16 come in steps of up to 0.004.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the layer makes of `x`, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            found: torch.Tensor = self.layer(x.float())
+        return found
 
 
 def read_checkpoint(path: Path) -> Any:

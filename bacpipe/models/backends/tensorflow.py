@@ -66,6 +66,7 @@ def choose_tf_device(device: str) -> str:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             logger.debug("TensorFlow has started; its way to take memory cannot change.")
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32
     return f"/GPU:{number or 0}"
 
 
@@ -93,6 +94,7 @@ class TfModel(ZooModel):
         self._asked, self._tf_device = device, choose_tf_device(device)
         if self._tf_device != "/CPU:0":
             self.batch_size = _GPU_BATCH
+            self.accelerator = device
         self.folder = self.paths[0].parent
         with tf.device(self._tf_device):
             self.saved_model = _load(self.folder)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse
-from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
+from bacpipe.models.backends.pytorch import FullPrecision, TorchModel, read_checkpoint
 from bacpipe.models.base import Calls
 from bacpipe.models.families.batdetect2_network import BatDetect2Spectrogram, OneWindow
 from bacpipe.models.frontends import exact_dtype
@@ -99,6 +99,8 @@ class _BatDetect2(TorchModel):
         if self.device == "cpu":
             arranged = OneWindow(network, width=self.spectrogram.size[1])
             self._one_window = fuse(arranged, self.device)
+        else:
+            network.conv_classes_op = FullPrecision(network.conv_classes_op)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Spectrograms, equal to those of ``batdetect2.api.generate_spectrogram``.

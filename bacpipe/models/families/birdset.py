@@ -22,7 +22,12 @@ from transformers import ConvNextConfig, ConvNextModel, EfficientNetConfig, Effi
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse_linears, scale_outputs
 from bacpipe.models.backends.cpu.layers import GELU, FusedConv2d, FusedLinear
-from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
+from bacpipe.models.backends.pytorch import (
+    FullPrecision,
+    TorchModel,
+    build_empty,
+    read_checkpoint,
+)
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
 from bacpipe.models.weights.class_names import ClassNames, Taxonomy, names_of_codes
 from bacpipe.models.weights.containers import numbered_classes, read_json, strip_prefixes
@@ -140,7 +145,7 @@ class AudioProtoPNet(TorchModel):
         fuse_blocks(network["backbone"])
         self._backbone = self.place(network["backbone"])
         fuse_linears(head)
-        self._head = self.place(head)
+        self._head = self.place(FullPrecision(head))
         names = _class_names(config, n_classes, self.taxonomy())
         self.classes, self.scientific_names, self.codes = names
         filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
