@@ -37,6 +37,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Number with its noun, as a person would say it.
+
+    Examples
+    --------
+    >>> counted(1, "recording"), counted(2000, "recording"), counted(0, "class", "classes")
+    ('1 recording', '2,000 recordings', '0 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 class SettingsError(BacpipeError, ValueError):
     """A key or value of the configuration is unknown or impossible."""
 

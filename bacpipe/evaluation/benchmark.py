@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe.annotations.table import long_enough, read_annotations, require_label_column
+from bacpipe.annotations.table import (
+    length_in_header,
+    long_enough,
+    read_annotations,
+    require_label_column,
+)
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError
 from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, group_by, number
 from bacpipe.evaluation.species_names import Match, known_species, match_names
@@ -168,7 +173,7 @@ def _open(
     )
     names = [file.relative_to(loader.audio_dir).as_posix() for file in loader.files]
     source = loader.options.annotations_filename
-    table = read_annotations(loader.audio_dir / source, names)
+    table = read_annotations(loader.audio_dir / source, names, length_in_header(loader.audio_dir))
     column = require_label_column(table, loader.options.label_column, source=source)
     table = long_enough(table[["audiofilename", "start", "end", column]].dropna(),
                         loader.options.min_annotation_length)  # fmt: skip

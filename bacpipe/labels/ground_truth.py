@@ -33,7 +33,7 @@ from bacpipe.annotations.table import (
     read_annotations,
     require_label_column,
 )
-from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
+from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError, counted
 from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import Options
@@ -304,16 +304,20 @@ def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFra
         names.update(file.relative_to(loader.audio_dir).as_posix() for file in loader.files)
     except NoRecordingsError:  # moved away: their results can still be labelled
         logger.debug("%s holds no recordings any more", loader.audio_dir)
+
+    def length_of(name: str) -> float | None:
+        return windows.entries[name].duration if name in windows.entries else None
+
     if isinstance(source, str):
-        table = read_annotations(loader.audio_dir / source, sorted(names))
+        table = read_annotations(loader.audio_dir / source, sorted(names), length_of)
     else:
-        table = check_annotations(source, sorted(names))
+        table = check_annotations(source, sorted(names), length_of=length_of)
     outside = ~table["audiofilename"].isin(set(windows.recordings))
     if outside.any():
         logger.warning(
-            "%d annotations are about %d recordings that have no windows, such as %s.",
-            int(outside.sum()),
-            table["audiofilename"][outside].nunique(),
+            "%s left out, because there are no windows of %s, such as %s.",
+            counted(int(outside.sum()), "annotation"),
+            counted(table["audiofilename"][outside].nunique(), "recording"),
             table["audiofilename"][outside].iloc[0],
         )
     return table[~outside]
