@@ -24,7 +24,7 @@ import yaml
 from yaml.representer import SafeRepresenter
 
 from bacpipe.errors import SettingsError
-from bacpipe.user_input import load_yaml, typed_path
+from bacpipe.user_input import load_yaml, typed_hosts, typed_path
 
 _T = TypeVar("_T")
 
@@ -137,6 +137,12 @@ def _weights_folder(value: object) -> str:
     from platformdirs import user_cache_dir
 
     return str(Path(user_cache_dir("bacpipe")) / "models")
+
+
+def _hosts(value: object) -> str:
+    text = _text(value)
+    typed_hosts(text)
+    return text
 
 
 def _folder_name(value: object) -> str:
@@ -582,9 +588,9 @@ class Options:
     dashboard_port: int = _option(5006, _whole(1, 65535), _PLACE)
     dashboard_address: str = _option("localhost", _text, _PLACE)
     dashboard_websocket_origin: str | Literal[False] = _option(
-        False, _either(_FALSE, _text),
-        "Other hosts under which the dashboard may be opened, such as myserver:5006, with commas "
-        "between several. false: none.",
+        False, _either(_FALSE, _hosts),
+        "Other hosts under which the dashboard may be opened, such as myserver:5006, "
+        "https://bio.example.org or *.example.org, with commas between several. false: none.",
     )
     embedding_figure_height: int = _option(
         500, _PIXELS,

@@ -256,7 +256,7 @@ def _is_own(text: str) -> bool:
 def _crowsetta() -> Any:
     try:
         import crowsetta
-    except ImportError as error:
+    except Exception as error:  # whatever a broken package raises
         raise AnnotationsError(
             extras.cannot_import("Reading this format", "annotations", error)
         ) from error

@@ -119,12 +119,12 @@ def _read_kaleidoscope(text: str, file: str, names: TableNames, wanted: str | No
     start = seconds(table[columns["OFFSET"]], file)
     end = start + seconds(table[columns["DURATION"]], file)
     parts = table.assign(**dict.fromkeys({"INDIR", "FOLDER"} - {*columns}, ""))
-    outer, inner, name = (
+    outer, inner, last = (
         parts[columns.get(key, key)].str.strip() for key in ("INDIR", "FOLDER", "IN FILE")
     )
-    below = (inner + "/" + name).str.lstrip("/")
-    files = table[[]].assign(whole=outer + "/" + below, below=below, name=name)
-    return _frame(table, names.by_columns(files, ["whole", "below", "name"]), start, end, label)
+    below = (inner + "/" + last).str.lstrip("/")
+    files = table[[]].assign(whole=outer + "/" + below, below=below, last=last)
+    return _frame(table, names.by_columns(files, ["whole", "below", "last"]), start, end, label)
 
 
 def _read_birdnet(text: str, file: str, names: TableNames, wanted: str | None) -> pd.DataFrame:

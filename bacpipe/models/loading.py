@@ -114,8 +114,9 @@ def import_wrapper(card: ModelCard) -> Any:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        if card.extra is None or (error.name or "").startswith("bacpipe"):
+    except Exception as error:  # a package that is broken raises anything, not only ImportError
+        ours = isinstance(error, ImportError) and (error.name or "").startswith("bacpipe")
+        if card.extra is None or ours:
             raise
         what = f"The model {card.name!r}"
         raise ModelUnavailableError(extras.cannot_import(what, card.extra, error)) from error
