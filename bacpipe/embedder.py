@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import AudioError, BacpipeError, SettingsError
+from bacpipe.errors import AudioError, BacpipeError, SettingsError, counted
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunReport
@@ -399,7 +399,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         shape = None if self.predictions is None else self.predictions.shape
-        return f"Classifier({len(self.classes)} classes, predictions: {shape})"
+        return f"Classifier({counted(len(self.classes), 'class', 'classes')}, predictions: {shape})"
 
 
 class _InMemoryResults:

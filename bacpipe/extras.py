@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 
+from bacpipe.errors import said
+
 _ABOUT_EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -62,7 +64,7 @@ def cannot_import(what: str, extra: str, error: Exception) -> str:
             f"{what} needs {having}, which is installed but itself needs the package {package!r}, "
             f"which is missing; install it with: pip install {package}"
         )
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = said(error)[:300] or type(error).__name__
     return (
         f"{what} needs {having}, which is installed but cannot be imported ({reason}); install it "
         f'anew with: pip install --force-reinstall "bacpipe[{extra}]"{_hint(reason)}'

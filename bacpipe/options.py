@@ -671,9 +671,34 @@ def check_value(key: str, value: object, known: Iterable[str], *, where: str) ->
 def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     """Sentence about a key that does not exist, with the nearest one that does."""
     names = list(known)
-    closest = difflib.get_close_matches(str(key).lower(), names, n=1, cutoff=0.5)
+    plain = str(key).lower().lstrip("-").replace("-", "_")
+    meant, remark = _KEYS_OF_OTHERS.get(plain, ("", ""))
+    if meant in names:
+        return f"{where} has no key {_show(key)}; did you mean {meant!r}{remark}?"
+    closest = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
     hint = f"did you mean {closest[0]!r}?" if closest else f"the keys are {', '.join(names)}."
     return f"{where} has no key {_show(key)}; {hint}"
+
+
+_HOP = " (seconds from one window to the next: the length of a window less the overlap)"
+_KEYS_OF_OTHERS = {
+    **dict.fromkeys(("overlap", "step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
+    **dict.fromkeys(
+        ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
+        ("classifier_threshold", ""),
+    ),
+    **dict.fromkeys(("lat", "lat_deg"), ("latitude", "")),
+    **dict.fromkeys(("lon", "lng", "long"), ("longitude", "")),
+    **dict.fromkeys(("slist", "species", "specieslist"), ("species_list", "")),
+    **dict.fromkeys(("top_k", "topk", "top_n"), ("max_predictions_per_window", "")),
+    **dict.fromkeys(("threads", "cpus", "n_jobs", "num_workers"), ("nr_parallel_workers", "")),
+    **dict.fromkeys(("batchsize", "batch"), ("global_batch_size", "")),
+    **dict.fromkeys(("i", "input", "folder", "audio", "recordings"), ("audio_dir", "")),
+    **dict.fromkeys(("o", "output", "out", "output_dir", "results"), ("main_results_dir", "")),
+    **dict.fromkeys(("gpu", "cuda"), ("device", "")),
+    **dict.fromkeys(("rtype", "format", "formats"), ("save_raven_tables", "")),
+}
+"""Keys of ours, with a remark, by what BirdNET-Analyzer and others call them."""
 
 
 # Values in messages: aliases of YAML can make them longer than any memory.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.files import find_recording_names
-from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.errors import BacpipeError, SettingsError, counted
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
@@ -79,6 +79,7 @@ def play(
     >>> loaders["birdnet"].embeddings("array").shape
     (153, 1024)
     """
+    _refuse_path("bool_save_logs", bool_save_logs)
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
     options = replace(options, audio_dir=str(audio_dir))
@@ -102,8 +103,23 @@ def play(
     if options.dashboard:
         _open_dashboard(audio_dir, options)
     if problems:
-        raise BacpipeError(f"Not everything could be done ({'; '.join(problems)})")
+        told = "; ".join(problem.removesuffix(".") for problem in problems)
+        raise BacpipeError(f"Not everything could be done ({told})")
     return loaders
+
+
+def _refuse_path(parameter: str, value: object) -> None:
+    """Say where a folder goes to whoever gives it as the first argument.
+
+    Raises
+    ------
+    SettingsError
+        If the value of this first parameter is not True or False.
+    """
+    if isinstance(value, bool):
+        return
+    hint = f"; did you mean audio_dir={str(value)!r}?" if isinstance(value, str | Path) else "."
+    raise SettingsError(f"{parameter}={value!r} is not possible: expected True or False{hint}")
 
 
 def _evaluate(loaders: dict[str, Loader], options: Options) -> EvaluationReport | None:
@@ -245,6 +261,7 @@ def generate_embeddings(
     >>> loader.embeddings("array").shape
     (153, 1024)
     """
+    _refuse_path("avoid_pipelined_gpu_inference", avoid_pipelined_gpu_inference)
     options = make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
     if model_name is None:
         raise SettingsError(
@@ -401,7 +418,8 @@ def _with_custom(
     custom = [custom_model] * len(names) if custom_models is None else list(custom_models)
     if len(custom) != len(names):
         raise SettingsError(
-            f"CustomModels has {len(custom)} entries, but there are {len(names)} models; expected "
+            f"CustomModels has {counted(len(custom), 'entry', 'entries')} for "
+            f"{counted(len(names), 'model')}; expected "
             f"one entry per model, None for models of the zoo."
         )
     for name, own in zip(names, custom, strict=True):

@@ -24,7 +24,7 @@ from bacpipe.annotations.table import (
     read_annotations,
     require_label_column,
 )
-from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError
+from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError, counted
 from bacpipe.evaluation.metrics import best_threshold, evaluate_scores, group_by, number
 from bacpipe.evaluation.species_names import Match, known_species, match_names
 from bacpipe.inference.pipeline import run
@@ -141,7 +141,8 @@ def benchmark(
     if not columns:
         raise EvaluationError(
             f"{model}: none of the {len(names)} annotated names ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}) is one of its {len(classes)} classes; annotate "
+            f"{', …' if len(names) > 5 else ''}) is one of its "
+            f"{counted(len(classes), 'class', 'classes')}; annotate "
             f"with their common, scientific or eBird names (classes are such as "
             f"{', '.join(classes[:3])})."
         )

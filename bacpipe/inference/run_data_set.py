@@ -14,7 +14,7 @@ import torch
 
 from bacpipe._version import __version__
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError
+from bacpipe.errors import AnnotationsError, AudioError, NothingEmbeddedError, StorageError, counted
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
@@ -102,8 +102,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         if loader.embedding_set is None or not loader.embedding_set.content.recordings.has_done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
-                f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
-                f"({reasons})."
+                f"{loader.audio_dir}: none of {counted(len(report.failed), 'recording')} could be "
+                f"embedded ({reasons})."
             )
         loader.write_metadata_file()
         if predict:

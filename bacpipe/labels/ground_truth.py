@@ -245,17 +245,17 @@ def make_ground_truth(
     )
     if lost:
         logger.info(
-            "%d annotations label no window: they lie behind the end of their recording, or "
-            "outside of what was embedded.",
-            lost,
+            "%s without a window: behind the end of the recording, or outside of what was "
+            "embedded.",
+            counted(lost, "annotation"),
         )
     most = rule.max_labels_per_timestamp or 1
     chosen = _first_of_each(overlaps, most)
     dropped = len(overlaps.window) - len(chosen.window)
     if dropped and not rule.single_label:
         logger.warning(
-            "%d labels are left out because their windows have more than "
-            "max_labels_per_timestamp=%d.", dropped, most,
+            "%s left out of windows that have more than max_labels_per_timestamp=%d.",
+            counted(dropped, "label"), most,
         )  # fmt: skip
     windows_per_label = np.bincount(chosen.label, minlength=len(names))
     fewest = max(1, rule.min_label_occurrences)
@@ -267,9 +267,10 @@ def make_ground_truth(
         numbers = {str(name): number for number, name in enumerate(names[common])}
     if not common.any():
         logger.warning(
-            "No window of %d has a label: of %d annotations, %d are long enough, and they give "
-            "at most %d windows to a label.",
-            len(windows), given, len(table), windows_per_label.max(initial=0),
+            "No window of %d has a label: %s, of which %d long enough, with at most %s for a "
+            "label.",
+            len(windows), counted(given, "annotation"), len(table),
+            counted(int(windows_per_label.max(initial=0)), "window"),
         )  # fmt: skip
     code = np.array([numbers.get(str(name), UNLABELLED) for name in names], dtype=np.int32)
     code[~common] = UNLABELLED

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe import extras
-from bacpipe.errors import ModelUnavailableError, UnknownModelError
+from bacpipe.errors import BacpipeError, ModelUnavailableError, UnknownModelError, unexpected
 from bacpipe.models.base import Model, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
@@ -85,9 +85,15 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
     ------
     SettingsError
         If it lacks what every model must have.
+    ModelUnavailableError
+        If its constructor fails.
     """
     if not inspect.isclass(custom):
         return ready_model(custom)
+    return ready_model(_construct(custom, device, model_base_path))
+
+
+def _construct(custom: Any, device: str, model_base_path: str | Path) -> Any:
     offered = {"device": device, "model_base_path": str(model_base_path)}
     parameters = inspect.signature(custom).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -95,7 +101,13 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
         accepted = {"device": device}
     else:
         accepted = {key: value for key, value in offered.items() if key in parameters}
-    return ready_model(custom(**accepted))
+    try:
+        return custom(**accepted)
+    except BacpipeError:
+        raise
+    except Exception as error:  # users' code raises anything; the other models shall run
+        problem = unexpected(custom.__name__, error, "this model cannot be constructed")
+        raise ModelUnavailableError(f"{problem}; correct its __init__.") from error
 
 
 def import_wrapper(card: ModelCard) -> Any:
