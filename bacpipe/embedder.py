@@ -15,7 +15,7 @@ from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, SettingsError, counted
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
-from bacpipe.inference.report import RunReport
+from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.inference.run_data_set import embed_data_set
 from bacpipe.inference.runner import choose_batch_size, first_invalid
 from bacpipe.models.backends.pytorch import choose_device
@@ -365,6 +365,7 @@ class Embedder(AudioHandler):
                 "Embedder(model_name, Loader(audio_dir, model_name, use_folder_structure=True))."
             )
         self.report = embed_data_set(self, self.loader, threads=threads)
+        warn_of_failures(self.report)
         return self.loader
 
 

@@ -92,6 +92,10 @@ class NothingEmbeddedError(BacpipeError, RuntimeError):
     """Not a single recording of a run could be embedded."""
 
 
+class RecordingsFailedError(BacpipeError, RuntimeError):
+    """All is done but some recordings, and the setting ``strict`` asks for an error then."""
+
+
 class ResultsError(BacpipeError, RuntimeError):
     """A results tree is damaged or was written by something we cannot read."""
 

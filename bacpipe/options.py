@@ -412,6 +412,12 @@ class Options:
         "<main_results_dir>_testing.",
     )
 
+    strict: bool = _option(
+        False, _boolean,
+        "true: a run in which a recording failed ends with an error when all else is done, and "
+        "the command with exit code 3.",
+    )
+
     audio_suffixes: tuple[str, ...] = _option(
         [".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"], _list_of(_suffix),
         "Files with these suffixes are recordings; upper and lower case are the same.",
@@ -672,11 +678,12 @@ def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     """Sentence about a key that does not exist, with the nearest one that does."""
     names = list(known)
     plain = str(key).lower().lstrip("-").replace("-", "_")
-    meant, remark = _KEYS_OF_OTHERS.get(plain, ("", ""))
-    if meant in names:
-        return f"{where} has no key {_show(key)}; did you mean {meant!r}{remark}?"
-    closest = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
-    hint = f"did you mean {closest[0]!r}?" if closest else f"the keys are {', '.join(names)}."
+    if plain in _KEYS_OF_OTHERS:
+        closest, remark = _KEYS_OF_OTHERS[plain]
+        closest = closest if closest in names else ""
+    else:
+        closest, remark = next(iter(difflib.get_close_matches(plain, names, cutoff=0.6)), ""), ""
+    hint = f"did you mean {closest!r}{remark}?" if closest else f"the keys are {', '.join(names)}."
     return f"{where} has no key {_show(key)}; {hint}"
 
 
@@ -687,9 +694,9 @@ _KEYS_OF_OTHERS = {
         ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
         ("classifier_threshold", ""),
     ),
-    **dict.fromkeys(("lat", "lat_deg"), ("latitude", "")),
-    **dict.fromkeys(("lon", "lng", "long"), ("longitude", "")),
-    **dict.fromkeys(("slist", "species", "specieslist"), ("species_list", "")),
+    **dict.fromkeys(("lat", "latitude"), ("latitude", "")),
+    **dict.fromkeys(("lon", "lng", "long", "longitude"), ("longitude", "")),
+    **dict.fromkeys(("slist", "species", "specieslist", "species_list"), ("species_list", "")),
     **dict.fromkeys(("top_k", "topk", "top_n"), ("max_predictions_per_window", "")),
     **dict.fromkeys(("threads", "cpus", "n_jobs", "num_workers"), ("nr_parallel_workers", "")),
     **dict.fromkeys(("batchsize", "batch"), ("global_batch_size", "")),

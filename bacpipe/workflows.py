@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.files import find_recording_names
-from bacpipe.errors import BacpipeError, SettingsError, counted
-from bacpipe.inference.report import RunReport
+from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError, counted
+from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
@@ -66,6 +66,8 @@ def play(
     BacpipeError
         If a setting is impossible, or a model could not embed anything; the other models have
         run then.
+    RecordingsFailedError
+        If ``strict`` is True and a recording failed; all else is done then.
 
     Examples
     --------
@@ -105,6 +107,10 @@ def play(
     if problems:
         told = "; ".join(problem.removesuffix(".") for problem in problems)
         raise BacpipeError(f"Not everything could be done ({told})")
+    if options.strict and (failed := {name for report in reports for name, _ in report.failed}):
+        raise RecordingsFailedError(
+            f"{counted(len(failed), 'recording')} failed; all else is done."
+        )
     return loaders
 
 
@@ -267,7 +273,7 @@ def generate_embeddings(
         raise SettingsError(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
         )
-    return _generate(model_name, CustomModel, options, reuse=check_if_combination_exists)[0]
+    return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
 
 
 def run_pipeline_for_single_model(
@@ -320,7 +326,7 @@ def run_pipeline_for_single_model(
         testing=testing,
         **kwargs,
     )
-    return _run_single(model_name, CustomModel, options)[0]
+    return _told(_run_single(model_name, CustomModel, options))
 
 
 def run_pipeline_for_models(
@@ -369,8 +375,17 @@ def run_pipeline_for_models(
     """
     options = make_options(audio_dir=audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     names = [models] if isinstance(models, str) else list(models)
-    runs, _ = _run_models(_with_custom(names, CustomModels, CustomModel), options)
-    return {name: loader for name, (loader, _) in runs.items()}
+    runs, errors = _run_models(_with_custom(names, CustomModels, CustomModel), options)
+    for name, error in errors.items():
+        logger.error("%s: %s", name, error)
+    return {name: _told(run) for name, run in runs.items()}
+
+
+def _told(run: tuple[Loader, RunReport]) -> Loader:
+    """Loader of a run whose report nobody prints."""
+    loader, report = run
+    warn_of_failures(report)
+    return loader
 
 
 def _generate(
@@ -393,13 +408,11 @@ def _generate(
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
     from bacpipe.embedder import Embedder
+    from bacpipe.inference.run_data_set import embed_data_set
 
     embedder = Embedder(model_name, loader, CustomModel=custom)
-    if options.avoid_pipelined_gpu_inference:
-        embedder.run_inference_pipeline_sequentially()
-    else:
-        embedder.run_inference_pipeline_using_multithreading()
-    return loader, embedder.report
+    threads = not options.avoid_pipelined_gpu_inference
+    return loader, embed_data_set(embedder, loader, threads=threads)
 
 
 def _run_single(model_name: str, custom: object, options: Options) -> tuple[Loader, RunReport]:
@@ -440,10 +453,13 @@ def _run_models(
         except BacpipeError as error:
             if len(models) == 1:
                 raise
-            logger.error("%s: %s", name, error)
+            logger.debug("%s: %s", name, error)
             errors[name] = error
     if not runs:
-        raise next(iter(errors.values()))
+        first, *others = errors.items()
+        for name, error in others:
+            logger.error("%s: %s", name, error)
+        raise first[1]
     return runs, errors
 
 

@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_made_leaves_the_others_alone(
 def test_embeddings_beyond_all_measure_get_no_map(reducer: str, scale: float) -> None:
     rng = np.random.default_rng(1)
     embeds = (rng.uniform(0.1, 1, (20, 4)) * scale).astype(np.float32)
-    with pytest.raises(ReductionError, match="the largest value is .* scale the embeddings"):
+    with pytest.raises(ReductionError, match=r"the largest value is .* scale the embeddings"):
         reducers.fit(reducer, embeds)
     with pytest.raises(BacpipeError, match="the largest value is"):
         run_clustering(embeds, {"kmeans": {"n_clusters": 2}})
