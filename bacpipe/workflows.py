@@ -457,8 +457,8 @@ def _run_models(
             errors[name] = error
     if not runs:
         first, *others = errors.items()
-        for name, error in others:
-            logger.error("%s: %s", name, error)
+        for other in others:
+            logger.error("%s: %s", *other)
         raise first[1]
     return runs, errors
 

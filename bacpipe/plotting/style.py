@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager
+from matplotlib.font_manager import FontEntry, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
@@ -83,9 +83,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
     """Write a figure as PNG (300 dpi) and, if asked for, as SVG beside it."""
-    family = ["DejaVu Sans", *_fonts_for(figure)]
-    with rc_context({**_STYLE, "font.sans-serif": family}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)  # it was told
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)  # we tell it ourselves
+        _choose_fonts(figure)
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=300)
         if vector:
@@ -93,17 +93,23 @@ def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
                 figure.savefig(file, format="svg", metadata={"Date": None})
 
 
-def _fonts_for(figure: Figure) -> list[str]:
-    """Installed fonts with the letters of a figure that the usual font lacks, such as Chinese.
+def _choose_fonts(figure: Figure) -> None:
+    """Let texts use installed fonts for letters that the usual font lacks, such as Chinese ones.
 
     What no font has is told once; it becomes boxes.
     """
-    letters = {c for text in figure.findobj(Text) for c in text.get_text() if not c.isspace()}
+    figure.draw_without_rendering()  # texts beside axes are empty until then
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    letters = {letter for text in texts for letter in text.get_text() if not letter.isspace()}
     missing = letters - _letters_of(findfont("DejaVu Sans"))
+    if not missing:
+        return
     families = []
-    # Fonts for a language draw better than those that have a bit of everything.
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.weight
-                       != 400, font.name)) if missing else ():  # fmt: skip
+
+    def plainness(font: FontEntry) -> tuple[bool, bool, str]:
+        return font.style != "normal", font.weight != 400, font.name
+
+    for font in sorted(fontManager.ttflist, key=plainness):
         if "Last Resort" in font.name:  # boxes, too
             continue
         if found := missing & _letters_of(font.fname):
@@ -113,7 +119,8 @@ def _fonts_for(figure: Figure) -> list[str]:
             break
     if missing:
         _warn_of_boxes("".join(sorted(missing)[:10]))
-    return families
+    for text in texts:
+        text.set_fontfamily(["DejaVu Sans", *families])
 
 
 @cache
