@@ -351,7 +351,8 @@ def _make(name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed
         if n_labels < 2:
             raise TooLittleDataError(
                 f"clust_configs: {name!r} has n_clusters null, as many as there are labels, but "
-                f"there are no more than {n_labels}; give n_clusters a number, or annotate."
+                f"there {'is' if n_labels == 1 else 'are'} {counted(n_labels, 'label')}; give "
+                f"n_clusters a number, or annotate."
             )
         parameters["n_clusters"] = n_labels
     if "random_state" in known:
