@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from bacpipe._version import __version__
 from bacpipe.commands import COMMANDS
 from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashes
-from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError
 from bacpipe.models.backends.cpu.memory import keep_freed_memory
 
 _RUN_MODELS = ("bench", "calls", "demo")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0 when the job was done, 1 when it was not, 2 for a mistake in the command
-        line or the settings, 130 after Ctrl-C.
+        line or the settings, 3 when recordings failed and ``strict`` is set, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _play(words)
     except SettingsError as error:
         return _complain(error, code=2)
+    except RecordingsFailedError as error:
+        return _complain(error, code=3)
     except BacpipeError as error:
         return _complain(error, code=1)
     except KeyboardInterrupt:

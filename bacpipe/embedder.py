@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import AudioError, BacpipeError, SettingsError
+from bacpipe.errors import AudioError, BacpipeError, SettingsError, counted
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.calls import calls_in
 from bacpipe.inference.pipeline import Decode, run
-from bacpipe.inference.report import RunReport
+from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.inference.run_data_set import embed_data_set
 from bacpipe.inference.runner import first_invalid
 from bacpipe.models.backends.pytorch import choose_device
@@ -402,6 +402,7 @@ class Embedder(AudioHandler):
                 "Embedder(model_name, Loader(audio_dir, model_name, use_folder_structure=True))."
             )
         self.report = embed_data_set(self, self.loader, threads=threads)
+        warn_of_failures(self.report)
         return self.loader
 
 
@@ -436,7 +437,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         shape = None if self.predictions is None else self.predictions.shape
-        return f"Classifier({len(self.classes)} classes, predictions: {shape})"
+        return f"Classifier({counted(len(self.classes), 'class', 'classes')}, predictions: {shape})"
 
 
 class _InMemoryResults:

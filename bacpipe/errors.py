@@ -26,9 +26,17 @@ class BacpipeError(Exception):
     """
 
 
+def said(error: BaseException) -> str:
+    """What an error says, in one line; empty if nothing, or if it cannot say it."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # its own __str__ raises, or gives no text
+        return ""
+
+
 def unexpected(name: str, error: BaseException, what: str = "unexpected error") -> str:
     """Sentence on an error that nobody foresaw, as the reason why something failed."""
-    text = " ".join(str(error).split())
+    text = said(error)
     return f"{name}: {what} ({type(error).__name__}{': ' if text else ''}{text[:500]})"
 
 
@@ -82,6 +90,10 @@ class AnnotationsError(BacpipeError, ValueError):
 
 class NothingEmbeddedError(BacpipeError, RuntimeError):
     """Not a single recording of a run could be embedded."""
+
+
+class RecordingsFailedError(BacpipeError, RuntimeError):
+    """All is done but some recordings, and the setting ``strict`` asks for an error then."""
 
 
 class ResultsError(BacpipeError, RuntimeError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 
+from bacpipe.errors import said
+
 _ABOUT_EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -34,7 +36,7 @@ def versions(extra: str) -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def cannot_import(what: str, extra: str, error: ImportError) -> str:
+def cannot_import(what: str, extra: str, error: Exception) -> str:
     """Sentence on a package of an extra that cannot be imported, and what to do.
 
     Parameters
@@ -43,25 +45,33 @@ def cannot_import(what: str, extra: str, error: ImportError) -> str:
         What needs the package, such as "The model 'vggish'".
     extra : str
         Name of the extra.
-    error : ImportError
-        What the import raised.
+    error : Exception
+        What the import raised: packages that are broken raise anything.
     """
     installed = versions(extra)
     absent = [name for name, number in installed.items() if number == MISSING]
-    package = (error.name or "").partition(".")[0]
-    if absent or package in installed or not installed:
+    gone = isinstance(error, ModuleNotFoundError)
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if absent or (gone and not installed):
         return (
             f"{what} needs the package {' and '.join(absent) or package}, which is not installed; "
             f'install it with: pip install "bacpipe[{extra}]"'
         )
     having = ", ".join(f"{name} {number}" for name, number in installed.items())
-    if isinstance(error, ModuleNotFoundError) and package:
+    having = having or package or f"the extra {extra!r}"
+    if gone and package and package not in installed:
         return (
             f"{what} needs {having}, which is installed but itself needs the package {package!r}, "
             f"which is missing; install it with: pip install {package}"
         )
-    reason = " ".join(str(error).split())[:300]
+    reason = said(error)[:300] or type(error).__name__
     return (
         f"{what} needs {having}, which is installed but cannot be imported ({reason}); install it "
-        f'anew with: pip install --force-reinstall "bacpipe[{extra}]"'
+        f'anew with: pip install --force-reinstall "bacpipe[{extra}]"{_hint(reason)}'
     )
+
+
+def _hint(reason: str) -> str:
+    if "DLL" in reason or "WinError" in reason:
+        return " (on Windows, Microsoft's Visual C++ Redistributable is what most often lacks)"
+    return ""

@@ -24,7 +24,7 @@ import yaml
 from yaml.representer import SafeRepresenter
 
 from bacpipe.errors import SettingsError
-from bacpipe.user_input import load_yaml, typed_path
+from bacpipe.user_input import load_yaml, typed_hosts, typed_path
 
 _T = TypeVar("_T")
 
@@ -138,6 +138,12 @@ def _weights_folder(value: object) -> str:
     from platformdirs import user_cache_dir
 
     return str(Path(user_cache_dir("bacpipe")) / "models")
+
+
+def _hosts(value: object) -> str:
+    text = _text(value)
+    typed_hosts(text)
+    return text
 
 
 def _folder_name(value: object) -> str:
@@ -433,6 +439,12 @@ class Options(_Asked):
         "<main_results_dir>_testing.",
     )
 
+    strict: bool = _option(
+        False, _boolean,
+        "true: a run in which a recording failed ends with an error when all else is done, and "
+        "the command with exit code 3.",
+    )
+
     audio_suffixes: tuple[str, ...] = _option(
         [".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"], _list_of(_suffix),
         "Files with these suffixes are recordings; upper and lower case are the same.",
@@ -626,9 +638,9 @@ class Options(_Asked):
     dashboard_port: int = _option(5006, _whole(1, 65535), _PLACE)
     dashboard_address: str = _option("localhost", _text, _PLACE)
     dashboard_websocket_origin: str | Literal[False] = _option(
-        False, _either(_FALSE, _text),
-        "Other hosts under which the dashboard may be opened, such as myserver:5006, with commas "
-        "between several. false: none.",
+        False, _either(_FALSE, _hosts),
+        "Other hosts under which the dashboard may be opened, such as myserver:5006, "
+        "https://bio.example.org or *.example.org, with commas between several. false: none.",
     )
     embedding_figure_height: int = _option(
         500, _PIXELS,
@@ -719,9 +731,35 @@ def check_value(key: str, value: object, known: Iterable[str], *, where: str) ->
 def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     """Sentence about a key that does not exist, with the nearest one that does."""
     names = list(known)
-    closest = difflib.get_close_matches(str(key).lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {closest[0]!r}?" if closest else f"the keys are {', '.join(names)}."
+    plain = str(key).lower().lstrip("-").replace("-", "_")
+    if plain in _KEYS_OF_OTHERS:
+        closest, remark = _KEYS_OF_OTHERS[plain]
+        closest = closest if closest in names else ""
+    else:
+        closest, remark = next(iter(difflib.get_close_matches(plain, names, cutoff=0.6)), ""), ""
+    hint = f"did you mean {closest!r}{remark}?" if closest else f"the keys are {', '.join(names)}."
     return f"{where} has no key {_show(key)}; {hint}"
+
+
+_HOP = " (seconds from one window to the next: the length of a window less the overlap)"
+_KEYS_OF_OTHERS = {
+    **dict.fromkeys(("overlap", "step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
+    **dict.fromkeys(
+        ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
+        ("classifier_threshold", ""),
+    ),
+    **dict.fromkeys(("lat", "latitude"), ("latitude", "")),
+    **dict.fromkeys(("lon", "lng", "long", "longitude"), ("longitude", "")),
+    **dict.fromkeys(("slist", "species", "specieslist", "species_list"), ("species_list", "")),
+    **dict.fromkeys(("top_k", "topk", "top_n"), ("max_predictions_per_window", "")),
+    **dict.fromkeys(("threads", "cpus", "n_jobs", "num_workers"), ("nr_parallel_workers", "")),
+    **dict.fromkeys(("batchsize", "batch"), ("global_batch_size", "")),
+    **dict.fromkeys(("i", "input", "folder", "audio", "recordings"), ("audio_dir", "")),
+    **dict.fromkeys(("o", "output", "out", "output_dir", "results"), ("main_results_dir", "")),
+    **dict.fromkeys(("gpu", "cuda"), ("device", "")),
+    **dict.fromkeys(("rtype", "format", "formats"), ("save_raven_tables", "")),
+}
+"""Keys of ours, with a remark, by what BirdNET-Analyzer and others call them."""
 
 
 # Values in messages: aliases of YAML can make them longer than any memory.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -68,6 +70,51 @@ def typed_setting(key: str, value: str | Path) -> str:
     """
     word = f"{key}={value}"
     return f'"{word}"' if any(character in " '()&;*?<>|#~" for character in word) else word
+
+
+def typed_hosts(text: str) -> list[tuple[str, int | None]]:
+    """Hosts that a person, or a browser, has typed, with commas between them.
+
+    Each is a name in lower case, which may begin with ``*.``, and its port; None for that of http
+    or https.
+
+    Raises
+    ------
+    ValueError
+        Saying what was expected.
+
+    Examples
+    --------
+    >>> typed_hosts("myserver:5006, https://bio.example.org/, [::1]:5006")
+    [('myserver', 5006), ('bio.example.org', None), ('::1', 5006)]
+    """
+    hosts = []
+    for part in text.split(","):
+        word = part.strip()
+        try:
+            url = urlsplit(word if "://" in word else f"//{word}")
+            name, port = (url.hostname or "").rstrip(".").encode("idna").decode(), url.port
+        except ValueError:  # a port that is none, brackets that do not close, impossible letters
+            name, port, url = "", None, urlsplit("")
+        plain = name.removeprefix("*.")
+        if "*" in plain:
+            raise ValueError(
+                f"{word!r} would let pages of anybody read your data; expected the names of hosts, "
+                f"such as myserver:5006, or all of a domain, such as *.example.org"
+            )
+        rest = (url.username, url.password, url.query or None, url.fragment or None)
+        if (
+            not re.fullmatch(r"[a-z0-9_.:-]+", plain)
+            or url.scheme not in {"", "http", "https"}
+            or url.path not in {"", "/"}
+            or any(value is not None for value in rest)
+        ):
+            raise ValueError(
+                f"expected hosts such as myserver:5006 or https://bio.example.org, without a path, "
+                f"not {word!r}"
+            )
+        hosts.append((name, None if port in {80, 443} else port))
+    return hosts
 
 
 def in_notebook() -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.files import find_recording_names
-from bacpipe.errors import BacpipeError, SettingsError
-from bacpipe.inference.report import RunReport
+from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError, counted
+from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
@@ -67,6 +67,8 @@ def play(
     BacpipeError
         If a setting is impossible, or a model could not embed anything; the other models have
         run then.
+    RecordingsFailedError
+        If ``strict`` is True and a recording failed; all else is done then.
 
     Examples
     --------
@@ -80,6 +82,7 @@ def play(
     >>> loaders["birdnet"].embeddings("array").shape
     (153, 1024)
     """
+    _refuse_path("bool_save_logs", bool_save_logs)
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
@@ -103,8 +106,27 @@ def play(
     if options.dashboard:
         _open_dashboard(audio_dir, options)
     if problems:
-        raise BacpipeError(f"Not everything could be done ({'; '.join(problems)})")
+        told = "; ".join(problem.removesuffix(".") for problem in problems)
+        raise BacpipeError(f"Not everything could be done ({told})")
+    if options.strict and (failed := {name for report in reports for name, _ in report.failed}):
+        raise RecordingsFailedError(
+            f"{counted(len(failed), 'recording')} failed; all else is done."
+        )
     return loaders
+
+
+def _refuse_path(parameter: str, value: object) -> None:
+    """Say where a folder goes to whoever gives it as the first argument.
+
+    Raises
+    ------
+    SettingsError
+        If the value of this first parameter is not True or False.
+    """
+    if isinstance(value, bool):
+        return
+    hint = f"; did you mean audio_dir={str(value)!r}?" if isinstance(value, str | Path) else "."
+    raise SettingsError(f"{parameter}={value!r} is not possible: expected True or False{hint}")
 
 
 def _evaluate(loaders: dict[str, Loader], options: Options) -> EvaluationReport | None:
@@ -262,12 +284,13 @@ def generate_embeddings(
     >>> loader.embeddings("array").shape
     (153, 1024)
     """
+    _refuse_path("avoid_pipelined_gpu_inference", avoid_pipelined_gpu_inference)
     options = make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
     if model_name is None:
         raise SettingsError(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
         )
-    return _generate(model_name, CustomModel, options, reuse=check_if_combination_exists)[0]
+    return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
 
 
 def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -> Path:
@@ -370,7 +393,7 @@ def run_pipeline_for_single_model(
         testing=testing,
         **kwargs,
     )
-    return _run_single(model_name, CustomModel, options)[0]
+    return _told(_run_single(model_name, CustomModel, options))
 
 
 def run_pipeline_for_models(
@@ -419,8 +442,17 @@ def run_pipeline_for_models(
     """
     options = make_options(audio_dir=audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     names = [models] if isinstance(models, str) else list(models)
-    runs, _ = _run_models(_with_custom(names, CustomModels, CustomModel), options)
-    return {name: loader for name, (loader, _) in runs.items()}
+    runs, errors = _run_models(_with_custom(names, CustomModels, CustomModel), options)
+    for name, error in errors.items():
+        logger.error("%s: %s", name, error)
+    return {name: _told(run) for name, run in runs.items()}
+
+
+def _told(run: tuple[Loader, RunReport]) -> Loader:
+    """Loader of a run whose report nobody prints."""
+    loader, report = run
+    warn_of_failures(report)
+    return loader
 
 
 def _generate(
@@ -444,13 +476,11 @@ def _generate(
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
     from bacpipe.embedder import Embedder
+    from bacpipe.inference.run_data_set import embed_data_set
 
     embedder = Embedder(model_name, loader, CustomModel=custom)
-    if options.avoid_pipelined_gpu_inference:
-        embedder.run_inference_pipeline_sequentially()
-    else:
-        embedder.run_inference_pipeline_using_multithreading()
-    return loader, embedder.report
+    threads = not options.avoid_pipelined_gpu_inference
+    return loader, embed_data_set(embedder, loader, threads=threads)
 
 
 def _run_single(model_name: str, custom: object, options: Options) -> tuple[Loader, RunReport]:
@@ -469,7 +499,8 @@ def _with_custom(
     custom = [custom_model] * len(names) if custom_models is None else list(custom_models)
     if len(custom) != len(names):
         raise SettingsError(
-            f"CustomModels has {len(custom)} entries, but there are {len(names)} models; expected "
+            f"CustomModels has {counted(len(custom), 'entry', 'entries')} for "
+            f"{counted(len(names), 'model')}; expected "
             f"one entry per model, None for models of the zoo."
         )
     for name, own in zip(names, custom, strict=True):
@@ -490,10 +521,13 @@ def _run_models(
         except BacpipeError as error:
             if len(models) == 1:
                 raise
-            logger.error("%s: %s", name, error)
+            logger.debug("%s: %s", name, error)
             errors[name] = error
     if not runs:
-        raise next(iter(errors.values()))
+        first, *others = errors.items()
+        for other in others:
+            logger.error("%s: %s", *other)
+        raise first[1]
     return runs, errors
 
 

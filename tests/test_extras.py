@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+import bacpipe
 from bacpipe import extras
-from bacpipe.errors import ModelUnavailableError
+from bacpipe.errors import AnnotationsError, BacpipeError, ModelUnavailableError
 from bacpipe.models.loading import find_card, import_wrapper
+from tests.conftest import TinyModel, write_recording
 
 WRAPPERS = {"bats": "batdetect2_clip_avg", "onnx": "perch_v2", "tensorflow": "vggish"}
 
 
-def break_imports(monkeypatch: pytest.MonkeyPatch, package: str, error: ImportError) -> None:
+def break_imports(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
     """Make every import of a package fail, as in an installation that lacks it."""
     genuine = builtins.__import__
 
@@ -60,6 +62,55 @@ def test_an_installed_extra_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch
     break_imports(monkeypatch, "batdetect2", ImportError("undefined symbol:\n _ZN2at4_ops"))
     with pytest.raises(ModelUnavailableError, match=r"undefined symbol: _ZN2at4_ops.*force-reinst"):
         import_wrapper(find_card("batdetect2_clip_avg"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "model", "package", "error"),
+    [
+        ("onnx", "perch_v2", "onnxruntime",
+         ImportError("DLL load failed while importing onnxruntime_pybind11_state: The specified "
+                     "module could not be found.",
+                     name="onnxruntime.capi.onnxruntime_pybind11_state")),
+        ("onnx", "perch_v2", "onnxruntime", OSError(126, "The specified module was not found")),
+        ("tensorflow", "vggish", "tensorflow", RuntimeError("compiled against ABI version 0x1")),
+        ("tensorflow", "vggish", "tensorflow", TypeError("Descriptors cannot be created directly")),
+        ("bats", "batdetect2_clip_avg", "batdetect2", ImportError()),
+    ],
+)  # fmt: skip
+def test_a_broken_package_is_a_sentence_and_the_other_models_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    extra: str, model: str, package: str, error: Exception,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(extras, "versions", lambda _: {package: "9.9"})
+    audio = tmp_path / "audio"
+    write_recording(audio / "a.wav", 2.0)
+    break_imports(monkeypatch, package, error)
+    with pytest.raises(BacpipeError) as raised:
+        bacpipe.play(
+            audio_dir=audio,
+            main_results_dir=tmp_path / "results",
+            models=[model, "tiny"],
+            CustomModels=[None, TinyModel],
+        )
+    reason = " ".join(str(error).split()) or "ImportError"
+    assert (
+        f"needs {package} 9.9, which is installed but cannot be imported ({reason}); install "
+        in (str(raised.value))
+    )
+    assert f'"bacpipe[{extra}]"' in str(raised.value)
+    assert ("Visual C++" in str(raised.value)) is ("DLL" in str(error))
+    assert "recordings done       1" in capsys.readouterr().out
+
+
+def test_formats_that_need_a_broken_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recording(tmp_path / "a.wav", 1.0)
+    (tmp_path / "a.TextGrid").write_text("x")
+    monkeypatch.setattr(extras, "versions", lambda _: {"crowsetta": "5"})
+    break_imports(monkeypatch, "crowsetta", OSError("libxml2.so.2: cannot open"))
+    with pytest.raises(AnnotationsError, match=r"crowsetta 5, which .*libxml2.*reinstall"):
+        bacpipe.import_annotations(tmp_path / "a.TextGrid", tmp_path, format="textgrid")
 
 
 def test_extras_ask_for_what_their_packages_forget() -> None:

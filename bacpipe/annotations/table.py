@@ -13,28 +13,26 @@ end before start    error, names the row
 zero length         left out with a warning: such a row holds no sound
 start below 0       cut to 0
 duplicate           left out
-behind the end      kept; only what lies inside of the recording counts
+behind the end      kept, with a warning that names the rows; only what lies inside counts
 empty label         the row says nothing for this kind of label
 ==================  ===========================================================================
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
 import logging
-import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from bacpipe.annotations.cells import decode, listed, read_table, refuse_twice, seconds
+from bacpipe.annotations.programs import guess_program
+from bacpipe.annotations.recording_names import RecordingNames
+from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import merge_segments
-from bacpipe.errors import AnnotationsError
+from bacpipe.errors import AnnotationsError, AudioError, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +42,9 @@ logger = logging.getLogger(__name__)
 LABEL_PREFIX = "label:"
 REQUIRED_COLUMNS = ("audiofilename", "start", "end")
 
-_EXPECTED = "expected the columns audiofilename, start, end (seconds) and label:<kind>"
-_SEPARATORS = (",", ";", "\t", "|")
-_MOST_LISTED = 5  # names or rows in one message
+EXPECTED = "expected the columns audiofilename, start, end (seconds) and label:<kind>"
+# Programs round times, and recordings end in the middle of their last tenth.
+_BEHIND = 0.1  # seconds
 # What other programs call our columns, in lower case without blanks and underscores.
 _SYNONYMS = {
     "audiofilename": ("filename", "file", "audio", "audiofile", "recording", "path", "filepath",
@@ -57,7 +55,13 @@ _SYNONYMS = {
 }  # fmt: skip
 
 
-def read_annotations(path: str | Path, recordings: Sequence[str]) -> pd.DataFrame:
+LengthOf = Callable[[str], float | None]
+"""Length of a recording in seconds; None if nobody knows."""
+
+
+def read_annotations(
+    path: str | Path, recordings: Sequence[str], length_of: LengthOf | None = None
+) -> pd.DataFrame:
     """Read an annotation table.
 
     Parameters
@@ -67,6 +71,8 @@ def read_annotations(path: str | Path, recordings: Sequence[str]) -> pd.DataFram
         a tab or a vertical bar.
     recordings : sequence of str
         Names of all recordings: posix paths relative to the audio folder.
+    length_of : callable, optional
+        Lets annotations behind the end of their recording be told.
 
     Returns
     -------
@@ -80,52 +86,102 @@ def read_annotations(path: str | Path, recordings: Sequence[str]) -> pd.DataFram
         If the file is missing or is not such a table; names the column or row.
     """
     path = Path(path)
-    return _check(_read_csv(path), recordings, path.name)
+    absent = f"there is no such file; {EXPECTED}, as CSV. Its name is the setting"
+    text = decode(path, missing=f"{absent} annotations_filename.")
+    table = read_table(text, path.name, EXPECTED, wanted=REQUIRED_COLUMNS)
+    program = None if {*REQUIRED_COLUMNS} <= {*table.columns} else guess_program(text)
+    if program is not None:
+        raise AnnotationsError(
+            f"{path.name}: this is a table in the format {program!r}; {EXPECTED}. Convert it with "
+            f"bacpipe.import_annotations(..., format={program!r})."
+        )
+    return check_rows(table, recordings, path.name, length_of)
 
 
 def check_annotations(
-    table: pd.DataFrame, recordings: Sequence[str], *, source: str = "label_df"
+    table: pd.DataFrame,
+    recordings: Sequence[str],
+    *,
+    source: str = "label_df",
+    length_of: LengthOf | None = None,
 ) -> pd.DataFrame:
     """Bring an annotation table, whose first row is row 1 in messages, into its normal form.
 
     Columns other than audiofilename, start, end and label:<kind> are left out; `source` is what
     messages call the table.  The rest is as for `read_annotations`.
     """
-    return _check(table.set_axis(range(1, len(table) + 1)), recordings, source)
+    return check_rows(table.set_axis(range(1, len(table) + 1)), recordings, source, length_of)
 
 
-def _check(table: pd.DataFrame, recordings: Sequence[str], source: str) -> pd.DataFrame:
-    """Check a table whose index is the number of the row in messages."""
+def check_rows(
+    table: pd.DataFrame, recordings: Sequence[str], source: str, length_of: LengthOf | None
+) -> pd.DataFrame:
+    """Check a table whose index is the row in messages; the rest as for `check_annotations`."""
     table = table.set_axis([str(name).strip() for name in table.columns], axis=1)
     _check_columns([str(name) for name in table.columns], source)
     kinds = label_columns(table)
     texts = table[[*REQUIRED_COLUMNS, *kinds]].map(_text)
     if texts.empty:
-        raise AnnotationsError(f"{source}: this table has no rows; {_EXPECTED}.")
+        raise AnnotationsError(f"{source}: this table has no rows; {EXPECTED}.")
     checked = texts.assign(start=seconds(texts["start"], source), end=seconds(texts["end"], source))
     backwards = checked.index[checked["end"] < checked["start"]]
     if len(backwards):
         start, end = checked.loc[backwards[0], ["start", "end"]]
         raise AnnotationsError(
             f"{source}: row {backwards[0]} ends at {end:g} before it starts at {start:g} seconds; "
-            f"correct or remove {_count(len(backwards), 'such row')}."
+            f"correct or remove {counted(len(backwards), 'such row')}."
         )
     checked[["start", "end"]] = checked[["start", "end"]].clip(lower=0.0)
     checked["audiofilename"] = _resolve_names(texts["audiofilename"], recordings, source)
     checked[kinds] = checked[kinds].mask(checked[kinds] == "")
     empty = checked["end"] == checked["start"]
     if empty.any():
-        number = _count(int(empty.sum()), "annotation")
-        rows = _listed(map(str, checked.index[empty]))
+        number = counted(int(empty.sum()), "annotation")
+        rows = listed(checked.index[empty])
         logger.warning("%s: %s of zero length left out (row %s).", source, number, rows)
     known = checked["audiofilename"].notna()
     if not known.any():
         raise AnnotationsError(
-            f"{source}: no row is about one of the {_count(len(recordings), 'recording')}; "
-            f"the column audiofilename names {_listed(texts['audiofilename'].unique())}, expected "
-            f"paths relative to the audio folder, such as {next(iter(recordings), '')}."
+            f"{source}: no row is about one of the {counted(len(recordings), 'recording')}; "
+            f"the column audiofilename names {listed(texts['audiofilename'].unique())}, expected "
+            f"paths relative to the audio folder, such as {next(iter(recordings), '')}"
+            f"{_hint_at_ending(texts['audiofilename'].unique(), recordings)}."
         )
-    return checked[known & ~empty].drop_duplicates().reset_index(drop=True)
+    checked = checked[known & ~empty]
+    if length_of is not None:
+        _tell_what_is_behind_the_end(checked, length_of, source)
+    return checked.drop_duplicates().reset_index(drop=True)
+
+
+def length_in_header(audio_dir: Path) -> LengthOf:
+    """Make a function that reads the length of a recording in a folder from its header."""
+
+    def length_of(name: str) -> float | None:
+        try:
+            return read_recording(audio_dir / name, audio_dir).duration
+        except AudioError as error:
+            logger.debug("%s: its annotations cannot be compared with its length: %s", name, error)
+            return None
+
+    return length_of
+
+
+def _tell_what_is_behind_the_end(table: pd.DataFrame, length_of: LengthOf, source: str) -> None:
+    lengths = {name: length_of(name) for name in table["audiofilename"].unique()}
+    length = table["audiofilename"].map(lengths).astype("float64")
+    behind = table.assign(length=length)[table["end"] > length + _BEHIND]
+    if len(behind):
+        logger.warning(
+            "%s: %s behind the end of the recording, where only what lies inside counts: %s. "
+            "Are these times within each recording, and seconds?",
+            source,
+            "an annotation ends" if len(behind) == 1 else f"{len(behind)} annotations end",
+            listed(
+                f"row {row.Index} ({row.start:g} to {row.end:g} s of {row.audiofilename}, which "
+                f"has {row.length:.1f} s)"
+                for row in behind.itertuples()
+            ),
+        )
 
 
 def label_columns(table: pd.DataFrame) -> list[str]:
@@ -190,86 +246,8 @@ def long_enough(table: pd.DataFrame, min_length: float) -> pd.DataFrame:
     return table[table["end"] - table["start"] >= min_length - 1e-9]
 
 
-# --- Reading ----------------------------------------------------------------------------------
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Cells of a file as text; the index is the line in the file."""
-    import pandas as pd
-
-    absent = f"there is no such file; {_EXPECTED}, as CSV. Its name is the setting"
-    text = decode(path, f"{absent} annotations_filename.")
-    first = next((line for line in text.splitlines() if line.strip()), None)
-    if first is None:
-        raise AnnotationsError(f"{path.name}: this file is empty; {_EXPECTED}.")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(first))
-    header: list[str] = []
-    lines, rows = [], []
-    try:
-        for row in reader:
-            if not any(map(str.strip, row)):
-                continue
-            if not header:
-                header = _without_blank_end(row, 0)
-                continue
-            row = _without_blank_end(row, len(header))
-            if len(row) > len(header):
-                raise AnnotationsError(
-                    f"{path.name}: row {reader.line_num} has {len(row)} cells, but there are "
-                    f"{len(header)} columns; put a cell that holds the separator in quotes."
-                )
-            lines.append(reader.line_num)
-            rows.append(row + [""] * (len(header) - len(row)))
-    except csv.Error as error:
-        raise AnnotationsError(
-            f"{path.name}: line {reader.line_num} cannot be read ({error}); {_EXPECTED}, as CSV."
-        ) from None
-    return pd.DataFrame(rows, columns=header, index=lines, dtype=object)
-
-
-def _without_blank_end(row: list[str], length: int) -> list[str]:
-    """Row without the empty cells at its end, as spreadsheets leave them, beyond a length."""
-    while len(row) > length and not row[-1].strip():
-        row = row[:-1]
-    return row
-
-
-def decode(path: Path, missing: str = "there is no such file of annotations.") -> str:
-    """Text of a file in UTF-8, or in UTF-16 with its mark.
-
-    Raises
-    ------
-    AnnotationsError
-        If it is missing, about which `missing` is said, cannot be read or is something else.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise AnnotationsError(f"{path}: {missing}") from None
-    except OSError as error:
-        raise AnnotationsError(f"{path}: cannot be read ({error.strerror}).") from None
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise AnnotationsError(
-            f"{path.name}: line {line} is not UTF-8; save the table as 'CSV UTF-8'."
-        ) from None
-
-
-def _separator(header: str) -> str:
-    def fit(separator: str) -> tuple[int, int]:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        return sum(name in REQUIRED_COLUMNS for name in names), len(names)
-
-    return max(_SEPARATORS, key=fit)
-
-
 def _check_columns(names: list[str], source: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise AnnotationsError(f"{source}: the column {twice[0]!r} is there twice; keep one.")
+    refuse_twice(names, source)
     missing = [name for name in REQUIRED_COLUMNS if name not in names]
     if not missing:
         return
@@ -277,18 +255,17 @@ def _check_columns(names: list[str], source: str) -> None:
     raise AnnotationsError(
         f"{source}: the column{'s' if len(missing) > 1 else ''} "
         f"{', '.join(map(repr, missing))} {'are' if len(missing) > 1 else 'is'} missing; "
-        f"{_EXPECTED}, found {', '.join(names)}."
+        f"{EXPECTED}, found {', '.join(names)}."
         + (f" To use this table, {', '.join(hints)}." if hints else "")
     )
 
 
 def _alias(wanted: str, names: Iterable[str]) -> str | None:
     """Column that probably is meant to be `wanted`."""
-    for name in names:
-        plain = name.lower().replace(" ", "").replace("_", "")
-        if plain == wanted or plain in _SYNONYMS[wanted]:
-            return name
-    return None
+    plain = {name.lower().replace(" ", "").replace("_", ""): name for name in names}
+    if "onset" not in plain:
+        plain.pop("offset", None)  # then it may be a start
+    return next((plain[name] for name in (wanted, *_SYNONYMS[wanted]) if name in plain), None)
 
 
 # --- Checking ---------------------------------------------------------------------------------
@@ -299,28 +276,6 @@ def _text(value: object) -> str:
     if value is None or value != value:
         return ""
     return str(value).strip()
-
-
-def seconds(column: pd.Series, source: str) -> pd.Series:
-    """Numbers of a column of texts whose index is the row in messages; float64.
-
-    Raises
-    ------
-    AnnotationsError
-        If a text is no number; a decimal comma is understood.
-    """
-    import pandas as pd
-
-    numbers = pd.to_numeric(column.str.replace(",", ".", regex=False), errors="coerce")
-    numbers = numbers.astype(np.float64)
-    wrong = column[~np.isfinite(numbers)]
-    if len(wrong):
-        raise AnnotationsError(
-            f"{source}: the column {column.name!r} holds {wrong.iloc[0]!r} in row "
-            f"{wrong.index[0]}; expected seconds as a number, such as 12.5"
-            + (f" (there are {len(wrong)} such rows)." if len(wrong) > 1 else ".")
-        )
-    return numbers
 
 
 def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) -> pd.Series:
@@ -344,61 +299,25 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
     unknown = [given for given, name in name_of.items() if name is None]
     if unknown:
         logger.warning(
-            "%s: %s left out, because %s not among the recordings: %s.",
+            "%s: %s left out, because %s not among the recordings: %s%s.",
             source,
-            _count(int(column.isin(unknown).sum()), "row"),
+            counted(int(column.isin(unknown).sum()), "row"),
             f"their {len(unknown)} files are" if len(unknown) > 1 else "the file is",
-            _listed(unknown),
+            listed(unknown),
+            _hint_at_ending(unknown, recordings),
         )
     return column.map(name_of)
 
 
-class RecordingNames:
-    """Finds recordings by what annotation tables call them.
-
-    Recordings are posix paths relative to the audio folder.
-    """
-
-    def __init__(self, recordings: Sequence[str]) -> None:
-        self._exact = frozenset(recordings)
-        self._by_path: dict[str, list[str]] = defaultdict(list)
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for recording in recordings:
-            path = _comparable(recording)
-            self._by_path[path].append(recording)
-            self._by_name[path.rpartition("/")[2]].append(recording)
-
-    def find(self, given: str) -> list[str]:
-        """Recordings that may be meant: none, one, or several when the name is ambiguous.
-
-        Either slash will do; so will a bare name, or a path that leads to the audio folder
-        from elsewhere.  Upper and lower case matter only to tell two recordings apart.
-        """
-        plain = given.replace("\\", "/").removeprefix("./")
-        if plain in self._exact:
-            return [plain]
-        path = _comparable(plain)
-        if path in self._by_path:
-            return self._by_path[path]
-        folder, _, name = path.rpartition("/")
-        same_name = self._by_name.get(name, [])
-        if not folder:
-            return same_name
-        tails = [other for other in same_name if path.endswith("/" + _comparable(other))]
-        deepest = max((other.count("/") for other in tails), default=0)
-        return [other for other in tails if other.count("/") == deepest]
+def _hint_at_ending(unknown: Iterable[str], recordings: Sequence[str]) -> str:
+    """Hint at a recording that has an unknown one's name but for the ending; may be empty."""
+    others = RecordingNames([_without_ending(name) for name in recordings])
+    for given in unknown:
+        if len(found := others.find(_without_ending(given))) == 1:
+            like = next(name for name in recordings if _without_ending(name) == found[0])
+            return f" ({given} differs from {like} only in the ending; correct it in the table)"
+    return ""
 
 
-def _comparable(path: str) -> str:
-    # macOS writes decomposed accents into file names, spreadsheets composed ones.
-    return unicodedata.normalize("NFC", path).casefold()
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _MOST_LISTED} more" if len(every) > _MOST_LISTED else ""
-    return ", ".join(every[:_MOST_LISTED]) + more
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _without_ending(name: str) -> str:
+    return name[: -len(PurePosixPath(name).suffix) or None]

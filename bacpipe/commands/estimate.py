@@ -19,7 +19,7 @@ import numpy as np
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import count_windows
 from bacpipe.embedder import Embedder
-from bacpipe.errors import AudioError, BacpipeError
+from bacpipe.errors import AudioError, BacpipeError, counted
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.models.loading import find_card
@@ -103,7 +103,7 @@ def survey(files: Sequence[Path], *, most: int = MOST_HEADERS, seed: int = 0) ->
             continue
         readable.append(files[number])
     if not readable:
-        raise AudioError(f"none of {len(order)} recordings can be read ({reason})")
+        raise AudioError(f"none of {counted(len(order), 'recording')} can be read ({reason})")
     return Survey(
         len(files), len(order), len(order) - len(readable), np.array(durations), tuple(readable)
     )

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from bacpipe.commands.arguments import read_settings
+from bacpipe.errors import counted
 from bacpipe.options import user_settings
 from bacpipe.user_input import typed_path
 
@@ -42,19 +43,20 @@ def run(arguments: Sequence[str]) -> int:
     if not findings:
         print(f"{results}: everything is as the journals say.")  # noqa: T201
         return 0
+    number = counted(len(findings), "finding")
     marked = sum(finding.folder is not None for finding in findings)
     if options.repair:
         print(  # noqa: T201
-            f"Marked {repair_results(findings)} of {len(findings)} findings; run the pipeline "
+            f"Marked {repair_results(findings)} of {number}; run the pipeline "
             f"again to compute these."
         )
     elif marked:
         print(  # noqa: T201
-            f"{len(findings)} findings. bacpipe verify {results} --repair marks {marked} "
+            f"{number}. bacpipe verify {results} --repair marks {marked} "
             f"of them, so that the next run computes them again."
         )
     else:
-        print(f"{len(findings)} findings.")  # noqa: T201
+        print(f"{number}.")  # noqa: T201
     return 1
 
 

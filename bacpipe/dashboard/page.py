@@ -66,7 +66,8 @@ class Page:
             stylesheets=[CSS],
             sizing_mode="stretch_both",
         )
-        self._open()
+        # Whoever only fetches the page, without opening it in a browser, costs next to nothing.
+        pn.state.onload(self._open)
 
     def _header(self, tabs: Any) -> Any:
         name = html.escape(self.data_set.name)

@@ -14,7 +14,9 @@ from typing import Any
 
 import panel as pn
 from panel.reactive import Syncable
+from tornado.routing import Rule
 
+from bacpipe.dashboard.access import Doorkeeper, Refusal
 from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
@@ -25,6 +27,13 @@ from bacpipe.user_input import in_notebook
 logger = logging.getLogger(__name__)
 
 _PORTS_TRIED = 100
+# The page sends no bodies, and whoever says nothing is hung up on.
+_HTTP_LIMITS = {
+    "max_body_size": 100_000,
+    "max_header_size": 65_536,
+    "idle_connection_timeout": 60.0,
+    "body_timeout": 30.0,
+}
 
 
 class DashboardError(BacpipeError, RuntimeError):
@@ -82,8 +91,8 @@ def visualize_using_dashboard(
     dashboard_address : str
         Address to listen on.  'localhost' can be reached from this machine only.
     dashboard_websocket_origin : bool or str
-        Other hosts under which the dashboard may be opened, such as 'myserver:5006', with
-        commas between several; False: none.
+        Other hosts under which the dashboard may be opened, such as 'myserver:5006',
+        'https://bio.example.org' or '*.example.org', with commas between several; False: none.
     show : bool
         False does not open a browser.
     block : bool, optional
@@ -163,7 +172,8 @@ class Server:
     def url(self) -> str:
         """Address for a browser on this machine."""
         everywhere = self.address in {"0.0.0.0", "::"}
-        return f"http://{'localhost' if everywhere else self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{'localhost' if everywhere else address}:{self.port}"
 
     def start(self, *, show: bool) -> None:
         """Begin to serve, and open the page in the browser if `show` is True.
@@ -236,18 +246,25 @@ class Server:
         )
 
     def _make(self, port: int) -> Any:
-        origins = [f"{host}:{port}" for host in (self.address, "localhost", "127.0.0.1")]
-        origins += _origins(self.data_set.options.dashboard_websocket_origin)
+        others = self.data_set.options.dashboard_websocket_origin
+        doorkeeper = Doorkeeper(self.address, port, others)
         server = pn.io.server.get_server(
             {"/": lambda: Page(self.data_set).panel},
             port=port,
             address=self.address,
-            websocket_origin=origins,
             title=f"bacpipe – {self.data_set.name}",
             start=False,
             show=False,
             verbose=False,
+            log_function=doorkeeper.done,
+            http_server_kwargs=_HTTP_LIMITS,
+            check_unused_sessions_milliseconds=5000,
         )
+        # Every route is the doorkeeper's to watch; Bokeh would check sockets only, and knows
+        # neither IPv6 nor the addresses of this machine.
+        routes = server._tornado
+        routes.default_router.rules.insert(0, Rule(doorkeeper, Refusal))
+        routes.websocket_origins.add("*")
         server.start()
         return server
 
@@ -274,7 +291,3 @@ def _lock_the_page_for_clicks() -> None:
         )
     else:
         handler.lock = True
-
-
-def _origins(setting: bool | str) -> list[str]:
-    return [] if isinstance(setting, bool) else [host.strip() for host in setting.split(",")]

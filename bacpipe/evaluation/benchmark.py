@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe.annotations.table import long_enough, read_annotations, require_label_column
+from bacpipe.annotations.table import (
+    length_in_header,
+    long_enough,
+    read_annotations,
+    require_label_column,
+)
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError, counted
 from bacpipe.evaluation.metrics import (
     best_threshold,
@@ -151,7 +156,8 @@ def benchmark(
     if not columns:
         raise EvaluationError(
             f"{model}: none of the {len(names)} annotated names ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}) is one of its {len(classes)} classes; annotate "
+            f"{', …' if len(names) > 5 else ''}) is one of its "
+            f"{counted(len(classes), 'class', 'classes')}; annotate "
             f"with their common, scientific or eBird names (classes are such as "
             f"{', '.join(classes[:3])})."
         )
@@ -199,7 +205,7 @@ def _open(
     )
     names = [file.relative_to(loader.audio_dir).as_posix() for file in loader.files]
     source = loader.options.annotations_filename
-    table = read_annotations(loader.audio_dir / source, names)
+    table = read_annotations(loader.audio_dir / source, names, length_in_header(loader.audio_dir))
     column = require_label_column(table, loader.options.label_column, source=source)
     table = table[["audiofilename", "start", "end", column]].dropna().reset_index(drop=True)
     if long_enough(table, loader.options.min_annotation_length).empty:

@@ -426,7 +426,8 @@ def _make(name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed
         if n_labels < 2:
             raise TooLittleDataError(
                 f"clust_configs: {name!r} has n_clusters null, as many as there are labels, but "
-                f"there are {n_labels} labels; give n_clusters a number, or annotate."
+                f"there {'is' if n_labels == 1 else 'are'} {counted(n_labels, 'label')}; give "
+                f"n_clusters a number, or annotate."
             )
         parameters["n_clusters"] = n_labels
     if "random_state" in known:
@@ -447,7 +448,9 @@ def _check_size(name: str, clusterer: Clusterer, n_windows: int) -> None:
                 f"windows; use fewer, or embed more recordings."
             )
     if n_windows < 2:
-        raise TooLittleDataError(f"{n_windows} windows cannot be clustered; expected at least 2.")
+        raise TooLittleDataError(
+            f"{counted(n_windows, 'window')} cannot be clustered; expected at least 2."
+        )
 
 
 def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
@@ -497,7 +500,7 @@ def _silhouette(embeds: np.ndarray, labels: np.ndarray, most: int, seed: int) ->
         logger.info("silhouette score: %s", note)
     n_labels = len(np.unique(labels[rows]))
     if not 2 <= n_labels < len(rows):
-        note = f"not defined for {n_labels} labels of {len(rows)} windows."
+        note = f"not defined for {counted(n_labels, 'label')} of {counted(len(rows), 'window')}."
         return {"score": None, "n_windows": len(rows), "note": note}
     score = float(silhouette_score(np.asarray(embeds)[rows], labels[rows]))
     return {"score": score, "n_windows": len(rows), "note": note}

@@ -128,6 +128,7 @@ def compare_models(
     probes = list(options.probe_configs)
     tables: dict[str, pd.DataFrame] = {}
     drawn = {}
+    nothing = True
     for name in (name for task in tasks for name in _TABLES_OF[task]):
         wanted = {
             model: path for model, path in paths.items() if done is None or name in done[model]
@@ -135,13 +136,17 @@ def compare_models(
         results = _results(name, wanted, kind, probes)
         if not results:
             continue
-        tables[name] = _table(name, results, probes)
+        table = _table(name, results, probes)
+        nothing = False
+        if table.empty:  # what was done gave no results, and said why
+            continue
+        tables[name] = table
         drawn[name] = figures.RANKINGS[name](tables[name])
         if name == "probing":
             _warn_of_splits(results)
             tables["probing_per_class"] = per_class_table(_by_probe(results, probes))
             drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
-    if not tables:
+    if nothing:
         raise ResultsNotFoundError(
             f"{folder}: there is nothing to compare, because there are no results of "
             f"{', '.join(tasks) or 'any task'} for {', '.join(paths)}; run them first with "

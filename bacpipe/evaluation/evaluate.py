@@ -62,7 +62,6 @@ class EvaluationReport:
                     f"{model}, retrieval: "
                     + _say(results["retrieval"], "neighbour_precision", "neighbour precision")
                 )
-        lines += [f"not done: {error}" for error in self.errors]
         if self.folder is not None:
             lines.append(f"tables and figures across models: {self.folder}")
         return "\n".join(lines)
@@ -96,7 +95,7 @@ def run_evaluations(
             report.tables = compare_models(paths, done, options, report.results)
             report.folder = next(iter(paths.values())).overview_path
         except BacpipeError as error:
-            logger.error("comparison of models failed: %s", error)
+            logger.debug("comparison of models failed: %s", error)
             report.errors.append(f"comparison of models: {error}")
     return report
 
@@ -165,10 +164,13 @@ def model_specific_evaluation(
             f"{', '.join(loader_dict) or 'no model'}); run the models first."
         )
     errors: list[str] = []
-    return {
+    results = {
         name: _evaluate_model(loader_dict[name], options.evaluation_task, options, errors)
         for name in options.models
     }
+    for error in errors:
+        logger.error("not done: %s", error)
+    return results
 
 
 def _evaluate_model(
@@ -184,7 +186,7 @@ def _evaluate_model(
         except BacpipeError as error:
             text = str(error)
             sentence = text if text.startswith(model) else f"{model}: {text}"
-            logger.error("%s failed: %s", what, sentence)
+            logger.debug("%s failed: %s", what, sentence)
             errors.append(f"{what}: {sentence}")
 
     with attempt("evaluation"):

@@ -16,6 +16,7 @@ from bacpipe.errors import EvaluationError
 from bacpipe.labels.ground_truth import GroundTruth
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import user_config
+from bacpipe.reduction.reducers import magnitude_problem
 from bacpipe.store.files import array_hash
 from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
@@ -207,6 +208,8 @@ def check_embeddings(embeds: np.ndarray | torch.Tensor) -> np.ndarray:
                 f"embeds holds values that are not finite, first in row "
                 f"{first + int(np.argmin(finite))}; leave such windows out."
             )
+    if problem := magnitude_problem(matrix):
+        raise EvaluationError(f"embeds: {problem}")
     return matrix
 
 

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, TooLittleDataError
+from bacpipe.errors import (
+    EvaluationError,
+    ResultsError,
+    ResultsNotFoundError,
+    TooLittleDataError,
+    counted,
+)
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.evaluation.metrics import (
     Groups,
@@ -96,7 +102,8 @@ def retrieval_quality(
     if len(np.unique(labels)) < 2 or np.bincount(pair).max(initial=0) < 2:
         raise TooLittleDataError(
             f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
-            f"there are {len(np.unique(labels))} labels in {groups.number} recordings."
+            f"found {counted(len(np.unique(labels)), 'label')} in "
+            f"{counted(groups.number, 'recording')}."
         )
     units = group_by(units_of(data.recordings[rows], unit), len(rows), unit)
     kept = leave_out(units, min(samples, _MOST_REPLICATES))

@@ -383,7 +383,7 @@ class _Delivery:
         if isinstance(end, Failure):
             self._receiver.fail(source, end.reason)
             self._report.failed.append((source.name, end.reason))
-            logger.warning("failed: %s", printable(end.reason))
+            logger.debug("failed: %s", printable(end.reason))  # the report tells it
         else:
             self._receiver.finish(source, end)
             self._report.done += 1

@@ -6,6 +6,7 @@ The stage that holds a run up is the one whose threads are busy the longest.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from bacpipe.user_input import in_notebook
+
+logger = logging.getLogger(__name__)
 
 _FAILURES_SHOWN = 20
 # In a shorter run, what happens once, such as loading a library, looks like a slow stage.
@@ -165,6 +168,12 @@ class RunReport:
         if len(self.failed) > _FAILURES_SHOWN:
             lines.append(f"  … and {len(self.failed) - _FAILURES_SHOWN} more, in journal.jsonl")
         return "\n".join([*lines, *(f"  {printable(note)}" for note in self.notes)])
+
+
+def warn_of_failures(report: RunReport) -> None:
+    """Log what failed, for whoever does not print the report."""
+    for _, reason in report.failed:
+        logger.warning("failed: %s", printable(reason))
 
 
 def printable(text: str) -> str:

@@ -27,6 +27,7 @@ from bacpipe.errors import (
     NothingEmbeddedError,
     ResultsLockedError,
     StorageError,
+    counted,
 )
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
@@ -126,8 +127,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         if loader.embedding_set is None or not loader.embedding_set.content.recordings.has_done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
-                f"{loader.audio_dir}: none of {len(report.failed)} recordings could be embedded "
-                f"({reasons})."
+                f"{loader.audio_dir}: none of {counted(len(report.failed), 'recording')} could be "
+                f"embedded ({reasons})."
             )
         loader.write_metadata_file()
         if predict:

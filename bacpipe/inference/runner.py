@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
-from bacpipe.errors import BacpipeError, unexpected
+from bacpipe.errors import BacpipeError, said, unexpected
 from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import Inputs, Model
 from bacpipe.store.predictions import SparsePredictions
@@ -454,7 +454,7 @@ _OUT_OF_MEMORY = (
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error).lower()
+    text = said(error).lower()
     return any(sign in text for sign in _OUT_OF_MEMORY)
 
 

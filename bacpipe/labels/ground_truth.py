@@ -33,7 +33,7 @@ from bacpipe.annotations.table import (
     read_annotations,
     require_label_column,
 )
-from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError
+from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError, counted
 from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import Options
@@ -245,17 +245,17 @@ def make_ground_truth(
     )
     if lost:
         logger.info(
-            "%d annotations label no window: they lie behind the end of their recording, or "
-            "outside of what was embedded.",
-            lost,
+            "%s without a window: behind the end of the recording, or outside of what was "
+            "embedded.",
+            counted(lost, "annotation"),
         )
     most = rule.max_labels_per_timestamp or 1
     chosen = _first_of_each(overlaps, most)
     dropped = len(overlaps.window) - len(chosen.window)
     if dropped and not rule.single_label:
         logger.warning(
-            "%d labels are left out because their windows have more than "
-            "max_labels_per_timestamp=%d.", dropped, most,
+            "%s left out of windows that have more than max_labels_per_timestamp=%d.",
+            counted(dropped, "label"), most,
         )  # fmt: skip
     windows_per_label = np.bincount(chosen.label, minlength=len(names))
     fewest = max(1, rule.min_label_occurrences)
@@ -267,9 +267,10 @@ def make_ground_truth(
         numbers = {str(name): number for number, name in enumerate(names[common])}
     if not common.any():
         logger.warning(
-            "No window of %d has a label: of %d annotations, %d are long enough, and they give "
-            "at most %d windows to a label.",
-            len(windows), given, len(table), windows_per_label.max(initial=0),
+            "No window of %d has a label: %s, of which %d long enough, with at most %s for a "
+            "label.",
+            len(windows), counted(given, "annotation"), len(table),
+            counted(int(windows_per_label.max(initial=0)), "window"),
         )  # fmt: skip
     code = np.array([numbers.get(str(name), UNLABELLED) for name in names], dtype=np.int32)
     code[~common] = UNLABELLED
@@ -304,16 +305,20 @@ def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFra
         names.update(file.relative_to(loader.audio_dir).as_posix() for file in loader.files)
     except NoRecordingsError:  # moved away: their results can still be labelled
         logger.debug("%s holds no recordings any more", loader.audio_dir)
+
+    def length_of(name: str) -> float | None:
+        return windows.entries[name].duration if name in windows.entries else None
+
     if isinstance(source, str):
-        table = read_annotations(loader.audio_dir / source, sorted(names))
+        table = read_annotations(loader.audio_dir / source, sorted(names), length_of)
     else:
-        table = check_annotations(source, sorted(names))
+        table = check_annotations(source, sorted(names), length_of=length_of)
     outside = ~table["audiofilename"].isin(set(windows.recordings))
     if outside.any():
         logger.warning(
-            "%d annotations are about %d recordings that have no windows, such as %s.",
-            int(outside.sum()),
-            table["audiofilename"][outside].nunique(),
+            "%s left out, because there are no windows of %s, such as %s.",
+            counted(int(outside.sum()), "annotation"),
+            counted(table["audiofilename"][outside].nunique(), "recording"),
             table["audiofilename"][outside].iloc[0],
         )
     return table[~outside]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -308,10 +310,11 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
         "model_base_path": base_path(model_base_path),
         **methods,
     }
-    if getattr(model, "classes", ()) is None:
-        object.__setattr__(model, "classes", ())
-    for member, value in defaults.items():
-        if not hasattr(model, member):
+    given = getattr(model, "classes", ())
+    classes = _class_names(name, given)
+    changed = {} if isinstance(given, list | tuple) and (*given,) == classes else {"classes"}
+    for member, value in {**defaults, "classes": classes}.items():
+        if member in changed or not hasattr(model, member):
             try:
                 object.__setattr__(model, member, value)
             except AttributeError as error:
@@ -321,3 +324,29 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
                 ) from error
     ready: Model = model
     return ready
+
+
+def _class_names(model: str, given: Any) -> tuple[str, ...]:
+    """Names of a model's classes, whatever sequence they come as.
+
+    Raises
+    ------
+    SettingsError
+        If they are no sequence of different names.
+    """
+    expected = "expected the name of each class, a list such as ['robin', 'wren']"
+    if given is None:
+        return ()
+    if isinstance(given, str | bytes | Mapping | Set) or not hasattr(given, "__len__"):
+        raise SettingsError(f"{model}: classes is a {type(given).__name__}; {expected}.")
+    names = tuple(str(name) if isinstance(name, str | Integral) else "" for name in given)
+    for number, (name, value) in enumerate(zip(names, given, strict=True)):
+        if not name.strip():
+            raise SettingsError(f"{model}: classes has {value!r} at place {number}; {expected}.")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise SettingsError(
+            f"{model}: classes has {twice!r} {names.count(twice)} times, so their scores could not "
+            f"be told apart; give every class a name of its own."
+        )
+    return names

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe import extras
-from bacpipe.errors import ModelUnavailableError, UnknownModelError
+from bacpipe.errors import BacpipeError, ModelUnavailableError, UnknownModelError, unexpected
 from bacpipe.models.base import Model, ModelBaseClass, base_path, ready_model
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
@@ -84,9 +84,15 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
     ------
     SettingsError
         If it lacks what every model must have.
+    ModelUnavailableError
+        If its constructor fails.
     """
     if not inspect.isclass(custom):
         return ready_model(custom, model_base_path)
+    return ready_model(_construct(custom, device, model_base_path), model_base_path)
+
+
+def _construct(custom: Any, device: str, model_base_path: str | Path) -> Any:
     offered = {"device": device, "model_base_path": str(model_base_path)}
     parameters = inspect.signature(custom).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -97,7 +103,13 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
         for key, value in offered.items()
         if key in parameters or (anything and key in taken)
     }
-    return ready_model(custom(**accepted), model_base_path)
+    try:
+        return custom(**accepted)
+    except BacpipeError:
+        raise
+    except Exception as error:  # users' code raises anything; the other models shall run
+        problem = unexpected(custom.__name__, error, "this model cannot be constructed")
+        raise ModelUnavailableError(f"{problem}; correct its __init__.") from error
 
 
 def import_wrapper(card: ModelCard) -> Any:
@@ -116,8 +128,9 @@ def import_wrapper(card: ModelCard) -> Any:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        if card.extra is None or (error.name or "").startswith("bacpipe"):
+    except Exception as error:  # a package that is broken raises anything, not only ImportError
+        ours = isinstance(error, ImportError) and (error.name or "").startswith("bacpipe")
+        if card.extra is None or ours:
             raise
         what = f"The model {card.name!r}"
         raise ModelUnavailableError(extras.cannot_import(what, card.extra, error)) from error

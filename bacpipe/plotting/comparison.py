@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bacpipe.errors import counted
 from bacpipe.plotting.style import (
     COLOURS,
     GREY,
@@ -49,7 +50,7 @@ def probing_ranking(table: pd.DataFrame) -> Figure:
     same = table["split"].nunique() == 1
     title = "Probing" if same else "Probing, models tested on different recordings"
     if same and len(recordings):
-        title += f", tested on {int(recordings.iloc[0])} recordings"
+        title += f", tested on {counted(int(recordings.iloc[0]), 'recording')}"
     chance = 1 / table["classes"].iloc[0] if table["classes"].nunique() == 1 else None
     return _ranking(
         table, "probe", panels, title, {"balanced_accuracy": chance}, lambda name: f"{name} probe"

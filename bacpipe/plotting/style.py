@@ -8,8 +8,10 @@ page: 7 pt and larger at a width of 85 mm (one column) or 175 mm (two columns).
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -17,8 +19,13 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, findfont, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 from bacpipe.store.files import replacing
+
+logger = logging.getLogger(__name__)
 
 COLUMN, PAGE = 85 / 25.4, 175 / 25.4  # inches
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
@@ -76,12 +83,63 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
     """Write a figure as PNG (300 dpi) and, if asked for, as SVG beside it."""
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)  # we tell it ourselves
+        _choose_fonts(figure)
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=300)
         if vector:
             with replacing(path.with_suffix(".svg")) as file:
                 figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _choose_fonts(figure: Figure) -> None:
+    """Let texts use installed fonts for letters that the usual font lacks, such as Chinese ones.
+
+    What no font has is told once; it becomes boxes.
+    """
+    figure.draw_without_rendering()  # texts beside axes are empty until then
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    letters = {letter for text in texts for letter in text.get_text() if not letter.isspace()}
+    missing = letters - _letters_of(findfont("DejaVu Sans"))
+    if not missing:
+        return
+    families = []
+
+    def plainness(font: FontEntry) -> tuple[bool, bool, str]:
+        return font.style != "normal", font.weight != 400, font.name
+
+    for font in sorted(fontManager.ttflist, key=plainness):
+        if "Last Resort" in font.name:  # boxes, too
+            continue
+        if found := missing & _letters_of(font.fname):
+            families.append(font.name)
+            missing -= found
+        if not missing:
+            break
+    if missing:
+        _warn_of_boxes("".join(sorted(missing)[:10]))
+    for text in texts:
+        text.set_fontfamily(["DejaVu Sans", *families])
+
+
+@cache
+def _letters_of(file: str) -> frozenset[str]:
+    try:
+        return frozenset(map(chr, FT2Font(file).get_charmap()))
+    except (OSError, RuntimeError) as error:
+        logger.debug("the font %s cannot be read: %s", file, error)
+        return frozenset()
+
+
+@cache
+def _warn_of_boxes(letters: str) -> None:
+    logger.warning(
+        "No font on this machine has the letters %s, so figures show boxes instead; install one, "
+        "such as Noto Sans CJK for Chinese, Japanese and Korean (Debian and Ubuntu: apt install "
+        "fonts-noto-cjk), and draw the figures anew (overwrite=true).",
+        letters,
+    )
 
 
 def heading(figure: Figure, text: str) -> None:

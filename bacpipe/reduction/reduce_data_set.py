@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe._version import __version__
-from bacpipe.errors import ReductionError
+from bacpipe.errors import ReductionError, counted
 from bacpipe.options import Options
 from bacpipe.reduction.fitted import Map, load_map, save_map
 from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
@@ -232,7 +232,7 @@ def _update(stored: StoredMap, loader: Loader) -> Path:
     if new:
         fitted = load_map(stored.folder)
         kept.update(_place(fitted, loader, new))
-        logger.info("Placed %d recordings in the map %s.", len(new), stored.folder)
+        logger.info("Placed %s in the map %s.", counted(len(new), "recording"), stored.folder)
         _warn_if_outgrown(stored, _windows(loader))
     _write_table(stored.folder, loader, kept)
     _write_metadata(stored.folder, loader, stored.metadata)

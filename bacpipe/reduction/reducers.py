@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import ReductionError, SettingsError
+from bacpipe.errors import ReductionError, SettingsError, unexpected
 from bacpipe.reduction.fitted import NEIGHBORS, LinearMap, Map, NeighborMap
 
 COMPONENTS = 100
 _AUTOMATIC_SEED = 42
 _MOST_SEEDED = 10_000
+# Of the largest value; squares of others overflow or vanish in single precision.
+_SMALLEST, _LARGEST = 1e-18, 1e18
 _MOST_COMPARED = 100_000
 _SPARSENESS = 0.1
 
@@ -113,6 +115,8 @@ def fit(name: str, embeds: np.ndarray, dimensions: int = 2, seed: int | None = N
     """
     reducer = find_reducer(name)
     check_embeddings(embeds)
+    if problem := magnitude_problem(embeds):
+        raise ReductionError(f"{name}: {problem}")
     fewest = max(reducer.fewest, dimensions + 1)
     if len(embeds) < fewest:
         raise ReductionError(
@@ -124,7 +128,16 @@ def fit(name: str, embeds: np.ndarray, dimensions: int = 2, seed: int | None = N
             f"Embeddings of {embeds.shape[1]} values cannot be reduced to {dimensions} dimensions; "
             f"set dim_reduction_model to None."
         )
-    return reducer.fit(embeds, dimensions, seed)
+    try:
+        fitted = reducer.fit(embeds, dimensions, seed)
+    except (np.linalg.LinAlgError, ValueError, FloatingPointError) as error:
+        raise ReductionError(unexpected(name, error, "these embeddings have no map")) from error
+    if not np.isfinite(fitted.coordinates).all():
+        raise ReductionError(
+            f"{name}: these embeddings have no map, because some windows got no place on it; try "
+            f"another dim_reduction_model."
+        )
+    return fitted
 
 
 def check_embeddings(embeds: np.ndarray, name: str = "embeddings") -> None:
@@ -134,7 +147,7 @@ def check_embeddings(embeds: np.ndarray, name: str = "embeddings") -> None:
     ------
     ReductionError
         Naming the recording, if it does not have the shape (windows, dim) or holds values that
-        are not numbers.
+        are not numbers, or so large or small that their squares are none.
     """
     if embeds.ndim != 2:
         raise ReductionError(
@@ -146,6 +159,19 @@ def check_embeddings(embeds: np.ndarray, name: str = "embeddings") -> None:
             f"{name}: some values are not finite numbers, so these windows cannot be reduced; "
             f"compute the embeddings anew (check_if_already_processed: false)."
         )
+    if problem := magnitude_problem(embeds, smallest=0.0):  # those of silence may be tiny
+        raise ReductionError(f"{name}: {problem}")
+
+
+def magnitude_problem(embeds: np.ndarray, smallest: float = _SMALLEST) -> str | None:
+    """What is wrong with values whose squares single precision cannot hold; None if nothing."""
+    largest = max(float(embeds.max()), -float(embeds.min())) if embeds.size else 0.0
+    if largest == 0 or smallest <= largest <= _LARGEST:
+        return None
+    return (
+        f"the largest value is {largest:.3g}, and distances cannot be computed with such numbers; "
+        f"expected {_SMALLEST:g} to {_LARGEST:g}, so scale the embeddings in the model."
+    )
 
 
 def _fit_pca(embeds: np.ndarray, dimensions: int, seed: int | None) -> Fit:

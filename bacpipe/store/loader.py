@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from bacpipe.annotations.table import annotated_segments, read_annotations
+from bacpipe.annotations.table import annotated_segments, length_in_header, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
@@ -254,7 +254,7 @@ class Loader:
             If the annotation table is missing or cannot be understood.
         """
         path = self.audio_dir / self.options.annotations_filename
-        table = read_annotations(path, self.recording_names)
+        table = read_annotations(path, self.recording_names, length_in_header(self.audio_dir))
         return annotated_segments(table, self.options.min_annotation_length)
 
     # ------------------------------------------------------------------ embeddings

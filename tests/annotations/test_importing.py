@@ -107,3 +107,169 @@ def test_sources_that_are_not_there(audio_dir, tmp_path):
         bacpipe.import_annotations(tmp_path, audio_dir, format="raven")
     with pytest.raises(SettingsError, match="say which format"):
         bacpipe.import_annotations(tmp_path, audio_dir)
+
+
+def test_joined_raven_tables_keep_every_selection(read):
+    heading = f"{RAVEN}\tAnnotation\tBegin File\tFile Offset (s)\n"
+    one = "1\tSpectrogram 1\t1\t1\t2\t0\t4000\trobin\tquiet.wav\t1\n"
+    wave = one.replace("Spectrogram", "Waveform")
+    other = one.replace("quiet.wav", "20240302_183000.wav").replace("robin", "owl")
+    later = "1\tSpectrogram 1\t1\t2.5\t3\t0\t4000\twren\tquiet.wav\t2.5\n"
+    duet = one.replace("robin", "rail")  # two labels of one selection in one view
+    expected = [
+        ["quiet.wav", 1.0, 2.0, "robin"],
+        ["south/20240302_183000.wav", 1.0, 2.0, "owl"],
+        ["quiet.wav", 2.5, 3.0, "wren"],
+        ["quiet.wav", 1.0, 2.0, "rail"],
+    ]
+    assert read("all.txt", heading + wave + one + other + heading + later + duet.replace(
+        "Spectrogram", "Waveform")) == expected  # fmt: skip
+
+
+KALEIDOSCOPE = "INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,Fmin,AUTO ID*,MANUAL ID\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        (
+            "id.csv",
+            f"{KALEIDOSCOPE}D:\\x,north,20240301_060000.wav,0,1.5,2,9,MYOMYO,Wren\n",
+            [["north/20240301_060000.wav", 1.5, 3.5, "Wren"]],
+        ),
+        (  # nobody has looked at it yet; the folder is another one; decimal commas
+            "id.csv",
+            f'{KALEIDOSCOPE}D:\\x,old,quiet.wav,0,"1,5","0,25",9,PIPPIP,\n'.replace("\n", "\r\n"),
+            [["quiet.wav", 1.5, 1.75, "PIPPIP"]],
+        ),
+        (
+            "BirdNET_CombinedTable.csv",
+            "Start (s),End (s),Scientific name,Common name,Confidence,File\n"
+            "0.0,3.0,Strix varia,Barred Owl,0.42,/home/me/quiet.wav\n",
+            [["quiet.wav", 0.0, 3.0, "Barred Owl"]],
+        ),
+        (
+            "quiet.BirdNET.results.csv",
+            "sep=;\nStart (s);End (s);Scientific name;Common name;Confidence\n"
+            "0,0;3,0;Strix varia;Barred Owl;0,42\n",
+            [["quiet.wav", 0.0, 3.0, "Barred Owl"]],
+        ),
+        (
+            "quiet.BirdNET.results.r.csv",
+            "filepath,start,end,scientific_name,common_name,confidence\n"
+            "south/20240302_183000.wav,0,3,Strix varia,Barred Owl,0.42\n",
+            [["south/20240302_183000.wav", 0.0, 3.0, "Barred Owl"]],
+        ),
+        (
+            "found.csv",
+            "input,start_time,end_time,species_name,confidence\n"
+            '"/p/quiet.wav","00:00:01.50","00:00:03.00","Strix varia_Barred Owl",0.4\n',
+            [["quiet.wav", 1.5, 3.0, "Strix varia_Barred Owl"]],
+        ),
+        ("quiet.csv", "1.25,0,1.5,owl\n3,0,0.5,wren\n", [["quiet.wav", 1.25, 2.75, "owl"],
+                                                     ["quiet.wav", 3.0, 3.5, "wren"]]),
+        ("quiet.csv", "TIME,VALUE,DURATION,LEVEL,LABEL\n1.25,0,1.5,1,owl\n",
+         [["quiet.wav", 1.25, 2.75, "owl"]]),
+        (
+            "quiet.svl",
+            '<?xml version="1.0"?><!DOCTYPE sonic-visualiser><sv><data>'
+            '<model id="1" sampleRate="8000" subtype="region"/><dataset>'
+            '<point frame="8000" value="0" duration="4000" label="owl"/></dataset></data></sv>',
+            [["quiet.wav", 1.0, 1.5, "owl"]],
+        ),
+        ("quiet.txt", "0,5\t1,5\trobin\n", [["quiet.wav", 0.5, 1.5, "robin"]]),
+    ],
+)  # fmt: skip
+def test_tables_of_other_programs_are_told_and_read(read, name, rows, expected):
+    assert read(name, rows) == expected
+
+
+@pytest.mark.parametrize("name", ["raven", "audacity", "kaleidoscope", "birdnet",
+                                  "sonic-visualiser", "csv"])  # fmt: skip
+def test_folders_with_empty_tables_and_files_of_others(
+    name, audio_dir, tmp_path, caplog, monkeypatch
+):
+    heading, row, suffix = {
+        "raven": (f"{RAVEN}\tSpecies\n", "1\tSpectrogram 1\t1\t1\t2\t0\t9\tKäuzchen\n", ".txt"),
+        "audacity": ("", "1\t2\tKäuzchen\n", ".txt"),
+        "kaleidoscope": ("IN FILE,OFFSET,DURATION,MANUAL ID\n", "quiet.wav,1,1,Käuzchen\n", ".csv"),
+        "birdnet": ("Start (s),End (s),Common name\n", "1,2,Käuzchen\n", ".csv"),
+        "sonic-visualiser": ("", "1,0,1,Käuzchen\n", ".CSV"),
+        "csv": ("audiofilename,start,end,label:species\n", "quiet.wav,1,2,Käuzchen\n", ".csv"),
+    }[name]
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / f"quiet{suffix}").write_bytes((heading + row).encode("utf-16"))
+    (folder / f"20240302_183000{suffix}").write_text(heading)
+    (folder / f"20240301_060000{suffix}").write_text("")
+    (folder / f"readme{suffix}").write_bytes(b"see the field book, p. 7\n\xff")
+    (folder / f"._quiet{suffix}").write_bytes(b"\0\5\7")
+    table = bacpipe.import_annotations(folder, audio_dir, format=name)
+    assert table[KEYS].to_numpy().tolist() == [["quiet.wav", 1.0, 2.0, "Käuzchen"]]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"tables: 1 file left out, because it is not in the format {name!r}: readme{suffix}."
+    ]
+    (folder / f"quiet{suffix}").write_bytes((heading + row).encode("cp1252"))
+    with pytest.raises(AnnotationsError, match=r"encoding='cp1252'"):
+        bacpipe.import_annotations(folder, audio_dir, format=name)
+    again = bacpipe.import_annotations(folder, audio_dir, format=name, encoding="cp1252")
+    assert again.equals(table)
+    (folder / f"quiet{suffix}").write_text(heading)
+    with pytest.raises(AnnotationsError, match="holds no annotations"):
+        bacpipe.import_annotations(folder, audio_dir, format=name)
+
+
+def test_tables_of_no_recording_are_left_out_of_a_folder(audio_dir, tmp_path, caplog):
+    for name in ("quiet", "loud", "gone"):
+        (tmp_path / f"{name}.txt").write_text("1\t2\trobin\n")
+    table = bacpipe.import_annotations(tmp_path, audio_dir, format="audacity")
+    assert table["audiofilename"].to_list() == ["quiet.wav"]
+    assert "2 tables left out" in caplog.text
+    assert "gone.txt, loud.txt" in caplog.text
+
+
+def test_what_lies_behind_the_end_is_named_with_file_and_row(audio_dir, tmp_path, caplog):
+    (tmp_path / "quiet.txt").write_text("1\t2\trobin\n\n3.5\t4.05\twren\n3.5\t40\tlong\n")
+    (tmp_path / "20240302_183000.txt").write_text("7\t8\towl\n")
+    table = bacpipe.import_annotations(tmp_path, audio_dir, format="audacity")
+    assert len(table) == 4
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "2 annotations end behind the end" in message
+    assert "row 1 of 20240302_183000.txt (7 to 8 s of south/20240302_183000.wav" in message
+    assert "row 4 of quiet.txt (3.5 to 40 s of quiet.wav, which has 4.0 s)" in message
+
+
+def test_only_the_ending_differs(read, caplog):
+    rows = "audiofilename,start,end,label:species\nsouth/20240302_183000.mp3,1,2,a\n"
+    with pytest.raises(AnnotationsError, match=r"differs from south/20240302_183000\.wav only in"):
+        read("a.csv", rows)
+    read("a.csv", f"{rows}quiet.wav,1,2,b\nloud.wav,1,2,c\n")
+    assert "only in the ending" in caplog.text
+
+
+def test_a_table_of_another_program_in_the_place_of_ours_is_called_by_its_name(tmp_path):
+    audio = tmp_path / "audio"
+    write_recording(audio / "r0.wav", 1.0)
+    (audio / "annotations.csv").write_text("IN FILE,OFFSET,DURATION\nr0.wav,0,1\n")
+    with pytest.raises(AnnotationsError, match=r"format 'kaleidoscope'.*import_annotations"):
+        bacpipe.ground_truth_by_model("birdnet", audio, main_results_dir=tmp_path / "results")
+    (audio / "annotations.csv").write_text("filename,offset,label\nr0.wav,0,1\n")
+    with pytest.raises(AnnotationsError) as told:
+        bacpipe.ground_truth_by_model("birdnet", audio, main_results_dir=tmp_path / "results")
+    assert "rename 'filename'" in str(told.value)
+    assert "'offset' to 'end'" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("quiet.svl", "<?xml?><!DOCTYPE a [<!ENTITY b 'c'>]><sv>&b;</sv>"),
+        ("quiet.svl", "<?xml version='1.0'?><sv><model sampleRate='0'/></sv>"),
+        ("quiet.svl", "<sv><point frame='x'/></sv>"),
+        ("quiet.csv", "1,0,1,owl\nx,0,1,owl\n"),
+        ("quiet.csv", "TIME,LABEL\n1,owl\n"),
+    ],
+)
+def test_odd_layers_of_sonic_visualiser_get_a_sentence(read, name, text):
+    with pytest.raises(AnnotationsError, match="Sonic Visualiser"):
+        read(name, text, format="sonic-visualiser")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,22 +73,98 @@ def test_no_request_reads_a_file_of_the_machine(server: Server, results: tuple[P
     assert fetch(server.url)[0] == 200
 
 
-@pytest.mark.parametrize(("origin", "allowed"), [("elsewhere.example", False), (None, True)])
-def test_only_its_own_pages_can_talk_to_it(
-    server: Server, origin: str | None, allowed: bool
-) -> None:
-    connection = http.client.HTTPConnection(server.address, server.port, timeout=20)
-    own = f"{server.address}:{server.port}"
-    headers = {
-        "Origin": f"http://{origin or own}",
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    connection.request("GET", "/ws", headers=headers)
-    assert (connection.getresponse().status == 403) is not allowed
+ROUTES = ("/", "/ws", "/autoload.js", "/metadata", "/static/js/bokeh.min.js", "/favicon.ico", "/no")
+
+
+def answer(server: Server, path: str, **headers: str) -> int:
+    """Status of a request with these headers, Host included."""
+    connection = http.client.HTTPConnection("localhost", server.port, timeout=20)
+    connection.putrequest("GET", path, skip_host=True)
+    if path == "/ws":
+        headers |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    status = connection.getresponse().status
     connection.close()
+    return status
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_answers_to_its_own_names_only(server: Server, route: str) -> None:
+    own = f"localhost:{server.port}"
+    expected = answer(server, route, Host=own)
+    assert expected == {"/": 200, "/ws": 101, "/autoload.js": 400, "/no": 404}.get(route, 200)
+    for name in (own, f"127.0.0.1:{server.port}", f"[::1]:{server.port}", own.upper()):
+        assert answer(server, route, Host=name, Origin=f"http://{name}") == expected, name
+        assert answer(server, route, Host=name) == expected, name
+    for stranger in (
+        "evil.com",
+        f"evil.com:{server.port}",
+        "localhost",
+        f"localhost:{server.port + 1}",
+        f"localhost.evil.com:{server.port}",
+        f"notlocalhost:{server.port}",
+        f"127.0.0.2:{server.port}",
+        f"[::2]:{server.port}",
+    ):
+        # The first is what DNS rebinding makes a browser send.
+        assert answer(server, route, Host=stranger, Origin=f"http://{stranger}") == 403, stranger
+        assert answer(server, route, Host=stranger) == 403, stranger
+        assert answer(server, route, Host=own, Origin=f"http://{stranger}") == 403, stranger
+    for origin in ("null", "file://", "", "http://"):
+        assert answer(server, route, Host=own, Origin=origin) == 403, origin
+
+
+def test_names_that_are_allowed_are_served(
+    results: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = bacpipe.visualize_using_dashboard(
+        ["tiny"], 5420, show=False, block=False, **settings_of(results),
+        dashboard_websocket_origin="https://bio.example.org/, *.field.example, MyServer:5006, "
+        "[fe80::1]",
+    )  # fmt: skip
+    for name in ("bio.example.org", "bio.example.org:443", f"bio.example.org:{server.port}",
+                 "a.b.field.example", "myserver:5006", "[fe80::1]"):  # fmt: skip
+        for scheme in ("http", "https"):
+            assert answer(server, "/", Host=name, Origin=f"{scheme}://{name}") == 200, name
+        assert (
+            answer(server, "/ws", Host=f"localhost:{server.port}", Origin=f"https://{name}") == 101
+        )
+    for name in ("example.org", "x.bio.example.org", "field.example", "xfield.example",
+                 "myserver", "myserver:80", "bio.example.org:8080"):  # fmt: skip
+        assert answer(server, "/", Host=name) == 403, name
+        assert f"with Host: {name}, which is no name of this server" in caplog.text
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "*:5006", "192.168.*.*", "https://bio.example.org/data", "ftp://a.b", "a b", "::1",
+     "host:port", "user@host", "[::1", ","],
+)  # fmt: skip
+def test_names_that_mean_nothing_or_everybody_get_a_sentence(
+    results: tuple[Path, Path], origin: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"^dashboard_websocket_origin=.*expected "):
+        bacpipe.visualize_using_dashboard(
+            None, show=False, block=False, **settings_of(results), dashboard_websocket_origin=origin
+        )
+
+
+def test_many_requests_are_asked_to_come_back_and_leave_nothing_behind(server: Server) -> None:
+    with ThreadPoolExecutor(60) as pool:
+        own = f"localhost:{server.port}"
+        statuses = list(pool.map(lambda _: answer(server, "/", Host=own), range(120)))
+    assert {*statuses} == {200, 503}
+    assert fetch(server.url)[0] == 200
+    connection = http.client.HTTPConnection("localhost", server.port, timeout=20)
+    connection.request("POST", "/", body=b"x" * 200_000)
+    with suppress(ConnectionError):
+        assert connection.getresponse().status in (400, 405, 413)
+    connection.close()
+    assert fetch(server.url)[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_more_labels_than_allowed(truth, caplog):
     with caplog.at_level(logging.WARNING):
         labels = truth(single_label=False, max_labels_per_timestamp=1)["label:species"]
     assert labels.shape == (11, 1)
-    assert "1 labels are left out" in caplog.text
+    assert "1 label left out" in caplog.text
 
 
 def test_other_kind_of_label(truth):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 
 from bacpipe.evaluation.comparison import per_class_table, probing_table
-from bacpipe.plotting import comparison
+from bacpipe.plotting import comparison, style
 from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
 from bacpipe.plotting.style import COLOURS, save_figure
 
@@ -109,3 +110,42 @@ def test_colours_are_told_apart_by_colour_blind_readers():
         seen = ((colours**2.2) @ matrix.T).clip(0, 1) ** (1 / 2.2)
         distance = np.linalg.norm(seen[:, None] - seen, axis=2)
         assert distance[~np.eye(6, dtype=bool)].min() > 0.1
+
+
+def test_letters_of_other_scripts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.ttLib.tables._g_l_y_f import Glyph
+    from matplotlib.font_manager import fontManager
+
+    def draw(name: str) -> bytes:
+        figure = style.new_figure(2, 1)
+        figure.text(0.1, 0.5, "wren \U000f0001")  # for private use: no real font has it
+        style.save_figure(figure, tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    boxes = draw("boxes.png")
+    draw("again.png")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "No font on this machine has the letters \U000f0001" in told
+    assert "fonts-noto-cjk" in told
+
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "own"])
+    builder.setupCharacterMap({0xF0001: "own"})
+    builder.setupGlyf({".notdef": Glyph(), "own": Glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "own": (500, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Bacpipe Test", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "own.ttf")
+    before = list(fontManager.ttflist)
+    fontManager.addfont(tmp_path / "own.ttf")
+    try:
+        assert draw("drawn.png") != boxes
+    finally:
+        fontManager.ttflist[:] = before
+    assert len(caplog.records) == 1
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

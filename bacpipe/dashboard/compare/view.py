@@ -29,7 +29,7 @@ from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import hint, html_pane, legend_html, offer, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
-from bacpipe.errors import BacpipeError, ResultsNotFoundError
+from bacpipe.errors import BacpipeError, ResultsNotFoundError, counted
 from bacpipe.evaluation.agreement import NeighbourAgreement
 from bacpipe.labels.matching import NO_MATCH, best_matches, overlapping_windows
 
@@ -309,8 +309,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         def show(same: np.ndarray) -> None:
             self._maps[1 - side].pick(same)
             self._link(
-                f"{len(rows):,} windows selected at the {_SIDES[side]}; at the {_SIDES[1 - side]} "
-                f"the {len(same):,} windows of the same moments are outlined."
+                f"{counted(len(rows), 'window')} selected at the {_SIDES[side]}; at the "
+                f"{_SIDES[1 - side]} {counted(len(same), 'window')} of the same moments outlined."
                 if len(rows)
                 else ""
             )
@@ -347,7 +347,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             rows, best = matching
             self._maps[1 - side].pick(rows)
             self._maps[1 - side].mark(None if best == NO_MATCH else best)
-            number = f"{len(rows)} windows" if len(rows) != 1 else "1 window"
+            number = counted(len(rows), "window")
             self._link(
                 f"At the {_SIDES[1 - side]}, {number} of the same moment; the ring is around the "
                 f"one that shares the most time."

@@ -18,7 +18,7 @@ from bacpipe.dashboard.shared.labels import (
 )
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import heading
-from bacpipe.errors import ResultsNotFoundError
+from bacpipe.errors import ResultsNotFoundError, counted
 
 ALL_DAY = (0.0, 24.0)
 # What a browser offers without getting slow.
@@ -191,12 +191,12 @@ class FilterControls:
 
     def _offer_files(self, results: ModelResults, text: str) -> None:
         if not text:
-            options = {f"all {len(results.recordings):,} recordings": _NO_FILE}
+            options = {f"all {counted(len(results.recordings), 'recording')}": _NO_FILE}
             self._matches.param.update(options=options, value=_NO_FILE, disabled=True)
             return
         matching = matching_recordings(results, text)
         names = [results.recordings[i] for i in matching[:_MOST_FILES]]
-        summary = f"{len(matching):,} of {len(results.recordings):,} recordings"
+        summary = f"{len(matching):,} of {counted(len(results.recordings), 'recording')}"
         more = " – choose one" if len(matching) > 1 else ""
         options = {f"{summary}{more}": _NO_FILE}
         if len(matching) > 1:

@@ -23,6 +23,7 @@ from bacpipe.dashboard.shared.widgets import (
     select,
     table_widget,
 )
+from bacpipe.errors import counted
 from bacpipe.models.zoo import CARDS
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ as the recorder's clock said.
         shown = _for_people(rows)
         table = table_widget(shown, page_size=20, decimals=1)
         table.on_click(lambda event: self._offer_link(str(shown["recording"].iloc[event.row])))
-        count = f"{len(rows):,} of {len(recordings.table):,} recordings. Click on one to open it."
+        every = counted(len(recordings.table), "recording")
+        count = f"{len(rows):,} of {every}. Click on one to open it."
         return [
             note(count),
             self._link,
@@ -228,7 +230,7 @@ def _notes(recordings: Recordings) -> Any:
     if recordings.failures.empty:
         sentences.append("Nothing failed.")
     else:
-        sentences.append(f"{len(recordings.failures):,} failures (see Failures).")
+        sentences.append(f"{counted(len(recordings.failures), 'failure')} (see Failures).")
     text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
     return html_pane(f'<div class="bp-say">{text}</div>')
 

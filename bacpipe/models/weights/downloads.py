@@ -385,7 +385,7 @@ def _from_kaggle(handle: str) -> Path:
     """Folder into which kagglehub downloaded a model (it resumes and verifies itself)."""
     try:
         import kagglehub
-    except ImportError as error:
+    except Exception as error:  # whatever a broken package raises
         raise DownloadError(extras.cannot_import("Kaggle", "tensorflow", error)) from error
     try:
         return Path(kagglehub.model_download(handle))

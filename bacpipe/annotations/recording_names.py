@@ -1,0 +1,130 @@
+"""Which recording a table, or a row of it, is about."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from bacpipe.errors import AnnotationsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RecordingNames:
+    """Finds recordings by what annotation tables call them.
+
+    Recordings are posix paths relative to the audio folder.
+    """
+
+    def __init__(self, recordings: Sequence[str]) -> None:
+        self._exact = frozenset(recordings)
+        self._by_path: dict[str, list[str]] = defaultdict(list)
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for recording in recordings:
+            path = _comparable(recording)
+            self._by_path[path].append(recording)
+            self._by_name[path.rpartition("/")[2]].append(recording)
+
+    def find(self, given: str) -> list[str]:
+        """Recordings that may be meant: none, one, or several when the name is ambiguous.
+
+        Either slash will do; so will a bare name, or a path that leads to the audio folder
+        from elsewhere.  Upper and lower case matter only to tell two recordings apart.
+        """
+        plain = given.replace("\\", "/").removeprefix("./")
+        if plain in self._exact:
+            return [plain]
+        path = _comparable(plain)
+        if path in self._by_path:
+            return self._by_path[path]
+        folder, _, name = path.rpartition("/")
+        same_name = self._by_name.get(name, [])
+        if not folder:
+            return same_name
+        tails = [other for other in same_name if path.endswith("/" + _comparable(other))]
+        deepest = max((other.count("/") for other in tails), default=0)
+        return [other for other in tails if other.count("/") == deepest]
+
+
+def _comparable(path: str) -> str:
+    # macOS writes decomposed accents into file names, spreadsheets composed ones.
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+class UnknownRecordingError(AnnotationsError):
+    """By its name, a table belongs to no recording."""
+
+
+class TableNames:
+    """Finds the recordings that a table is about.
+
+    Parameters
+    ----------
+    recordings : sequence of str
+        Posix paths relative to the audio folder.
+    names : RecordingNames
+        The same, to be searched.
+    table : PurePosixPath
+        Relative to the folder that was searched for tables.
+    """
+
+    def __init__(
+        self, recordings: Sequence[str], names: RecordingNames, table: PurePosixPath
+    ) -> None:
+        self._recordings, self._names, self._table = recordings, names, table
+
+    def by_table_name(self) -> str:
+        """Recording whose name is the longest that the table's name starts with.
+
+        Raises
+        ------
+        UnknownRecordingError
+            If there is none.
+        AnnotationsError
+            If several are equally likely.
+        """
+        shared = {name: self._shared_length(PurePosixPath(name)) for name in self._recordings}
+        longest = max(shared.values(), default=0)
+        candidates = [name for name, length in shared.items() if length == longest > 0]
+        beside = [n for n in candidates if PurePosixPath(n).parent == self._table.parent]
+        candidates = beside or candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        which = (
+            f"could belong to {' or '.join(candidates[:3])}"
+            if candidates
+            else "belongs to no recording"
+        )
+        error = AnnotationsError if candidates else UnknownRecordingError
+        raise error(
+            f"{self._table}: by its name, this table {which}; expected the name of a recording, "
+            f"such as recording.wav, and then anything after a dot or underscore."
+        )
+
+    def by_columns(self, table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+        """What each row calls its recording: the first column that leads to one, else the last.
+
+        All rows belong to the recording with the table's name where it has none of the columns.
+        """
+        present = [name for name in columns if name in table.columns]
+        if not present:
+            return [self.by_table_name()] * len(table)
+        chosen: dict[tuple[str, ...], str] = {}
+        rows = [tuple(map(str.strip, row)) for row in table[present].to_numpy().tolist()]
+        for row in set(rows):
+            given = [name for name in row if name]
+            known = (name for name in given if self._names.find(name))
+            chosen[row] = next(known, given[-1] if given else "")
+        return [chosen[row] for row in rows]
+
+    def _shared_length(self, recording: PurePosixPath) -> int:
+        """Length of the recording's name, or of its stem, if the table's name starts with it."""
+        name = self._table.name.lower()
+        for start in (recording.name.lower(), recording.stem.lower()):
+            if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_"}:
+                return len(start)
+        return 0
