@@ -104,6 +104,10 @@ class ResultsNotFoundError(BacpipeError, FileNotFoundError):
     """The results asked for do not exist (yet)."""
 
 
+class NoEmbeddingsError(ResultsNotFoundError, ValueError):
+    """No model has embeddings of a folder of recordings."""
+
+
 class StorageError(BacpipeError, OSError):
     """Results cannot be written: the disk is full, read-only or gone.
 

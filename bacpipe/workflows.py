@@ -706,7 +706,7 @@ def get_model_names(
 
     Raises
     ------
-    ResultsNotFoundError
+    NoEmbeddingsError
         If `already_computed` is asked for and there are no embeddings.
 
     Examples

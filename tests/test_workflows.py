@@ -153,7 +153,7 @@ def test_several_models_and_what_they_are_called(
     names = bacpipe.get_model_names([], recordings, tmp_path / "results", "embeddings", True)
     assert names == ["one", "two"]
     assert bacpipe.get_model_names("mix2", recordings, tmp_path, "embeddings") == ["mix2"]
-    with pytest.raises(ResultsNotFoundError, match="no embeddings"):
+    with pytest.raises(ValueError, match="no embeddings"):
         bacpipe.get_model_names([], recordings, tmp_path / "none", "embeddings", True)
     with pytest.raises(SettingsError, match="CustomModels has 1"):
         bacpipe.run_pipeline_for_models(["one", "two"], recordings, CustomModels=[tiny_model])

@@ -37,7 +37,7 @@ import numpy as np
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError
+from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, ResultsError
 from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
@@ -605,14 +605,14 @@ def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
 
     Raises
     ------
-    ResultsNotFoundError
-        If none has.
+    NoEmbeddingsError
+        If none has; it is a ValueError and a ResultsNotFoundError.
     """
     paths = paths_of(audio_dir, "none", options)
     folder = paths.main_embeds_path
     names = models_with_embeddings(folder, paths.dataset)
     if not names:
-        raise ResultsNotFoundError(
+        raise NoEmbeddingsError(
             f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
             f"bacpipe {typed_setting('audio_dir', audio_dir)}"
         )
