@@ -223,7 +223,7 @@ class Embedder(AudioHandler):
         >>> import bacpipe
         >>> calls = bacpipe.Embedder("batdetect2_dets_avg").calls("bats/evening.wav")
         >>> calls.loc[0, "label"]
-        'Pipistrellus pygmaeus'
+        'Pipistrellus pipistrellus'
         """
         path = Path(sample)
         return calls_in(self, Source(path.parent, path.name, -1, -1))

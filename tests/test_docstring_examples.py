@@ -1,8 +1,8 @@
 """The examples in the docstrings of the public names run, and show what really comes out.
 
 They run in a folder that holds what they speak of: the demo as ``recordings``, results of BirdNET
-on it, trained probes, and ``birds.csv``, in which the demo's calls have the names that BirdNET
-gives them.
+on it, trained probes, ``birds.csv``, in which the demo's calls have the names that BirdNET gives
+them, and ``bats`` with a recording of synthetic calls.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile as sf
 
 import bacpipe
+from tests.models.test_batdetect2 import make_bats
 
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _EXAMPLES = {
@@ -49,6 +51,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         found.rename(columns={"label:default_classifier": "label:species"}).drop(
             columns="score"
         ).to_csv(recordings / "birds.csv", index=False)
+        (folder / "bats").mkdir()
+        sf.write(folder / "bats" / "evening.wav", make_bats(0, 6), 256_000)
         yield folder
     finally:
         os.chdir(before)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+_QUOTED_OR_END = re.compile(r'"[^"]*"|\r\n?')
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -38,7 +39,7 @@ def decode(
 ) -> str:
     """Text of a file in UTF-8, in UTF-16 or UTF-32 with its mark, or in `encoding`.
 
-    Every end of line is a newline.
+    Every end of line is a newline, but for those within quotes.
 
     Raises
     ------
@@ -65,12 +66,12 @@ def decode(
         raise AnnotationsError(
             f"encoding={encoding!r} is not known; expected one of Python's, such as 'cp1252'."
         ) from None
-    if "\0" in text:
+    if text.count("\0") > len(text) // 4:
         raise AnnotationsError(
             f"{path.name}: this is no text in {name} (it may be UTF-16 without its mark); save the "
             f"table as 'CSV UTF-8'."
         )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _QUOTED_OR_END.sub(lambda part: part[0] if part[0][0] == '"' else "\n", text)
 
 
 def first_cells(text: str) -> list[str]:

@@ -92,7 +92,7 @@ def visualize_using_dashboard(
         Address to listen on.  'localhost' can be reached from this machine only.
     dashboard_websocket_origin : bool or str
         Other hosts under which the dashboard may be opened, such as 'myserver:5006',
-        'https://bio.example.org' or '*.example.org', with commas between several; False: none.
+        'https://bio.example.org' or ``'*.example.org'``, with commas between several; False: none.
     show : bool
         False does not open a browser.
     block : bool, optional

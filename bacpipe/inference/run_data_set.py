@@ -151,23 +151,24 @@ def model_identity(model_name: str, options: Options, model: Model | None = None
     user's own model, `custom_code` stands beside the name of its class.
     """
     card = model.card if model is not None else CARDS[model_name]
+    base = Path(options.model_base_path)
+    files = model.files if model is not None else {} if card is None else resolve(card, base)
+    checkpoint = {name: checkpoint_hash(path, base) for name, path in files.items()}
     if model is not None and (card is None or is_extended(model)):
         kind = type(model)
         return {
             "model": model_name,
             "sample_rate": int(model.sr),
             "window": int(model.segment_length),
-            "checkpoint": f"{kind.__module__}.{kind.__qualname__}",
+            "checkpoint": checkpoint or f"{kind.__module__}.{kind.__qualname__}",
             "code": custom_code(model),
         }
     assert card is not None
-    base = Path(options.model_base_path)
-    files = resolve(card, base) if model is None else model.files
     return {
         "model": card.name,
         "sample_rate": card.sample_rate,
         "window": card.window,
-        "checkpoint": {name: checkpoint_hash(path, base) for name, path in files.items()},
+        "checkpoint": checkpoint,
     }
 
 

@@ -259,7 +259,7 @@ def dataset_folder(
         if owner is None:
             return folder
         entries = _first_entries(folder / embed_parent_dir)
-        if not owner.is_absolute() or not _exists(owner):
+        if not owner.is_absolute() or not _exists(owner) or _was_copied(folder):
             known = [_is_recording(entry, audio_dir) for entry in entries]
             if not known or any(known) or not _exists(audio_dir):
                 return folder
@@ -283,7 +283,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
         If nothing can be written there.
     """
     ours = paths.audio_dir.resolve()
-    if _recorded(paths.dataset_path) == ours:
+    if _recorded(paths.dataset_path) == ours and not _was_copied(paths.dataset_path):
         return paths.dataset_path
     main = paths.main_results_dir
     with exclusive(main, "new-data-set", wait=SECONDS_FOR_OTHERS):
@@ -291,7 +291,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
         owner = recorded_folder(folder, embed_parent_dir)
         if owner is not None and not _is_same_folder(owner, ours):
             logger.info(
-                "%s: these results of %s, which is not there any more, go on with %s.",
+                "%s: these results of %s, which is gone or was copied with them, go on with %s.",
                 folder,
                 owner,
                 ours,
@@ -304,7 +304,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
                 main / folder_name(ours),
                 recorded_folder(main / folder_name(ours), embed_parent_dir),
             )
-        write_json(folder / DATA_SET, {"audio_dir": str(ours)})
+        write_json(folder / DATA_SET, {"audio_dir": str(ours), "results": str(folder.resolve())})
     return folder
 
 
@@ -323,13 +323,19 @@ def recorded_folder(folder: Path, embed_parent_dir: str = "embeddings") -> Path 
     return None
 
 
-def _recorded(folder: Path) -> Path | None:
+def _recorded(folder: Path, key: str = "audio_dir") -> Path | None:
     try:
         content = json.loads((folder / DATA_SET).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    name = content.get("audio_dir") if isinstance(content, dict) else None
+    name = content.get(key) if isinstance(content, dict) else None
     return Path(name) if isinstance(name, str) and name and "\0" not in name else None
+
+
+def _was_copied(folder: Path) -> bool:
+    """Whether results lie elsewhere than where they were written: copied or moved as a whole."""
+    written = _recorded(folder, "results")
+    return written is not None and written != folder.resolve()
 
 
 def _audio_dir_in(metadata: Path) -> Path | None:

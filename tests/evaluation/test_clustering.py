@@ -115,7 +115,7 @@ def test_silhouette_is_that_of_scikit_learn_and_says_when_it_is_a_sample(monkeyp
 
 def test_silhouette_of_one_label_is_not_defined():
     score = bacpipe.eval_with_silhouette(np.eye(5), np.zeros(5, int))["silhouette"]
-    assert score["score"] is None and "not defined for 1 labels" in score["note"]
+    assert score["score"] is None and "not defined for 1 label " in score["note"]
 
 
 def test_the_pipeline_writes_what_it_returns_and_reuses_it(data_set):

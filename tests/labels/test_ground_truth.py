@@ -62,7 +62,9 @@ def test_several_labels_per_window(truth):
 
 def test_more_labels_than_allowed(truth, caplog):
     with caplog.at_level(logging.WARNING):
-        labels = truth(single_label=False, max_labels_per_timestamp=1)["label:species"]
+        labels = truth(single_label=False, max_labels_per_timestamp=1, min_annotation_length=0.65)[
+            "label:species"
+        ]
     assert labels.shape == (11, 1)
     assert "1 label left out" in caplog.text
 
@@ -83,11 +85,11 @@ def test_short_annotations_and_rare_labels(truth):
 
 def test_own_numbers(truth, caplog):
     with caplog.at_level(logging.WARNING):
-        result = truth(label_idx_dict={"wren": 7, "robin": 2, "emu": 0})
+        result = truth(label_idx_dict={"wren": 7, "robin": 2, "emu": 0}, min_annotation_length=0.65)
     assert result["label:species"].tolist() == [7, -1, 2, 7, -1, -1, -1, -1, -1, -1, -1]
     assert result["label_dict:species"] == {"wren": 7, "robin": 2, "emu": 0}
     assert "label_idx_dict lacks are left out: owl" in caplog.text
-    turned = truth(label_idx_dict={7: "wren", 2: "robin", 0: "emu"})
+    turned = truth(label_idx_dict={7: "wren", 2: "robin", 0: "emu"}, min_annotation_length=0.65)
     assert (turned["label:species"] == result["label:species"]).all()
     for impossible in ({}, {"a": 1, "b": 1}, {"a": -1}, {"a": None}):
         with pytest.raises(AnnotationsError, match="label_idx_dict"):

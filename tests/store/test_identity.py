@@ -104,6 +104,21 @@ def test_results_go_with_recordings_that_are_moved_and_stay_when_a_card_is_chang
     assert tiny_model.windows_seen == 6 and "go on with" in caplog.text
 
 
+def test_recordings_and_results_copied_together_go_on(tmp_path: Path, embed: Run) -> None:
+    """To another disk, say, while the first is still there."""
+    write_recording(tmp_path / "first" / "Data" / "a.wav", 2.0)
+    results = tmp_path / "first" / "results"
+    before = embed(tmp_path / "first" / "Data", main_results_dir=results)
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    write_recording(tmp_path / "second" / "Data" / "b.wav", 2.0, seed=1)
+    after = embed(tmp_path / "second" / "Data", main_results_dir=tmp_path / "second" / "results")
+    assert after.paths.dataset_path == tmp_path / "second" / "results" / "Data"
+    assert list(after.entries) == ["a.wav", "b.wav"]
+    assert list(before.entries) == ["a.wav"]
+    again = embed(tmp_path / "first" / "Data", main_results_dir=results)
+    assert again.paths.dataset_path == before.paths.dataset_path
+
+
 def test_results_of_a_folder_are_read_for_a_copy_but_not_written_for_it(
     tmp_path: Path, embed: Run
 ) -> None:

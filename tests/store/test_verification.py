@@ -232,7 +232,7 @@ def test_the_command_marks_and_says_what_to_do(
     assert main(["verify", str(results)]) == 1
     assert "--repair marks 1" in capsys.readouterr().out
     assert main(["verify", str(results), "--repair"]) == 1
-    assert "Marked 1 of 1 findings; run the pipeline again" in capsys.readouterr().out
+    assert "Marked 1 of 1 finding; run the pipeline again" in capsys.readouterr().out
 
 
 def test_a_tree_that_is_being_written_is_not_repaired(results: Path) -> None:
