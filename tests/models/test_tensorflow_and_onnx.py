@@ -18,6 +18,7 @@ import soundfile
 import torch
 
 import bacpipe
+from bacpipe import extras
 from bacpipe.errors import CheckpointError, ModelUnavailableError, SettingsError
 from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.loading import load_model
@@ -586,6 +587,7 @@ def test_missing_extra_is_one_sentence(
     name: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(extras, "version", lambda distribution: extras.MISSING)
     for module in (f"bacpipe.models.families.{name}", f"bacpipe.models.backends.{extra}"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(ModelUnavailableError) as caught:
