@@ -12,8 +12,8 @@
 
 A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
 second folder of that name gets the part above it, too, as ``2024_A`` beside ``A``.  If the folder
-of some results is gone and its recordings are in another one of that name, they were moved, and
-the results go with them.
+of some results is gone and most of its recordings are in another one of that name, they were
+moved, and the results go with them.
 """
 
 from __future__ import annotations
