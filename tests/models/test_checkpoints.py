@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from bacpipe import extras
 from bacpipe.errors import CheckpointError, CheckpointNotFoundError
 from bacpipe.models.card import (
     HubArchive,
@@ -663,6 +664,7 @@ class TestKaggle:
 
     def test_missing_kagglehub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "kagglehub", None)
+        monkeypatch.setattr(extras, "version", lambda distribution: extras.MISSING)
         with pytest.raises(CheckpointNotFoundError, match=r'pip install "bacpipe\[tensorflow\]"'):
             checkpoints.resolve(self.CARD, tmp_path)
 
