@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(words: Sequence[str]) -> int:
-    options = _parser().parse_args(words)
+    options = _parser().parse_intermixed_args(words)
     settings = read_settings(options)
     if not words and settings.get("audio_dir") is None:
         print(_WELCOME)  # noqa: T201

@@ -86,6 +86,15 @@ def test_words_mean_what_people_mean(words: list[str], expected: dict[str, objec
     assert parse_words(words) == expected
 
 
+@pytest.mark.parametrize("command", [[], ["calls"], ["doctor"], ["models", "check"]])
+def test_settings_may_stand_on_both_sides_of_options(
+    folder: Path, capsys: pytest.CaptureFixture, command: list[str]
+) -> None:
+    option = ["--report", "x"] if command[:1] == ["models"] else ["--settings", "none.yaml"]
+    assert main([*command, "hop=1", *option, "hopp=2"]) == 2
+    assert "none.yaml" in (told := capsys.readouterr().err) or "did you mean 'hop'" in told
+
+
 def test_verify_looks_where_the_settings_put_results(
     folder: Path, capsys: pytest.CaptureFixture
 ) -> None:

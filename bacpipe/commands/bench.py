@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         "--seconds", type=_positive, default=10.0, help="to measure each model (default: 10)"
     )
     add_settings(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     settings = read_settings(parsed)
     audio_dir = settings.pop("audio_dir", None)
     options = make_options(**settings)

@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
         "--model", default="batdetect2_dets_avg", help="the detector (default: %(default)s)"
     )
     add_settings(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     from bacpipe.workflows import detect_calls
 
     table = detect_calls(model_name=parsed.model, **read_settings(parsed))

@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     add_settings(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     settings = read_settings(options)
     if settings.get("audio_dir") is None and _DEMO.is_dir():
         settings["audio_dir"] = _DEMO  # where a run without an audio_dir has put its recordings

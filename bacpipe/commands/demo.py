@@ -15,7 +15,7 @@ def run(arguments: Sequence[str]) -> int:
         prog="bacpipe demo", description="Make the synthetic demo recordings and stop."
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("bacpipe_demo"))
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     from bacpipe.demo import make_demo
 
     folder = make_demo(options.folder)

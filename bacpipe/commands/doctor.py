@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         "model whose weights are here (device=cpu leaves that out).",
     )
     add_settings(parser)
-    findings = examine(**read_settings(parser.parse_args(arguments)))
+    findings = examine(**read_settings(parser.parse_intermixed_args(arguments)))
     print(report(findings))  # noqa: T201
     return int(any(finding.problem for finding in findings))
 

@@ -32,7 +32,7 @@ _OK, _NOT_CHECKED, _PROBLEM = "ok", "not checked", "PROBLEM"
 
 def run(arguments: Sequence[str]) -> int:
     """List the zoo, fetch weights, or check models; 1 when something is missing or wrong."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_intermixed_args(arguments)
     settings = [word for word in parsed.words if "=" in word]
     action, *names = [word for word in parsed.words if "=" not in word] or [""]
     options = make_options(**parse_words(settings))

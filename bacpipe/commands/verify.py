@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
         action="store_true",
         help="mark what is damaged, so that the next run computes it again; nothing is deleted",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     given = options.results.removeprefix("main_results_dir=")  # as other commands have it
     results = typed_path(given or _main_results_dir())
     from bacpipe.store.verification import find_damage, repair_results

@@ -54,7 +54,7 @@ def test_a_lasso_in_one_map_marks_windows_of_the_other(visit: Any) -> None:
         page.mouse.move(x, y, steps=4)
     page.mouse.up()
     page.get_by_text("72 windows selected at the left").wait_for()
-    page.get_by_text("the 144 windows of the same moments").wait_for()
+    page.get_by_text("144 windows of the same moments").wait_for()
 
 
 def test_choices_go_to_the_address_and_come_from_it(visit: Any) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.card import LabelFile, Url
+from bacpipe.models.families import avesecho_passt, birdnet_v3
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.weights.class_names import (
     Species,
@@ -18,6 +20,8 @@ from bacpipe.models.weights.class_names import (
     fitting_codes,
     names_of_codes,
     names_of_species,
+    read_list,
+    read_species,
     read_taxonomy,
 )
 from bacpipe.models.zoo import CARDS, EBIRD
@@ -143,3 +147,44 @@ def test_every_classifier_knows_where_its_names_come_from() -> None:
             assert card.labels or card.name in within, card.name
             # How many those of ESP-AVES2 are, only their weights say.
             assert card.n_classes or card.name.startswith("esp_aves2_"), card.name
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["Erithacus rubecula_Rotkehlchen\n".encode("utf-16"), "Strix_Käuzchen".encode("cp1252"), None],
+)
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_species,
+        lambda path: read_list(path, 1),
+        lambda path: read_taxonomy([LabelFile(path.name, sources=())], path.parent),
+        lambda path: birdnet_v3.read_labels(path, 1, Taxonomy()),
+    ],
+)
+def test_label_files_that_are_no_text(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (path := tmp_path / "labels.csv").write_bytes(content or b"a,b")
+    if content is None:
+
+        def refuse(path: Path) -> bytes:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CheckpointError, match=r"labels\.csv: this label file cannot be read"):
+        read(path)
+
+
+def test_rows_that_are_too_short_and_names_that_are_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("index;sci_name;com_name\n0;Strix aluco\n")
+    with pytest.raises(CheckpointError, match=r"row '0, Strix aluco' lacks column 3"):
+        birdnet_v3.read_labels(path, 1, Taxonomy())
+    path.write_text("Strix aluco,Tawny Owl\nStrix aluco\n")
+    with pytest.raises(CheckpointError, match="lacks column 2"):
+        avesecho_passt._class_names(path, 2, Taxonomy())
+    for names in (["Strix aluco"] * 3, ["Strix aluco", "Wind", "Wind"]):
+        classes = names_of_species(names, Taxonomy(), common=["Tawny Owl", "Wind", "Wind"]).classes
+        assert len(set(classes)) == 3

@@ -231,6 +231,20 @@ def test_random_programs_do_not_run(tmp_path: Path) -> None:
             assert "\x1b" not in str(error)
 
 
+@pytest.mark.parametrize("make", [b"\x85", b"2\x86"])  # (x,) and (x, x) of whatever x is there
+@pytest.mark.parametrize("use", [b"}%sNs", b"(%sNd", b"(%s\x91", b"\x8f(%s\x90",
+    b"ccollections\nOrderedDict\n]%sN\x86a\x85R"])  # fmt: skip
+def test_keys_that_are_nested_deep_neither_end_python_nor_take_for_ever(
+    tmp_path: Path, make: bytes, use: bytes
+) -> None:
+    path = tmp_path / "w.pt"
+    for times in (2, 10**5):  # the first fails where the second would end the tests
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("w/data.pkl", b"\x80\x04" + use % (b")" + make * times) + b".")
+        (key,) = read_checkpoint(path)
+        assert isinstance(key, StandIn)
+
+
 @pytest.mark.parametrize(
     ("offset", "size", "stride"),
     [(0, (2**40,), (1,)), (0, (5,), (1,)), (3, (2,), (1,)), (0, (2,), (2**45,)), (0, (-1,), (1,)),

@@ -134,3 +134,14 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
             packed.writestr(info.filename, plain.read(info), zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="is compressed"):
         read_torchscript(path)
+
+
+def test_modules_that_are_in_each_other_many_times_end(tmp_path: Path) -> None:
+    make = b"c__torch__\nM\n)R}"
+    again = make + b"(X\x01\0\0\0xh\0X\x01\0\0\0yh\0ubq\x000"  # one with the last one twice
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02" + make + b"bq\x000" + again * 60 + b"h\0.")
+        archive.writestr("w/code/__torch__.py", "class M(Module):\n")
+    with pytest.raises(CheckpointError, match="more modules than any network"):
+        read_torchscript(path)

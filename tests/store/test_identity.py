@@ -18,6 +18,7 @@ import pytest
 import bacpipe
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.errors import ResultsNotFoundError
 from bacpipe.inference.run_data_set import custom_code
 from bacpipe.options import make_options
 from bacpipe.store.verification import verify_results
@@ -117,6 +118,23 @@ def test_recordings_and_results_copied_together_go_on(tmp_path: Path, embed: Run
     assert list(before.entries) == ["a.wav"]
     again = embed(tmp_path / "first" / "Data", main_results_dir=results)
     assert again.paths.dataset_path == before.paths.dataset_path
+
+
+def test_a_recording_that_two_cards_share_does_not_make_them_one(
+    tmp_path: Path, embed: Run
+) -> None:
+    first = embed(card(tmp_path / "card1" / "Data", 1, ("test.wav", "a.wav", "b.wav")))
+    other = card(tmp_path / "card2" / "Data", 2, ("test.wav", "c.wav"))
+    shutil.copy2(tmp_path / "card1" / "Data" / "test.wav", other)
+    results = tmp_path / "results"
+    for _ in range(2):
+        with pytest.raises(ResultsNotFoundError):
+            bacpipe.Loader(other, "tiny", main_results_dir=results).embeddings("array")
+        shutil.rmtree(tmp_path / "card1", ignore_errors=True)
+    assert embed(other).paths.dataset_path.name == "card2_Data"
+    assert level(bacpipe.Loader(tmp_path / "card1/Data", "tiny", main_results_dir=results)) == (
+        level(first)
+    )
 
 
 def test_results_of_a_folder_are_read_for_a_copy_but_not_written_for_it(

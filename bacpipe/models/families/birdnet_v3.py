@@ -14,6 +14,7 @@ from bacpipe.models.weights.class_names import (
     ClassNames,
     Taxonomy,
     check_number,
+    column,
     names_of_species,
     read_table,
 )
@@ -85,7 +86,7 @@ def read_labels(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
     Raises
     ------
     CheckpointError
-        If columns are missing or the number of rows does not fit.
+        If columns or cells are missing, or the number of rows does not fit.
     """
     header, *rows = read_table(path, delimiter=";") or [[]]
     columns = {name.strip(): i for i, name in enumerate(header)}
@@ -95,7 +96,5 @@ def read_labels(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
             f"{path}: lacks the column {' and '.join(missing)}; expected the semicolon-separated "
             f"label table that BirdNET+ V3.0 is published with."
         )
-    scientific, common = columns["sci_name"], columns["com_name"]
-    names = [row[scientific].strip() for row in rows]
-    check_number(names, n_classes, path)
-    return names_of_species(names, taxonomy, common=[row[common].strip() for row in rows])
+    names, common = (column(rows, columns[name], path) for name in ("sci_name", "com_name"))
+    return names_of_species(check_number(names, n_classes, path), taxonomy, common=common)

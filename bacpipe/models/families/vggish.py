@@ -99,5 +99,5 @@ class Yamnet(_Waveforms):
             return class_names.numbered(count, self.card.name, self.folder.parent, expected)
         # Number, code of the ontology and name, below a head.
         rows = class_names.read_table(path)[1:]
-        names = class_names.check_number([row[-1] for row in rows], count, path)
-        return ClassNames(names, [""] * count, [row[1] for row in rows])
+        codes, names = (class_names.column(rows, number, path) for number in (1, 2))
+        return ClassNames(class_names.check_number(names, count, path), [""] * count, codes)

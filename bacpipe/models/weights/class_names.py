@@ -7,6 +7,7 @@ taxonomy; what none of them tells stays empty.  Tables that do not fit each othe
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bacpipe.errors import CheckpointError
+from bacpipe.errors import CheckpointError, first_line
 from bacpipe.models.card import LabelFile
 from bacpipe.models.weights.checkpoints import find_labels
 from bacpipe.models.weights.containers import numbered_classes
@@ -105,8 +106,8 @@ def read_taxonomy(editions: Iterable[LabelFile], model_base_path: Path) -> Taxon
 
 
 def _read_edition(path: Path) -> list[Species]:
+    text = _read_text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             rows = [
                 Species(code, names["common_name"], names["sci_name"])
@@ -126,7 +127,7 @@ def _read_edition(path: Path) -> list[Species]:
                 for row in table
                 if row[code] and row[common]
             ]
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
         raise CheckpointError(
             f"{path}: this is no eBird taxonomy; expected a table with a code "
             f"({' or '.join(_CODE)}) and a common name ({' or '.join(_COMMON[:3])}); correct the "
@@ -184,12 +185,14 @@ def _is_species(name: str) -> bool:
 
 
 def _distinct(classes: Sequence[str], otherwise: Sequence[str]) -> list[str]:
-    """Names of which no two are alike, because the other name is added to those that are."""
-    count = Counter(classes)
-    return [
-        f"{name} ({other})" if count[name] > 1 and other != name else name
-        for name, other in zip(classes, otherwise, strict=True)
-    ]
+    """Names of which no two are alike: those that are get the other name, too, or a number."""
+    count, seen = Counter(classes), Counter[str]()
+    distinct = []
+    for name, other in zip(classes, otherwise, strict=True):
+        full = f"{name} ({other})" if count[name] > 1 and other != name else name
+        seen[full] += 1
+        distinct.append(f"{full} ({seen[full]})" if seen[full] > 1 else full)
+    return distinct
 
 
 def fitting_codes(
@@ -229,16 +232,44 @@ def read_table(path: Path, *, delimiter: str = ",") -> list[list[str]]:
     Raises
     ------
     CheckpointError
-        If the file is no text.
+        If the file cannot be read, or is no text.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter)
+        return [row for row in rows if any(row)]
+    except csv.Error as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: this label file cannot be read ({first_line(error)}); expected UTF-8 text with "
+        f"one class per line; correct the file or remove it."
+    )
+
+
+def column(rows: Sequence[Sequence[str]], number: int, path: Path) -> list[str]:
+    """One column of a table, without blanks around the names.
+
+    Raises
+    ------
+    CheckpointError
+        If a row is too short.
+    """
+    short = next((row for row in rows if len(row) <= number), None)
+    if short is not None:
         raise CheckpointError(
-            f"{path}: this label file cannot be read ({error}); expected UTF-8 text with one "
-            f"class per line."
-        ) from error
+            f"{path}: the row {', '.join(short)!r} lacks column {number + 1}; correct the file or "
+            f"remove it."
+        )
+    return [row[number].strip() for row in rows]
 
 
 def check_number(names: list[str], n_classes: int, path: Path) -> list[str]:
@@ -272,7 +303,7 @@ def read_list(path: Path, n_classes: int) -> list[str]:
     CheckpointError
         If the number of lines fits neither way.
     """
-    names = [row[0].strip() for row in read_table(path)]
+    names = column(read_table(path), 0, path)
     if len(names) == n_classes + 1:
         names = names[1:]
     return check_number(names, n_classes, path)
@@ -289,10 +320,10 @@ def read_species(path: Path) -> tuple[list[str], list[str]]:
     Raises
     ------
     CheckpointError
-        If a line has another form.
+        If the file cannot be read, or a line has another form.
     """
     scientific, common = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         name, separator, known_as = line.strip().partition("_")

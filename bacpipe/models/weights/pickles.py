@@ -77,7 +77,17 @@ class _Dict(dict[Any, Any]):
 
     def __init__(self, *arguments: object) -> None:
         pairs = arguments[0] if arguments else ()
-        super().__init__(pairs if isinstance(pairs, list | tuple) else ())
+        super().__init__(_items(pairs if isinstance(pairs, list | tuple) else ()))
+
+
+def _key(value: Any) -> Any:
+    """What a dictionary or set may hold; hashing what is nested deep ends Python, or never ends."""
+    parts = value if isinstance(value, tuple | frozenset) else (value,)
+    return StandIn(value) if any(isinstance(p, tuple | frozenset) for p in parts) else value
+
+
+def _items(pairs: Iterable[Any]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in pairs}
 
 
 def _rebuild(storage: object, offset: object, size: object, stride: object, *rest: object) -> Any:
@@ -169,7 +179,7 @@ class _Unpickler(pickle._Unpickler):
             return _CALLED[origin]
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
-        dtype = getattr(torch, name, None) if module == "torch" else None
+        dtype = vars(torch).get(name) if module == "torch" else None  # getattr would import
         if isinstance(dtype, torch.dtype):
             return dtype
         if origin not in self._classes:
@@ -201,6 +211,15 @@ class _Unpickler(pickle._Unpickler):
         if isinstance(self.stack[-1], StandIn):
             self.stack[-1].state = state
 
+    def _dictionary(self) -> None:
+        items = self.pop_mark()  # type: ignore[attr-defined]
+        self.stack.append({})
+        self._set(items)
+
+    def _frozenset(self) -> None:
+        items = self.pop_mark()  # type: ignore[attr-defined]
+        self.stack.append(frozenset(map(_key, items)))
+
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set((key, value))
@@ -210,7 +229,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _set(self, flat: Sequence[Any]) -> None:
         if isinstance(self.stack[-1], dict):
-            self.stack[-1].update(zip(flat[::2], flat[1::2], strict=True))
+            self.stack[-1].update(_items(zip(flat[::2], flat[1::2], strict=True)))
 
     def _append(self) -> None:
         self._extend([self.stack.pop()])
@@ -225,7 +244,7 @@ class _Unpickler(pickle._Unpickler):
     def _add_items(self) -> None:
         items = self.pop_mark()  # type: ignore[attr-defined]
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(items)
+            self.stack[-1].update(map(_key, items))
 
     def _bytearray(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
@@ -241,6 +260,8 @@ _Unpickler.dispatch = {
     pickle.NEWOBJ[0]: _Unpickler._reduce,
     pickle.NEWOBJ_EX[0]: _Unpickler._new_with_keywords,
     pickle.BUILD[0]: _Unpickler._build,
+    pickle.DICT[0]: _Unpickler._dictionary,
+    pickle.FROZENSET[0]: _Unpickler._frozenset,
     pickle.SETITEM[0]: _Unpickler._set_item,
     pickle.SETITEMS[0]: _Unpickler._set_items,
     pickle.APPEND[0]: _Unpickler._append,

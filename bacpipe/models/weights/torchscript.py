@@ -25,6 +25,7 @@ _CLASS = re.compile(
 )
 _PREFIX = "__torch__."
 _LARGEST_SOURCE = 16 << 20  # bytes; no class has so long a program
+_MOST_MODULES = 100_000  # far more than any network has; modules in each other can be without end
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -63,6 +64,7 @@ class _Sources:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._tensors: dict[str, dict[str, set[str]]] = {}
+        self.modules = 0  # looked into
 
     def tensors_of(self, kind: str) -> set[str]:
         """Names of a class's parameters and buffers."""
@@ -80,6 +82,9 @@ def _weights_of(module: Any, sources: _Sources, prefix: str) -> Mapping[str, Ten
     weights: dict[str, Tensor] = {}
     if not _is_module(module) or not isinstance(module.state, dict):
         raise ValueError("it holds no module")
+    sources.modules += 1
+    if sources.modules > _MOST_MODULES:
+        raise ValueError("it holds more modules than any network")
     wanted = sources.tensors_of(module.origin)
     for name, value in module.state.items():
         if isinstance(value, Tensor) and name in wanted:
