@@ -33,7 +33,7 @@ import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import BinaryIO, Literal, NamedTuple
 
 _PLACEHOLDER_SIZES = frozenset(
@@ -479,20 +479,26 @@ def _read_flac_promise(file: BinaryIO, start: int, size: int) -> Promise:
     if last is None:
         return Promise(ended=declared > 0)
     total = last.first + last.length
-    if _flac_restarts(file, start, size, 3 * largest, block) or (declared and total != declared):
+    restarts = _flac_restarts(file, start, size, 3 * largest, block)
+    if restarts or (declared and total != declared):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             second = _FLAC_START.search(data, start + 42, size)
         if second:
             first = _read_flac_promise(file, start, second.start())
             return first._replace(ended=False, reason=_ANOTHER, stop=second.start(),
                                   new_header=first.new_header or (b"", start))  # fmt: skip
+        if restarts:
+            return Promise(ended=False)
     note = _name_rest(file, end, size)
     if not note and end - last.position > 2 * largest + _TAIL:
         note = f"{end - last.position} bytes at its end are no FLAC"
-    if total == declared or (declared and total < declared):  # of one that is cut, decoding tells
+    if declared and total < declared:  # decoding tells
         return Promise(note=note)
     file.seek(last.position)
-    if not _flac_checksum_holds(file.read(end - last.position)):  # the last frame is not whole
+    whole = bool(note) or _flac_checksum_holds(file.read(end - last.position))
+    if total == declared:
+        return Promise(note=note if whole else "what follows its last frame is no FLAC")
+    if not whole:
         declared, total = total, last.first
     mended = header[:18] + (packed & ~(2**36 - 1) | total).to_bytes(8) + header[26:]
     return Promise(declared, total, new_header=(mended, start + 42), note=note)
@@ -503,17 +509,17 @@ def _end_of_flac(file: _Readable, start: int, size: int) -> int:
     reach = min(_TAIL, size - start)
     file.seek(size - reach)
     tail = file.read(reach)
-    for match in re.finditer(rb"TAG|APETAGEX|\x00{32}", tail):
+    for match in re.finditer(rb"ID3|TAG|APETAGEX|\x00{32}|\xff{32}", tail):
         position = size - reach + match.start()
         if _skip_tags(file, position, size) == size:
             return position
-    end = size
-    while tail and not tail.strip(b"\0"):  # a longer filler
+    end, filler = size, tail[-1:]
+    while filler in (b"\0", b"\xff") and tail and not tail.strip(filler):  # a longer one
         end -= len(tail)
         first = max(start, end - _TAIL)
         file.seek(first)
         tail = file.read(end - first)
-    return size if end == size else end - len(tail) + len(tail.rstrip(b"\0"))
+    return size if end == size else end - len(tail) + len(tail.rstrip(filler))
 
 
 def _flac_frames(data: bytes, offset: int, block: int) -> list[_FlacFrame]:
@@ -562,9 +568,9 @@ def _last_flac_frame(file: _Readable, start: int, end: int, block: int) -> _Flac
 def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: int) -> bool:
     """Whether frames on the way are not in order, as where one file follows another."""
     before = -1
-    for position in _spread(start, size):
+    for position in sorted(_spread(start, size)):
         frame = _last_flac_frame(file, position, min(size, position + reach), block)
-        if frame is not None:
+        if frame is not None and frame.first:  # a first frame could be chance
             if frame.first < before:
                 return True
             before = frame.first
@@ -572,19 +578,27 @@ def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: in
 
 
 def _flac_checksum_holds(frame: bytes) -> bool:
-    """Whether a frame ends with its checksum, whose zeros may have gone for a filler."""
+    """Whether a frame ends with its checksum, of which bytes may have gone for a filler."""
     return any(
         _crc(whole[:-2], 0x8005, 16) == int.from_bytes(whole[-2:])
-        for whole in (frame, frame + b"\0", frame + b"\0\0")
+        for whole in (frame, frame + b"\0", frame + b"\0\0", frame + b"\xff", frame + b"\xff\xff")
     )
 
 
+@cache
+def _crc_table(polynomial: int, bits: int) -> list[int]:
+    """Checksums of every byte."""
+    table = [byte << bits - 8 for byte in range(256)]
+    for _ in range(8):
+        table = [value << 1 ^ (polynomial if value >> bits - 1 else 0) for value in table]
+        table = [value & (1 << bits) - 1 for value in table]
+    return table
+
+
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
-    value, top, mask = 0, 1 << bits - 1, (1 << bits) - 1
+    table, value, mask = _crc_table(polynomial, bits), 0, (1 << bits) - 1
     for byte in data:
-        value ^= byte << bits - 8
-        for _ in range(8):
-            value = (value << 1 ^ polynomial if value & top else value << 1) & mask
+        value = value << 8 & mask ^ table[value >> bits - 8 ^ byte]
     return value
 
 
