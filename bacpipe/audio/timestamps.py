@@ -117,9 +117,11 @@ def _are_apart(one: datetime, other: datetime) -> bool:
 def _is_credible(time: datetime) -> bool:
     """Whether a recorder with a working clock may have written a time."""
     latest = max(_WRITTEN, datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=2)
+    # In the west, a clock that starts with 2000 in UTC shows the evening before.
+    zones = [time] if time.tzinfo is None else [time, time - (time.utcoffset() or timedelta())]
     return (
         time.year >= _FIRST_YEAR
-        and (time.year, time.month) not in _UNSET_CLOCKS
+        and not any((shown.year, shown.month) in _UNSET_CLOCKS for shown in zones)
         and time.replace(tzinfo=None) < latest
     )
 

@@ -252,6 +252,7 @@ def test_metadata_are_preferred_to_the_name(wave, chunk, expected):
         bext(b"1970-01-01", b"00:00:00"),
         bext(b"2000-01-03", b"04:00:00"),  # three days after somebody forgot to set the clock
         guano("1980-01-01T00:00:12"),
+        guano("1999-12-31T19:03:00-05:00"),
         guano("2099-01-01T00:00:00"),
         comment("Recorded at 00:00:09 01/01/2000 (UTC) by AudioMoth 24E1"),
         (b"bext", b"short"),
