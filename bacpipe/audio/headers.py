@@ -290,7 +290,6 @@ def _read_wave_promise(file: _Readable, start: int, size: int, magic: bytes) -> 
     # A recorder that lost power leaves a size of 0.  So does an empty recording, but then the
     # outer size is that of the file.
     unclosed = (declared == 0 and riff_size + 8 != size - start) or declared in _PLACEHOLDER_SIZES
-    unclosed |= declared >= 2**62
     # Sizes of 32 bits wrap around, or stop at their limit, perhaps that of signed numbers.
     unclosed |= long_size is None and (
         size - offset >= max(2**32, declared + 1)
