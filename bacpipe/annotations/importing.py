@@ -8,8 +8,8 @@
                       track's name
 ``kaleidoscope``      tables of Kaleidoscope: OFFSET and DURATION of what is in IN FILE
 ``birdnet``           BirdNET's CSV; the recording is in File, or has the table's name
-``sonic-visualiser``  layers of regions of Sonic Visualiser, exported as text or saved as .svl;
-                      the recording has the layer's name
+``sonic-visualiser``  layers of regions or boxes of Sonic Visualiser, exported as text, or of
+                      regions saved as .svl; the recording has the layer's name
 anything else         what the `crowsetta` package reads, by its name there, such as textgrid
                       (Praat), aud-seq, aud-bbox, notmat, simple-seq, timit, yarden
 ====================  =======================================================================

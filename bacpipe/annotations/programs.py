@@ -75,19 +75,16 @@ def _label_column(table: pd.DataFrame, file: str, wanted: str | None, usual: Seq
 
 
 def _read_raven(text: str, file: str, names: TableNames, wanted: str | None) -> pd.DataFrame:
-    table = read_table(text, file, "expected a Raven table", separator="\t", quoted=False)
+    tabs = "\t" in text.lstrip().partition("\n")[0]  # or it was saved as CSV by a spreadsheet
+    separator = "\t" if tabs else None
+    table = read_table(text, file, "expected a Raven table", separator=separator, quoted=not tabs)
     missing = [name for name in _RAVEN_TIMES if name not in table.columns]
     if missing:
         raise AnnotationsError(
             f"{file}: the column {missing[0]!r} is missing; expected a Raven selection table, "
             f"found {', '.join(table.columns)}."
         )
-    if {"Selection", "View"} <= {*table.columns}:
-        # Raven writes a selection once for the waveform and once for the spectrogram.  Where
-        # tables were joined, the numbers of selections begin again.
-        same = ["Selection", *_RAVEN_TIMES, *_RAVEN_FILES, "File Offset (s)"]
-        groups = table.groupby([name for name in same if name in table.columns], dropna=False)
-        table = table[table["View"] == groups["View"].transform("first")]
+    # A selection of the waveform and the spectrogram is there twice; duplicates go later.
     label = _label_column(table, file, wanted, _RAVEN_LABELS)
     start, end = (seconds(table[name], file) for name in _RAVEN_TIMES)
     files = names.by_columns(table, _RAVEN_FILES)
@@ -175,7 +172,8 @@ def _read_sonic_visualiser(text: str, file: str, names: TableNames, _: str | Non
     if text.lstrip().startswith("<"):
         return _read_layer(text, file, names)
     cells = first_cells(text)
-    columns = {"time": 0, "duration": 2, "label": 3}  # of a layer of regions without a heading
+    # Without a heading; boxes have a fourth number.
+    columns = {"time": 0, "duration": 2, "label": 4 if len(cells) == 5 else 3}
     heading = not is_number(cells[0])
     if heading:
         columns = {name: cells.index(name) for name in columns if name in cells}
@@ -240,13 +238,16 @@ def _is_birdnet(text: str) -> bool:
 
 def _is_audacity(text: str) -> bool:
     cells = text.lstrip("\n").partition("\n")[0].split("\t")
-    return len(cells) in {2, 3} and is_number(cells[0]) and is_number(cells[1])
+    # BirdNET writes its confidence behind the label; three numbers are of Sonic Visualiser.
+    few = len(cells) in {2, 3} or (len(cells) == 4 and not is_number(cells[2]))
+    return few and is_number(cells[0]) and is_number(cells[1])
 
 
 def _is_sonic_visualiser(text: str) -> bool:
     cells = first_cells(text)
     regions = 3 <= len(cells) <= 4 and all(map(is_number, cells[:3]))
-    return regions or {"time", "duration"} <= {*cells} or "<sv>" in text[:500]
+    boxes = len(cells) == 5 and all(map(is_number, cells[:4]))
+    return regions or boxes or {"time", "duration"} <= {*cells} or "<sv>" in text[:500]
 
 
 PROGRAMS = {

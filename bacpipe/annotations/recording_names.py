@@ -123,8 +123,8 @@ class TableNames:
 
     def _shared_length(self, recording: PurePosixPath) -> int:
         """Length of the recording's name, or of its stem, if the table's name starts with it."""
-        name = self._table.name.lower()
-        for start in (recording.name.lower(), recording.stem.lower()):
+        name = _comparable(self._table.name)
+        for start in (_comparable(recording.name), _comparable(recording.stem)):
             if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_"}:
                 return len(start)
         return 0

@@ -19,8 +19,8 @@ MP3         The Xing header's length counts if its size is that of the file and 
             as large as those here and there.  Otherwise the MPEG frames are counted; then a
             file cut exactly between two frames cannot be told from a shorter one.  Frames that
             do not follow one another mean damage.
-OGG         The last page must carry the mark for the end of the stream, and pages on the way
-            must be of the same stream, in order.
+OGG         The last page must carry the mark for the end of the stream and the latest time,
+            and pages on the way must be of the same stream, in order.
 ==========  ===============================================================================
 
 An ID3 tag may stand before any of them.
@@ -33,7 +33,7 @@ import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import BinaryIO, Literal, NamedTuple
 
 _PLACEHOLDER_SIZES = frozenset(
@@ -45,7 +45,7 @@ _W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of the names of its chunks
 _LOSSY_TOLERANCE = 0.1  # seconds: some MPEG frames or Vorbis blocks
 _PCM_TOLERANCE = 0.01  # seconds that may be missing (recorders that count their header as data)
-_MAX_BIG_ENDIAN = 2**32 - 2**16  # bytes of data in a header with sizes of 32 bits
+_MAX_32_BITS = 2**32 - 2**16  # bytes of data in a header with sizes of 32 bits
 _PROBES = 8  # places at which streams are looked at on the way
 _TAIL = 2**16  # bytes at the end of a file that are looked at first
 CUT = "the file is cut off or damaged"
@@ -166,7 +166,9 @@ def _unexplained(file: _Readable, position: int, size: int, order: _Order) -> st
         kind = file.read(4)
         if identifier in (*_WAVES, b"FORM") and kind in (b"WAVE", b"AIFF", b"AIFC"):
             return "another"
-        if identifier == b"riff" or (identifier in (b"data", b"SSND") and declared):
+        if identifier in (b"riff", b"fLaC", b"OggS") or _mp3_begins(file, position):
+            return "another"
+        if identifier in (b"data", b"SSND") and declared:
             return "another"
         if identifier not in _KNOWN_CHUNKS and (
             not _is_name(identifier) or offset + declared > size
@@ -257,6 +259,7 @@ class _Layout(NamedTuple):
     slack: int  # bytes that may be missing
     unclosed: bool  # the header was never completed
     mend: bool  # libsndfile does not read this header
+    compressed: bool
     header: Callable[[int], bytes]  # from the size of the data
 
 
@@ -282,7 +285,8 @@ def _read_wave_promise(file: _Readable, start: int, size: int, magic: bytes) -> 
     if long_size is not None and declared == 0xFFFFFFFF:
         declared = long_size
     tag, _, rate, _, align = struct.unpack(f"{order}HHIIH", form[:14].ljust(14, b"\0"))
-    slack = int(_PCM_TOLERANCE * rate) * align if tag in _UNCOMPRESSED else 0
+    compressed = tag not in _UNCOMPRESSED
+    slack = 0 if compressed else int(_PCM_TOLERANCE * rate) * align
     # A recorder that lost power leaves a size of 0.  So does an empty recording, but then the
     # outer size is that of the file.
     unclosed = (declared == 0 and riff_size + 8 != size - start) or declared in _PLACEHOLDER_SIZES
@@ -292,9 +296,8 @@ def _read_wave_promise(file: _Readable, start: int, size: int, magic: bytes) -> 
         or (0 < 2**31 - declared <= 2**16 and size - offset > declared)
     )
     mend = odd or magic[:4] == b"BW64"
-    layout = _Layout(
-        order, align or 1, slack, unclosed, mend, partial(_build_wave_header, form, order)
-    )
+    header = partial(_build_wave_header, form, order)
+    layout = _Layout(order, align or 1, slack, unclosed, mend, compressed, header)
     return _weigh(file, start, offset, size, declared, layout)
 
 
@@ -318,8 +321,8 @@ def _weigh(
         0 < declared - present <= layout.slack and (declared - present) % align == 0
     ):
         declared = present
-    if mend and order == ">" and length > _MAX_BIG_ENDIAN:
-        declared, length = length, _MAX_BIG_ENDIAN
+    if mend and length > _MAX_32_BITS and (order == ">" or layout.compressed):
+        declared, length = length, _MAX_32_BITS
     return Promise(
         declared // align,
         length // align,
@@ -341,11 +344,16 @@ def _contradiction_in(form: bytes, order: _Order) -> str | None:
 
 
 def _build_wave_header(form: bytes, order: _Order, data_size: int) -> bytes:
-    """Header of a WAV, with 64-bit sizes if it is little-endian, up to where its data begin."""
+    """Header of a WAV, with 64-bit sizes if they are needed, up to where its data begin.
+
+    libsndfile does not read compressed formats behind a header with 64-bit sizes.
+    """
     content = struct.pack(f"{order}4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
-    if order == ">":
-        content += struct.pack(">4sI", b"data", data_size)
-        return struct.pack(">4sI4s", b"RIFX", 4 + len(content) + data_size, b"WAVE") + content
+    if order == ">" or data_size <= _MAX_32_BITS:
+        content += struct.pack(f"{order}4sI", b"data", data_size)
+        magic = b"RIFX" if order == ">" else b"RIFF"
+        outer = struct.pack(f"{order}4sI4s", magic, 4 + len(content) + data_size, b"WAVE")
+        return outer + content
     content += struct.pack("<4sI", b"data", 0xFFFFFFFF)
     sizes = struct.pack("<QQQI", 4 + 36 + len(content) + data_size, data_size, 0, 0)
     magic = struct.pack("<4sI4s", b"RF64", 0xFFFFFFFF, b"WAVE")
@@ -373,8 +381,9 @@ def _read_w64_promise(file: _Readable, start: int, size: int) -> Promise:
         if size - 8 < end <= size + 8 or _skip_tags(file, min(end, size), size) == size:
             # libsndfile would take it for sound.
             return Promise(new_header=(header(declared), known), stop=end_of_data)
-    slack = int(_PCM_TOLERANCE * rate) * align if tag in _UNCOMPRESSED else 0
-    layout = _Layout("<", align or 1, slack, unclosed, mend=False, header=header)
+    compressed = tag not in _UNCOMPRESSED
+    slack = 0 if compressed else int(_PCM_TOLERANCE * rate) * align
+    layout = _Layout("<", align or 1, slack, unclosed, False, compressed, header)
     return _weigh(file, start, known, size, declared, layout)
 
 
@@ -414,7 +423,7 @@ def _read_aiff_promise(file: _Readable, start: int, size: int, magic: bytes) -> 
         declared <= 8 and (frames > 0 or form_size + 8 != size - start)
     )
     header = partial(_build_aiff_header, kind, common, align)
-    layout = _Layout(">", align, slack, unclosed, odd, header)
+    layout = _Layout(">", align, slack, unclosed, odd, not uncompressed, header)
     return _weigh(file, start, offset + 8, size, max(0, declared - 8), layout)
 
 
@@ -470,20 +479,26 @@ def _read_flac_promise(file: BinaryIO, start: int, size: int) -> Promise:
     if last is None:
         return Promise(ended=declared > 0)
     total = last.first + last.length
-    if _flac_restarts(file, start, size, 3 * largest, block) or (declared and total != declared):
+    restarts = _flac_restarts(file, start, size, 3 * largest, block)
+    if restarts or (declared and total != declared):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             second = _FLAC_START.search(data, start + 42, size)
         if second:
             first = _read_flac_promise(file, start, second.start())
             return first._replace(ended=False, reason=_ANOTHER, stop=second.start(),
                                   new_header=first.new_header or (b"", start))  # fmt: skip
+        if restarts:
+            return Promise(ended=False)
     note = _name_rest(file, end, size)
     if not note and end - last.position > 2 * largest + _TAIL:
         note = f"{end - last.position} bytes at its end are no FLAC"
-    if total == declared or (declared and total < declared):  # of one that is cut, decoding tells
+    if declared and total < declared:  # decoding tells
         return Promise(note=note)
     file.seek(last.position)
-    if not _flac_checksum_holds(file.read(end - last.position)):  # the last frame is not whole
+    whole = bool(note) or _flac_checksum_holds(file.read(end - last.position))
+    if total == declared:
+        return Promise(note=note if whole else "what follows its last frame is no FLAC")
+    if not whole:
         declared, total = total, last.first
     mended = header[:18] + (packed & ~(2**36 - 1) | total).to_bytes(8) + header[26:]
     return Promise(declared, total, new_header=(mended, start + 42), note=note)
@@ -494,17 +509,17 @@ def _end_of_flac(file: _Readable, start: int, size: int) -> int:
     reach = min(_TAIL, size - start)
     file.seek(size - reach)
     tail = file.read(reach)
-    for match in re.finditer(rb"TAG|APETAGEX|\x00{32}", tail):
+    for match in re.finditer(rb"ID3|TAG|APETAGEX|\x00{32}|\xff{32}", tail):
         position = size - reach + match.start()
         if _skip_tags(file, position, size) == size:
             return position
-    end = size
-    while tail and not tail.strip(b"\0"):  # a longer filler
+    end, filler = size, tail[-1:]
+    while filler in (b"\0", b"\xff") and tail and not tail.strip(filler):  # a longer one
         end -= len(tail)
         first = max(start, end - _TAIL)
         file.seek(first)
         tail = file.read(end - first)
-    return size if end == size else end - len(tail) + len(tail.rstrip(b"\0"))
+    return size if end == size else end - len(tail) + len(tail.rstrip(filler))
 
 
 def _flac_frames(data: bytes, offset: int, block: int) -> list[_FlacFrame]:
@@ -553,9 +568,9 @@ def _last_flac_frame(file: _Readable, start: int, end: int, block: int) -> _Flac
 def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: int) -> bool:
     """Whether frames on the way are not in order, as where one file follows another."""
     before = -1
-    for position in _spread(start, size):
+    for position in sorted(_spread(start, size)):
         frame = _last_flac_frame(file, position, min(size, position + reach), block)
-        if frame is not None:
+        if frame is not None and frame.first:  # a first frame could be chance
             if frame.first < before:
                 return True
             before = frame.first
@@ -563,19 +578,27 @@ def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: in
 
 
 def _flac_checksum_holds(frame: bytes) -> bool:
-    """Whether a frame ends with its checksum, whose zeros may have gone for a filler."""
+    """Whether a frame ends with its checksum, of which bytes may have gone for a filler."""
     return any(
         _crc(whole[:-2], 0x8005, 16) == int.from_bytes(whole[-2:])
-        for whole in (frame, frame + b"\0", frame + b"\0\0")
+        for whole in (frame, frame + b"\0", frame + b"\0\0", frame + b"\xff", frame + b"\xff\xff")
     )
 
 
+@cache
+def _crc_table(polynomial: int, bits: int) -> list[int]:
+    """Checksums of every byte."""
+    table = [byte << bits - 8 for byte in range(256)]
+    for _ in range(8):
+        table = [value << 1 ^ (polynomial if value >> bits - 1 else 0) for value in table]
+        table = [value & (1 << bits) - 1 for value in table]
+    return table
+
+
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
-    value, top, mask = 0, 1 << bits - 1, (1 << bits) - 1
+    table, value, mask = _crc_table(polynomial, bits), 0, (1 << bits) - 1
     for byte in data:
-        value ^= byte << bits - 8
-        for _ in range(8):
-            value = (value << 1 ^ polynomial if value & top else value << 1) & mask
+        value = value << 8 & mask ^ table[value >> bits - 8 ^ byte]
     return value
 
 
@@ -596,6 +619,7 @@ class _OggPage(NamedTuple):
     flags: int  # 2: the first of its stream; 4: the last
     stream: bytes
     number: int
+    granule: int  # samples up to its end, or -1; more in Opus
     end: int  # offset of what follows
 
 
@@ -609,8 +633,9 @@ def _ogg_pages(file: _Readable, start: int, stop: int) -> Iterator[_OggPage]:
             continue
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
         end = 27 + page[26] + sum(page[27 : 27 + page[26]])
+        granule = int.from_bytes(page[6:14], "little", signed=True)
         position = start + match.start()
-        yield _OggPage(position, page[5], stream, number, position + end)
+        yield _OggPage(position, page[5], stream, number, granule, position + end)
 
 
 def _read_ogg_promise(file: BinaryIO, start: int, size: int) -> Promise:
@@ -635,6 +660,16 @@ def _read_ogg_promise(file: BinaryIO, start: int, size: int) -> Promise:
         last = next(_ogg_pages(file, place, place + 1), None) if place >= 0 else None
     if last is None:
         return Promise(tolerance=_LOSSY_TOLERANCE, ended=False)
+    times = [page.granule for page in known if page.stream == last.stream]
+    if last.end > last.position + 27 and last.granule < max(times, default=0):
+        # libsndfile would stop there; an empty page may hold any time.
+        return Promise(
+            tolerance=_LOSSY_TOLERANCE,
+            ended=False,
+            new_header=(b"", start),
+            stop=last.position,
+            reason="its last page has an earlier time than others",
+        )
     ended = bool(last.flags & 4) and last.end <= size
     return Promise(tolerance=_LOSSY_TOLERANCE, ended=ended, note=_name_rest(file, last.end, size))
 
@@ -686,27 +721,26 @@ def _read_mp3_promise(data: mmap.mmap) -> Promise:
             length = int.from_bytes(fields[4:8])
             if _xing_fits(data, audio, start + length, said):
                 return Promise(tolerance=_LOSSY_TOLERANCE)
-    count, end, cut = _count_mp3_frames(data, audio)
-    if not cut and _find_mp3_frames(data, end) < len(data):
+    count, end, cut = _count_mp3_frames(data, audio, head)
+    another = not cut and _find_mp3_frames(data, end, 1) == end < len(data)
+    if not cut and not another and _find_mp3_frames(data, end) < len(data):
         return Promise(tolerance=float("inf"), ended=False)  # damaged: nobody knows the length
+    promise = Promise(
+        tolerance=_LOSSY_TOLERANCE,
+        ended=not cut and not another,
+        reason=_ANOTHER if another else CUT,
+        note="" if another else _name_rest(data, end, len(data)),
+    )
     if said and abs(count - said) <= 1:
-        return Promise(
-            tolerance=_LOSSY_TOLERANCE, ended=not cut, note=_name_rest(data, end, len(data))
-        )
+        return promise
     # libsndfile guesses the length from the first frames, and would stop there.
     header = _build_xing_frame(head[:4], count)
     if tag and tag[1][0] & 1:  # keeps what the encoder says of its delay
         sizes = struct.pack(">II", count, end - start)
         known = 8 if tag[1][0] & 2 else 4
         header = head[: tag.end()] + sizes[:known] + head[tag.end() + known :]
-    return Promise(
-        said,
-        count,
-        frames=count * first[1],
-        tolerance=_LOSSY_TOLERANCE,
-        ended=not cut,
-        new_header=(header, audio),
-        note=_name_rest(data, end, len(data)),
+    return promise._replace(
+        declared=said, present=count, frames=count * first[1], new_header=(header, audio)
     )
 
 
@@ -725,11 +759,16 @@ def _xing_fits(data: mmap.mmap, audio: int, end: int, said: int) -> bool:
     return bool(sizes) and 0.8 < (end - audio) / said / (sum(sizes) / len(sizes)) < 1.25
 
 
-def _count_mp3_frames(data: mmap.mmap, position: int) -> tuple[int, int, bool]:
-    """Count frames that follow one another; also where they end, and whether the last is cut."""
-    count = 0
+def _count_mp3_frames(data: mmap.mmap, position: int, first: bytes) -> tuple[int, int, bool]:
+    """Count frames of one stream; also where they end, and whether the last is cut.
+
+    The decoder stops where the rate or number of channels is not that of the first frame.
+    """
+    count, kind = 0, _mp3_kind(first)
     while True:
         frame = _parse_mp3_frame(data, position)
+        if frame is not None and _mp3_kind(data[position : position + 4]) != kind:
+            return count, position, False
         if frame is None:
             # Where files were joined, there are tags in the middle.
             end = _skip_tags(data, position, len(data))
@@ -741,6 +780,19 @@ def _count_mp3_frames(data: mmap.mmap, position: int) -> tuple[int, int, bool]:
         else:
             position += frame[0]
             count += 1
+
+
+def _mp3_begins(file: _Readable, position: int) -> bool:
+    """Whether two MPEG frames follow one another at an offset, or behind a tag there."""
+    file.seek(position)
+    if (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
+        position += _id3_size(head)
+    for _ in range(2):
+        file.seek(position)
+        if (frame := _parse_mp3_frame(file.read(4), 0)) is None:
+            return False
+        position += frame[0]
+    return True
 
 
 def _find_mp3_frames(data: mmap.mmap, position: int, reach: int = 2**63) -> int:
@@ -763,6 +815,11 @@ def _build_xing_frame(header: bytes, count: int) -> bytes:
     side_info = {True: (17, 32), False: (9, 17)}[bool(first_version)][not mono]
     frame = header + b"\0" * side_info + b"Xing" + struct.pack(">II", 1, count)
     return frame.ljust(size, b"\0")
+
+
+def _mp3_kind(header: bytes) -> tuple[int, int, bool]:
+    """Version, index of the rate, and whether there is one channel."""
+    return header[1] >> 3 & 3, header[2] >> 2 & 3, header[3] >> 6 == 3
 
 
 def _parse_mp3_frame(data: bytes | mmap.mmap, position: int) -> tuple[int, int] | None:

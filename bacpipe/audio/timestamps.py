@@ -62,6 +62,10 @@ _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.\d+)? (\d\d)/(\d\d)/(\d{4}) "
     r"(?:\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)|by AudioMoth)"
 )
+_ISO = re.compile(
+    r"(?P<time>[-\d]+[T ]\d[\d:.,]*)\s*(?P<utc>Z|UTC|GMT)?"
+    r"(?:(?P<sign>[+-])(?P<hours>\d{1,2}):?(?P<minutes>\d\d)?)?"
+)
 # EBU Tech 3285 allows several separators.
 _BEXT = re.compile(r"(\d{4})[-_:. /](\d\d)[-_:. /](\d\d)(\d\d)[-_:. ](\d\d)[-_:. ](\d\d)")
 _BEXT_DATE = slice(320, 338)
@@ -113,9 +117,11 @@ def _are_apart(one: datetime, other: datetime) -> bool:
 def _is_credible(time: datetime) -> bool:
     """Whether a recorder with a working clock may have written a time."""
     latest = max(_WRITTEN, datetime.now(UTC).replace(tzinfo=None)) + timedelta(days=2)
+    # In the west, a clock that starts with 2000 in UTC shows the evening before.
+    zones = [time] if time.tzinfo is None else [time, time - (time.utcoffset() or timedelta())]
     return (
         time.year >= _FIRST_YEAR
-        and (time.year, time.month) not in _UNSET_CLOCKS
+        and not any((shown.year, shown.month) in _UNSET_CLOCKS for shown in zones)
         and time.replace(tzinfo=None) < latest
     )
 
@@ -161,7 +167,7 @@ def _read_chunks(file: BinaryIO) -> dict[bytes, bytes]:
 
 def _parse_guano(content: bytes) -> datetime | None:
     """Fields are lines ``key: value`` in UTF-8; only this one is looked at."""
-    for line in content.decode(errors="replace").splitlines():
+    for line in re.split(r"[\r\n]+", content.decode(errors="replace")):
         key, _, value = line.partition(":")
         if key.strip().casefold() == "timestamp":
             return _parse_iso(value)
@@ -169,10 +175,18 @@ def _parse_guano(content: bytes) -> datetime | None:
 
 
 def _parse_iso(text: str) -> datetime:
-    """ISO 8601, also with a blank before the offset."""
-    return datetime.fromisoformat(
-        re.sub(r"\s+(?=[+-]\d\d:?\d*$|Z$)", "", text.strip("\0 \t").upper())
-    )
+    """ISO 8601, also with slashes, and with an offset that is set apart or has few digits.
+
+    A date without a time is refused.
+    """
+    match = _ISO.fullmatch(text.strip("\0 \t").upper().replace("/", "-").replace("\u2212", "-"))
+    if match is None:
+        raise ValueError(f"{text!r} is no time")
+    time = datetime.fromisoformat(match["time"])
+    if match["utc"] is None and match["sign"] is None:
+        return time
+    offset = timedelta(hours=int(match["hours"] or 0), minutes=int(match["minutes"] or 0))
+    return time.replace(tzinfo=timezone(-offset if match["sign"] == "-" else offset))
 
 
 def _parse_wamd(content: bytes) -> datetime | None:
@@ -216,14 +230,14 @@ _PARSERS: dict[bytes, Callable[[bytes], datetime | None]] = {
 _LARGEST_OFFSET = timedelta(hours=14)
 
 _TIME = r"(?P<hour>\d\d)(?P<colon>{0})(?P<minute>\d\d)(?P=colon)(?P<second>\d\d)"
-_FRACTION = r"(?:[.,](?P<fraction>\d{3}|\d{6})(?!\d))?"
+_FRACTION = r"(?:[.,](?P<fraction>\d{3}|\d{6}|\d{1,6}(?=Z|[+-]\d\d:?\d\d))(?!\d))?"
 _OFFSET = (
     r"(?:(?P<zone>Z)(?![a-zA-Z])|(?P<sign>[+-])(?P<off_hour>\d\d):?(?P<off_minute>\d\d)(?!\d))?"
 )
 _COMPACT_DATE = r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
 _PARTED_DATE = r"(?P<year>\d{4})(?P<part>[-_.])(?P<month>\d\d)(?P=part)(?P<day>\d\d)"
 _SHORT_DATE = r"(?P<short_year>\d\d)(?P<month>\d\d)(?P<day>\d\d)"
-_BETWEEN = r"(?:[-_.T $]|_T|-T|--|__|-birdnet-)"
+_BETWEEN = r"(?:[-_.T $]|_T|-T|--|__|-birdnet-(?:RTSP_\d+-)?)"
 
 # From the most to the least specific; the first valid match counts.
 _PATTERNS = tuple(
@@ -245,7 +259,8 @@ _PATTERNS = tuple(
         rf"(?<!\d)(?P<any_order>){_SHORT_DATE}[-_.T]{_TIME.format('')}(?!\d){_FRACTION}{_OFFSET}",
         # 20240603_0337, 2024-06-03_03-37: without seconds
         rf"(?<!\d){_COMPACT_DATE}[-_T ](?P<hour>\d\d)(?P<minute>\d\d)(?!\d){_OFFSET}",
-        rf"(?<!\d){_PARTED_DATE}[-_T ](?P<hour>\d\d)[-_.:h](?P<minute>\d\d)(?![-_.:]?\d){_OFFSET}",
+        rf"(?<!\d){_PARTED_DATE}[-_T ](?P<hour>\d\d)[-_.:h](?P<minute>\d\d)"
+        rf"(?:m(?P<second>\d\d)s?)?(?![-_.:m]?\d){_OFFSET}",
     )
 )
 # A letter is asked for: eight plain digits may be a date, or any number.

@@ -91,8 +91,9 @@ def visualize_using_dashboard(
     dashboard_address : str
         Address to listen on.  'localhost' can be reached from this machine only.
     dashboard_websocket_origin : bool or str
-        Other hosts under which the dashboard may be opened, such as 'myserver:5006',
-        'https://bio.example.org' or ``'*.example.org'``, with commas between several; False: none.
+        Other hosts under which the dashboard may be opened, such as ``myserver:5006``,
+        ``https://bio.example.org`` or ``*.example.org``, with commas between several; False:
+        none.
     show : bool
         False does not open a browser.
     block : bool, optional

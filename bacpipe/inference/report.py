@@ -162,7 +162,7 @@ class RunReport:
         width = max(len(name) for name, _ in rows)
         lines = [f"  {name:<{width}}  {value}" for name, value in rows]
         lines += [
-            f"  failed: {printable(name)}: {printable(reason)}"
+            f"  failed: {printable(reason if name in reason else f'{name}: {reason}')}"
             for name, reason in self.failed[:_FAILURES_SHOWN]
         ]
         if len(self.failed) > _FAILURES_SHOWN:

@@ -126,6 +126,14 @@ def test_joined_raven_tables_keep_every_selection(read):
         "Spectrogram", "Waveform")) == expected  # fmt: skip
 
 
+def test_table_with_a_decomposed_accent(tmp_path):
+    write_recording(tmp_path / "for\u00eat.wav", 4.0)
+    table = tmp_path / "fore\u0302t.txt"  # as macOS writes it
+    table.write_text("0.5\t1.5\trobin\n")
+    (name,) = bacpipe.import_annotations(table, tmp_path)["audiofilename"]
+    assert name == "for\u00eat.wav"
+
+
 KALEIDOSCOPE = "INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,Fmin,AUTO ID*,MANUAL ID\n"
 
 
@@ -177,7 +185,16 @@ KALEIDOSCOPE = "INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,Fmin,AUTO ID*,MANUA
             '<point frame="8000" value="0" duration="4000" label="owl"/></dataset></data></sv>',
             [["quiet.wav", 1.0, 1.5, "owl"]],
         ),
+        ("quiet.csv", "1.25,900,1.5,300,owl\n", [["quiet.wav", 1.25, 2.75, "owl"]]),  # a box
         ("quiet.txt", "0,5\t1,5\trobin\n", [["quiet.wav", 0.5, 1.5, "robin"]]),
+        # BirdNET's confidence follows
+        ("quiet.txt", "0.5\t1.5\tStrix varia, Owl\t0.9\n",
+         [["quiet.wav", 0.5, 1.5, "Strix varia, Owl"]]),
+        (  # Raven, saved by a spreadsheet
+            "quiet.csv",
+            RAVEN.replace("\t", ";") + ";Species\n1;Spectrogram 1;1;1,5;2,5;0;1;robin\n",
+            [["quiet.wav", 1.5, 2.5, "robin"]],
+        ),
     ],
 )  # fmt: skip
 def test_tables_of_other_programs_are_told_and_read(read, name, rows, expected):

@@ -124,6 +124,34 @@ class TestHeaderSaysTooLittle:
         found, text = said(patched(whole, place, "<Q", 24 + 2 * RATE))
         assert len(found) == 3 * RATE and "its header says 1.00 seconds" in text
 
+    @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW"])
+    def test_compressed_wav(self, said, subtype):
+        whole = encode("WAV", subtype)
+        place = whole.index(b"data") + 4
+        expected, _ = said(whole)
+        for size in ((len(whole) - place - 4) // 3, 0, 2**32 - 1):
+            found, text = said(patched(whole, place, "<I", size))
+            assert np.array_equal(found, expected)
+            assert ("its header says 1.0" in text) == (0 < size < 2**31)
+        assert "another recording begins there" in said(whole + whole)[0]
+
+    @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+    def test_ogg_whose_last_page_has_an_early_time(self, said, subtype):
+        whole = encode("OGG", subtype, 10.0)
+        place = whole.rindex(b"OggS")
+        for time in (2 * RATE, 1, 0, -1):
+            page = patched(patched(whole[place:], 6, "<q", time), 22, "<I", 0)
+            checksum = 0
+            for byte in page:
+                checksum ^= byte << 24
+                for _ in range(8):
+                    checksum = checksum << 1 ^ (0x104C11DB7 if checksum >> 31 else 0)
+            content = whole[:place] + patched(page, 22, "<I", checksum)
+            found, _ = said(content, "x.ogg")
+            assert "its last page has an earlier time than others" in found
+            part, _ = said(content, "x.ogg", allow_truncated=True)
+            assert len(part) > 8 * RATE
+
     @pytest.mark.parametrize("size", [2**63 - 1, 2**63, 2**64 - 1, 2**62 + 5])
     def test_chunks_of_impossible_size(self, said, size):
         whole = encode("W64")
@@ -242,6 +270,22 @@ class TestSeveralRecordingsInOneFile:
         part, text = said(one + other, name, allow_truncated=True)
         assert np.array_equal(part, said(one, name)[0])
         assert "another recording begins there" in text
+
+    def test_of_another_format(self, said):
+        others = encode("FLAC"), encode("OGG", "VORBIS"), mp3(), ID3 + mp3(), encode("W64")
+        for other in others:
+            for one in (encode("WAV"), encode("AIFF")):
+                assert "another recording begins there" in said(one + other)[0]
+            found, text = said(encode("FLAC", seconds=2) + other, "x.flac")
+            assert isinstance(found, str) or "no FLAC" in text
+
+    def test_mp3_of_another_rate(self, said):
+        for rate, channels in ((44_100, 1), (22_050, 1), (RATE, 2)):
+            stream = io.BytesIO()
+            sf.write(stream, noise(3.0, channels), rate, format="MP3")
+            found, text = said(mp3() + stream.getvalue(), "x.mp3")
+            assert "ends after 3.0" in found and "another recording begins there" in found
+            assert "all of it is read" not in text
 
     def test_second_block_of_data(self, said):
         whole = encode("WAV")

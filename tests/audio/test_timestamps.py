@@ -82,6 +82,9 @@ PATTERNS = [
     ("0166_20240603_033731.wav", at(2024, 6, 3, 3, 37, 31)),
     ("Station-2015-02-05_06-10.wav", at(2015, 2, 5, 6, 10)),
     ("Common_Cuckoo-87-2022-05-03-birdnet-05:21:33.mp3", at(2022, 5, 3, 5, 21, 33)),
+    ("Wren-80-2022-05-03-birdnet-RTSP_1-05:21:33.mp3", at(2022, 5, 3, 5, 21, 33)),
+    ("2022-05-03_05h21m33s.wav", at(2022, 5, 3, 5, 21, 33)),
+    ("20220503T052133.5Z.wav", at(2022, 5, 3, 5, 21, 33, 500_000, offset=0)),
     ("plot7_20220301_0530.wav", at(2022, 3, 1, 5, 30)),
     # a clip named by its start and its end; a Windows path
     ("20190101_183410_20190101_183510.wav", at(2019, 1, 1, 18, 34, 10)),
@@ -205,6 +208,19 @@ def wave(tmp_path):
             datetime(2021, 12, 16, 20, 15, tzinfo=UTC),
         ),
         (
+            guano("2021/12/16 20:15:30 UTC+1"),
+            datetime(2021, 12, 16, 20, 15, 30, tzinfo=timezone(timedelta(hours=1))),
+        ),
+        (
+            guano("2021-12-16T20:15:30.25 \u22127:30"),
+            datetime(2021, 12, 16, 20, 15, 30, 250000, tzinfo=timezone(-timedelta(hours=7.5))),
+        ),
+        (guano("2021-12-16 20:15:30 UTC"), datetime(2021, 12, 16, 20, 15, 30, tzinfo=UTC)),
+        (
+            (b"guan", b"Note: a\x0bTimestamp: 2001-05-05T00:00\nTimestamp: 2021-12-16T20:15"),
+            datetime(2021, 12, 16, 20, 15),
+        ),
+        (
             comment("Recorded at 19:23:00 19/02/2018 by AudioMoth 0123 at gain setting 2"),
             datetime(2018, 2, 19, 19, 23, tzinfo=UTC),
         ),
@@ -224,6 +240,7 @@ def test_metadata_are_preferred_to_the_name(wave, chunk, expected):
     "chunk",
     [
         guano("soon"),
+        guano("2021-12-16"),  # midnight would be invented
         (b"guan", b"no colon at all"),
         (b"guan", b""),
         wamd((5, b"yesterday")),
@@ -235,6 +252,7 @@ def test_metadata_are_preferred_to_the_name(wave, chunk, expected):
         bext(b"1970-01-01", b"00:00:00"),
         bext(b"2000-01-03", b"04:00:00"),  # three days after somebody forgot to set the clock
         guano("1980-01-01T00:00:12"),
+        guano("1999-12-31T19:03:00-05:00"),
         guano("2099-01-01T00:00:00"),
         comment("Recorded at 00:00:09 01/01/2000 (UTC) by AudioMoth 24E1"),
         (b"bext", b"short"),
