@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from bacpipe.commands.arguments import read_settings
-from bacpipe.errors import counted
-from bacpipe.options import user_settings
+from bacpipe.commands.arguments import parse_words, read_settings
+from bacpipe.errors import SettingsError, counted
+from bacpipe.options import make_options, user_settings
 from bacpipe.user_input import typed_path
 
 
@@ -20,10 +21,10 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "results",
-        nargs="?",
-        default="",
+        nargs="*",
         help="main_results_dir, or the folder of one data set in it (default: main_results_dir "
-        "of settings.yaml in the current folder, or bacpipe_results)",
+        "of settings.yaml in the current folder, or bacpipe_results); audio_dir=FOLDER for the "
+        "data set of these recordings, main_results_dir=FOLDER as in other commands",
     )
     parser.add_argument(
         "--repair",
@@ -31,8 +32,7 @@ def run(arguments: Sequence[str]) -> int:
         help="mark what is damaged, so that the next run computes it again; nothing is deleted",
     )
     options = parser.parse_intermixed_args(arguments)
-    given = options.results.removeprefix("main_results_dir=")  # as other commands have it
-    results = typed_path(given or _main_results_dir())
+    results = _results(options.results)
     from bacpipe.store.verification import find_damage, repair_results
 
     findings = []
@@ -60,6 +60,22 @@ def run(arguments: Sequence[str]) -> int:
     return 1
 
 
-def _main_results_dir() -> str:
+def _results(words: Sequence[str]) -> Path:
+    """Folder that the words name, as a path or as settings."""
+    plain = [word for word in words if "=" not in word or Path(word).exists()]
+    if len(plain) > 1 or (plain and len(words) > 1):
+        raise SettingsError(
+            f"verify takes one folder of results, but got {' and '.join(words)}; use verify "
+            f"FOLDER, or audio_dir=FOLDER main_results_dir=FOLDER."
+        )
+    if plain:
+        return typed_path(plain[0])
+    given = parse_words(words)
     own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
-    return str(own.get("main_results_dir", user_settings().main_results_dir))
+    main = own.get("main_results_dir", user_settings().main_results_dir)
+    options = make_options(**{"main_results_dir": main, **given})
+    if "audio_dir" not in given:
+        return typed_path(options.main_results_dir)
+    from bacpipe.store.layout import paths_of
+
+    return paths_of(typed_path(given["audio_dir"]), "none", options).dataset_path

@@ -257,11 +257,11 @@ def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
         )
     if plan.replaced:
         logger.warning(
-            "%s: %d recording(s) have the name, size and time of recordings that were done "
-            "before, and another content, such as %s; they are embedded again in place of these. "
-            "To keep the results of another card, give each its own main_results_dir.",
+            "%s: %s of the name, size and time of recordings that were done before, but of another "
+            "content, such as %s; they are embedded again in place of these. To keep the results "
+            "of another card, give each its own main_results_dir.",
             loader.audio_dir,
-            len(plan.replaced),
+            counted(len(plan.replaced), "recording"),
             plan.replaced[0],
         )
 
@@ -297,10 +297,10 @@ def _take_over(loader: Loader, names: Sequence[str]) -> None:
         journal.close()
     known.reload()
     logger.info(
-        "%s: taken over the results of %d recording(s) of an older bacpipe, which did not record "
+        "%s: taken over the results of %s of an older bacpipe, which did not record "
         "what these held; from here on, a recording that is replaced is noticed.",
         known.folder,
-        number,
+        counted(number, "recording"),
     )
 
 

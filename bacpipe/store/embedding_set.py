@@ -25,7 +25,7 @@ import numpy as np
 
 from bacpipe.audio import windows
 from bacpipe.audio.windows import Segment
-from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.errors import REPAIR, ResultsError, counted
 from bacpipe.options import Options
 from bacpipe.store.arrays import read_npy
 from bacpipe.store.entries import (
@@ -89,10 +89,10 @@ class EmbeddingSet:
             self._check_header()
         if damaged := list(self.content.damaged):
             logger.warning(
-                "%s: the journal's lines about %d recording(s) are damaged, such as %.200r; "
-                "they are computed again.",
+                "%s: damaged lines of the journal about %s, such as %.200r; they are computed "
+                "again.",
                 self.folder,
-                len(damaged),
+                counted(len(damaged), "recording"),
                 damaged[0],
             )
 

@@ -37,7 +37,7 @@ import numpy as np
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, ResultsError
+from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, ResultsError, counted
 from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
@@ -751,9 +751,9 @@ def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -
     ]
     if len(kept) < len(names):
         logger.info(
-            "%s: left out %d file(s) that lie among the results.",
+            "%s: left out %s among the results.",
             audio_dir,
-            len(names) - len(kept),
+            counted(len(names) - len(kept), "file"),
         )
     if not kept:
         raise NoRecordingsError(

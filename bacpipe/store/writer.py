@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bacpipe.errors import StorageError, unexpected
+from bacpipe.errors import StorageError, counted, unexpected
 from bacpipe.store.embedding_set import LEAST_HEARD, EmbeddingSet, heard_windows
 from bacpipe.store.entries import (
     DONE,
@@ -277,10 +277,9 @@ class ResultWriter:
                 self._set.reload()
         if self._unheard:
             logger.warning(
-                "%s: %d recording(s) are shorter than %.0f %% of a window, too short for "
-                "predictions.",
+                "%s: no predictions of %s shorter than %.0f %% of a window.",
                 self._model,
-                self._unheard,
+                counted(self._unheard, "recording"),
                 100 * LEAST_HEARD,
             )
 

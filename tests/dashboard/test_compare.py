@@ -44,8 +44,12 @@ def test_a_window_in_the_address_is_shown_and_marked(visit: Any) -> None:
 def test_a_lasso_in_one_map_marks_windows_of_the_other(visit: Any) -> None:
     page = visit("?view=compare&left=tiny&right=other")
     page.wait_for_selector(".bp-number")
+    figure = page.locator(".bk-Figure").first
+    box, before = figure.bounding_box(), None
+    while box != before:  # until the page has come to rest
+        page.wait_for_timeout(500)
+        box, before = figure.bounding_box(), box
     page.locator(".bk-tool-icon-lasso-select").first.click()
-    box = page.locator(".bk-Figure").first.bounding_box()
     left, top = box["x"] + 9, box["y"] + 34
     right, bottom = box["x"] + box["width"] - 9, box["y"] + box["height"] - 9
     page.mouse.move(left, top)

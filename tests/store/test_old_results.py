@@ -97,7 +97,7 @@ def test_they_are_continued_without_computing_anything_twice(
     assert {entry.file for entry in loader.entries.values() if entry.fingerprint} == {*RECORDINGS}
     run()
     assert journal.read_bytes().splitlines() == taken_over
-    assert caplog.text.count("taken over the results of 3 recording(s)") == 1
+    assert caplog.text.count("taken over the results of 3 recordings") == 1
     (folder / "recordings" / "broken.wav").write_bytes(b"no audio")
     draw(folder, GONE)  # its results are still there
     assert "gone.wav" in run().entries and tiny_model.windows_seen == 0

@@ -66,7 +66,11 @@ def test_a_good_tree_is_clean_and_is_not_touched(
     assert verify_results(results) == []
     assert main(["verify", str(results)]) == 0
     assert main(["verify", f"main_results_dir={results}"]) == 0
+    audio = json.loads((results / "field" / "dataset.json").read_text())["audio_dir"]
+    assert main(["verify", f"audio_dir={audio}", f"main_results_dir={results}"]) == 0
     assert "everything is as the journals say" in capsys.readouterr().out
+    assert main(["verify", f"audio_dir={audio}", "hopp=1"]) == 2
+    assert "hopp" in capsys.readouterr().err
     assert main(["verify", str(results / "field"), "--repair"]) == 0
     assert snapshot(results) == before
 

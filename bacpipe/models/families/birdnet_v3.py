@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacpipe.errors import CheckpointError
+from bacpipe.errors import CheckpointError, counted
 from bacpipe.models.backends.onnx import OnnxModel, Outputs
 from bacpipe.models.weights.class_names import (
     ClassNames,
@@ -63,9 +63,9 @@ class BirdNetV3(OnnxModel):
         # One line at 1, 10, 100, ... windows: a night of silence must not flood the log.
         if self.nan_windows and len(str(self.nan_windows)) > len(str(before or "")):
             logger.warning(
-                "birdnet_v3 gave no numbers for %d window(s) so far, as for digital silence; "
+                "birdnet_v3 gave no numbers for %s so far, as for digital silence; "
                 "their embeddings and scores are set to zero.",
-                self.nan_windows,
+                counted(self.nan_windows, "window"),
             )
         return broken
 
