@@ -53,7 +53,7 @@ def test_padding_invents_no_predictions(tmp_path, caplog, padding):
         "7.6.wav": [0, 5],
     }  # fmt: skip
     assert len(loader.embeddings("array")) == 8
-    assert "2 recording(s) are shorter than 50 % of a window" in caplog.text
+    assert "no predictions of 2 recordings shorter than 50 % of a window" in caplog.text
     # the same when stored embeddings are classified, and in annotated segments
     again = bacpipe.generate_embeddings(**{**settings, "classifier_threshold": 0.19})
     found = {name for item in again.detections() for name in [item.recording] if len(item.start)}

@@ -161,7 +161,7 @@ def test_a_replaced_recording_of_the_same_size_and_time_is_noticed(
     assert finding.path == folder / "a.wav" and "another content" in str(finding)
     loader = embed(folder)
     assert tiny_model.windows_seen == 9
-    assert "1 recording(s) have the name, size and time" in caplog.text
+    assert "1 recording of the name, size and time" in caplog.text
     assert not np.array_equal(loader.read_embedding_file("a.wav"), before)
     assert verify_results(tmp_path / "results") == []
     os.utime(folder / "b.wav")
