@@ -18,8 +18,8 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import group_by, interval, leave_out
-from bacpipe.evaluation.splits import units_of
+from bacpipe.evaluation.metrics import interval, leave_out
+from bacpipe.evaluation.splits import units_left_out
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
@@ -196,9 +196,8 @@ def _of_labelled(
         return None
     rows = np.flatnonzero(data.labels != NO_LABEL)
     scores: dict[str, Any] = {**agreement(clusters[rows], data.labels[rows])}
-    unit = "site" if options.split == "site" else "recording"
-    names = None if data.recordings is None else units_of(data.recordings[rows], unit)
-    groups = group_by(names, len(rows), unit)
+    recordings = None if data.recordings is None else data.recordings[rows]
+    groups = units_left_out(recordings, len(rows), options.split)
     weights = leave_out(groups, min(options.bootstrap_samples, _MOST_REPLICATES))
     values = [(scores["AMI"], scores["ARI"])]
     for weight in weights[1:]:

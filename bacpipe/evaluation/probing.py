@@ -19,7 +19,7 @@ from bacpipe.evaluation.labelled_windows import (
     check_embeddings,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import evaluate_scores, group_by, one_hot, single_label_metrics
+from bacpipe.evaluation.metrics import evaluate_scores, one_hot, single_label_metrics
 from bacpipe.evaluation.probes import (
     PROBES,
     Probe,
@@ -35,7 +35,7 @@ from bacpipe.evaluation.splits import (
     SplitRule,
     load_or_make_split,
     split_id,
-    units_of,
+    units_left_out,
 )
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
@@ -207,10 +207,8 @@ def _test(data: LabelledWindows, split: Split, probe: Probe, options: Options) -
     rows = split.rows("test")
     labels = split.labels[rows]
     scores = probe.predict(data.embeds[rows], device=choose_device(options.device))
-    # What training and testing never shared is also what the intervals leave out.
-    unit = "site" if options.split == "site" else "recording"
-    names = None if data.recordings is None else units_of(data.recordings[rows], unit)
-    groups = group_by(names, len(rows), unit)
+    recordings = None if data.recordings is None else data.recordings[rows]
+    groups = units_left_out(recordings, len(rows), options.split)
     n_classes = len(split.classes)
     predicted = scores.argmax(axis=1)
     samples = options.bootstrap_samples

@@ -33,7 +33,7 @@ from bacpipe.evaluation.metrics import (
     ratio,
     summarise,
 )
-from bacpipe.evaluation.splits import units_of
+from bacpipe.evaluation.splits import units_left_out
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.loader import Loader
 
@@ -105,7 +105,7 @@ def retrieval_quality(
             f"found {counted(len(np.unique(labels)), 'label')} in "
             f"{counted(groups.number, 'recording')}."
         )
-    units = group_by(units_of(data.recordings[rows], unit), len(rows), unit)
+    units = units_left_out(data.recordings[rows], len(rows), unit)
     kept = leave_out(units, min(samples, _MOST_REPLICATES))
     # The replicate that leaves out each window; all of them the first if there is only one.
     part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)

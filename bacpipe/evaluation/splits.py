@@ -29,6 +29,7 @@ import numpy as np
 from bacpipe.annotations.table import file_part
 from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
+from bacpipe.evaluation.metrics import Groups, group_by
 from bacpipe.store.files import write_csv, write_json
 from bacpipe.store.layout import SPLIT_TABLE
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
@@ -215,6 +216,13 @@ def units_of(recordings: np.ndarray, strategy: str) -> np.ndarray:
     if strategy == "site":
         names = [PurePosixPath(name).parent.as_posix() for name in names]
     return np.array(names, dtype=str)
+
+
+def units_left_out(recordings: np.ndarray | None, n_windows: int, strategy: str) -> Groups:
+    """What intervals leave out as a whole, as training and testing never shared it."""
+    unit = "site" if strategy == "site" else "recording"
+    names = None if recordings is None else units_of(recordings, unit)
+    return group_by(names, n_windows, unit)
 
 
 def _units(

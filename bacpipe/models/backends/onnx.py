@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,7 @@ import onnxruntime
 import torch
 
 from bacpipe.errors import CheckpointError, first_line
-from bacpipe.models.backends.zoo_model import ZooModel, load_again
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.zoo_model import HostModel
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +65,14 @@ class Outputs(NamedTuple):
     scores: np.ndarray
 
 
-class OnnxModel(ZooModel):
+class OnnxModel(HostModel):
     """A model of the zoo that ONNX Runtime computes: waveforms in, embeddings and scores out.
 
     The outputs are found by their shape: the embedding is as long as the card says, the other one
     that has two axes holds the scores.  A model whose card has no classes needs no scores.
 
-    Parameters are those of `ZooModel`.  The first file of the card is the network; audio is handed
-    over in host memory in any case.
+    Parameters are those of `ZooModel`.  The first file of the card is the network, which is
+    open before `set_up`.
 
     Attributes
     ----------
@@ -89,16 +87,8 @@ class OnnxModel(ZooModel):
 
     one_pass = True
 
-    def __init__(
-        self,
-        *,
-        card: ModelCard | str | None = None,
-        files: Mapping[str, Path] | None = None,
-        device: str = "cpu",
-        model_base_path: str | Path | None = None,
-    ) -> None:
-        super().__init__(card=card, files=files, device="cpu", model_base_path=model_base_path)
-        self._asked = device
+    def start(self, device: str) -> None:
+        super().start(device)
         path = self.paths[0]
         providers = execution_providers(device)
         self._session = _open(path, providers)
@@ -120,24 +110,6 @@ class OnnxModel(ZooModel):
         self._dtype = np.float16 if given.type == "tensor(float16)" else np.float32
         self._rows = given.shape[0] if isinstance(given.shape[0], int) else None
         self._embedding, self._scores, self.n_classes = self._find_outputs(path)
-        self.set_up()
-
-    def set_up(self) -> None:
-        """Read what goes with the network, its class names for one; it is open by then."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A session cannot be copied; the file is opened again.
-        return load_again, (
-            type(self),
-            self.card,
-            self.files,
-            self._asked,
-            self.model_base_path,
-        )
-
-    def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
-        """Return the windows as they are; the network begins at the waveform."""
-        return audio
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
         return self._run(x, [self._embedding])[0]

@@ -15,7 +15,6 @@ from torch import is_tensor, nn
 
 from bacpipe.errors import CheckpointError, SettingsError, first_line
 from bacpipe.models.backends.zoo_model import ZooModel
-from bacpipe.models.card import ModelCard
 from bacpipe.models.weights.containers import state_dict_in
 from bacpipe.models.weights.pickles import read_pickled
 
@@ -285,17 +284,6 @@ class TorchModel(ZooModel):
     """
 
     concurrent = True
-
-    def __init__(
-        self,
-        *,
-        card: ModelCard | str | None = None,
-        files: Mapping[str, Path] | None = None,
-        device: str = "cpu",
-        model_base_path: str | Path | None = None,
-    ) -> None:
-        super().__init__(card=card, files=files, device=device, model_base_path=model_base_path)
-        self.set_up()
 
     def set_up(self) -> None:
         """Build the network and the front end from `paths`, the files in the order of the card."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import tensorflow as tf
 import torch
 
 from bacpipe.errors import CheckpointError, SettingsError, first_line
-from bacpipe.models.backends.zoo_model import ZooModel, load_again
-from bacpipe.models.card import ModelCard
+from bacpipe.models.backends.zoo_model import HostModel
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +69,11 @@ def choose_tf_device(device: str) -> str:
     return f"/GPU:{number or 0}"
 
 
-class TfModel(ZooModel):
+class TfModel(HostModel):
     """A model of the zoo that TensorFlow computes.
 
     Parameters are those of `ZooModel`.  The first file of the card is the ``saved_model.pb`` of the
-    SavedModel; audio is handed over in host memory in any case.
+    SavedModel; `set_up` finds it loaded.
 
     Raises
     ------
@@ -82,40 +81,15 @@ class TfModel(ZooModel):
         If the SavedModel cannot be loaded.
     """
 
-    def __init__(
-        self,
-        *,
-        card: ModelCard | str | None = None,
-        files: Mapping[str, Path] | None = None,
-        device: str = "cpu",
-        model_base_path: str | Path | None = None,
-    ) -> None:
-        super().__init__(card=card, files=files, device="cpu", model_base_path=model_base_path)
-        self._asked, self._tf_device = device, choose_tf_device(device)
+    def start(self, device: str) -> None:
+        super().start(device)
+        self._tf_device = choose_tf_device(device)
         if self._tf_device != "/CPU:0":
             self.batch_size = _GPU_BATCH
             self.accelerator = device
         self.folder = self.paths[0].parent
         with tf.device(self._tf_device):
             self.saved_model = _load(self.folder)
-        self.set_up()
-
-    def set_up(self) -> None:
-        """Find the functions of the saved model, and what goes with it; it is loaded by then."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A saved model cannot be copied; the folder is read again.
-        return load_again, (
-            type(self),
-            self.card,
-            self.files,
-            self._asked,
-            self.model_base_path,
-        )
-
-    def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
-        """Return the windows as they are; the saved model begins at the waveform."""
-        return audio
 
     def compute(self, function: Callable[[Any], Any], x: torch.Tensor) -> Any:
         """Call a function of the saved model with windows, on the model's device."""

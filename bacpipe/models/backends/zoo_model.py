@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
 
 from bacpipe.errors import SettingsError
 from bacpipe.models.base import ModelBaseClass, base_path
@@ -40,6 +43,7 @@ class ZooModel(ModelBaseClass):
     """
 
     card: ModelCard
+    in_host_memory: ClassVar[bool] = False  # where audio is handed over, whatever computes
 
     def __init__(
         self,
@@ -56,13 +60,21 @@ class ZooModel(ModelBaseClass):
         super().__init__(
             sr=found.sample_rate,
             segment_length=found.window,
-            device=device,
+            device="cpu" if self.in_host_memory else device,
             card=found,
             files=files,
             batch_size=found.cpu_batch,
             model_base_path=base,
         )
         self.paths = [self.files[name] for name in found.files]
+        self.start(device)
+        self.set_up()
+
+    def start(self, device: str) -> None:
+        """Open what the network is computed with on a device, before `set_up`."""
+
+    def set_up(self) -> None:
+        """Build or find the network, and what goes with it, from `paths` in the card's order."""
 
     def label_file(self, number: int = 0) -> Path | None:
         """One of the label files of the card, if it is on this machine."""
@@ -77,14 +89,33 @@ class ZooModel(ModelBaseClass):
         return read_taxonomy(EBIRD, self.model_base_path)
 
 
-def load_again(
-    kind: type[ZooModel],
+class HostModel(ZooModel):
+    """A model that a library computes which takes waveforms in host memory and opens files itself.
+
+    A copy opens them again.
+    """
+
+    in_host_memory = True
+
+    def start(self, device: str) -> None:
+        self._asked = device
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind, base = type(self), self.model_base_path
+        return _load_again, (kind, self.card, self.files, self._asked, base)
+
+    def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
+        """Return the windows as they are; the network begins at the waveform."""
+        return audio
+
+
+def _load_again(
+    kind: type[HostModel],
     card: ModelCard,
     files: Mapping[str, Path],
     device: str,
     model_base_path: Path,
-) -> ZooModel:
-    """Load a model of the zoo from its files, as a copy of one that was loaded before."""
+) -> HostModel:
     return kind(card=card, files=files, device=device, model_base_path=model_base_path)
 
 

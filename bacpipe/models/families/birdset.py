@@ -37,7 +37,30 @@ _PREFIXES = ("model.", "convnext.", "efficientnet.", "backbone.", "backbone_mode
 _BACKBONE = ("embeddings.", "encoder.", "layernorm.")
 
 
-class ConvNextBirdSet(TorchModel):
+class _PlainClassifier(TorchModel):
+    """A backbone and one linear layer on standardised mel spectrograms, which `set_up` makes."""
+
+    _mel: MelSpectrogram
+    _backbone: nn.Module
+    _classifier: nn.Module
+
+    def preprocess(self, audio: Tensor) -> Tensor:
+        """Standardised mel spectrogram in dB, float32, shape (n, 1, bands, frames)."""
+        db = power_to_db(self._mel(audio), top_db=80.0)
+        return db.add_(4.268).div_(4.569).unsqueeze(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings, float32, shape (n, dim)."""
+        embeddings: Tensor = self._backbone(x).pooler_output
+        return embeddings
+
+    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
+        """Sigmoid scores, float32, shape (n, n_classes)."""
+        scores: Tensor = self._classifier(embeddings).sigmoid()
+        return scores
+
+
+class ConvNextBirdSet(_PlainClassifier):
     """ConvNeXt-Base on mel spectrograms of 128 bands; one sigmoid score per species.
 
     The number of classes is that of the checkpoint.
@@ -58,23 +81,8 @@ class ConvNextBirdSet(TorchModel):
         filters = mel_filterbank(sample_rate=self.sr, n_fft=1024, n_mels=128)
         self._mel = self.place(MelSpectrogram(filters, hop=320))
 
-    def preprocess(self, audio: Tensor) -> Tensor:
-        """Standardised mel spectrogram in dB, float32, shape (n, 1, 128, 501)."""
-        db = power_to_db(self._mel(audio), top_db=80.0)
-        return db.add_(4.268).div_(4.569).unsqueeze(1)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Embeddings, float32, shape (n, 1024)."""
-        embeddings: Tensor = self._backbone(x).pooler_output
-        return embeddings
-
-    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
-        """Sigmoid scores, float32, shape (n, n_classes)."""
-        scores: Tensor = self._classifier(embeddings).sigmoid()
-        return scores
-
-
-class EfficientNetBirdSet(TorchModel):
+class EfficientNetBirdSet(_PlainClassifier):
     """EfficientNet-B1 on mel spectrograms of 256 bands; one sigmoid score per species.
 
     The shape of the network is that of ``config.json``, the number of classes that of the
@@ -100,21 +108,6 @@ class EfficientNetBirdSet(TorchModel):
         self.classes, self.scientific_names, self.codes = names
         filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
         self._mel = self.place(MelSpectrogram(filters, hop=256))
-
-    def preprocess(self, audio: Tensor) -> Tensor:
-        """Standardised mel spectrogram in dB, float32, shape (n, 1, 256, 626)."""
-        db = power_to_db(self._mel(audio), top_db=80.0)
-        return db.add_(4.268).div_(4.569).unsqueeze(1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Embeddings, float32, shape (n, 1280)."""
-        embeddings: Tensor = self._backbone(x).pooler_output
-        return embeddings
-
-    def classifier_predictions(self, embeddings: Tensor) -> Tensor:
-        """Sigmoid scores, float32, shape (n, n_classes)."""
-        scores: Tensor = self._classifier(embeddings).sigmoid()
-        return scores
 
 
 class AudioProtoPNet(TorchModel):
