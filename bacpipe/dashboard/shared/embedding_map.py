@@ -92,7 +92,9 @@ class EmbeddingMap:
         self._current: int | None = None
         self._waiting = False
         self._moves = 0
-        self.note = html_pane("", "bp-note")
+        # Has its line from the start: a figure that shrinks later may be drawn at its old size,
+        # over what is below it (Bokeh 3.9).
+        self.note = html_pane("&nbsp;", "bp-note")
         self._make_figure(title, min_height)
 
     def _make_figure(self, title: str, min_height: int) -> None:
