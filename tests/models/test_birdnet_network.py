@@ -142,7 +142,7 @@ def network(weights):
 
 @pytest.fixture(scope="module")
 def quick_network(weights):
-    return BirdNetV24.from_tflite(weights, "conv")
+    return BirdNetV24.from_tflite(weights, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def score(logits):
 # --- the network ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["auto", "conv", "float64"])
+@pytest.mark.parametrize("mode", ["auto", "float32", "float64"])
 def test_lively_windows_give_what_tflite_gives(weights, reference, mode):
     windows = lively_windows()
     embeddings, logits = run(BirdNetV24.from_tflite(weights, mode), windows)
@@ -191,7 +191,7 @@ def test_silence_and_recordings_give_what_tflite_gives(which, windows, reference
     assert np.abs(score(logits) - score(wanted_logits)).max() < 1e-5
 
 
-def test_silence_by_convolution_alone_keeps_the_scores(quick_network, reference):
+def test_silence_in_float32_keeps_the_scores(quick_network, reference):
     windows = silent_windows()
     logits, wanted = run(quick_network, windows)[1], reference(windows)[1]
     assert np.abs(score(logits) - score(wanted)).max() < 1e-2

@@ -24,7 +24,7 @@ from bacpipe.errors import CheckpointError, SettingsError
 from bacpipe.models.backends.cpu.layers import Activation, DerivedTensors, FusedConv2d
 from bacpipe.models.weights import tflite
 
-SpectrogramMode = Literal["auto", "conv", "float64"]
+SpectrogramMode = Literal["auto", "float32", "float64"]
 
 SAMPLE_RATE = 48_000
 WINDOW_SAMPLES = 144_000
@@ -42,6 +42,7 @@ _STAGES = ((3, 72, 36, 0), (4, 288, 72, 18), (5, 864, 108, 27), (4, 1536, 192, 4
 # stages make 2 MB per window and layer, which should stay in the cache; the last two read
 # 20 MB of weights, which more windows share.  Blocks above 32 MB would also be handed back to
 # the system by glibc after each layer, and zeroed page by page for the next.
+_SPECTROGRAM_CHUNK = 1
 _EARLY_CHUNK = 4
 _LATE_CHUNK = 16
 # The float64 spectrogram takes 12 MB per window.
@@ -156,7 +157,7 @@ class _MelBands(DerivedTensors):
 
     def forward(self, x: Tensor, exact: bool) -> Tensor:
         """Map samples (n, 144000) in [-1, 1] to (n, 96, 511), the highest band first."""
-        bands = self._by_float64(x) if exact else self._by_convolution(x)
+        bands = self._by_float64(x) if exact else self._by_folding(x)
         return bands.square().pow(self.power)
 
     def _basis(self) -> NDArray[np.float64]:
@@ -166,32 +167,38 @@ class _MelBands(DerivedTensors):
         basis: NDArray[np.float64] = np.cos(2 * np.pi / self.length * steps) @ mel.T
         return basis
 
-    def _kernel(self) -> Tensor:
-        """Kernel (96, hop, rows per frame, 1) of the convolution."""
-        height = -(-self.length // self.hop)
-        values = self._basis() * self.window.double().cpu().numpy()[:, None]
-        values = np.pad(values, ((0, height * self.hop - self.length), (0, 0)))
-        values = values.reshape(height, self.hop, 1, _MEL_BANDS).transpose(3, 1, 0, 2)
-        kernel = torch.tensor(values, dtype=self.mel.dtype, device=self.mel.device)
-        return kernel.contiguous(memory_format=torch.channels_last)
+    def _folded_basis(self) -> Tensor:
+        """Matrix (length / 2, 96) from a folded frame to the bands: the upper half of the basis.
 
-    def _by_convolution(self, x: Tensor) -> Tensor:
-        """Cut the signal in rows of one hop: a frame is then a column of a few rows.
-
-        The samples of a row take the place of the channels of an image in "channels last"
-        order, which is how they lie in memory.
+        Window and cosines are the same from both ends, and the window starts with 0.
         """
-        kernel = self.derived("kernel", self._kernel, self.mel, self.window)
-        rows = _FRAMES - 1 + kernel.shape[2]
-        samples = F.pad(x, (0, max(0, rows * self.hop - x.shape[1])))[:, : rows * self.hop]
-        image = samples.unflatten(1, (rows, 1, self.hop)).permute(0, 3, 1, 2)
-        # The public operators take the precision from a global switch, whose default on CUDA
-        # (TF32) leaves 10 bits of the mantissa.  Here it is an argument, the last one.
-        bands: Tensor = torch.ops.aten._convolution(
-            image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
-            torch.backends.cudnn.benchmark, False, torch.backends.cudnn.enabled, False,
-        )  # fmt: skip
-        return bands[..., 0]
+        half = self.length // 2
+        basis = self._basis() * self.window.double().cpu().numpy()[:, None]
+        folded = (basis[1 : half + 1] + basis[: half - 1 : -1]) / 2
+        folded[-1] /= 2  # the sample in the middle is added to itself
+        return torch.tensor(folded, dtype=self.mel.dtype, device=self.mel.device)
+
+    def _by_folding(self, x: Tensor) -> Tensor:
+        """Add the two halves of each frame, the second one backwards: half as many products.
+
+        The signal is cut in rows of one hop, once forwards and once with each row backwards.  A
+        part of all frames, as long as a row, is then the sum of two runs of rows.
+        """
+        basis = self.derived("basis32", self._folded_basis, self.mel, self.window)
+        half, hop = self.length // 2, self.hop
+        parts = -(-half // hop)
+        rows = _FRAMES - 1 + parts
+        end = (_FRAMES - 1) * hop + self.length
+        forwards = x[:, 1 : 1 + rows * hop].unflatten(1, (rows, hop))
+        backwards = x[:, end - rows * hop : end].unflatten(1, (rows, hop)).flip(2)
+        frames = x.new_empty(len(x), _FRAMES, half)
+        for part in range(parts):
+            columns = slice(part * hop, min((part + 1) * hop, half))
+            width = columns.stop - columns.start
+            first, second = part, parts - 1 - part
+            frames[..., columns] = forwards[:, first : first + _FRAMES, :width]
+            frames[..., columns] += backwards[:, second : second + _FRAMES, :width]
+        return (frames @ basis).transpose(1, 2)
 
     def _by_float64(self, x: Tensor) -> Tensor:
         """Repeat the rounding of TFLite: products in float32, their sums in float64."""
@@ -218,8 +225,8 @@ class BirdNetV24(nn.Module):
     ----------
     n_classes : int
         Number of classes of the last layer.
-    spectrogram_mode : {'auto', 'conv', 'float64'}
-        How the spectrogram is computed.  ``'conv'`` is fast, but where a window holds digital
+    spectrogram_mode : {'auto', 'float32', 'float64'}
+        How the spectrogram is computed.  ``'float32'`` is fast, but where a window holds digital
         silence (padding, for one) a frame sums up to nothing but rounding noise, which the
         compression enlarges: embeddings then differ from those of the TFLite model by up to
         some percent.  ``'float64'`` repeats the rounding of that model and agrees with it
@@ -271,7 +278,7 @@ class BirdNetV24(nn.Module):
         path : str or pathlib.Path
             ``BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite``, or a model of the same structure
             with another number of classes.
-        spectrogram_mode : {'auto', 'conv', 'float64'}
+        spectrogram_mode : {'auto', 'float32', 'float64'}
             See the class.
 
         Returns
@@ -340,8 +347,12 @@ class BirdNetV24(nn.Module):
         return out
 
     def _bands(self, x: Tensor, exact: bool) -> Tensor:
-        # Interleaved, as the first convolution wants its input.
-        return torch.stack([mel(x, exact) for mel in self.mels], -1).permute(0, 3, 1, 2)
+        def bands(part: Tensor) -> Tensor:
+            # Interleaved, as the first convolution wants its input.
+            return torch.stack([mel(part, exact) for mel in self.mels], -1)
+
+        size = _SPECTROGRAM_CHUNK if x.device.type == "cpu" else max(1, len(x))
+        return _in_chunks(bands, x, size).permute(0, 3, 1, 2)
 
     def embed(self, spectrogram: Tensor) -> Tensor:
         """Compute embeddings.
@@ -454,6 +465,9 @@ class _Weights:
             self._expect("parts of a mel matrix", len(values), 1)
             self._copy("a power", mel.power, power)
             self._copy("a mel matrix", mel.mel, values[0])
+            ends = mel.window[1:]
+            same = not mel.window[0] and torch.allclose(ends, ends.flip(0), atol=1e-6)
+            self._expect("symmetry of a window", same, True)
         self._copy("the last layer", network.classifier.weight, self.dense[-1][0])
         self._copy("the last layer", network.classifier.bias, self.dense[-1][1])
 
