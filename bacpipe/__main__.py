@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -79,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, code=3)
     except BacpipeError as error:
         return _complain(error, code=1)
+    except BrokenPipeError:
+        # Whoever read our output, such as head, has seen enough; Python's exit would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(  # noqa: T201
             "\nInterrupted. To go on, run the same command again: it keeps what is there.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 COMMANDS = {
     "bench": "predict how long the models take for your recordings on this machine",
     "calls": "find the single calls of bats, with times, frequencies and species",
+    "cite": "write the methods paragraph and BibTeX for a paper from results",
+    "classes": "list the classes of a model, or the models that know a species",
     "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",

@@ -12,8 +12,8 @@ import yaml
 
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
-from bacpipe.options import KEYS, read_overrides
-from bacpipe.user_input import load_yaml, typed_setting
+from bacpipe.options import KEYS, make_options, read_overrides, user_settings
+from bacpipe.user_input import load_yaml, typed_path, typed_setting
 
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
@@ -70,6 +70,33 @@ def read_settings(parsed: argparse.Namespace) -> dict[str, Any]:
         if path is not None:
             overrides |= read_overrides(path, name)
     return overrides | parse_words(parsed.words)
+
+
+def results_folder(words: Sequence[str], *, command: str) -> Path:
+    """Folder of results that words name, as a path or as settings.
+
+    Raises
+    ------
+    SettingsError
+        If they name more than one.
+    """
+    plain = [word for word in words if "=" not in word or Path(word).exists()]
+    if len(plain) > 1 or (plain and len(words) > 1):
+        raise SettingsError(
+            f"{command} takes one folder of results, but got {' and '.join(words)}; use {command} "
+            f"FOLDER, or audio_dir=FOLDER main_results_dir=FOLDER."
+        )
+    if plain:
+        return typed_path(plain[0])
+    given = parse_words(words)
+    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    main = own.get("main_results_dir", user_settings().main_results_dir)
+    options = make_options(**{"main_results_dir": main, **given})
+    if "audio_dir" not in given:
+        return typed_path(options.main_results_dir)
+    from bacpipe.store.layout import paths_of
+
+    return paths_of(typed_path(given["audio_dir"]), "none", options).dataset_path
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from bacpipe.commands.arguments import parse_words, read_settings
-from bacpipe.errors import SettingsError, counted
-from bacpipe.options import make_options, user_settings
-from bacpipe.user_input import typed_path
+from bacpipe.commands.arguments import results_folder
+from bacpipe.errors import counted
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         help="mark what is damaged, so that the next run computes it again; nothing is deleted",
     )
     options = parser.parse_intermixed_args(arguments)
-    results = _results(options.results)
+    results = results_folder(options.results, command="verify")
     from bacpipe.store.verification import find_damage, repair_results
 
     findings = []
@@ -58,24 +55,3 @@ def run(arguments: Sequence[str]) -> int:
     else:
         print(f"{number}.")  # noqa: T201
     return 1
-
-
-def _results(words: Sequence[str]) -> Path:
-    """Folder that the words name, as a path or as settings."""
-    plain = [word for word in words if "=" not in word or Path(word).exists()]
-    if len(plain) > 1 or (plain and len(words) > 1):
-        raise SettingsError(
-            f"verify takes one folder of results, but got {' and '.join(words)}; use verify "
-            f"FOLDER, or audio_dir=FOLDER main_results_dir=FOLDER."
-        )
-    if plain:
-        return typed_path(plain[0])
-    given = parse_words(words)
-    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
-    main = own.get("main_results_dir", user_settings().main_results_dir)
-    options = make_options(**{"main_results_dir": main, **given})
-    if "audio_dir" not in given:
-        return typed_path(options.main_results_dir)
-    from bacpipe.store.layout import paths_of
-
-    return paths_of(typed_path(given["audio_dir"]), "none", options).dataset_path

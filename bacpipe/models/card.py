@@ -6,8 +6,9 @@ package.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Backend = Literal["torch", "tensorflow", "onnx"]
 
@@ -149,6 +150,47 @@ class Scope:
     limits: tuple[str, ...] = ()
 
 
+class Paper(NamedTuple):
+    """A publication to cite.
+
+    Attributes
+    ----------
+    authors : str
+        As in a text: "Hagiwara", "Faiss and Stowell", "Kahl et al.".
+    year : int
+        Of the publication.
+    title : str
+        Its title.
+    published : str
+        Journal and place in it, "arXiv" or "bioRxiv" with the number, or both.
+    doi_elsewhere : str
+        DOI; empty for the preprints of these two, whose numbers tell theirs.
+    """
+
+    authors: str
+    year: int
+    title: str
+    published: str
+    doi_elsewhere: str = ""
+
+    @property
+    def doi(self) -> str:
+        """The DOI, without https://doi.org/."""
+        preprint = re.search(r"\b(arXiv|bioRxiv) ([\d.]+)$", self.published)
+        if self.doi_elsewhere or preprint is None:
+            return self.doi_elsewhere
+        server, number = preprint.groups()
+        return f"10.48550/arXiv.{number}" if server == "arXiv" else f"10.1101/{number}"
+
+    @property
+    def in_text(self) -> str:
+        """How a text refers to it: "Kahl et al. 2021"."""
+        return f"{self.authors} {self.year}"
+
+    def __str__(self) -> str:
+        return f"{self.in_text}, {self.title}, {self.published}, doi {self.doi}"
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """One model of the zoo: data, no logic.
@@ -191,8 +233,8 @@ class ModelCard:
         Recordings that the model has learned from.
     licence : str
         Licence of the weights; `NOT_STATED` where their authors name none.
-    citation : str
-        Paper to cite when results made with the model are published.
+    papers : tuple of Paper
+        To cite when results made with the model are published.
     homepage : str
         Address of the authors' page.
     non_commercial : bool
@@ -209,7 +251,7 @@ class ModelCard:
     sources: tuple[Source, ...]
     trained_on: str
     licence: str
-    citation: str
+    papers: tuple[Paper, ...]
     homepage: str
     scope: Scope
     alternatives: tuple[tuple[str, str], ...] = ()
@@ -229,6 +271,11 @@ class ModelCard:
     def frequencies(self) -> tuple[float, float]:
         """Lowest and highest frequency in Hz that reach the network."""
         return self.scope.frequencies or (0.0, self.sample_rate / 2)
+
+    @property
+    def citation(self) -> str:
+        """The papers in words."""
+        return "; ".join(str(paper) for paper in self.papers)
 
     @property
     def needs_checkpoint(self) -> bool:

@@ -16,6 +16,7 @@ from bacpipe.models.card import (
     KaggleModel,
     LabelFile,
     ModelCard,
+    Paper,
     Url,
 )
 
@@ -86,7 +87,9 @@ _CARDS = (
         trained_on="AudioSet, self-supervised, then fine-tuned",
         licence=_CC_BY_NC,
         non_commercial=True,
-        citation="Huang et al. 2022, Masked Autoencoders that Listen, arXiv 2207.06405",
+        papers=(
+            Paper("Huang et al.", 2022, "Masked Autoencoders that Listen", "arXiv 2207.06405"),
+        ),
         homepage="https://github.com/facebookresearch/AudioMAE",
     ),
     ModelCard(
@@ -114,9 +117,14 @@ _CARDS = (
         trained_on="BirdSet XCL (Xeno-canto)",
         licence=_CC_BY_NC,
         non_commercial=True,
-        citation=(
-            "Heinrich et al. 2025, AudioProtoPNet: An interpretable deep learning model for "
-            "bird sound classification, Ecological Informatics, arXiv 2404.10420"
+        papers=(
+            Paper(
+                "Heinrich et al.",
+                2025,
+                "AudioProtoPNet: An interpretable deep learning model for bird sound "
+                "classification",
+                "Ecological Informatics, arXiv 2404.10420",
+            ),
         ),
         homepage="https://github.com/DBD-research-group/AudioProtoPNet",
     ),
@@ -150,10 +158,20 @@ _CARDS = (
         trained_on="Xeno-canto and Observation.org recordings of European birds",
         licence=_CC_BY_NC_SA,
         non_commercial=True,
-        citation=(
-            "Ghani et al. 2024, Impact of transfer learning methods and dataset "
-            "characteristics on generalization in birdsong classification, arXiv 2409.15383; "
-            "Koutini et al. 2021, arXiv 2110.05069"
+        papers=(
+            Paper(
+                "Ghani et al.",
+                2024,
+                "Impact of transfer learning methods and dataset characteristics on "
+                "generalization in birdsong classification",
+                "arXiv 2409.15383",
+            ),
+            Paper(
+                "Koutini et al.",
+                2021,
+                "Efficient Training of Audio Transformers with Patchout",
+                "arXiv 2110.05069",
+            ),
         ),
         homepage="https://gitlab.com/arise-biodiversity/DSI/algorithms/avesecho-v1",
     ),
@@ -175,9 +193,13 @@ _CARDS = (
         ),
         trained_on="animal sounds of AudioSet, VGGSound and others, self-supervised",
         licence=_MIT,
-        citation=(
-            "Hagiwara 2023, AVES: Animal Vocalization Encoder based on Self-Supervision, "
-            "arXiv 2210.14493"
+        papers=(
+            Paper(
+                "Hagiwara",
+                2023,
+                "AVES: Animal Vocalization Encoder based on Self-Supervision",
+                "arXiv 2210.14493",
+            ),
         ),
         homepage="https://github.com/earthspecies/aves",
     ),
@@ -196,7 +218,14 @@ _CARDS = (
         cpu_batch=2,
         trained_on="recordings of German bats",
         licence=_MIT,
-        citation="Fundel et al. 2023, Automatic bat call classification, arXiv 2309.11218",
+        papers=(
+            Paper(
+                "Fundel et al.",
+                2023,
+                "Automatic bat call classification using transformer networks",
+                "arXiv 2309.11218",
+            ),
+        ),
         homepage="https://github.com/FrankFundel/BAT",
     ),
     ModelCard(
@@ -226,9 +255,13 @@ _CARDS = (
         trained_on="annotated recordings of UK bats",
         licence=_CC_BY_NC,
         non_commercial=True,
-        citation=(
-            "Mac Aodha et al. 2022, Towards a general approach for bat echolocation "
-            "detection and classification, bioRxiv 2022.12.14.520490"
+        papers=(
+            Paper(
+                "Mac Aodha et al.",
+                2022,
+                "Towards a general approach for bat echolocation detection and classification",
+                "bioRxiv 2022.12.14.520490",
+            ),
         ),
         homepage="https://github.com/macaodha/batdetect2",
     ),
@@ -259,9 +292,13 @@ _CARDS = (
         trained_on="annotated recordings of UK bats",
         licence=_CC_BY_NC,
         non_commercial=True,
-        citation=(
-            "Mac Aodha et al. 2022, Towards a general approach for bat echolocation "
-            "detection and classification, bioRxiv 2022.12.14.520490"
+        papers=(
+            Paper(
+                "Mac Aodha et al.",
+                2022,
+                "Towards a general approach for bat echolocation detection and classification",
+                "bioRxiv 2022.12.14.520490",
+            ),
         ),
         homepage="https://github.com/macaodha/batdetect2",
     ),
@@ -277,8 +314,13 @@ _CARDS = (
         sources=(HubArchive("beats"),),
         trained_on="AudioSet, self-supervised, then fine-tuned",
         licence=_MIT,
-        citation=(
-            "Chen et al. 2022, BEATs: Audio Pre-Training with Acoustic Tokenizers, arXiv 2212.09058"
+        papers=(
+            Paper(
+                "Chen et al.",
+                2022,
+                "BEATs: Audio Pre-Training with Acoustic Tokenizers",
+                "arXiv 2212.09058",
+            ),
         ),
         homepage="https://github.com/microsoft/unilm/tree/master/beats",
     ),
@@ -300,9 +342,13 @@ _CARDS = (
         ),
         trained_on="animal sounds and Xeno-canto birds, self-supervised",
         licence=_MIT,
-        citation=(
-            "Hagiwara 2023, AVES: Animal Vocalization Encoder based on Self-Supervision, "
-            "arXiv 2210.14493"
+        papers=(
+            Paper(
+                "Hagiwara",
+                2023,
+                "AVES: Animal Vocalization Encoder based on Self-Supervision",
+                "arXiv 2210.14493",
+            ),
         ),
         homepage="https://github.com/earthspecies/aves",
     ),
@@ -327,9 +373,13 @@ _CARDS = (
         cpu_batch=2,
         trained_on="AnimalSpeak: captioned animal sounds of many archives",
         licence=NOT_STATED,
-        citation=(
-            "Robinson et al. 2024, Transferable Models for Bioacoustics with Human Language "
-            "Supervision, arXiv 2308.04978"
+        papers=(
+            Paper(
+                "Robinson et al.",
+                2024,
+                "Transferable Models for Bioacoustics with Human Language Supervision",
+                "arXiv 2308.04978",
+            ),
         ),
         homepage="https://github.com/david-rx/biolingual",
     ),
@@ -347,8 +397,13 @@ _CARDS = (
         cpu_batch=2,
         trained_on="BirdSet XCL (Xeno-canto), self-supervised",
         licence=NOT_STATED,
-        citation=(
-            "Rauch et al. 2025, Can Masked Autoencoders Also Listen to Birds?, arXiv 2504.12880"
+        papers=(
+            Paper(
+                "Rauch et al.",
+                2025,
+                "Can Masked Autoencoders Also Listen to Birds?",
+                "arXiv 2504.12880",
+            ),
         ),
         homepage="https://github.com/DBD-research-group/Bird-MAE",
     ),
@@ -399,9 +454,14 @@ _CARDS = (
         trained_on="Xeno-canto, Macaulay Library and other labelled recordings",
         licence=_CC_BY_NC_SA,
         non_commercial=True,
-        citation=(
-            "Kahl et al. 2021, BirdNET: A deep learning solution for avian diversity "
-            "monitoring, Ecological Informatics 61, 101236"
+        papers=(
+            Paper(
+                "Kahl et al.",
+                2021,
+                "BirdNET: A deep learning solution for avian diversity monitoring",
+                "Ecological Informatics 61, 101236",
+                "10.1016/j.ecoinf.2021.101236",
+            ),
         ),
         homepage="https://github.com/birdnet-team/BirdNET-Analyzer",
     ),
@@ -445,9 +505,14 @@ _CARDS = (
         extra="onnx",
         trained_on="a larger and more diverse set of recordings than that of BirdNET 2",
         licence="CC BY-SA 4.0, with terms of use (no military use, no poaching)",
-        citation=(
-            "Lasseck et al. 2026, BirdNET+ V3.0 model developer preview (Preview 3.1), Zenodo, "
-            "doi 10.5281/zenodo.20703646"
+        papers=(
+            Paper(
+                "Lasseck et al.",
+                2026,
+                "BirdNET+ V3.0 model developer preview (Preview 3.1)",
+                "Zenodo",
+                "10.5281/zenodo.20703646",
+            ),
         ),
         homepage="https://github.com/birdnet-team/birdnet-V3.0-dev",
     ),
@@ -477,9 +542,13 @@ _CARDS = (
         cpu_batch=2,
         trained_on="BirdSet XCL (Xeno-canto)",
         licence=NOT_STATED,
-        citation=(
-            "Rauch et al. 2025, BirdSet: A large-scale dataset for audio classification in "
-            "avian bioacoustics, ICLR, arXiv 2403.10380"
+        papers=(
+            Paper(
+                "Rauch et al.",
+                2025,
+                "BirdSet: A large-scale dataset for audio classification in avian bioacoustics",
+                "ICLR, arXiv 2403.10380",
+            ),
         ),
         homepage="https://github.com/DBD-research-group/BirdSet",
     ),
@@ -498,9 +567,15 @@ _CARDS = (
         extra="tensorflow",
         trained_on="annotated recordings of whales (NOAA and others)",
         licence=_APACHE,
-        citation=(
-            "Allen et al. 2024, Bioacoustic whale detection and classification, Google "
-            "multispecies-whale model card"
+        papers=(
+            Paper(
+                "Allen et al.",
+                2024,
+                "Bryde's whales produce Biotwang calls, which occur seasonally in long-term "
+                "acoustic recordings from the central and western North Pacific",
+                "Frontiers in Marine Science 11, 1394695",
+                "10.3389/fmars.2024.1394695",
+            ),
         ),
         homepage="https://www.kaggle.com/models/google/multispecies-whale",
     ),
@@ -517,9 +592,14 @@ _CARDS = (
         extra="tensorflow",
         trained_on="recordings of North Atlantic humpback whales",
         licence=_MIT,
-        citation=(
-            "Kather et al. 2024, Development of a machine learning detector for North "
-            "Atlantic humpback whale song, JASA 155(3), 2050-2064"
+        papers=(
+            Paper(
+                "Kather et al.",
+                2024,
+                "Development of a machine learning detector for North Atlantic humpback whale song",
+                "JASA 155(3), 2050-2064",
+                "10.1121/10.0025275",
+            ),
         ),
         homepage="https://github.com/vskode/acodet",
     ),
@@ -552,9 +632,14 @@ _CARDS = (
         cpu_batch=4,
         trained_on="InsectSet66",
         licence=_MIT,
-        citation=(
-            "Faiss and Stowell 2023, Adaptive representations of sound for automatic insect "
-            "recognition, PLOS Computational Biology, 10.1371/journal.pcbi.1011541"
+        papers=(
+            Paper(
+                "Faiss and Stowell",
+                2023,
+                "Adaptive representations of sound for automatic insect recognition",
+                "PLOS Computational Biology",
+                "10.1371/journal.pcbi.1011541",
+            ),
         ),
         homepage="https://github.com/danstowell/insect_classifier_GDSC23_insecteffnet",
     ),
@@ -588,7 +673,14 @@ _CARDS = (
         cpu_batch=4,
         trained_on="InsectSet459",
         licence=_MIT,
-        citation="Faiss et al. 2025, InsectSet459, arXiv 2503.15074",
+        papers=(
+            Paper(
+                "Faiss et al.",
+                2025,
+                "InsectSet459: an open dataset of insect sounds for bioacoustic machine learning",
+                "arXiv 2503.15074",
+            ),
+        ),
         homepage="https://github.com/danstowell/insect_classifier_GDSC23_insecteffnet",
     ),
     ModelCard(
@@ -604,9 +696,13 @@ _CARDS = (
         cpu_batch=8,
         trained_on="AnuraSet (frogs)",
         licence=NOT_STATED,
-        citation=(
-            "Moummad et al. 2024, Mixture of Mixups for Multi-label Classification of Rare "
-            "Anuran Sounds, arXiv 2403.09598"
+        papers=(
+            Paper(
+                "Moummad et al.",
+                2024,
+                "Mixture of Mixups for Multi-label Classification of Rare Anuran Sounds",
+                "arXiv 2403.09598",
+            ),
         ),
         homepage="https://github.com/ilyassmoummad/Mix2",
     ),
@@ -640,9 +736,13 @@ _CARDS = (
         trained_on="text-audio pairs of animal sounds, speech and music, as part of NatureLM-audio",
         licence=_CC_BY_NC_SA,
         non_commercial=True,
-        citation=(
-            "Robinson et al. 2025, NatureLM-audio: an audio-language foundation model for "
-            "bioacoustics, arXiv 2411.07186"
+        papers=(
+            Paper(
+                "Robinson et al.",
+                2025,
+                "NatureLM-audio: an audio-language foundation model for bioacoustics",
+                "arXiv 2411.07186",
+            ),
         ),
         homepage="https://github.com/earthspecies/NatureLM-audio",
     ),
@@ -667,9 +767,15 @@ _CARDS = (
         extra="tensorflow",
         trained_on="Xeno-canto",
         licence=_APACHE,
-        citation=(
-            "Ghani et al. 2023, Global birdsong embeddings enable superior transfer learning "
-            "for bioacoustic classification, Scientific Reports 13, 22876"
+        papers=(
+            Paper(
+                "Ghani et al.",
+                2023,
+                "Global birdsong embeddings enable superior transfer learning for bioacoustic "
+                "classification",
+                "Scientific Reports 13, 22876",
+                "10.1038/s41598-023-49989-z",
+            ),
         ),
         homepage="https://www.kaggle.com/models/google/bird-vocalization-classifier",
     ),
@@ -730,9 +836,13 @@ _CARDS = (
         cpu_batch=4,
         trained_on="Xeno-canto, iNaturalist, Tierstimmenarchiv and FSD50K",
         licence=_APACHE,
-        citation=(
-            "van Merrienboer et al. 2025, Perch 2.0: The Bittern Lesson for Bioacoustics, "
-            "arXiv 2508.04665"
+        papers=(
+            Paper(
+                "van Merrienboer et al.",
+                2025,
+                "Perch 2.0: The Bittern Lesson for Bioacoustics",
+                "arXiv 2508.04665",
+            ),
         ),
         homepage="https://github.com/google-research/perch-hoplite",
     ),
@@ -752,9 +862,13 @@ _CARDS = (
         cpu_batch=4,
         trained_on="Xeno-canto, supervised contrastive",
         licence=NOT_STATED,
-        citation=(
-            "Moummad et al. 2024, Domain-Invariant Representation Learning of Bird Sounds, "
-            "arXiv 2409.08589"
+        papers=(
+            Paper(
+                "Moummad et al.",
+                2024,
+                "Domain-Invariant Representation Learning of Bird Sounds",
+                "arXiv 2409.08589",
+            ),
         ),
         homepage="https://github.com/ilyassmoummad/ProtoCLR",
     ),
@@ -778,9 +892,13 @@ _CARDS = (
         cpu_batch=8,
         trained_on="DCASE few-shot bioacoustic event detection",
         licence=NOT_STATED,
-        citation=(
-            "Moummad et al. 2024, Regularized Contrastive Pre-training for Few-shot "
-            "Bioacoustic Sound Detection, arXiv 2309.08971"
+        papers=(
+            Paper(
+                "Moummad et al.",
+                2024,
+                "Regularized Contrastive Pre-training for Few-shot Bioacoustic Sound Detection",
+                "arXiv 2309.08971",
+            ),
         ),
         homepage="https://github.com/ilyassmoummad/RCL_FS_BSED",
     ),
@@ -799,9 +917,14 @@ _CARDS = (
         extra="tensorflow",
         trained_on="ReefSet, Xeno-canto and Freesound",
         licence=_APACHE,
-        citation=(
-            "Williams et al. 2024, Leveraging tropical reef, bird and unrelated sounds for "
-            "superior transfer learning in marine bioacoustics, arXiv 2404.16436"
+        papers=(
+            Paper(
+                "Williams et al.",
+                2024,
+                "Leveraging tropical reef, bird and unrelated sounds for superior transfer "
+                "learning in marine bioacoustics",
+                "arXiv 2404.16436",
+            ),
         ),
         homepage="https://www.kaggle.com/models/google/surfperch",
     ),
@@ -819,8 +942,14 @@ _CARDS = (
         cpu_batch=32,
         trained_on="sounds of YouTube videos (a preliminary YouTube-8M)",
         licence=_APACHE,
-        citation="Hershey et al. 2017, CNN Architectures for Large-Scale Audio Classification, "
-        "arXiv 1609.09430",
+        papers=(
+            Paper(
+                "Hershey et al.",
+                2017,
+                "CNN Architectures for Large-Scale Audio Classification",
+                "arXiv 1609.09430",
+            ),
+        ),
         homepage="https://www.kaggle.com/models/google/vggish",
     ),
 )
@@ -953,7 +1082,14 @@ _SISTERS = (
             trained_on=recordings,
             licence=_CC_BY_NC_SA,
             non_commercial=True,
-            citation="Miron et al. 2025, What Matters for Bioacoustic Encoding, arXiv 2508.11845",
+            papers=(
+                Paper(
+                    "Miron et al.",
+                    2025,
+                    "What Matters for Bioacoustic Encoding",
+                    "arXiv 2508.11845",
+                ),
+            ),
             homepage="https://github.com/earthspecies/avex",
         )
         for data, recordings, classes in (
@@ -988,10 +1124,15 @@ _SISTERS = (
         n_classes=1,
         classes="humpback whale",
         trained_on="recordings of the NOAA near Hawaii and other islands of the North Pacific",
-        citation=(
-            "Allen et al. 2021, A convolutional neural network for automated detection of humpback "
-            "whale song in a diverse, long-term passive acoustic dataset, Frontiers in Marine "
-            "Science 8, doi 10.3389/fmars.2021.607321"
+        papers=(
+            Paper(
+                "Allen et al.",
+                2021,
+                "A convolutional neural network for automated detection of humpback whale song "
+                "in a diverse, long-term passive acoustic dataset",
+                "Frontiers in Marine Science 8",
+                "10.3389/fmars.2021.607321",
+            ),
         ),
         homepage="https://www.kaggle.com/models/google/humpback-whale",
     ),
@@ -1042,9 +1183,14 @@ _SISTERS = (
         ),
         trained_on="LAION-Audio-630K and AudioSet: sounds with descriptions",
         licence=_APACHE,
-        citation=(
-            "Wu et al. 2023, Large-scale Contrastive Language-Audio Pretraining with Feature "
-            "Fusion and Keyword-to-Caption Augmentation, arXiv 2211.06687"
+        papers=(
+            Paper(
+                "Wu et al.",
+                2023,
+                "Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and "
+                "Keyword-to-Caption Augmentation",
+                "arXiv 2211.06687",
+            ),
         ),
         homepage="https://github.com/LAION-AI/CLAP",
     ),

@@ -18,7 +18,7 @@ _INTRODUCTION = """\
 given as `key=value`.
 
 The exit code is 0 when the job was done, 1 when it was not, 2 for a mistake in the command line
-or the settings, and 130 after Ctrl-C.
+or the settings, 3 when single recordings failed and `strict` is set, and 130 after Ctrl-C.
 """
 
 

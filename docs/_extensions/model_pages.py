@@ -10,6 +10,7 @@ from bacpipe.models.card import (
     InPackage,
     KaggleModel,
     ModelCard,
+    Paper,
     Source,
     Url,
     candidates,
@@ -113,7 +114,9 @@ def _page(card: ModelCard) -> str:
             "## Where its weights come from\n",
             _origin(card),
             "## Cite it\n",
-            f"{_linked(card.citation)}\n",
+            "\n".join(map(_reference, card.papers)) + "\n",
+            "`bacpipe cite` writes the methods and BibTeX of your results "
+            "([how](../citing.md)).\n",
             f"Homepage: <{card.homepage}>\n",
         )
     )
@@ -250,8 +253,8 @@ def _source(source: Source) -> str:
             return f"<{source.address}>" + (f", `{source.member}` in it" if source.member else "")
 
 
-def _linked(citation: str) -> str:
-    """Turn arXiv numbers and DOIs into links."""
-    citation = re.sub(r"bioRxiv ([\d.]+\d)", r"[bioRxiv \1](https://doi.org/10.1101/\1)", citation)
-    citation = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", citation)
-    return re.sub(r"(?:doi )?(10\.\d{4,}/[^\s;,]+)", r"[doi \1](https://doi.org/\1)", citation)
+def _reference(paper: Paper) -> str:
+    return (
+        f"- {paper.in_text}, *{paper.title}*, {paper.published}, "
+        f"[doi {paper.doi}](https://doi.org/{paper.doi})"
+    )

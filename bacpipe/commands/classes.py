@@ -1,0 +1,125 @@
+"""``bacpipe classes``: the classes of a model, and the models that know a species."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bacpipe.commands.arguments import parse_words
+from bacpipe.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ModelUnavailableError,
+    SettingsError,
+    counted,
+)
+from bacpipe.models.card import ModelCard
+from bacpipe.models.loading import find_card, load_model
+from bacpipe.models.weights import checkpoints
+from bacpipe.models.zoo import CARDS
+from bacpipe.options import make_options
+
+_HEADER = ("class", "scientific name", "code")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print classes, or the models that know a species; 1 when nothing was found."""
+    parsed = _parser().parse_intermixed_args(arguments)
+    names = [word for word in parsed.words if "=" not in word]
+    settings = parse_words([word for word in parsed.words if "=" in word])
+    base = Path(make_options(**settings).model_base_path)
+    if parsed.species is not None and not names:
+        return _who_knows(parsed.species, base)
+    if len(names) != 1 or parsed.species is not None:
+        raise SettingsError(
+            'bacpipe classes takes one model, as in "bacpipe classes birdnet --search owl", or a '
+            "species alone, as in \"bacpipe classes --species 'Strix aluco'\"."
+        )
+    card = find_card(names[0])
+    rows = _rows(card, base)
+    if parsed.search is not None:
+        wanted = parsed.search.casefold()
+        rows = [row for row in rows if any(wanted in name.casefold() for name in row)]
+    if not rows:
+        print(  # noqa: T201
+            f"No class of {card.name} has {parsed.search!r} in one of its names."
+            if card.is_classifier
+            else f"{card.name} has no classes; it gives embeddings only."
+        )
+        return 1
+    print(_table(rows))  # noqa: T201
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bacpipe classes",
+        description="List the classes of a model: names as people read them, scientific names and "
+        "codes; or the models that know a species, among those whose weights are on this machine.",
+        epilog="examples:\n"
+        "  bacpipe classes birdnet\n"
+        "  bacpipe classes birdnet --search owl\n"
+        "  bacpipe classes --species 'Turdus merula'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="MODEL | key=value", help="a model; model_base_path=FOLDER"
+    )
+    parser.add_argument("--search", metavar="WORD", help="only classes with this in a name")
+    parser.add_argument(
+        "--species", metavar="NAME", help="common or scientific name, or code, of a species"
+    )
+    return parser
+
+
+def _rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
+    """Names of each class: as people read it, scientific, code."""
+    if not card.is_classifier:
+        return []
+    model = load_model(card.name, device="cpu", model_base_path=base)
+    classes = list(model.classes)
+    empty = [""] * len(classes)
+    return list(zip(classes, model.scientific_names or empty, model.codes or empty, strict=True))
+
+
+def _who_knows(species: str, base: Path) -> int:
+    wanted = species.casefold().strip()
+    known: list[tuple[str, ...]] = []
+    absent: list[str] = []
+    for card in CARDS.values():
+        if not card.is_classifier:
+            continue
+        try:
+            if checkpoints.missing_files(card, base):
+                absent.append(card.name)
+                continue
+            rows = _rows(card, base)
+        except (CheckpointError, CheckpointNotFoundError, ModelUnavailableError):
+            absent.append(card.name)
+            continue
+        same = [row for row in rows if wanted in (name.casefold() for name in row)]
+        known += [(card.name, *row) for row in same]
+    if known:
+        print(_table(known, ("model", *_HEADER)))  # noqa: T201
+    else:
+        print(f"No model on this machine has a class {species!r}.")  # noqa: T201
+    if absent:
+        print(  # noqa: T201
+            f"\nNot looked at, because weights or packages are missing here: "
+            f"{counted(len(absent), 'model')} ({', '.join(absent)}). bacpipe models get NAME "
+            f"fetches weights."
+        )
+    return 0 if known else 1
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str] = _HEADER) -> str:
+    filled = [any(column) for column in zip(*rows, strict=True)]
+    lines = [
+        [cell for cell, keep in zip(line, filled, strict=True) if keep] for line in (header, *rows)
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,36 @@
+"""Classes of models, and models that know a species."""
+
+from __future__ import annotations
+
+import pytest
+
+from bacpipe.__main__ import main
+
+
+def test_classes_are_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classes", "birdnet"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "class" and len(rows) == 6522
+    assert main(["classes", "BirdNET", "--search", "strix ALUCO"]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split("  ")[0] == "Tawny Owl" and "Strix aluco" in row
+    assert main(["classes", "birdnet", "--search", "unicorn"]) == 1
+    assert "'unicorn'" in capsys.readouterr().out
+
+
+def test_models_that_know_a_species_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classes", "--species", "turdus merula"]) == 0
+    said = capsys.readouterr().out
+    assert any(line.startswith("birdnet ") for line in said.splitlines())
+    assert "Not looked at" in said and "perch_v2" in said
+    assert main(["classes", "--species", "Turdus"]) == 1  # a part of a name is not a species
+
+
+def test_models_without_classes_and_odd_words_get_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["classes", "beats"]) == 1
+    assert "embeddings only" in capsys.readouterr().out
+    for words in ([], ["birdnet", "beats"], ["birdnet", "--species", "Strix aluco"]):
+        assert main(["classes", *words]) == 2
+        assert "takes one model" in capsys.readouterr().err
