@@ -429,7 +429,7 @@ def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
             if one.end is None or other.start is None or not _before(one.end, other.start):
                 yield (
                     f"two deployments of {name} overlap, {_span(one)} and {_span(other)}; a "
-                    f"recording must belong to one of them only, so give hours, too, where a recorder "
+                    f"recording must belong to one of them only, so give hours where a recorder "
                     f"was moved within a day"
                 )
 
