@@ -31,18 +31,20 @@ class Chosen:
         Seconds that may lie between two windows of one event; None for a row per window.
     where : Whereabouts
         Where and when the recordings were made, and what can be there.
+    settings : mapping
+        All settings of the call.
     """
 
     loader: Loader
     threshold: float | None
     gap: float | None
     where: Whereabouts
+    settings: Mapping[str, Any]
 
     def windows(self) -> Iterator[Detections]:
         """Detections of single windows, recording by recording."""
-        for item in self.loader.detections():
-            kept = item if self.threshold is None else above(item, self.threshold)
-            yield self.where.possible(kept)
+        items = self.loader.detections(**self.settings)
+        return items if self.threshold is None else (above(i, self.threshold) for i in items)
 
     def events(self) -> Iterator[Detections]:
         """The same, or events if they are wanted."""
@@ -69,7 +71,7 @@ def choose(loader: Loader, settings: Mapping[str, Any]) -> Chosen:
     """
     options = make_options(**settings)
     gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
-    return Chosen(loader, loader.threshold(settings), gap, Whereabouts(loader, settings))
+    return Chosen(loader, loader.threshold(settings), gap, Whereabouts(loader, settings), settings)
 
 
 def exported_with(loader: Loader, folder: Path) -> dict[str, Any]:

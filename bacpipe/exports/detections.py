@@ -173,9 +173,7 @@ class Describer:
         return np.full(len(block.score), np.nan, np.float32)
 
     def _range_probability(self, block: Block) -> np.ndarray:
-        parts = [
-            self._where.range_probability(item.recording, item.label) for item in block.detections()
-        ]
+        parts = map(self._where.range_probability, block.detections())
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _times(self, block: Block) -> Any:
