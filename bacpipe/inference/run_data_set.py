@@ -344,7 +344,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.detections(),
         {**loader.predictions_provenance, **where.provenance},
         loader.predictions_state,
-        describe=Describer(loader, where, options.event_gap),
+        describe=Describer(loader.classes, where, options.event_gap),
         escape_formulas=options.escape_formulas,
         excel_bom=options.excel_bom,
     )

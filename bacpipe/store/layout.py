@@ -7,7 +7,9 @@
         dim_reduced_embeddings/<...>___<reducer>-<dataset>-<model>/
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
+        exports/<format>/<model>/                              detections for other programs
         logs/
+        README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
 
 A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
@@ -58,6 +60,8 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+EXPORTS = "exports"
+README = "README.txt"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -221,6 +225,11 @@ class ResultPaths:
     def raven_path(self) -> Path:
         """Folder of the Raven selection tables."""
         return self.preds_path / RAVEN_TABLES
+
+    @property
+    def exports_path(self) -> Path:
+        """Folder of what was exported for other programs."""
+        return self.dataset_path / EXPORTS
 
     @property
     def overview_path(self) -> Path:
