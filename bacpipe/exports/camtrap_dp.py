@@ -1,4 +1,4 @@
-"""Detections as a Camera Trap Data Package 1.0.2 (Camtrap DP), which archives of recordings use, too.
+"""Detections as a Camera Trap Data Package 1.0.2 (Camtrap DP), which is for recorders, too.
 
 Deployments are sites, media the recordings, those without a detection as well, and observations
 events of one class.  Terms for acoustics that the standard accepted after 1.0.2 are in tables of

@@ -88,7 +88,8 @@ def _lines(chosen: Chosen) -> Iterator[str]:
                 begin, stop = (place.start + timedelta(seconds=float(t)) for t in (start, end))
                 date = "/".join(t.isoformat(timespec="seconds") for t in (begin, stop))
             writer.writerow((
-                f"{loader.paths.dataset}:{key}", "MachineObservation", "present", item.recording, date, place.site,
+                f"{loader.paths.dataset}:{key}", "MachineObservation", "present",
+                item.recording, date, place.site,
                 place.latitude if located else "", place.longitude if located else "",
                 "EPSG:4326" if located else "", name, label, source, "unverified",
                 f"score {score:.4f}", "passive acoustic monitoring", f"{hours:.4f} h recorded",

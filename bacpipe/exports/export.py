@@ -6,7 +6,6 @@ import difflib
 import inspect
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,4 +222,4 @@ def _renew(loader: Loader, format: str) -> None:
         path = path_inside(folder, name, what=PROVENANCE)
         if path.is_file():
             with writing(path):
-                os.replace(path, path.with_name(f"{path.name}.stale"))
+                path.replace(path.with_name(f"{path.name}.stale"))

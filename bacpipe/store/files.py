@@ -296,8 +296,8 @@ def write_csv(
     """Write a pandas table, or the pieces of one, as CSV (UTF-8) at once.
 
     csv does not quote a carriage return that stands alone, but readers end the line there; `quote`
-    says whether texts hold one.  It is found out for a single table.  `bom` begins with a byte order
-    mark, by which Excel knows UTF-8.
+    says whether texts hold one.  It is found out for a single table.  `bom` puts a byte order mark
+    at the beginning, by which Excel knows UTF-8.
     """
     import pandas as pd
 

@@ -8,6 +8,7 @@
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
         exports/<format>/<model>/                              detections for other programs
+        places/                                                where and when, and what can be there
         logs/
         README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
@@ -62,6 +63,7 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 DATA_SET = "dataset.json"
 EXPORTS = "exports"
 README = "README.txt"
+PLACES = "places"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -235,6 +237,16 @@ class ResultPaths:
     def overview_path(self) -> Path:
         """Folder of the comparisons across models."""
         return self.labels_path.parent.parent / "overview"
+
+    @property
+    def sites_path(self) -> Path:
+        """Table of where the recordings were made, as a run knew it."""
+        return self.dataset_path / PLACES / "sites.csv"
+
+    @property
+    def species_range_path(self) -> Path:
+        """Table of which species can be there."""
+        return self.dataset_path / PLACES / "species_range.parquet"
 
     @property
     def logs_path(self) -> Path:
