@@ -768,6 +768,21 @@ def make_options(**overrides: object) -> Options:
     return options
 
 
+def needed_to_read(options: Options) -> dict[str, object]:
+    """Options without which other results would be found, or none.
+
+    Those that are the same in the shipped files and in the user's own need not be named.
+    """
+    usual, shipped = {**vars(user_config()), **vars(user_settings())}, _defaults()
+    keys = (
+        *("main_results_dir", "embed_parent_dir", "dim_reduc_parent_dir", "evaluations_dir"),
+        *("testing", "hop", "padding", "bool_change_speed", "new_speed"),
+        *("only_embed_annotations", "precision"),
+    )
+    values = {key: getattr(options, key) for key in keys}
+    return {k: v for k, v in values.items() if v != usual[k] or v != getattr(shipped, k)}
+
+
 @functools.cache
 def _defaults() -> Options:
     return Options()

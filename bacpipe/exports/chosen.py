@@ -8,16 +8,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bacpipe.errors import SettingsError
 from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.options import make_options
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections, above, merge_detections
-from bacpipe.store.files import writing
+from bacpipe.store.files import without_formulas, write_csv, writing
 from bacpipe.store.layout import PROVENANCE, computed_models, embeddings_name
 from bacpipe.store.loader import Loader
+from bacpipe.store.range_filter import OPTIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SETTINGS = (
+    "classifier_threshold", "event_gap", "escape_formulas", "excel_bom",
+    *(key for key in OPTIONS if key != "model_base_path"),
+)  # fmt: skip
+"""Keys of the configuration that decide what tables of detections hold."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,15 @@ class Chosen:
     def classes(self) -> ClassList:
         """Scientific names and codes of the model's classes."""
         return self.loader.classes
+
+    def write_csv(self, path: Path, pieces: Iterable[pd.DataFrame]) -> None:
+        """Write the pieces of a table for spreadsheets, as the settings want."""
+        escaped = map(without_formulas, pieces) if self.setting("escape_formulas") else pieces
+        write_csv(path, escaped, bom=bool(self.setting("excel_bom")))
+
+    def setting(self, key: str) -> object:
+        """Value of a key for this call."""
+        return self.settings.get(key, getattr(self.loader.options, key))
 
     def windows(self) -> Iterator[Detections]:
         """Detections of single windows, recording by recording."""

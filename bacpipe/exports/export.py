@@ -20,7 +20,7 @@ from bacpipe.exports.detections import described_detections
 from bacpipe.exports.kaleidoscope import write_kaleidoscope
 from bacpipe.exports.raven import export_raven_tables, plain_label, write_raven
 from bacpipe.exports.survey import classes_of, histories, survey_of
-from bacpipe.store.files import write_csv, write_json, writing
+from bacpipe.store.files import write_json, writing
 from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import write_detections_csv
@@ -28,14 +28,17 @@ from bacpipe.store.tables import write_detections_csv
 logger = logging.getLogger(__name__)
 
 Writer = Callable[..., list[Path]]
+_SCORE = "min_score"
 
 
 def write_detections_table(chosen: Chosen, folder: Path) -> list[Path]:
     """Write ``<model>_detections.csv`` with the columns of `bacpipe.detections_table`."""
-    path, options = folder / f"{chosen.loader.model_name}_detections.csv", chosen.loader.options
-    tables = described_detections(chosen)
+    path = folder / f"{chosen.loader.model_name}_detections.csv"
     write_detections_csv(
-        path, tables, escape_formulas=options.escape_formulas, bom=options.excel_bom
+        path,
+        described_detections(chosen),
+        escape_formulas=bool(chosen.setting("escape_formulas")),
+        bom=bool(chosen.setting("excel_bom")),
     )
     return [path]
 
@@ -46,7 +49,7 @@ def write_survey(
     """Write ``<model>_survey.csv``, the table of `bacpipe.survey_table`; `by` as there."""
     path = folder / f"{chosen.loader.model_name}_survey.csv"
     table = survey_of(chosen, by).round({"best_score": 4, "hours_listened": 6})
-    write_csv(path, table, bom=chosen.loader.options.excel_bom)
+    chosen.write_csv(path, [table])
     return [path]
 
 
@@ -84,10 +87,10 @@ def write_occupancy(
     for name in sorted(found.present):
         safe = "".join(c if c.isalnum() or c in " -()'" else "_" for c in plain_label(name))
         path = folder / f"{model}_{safe.strip()}.csv"
-        write_csv(path, _flat(found.of(name).astype(object).fillna("NA")))
+        chosen.write_csv(path, [_flat(found.of(name).astype(object).fillna("NA"))])
         written.append(path)
     path = folder / f"{model}_hours_listened.csv"
-    write_csv(path, _flat(found.table(found.hours.round(6))))
+    chosen.write_csv(path, [_flat(found.table(found.hours.round(6)))])
     return [*written, path]
 
 
@@ -155,15 +158,11 @@ def export(
     >>> files[0].as_posix()
     'tables/birdnet_survey.csv'
     """
-    if format not in FORMATS:
-        close = difflib.get_close_matches(str(format), FORMATS, n=1)
-        meant = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(FORMATS)}."
-        raise SettingsError(f"format={format!r} is not possible; {meant}")
-    write, given = FORMATS[format], dict(options)
-    own = {key: given.pop(key) for key in _own_options(write) if key in given}
-    if given.get("min_score") is not None:
-        given["classifier_threshold"] = given["min_score"]
-    given.pop("min_score", None)
+    given = dict(options)
+    own = {key: given.pop(key) for key in own_options(format) if key in given and key != _SCORE}
+    write = FORMATS[format]
+    if (min_score := given.pop(_SCORE, None)) is not None:
+        given["classifier_threshold"] = min_score
     chosen = choose(loader, given)
     target = _folder(chosen.loader, format) if destination is None else Path(destination)
     written = write(chosen, target, **own)
@@ -173,10 +172,20 @@ def export(
     return written
 
 
-def _own_options(write: Writer) -> list[str]:
-    """Options of a format, beside those of the configuration."""
-    parameters = inspect.signature(write).parameters.values()
-    return [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
+def own_options(format: str) -> list[str]:
+    """Options of a format beside those of the configuration.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such format.
+    """
+    if format not in FORMATS:
+        close = difflib.get_close_matches(str(format), FORMATS, n=1)
+        meant = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(FORMATS)}."
+        raise SettingsError(f"format={format!r} is not possible; {meant}")
+    parameters = inspect.signature(FORMATS[format]).parameters.values()
+    return [_SCORE, *(item.name for item in parameters if item.kind is item.KEYWORD_ONLY)]
 
 
 def _folder(loader: Loader, format: str) -> Path:

@@ -12,7 +12,6 @@ import numpy as np
 from bacpipe.exports.chosen import Chosen
 from bacpipe.exports.raven import plain_label
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +29,7 @@ def write_kaleidoscope(chosen: Chosen, folder: Path) -> list[Path]:
     DATE-12, TIME-12 and HOUR-12 are those of twelve hours earlier, by which a night is one day.
     """
     path = folder / f"{chosen.loader.model_name}_kaleidoscope.csv"
-    write_csv(path, _pieces(chosen))
+    chosen.write_csv(path, _pieces(chosen))
     return [path]
 
 

@@ -59,6 +59,7 @@ class Whereabouts:
     """
 
     def __init__(self, loader: Loader, settings: Mapping[str, Any] | None = None) -> None:
+        self._loader = loader
         self._found = loader.range_filter(**(settings or {}))
         self._places: dict[str, Place] = {}
 
@@ -75,7 +76,7 @@ class Whereabouts:
     @property
     def columns(self) -> list[str]:
         """Further columns of the table of sites."""
-        return sorted({name for row in self._found.clock.sites.rows for name in row.columns})
+        return sorted({key for name in self._loader.entries for key in self.of(name).columns})
 
     def range_probability(self, item: Detections) -> np.ndarray:
         """How probable the classes are there at that time of the year, float32 of shape (n,).

@@ -31,6 +31,7 @@ from bacpipe.errors import (
 )
 from bacpipe.exports.detections import Describer
 from bacpipe.exports.export import renew_exports
+from bacpipe.exports.findings import write_readme
 from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
@@ -140,6 +141,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         if predict:
             write_prediction_tables(loader)
             write_places(loader.range_filter(), list(loader.entries))
+        write_readme(loader.paths, options)
         record_tables(loader, predict=predict)
     return report
 

@@ -574,6 +574,12 @@ class Loader:
         return dict(zip(self.entries, parts, strict=True)), classes
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether a classifier was run over any recording."""
+        entries = self._require_set().content.done.values()
+        return any(entry.predictions is not None for entry in entries)
+
+    @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Model, checkpoint, threshold, versions and settings that predictions were made with."""
         found = self._require_set()
@@ -655,7 +661,7 @@ class Loader:
         """All predictions that are stored, whether or not their species are expected."""
         found = self._require_set()
         entries = self.entries
-        if all(entry.predictions is None for entry in entries.values()):
+        if not self.has_predictions:
             raise ResultsNotFoundError(
                 f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
                 f"recordings; run a model that has a classifier, with "
