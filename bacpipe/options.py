@@ -535,6 +535,11 @@ class Options(_Asked):
         "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
         "such as =1+1, get an apostrophe in front of them.",
     )
+    excel_bom: bool = _option(
+        False, _boolean,
+        "true: tables of detections (CSV) begin with a byte order mark, by which Excel knows that "
+        "they are UTF-8; R and Python need none.",
+    )
     event_gap: float | None = _option(
         None, _either(None, _number(0)),
         "Detections of one class that are at most so many seconds apart become one event in Raven "
@@ -761,6 +766,21 @@ def make_options(**overrides: object) -> Options:
     changed = {key for key in _FIELDS if getattr(options, key) != getattr(defaults, key)}
     object.__setattr__(options, "asked", frozenset({*overrides, *changed}))
     return options
+
+
+def needed_to_read(options: Options) -> dict[str, object]:
+    """Options without which other results would be found, or none.
+
+    Those that are the same in the shipped files and in the user's own need not be named.
+    """
+    usual, shipped = {**vars(user_config()), **vars(user_settings())}, _defaults()
+    keys = (
+        *("main_results_dir", "embed_parent_dir", "dim_reduc_parent_dir", "evaluations_dir"),
+        *("testing", "hop", "padding", "bool_change_speed", "new_speed"),
+        *("only_embed_annotations", "precision"),
+    )
+    values = {key: getattr(options, key) for key in keys}
+    return {k: v for k, v in values.items() if v != usual[k] or v != getattr(shipped, k)}
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from bacpipe.audio.files import find_recording_names
 from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError, counted
+from bacpipe.exports.findings import say_findings, typed_command
 from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
-from bacpipe.options import KEYS, Options, make_options, user_config, user_settings
+from bacpipe.options import KEYS, Options, make_options, needed_to_read
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
-from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
@@ -96,12 +95,15 @@ def play(
         runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, options)
-        _draw_activity(loaders, options)
+        figures = _draw_activity(loaders, options)
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
             handler.close()
     reports = [report for _, report in runs.values()]
+    for name, loader in loaders.items():
+        if loader.has_predictions:
+            _say(f"\n  {say_findings(loader, figures.get(name))}")
     _summarise(reports, evaluation, audio_dir, options)
     problems = [f"{name}: {error}" for name, error in errors.items()]
     problems += evaluation.errors if evaluation is not None else []
@@ -141,15 +143,17 @@ def _evaluate(loaders: dict[str, Loader], options: Options) -> EvaluationReport 
     return run_evaluations(loaders, options.evaluation_task, options)
 
 
-def _draw_activity(loaders: dict[str, Loader], options: Options) -> None:
+def _draw_activity(loaders: dict[str, Loader], options: Options) -> dict[str, Path | None]:
     """Draw when each model found what; the results themselves do not depend on it."""
     from bacpipe.plotting.activity import draw_activity
 
+    figures: dict[str, Path | None] = {}
     for name, loader in loaders.items():
         try:
-            draw_activity(loader, options.activity_classes)
+            figures[name] = draw_activity(loader, options.activity_classes)
         except BacpipeError as error:
             logger.warning("%s: no figure of activity over time: %s", name, error)
+    return figures
 
 
 def _open_dashboard(audio_dir: Path, options: Options) -> None:
@@ -201,34 +205,12 @@ def _summarise(
     if evaluation is not None:
         lines = "\n  ".join(str(evaluation).splitlines())
         _say(f"\n  {lines}")
-    needed = "".join(f", {key}={value!r}" for key, value in _needed_to_read(options).items())
+    needed = "".join(f", {key}={value!r}" for key, value in needed_to_read(options).items())
     _say(
         f"\n  Read the results with bacpipe.Loader(audio_dir, model_name{needed}): .embeddings(), "
         ".predictions('dataframe'), .metadata_dict\n"
-        f"  Look at and listen to them with: {_dashboard_command(audio_dir, options)}"
+        f"  Look at and listen to them with: {typed_command('dashboard', audio_dir, options)}"
     )
-
-
-def _dashboard_command(audio_dir: Path, options: Options) -> str:
-    """What shows these results, for the command line."""
-    return " ".join(
-        ["bacpipe dashboard", typed_setting("audio_dir", audio_dir)]
-        + [
-            typed_setting(key, value if isinstance(value, str) else json.dumps(value))
-            for key, value in _needed_to_read(options).items()
-        ]
-    )
-
-
-def _needed_to_read(options: Options) -> dict[str, object]:
-    """Settings without which other results would be found, or none."""
-    usual = {**vars(user_config()), **vars(user_settings())}
-    keys = (
-        *("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed"),
-        *("only_embed_annotations", "precision"),
-    )
-    values = {key: getattr(options, key) for key in keys}
-    return {key: value for key, value in values.items() if value != usual[key]}
 
 
 def _say(text: str) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "dashboard": "look at and listen to stored results in the browser",
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",
+    "export": "write detections for other programs: species by site and day, Raven, Camtrap DP ...",
     "models": "list the models, fetch their weights ahead, and check that each of them works",
     "sites": "write a table of where the recorders stood, or check it",
     "species": "list the species that can be at a place and in a season",

@@ -44,7 +44,9 @@ _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how formulas begin
+BOM = b"\xef\xbb\xbf"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How formulas begin."""
 
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -285,12 +287,17 @@ def yaml_text(content: Any) -> str:
 
 
 def write_csv(
-    path: Path, table: pd.DataFrame | Iterable[pd.DataFrame], *, quote: bool | None = None
+    path: Path,
+    table: pd.DataFrame | Iterable[pd.DataFrame],
+    *,
+    quote: bool | None = None,
+    bom: bool = False,
 ) -> None:
     """Write a pandas table, or the pieces of one, as CSV (UTF-8) at once.
 
     csv does not quote a carriage return that stands alone, but readers end the line there; `quote`
-    says whether texts hold one.  It is found out for a single table.
+    says whether texts hold one.  It is found out for a single table.  `bom` puts a byte order mark
+    at the beginning, by which Excel knows UTF-8.
     """
     import pandas as pd
 
@@ -302,6 +309,7 @@ def write_csv(
         table = [table]
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote else csv.QUOTE_MINIMAL
     with replacing(path) as file:
+        file.write(BOM if bom else b"")
         for number, piece in enumerate(table):
             piece.to_csv(
                 file, mode="wb", index=False, header=not number, lineterminator="\n",
@@ -315,7 +323,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     for name in table.columns:
         if table[name].dtype.kind not in "biufcmM":  # else numbers and times
             texts = table[name].tolist()
-            table[name] = [f"'{t}" if str(t).startswith(_FORMULA) else t for t in texts]
+            table[name] = [f"'{t}" if str(t).startswith(FORMULA) else t for t in texts]
     return table
 
 

@@ -7,8 +7,10 @@
         dim_reduced_embeddings/<...>___<reducer>-<dataset>-<model>/
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
+        exports/<format>/<model>/                              detections for other programs
         places/                                                where and when, and what can be there
         logs/
+        README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
 
 A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
@@ -59,6 +61,8 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+EXPORTS = "exports"
+README = "README.txt"
 PLACES = "places"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
@@ -118,6 +122,11 @@ def map_table_name(dataset: str, model: str) -> str:
 def detections_path(preds_path: Path, model: str) -> Path:
     """Table of all recordings with a row per prediction."""
     return preds_path / f"{model}_detections.parquet"
+
+
+def detections_csv_path(preds_path: Path, model: str) -> Path:
+    """The same for spreadsheets and R."""
+    return preds_path / f"{model}_detections.csv"
 
 
 def class_list_path(preds_path: Path, model: str) -> Path:
@@ -218,6 +227,11 @@ class ResultPaths:
     def raven_path(self) -> Path:
         """Folder of the Raven selection tables."""
         return self.preds_path / RAVEN_TABLES
+
+    @property
+    def exports_path(self) -> Path:
+        """Folder of what was exported for other programs."""
+        return self.dataset_path / EXPORTS
 
     @property
     def overview_path(self) -> Path:

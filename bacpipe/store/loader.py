@@ -29,6 +29,7 @@ from bacpipe.store.embedding_set import (
     create_set,
     differences,
     find_set,
+    heard_windows,
     highest_frequency,
     metadata_of,
     prediction_settings,
@@ -456,6 +457,14 @@ class Loader:
             raise KeyError(recording)
         return window_times(entry, found.content.header)
 
+    def heard_windows(self, recording: str) -> np.ndarray:
+        """Which windows of a recording the classifier is given, bool of shape (windows,)."""
+        found = self._require_set()
+        entry = found.content.recordings.finished(recording)
+        if entry is None:
+            raise KeyError(recording)
+        return heard_windows(entry, found.content.header)
+
     # ------------------------------------------------------------------ predictions
 
     def classifier_should_be_run(
@@ -565,6 +574,12 @@ class Loader:
         return dict(zip(self.entries, parts, strict=True)), classes
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether a classifier was run over any recording."""
+        entries = self._require_set().content.done.values()
+        return any(entry.predictions is not None for entry in entries)
+
+    @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Model, checkpoint, threshold, versions and settings that predictions were made with."""
         found = self._require_set()
@@ -646,7 +661,7 @@ class Loader:
         """All predictions that are stored, whether or not their species are expected."""
         found = self._require_set()
         entries = self.entries
-        if all(entry.predictions is None for entry in entries.values()):
+        if not self.has_predictions:
             raise ResultsNotFoundError(
                 f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
                 f"recordings; run a model that has a classifier, with "

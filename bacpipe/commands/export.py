@@ -1,0 +1,72 @@
+"""``bacpipe export``: detections for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.errors import SettingsError, counted
+
+_EPILOG = """\
+formats:
+  csv           every detection: site, time, species, score, range probability
+  survey        species by site and day, with hours listened; by='[site, week]' groups otherwise
+  occupancy     sites x occasions (1, 0, NA) for each species; species=, occasion=7D
+  raven         selection tables; combined=true writes one over all recordings
+  audacity      label tracks, with scores
+  kaleidoscope  a table for Kaleidoscope
+  camtrap-dp    data package for archives of recordings
+  darwin-core   archive for GBIF
+  clips         sound of detections to listen to; n=10, order=stratified, clip_format=flac
+
+examples:
+  bacpipe export survey audio_dir=/data/recordings min_score=0.7
+  bacpipe export raven audio_dir=/data/recordings --to selections event_gap=0
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the files, and say where they are."""
+    parser = argparse.ArgumentParser(
+        prog="bacpipe export",
+        description="Write the stored detections of audio_dir for another program, with those "
+        "settings that matter to its format and min_score=, the lowest score.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("format", help="one of those below")
+    parser.add_argument(
+        "--to", metavar="FOLDER", help="where to; exports/FORMAT/MODEL of the results by default"
+    )
+    add_settings(parser)
+    parsed = parser.parse_intermixed_args(arguments)
+    settings = read_settings(parsed)
+    # Loading pyarrow takes a moment, which --help need not wait for.
+    from bacpipe.exports.chosen import SETTINGS
+    from bacpipe.exports.export import export, own_options
+    from bacpipe.options import make_options
+    from bacpipe.store.layout import computed_models
+    from bacpipe.store.loader import Loader
+
+    own = {key: settings.pop(key) for key in own_options(parsed.format) if key in settings}
+    options = make_options(**settings)
+    if options.audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    named = "models" in settings
+    models = list(options.models) if named else computed_models(options.audio_dir, options)
+    loaders = [Loader(options.audio_dir, model, **settings) for model in models]
+    loaders = [loader for loader in loaders if named or loader.has_predictions] or loaders[:1]
+    if parsed.to is not None and len(loaders) > 1:
+        raise SettingsError(
+            f"--to names one folder, but there are results of {', '.join(models)}; choose one of "
+            f"them, such as models={models[0]}."
+        )
+    chosen = {key: settings[key] for key in SETTINGS if key in settings}
+    for loader in loaders:
+        files = export(loader, parsed.format, parsed.to, **own, **chosen)
+        where = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+        print(f"{loader.model_name}: {counted(len(files), 'file')}: {where}")  # noqa: T201
+    return 0
