@@ -13,5 +13,6 @@ COMMANDS = {
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",
     "models": "list the models, fetch their weights ahead, and check that each of them works",
+    "search": "find the windows that are most similar to a sound",
     "verify": "check results against their journals, and say what to compute again",
 }
