@@ -142,7 +142,7 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
 
-# Importing bacpipe.search.index sets `search`, the folder, which is the function for everybody else.
+# Importing bacpipe.search.index would set `search` to the folder, instead of the function.
 sys.modules[__name__].__class__ = _Package
 
 

@@ -185,7 +185,8 @@ def _hours(condition: object) -> Callable[[NDArray[np.float64]], NDArray[np.bool
             f"where={{'hour': {condition!r}}} is not understood; expected an hour from 0 to 23, a "
             f"list of hours, or a pair such as (22, 4) for 22:00 to 4:00."
         )
-    return lambda hour: np.isin(hour.astype(np.int64), values)
+    hours = np.array(values, np.int64)
+    return lambda hour: np.isin(hour.astype(np.int64), hours)
 
 
 def _days(condition: object) -> Callable[[date], bool]:
@@ -258,7 +259,8 @@ def _labels(index: SearchIndex, condition: object) -> list[str]:
             close = difflib.get_close_matches(value, known, n=1)
             meant = f"did you mean {close[0]!r}?" if close else "expected one of its classes."
             raise SettingsError(
-                f"where={{'label': {value!r}}}: {index.loader.model_name} has no such class; {meant}"
+                f"where={{'label': {value!r}}}: {index.loader.model_name} knows no such class; "
+                f"{meant}"
             )
         found += same
     return found

@@ -190,10 +190,7 @@ def _table(
     about = {name: circumstances.of(name) for name in times}
     places = list(zip(recordings, windows, strict=True))
     starts = [float(times[name][0][window]) for name, window in places]
-    begun = [
-        None if about[name].start is None else about[name].start + timedelta(seconds=start)
-        for name, start in zip(recordings, starts, strict=True)
-    ]
+    begun = [about[name].start for name in recordings]
     columns: dict[str, object] = {
         "rank": [rank for item in found for rank in range(1, 1 + len(item.recording))],
         "similarity": np.concatenate([item.similarity for item in found]),
@@ -202,7 +199,11 @@ def _table(
         "start": np.array(starts, np.float64),
         "end": np.array([times[name][1][window] for name, window in places], np.float64),
         "datetime": pd.Series(
-            [None if time is None else time.isoformat() for time in begun], dtype=object
+            [
+                None if begin is None else (begin + timedelta(seconds=start)).isoformat()
+                for begin, start in zip(begun, starts, strict=True)
+            ],
+            dtype=object,
         ),
     }
     columns |= _predictions(index, places)

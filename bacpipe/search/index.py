@@ -145,13 +145,14 @@ class SearchIndex:
         counts = np.cumsum([0, *(entry.windows for entry in self.entries.values())])
         chosen = np.unique(np.linspace(0, counts[-1] - 1, _SAMPLE).astype(np.int64))
         rank = np.searchsorted(counts, chosen, side="right") - 1
-        total = np.zeros(self.dim)
+        total: Floats = np.zeros(self.dim)
         for pack, rows in self._by_pack(rank, chosen - counts[rank]):
             scale, shift, error, _ = self._packs[pack].numbers[:, rows].astype(np.float64)
             heard = np.isfinite(error)
             codes = self._packs[pack].codes[rows[heard]]
             total += scale[heard] @ codes + shift[heard].sum()
-        return total / len(chosen)
+        total /= len(chosen)
+        return total
 
     def _by_pack(self, rank: Rows, window: Rows) -> Iterator[tuple[int, Rows]]:
         place = np.array([self._places[i] for i in rank.tolist()], np.int64).reshape(-1, 2)

@@ -311,7 +311,8 @@ class QueryReader:
         last = float(end) if end is not None else duration if start is None else first + window
         if not 0 <= first < duration or last <= first:
             raise SettingsError(
-                f"{path}: start={start} and end={end} name no part of it; it is {duration:g} s long."
+                f"{path}: start={start} and end={end} name no part of it; it is {duration:g} s "
+                f"long."
             )
         last = min(last, duration)
         if last - first < window:

@@ -201,8 +201,8 @@ def _blocks(
             part[2, shut_out] = torch.nan
             yield np.arange(first, last), codes[first:last], part
         elif rows[-1] - rows[0] + 1 == len(rows):
-            part = slice(rows[0], rows[-1] + 1)
-            yield rows, codes[part], numbers[:, part]
+            run = slice(rows[0], rows[-1] + 1)
+            yield rows, codes[run], numbers[:, run]
         else:
             index = torch.from_numpy(rows)
             yield rows, codes[index], numbers[:, index]

@@ -1,8 +1,8 @@
 """Search codes: embeddings in a quarter of their size, by which a search finds candidates.
 
 A row x of length |x| becomes ``scale * c + shift`` for x / |x|, where c are whole numbers from -128
-to 127 (`encode`).  What is lost is kept, too: `error` is a bound of the distance between x / |x| and
-its code, so whoever searches knows how far a similarity computed from codes can be off.  Every row
+to 127 (`encode`).  What is lost is kept, too: `error` bounds the distance between x / |x| and its
+code, so whoever searches knows how far a similarity computed from codes can be off.  Every row
 stands for itself; nothing is trained on the data set, so new recordings are added by appending.
 
 The codes of a set lie in its folder in a few packs, ``search-<number>.codes``, and not in a file
