@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from bacpipe.store.arrays import read_header, read_npy
 from bacpipe.store.codes import coded_as, current_packs, discard
 from bacpipe.store.embedding_set import EmbeddingSet, window_times
 from bacpipe.store.entries import FinishedEntry
+from bacpipe.store.files import npy_header
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import look_at_name
 
@@ -88,6 +90,7 @@ class SearchIndex:
         self._ranks: list[NDArray[np.int64]] = []
         self._firsts: list[NDArray[np.int64]] = []
         self._places: dict[int, tuple[int, int]] = {}
+        self._paths: dict[str, Path] = {}
         for number, pack in enumerate(self._packs):
             ranks, firsts = [], []
             for recording, first, _ in pack.parts():
@@ -147,7 +150,7 @@ class SearchIndex:
         rank = np.searchsorted(counts, chosen, side="right") - 1
         total: Floats = np.zeros(self.dim)
         for pack, rows in self._by_pack(rank, chosen - counts[rank]):
-            scale, shift, error, _ = self._packs[pack].numbers[:, rows].astype(np.float64)
+            scale, shift, _, error, _ = self._packs[pack].numbers[:, rows].astype(np.float64)
             heard = np.isfinite(error)
             codes = self._packs[pack].codes[rows[heard]]
             total += scale[heard] @ codes + shift[heard].sum()
@@ -284,19 +287,22 @@ class SearchIndex:
     def _read(self, entry: FinishedEntry, windows: Rows) -> Floats:
         """Some embeddings of a recording; the others are not read."""
         assert self._set is not None
-        path = self._set.embedding_path(entry)
+        name = entry.embeddings.path
+        if name not in self._paths:
+            self._paths[name] = self._set.embedding_path(entry)
+        path = self._paths[name]
         try:
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
+                header = npy_header(entry.windows, self.dim)
+                if file.read(len(header)) == header:  # as all that we write; quicker than numpy
+                    return _rows_at(file, np.dtype("<f4"), windows, self.dim)
+                file.seek(0)
                 shape, in_columns, kind = read_header(file)
                 if shape != (entry.windows, self.dim):
                     raise ValueError(f"its shape is {shape}")
                 if in_columns:
                     return read_npy(path)[windows].astype(np.float64)
-                first, rows = file.tell(), np.empty((len(windows), self.dim))
-                for i, window in enumerate(windows.tolist()):
-                    file.seek(first + window * self.dim * kind.itemsize)
-                    rows[i] = np.fromfile(file, kind, self.dim)
-                return rows
+                return _rows_at(file, kind, windows, self.dim)
         except FileNotFoundError:
             raise ResultsError(
                 f"{path}: these embeddings are gone; run the pipeline again to compute them anew."
@@ -305,3 +311,15 @@ class SearchIndex:
             raise ResultsError(
                 f"{path}: these embeddings are damaged ({error}); {REPAIR}"
             ) from None
+
+
+def _rows_at(file: IO[bytes], kind: np.dtype[Any], windows: Rows, dim: int) -> Floats:
+    """Some rows of a file that stands at the first."""
+    first, rows = file.tell(), np.empty((len(windows), dim))
+    for i, window in enumerate(windows.tolist()):
+        file.seek(first + window * dim * kind.itemsize)
+        values = np.frombuffer(file.read(dim * kind.itemsize), kind)
+        if len(values) != dim:
+            raise ValueError("it is cut off")
+        rows[i] = values
+    return rows

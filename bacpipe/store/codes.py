@@ -12,8 +12,7 @@ recordings, each with the hash of the embeddings that it was made from; codes of
 than those the journal names are not read.  New recordings come in a new pack, which takes over the
 packs that are smaller than itself, so that there are never many.
 
-A pack is: the codes, int8 (rows, dim); scale, shift, error and norm, float32 (4, rows); the list,
-as JSON; its hash, the number of its bytes, and `_MAGIC`.
+A pack is: the codes, int8 (rows, dim); the numbers of each row, float32 (5, rows); the list, as JSON; its hash, the number of its bytes, and `_MAGIC`.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _MAGIC = b"bacpipe search 1"
 _TRAILER = 32 + 8 + len(_MAGIC)  # bytes
+NUMBERS = 5  # of each row, beside its codes
 _PACK = 2**28  # bytes of codes, beyond which another pack is begun
 _AT_ONCE = 2**20  # values that are encoded at a time
 _BLOCK = 2**22  # bytes hashed at a time
@@ -58,9 +58,10 @@ class Codes(NamedTuple):
     Attributes
     ----------
     codes : np.ndarray, int8, shape (n, dim)
-    numbers : np.ndarray, float32, shape (4, n)
-        scale, shift, error and norm of each row; an error of NaN marks a row that holds values
-        that are not numbers.
+    numbers : np.ndarray, float32, shape (5, n)
+        scale, shift, total, error and norm of each row.  The total is the sum of
+        ``scale * codes + shift``; an error of NaN marks a row that holds values that are not
+        numbers.
     """
 
     codes: NDArray[np.int8]
@@ -82,7 +83,7 @@ def encode(rows: Floats) -> Codes:
         ``error``, which also covers that a product with these is rounded to float32.
     """
     codes = np.empty(rows.shape, np.int8)
-    numbers = np.zeros((4, len(rows)), np.float32)
+    numbers = np.zeros((NUMBERS, len(rows)), np.float32)
     step = max(1, _AT_ONCE // max(1, rows.shape[1]))
     for first in range(0, len(rows), step):
         part = slice(first, first + step)
@@ -93,7 +94,7 @@ def encode(rows: Floats) -> Codes:
 def _encode(rows: Floats) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     dim = rows.shape[1]
     if not dim:
-        return rows.astype(np.int8), np.zeros((4, len(rows)))
+        return rows.astype(np.int8), np.zeros((NUMBERS, len(rows)))
     with np.errstate(invalid="ignore", over="ignore"):
         low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
         norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
@@ -108,9 +109,11 @@ def _encode(rows: Floats) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
         error = 1.001 * np.sqrt(np.einsum("ij,ij->i", rest, rest)).astype(np.float64)
         error += 1e-6 * (norm + np.abs(shift) * dim**0.5)
         length = np.where(norm > 0, norm, 1)
-        numbers = np.stack([scale / length, shift / length, error / length, norm])
+        total = scale * whole.sum(axis=1, dtype=np.float64) + dim * shift.astype(np.float64)
+        numbers = np.stack([scale, shift, total, error, norm])
+        numbers[:4] /= length
         finite = np.isfinite(norm)
-        numbers[:, ~finite] = np.array([[0], [0], [np.nan], [0]])
+        numbers[:, ~finite] = np.array([[0], [0], [0], [np.nan], [0]])
         codes = np.where(finite[:, None], whole, 0).astype(np.int8)
     return codes, numbers
 
@@ -189,10 +192,10 @@ def open_pack(path: Path) -> Pack:
     recordings, dim = _read_list(listed)
     rows = sum(item.windows for item in recordings)
     first = _aligned(rows * dim)
-    if first + 16 * rows + length + _TRAILER != size:
+    if first + 4 * NUMBERS * rows + length + _TRAILER != size:
         raise DamagedPackError(f"its {size} bytes do not fit its {counted(rows, 'window')}")
     codes = np.frombuffer(content, np.int8, rows * dim).reshape(rows, dim)
-    numbers = np.frombuffer(content, np.float32, 4 * rows, first).reshape(4, rows)
+    numbers = np.frombuffer(content, np.float32, NUMBERS * rows, first).reshape(NUMBERS, rows)
     return Pack(path, recordings, codes, numbers)
 
 
