@@ -266,7 +266,9 @@ def others(
     if importlib.util.find_spec("usearch") is not None:
         from usearch.index import Index
 
-        part = torch.cat(brute.rows)[:most].numpy()
+        lengths = np.cumsum([len(rows) for rows in brute.rows])
+        last = int(np.searchsorted(lengths, most)) + 1
+        part = torch.cat(brute.rows[:last])[:most].numpy()
         graph = Index(ndim=part.shape[1], metric="cos", dtype="i8")
         started = time.process_time()
         graph.add(np.arange(len(part)), part, threads=1)

@@ -12,7 +12,8 @@ recordings, each with the hash of the embeddings that it was made from; codes of
 than those the journal names are not read.  New recordings come in a new pack, which takes over the
 packs that are smaller than itself, so that there are never many.
 
-A pack is: the codes, int8 (rows, dim); the numbers of each row, float32 (5, rows); the list, as JSON; its hash, the number of its bytes, and `_MAGIC`.
+A pack is: the codes, int8 (rows, dim); the numbers of each row, float32 (5, rows); the list, as
+JSON; its hash, the number of its bytes, and `_MAGIC`.
 """
 
 from __future__ import annotations

@@ -503,6 +503,7 @@ def array_hash(array: np.ndarray) -> str:
 
 
 def npy_header(windows: int, dim: int) -> bytes:
+    """Header of a ``.npy`` file with float32 rows, as `EmbeddingFile` writes it."""
     # Format 1.0 of numpy's files; the padding makes room for any number of rows.
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({windows}, {dim}), }}"
     room = _NPY_HEADER - len(_NPY_MAGIC) - 2
