@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bacpipe.errors import SettingsError
 from bacpipe.search.circumstances import CircumstancesOf
 from bacpipe.search.index import SearchIndex
+from bacpipe.store.class_list import ClassName
 
 Masks: TypeAlias = dict[str, NDArray[np.bool_] | bool]
 
@@ -249,10 +250,13 @@ def _predicted(index: SearchIndex, masks: Masks, conditions: Mapping[str, object
 def _labels(index: SearchIndex, condition: object) -> list[str]:
     """Names of classes, by their names, scientific names or codes."""
     values = condition if isinstance(condition, list | set | frozenset | tuple) else [condition]
-    known = index.loader.classes.names
+    known = index.loader.classes.names or {
+        # No list of classes was written; then those that were ever predicted.
+        str(label): ClassName()
+        for item in index.loader.detections()
+        for label in set(item.label)
+    }
     found: list[str] = []
-    if not known:  # no run of this version has listed them
-        return list(map(str, values))
     for value in map(str, values):
         same = [label for label, about in known.items() if value in (label, *about) and value]
         if not same:

@@ -226,9 +226,9 @@ def _predictions(index: SearchIndex, places: list[tuple[str, int]]) -> dict[str,
     """Best prediction for each of some windows; no columns without a classifier."""
     import pandas as pd
 
-    stored = {name: index.entries[name].predictions for name, _ in places}
-    if not any(stored.values()):
+    if all(entry.predictions is None for entry in index.entries.values()):
         return {}
+    stored = {name: index.entries[name].predictions for name, _ in places}
     best: dict[tuple[str, int], tuple[float, str]] = {}
     folder = index.loader.paths.sparse_predictions_path
     for name, predictions in stored.items():

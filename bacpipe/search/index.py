@@ -70,6 +70,7 @@ class SearchIndex:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self._set: EmbeddingSet | None = None
+        self._seen: tuple[object, int] = (None, 0)
         self.refresh()
 
     def refresh(self) -> None:
@@ -79,9 +80,10 @@ class SearchIndex:
         assert found is not None
         if not found.is_current:
             found.reload()
-        elif found is self._set:
+        seen = (found.content.recordings, found.content.recordings.version)
+        if found is self._set and seen[0] is self._seen[0] and seen[1] == self._seen[1]:
             return
-        self._set = found
+        self._set, self._seen = found, seen
         self.entries: dict[str, FinishedEntry] = dict(found.content.done.sorted())
         self.names = list(self.entries)
         self._packs = current_packs(found)
