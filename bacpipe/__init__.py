@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import models_needing_checkpoint as models_needing_checkpoint
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
+    from bacpipe.places.species_range import species_at as species_at
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
@@ -119,6 +120,7 @@ _PUBLIC = {
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
     "search": "bacpipe.search.find",
+    "species_at": "bacpipe.places.species_range",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

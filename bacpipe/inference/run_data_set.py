@@ -66,10 +66,13 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.predictions import predictions_source
+from bacpipe.store.range_filter import used_places, write_places
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.writer import ResultWriter
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = ("range_filter", "range_threshold", "species_list")  # decide what exports hold
 
 
 def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> RunReport:
@@ -133,6 +136,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         loader.write_metadata_file()
         if predict:
             write_prediction_tables(loader)
+            write_places(loader.range_filter(), list(loader.entries))
         record_tables(loader, predict=predict)
     return report
 
@@ -337,7 +341,7 @@ def write_prediction_tables(loader: Loader) -> None:
     write_combined_tables(
         loader.paths.preds_path,
         name,
-        loader.detections(),
+        loader.stored_detections(),
         loader.predictions_provenance,
         loader.predictions_state,
         escape_formulas=loader.options.escape_formulas,
@@ -369,12 +373,17 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
     if predict:
         tables["predictions"] = loader.predictions_state
         # Version 2.0 wrote the best class of a window.
+        if places := used_places(loader.options, loader.audio_dir):
+            tables["places"] = places
         escaped = ", formulas escaped" if loader.options.escape_formulas else ""
         tables["annotations"] = f"all classes{escaped}"
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
             if "classifier_threshold" in loader.options.asked:
                 tables["raven"]["threshold"] = loader.options.classifier_threshold
+            if loader.range_filter().hides:
+                shown = {key: getattr(loader.options, key) for key in _SHOWN}
+                tables["raven"] |= {key: value for key, value in shown.items() if value}
     return tables
 
 

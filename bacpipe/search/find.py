@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,11 @@ from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import read_audio
 from bacpipe.errors import AudioError, SettingsError, counted
 from bacpipe.options import make_options
-from bacpipe.search.circumstances import CircumstancesOf
+from bacpipe.search.circumstances import CircumstancesOf, times_after
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import Found, SearchIndex
 from bacpipe.search.queries import Query, QueryReader
+from bacpipe.store.detections import Detections
 from bacpipe.store.files import replacing
 from bacpipe.store.layout import computed_models, path_inside
 from bacpipe.store.loader import Loader
@@ -110,8 +110,9 @@ def search(
     -------
     pandas.DataFrame
         Columns rank (from 1), similarity, recording (path below the folder), site, start and end
-        (seconds), datetime (of the start, ISO 8601; None if it is not known); label and score of
-        the best prediction for the window, if the model has a classifier.
+        (seconds), datetime (of the start, by the clock of the site; NaT if it is not known); if
+        the model has a classifier, label, score and range_probability of the best prediction for
+        the window.
 
     Raises
     ------
@@ -190,7 +191,6 @@ def _table(
     about = {name: circumstances.of(name) for name in times}
     places = list(zip(recordings, windows, strict=True))
     starts = [float(times[name][0][window]) for name, window in places]
-    begun = [about[name].start for name in recordings]
     columns: dict[str, object] = {
         "rank": [rank for item in found for rank in range(1, 1 + len(item.recording))],
         "similarity": np.concatenate([item.similarity for item in found]),
@@ -198,13 +198,7 @@ def _table(
         "site": pd.Series([about[name].site for name in recordings], dtype=object),
         "start": np.array(starts, np.float64),
         "end": np.array([times[name][1][window] for name, window in places], np.float64),
-        "datetime": pd.Series(
-            [
-                None if begin is None else (begin + timedelta(seconds=start)).isoformat()
-                for begin, start in zip(begun, starts, strict=True)
-            ],
-            dtype=object,
-        ),
+        "datetime": times_after([about[name].start for name in recordings], starts),
     }
     columns |= _predictions(index, places)
     if names:
@@ -229,6 +223,7 @@ def _predictions(index: SearchIndex, places: list[tuple[str, int]]) -> dict[str,
     if all(entry.predictions is None for entry in index.entries.values()):
         return {}
     stored = {name: index.entries[name].predictions for name, _ in places}
+    ranges = index.loader.range_filter()
     best: dict[tuple[str, int], tuple[float, str]] = {}
     folder = index.loader.paths.sparse_predictions_path
     for name, predictions in stored.items():
@@ -242,7 +237,19 @@ def _predictions(index: SearchIndex, places: list[tuple[str, int]]) -> dict[str,
     return {
         "label": pd.Series([label for _, label in rows], dtype=object),
         "score": np.array([score for score, _ in rows], np.float32),
+        "range_probability": np.array(
+            [
+                np.nan if label is None else ranges.probabilities(_detection(*place, label))[0]
+                for place, (_, label) in zip(places, rows, strict=True)
+            ],
+            np.float32,
+        ),
     }
+
+
+def _detection(recording: str, window: int, label: str) -> Detections:
+    row = np.array([window], np.int32), np.zeros(1), np.zeros(1)
+    return Detections(recording, *row, np.array([label], object), np.ones(1, np.float32))
 
 
 # ---------------------------------------------------------------------- clips

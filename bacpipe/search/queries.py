@@ -349,7 +349,6 @@ class QueryReader:
         loader = self._index.loader
         identity = self._index.identity
         settings = settings_of(identity) | {"only_embed_annotations": False}
-        settings |= {key: identity[key] for key in ("channel",) if key in identity}
         options = replace(loader.options, **settings)
         name = str(loader.model_name)
         if self._custom is None and name not in CARDS:

@@ -7,6 +7,7 @@
         dim_reduced_embeddings/<...>___<reducer>-<dataset>-<model>/
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
+        places/                                                where and when, and what can be there
         logs/
         dataset.json                                           which folder of recordings it is of
 
@@ -58,6 +59,7 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+PLACES = "places"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -222,6 +224,16 @@ class ResultPaths:
     def overview_path(self) -> Path:
         """Folder of the comparisons across models."""
         return self.labels_path.parent.parent / "overview"
+
+    @property
+    def sites_path(self) -> Path:
+        """Table of where the recordings were made, as a run knew it."""
+        return self.dataset_path / PLACES / "sites.csv"
+
+    @property
+    def species_range_path(self) -> Path:
+        """Table of which species can be there."""
+        return self.dataset_path / PLACES / "species_range.parquet"
 
     @property
     def logs_path(self) -> Path:
