@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from bacpipe._version import __version__
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
     from bacpipe.places.species_range import species_at as species_at
+    from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
     from bacpipe.workflows import detect_calls as detect_calls
@@ -122,6 +124,7 @@ _PUBLIC = {
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
+    "search": "bacpipe.search.find",
     "species_at": "bacpipe.places.species_range",
     "survey_table": "bacpipe.exports.survey",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
@@ -137,6 +140,18 @@ _NAMESPACES = ("config", "settings")
 _PACKAGES = ("dashboard", "models")
 
 __all__ = ["__version__", *_PUBLIC, *_CONSTANTS, *_NAMESPACES, *_PACKAGES]
+
+
+class _Package(ModuleType):
+    """A folder that is called like a public function does not take its name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+# Importing bacpipe.search.index would set `search` to the folder, instead of the function.
+sys.modules[__name__].__class__ = _Package
 
 
 if not TYPE_CHECKING:  # or every name would exist for a type checker

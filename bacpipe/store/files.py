@@ -441,7 +441,7 @@ class EmbeddingFile:
         if self._file is not None:
             self._spill()
         elif self._staged is None:
-            header = _npy_header(self.windows, self._dim or 0)
+            header = npy_header(self.windows, self._dim or 0)
             self._staged = StagedFile(self.path, header, *map(_bytes, self._rows))
             self._rows = []
 
@@ -494,7 +494,7 @@ class EmbeddingFile:
         with writing(self.path):
             size = self._file.tell()
             self._file.seek(0)
-            write_all(self._file.fileno(), _npy_header(self.windows, self._dim or 0))
+            write_all(self._file.fileno(), npy_header(self.windows, self._dim or 0))
             os.fsync(self._file.fileno())
             self._file.close()
             give_name(self._temporary, self.path)
@@ -510,7 +510,8 @@ def array_hash(array: np.ndarray) -> str:
     return hashlib.sha256(_bytes(np.ascontiguousarray(array, dtype="<f4"))).hexdigest()
 
 
-def _npy_header(windows: int, dim: int) -> bytes:
+def npy_header(windows: int, dim: int) -> bytes:
+    """Header of a ``.npy`` file with float32 rows, as `EmbeddingFile` writes it."""
     # Format 1.0 of numpy's files; the padding makes room for any number of rows.
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({windows}, {dim}), }}"
     room = _NPY_HEADER - len(_NPY_MAGIC) - 2

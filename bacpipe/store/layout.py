@@ -68,6 +68,7 @@ PLACES = "places"
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
 JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
+CODES = "search-*.codes"  # embeddings in short, for searches
 # In the folder of a map.
 REDUCER = "reducer.safetensors"
 PREDICTIONS = "predictions"

@@ -25,12 +25,14 @@ import yaml
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
+from bacpipe.store.codes import why_damaged
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
 from bacpipe.store.entries import DAMAGED, FinishedEntry
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.files import TEMPORARY
 from bacpipe.store.journal import JournalContent, RunJournal
 from bacpipe.store.layout import (
+    CODES,
     JOURNALS,
     METADATA,
     PREDICTIONS,
@@ -52,7 +54,7 @@ from bacpipe.user_input import load_yaml
 
 logger = logging.getLogger(__name__)
 
-What = Literal["embeddings", "predictions", "tables", "map"]
+What = Literal["embeddings", "predictions", "tables", "map", "codes"]
 
 _LAID_ASIDE = ".damaged"
 _AGAIN = "run the pipeline again"
@@ -72,7 +74,7 @@ class Finding:
     folder : Path or None
         The set of embeddings (or the map) that `repair_results` marks; None if there is nothing
         to mark, because the next run does what is needed, or a person has to.
-    what : {'embeddings', 'predictions', 'tables', 'map'} or None
+    what : {'embeddings', 'predictions', 'tables', 'map', 'codes'} or None
         What of it is marked.
     recording : str or None
         The recording whose results are damaged.
@@ -186,6 +188,10 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
                 yield from _check_recording(audio_dir, folder, entry)
         elif entry.status == DAMAGED:
             yield Finding(folder, f"{folder}: {name} is marked to be computed again; {_AGAIN}.")
+    for path in sorted(folder.glob(CODES)):
+        if (reason := why_damaged(path)) is not None:
+            message = f"{path}: {reason}; the next search makes these search codes again."
+            yield Finding(path, message, folder, "codes")
     yield from _strangers(folder, {entry.embeddings.path for entry in _finished(content)})
     if found.identity is not None:
         yield from _check_metadata(found)
@@ -264,8 +270,10 @@ def _strangers(folder: Path, known: Set[str | None]) -> Iterator[Finding]:
 
 
 def _is_ours(path: Path, folder: Path) -> bool:
-    is_about_set = path.parent == folder and (path.name == METADATA or fnmatch(path.name, JOURNALS))
-    return bool(is_about_set) or path.name.endswith(_LAID_ASIDE)
+    of_set = path.parent == folder and any(
+        fnmatch(path.name, pattern) for pattern in (METADATA, JOURNALS, CODES)
+    )
+    return of_set or path.name.endswith(_LAID_ASIDE)
 
 
 def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
@@ -483,14 +491,19 @@ def _repair(folder: Path, findings: Sequence[Finding]) -> int:
     if any(finding.what == "map" for finding in findings):
         _lay_aside(folder / METADATA)
         return len(findings)
+    codes = [finding.path for finding in findings if finding.what == "codes"]
+    laid_aside = sum(map(_lay_aside, codes))
+    findings = [finding for finding in findings if finding.what != "codes"]
+    if not findings:
+        return laid_aside
     found = EmbeddingSet(folder)
     with exclusive(folder.parent, _model_of(found)):
         found.reload()
         if found.identity is None:
-            return sum(_lay_aside(finding.path) for finding in findings)
+            return laid_aside + sum(_lay_aside(finding.path) for finding in findings)
         journal = RunJournal(folder, found.content.recordings)
         try:
-            return sum(_mark(journal, finding) for finding in findings)
+            return laid_aside + sum(_mark(journal, finding) for finding in findings)
         finally:
             journal.close()
 

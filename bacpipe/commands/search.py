@@ -1,0 +1,68 @@
+"""``bacpipe search``: the windows that are most similar to a sound."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bacpipe.commands.arguments import parse_words, read_settings
+from bacpipe.errors import SettingsError
+from bacpipe.user_input import load_yaml
+
+_NUMBERS = ("start", "end", "min_gap")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the most similar windows, and write what was asked for; 1 if nothing was found."""
+    parser = argparse.ArgumentParser(
+        prog="bacpipe search",
+        description="Find the windows that are most similar to a sound, in embeddings that exist "
+        "already. Settings are written as key=value.",
+        epilog="examples:\n"
+        "  bacpipe search clip.wav audio_dir=/data/recordings\n"
+        "  bacpipe search /data/recordings/A/dawn.wav start=12 audio_dir=/data/recordings k=20\n"
+        "  bacpipe search 'the song of a robin' audio_dir=/data/recordings model=biolingual\n"
+        "  bacpipe search clip.wav audio_dir=/data/recordings where='{site: A, hour: 22..4}' \\\n"
+        "      min_gap=10 --csv found.csv --clips found",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("query", help="a clip, or words for models that understand them")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="key=value",
+        help="audio_dir; model; start and end of the sound in the clip (seconds); k, how many "
+        "(default: 50); where='{column: value}'; min_gap (seconds); exclude_same_recording=true; "
+        "or a key of config.yaml or settings.yaml",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the result as a table")
+    parser.add_argument(
+        "--clips", type=Path, metavar="FOLDER", help="write the sounds as WAV files"
+    )
+    parsed = parser.parse_intermixed_args(arguments)
+    given = parse_words(parsed.words)
+    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    settings: dict[str, object] = {**own, **given}
+    settings.pop("models", None)
+    where = settings.get("where")
+    if isinstance(where, str):
+        settings["where"] = where = load_yaml(where)
+    if where is not None and not isinstance(where, dict):
+        raise SettingsError(f"where={where!r} is not understood; expected where='{{site: A}}'.")
+    from bacpipe.search.find import save_clips, search
+    from bacpipe.store.files import write_csv
+
+    audio_dir, model = settings.pop("audio_dir", None), settings.pop("model", None)
+    if audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected audio_dir=FOLDER with the recordings.")
+    table = search(parsed.query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
+    shown = table.drop(columns="datetime") if table["datetime"].isna().all() else table
+    print(shown.to_string(index=False, max_colwidth=60))  # noqa: T201
+    if parsed.csv is not None:
+        write_csv(parsed.csv, table)
+        print(f"The table is in {parsed.csv}.")  # noqa: T201
+    if parsed.clips is not None:
+        clips = save_clips(table, str(audio_dir), parsed.clips)
+        print(f"{parsed.clips} holds {len(clips)} clips.")  # noqa: T201
+    return 0 if len(table) else 1

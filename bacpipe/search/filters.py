@@ -1,0 +1,270 @@
+"""Which windows a search may find: by recording, site, date, hour, predicted class and score."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime, timedelta
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bacpipe.errors import SettingsError
+from bacpipe.search.circumstances import CircumstancesOf
+from bacpipe.search.index import SearchIndex
+from bacpipe.store.class_list import ClassName
+
+Masks: TypeAlias = dict[str, NDArray[np.bool_] | bool]
+
+_OF_WINDOWS = ("date", "hour", "label", "score")
+
+
+def wanted_windows(
+    index: SearchIndex,
+    circumstances: CircumstancesOf,
+    where: Mapping[str, object] | None,
+    left_out: Collection[str] = (),
+) -> Masks | None:
+    """Windows that fulfil all conditions.
+
+    Parameters
+    ----------
+    index : SearchIndex
+        All windows.
+    circumstances : CircumstancesOf
+        Where and when they were recorded.
+    where : mapping of str to object, or None
+        Conditions, as `bacpipe.search` takes them.
+    left_out : collection of str
+        Recordings that are not wanted.
+
+    Returns
+    -------
+    dict or None
+        For each recording of which any window is wanted, which of them; None for all windows.
+
+    Raises
+    ------
+    SettingsError
+        If a condition is not understood, or names a column that is not there.
+    """
+    if not where and not left_out:
+        return None
+    conditions = {key: _typed(value) for key, value in (where or {}).items()}
+    masks: Masks = {name: True for name in index.names if name not in left_out}
+    for key in [key for key in conditions if key not in _OF_WINDOWS]:
+        keep = _one_of(conditions.pop(key))
+        value = _column(index, circumstances, key)
+        masks = {name: True for name in masks if keep(value(name))}
+    if "date" in conditions or "hour" in conditions:
+        masks = _at_times(index, circumstances, masks, conditions)
+    if "label" in conditions or "score" in conditions:
+        masks = _predicted(index, masks, conditions)
+    return masks
+
+
+def _typed(condition: object) -> object:
+    """Condition as it is meant: the command line has no pairs and writes ``22..4``."""
+    if isinstance(condition, str) and condition.count("..") == 1:
+        low, high = (part.strip() or None for part in condition.split(".."))
+        return (_plain(low), _plain(high))
+    return condition
+
+
+def _plain(value: str | None) -> object:
+    number = None if value is None else _number(value)
+    if number is None:
+        return value
+    return int(number) if number == int(number) else number
+
+
+# ---------------------------------------------------------------------- columns of recordings
+
+
+def _column(
+    index: SearchIndex, circumstances: CircumstancesOf, key: str
+) -> Callable[[str], object]:
+    if key == "recording":
+        return lambda name: name
+    if key == "site":
+        return lambda name: circumstances.of(name).site
+    known: set[str] = set()
+    for name in index.names:
+        known |= circumstances.of(name).columns.keys()
+    if key not in known:
+        keys = ["recording", "site", *_OF_WINDOWS, *sorted(known)]
+        close = difflib.get_close_matches(str(key), keys, n=1)
+        raise SettingsError(
+            f"where={{{key!r}: …}}: there is no such column; "
+            + (f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(keys)}.")
+        )
+    return lambda name: circumstances.of(name).columns.get(key)
+
+
+def _one_of(condition: object) -> Callable[[object], bool]:
+    """Test of a value: it is the one, one of a list, or in a range."""
+    if isinstance(condition, tuple):
+        low, high = _range(condition, "numbers")
+        return lambda value: (number := _number(value)) is not None and low <= number <= high
+    allowed = condition if isinstance(condition, list | set | frozenset) else [condition]
+    texts = {str(item) for item in allowed}
+    numbers = {number for item in allowed if (number := _number(item)) is not None}
+    return lambda value: str(value) in texts or _number(value) in numbers
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
+
+
+def _range(condition: tuple[object, ...], what: str) -> tuple[float, float]:
+    values = [
+        open_end if value is None else _number(value)
+        for value, open_end in zip(condition, (-np.inf, np.inf), strict=False)
+    ]
+    if len(condition) == 2 and None not in values:
+        low, high = (value for value in values if value is not None)
+        return low, high
+    raise SettingsError(
+        f"where: {condition!r} is no range; expected two {what}, such as (0.5, 1), with None for "
+        f"an open end."
+    )
+
+
+# ---------------------------------------------------------------------- times
+
+
+def _at_times(
+    index: SearchIndex,
+    circumstances: CircumstancesOf,
+    masks: Masks,
+    conditions: Mapping[str, object],
+) -> Masks:
+    """Windows that start on certain days, at certain hours, by the recorder's clock."""
+    on_day = _days(conditions["date"]) if "date" in conditions else None
+    at_hour = _hours(conditions["hour"]) if "hour" in conditions else None
+    hours = conditions.get("hour")
+    # Whether an hour may be wanted in part.
+    sharp = isinstance(hours, tuple) and not all(isinstance(hour, int) for hour in hours)
+    result: Masks = {}
+    for name in masks:
+        begin = circumstances.of(name).start
+        if begin is None:
+            continue
+        midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+        since = (begin - midnight).total_seconds()
+        last = since + max(0.0, index.entries[name].duration - 1e-6)
+        # Most recordings lie within an hour, and are wanted whole or not at all.
+        within = last // 3600 == since // 3600 and not sharp
+        seconds = np.array([since]) if within else since + index.times(name)[0]
+        chosen = np.ones(len(seconds), bool)
+        if at_hour is not None:
+            chosen &= at_hour(seconds % 86400 / 3600)
+        if on_day is not None:
+            days = seconds // 86400
+            for day in np.unique(days):
+                if not on_day((midnight + timedelta(days=day)).date()):
+                    chosen[days == day] = False
+        if chosen.any():
+            result[name] = True if within else chosen
+    return result
+
+
+def _hours(condition: object) -> Callable[[NDArray[np.float64]], NDArray[np.bool_]]:
+    if isinstance(condition, tuple):
+        low, high = _range(condition, "hours")
+        low, high = max(low, 0.0), min(high, 24.0)
+        if low <= high:
+            return lambda hour: (hour >= low) & (hour < high)
+        return lambda hour: (hour >= low) | (hour < high)
+    values = list(condition) if isinstance(condition, list | set | frozenset) else [condition]
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 24 for v in values):
+        raise SettingsError(
+            f"where={{'hour': {condition!r}}} is not understood; expected an hour from 0 to 23, a "
+            f"list of hours, or a pair such as (22, 4) for 22:00 to 4:00."
+        )
+    hours = np.array(values, np.int64)
+    return lambda hour: np.isin(hour.astype(np.int64), hours)
+
+
+def _days(condition: object) -> Callable[[date], bool]:
+    if isinstance(condition, tuple):
+        if len(condition) != 2:
+            raise _no_day(condition)
+        low = date.min if condition[0] is None else _day(condition[0])
+        high = date.max if condition[1] is None else _day(condition[1])
+        return lambda day: low <= day <= high
+    days = set(
+        map(_day, condition if isinstance(condition, list | set | frozenset) else [condition])
+    )
+    return lambda day: day in days
+
+
+def _day(value: object) -> date:
+    if isinstance(value, datetime):  # a pandas time, too
+        return value.date()
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise _no_day(value) from None
+
+
+def _no_day(value: object) -> SettingsError:
+    return SettingsError(
+        f"where={{'date': …}}: {value!r} is no day; expected one as '2025-05-04', a list of days, "
+        f"or a pair of the first and the last."
+    )
+
+
+# ---------------------------------------------------------------------- predictions
+
+
+def _predicted(index: SearchIndex, masks: Masks, conditions: Mapping[str, object]) -> Masks:
+    """Windows with a stored prediction of certain classes, of a certain score."""
+    labels = _labels(index, conditions["label"]) if "label" in conditions else None
+    low, high = -np.inf, np.inf
+    if "score" in conditions:
+        score = conditions["score"]
+        low, high = _range(score if isinstance(score, tuple) else (score, None), "scores")
+    result: Masks = {}
+    for item in index.loader.detections():
+        before = masks.get(item.recording)
+        if before is None:
+            continue
+        keep = (item.score >= low) & (item.score <= high)
+        if labels is not None:
+            keep &= np.isin(item.label.astype(str), labels)
+        chosen = np.zeros(index.entries[item.recording].windows, bool)
+        chosen[item.window[keep]] = True
+        chosen &= before
+        if chosen.any():
+            result[item.recording] = chosen
+    return result
+
+
+def _labels(index: SearchIndex, condition: object) -> list[str]:
+    """Names of classes, by their names, scientific names or codes."""
+    values = condition if isinstance(condition, list | set | frozenset | tuple) else [condition]
+    known = index.loader.classes.names or {
+        # No list of classes was written; then those that were ever predicted.
+        str(label): ClassName()
+        for item in index.loader.detections()
+        for label in set(item.label)
+    }
+    found: list[str] = []
+    for value in map(str, values):
+        same = [label for label, about in known.items() if value in (label, *about) and value]
+        if not same:
+            close = difflib.get_close_matches(value, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else "expected one of its classes."
+            raise SettingsError(
+                f"where={{'label': {value!r}}}: {index.loader.model_name} knows no such class; "
+                f"{meant}"
+            )
+        found += same
+    return found
