@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from bacpipe.labels.exporting import export_audacity_labels as export_audacity_labels
     from bacpipe.labels.exporting import export_raven_tables as export_raven_tables
     from bacpipe.labels.ground_truth import ground_truth_by_model as ground_truth_by_model
+    from bacpipe.labels.people import export_people_labels as export_people_labels
+    from bacpipe.labels.people import label_windows as label_windows
+    from bacpipe.labels.people import people_labels as people_labels
+    from bacpipe.labels.people import settled_labels as settled_labels
     from bacpipe.models.base import ModelBaseClass as ModelBaseClass
     from bacpipe.models.zoo import EMBEDDING_DIMENSIONS as EMBEDDING_DIMENSIONS
     from bacpipe.models.zoo import NEEDS_CHECKPOINT as NEEDS_CHECKPOINT
@@ -96,6 +100,7 @@ _PUBLIC = {
     "eval_with_silhouette": "bacpipe.evaluation.clustering",
     "evaluation_with_settings_already_exists": "bacpipe.workflows",
     "export_audacity_labels": "bacpipe.labels.exporting",
+    "export_people_labels": "bacpipe.labels.people",
     "export_raven_tables": "bacpipe.labels.exporting",
     "generate_embeddings": "bacpipe.workflows",
     "get_audio_files": "bacpipe.workflows",
@@ -104,10 +109,12 @@ _PUBLIC = {
     "get_model_names": "bacpipe.workflows",
     "ground_truth_by_model": "bacpipe.labels.ground_truth",
     "import_annotations": "bacpipe.annotations.importing",
+    "label_windows": "bacpipe.labels.people",
     "make_demo": "bacpipe.demo",
     "make_set_paths_func": "bacpipe.workflows",
     "metadata_labels": "bacpipe.labels.default_labels",
     "model_specific_evaluation": "bacpipe.evaluation.evaluate",
+    "people_labels": "bacpipe.labels.people",
     "play": "bacpipe.workflows",
     "prepare_probe_inference": "bacpipe.evaluation.probing",
     "probing_pipeline": "bacpipe.evaluation.probing",
@@ -116,6 +123,7 @@ _PUBLIC = {
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
+    "settled_labels": "bacpipe.labels.people",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

@@ -58,6 +58,9 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+# In the folder of the labels of people.
+PEOPLE_LABELS = "people_labels.jsonl"
+ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -216,6 +219,11 @@ class ResultPaths:
     def raven_path(self) -> Path:
         """Folder of the Raven selection tables."""
         return self.preds_path / RAVEN_TABLES
+
+    @property
+    def people_path(self) -> Path:
+        """Folder of the labels that people gave, whatever the model."""
+        return self.dataset_path / "labels"
 
     @property
     def overview_path(self) -> Path:
