@@ -40,17 +40,20 @@ if TYPE_CHECKING:
     from bacpipe.evaluation.probing import prepare_probe_inference as prepare_probe_inference
     from bacpipe.evaluation.probing import probing_pipeline as probing_pipeline
     from bacpipe.evaluation.probing import run_probe_inference as run_probe_inference
+    from bacpipe.exports.audacity import export_audacity_labels as export_audacity_labels
+    from bacpipe.exports.detections import detections_table as detections_table
+    from bacpipe.exports.export import export as export
+    from bacpipe.exports.people import export_people_labels as export_people_labels
+    from bacpipe.exports.raven import export_raven_tables as export_raven_tables
+    from bacpipe.exports.survey import detection_history as detection_history
+    from bacpipe.exports.survey import survey_table as survey_table
     from bacpipe.inference.audio_handler import AudioHandler as AudioHandler
     from bacpipe.labels.default_labels import DefaultLabels as DefaultLabels
     from bacpipe.labels.default_labels import MetadataLabelMaker as MetadataLabelMaker
     from bacpipe.labels.default_labels import create_default_labels as create_default_labels
     from bacpipe.labels.default_labels import get_default_labels as get_default_labels
     from bacpipe.labels.default_labels import metadata_labels as metadata_labels
-    from bacpipe.labels.exporting import detections_table as detections_table
-    from bacpipe.labels.exporting import export_audacity_labels as export_audacity_labels
-    from bacpipe.labels.exporting import export_raven_tables as export_raven_tables
     from bacpipe.labels.ground_truth import ground_truth_by_model as ground_truth_by_model
-    from bacpipe.labels.people import export_people_labels as export_people_labels
     from bacpipe.labels.people import label_windows as label_windows
     from bacpipe.labels.people import people_labels as people_labels
     from bacpipe.labels.people import settled_labels as settled_labels
@@ -94,14 +97,16 @@ _PUBLIC = {
     "create_default_labels": "bacpipe.labels.default_labels",
     "cross_model_evaluation": "bacpipe.evaluation.comparison",
     "detect_calls": "bacpipe.workflows",
-    "detections_table": "bacpipe.labels.exporting",
+    "detection_history": "bacpipe.exports.survey",
+    "detections_table": "bacpipe.exports.detections",
     "ensure_models_exist": "bacpipe.workflows",
     "eval_clustering": "bacpipe.evaluation.clustering",
     "eval_with_silhouette": "bacpipe.evaluation.clustering",
     "evaluation_with_settings_already_exists": "bacpipe.workflows",
-    "export_audacity_labels": "bacpipe.labels.exporting",
-    "export_people_labels": "bacpipe.labels.people",
-    "export_raven_tables": "bacpipe.labels.exporting",
+    "export": "bacpipe.exports.export",
+    "export_audacity_labels": "bacpipe.exports.audacity",
+    "export_people_labels": "bacpipe.exports.people",
+    "export_raven_tables": "bacpipe.exports.raven",
     "generate_embeddings": "bacpipe.workflows",
     "get_audio_files": "bacpipe.workflows",
     "get_default_labels": "bacpipe.labels.default_labels",
@@ -124,6 +129,7 @@ _PUBLIC = {
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
     "settled_labels": "bacpipe.labels.people",
+    "survey_table": "bacpipe.exports.survey",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

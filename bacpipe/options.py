@@ -512,6 +512,11 @@ class Options(_Asked):
         "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
         "such as =1+1, get an apostrophe in front of them.",
     )
+    excel_bom: bool = _option(
+        False, _boolean,
+        "true: tables of detections (CSV) begin with a byte order mark, by which Excel knows that "
+        "they are UTF-8; R and Python need none.",
+    )
     event_gap: float | None = _option(
         None, _either(None, _number(0)),
         "Detections of one class that are at most so many seconds apart become one event in Raven "

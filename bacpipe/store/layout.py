@@ -121,6 +121,11 @@ def detections_path(preds_path: Path, model: str) -> Path:
     return preds_path / f"{model}_detections.parquet"
 
 
+def detections_csv_path(preds_path: Path, model: str) -> Path:
+    """The same for spreadsheets and R."""
+    return preds_path / f"{model}_detections.csv"
+
+
 def class_list_path(preds_path: Path, model: str) -> Path:
     """Scientific names and codes of the classes of a model."""
     return preds_path / f"{model}_classes.csv"

@@ -28,6 +28,7 @@ from bacpipe.store.embedding_set import (
     create_set,
     differences,
     find_set,
+    heard_windows,
     highest_frequency,
     metadata_of,
     prediction_settings,
@@ -450,6 +451,14 @@ class Loader:
         if entry is None:
             raise KeyError(recording)
         return window_times(entry, found.content.header)
+
+    def heard_windows(self, recording: str) -> np.ndarray:
+        """Which windows of a recording the classifier is given, bool of shape (windows,)."""
+        found = self._require_set()
+        entry = found.content.recordings.finished(recording)
+        if entry is None:
+            raise KeyError(recording)
+        return heard_windows(entry, found.content.header)
 
     # ------------------------------------------------------------------ predictions
 
