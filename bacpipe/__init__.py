@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import models_needing_checkpoint as models_needing_checkpoint
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
+    from bacpipe.recognisers.recogniser import Recogniser as Recogniser
+    from bacpipe.recognisers.recogniser import train_recogniser as train_recogniser
+    from bacpipe.recognisers.suggestions import suggest as suggest
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
     from bacpipe.workflows import detect_calls as detect_calls
@@ -91,6 +94,7 @@ _PUBLIC = {
     "Loader": "bacpipe.store.loader",
     "MetadataLabelMaker": "bacpipe.labels.default_labels",
     "ModelBaseClass": "bacpipe.models.base",
+    "Recogniser": "bacpipe.recognisers.recogniser",
     "benchmark": "bacpipe.evaluation.benchmark",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
     "confirm_model_name": "bacpipe.workflows",
@@ -129,7 +133,9 @@ _PUBLIC = {
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
     "settled_labels": "bacpipe.labels.people",
+    "suggest": "bacpipe.recognisers.suggestions",
     "survey_table": "bacpipe.exports.survey",
+    "train_recogniser": "bacpipe.recognisers.recogniser",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (
