@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bacpipe.exports.audacity import export_audacity_labels as export_audacity_labels
     from bacpipe.exports.detections import detections_table as detections_table
     from bacpipe.exports.export import export as export
+    from bacpipe.exports.people import export_people_labels as export_people_labels
     from bacpipe.exports.raven import export_raven_tables as export_raven_tables
     from bacpipe.exports.survey import detection_history as detection_history
     from bacpipe.exports.survey import survey_table as survey_table
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from bacpipe.labels.default_labels import get_default_labels as get_default_labels
     from bacpipe.labels.default_labels import metadata_labels as metadata_labels
     from bacpipe.labels.ground_truth import ground_truth_by_model as ground_truth_by_model
+    from bacpipe.labels.people import label_windows as label_windows
+    from bacpipe.labels.people import people_labels as people_labels
+    from bacpipe.labels.people import settled_labels as settled_labels
     from bacpipe.models.base import ModelBaseClass as ModelBaseClass
     from bacpipe.models.zoo import EMBEDDING_DIMENSIONS as EMBEDDING_DIMENSIONS
     from bacpipe.models.zoo import NEEDS_CHECKPOINT as NEEDS_CHECKPOINT
@@ -62,6 +66,9 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
     from bacpipe.places.species_range import species_at as species_at
+    from bacpipe.recognisers.recogniser import Recogniser as Recogniser
+    from bacpipe.recognisers.recogniser import train_recogniser as train_recogniser
+    from bacpipe.recognisers.suggestions import suggest as suggest
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
@@ -90,6 +97,7 @@ _PUBLIC = {
     "Loader": "bacpipe.store.loader",
     "MetadataLabelMaker": "bacpipe.labels.default_labels",
     "ModelBaseClass": "bacpipe.models.base",
+    "Recogniser": "bacpipe.recognisers.recogniser",
     "benchmark": "bacpipe.evaluation.benchmark",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
     "confirm_model_name": "bacpipe.workflows",
@@ -104,6 +112,7 @@ _PUBLIC = {
     "evaluation_with_settings_already_exists": "bacpipe.workflows",
     "export": "bacpipe.exports.export",
     "export_audacity_labels": "bacpipe.exports.audacity",
+    "export_people_labels": "bacpipe.exports.people",
     "export_raven_tables": "bacpipe.exports.raven",
     "generate_embeddings": "bacpipe.workflows",
     "get_audio_files": "bacpipe.workflows",
@@ -112,10 +121,12 @@ _PUBLIC = {
     "get_model_names": "bacpipe.workflows",
     "ground_truth_by_model": "bacpipe.labels.ground_truth",
     "import_annotations": "bacpipe.annotations.importing",
+    "label_windows": "bacpipe.labels.people",
     "make_demo": "bacpipe.demo",
     "make_set_paths_func": "bacpipe.workflows",
     "metadata_labels": "bacpipe.labels.default_labels",
     "model_specific_evaluation": "bacpipe.evaluation.evaluate",
+    "people_labels": "bacpipe.labels.people",
     "play": "bacpipe.workflows",
     "prepare_probe_inference": "bacpipe.evaluation.probing",
     "probing_pipeline": "bacpipe.evaluation.probing",
@@ -126,7 +137,10 @@ _PUBLIC = {
     "run_probe_inference": "bacpipe.evaluation.probing",
     "search": "bacpipe.search.find",
     "species_at": "bacpipe.places.species_range",
+    "settled_labels": "bacpipe.labels.people",
+    "suggest": "bacpipe.recognisers.suggestions",
     "survey_table": "bacpipe.exports.survey",
+    "train_recogniser": "bacpipe.recognisers.recogniser",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

@@ -15,9 +15,13 @@ COMMANDS = {
     "demo": "make the synthetic demo recordings and stop",
     "doctor": "say what this installation can do, for a bug report",
     "export": "write detections for other programs: species by site and day, Raven, Camtrap DP ...",
+    "label": "write down what people heard, from a table or word by word, and export it",
     "models": "list the models, fetch their weights ahead, and check that each of them works",
+    "recognisers": "list the recognisers that were trained here",
     "search": "find the windows that are most similar to a sound",
     "sites": "write a table of where the recorders stood, or check it",
     "species": "list the species that can be at a place and in a season",
+    "suggest": "say which windows to listen to next, so that a recogniser learns most",
+    "train": "train a recogniser on labelled windows",
     "verify": "check results against their journals, and say what to compute again",
 }

@@ -158,5 +158,5 @@ def mark_stale(folder: Path, written: Iterable[Path], pattern: str) -> None:
 
 def stems(loader: Loader) -> Callable[[str], str]:
     """Stem of a recording's results, as its embeddings have it."""
-    entries, ending = loader.entries, embeddings_name("", str(loader.model_name))
+    entries, ending = loader.entries, embeddings_name("", str(loader.embeddings_model))
     return lambda name: entries[name].embeddings.path.removesuffix(ending)

@@ -64,6 +64,12 @@ DATA_SET = "dataset.json"
 EXPORTS = "exports"
 README = "README.txt"
 PLACES = "places"
+# In the folder of the labels of people.
+PEOPLE_LABELS = "people_labels.jsonl"
+ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
+# In the folder of a recogniser.
+RECOGNISER_WEIGHTS = "recogniser.safetensors"
+RECOGNISER_WORDS = "recogniser.json"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -72,6 +78,7 @@ CODES = "search-*.codes"  # embeddings in short, for searches
 # In the folder of a map.
 REDUCER = "reducer.safetensors"
 PREDICTIONS = "predictions"
+RECOGNISERS = "recognisers"
 # In the folder of predictions.
 SPARSE_PREDICTIONS = "original_classifier_outputs"
 RAVEN_TABLES = "raven_tables"
@@ -113,6 +120,11 @@ def raven_name(stem: str, model: str) -> str:
 def audacity_name(stem: str, model: str) -> str:
     """Audacity label track of a recording, in `AUDACITY_LABELS`."""
     return f"{stem}_{model}.labels.txt"
+
+
+def searched_windows_name(embeddings: str) -> str:
+    """What recognisers need of all windows of a set of embeddings, in the folder of recognisers."""
+    return f"windows_of_{embeddings}.safetensors"
 
 
 def map_table_name(dataset: str, model: str) -> str:
@@ -233,6 +245,16 @@ class ResultPaths:
     def exports_path(self) -> Path:
         """Folder of what was exported for other programs."""
         return self.dataset_path / EXPORTS
+
+    @property
+    def people_path(self) -> Path:
+        """Folder of the labels that people gave, whatever the model."""
+        return self.dataset_path / "labels"
+
+    @property
+    def recognisers_path(self) -> Path:
+        """Recognisers trained on this data set, a folder each."""
+        return self.dataset_path / RECOGNISERS
 
     @property
     def overview_path(self) -> Path:

@@ -143,6 +143,7 @@ class Loader:
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir = typed_path(audio_dir)
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
+        self.embeddings_model = model_name  # another one than of predictions, for recognisers
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists

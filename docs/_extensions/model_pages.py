@@ -115,8 +115,7 @@ def _page(card: ModelCard) -> str:
             _origin(card),
             "## Cite it\n",
             "\n".join(map(_reference, card.papers)) + "\n",
-            "`bacpipe cite` writes the methods and BibTeX of your results "
-            "([how](../citing.md)).\n",
+            "`bacpipe cite` writes the methods and BibTeX of your results ([how](../citing.md)).\n",
             f"Homepage: <{card.homepage}>\n",
         )
     )
