@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import models_needing_checkpoint as models_needing_checkpoint
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
+    from bacpipe.places.species_range import species_at as species_at
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
     from bacpipe.workflows import detect_calls as detect_calls
@@ -124,6 +125,7 @@ _PUBLIC = {
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
     "settled_labels": "bacpipe.labels.people",
+    "species_at": "bacpipe.places.species_range",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

@@ -88,6 +88,10 @@ class AnnotationsError(BacpipeError, ValueError):
     """The annotation table is missing something or holds values that cannot be read."""
 
 
+class SitesError(BacpipeError, ValueError):
+    """The table of sites is missing or cannot be understood."""
+
+
 class NothingEmbeddedError(BacpipeError, RuntimeError):
     """Not a single recording of a run could be embedded."""
 

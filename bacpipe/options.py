@@ -24,7 +24,7 @@ import yaml
 from yaml.representer import SafeRepresenter
 
 from bacpipe.errors import SettingsError
-from bacpipe.user_input import load_yaml, typed_hosts, typed_path
+from bacpipe.user_input import load_yaml, typed_hosts, typed_path, typed_zone
 
 _T = TypeVar("_T")
 
@@ -40,9 +40,10 @@ Padding = Literal[
 ]  # fmt: skip
 Channel = Literal["mix", "left", "right", "loudest"]
 LabelKey = Literal[
-    "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "parent_directory",
-    "audio_file_name", "default_classifier",
+    "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "hours_after_sunrise",
+    "hours_after_sunset", "parent_directory", "audio_file_name", "default_classifier",
 ]  # fmt: skip
+RangeFilter = Literal["mark", "hide", "off"]
 Split = Literal["recording", "site", "random"]
 Auto = Literal["auto"]
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -138,6 +139,23 @@ def _weights_folder(value: object) -> str:
     from platformdirs import user_cache_dir
 
     return str(Path(user_cache_dir("bacpipe")) / "models")
+
+
+def _zone(value: object) -> str:
+    text = _text(value)
+    typed_zone(text)
+    return text
+
+
+def _range_filter(value: object) -> RangeFilter:
+    # To YAML, a plain off is false.
+    return "off" if value is False else _choice(*get_args(RangeFilter))(value)
+
+
+def _file_or_names(value: object) -> tuple[str, ...] | None:
+    return (
+        None if value is None else _list_of(_text)(str(value) if isinstance(value, Path) else value)
+    )
 
 
 def _hosts(value: object) -> str:
@@ -319,6 +337,11 @@ _FEWER_LABELS = (
 )
 _RATIOS = (
     "Shares of the labelled windows for training and testing; the rest validates. Above 0, below 1."
+)
+_POSITION = (
+    "Position of all recordings in degrees (WGS 84), north and east positive, where there is one "
+    "place only. It decides which species can be there. Allowed: null, or numbers from -90 to 90 "
+    "and from -180 to 180."
 )
 _PLACE = "Port (the next free one is taken when it is in use) and address to listen on."
 _COLOURS = "Colour scales, by their matplotlib names."
@@ -519,6 +542,43 @@ class Options(_Asked):
         "0 (joins neighbouring windows).", unit="s",
     )
 
+    sites: str | None = _option(
+        None, _either(None, _path),
+        "Table of where recorders stood, with the columns site (a folder, a pattern such as A/*, "
+        "or a recording), latitude and longitude, if need be time_zone, start and end; `bacpipe "
+        "sites audio_dir=...` writes a draft. null: sites.csv in audio_dir, if there is one.",
+        section="where and when",
+    )
+    latitude: float | None = _option(
+        None, _either(None, _number(-90, 90)), _POSITION, unit="degrees"
+    )
+    longitude: float | None = _option(
+        None, _either(None, _number(-180, 180)), _POSITION, unit="degrees"
+    )
+    time_zone: str | None = _option(
+        None, _either(None, _zone),
+        "Time zone of the recorders' clocks, where neither a recording nor the table of sites "
+        "tells it. Allowed: null (that of the position, if it is known), a name such as "
+        "Europe/Berlin, or an offset such as UTC+1.",
+    )
+    range_filter: RangeFilter = _option(
+        "mark", _range_filter,
+        "What becomes of detections of species that BirdNET's range model does not expect at the "
+        "place and in the season of a recording. It acts when results are read: nothing is "
+        "computed again or deleted.\n"
+        "Allowed: mark (tables say how probable each is), hide (they are left out), off",
+    )
+    range_threshold: float = _option(
+        0.03, _number(0, 1),
+        "Species that are less probable than this are not expected. Allowed: 0 to 1.",
+        unit="probability",
+    )
+    species_list: tuple[str, ...] | None = _option(
+        None, _file_or_names,
+        "Only these species are read from the results: common or scientific names, or a text file "
+        "with one a line. Allowed: null (all), a list, or the path of a file.",
+    )
+
     annotations_filename: str = _option(
         "annotations.csv", _text,
         "Table of annotations in audio_dir, with the columns audiofilename, start, end (seconds) "
@@ -543,7 +603,8 @@ class Options(_Asked):
     default_label_keys: tuple[LabelKey, ...] = _option(
         list(get_args(LabelKey)), _list_of(_choice(*get_args(LabelKey))),
         "Labels made without annotations. Allowed: time_of_day, day_of_year, week_of_year, "
-        "continuous_timestamp, parent_directory, audio_file_name, default_classifier",
+        "continuous_timestamp, hours_after_sunrise, hours_after_sunset, parent_directory, "
+        "audio_file_name, default_classifier",
     )
     max_labels_per_timestamp: int = _option(
         10, _POSITIVE,
@@ -659,6 +720,13 @@ class Options(_Asked):
         for key in _FIELDS:
             value = check_value(key, getattr(self, key), _FIELDS, where="the arguments")
             object.__setattr__(self, key, value)
+        if (self.latitude is None) != (self.longitude is None):
+            given, lacking = sorted(
+                ("latitude", "longitude"), key=lambda k: getattr(self, k) is None
+            )
+            raise SettingsError(
+                f"{given}={getattr(self, given)} is only half of a position; give {lacking}, too."
+            )
         if self.train_ratio + self.test_ratio >= 1:
             raise SettingsError(
                 f"train_ratio={self.train_ratio} and test_ratio={self.test_ratio} leave nothing "

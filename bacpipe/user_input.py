@@ -1,9 +1,12 @@
-"""What people type: YAML of any kind, paths, and words of the command line."""
+"""What people type: YAML of any kind, paths, time zones, and words of the command line."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+import zoneinfo
+from datetime import UTC, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,6 +118,46 @@ def typed_hosts(text: str) -> list[tuple[str, int | None]]:
             )
         hosts.append((name, None if port in {80, 443} else port))
     return hosts
+
+
+_OFFSET = re.compile(r"(?:UTC|GMT)? ?([+\-\u2212])(\d{1,2})(?::?([0-5]\d))?", re.IGNORECASE)
+_LARGEST_OFFSET = timedelta(hours=14)
+
+
+def typed_zone(text: str) -> tzinfo:
+    """Time zone that a person has typed: a name of the IANA database, or an offset from UTC.
+
+    Raises
+    ------
+    ValueError
+        Saying what was expected.
+
+    Examples
+    --------
+    >>> typed_zone("Europe/Berlin").key, typed_zone("UTC+1").utcoffset(None)
+    ('Europe/Berlin', datetime.timedelta(seconds=3600))
+    """
+    word = text.strip()
+    if word.upper() in {"UTC", "GMT", "Z"}:
+        return UTC
+    if match := _OFFSET.fullmatch(word):
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        if offset <= _LARGEST_OFFSET:
+            return timezone(offset if match[1] == "+" else -offset)
+    try:
+        return zoneinfo.ZoneInfo(word)
+    # Names of folders, of impossible files, and unknown ones.
+    except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
+        known = {name.lower(): name for name in sorted(zoneinfo.available_timezones())}
+        plain = word.lower().replace(" ", "_")
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
+        near = [name for name in known if plain and name.endswith(f"/{plain}")][:1] or near
+        hint = (
+            f"did you mean {known[near[0]]!r}?" if near else "such as Europe/Berlin, UTC+1 or UTC"
+        )
+        raise ValueError(
+            f"expected a time zone of the IANA database or an offset; {hint}"
+        ) from None
 
 
 def in_notebook() -> bool:

@@ -43,7 +43,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -131,12 +131,7 @@ def _is_credible(time: datetime) -> bool:
 
 def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
     """Time at which a recording starts, from the recorder's metadata in a WAV file."""
-    try:
-        with Path(path).open("rb") as file:
-            chunks = _read_chunks(file)
-    except OSError as error:
-        logger.debug("%s: no metadata (%s)", path, error)
-        return None
+    chunks = metadata_chunks(path, _PARSERS)
     for identifier, parse in _PARSERS.items():
         if identifier not in chunks:
             continue
@@ -152,26 +147,53 @@ def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
     return None
 
 
-def _read_chunks(file: BinaryIO) -> dict[bytes, bytes]:
+def metadata_chunks(path: str | os.PathLike[str], wanted: Container[bytes]) -> dict[bytes, bytes]:
+    """Content of the chunks of a WAV file with these identifiers; nothing of other files."""
+    try:
+        with Path(path).open("rb") as file:
+            return _read_chunks(file, wanted)
+    except OSError as error:
+        logger.debug("%s: no metadata (%s)", path, error)
+        return {}
+
+
+def _read_chunks(file: BinaryIO, wanted: Container[bytes]) -> dict[bytes, bytes]:
     magic = file.read(12)
     if magic[:4] not in (b"RIFF", b"RF64", b"BW64") or magic[8:] != b"WAVE":
         return {}
     chunks: dict[bytes, bytes] = {}
     for identifier, size, offset in iterate_chunks(file, "<"):
-        if identifier in _PARSERS:  # there can be several lists
+        if identifier in wanted:  # there can be several lists
             found = chunks.get(identifier, b"")
             file.seek(offset)
             chunks[identifier] = found + file.read(min(size, _MAX_CHUNK - len(found)))
     return chunks
 
 
-def _parse_guano(content: bytes) -> datetime | None:
-    """Fields are lines ``key: value`` in UTF-8; only this one is looked at."""
+def guano_field(content: bytes, name: str) -> str | None:
+    """One of the fields of GUANO metadata, which are lines ``key: value`` in UTF-8."""
     for line in re.split(r"[\r\n]+", content.decode(errors="replace")):
         key, _, value = line.partition(":")
-        if key.strip().casefold() == "timestamp":
-            return _parse_iso(value)
+        if key.strip().casefold() == name.casefold():
+            return value.strip("\0 \t")
     return None
+
+
+def wamd_field(content: bytes, number: int) -> str | None:
+    """One of the fields of WAMD metadata, which are a number, a size and that many bytes."""
+    position = 0
+    while position + 6 <= len(content):
+        field, size = struct.unpack_from("<HI", content, position)
+        position += 6
+        if field == number:
+            return content[position : position + size].decode()
+        position += size
+    return None
+
+
+def _parse_guano(content: bytes) -> datetime | None:
+    text = guano_field(content, "Timestamp")
+    return None if text is None else _parse_iso(text)
 
 
 def _parse_iso(text: str) -> datetime:
@@ -190,15 +212,8 @@ def _parse_iso(text: str) -> datetime:
 
 
 def _parse_wamd(content: bytes) -> datetime | None:
-    """Fields are a number, a size and that many bytes."""
-    position = 0
-    while position + 6 <= len(content):
-        field, size = struct.unpack_from("<HI", content, position)
-        position += 6
-        if field == _WAMD_TIMESTAMP:
-            return _parse_iso(content[position : position + size].decode())
-        position += size
-    return None
+    text = wamd_field(content, _WAMD_TIMESTAMP)
+    return None if text is None else _parse_iso(text)
 
 
 def _parse_audiomoth(content: bytes) -> datetime | None:

@@ -23,12 +23,14 @@ from bacpipe.errors import CheckpointError, CheckpointNotFoundError
 ADD = 0
 CONV_2D = 3
 DEPTHWISE_CONV_2D = 4
+DEQUANTIZE = 6
 FULLY_CONNECTED = 9
 MUL = 18
+SUB = 41
 POW = 78
 
 _IDENTIFIER = b"TFL3"
-_FLOAT32 = 0
+_TYPES = {0: "<f4", 1: "<f2"}  # float32 and float16
 # Offsets are 32 bit, and those of the vtables signed.
 _MAX_FILE_BYTES = 2**31
 # Vectors may overlap in a hostile file, so a length that fits the file is no bound on the work.
@@ -40,7 +42,7 @@ _MAX_RANK = 8
 _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_BUFFERS = 1, 2, 4
 _SUBGRAPH_TENSORS, _SUBGRAPH_OPERATORS = 0, 3
 _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER = 0, 1, 2
-_OPERATOR_CODE_INDEX, _OPERATOR_INPUTS = 0, 1
+_OPERATOR_CODE_INDEX, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 0, 1, 2
 _CODE_DEPRECATED, _CODE_BUILTIN = 0, 3
 _BUFFER_DATA = 0
 
@@ -54,8 +56,9 @@ class Operator:
     code : int
         Builtin operator code, for example `CONV_2D`.
     constants : tuple of numpy.ndarray or None
-        One entry per input: the float32 values when the file holds them (read-only, a view
-        on the file's bytes), None for everything computed at run time or of another type.
+        One entry per input: the values when the file holds them as float32 (read-only, a view
+        on the file's bytes) or float16 (brought to float32, as the file's own DEQUANTIZE
+        does), None for everything computed at run time or of another type.
 
     """
 
@@ -178,25 +181,32 @@ def _operators(file: _Bytes) -> Iterator[Operator]:
         max(file.scalar(code, _CODE_DEPRECATED, "<b"), file.scalar(code, _CODE_BUILTIN, "<i"))
         for code in file.tables(model, _MODEL_OPERATOR_CODES)
     ]
+    dequantized: dict[int, NDArray[np.float32] | None] = {}
     for operator in file.tables(subgraphs[0], _SUBGRAPH_OPERATORS):
         index = file.scalar(operator, _OPERATOR_CODE_INDEX, "<I")
         inputs = file.integers(operator, _OPERATOR_INPUTS, _MAX_OPERANDS)
         if index >= len(codes) or any(number >= len(tensors) for number in inputs):
             raise _Damaged(f"the operator at byte {operator} names a part that is not there")
-        yield Operator(
-            code=codes[index],
-            # An input of -1 is an optional one left out.
-            constants=tuple(
-                None if number < 0 else _constant(file, tensors[number], buffers)
-                for number in inputs
-            ),
+        # An input of -1 is an optional one left out.
+        constants = tuple(
+            None
+            if number < 0
+            else dequantized[number]
+            if number in dequantized
+            else _constant(file, tensors[number], buffers)
+            for number in inputs
         )
+        if codes[index] == DEQUANTIZE:
+            outputs = file.integers(operator, _OPERATOR_OUTPUTS, _MAX_OPERANDS)
+            dequantized |= dict(zip(outputs, constants, strict=False))
+        yield Operator(codes[index], constants)
 
 
 def _constant(file: _Bytes, tensor: int, buffers: list[int]) -> NDArray[np.float32] | None:
-    """Values of a float32 tensor that are stored in the file."""
+    """Values of a float32 or float16 tensor that are stored in the file."""
     number = file.scalar(tensor, _TENSOR_BUFFER, "<I")
-    if file.scalar(tensor, _TENSOR_TYPE, "<b") != _FLOAT32:
+    kind = _TYPES.get(file.scalar(tensor, _TENSOR_TYPE, "<b"))
+    if kind is None:
         return None
     if number >= len(buffers):
         raise _Damaged(f"the tensor at byte {tensor} names buffer {number}, which is not there")
@@ -204,6 +214,8 @@ def _constant(file: _Bytes, tensor: int, buffers: list[int]) -> NDArray[np.float
     if not count:
         return None
     shape = file.integers(tensor, _TENSOR_SHAPE, _MAX_RANK)
-    if min(shape, default=0) < 0 or 4 * math.prod(shape) != count:
+    size = np.dtype(kind).itemsize
+    if min(shape, default=0) < 0 or size * math.prod(shape) != count:
         raise _Damaged(f"the tensor at byte {tensor} of shape {shape} has {count} bytes")
-    return np.frombuffer(file.data, "<f4", count // 4, start).reshape(shape)
+    values = np.frombuffer(file.data, kind, count // size, start).reshape(shape)
+    return values.astype(np.float32, copy=False)

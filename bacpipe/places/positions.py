@@ -1,0 +1,102 @@
+"""Where a recording was made, as the recorder wrote it into a WAV file.
+
+=====  ===============================================================================
+chunk  position
+=====  ===============================================================================
+guan   GUANO metadata: ``Loc Position``, latitude and longitude
+wamd   WAMD metadata (Wildlife Acoustics): field 6, ``WGS84, 52.1, N, 13.4, E``, or
+       with signs instead of letters
+iXML   ``LOCATION_GPS``, latitude and longitude
+bext   description of a Broadcast Wave: ``lat=52.1 lon=13.4`` and the like
+=====  ===============================================================================
+
+All are degrees of WGS 84.  A position of exactly 0, 0 is that of a receiver without a fix.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bacpipe.audio.timestamps import guano_field, metadata_chunks, wamd_field
+
+logger = logging.getLogger(__name__)
+
+_WAMD_GPS = 6
+_NUMBER = r"[-+]?\d{1,3}(?:\.\d*)?"
+_PAIR = re.compile(rf"\(?\s*({_NUMBER})\s*[,;\s]\s*({_NUMBER})(?:[,;\s].*)?\)?", re.DOTALL)
+_LETTERED = re.compile(
+    rf"({_NUMBER})\s*[,;\s]?\s*([NS])[,;\s]+({_NUMBER})\s*[,;\s]?\s*([EW])", re.I
+)
+_IXML = re.compile(r"<LOCATION_GPS>([^<]{1,100})</LOCATION_GPS>")
+_NAMED = re.compile(
+    rf"\blat(?:itude)?\s*[=:]\s*({_NUMBER}).{{0,20}}?\blon(?:g|gitude)?\s*[=:]\s*({_NUMBER})",
+    re.IGNORECASE | re.DOTALL,
+)
+_BEXT_DESCRIPTION = 256  # bytes
+
+
+class Position(NamedTuple):
+    """Degrees of WGS 84, north and east positive."""
+
+    latitude: float
+    longitude: float
+
+
+def valid_position(latitude: float, longitude: float) -> bool:
+    """Whether there is such a place; false for NaN, too."""
+    return -90 <= latitude <= 90 and -180 <= longitude <= 180
+
+
+def recorder_position(path: str | os.PathLike[str]) -> Position | None:
+    """Position in the metadata of a recording; None if there is none that can be true."""
+    chunks = metadata_chunks(path, _PARSERS)
+    for identifier, parse in _PARSERS.items():
+        try:
+            found = parse(chunks[identifier]) if identifier in chunks else None
+        # Metadata are a help, not a must: damaged ones must not stop anybody.
+        except (ValueError, struct.error) as error:
+            logger.debug("%s: %s metadata cannot be read (%s)", path, identifier, error)
+            continue
+        if found is not None and valid_position(*found) and found != (0, 0):
+            return found
+    return None
+
+
+def _numbers(text: str | None) -> Position | None:
+    """Two numbers, or two with the letters of their directions."""
+    if text is None:
+        return None
+    if match := _LETTERED.search(text):
+        north, east = match[2].upper() == "N", match[4].upper() == "E"
+        latitude, longitude = abs(float(match[1])), abs(float(match[3]))
+        return Position(latitude if north else -latitude, longitude if east else -longitude)
+    pair = _PAIR.fullmatch(text.strip())
+    return None if pair is None else Position(float(pair[1]), float(pair[2]))
+
+
+def _parse_wamd(content: bytes) -> Position | None:
+    text = wamd_field(content, _WAMD_GPS)
+    return _numbers(None if text is None else text.partition(",")[2])  # the datum comes first
+
+
+def _parse_ixml(content: bytes) -> Position | None:
+    match = _IXML.search(content.decode(errors="replace"))
+    return _numbers(None if match is None else match[1])
+
+
+def _parse_bext(content: bytes) -> Position | None:
+    match = _NAMED.search(content[:_BEXT_DESCRIPTION].decode("latin-1"))
+    return None if match is None else Position(float(match[1]), float(match[2]))
+
+
+_PARSERS: dict[bytes, Callable[[bytes], Position | None]] = {
+    b"guan": lambda content: _numbers(guano_field(content, "Loc Position")),
+    b"wamd": _parse_wamd,
+    b"iXML": _parse_ixml,
+    b"bext": _parse_bext,
+}

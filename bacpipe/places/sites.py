@@ -1,0 +1,457 @@
+"""Where recorders stood: the table ``sites.csv`` beside the recordings, settings, and metadata.
+
+=============  ==============================================================================
+column         content
+=============  ==============================================================================
+``site``       a folder, a pattern such as ``A/2024*``, or a recording; as paths in the folder
+               of recordings, or as the last parts of such paths.  ``.`` is all of them
+``latitude``   degrees of WGS 84, north positive; empty where it is not known yet
+``longitude``  the same, east positive
+``time_zone``  optional: of the recorder's clock, where recordings do not tell it
+``start``      optional: first day, or time, of a deployment, by the recorder's clock
+``end``        optional: its last day, or time
+...            others, such as habitat or elevation, are carried along
+=============  ==============================================================================
+
+Of several rows for one recording, that of the recording itself counts most, then that of the
+innermost folder.  Without a row, a recording is at ``latitude``, ``longitude`` of the settings, or
+where its own metadata say (`bacpipe.places.positions`).
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import itertools
+import logging
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from bacpipe.errors import SitesError, counted
+from bacpipe.options import Options
+from bacpipe.places.positions import Position, recorder_position
+from bacpipe.user_input import typed_path, typed_zone
+
+logger = logging.getLogger(__name__)
+
+SITES = "sites.csv"
+COLUMNS = ("site", "latitude", "longitude", "time_zone", "start", "end")
+_ALIASES = {
+    "lat": "latitude", "lon": "longitude", "long": "longitude", "lng": "longitude",
+    "timezone": "time_zone", "tz": "time_zone", "location": "site",
+}  # fmt: skip
+_REQUIRED = ("site", "latitude", "longitude")
+_DAY = timedelta(days=1)
+_NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
+
+PositionSource = Literal["sites", "setting", "metadata", "nothing"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a recorder stood, for the time of a deployment.
+
+    Attributes
+    ----------
+    name : str
+        As the table has it; else the folder of the recording.
+    latitude, longitude : float or None
+        Degrees of WGS 84, north and east positive; None where they are not known.
+    time_zone : str or None
+        Of the recorder's clock.
+    start, end : datetime or None
+        First and last moment of the deployment; without a zone they are by the recorder's clock.
+    columns : mapping of str to str
+        Further columns of the table, by name.
+    source : str
+        Where the position comes from: sites, setting, metadata or nothing.
+    """
+
+    name: str
+    latitude: float | None = None
+    longitude: float | None = None
+    time_zone: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    source: PositionSource = "sites"
+
+    @property
+    def position(self) -> Position | None:
+        """Latitude and longitude, if they are known."""
+        if self.latitude is None or self.longitude is None:
+            return None
+        return Position(self.latitude, self.longitude)
+
+    def covers(self, time: datetime) -> bool:
+        """Whether a time is in the deployment; times with and without a zone count as they are."""
+        after = self.start is None or not _before(time, self.start)
+        return after and (self.end is None or not _before(self.end, time))
+
+
+def _before(one: datetime, other: datetime) -> bool:
+    if one.tzinfo is None or other.tzinfo is None:
+        return one.replace(tzinfo=None) < other.replace(tzinfo=None)
+    return one < other
+
+
+class Sites:
+    """Says for every recording where it was made.
+
+    Parameters
+    ----------
+    audio_dir : Path
+        Folder of recordings.
+    options : Options
+        ``sites`` names the table, ``latitude`` and ``longitude`` are those of all recordings that
+        it has no row for.
+    stored : Path, optional
+        Copy of the table in the results, for those whose recordings are elsewhere.
+
+    Raises
+    ------
+    SitesError
+        If the table is missing or cannot be understood, or deployments of a site overlap.
+    """
+
+    def __init__(self, audio_dir: Path, options: Options, stored: Path | None = None) -> None:
+        self.audio_dir = audio_dir
+        self.path = find_sites_table(audio_dir, options, stored)
+        self.rows = () if self.path is None else read_sites(self.path)
+        self._setting: Position | None = None
+        if options.latitude is not None and options.longitude is not None:
+            self._setting = Position(options.latitude, options.longitude)
+            if self._setting == (0, 0):
+                warn_of_origin("latitude=0, longitude=0 of the settings")
+        self._metadata: dict[str, Position | None] = {}
+
+    @cached_property
+    def _places(self) -> list[tuple[str, list[Site]]]:
+        """Rows by what their ``site`` says."""
+        rows: dict[str, list[Site]] = defaultdict(list)
+        for row in self.rows:
+            rows[_plain(row.name)].append(row)
+        return list(rows.items())
+
+    def of(self, recording: str, start: datetime | None) -> Site | None:
+        """Site of a recording.
+
+        Parameters
+        ----------
+        recording : str
+            Posix path relative to the folder of recordings.
+        start : datetime or None
+            When it starts by its recorder's clock, which decides between deployments.
+
+        Returns
+        -------
+        Site or None
+            None where nothing tells.
+        """
+        rows = self._matching(recording)
+        for same in rows:
+            fitting = [row for row in same if start is not None and row.covers(start)]
+            # Without a time, any deployment may be meant, unless all were at one place.
+            if start is None and len({row.position for row in same}) == 1:
+                fitting = same
+            if fitting:
+                return fitting[0]
+        if self._setting is not None:
+            return Site(_folder(recording), *self._setting, source="setting")
+        if recording not in self._metadata:
+            self._metadata[recording] = recorder_position(self.audio_dir / recording)
+        found = self._metadata[recording]
+        return None if found is None else Site(_folder(recording), *found, source="metadata")
+
+    def has_row(self, recording: str) -> bool:
+        """Whether the table names a recording, be it for another time."""
+        return bool(self._matching(recording))
+
+    def _matching(self, recording: str) -> list[list[Site]]:
+        """Rows that mean a recording, those that mean it most closely first."""
+        plain = _plain(recording)
+        ranked = [(closeness(plain, place), rows) for place, rows in self._places]
+        ranked = sorted((item for item in ranked if item[0]), key=lambda item: -item[0])
+        return [rows for _, rows in ranked]
+
+    def table(self, recordings: Iterable[tuple[str, datetime | None]]) -> list[Site]:
+        """What was used for these recordings, in the form of the table itself.
+
+        Rows of the table that no recording needs are left out.  Positions in metadata have a row
+        for the folder, or for each recording where they are apart.
+        """
+        used: dict[int, Site] = {}
+        loose: dict[str, list[tuple[str, Site]]] = defaultdict(list)
+        for recording, start in recordings:
+            site = self.of(recording, start)
+            if site is not None and site.source == "sites":
+                used[id(site)] = site
+            elif site is not None:
+                loose[site.name].append((recording, site))
+        rows = list(used.values())
+        for group in loose.values():
+            first = group[0][1]
+            if all(_near(first, site) for _, site in group):
+                rows.append(first)
+            else:
+                rows += [replace(site, name=recording) for recording, site in group]
+        return rows
+
+
+def _near(one: Site, other: Site) -> bool:
+    pairs = ((one.latitude, other.latitude), (one.longitude, other.longitude))
+    return all(a is not None and b is not None and abs(a - b) <= _NEAR for a, b in pairs)
+
+
+def _folder(recording: str) -> str:
+    return str(PurePosixPath(recording).parent)
+
+
+def _plain(place: str) -> str:
+    """A place as recordings are named: letters that look the same are the same."""
+    text = unicodedata.normalize("NFC", place.strip()).replace("\\", "/")
+    return text.removeprefix("./").rstrip("/") or "."
+
+
+def closeness(recording: str, place: str) -> int:
+    """How closely a place means a recording: 0 not at all, the more the deeper, most by name."""
+    if place == ".":
+        return 1
+    parts, wanted = recording.split("/"), place.split("/")
+    named = 10_000
+    for depth in range(len(parts), 0, -1):
+        # A pattern may also mean a part of the path, as the name of a folder does.
+        inside = parts[:depth]
+        if len(wanted) <= depth and all(
+            fnmatch.fnmatchcase(part, pattern)
+            for part, pattern in zip(inside[-len(wanted) :], wanted, strict=True)
+        ):
+            exact = inside[-len(wanted) :] == wanted
+            return 2 * depth + exact + (named if depth == len(parts) and exact else 0)
+    return 2 if any(c in place for c in "*?[") and fnmatch.fnmatchcase(recording, place) else 0
+
+
+@cache
+def warn_of_origin(what: str) -> None:
+    """Say once that 0, 0 lies in the Gulf of Guinea."""
+    logger.warning(
+        "%s is a place in the sea off Africa, which most often means that there is no position; "
+        "leave it empty then.",
+        what,
+    )
+
+
+# --- The table ----------------------------------------------------------------------------------
+
+
+def find_sites_table(audio_dir: Path, options: Options, stored: Path | None) -> Path | None:
+    """The table that the settings name, that beside the recordings, or its copy."""
+    if options.sites is not None:
+        path = typed_path(options.sites)
+        if not path.is_file() and (audio_dir / path).is_file():
+            path = audio_dir / path
+        if not path.is_file():
+            raise SitesError(
+                f"{path}: there is no such file, which sites names; write a draft with "
+                f"`bacpipe sites audio_dir=...`."
+            )
+        return path
+    beside = audio_dir / SITES
+    if beside.is_file():
+        return beside
+    return stored if stored is not None and stored.is_file() else None
+
+
+def read_sites(path: Path) -> tuple[Site, ...]:
+    """Rows of a table of sites.
+
+    Raises
+    ------
+    SitesError
+        If it cannot be understood, naming the first row that cannot and how many there are.
+    """
+    rows, wrong = check_sites(path)
+    if wrong:
+        more = f" ({counted(len(wrong) - 1, 'more mistake')})" if len(wrong) > 1 else ""
+        raise SitesError(f"{path}: {wrong[0]}{more}")
+    return tuple(rows)
+
+
+def check_sites(path: Path) -> tuple[list[Site], list[str]]:
+    """Rows of a table of sites that can be understood, and a sentence on each mistake in it.
+
+    Raises
+    ------
+    SitesError
+        If it cannot be read at all or lacks a column.
+    """
+    text = _text_of(path)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)
+    lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    if not any(any(cell.strip() for cell in line) for line in lines):
+        raise SitesError(f"{path}: this table is empty; expected the columns {', '.join(COLUMNS)}.")
+    number = next(i for i, line in enumerate(lines) if any(cell.strip() for cell in line))
+    names = [cell.strip() for cell in lines[number]]
+    known = [_ALIASES.get(name.lower(), name.lower()) for name in names]
+    header = [new if new in COLUMNS else name for name, new in zip(names, known, strict=True)]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise SitesError(
+            f"{path}: there is no column {' and no column '.join(missing)}; expected "
+            f"{', '.join(COLUMNS)} (the last three are optional), but found {', '.join(names)}."
+        )
+    rows: list[Site] = []
+    wrong: list[str] = []
+    for i, line in enumerate(lines[number + 1 :], start=number + 2):
+        if any(cell.strip() for cell in line):
+            cells = {name: cell.strip() for name, cell in zip(header, line, strict=False) if name}
+            try:
+                rows.append(_site(cells, f"row {i}"))
+            except ValueError as error:
+                wrong.append(f"row {i}: {error}")
+    return rows, wrong + list(_overlaps(rows))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SitesError(
+            f"{path}: this table cannot be read ({error.strerror or error})."
+        ) from None
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise SitesError(f"{path}: this is a workbook; save it as CSV.")
+    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise SitesError(f"{path}: this is no text; expected a table (CSV) of sites.")
+
+
+def _site(cells: Mapping[str, str], where: str) -> Site:
+    """One row; a ValueError says what is wrong with it."""
+    name = cells.get("site", "")
+    if not name:
+        raise ValueError("it has no site; expected a folder, a pattern or a recording")
+    latitude = _degrees(cells, "latitude", 90)
+    longitude = _degrees(cells, "longitude", 180)
+    if (latitude is None) != (longitude is None):
+        lacking = "latitude" if latitude is None else "longitude"
+        raise ValueError(f"{name} has no {lacking}; fill in both, or none")
+    if (latitude, longitude) == (0, 0):
+        warn_of_origin(f"0, 0 of {name} ({where})")
+    time_zone = cells.get("time_zone") or None
+    if time_zone is not None:
+        try:
+            typed_zone(time_zone)
+        except ValueError as error:
+            raise ValueError(f"time_zone={time_zone!r} of {name} is not known: {error}") from None
+    start, end = _time(cells, "start", name), _time(cells, "end", name)
+    if start is not None and end is not None and _before(end, start):
+        raise ValueError(f"{name} ends on {cells['end']}, before it starts on {cells['start']}")
+    columns = {key: text for key, text in cells.items() if key not in COLUMNS}
+    return Site(_plain(name), latitude, longitude, time_zone, start, end, columns)
+
+
+def _degrees(cells: Mapping[str, str], key: str, most: int) -> float | None:
+    text = cells.get(key, "").rstrip("°").strip()
+    if not text or text.lower() in {"na", "nan", "null", "none"}:
+        return None
+    expected = f"expected degrees from -{most} to {most}, such as 52.52"
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        raise ValueError(f"{key}={text!r} is no number; {expected}") from None
+    if not -most <= value <= most:
+        raise ValueError(f"{key}={text} is no place on Earth; {expected}")
+    return value
+
+
+def _time(cells: Mapping[str, str], key: str, name: str) -> datetime | None:
+    """A day or a time; the end of a deployment includes its last day."""
+    text = cells.get(key, "")
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text.replace("/", "-"))
+    except ValueError:
+        raise ValueError(
+            f"{key}={text!r} of {name} is no date; expected one such as 2025-05-31 or "
+            f"2025-05-31 04:30"
+        ) from None
+    whole_day = len(text) <= len("2025-05-31")
+    return time + _DAY - timedelta(microseconds=1) if whole_day and key == "end" else time
+
+
+def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
+    """Sentences on deployments of one site that are at the same time."""
+    by_name: dict[str, list[Site]] = defaultdict(list)
+    for row in rows:
+        by_name[row.name].append(row)
+    earliest = datetime.min
+    for name, same in by_name.items():
+        ordered = sorted(same, key=lambda row: (row.start or earliest).replace(tzinfo=None))
+        for one, other in itertools.pairwise(ordered):
+            if one.end is None or other.start is None or not _before(one.end, other.start):
+                yield (
+                    f"two deployments of {name} overlap, {_span(one)} and {_span(other)}; a "
+                    f"recording must belong to one of them only"
+                )
+
+
+def _span(site: Site) -> str:
+    start, end = (time.isoformat(" ", "minutes") if time else "" for time in (site.start, site.end))
+    return f"{start or 'the beginning'} to {end or 'the end'}"
+
+
+# --- Drafts and checks --------------------------------------------------------------------------
+
+
+def draft_sites(recordings: Iterable[str]) -> list[str]:
+    """Folders that hold recordings, each of which may be a site."""
+    return list(Counter(_folder(name) for name in recordings))
+
+
+def without_site(sites: Sites, starts: Mapping[str, datetime | None]) -> dict[str, list[str]]:
+    """Recordings of which no position is known, by the reason."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, start in starts.items():
+        site = sites.of(name, start)
+        if site is not None and site.position is not None:
+            continue
+        if site is not None:
+            reasons["belong to sites whose position is not filled in"].append(name)
+        elif not sites.has_row(name):
+            reasons["belong to no site of the table"].append(name)
+        elif start is None:
+            reasons["tell no time, which would have to decide between deployments"].append(name)
+        else:
+            reasons["were made outside of all deployments of their site"].append(name)
+    return reasons
+
+
+def sites_text(rows: Iterable[Site], further: Iterable[str] = ()) -> str:
+    """Rows as a table, which `read_sites` reads."""
+    kept = list(rows)
+    extra = list(dict.fromkeys([*(key for row in kept for key in row.columns), *further]))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, *extra])
+    for row in kept:
+        times = [time.isoformat(" ") if time else "" for time in (row.start, row.end)]
+        position = ["" if value is None else repr(value) for value in (row.latitude, row.longitude)]
+        others = [row.columns.get(key, "") for key in extra]
+        writer.writerow([row.name, *position, row.time_zone or "", *times, *others])
+    return out.getvalue()
