@@ -40,17 +40,20 @@ if TYPE_CHECKING:
     from bacpipe.evaluation.probing import prepare_probe_inference as prepare_probe_inference
     from bacpipe.evaluation.probing import probing_pipeline as probing_pipeline
     from bacpipe.evaluation.probing import run_probe_inference as run_probe_inference
+    from bacpipe.exports.audacity import export_audacity_labels as export_audacity_labels
+    from bacpipe.exports.detections import detections_table as detections_table
+    from bacpipe.exports.export import export as export
+    from bacpipe.exports.people import export_people_labels as export_people_labels
+    from bacpipe.exports.raven import export_raven_tables as export_raven_tables
+    from bacpipe.exports.survey import detection_history as detection_history
+    from bacpipe.exports.survey import survey_table as survey_table
     from bacpipe.inference.audio_handler import AudioHandler as AudioHandler
     from bacpipe.labels.default_labels import DefaultLabels as DefaultLabels
     from bacpipe.labels.default_labels import MetadataLabelMaker as MetadataLabelMaker
     from bacpipe.labels.default_labels import create_default_labels as create_default_labels
     from bacpipe.labels.default_labels import get_default_labels as get_default_labels
     from bacpipe.labels.default_labels import metadata_labels as metadata_labels
-    from bacpipe.labels.exporting import detections_table as detections_table
-    from bacpipe.labels.exporting import export_audacity_labels as export_audacity_labels
-    from bacpipe.labels.exporting import export_raven_tables as export_raven_tables
     from bacpipe.labels.ground_truth import ground_truth_by_model as ground_truth_by_model
-    from bacpipe.labels.people import export_people_labels as export_people_labels
     from bacpipe.labels.people import label_windows as label_windows
     from bacpipe.labels.people import people_labels as people_labels
     from bacpipe.labels.people import settled_labels as settled_labels
@@ -62,6 +65,9 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
     from bacpipe.places.species_range import species_at as species_at
+    from bacpipe.recognisers.recogniser import Recogniser as Recogniser
+    from bacpipe.recognisers.recogniser import train_recogniser as train_recogniser
+    from bacpipe.recognisers.suggestions import suggest as suggest
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
     from bacpipe.workflows import detect_calls as detect_calls
@@ -89,20 +95,23 @@ _PUBLIC = {
     "Loader": "bacpipe.store.loader",
     "MetadataLabelMaker": "bacpipe.labels.default_labels",
     "ModelBaseClass": "bacpipe.models.base",
+    "Recogniser": "bacpipe.recognisers.recogniser",
     "benchmark": "bacpipe.evaluation.benchmark",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
     "confirm_model_name": "bacpipe.workflows",
     "create_default_labels": "bacpipe.labels.default_labels",
     "cross_model_evaluation": "bacpipe.evaluation.comparison",
     "detect_calls": "bacpipe.workflows",
-    "detections_table": "bacpipe.labels.exporting",
+    "detection_history": "bacpipe.exports.survey",
+    "detections_table": "bacpipe.exports.detections",
     "ensure_models_exist": "bacpipe.workflows",
     "eval_clustering": "bacpipe.evaluation.clustering",
     "eval_with_silhouette": "bacpipe.evaluation.clustering",
     "evaluation_with_settings_already_exists": "bacpipe.workflows",
-    "export_audacity_labels": "bacpipe.labels.exporting",
-    "export_people_labels": "bacpipe.labels.people",
-    "export_raven_tables": "bacpipe.labels.exporting",
+    "export": "bacpipe.exports.export",
+    "export_audacity_labels": "bacpipe.exports.audacity",
+    "export_people_labels": "bacpipe.exports.people",
+    "export_raven_tables": "bacpipe.exports.raven",
     "generate_embeddings": "bacpipe.workflows",
     "get_audio_files": "bacpipe.workflows",
     "get_default_labels": "bacpipe.labels.default_labels",
@@ -126,6 +135,9 @@ _PUBLIC = {
     "run_probe_inference": "bacpipe.evaluation.probing",
     "settled_labels": "bacpipe.labels.people",
     "species_at": "bacpipe.places.species_range",
+    "suggest": "bacpipe.recognisers.suggestions",
+    "survey_table": "bacpipe.exports.survey",
+    "train_recogniser": "bacpipe.recognisers.recogniser",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

@@ -139,5 +139,9 @@ class TooLittleDataError(EvaluationError):
     """There are too few windows, recordings or classes for this evaluation."""
 
 
+class RecogniserError(BacpipeError, ValueError):
+    """A recogniser was asked for that these labels or these embeddings do not allow."""
+
+
 class ReductionError(BacpipeError, ValueError):
     """These embeddings cannot be reduced with this reducer."""

@@ -45,6 +45,7 @@ LabelKey = Literal[
 ]  # fmt: skip
 RangeFilter = Literal["mark", "hide", "off"]
 Split = Literal["recording", "site", "random"]
+LabelSource = Literal["annotations", "people", "both"]
 Auto = Literal["auto"]
 Parameters = Mapping[str, Mapping[str, Any]]
 """Names, each with its parameters: probe_configs and clust_configs."""
@@ -535,6 +536,11 @@ class Options(_Asked):
         "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
         "such as =1+1, get an apostrophe in front of them.",
     )
+    excel_bom: bool = _option(
+        False, _boolean,
+        "true: tables of detections (CSV) begin with a byte order mark, by which Excel knows that "
+        "they are UTF-8; R and Python need none.",
+    )
     event_gap: float | None = _option(
         None, _either(None, _number(0)),
         "Detections of one class that are at most so many seconds apart become one event in Raven "
@@ -587,6 +593,17 @@ class Options(_Asked):
     label_column: str = _option(
         "species", _text,
         "Column of annotations that evaluations use; with or without the prefix 'label:'.",
+    )
+    labels_from: LabelSource = _option(
+        "annotations", _choice("annotations", "people", "both"),
+        "Where evaluations and recognisers take their labels from: the table of annotations, the "
+        "labels that people gave with bacpipe.label_windows, or both. Recognisers take the labels "
+        "of people, if there are any, unless this is set.",
+    )
+    recogniser: str | None = _option(
+        None, _either(None, _text),
+        "Recogniser to apply after the models have run: its name, or the path of its folder. Its "
+        "model is run, too.",
     )
     only_embed_annotations: bool = _option(
         False, _boolean, "true: embed only the annotated parts of the recordings.",

@@ -29,11 +29,13 @@ from bacpipe.errors import (
     StorageError,
     counted,
 )
+from bacpipe.exports.detections import Describer
+from bacpipe.exports.export import renew_exports
+from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
-from bacpipe.labels.exporting import rewrite_exports
 from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
@@ -58,6 +60,7 @@ from bacpipe.store.layout import (
     METADATA,
     annotations_path,
     class_list_path,
+    detections_csv_path,
     detections_path,
     stamped_folders,
     wide_table_path,
@@ -315,6 +318,7 @@ def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
         name, predictions = str(loader.model_name), loader.paths.preds_path
         files += [
             detections_path(predictions, name),
+            detections_csv_path(predictions, name),
             annotations_path(predictions, name),
             wide_table_path(predictions, name),
         ]
@@ -333,16 +337,18 @@ def record_tables(loader: Loader, *, predict: bool) -> None:
 
 def write_prediction_tables(loader: Loader) -> None:
     """Write the tables over all recordings, and those that were exported for other programs."""
-    name = str(loader.model_name)
+    options, where = loader.options, Whereabouts(loader)
     write_combined_tables(
         loader.paths.preds_path,
-        name,
+        str(loader.model_name),
         loader.detections(),
-        loader.predictions_provenance,
+        {**loader.predictions_provenance, **where.provenance},
         loader.predictions_state,
-        escape_formulas=loader.options.escape_formulas,
+        describe=Describer(loader, where, options.event_gap),
+        escape_formulas=options.escape_formulas,
+        excel_bom=options.excel_bom,
     )
-    rewrite_exports(loader)
+    renew_exports(loader)
 
 
 def _sources(loader: Loader) -> Iterator[Source]:
@@ -371,6 +377,11 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
         # Version 2.0 wrote the best class of a window.
         escaped = ", formulas escaped" if loader.options.escape_formulas else ""
         tables["annotations"] = f"all classes{escaped}"
+        tables["detections"] = {
+            "places": Whereabouts(loader).state,
+            "event_gap": loader.options.event_gap or 0.0,
+            "excel_bom": loader.options.excel_bom,
+        }
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
             if "classifier_threshold" in loader.options.asked:

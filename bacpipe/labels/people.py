@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from bacpipe.annotations.cells import decode, listed, read_table
 from bacpipe.annotations.importing import import_annotations
@@ -41,19 +41,15 @@ from bacpipe.annotations.table import (
     label_kind,
     length_in_header,
 )
-from bacpipe.audio.files import read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import (
     AnnotationsError,
-    AudioError,
     NoRecordingsError,
     ResultsError,
-    SettingsError,
     counted,
 )
-from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_row, raven_table
 from bacpipe.options import make_options
-from bacpipe.store.files import write_all, write_csv, write_text, writing
+from bacpipe.store.files import write_all, writing
 from bacpipe.store.journal import encode_line
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
 from bacpipe.store.loader import Loader
@@ -82,8 +78,6 @@ _EXPECTED = (
     "undo, to take the last one back)"
 )
 _LOCK = "people_labels"
-
-ExportFormat = Literal["csv", "raven", "audacity", "labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,76 +573,3 @@ def people_annotations(loader: Loader) -> pd.DataFrame:
     column = LABEL_PREFIX + label_kind(loader.options.label_column)
     names = {"recording": "audiofilename", "label": column}
     return heard.rename(columns=names)[[*REQUIRED_COLUMNS, column]].reset_index(drop=True)
-
-
-# --- Export -------------------------------------------------------------------------------------
-
-
-def export_people_labels(
-    audio_dir: str | Path, destination: str | Path, format: ExportFormat = "csv", **kwargs: Any
-) -> list[Path]:
-    """Write the labels of people for other programs.
-
-    Parameters
-    ----------
-    audio_dir : str or Path
-        Folder with the recordings.
-    destination : str or Path
-        A file for 'csv' and 'labels', a folder for 'raven' and 'audacity'.
-    format : {'csv', 'raven', 'audacity', 'labels'}
-        'csv': what people heard, as an annotations.csv.  'raven' and 'audacity': the same, as a
-        selection table or label track per recording.  'labels': every judgement with all columns
-        of `people_labels`, as `label_windows` reads it.
-    **kwargs
-        Any key of the configuration.
-
-    Returns
-    -------
-    list of Path
-        The files written.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> n = bacpipe.label_windows("recordings", {"recording": "SITE-A/20250504_043000.wav",
-    ...                           "start": 3, "end": 6, "label": "wren"}, annotator="Ana")
-    >>> bacpipe.export_people_labels("recordings", "people.csv")[0].name
-    'people.csv'
-    """
-    if format not in get_args(ExportFormat):
-        raise SettingsError(
-            f"format={format!r} is not possible: expected one of "
-            f"{', '.join(get_args(ExportFormat))}."
-        )
-    loader, target = Loader(audio_dir, options=make_options(**kwargs)), typed_path(destination)
-    if format == "labels":
-        write_csv(target, current_labels(loader))
-        return [target]
-    table = people_annotations(loader)
-    if format == "csv":
-        write_csv(target, table)
-        return [target]
-    written = []
-    for name, rows in table.groupby("audiofilename"):
-        times = rows.iloc[:, 1:].itertuples(index=False)
-        if format == "audacity":
-            path = target / f"{name}.labels.txt"
-            text = "".join(
-                f"{s:.6f}\t{e:.6f}\t{' '.join(label.split())}\n" for s, e, label in times
-            )
-        else:
-            path, audio = target / f"{name}.selection.table.txt", loader.audio_dir / str(name)
-            try:
-                high = read_recording(audio).sample_rate / 2
-            except AudioError as error:
-                logger.warning("no Raven table: %s", error)
-                continue
-            columns = [column for column in RAVEN_COLUMNS if column != "Confidence"]
-            lines = [
-                raven_row(number, s, e, label, audio.resolve(), high)
-                for number, (s, e, label) in enumerate(times, start=1)
-            ]
-            text = raven_table(lines, columns=columns)
-        write_text(path, text)
-        written.append(path)
-    return written

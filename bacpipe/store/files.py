@@ -44,7 +44,8 @@ _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how formulas begin
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How formulas begin."""
 
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -315,7 +316,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     for name in table.columns:
         if table[name].dtype.kind not in "biufcmM":  # else numbers and times
             texts = table[name].tolist()
-            table[name] = [f"'{t}" if str(t).startswith(_FORMULA) else t for t in texts]
+            table[name] = [f"'{t}" if str(t).startswith(FORMULA) else t for t in texts]
     return table
 
 

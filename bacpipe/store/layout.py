@@ -61,6 +61,9 @@ DATA_SET = "dataset.json"
 # In the folder of the labels of people.
 PEOPLE_LABELS = "people_labels.jsonl"
 ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
+# In the folder of a recogniser.
+RECOGNISER_WEIGHTS = "recogniser.safetensors"
+RECOGNISER_WORDS = "recogniser.json"
 # In the folder of a set of embeddings; maps, too, have metadata.
 METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
@@ -68,6 +71,7 @@ JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
 # In the folder of a map.
 REDUCER = "reducer.safetensors"
 PREDICTIONS = "predictions"
+RECOGNISERS = "recognisers"
 # In the folder of predictions.
 SPARSE_PREDICTIONS = "original_classifier_outputs"
 RAVEN_TABLES = "raven_tables"
@@ -111,6 +115,11 @@ def audacity_name(stem: str, model: str) -> str:
     return f"{stem}_{model}.labels.txt"
 
 
+def searched_windows_name(embeddings: str) -> str:
+    """What recognisers need of all windows of a set of embeddings, in the folder of recognisers."""
+    return f"windows_of_{embeddings}.safetensors"
+
+
 def map_table_name(dataset: str, model: str) -> str:
     """Table of a map, in its folder."""
     return f"{dataset}_{model}.parquet"
@@ -119,6 +128,11 @@ def map_table_name(dataset: str, model: str) -> str:
 def detections_path(preds_path: Path, model: str) -> Path:
     """Table of all recordings with a row per prediction."""
     return preds_path / f"{model}_detections.parquet"
+
+
+def detections_csv_path(preds_path: Path, model: str) -> Path:
+    """The same for spreadsheets and R."""
+    return preds_path / f"{model}_detections.csv"
 
 
 def class_list_path(preds_path: Path, model: str) -> Path:
@@ -224,6 +238,11 @@ class ResultPaths:
     def people_path(self) -> Path:
         """Folder of the labels that people gave, whatever the model."""
         return self.dataset_path / "labels"
+
+    @property
+    def recognisers_path(self) -> Path:
+        """Recognisers trained on this data set, a folder each."""
+        return self.dataset_path / RECOGNISERS
 
     @property
     def overview_path(self) -> Path:

@@ -28,6 +28,7 @@ from bacpipe.store.embedding_set import (
     create_set,
     differences,
     find_set,
+    heard_windows,
     highest_frequency,
     metadata_of,
     prediction_settings,
@@ -139,6 +140,7 @@ class Loader:
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir = typed_path(audio_dir)
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
+        self.embeddings_model = model_name  # another one than of predictions, for recognisers
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
@@ -450,6 +452,14 @@ class Loader:
         if entry is None:
             raise KeyError(recording)
         return window_times(entry, found.content.header)
+
+    def heard_windows(self, recording: str) -> np.ndarray:
+        """Which windows of a recording the classifier is given, bool of shape (windows,)."""
+        found = self._require_set()
+        entry = found.content.recordings.finished(recording)
+        if entry is None:
+            raise KeyError(recording)
+        return heard_windows(entry, found.content.header)
 
     # ------------------------------------------------------------------ predictions
 

@@ -242,9 +242,9 @@ def detections_kinds() -> dict[str, Any]:
     """Columns of the table over all recordings, and their Arrow types."""
     import pyarrow as pa
 
-    kinds = predictions_kinds()
-    times = {"start": pa.float64(), "end": pa.float64()}
-    return {"audiofilename": kinds["class"], **times, **kinds}
+    kinds, times = predictions_kinds(), {"start": pa.float64(), "end": pa.float64()}
+    text = kinds.pop("class")
+    return {"recording": text, **times, **kinds, "common_name": text}
 
 
 def require_columns(schema: Any, kinds: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Tables over all recordings, with which a run ends.
 
-``<model>_detections.parquet`` has a row per prediction; from it readers are quick.
-``<model>_classifier_annotations.csv`` (the same as annotations) and
+``<model>_detections.parquet`` and ``.csv`` have a row per prediction; from the first, readers are
+quick.  ``<model>_classifier_annotations.csv`` (the same as annotations) and
 ``<model>_all_predictions.parquet`` (a row per window with a prediction, a column per class found)
 are for other programs.  ``provenance.json`` says what all of them were made with.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import replacing, without_formulas, write_csv, write_json
+from bacpipe.store.files import FORMULA, replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
     annotations_path,
-    class_list_path,
+    detections_csv_path,
     detections_path,
     wide_table_path,
 )
@@ -51,9 +50,14 @@ _BLOCK = 2**17  # predictions in a row group, about
 _RECORDING = 8  # a recording takes as much memory as so many predictions while it waits
 _LARGEST_DENSE = 2**28  # scores in a table with dense columns: 1 GiB
 _ROW_GROUP_VALUES = 2**25  # scores held at once while writing a table: 128 MiB
-_COLUMNS = ("audiofilename", "window", "start", "end", "class", "score")
-SCIENTIFIC_NAME = "scientific_name"
-"""Column of the scientific name in all tables."""
+_OLD_NAMES = {"recording": "audiofilename", "common_name": "class"}  # in tables of version 2.0
+DETECTION_COLUMNS = (
+    "site", "recording", "start", "end", "datetime", "common_name", "scientific_name", "code",
+    "score", "range_probability", "probability", "event",
+)  # fmt: skip
+"""Columns of tables of detections."""
+Describe = Callable[["Block"], Mapping[str, Any]]
+"""Adds columns to detections, as pyarrow arrays by their names."""
 
 
 class Block(NamedTuple):
@@ -133,6 +137,12 @@ def _block(items: list[Detections]) -> Block:
     )
 
 
+def no_detections() -> Block:
+    """A block without rows."""
+    columns = (np.zeros(0, kind) for kind in ("i4", "f8", "f8", object, "f4"))
+    return _block([Detections("", *columns)])
+
+
 def write_combined_tables(
     preds_path: Path,
     model: str,
@@ -140,7 +150,9 @@ def write_combined_tables(
     provenance: Mapping[str, Any] | None = None,
     state: str | None = None,
     *,
+    describe: Describe | None = None,
     escape_formulas: bool = False,
+    excel_bom: bool = False,
 ) -> None:
     """Write the tables over all recordings.
 
@@ -156,8 +168,12 @@ def write_combined_tables(
         Model, checkpoint, threshold, versions and settings.
     state : str, optional
         What readers recognise the predictions by.
+    describe : callable, optional
+        Gives the columns of `DETECTION_COLUMNS` that predictions do not hold themselves.
     escape_formulas : bool
         Whether texts in CSV must not look like formulas of a spreadsheet.
+    excel_bom : bool
+        Whether the CSV of detections begins with a byte order mark.
     """
     made_with, classes, names_break = dict(provenance or {}), set(), False
     table = detections_path(preds_path, model)
@@ -170,9 +186,10 @@ def write_combined_tables(
             yield block
 
     write_json(preds_path / PROVENANCE, made_with)
-    listed = read_class_list(class_list_path(preds_path, model))
-    write_detections(table, watched(), made_with, state, listed)
+    write_detections(table, watched(), made_with, state, describe)
     # From here on out of the table, which is read many times faster than single files.
+    path = detections_csv_path(preds_path, model)
+    write_detections_csv(path, read_rows(table), escape_formulas=escape_formulas, bom=excel_bom)
     path = annotations_path(preds_path, model)
     pieces = map(_annotations, chain([None], read_blocks(table)))  # the first is the header alone
     write_csv(path, map(without_formulas, pieces) if escape_formulas else pieces, quote=names_break)
@@ -180,17 +197,40 @@ def write_combined_tables(
     write_wide_table(path, read_blocks(table), sorted(classes), made_with)
 
 
+def described(block: Block, describe: Describe | None = None) -> Any:
+    """Detections as a pyarrow.Table with the columns of `DETECTION_COLUMNS` that are known.
+
+    The index of the window stands behind its recording.
+    """
+    import pyarrow as pa
+
+    text, columns = detections_kinds()["recording"], {} if describe is None else describe(block)
+    found: dict[str, Any] = {
+        "recording": pa.DictionaryArray.from_arrays(
+            pa.array(block.recording), pa.array(block.names, pa.string())
+        ).cast(text),
+        "window": pa.array(block.window),
+        "start": pa.array(block.start),
+        "end": pa.array(block.end),
+        "common_name": pa.DictionaryArray.from_arrays(
+            pa.array(block.label), pa.array(block.classes, pa.string())
+        ).cast(text),
+        "score": pa.array(block.score),
+        **columns,
+    }
+    names = [name for name in DETECTION_COLUMNS if name in found]
+    names.insert(names.index("recording") + 1, "window")
+    return pa.table({name: found[name] for name in names})
+
+
 def write_detections(
     path: Path,
     blocks: Iterable[Block],
     provenance: Mapping[str, Any],
     state: str | None,
-    listed: ClassList | None = None,
+    describe: Describe | None = None,
 ) -> None:
     """Write all predictions as one table: a row for each, a row group for each block.
-
-    Columns audiofilename, window, start, end (seconds), class, score, and scientific_name if that
-    of any class of the model is known; it is empty for the others.
 
     Parameters
     ----------
@@ -202,39 +242,79 @@ def write_detections(
         Model, checkpoint, threshold, versions and settings.
     state : str or None
         What `DetectionStream` recognises the predictions by.
-    listed : ClassList, optional
-        Tells the scientific names.
+    describe : callable, optional
+        As for `write_combined_tables`.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds, description = detections_kinds(), json.dumps({**provenance, "state": state})
-    fields = [(name, kinds[name]) for name in _COLUMNS]
-    named = listed is not None and listed.has_scientific_names
-    if named:
-        fields.append((SCIENTIFIC_NAME, kinds["class"]))
-    schema = pa.schema(fields, {"bacpipe": description})
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="snappy") as writer:
+    description = {"bacpipe": json.dumps({**provenance, "state": state})}
+    schema = described(no_detections(), describe).schema.with_metadata(description)
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for block in blocks:
-            names = pa.DictionaryArray.from_arrays(
-                pa.array(block.recording), pa.array(block.names, pa.string())
-            )
-            classes = pa.DictionaryArray.from_arrays(
-                pa.array(block.label), pa.array(block.classes, pa.string())
-            )
-            columns = [names, block.window, block.start, block.end, classes, block.score]
-            if named and listed is not None:
-                names_of = [listed.of(name).scientific_name for name in block.classes]
-                species, place = np.unique(np.array(names_of, dtype=object), return_inverse=True)
-                columns.append(
-                    pa.DictionaryArray.from_arrays(
-                        pa.array(place.astype(np.int32)[block.label]),
-                        pa.array(species, pa.string()),
-                    )
-                )
-            table = pa.Table.from_arrays([pa.array(c) for c in columns], schema=schema)
+            table = described(block, describe).cast(schema)
             # A window in two row groups would be two windows for who reads one after the other.
             writer.write_table(table, row_group_size=len(table))
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Read all columns of the table, a pyarrow.Table for each row group."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, use_threads=False)
+        if not file.num_row_groups:
+            yield file.schema_arrow.empty_table()
+
+
+def write_detections_csv(
+    path: Path, tables: Iterable[Any], *, escape_formulas: bool = False, bom: bool = False
+) -> None:
+    """Write tables of detections, one below the other, as CSV (UTF-8) at once.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    tables : iterable of pyarrow.Table
+        At least one, which may be empty.
+    escape_formulas : bool
+        Whether texts that a spreadsheet takes for formulas get an apostrophe.
+    bom : bool
+        Whether the file begins with a byte order mark, by which Excel knows UTF-8.
+    """
+    import pyarrow.csv as pc
+
+    with replacing(path) as file:
+        if bom:
+            file.write(b"\xef\xbb\xbf")
+        for number, table in enumerate(tables):
+            names = [name for name in table.column_names if name != "window"]
+            plain = _plain_text(table.select(names), escape_formulas=escape_formulas)
+            pc.write_csv(plain, file, pc.WriteOptions(include_header=not number))
+
+
+def _plain_text(table: Any, *, escape_formulas: bool) -> Any:
+    """Table whose dictionaries are texts, which CSV needs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table[field.name].cast(pa.string())
+        elif pa.types.is_floating(field.type):
+            column = table[field.name]
+            # As in other tables; Arrow would write all nine digits of a float32.
+            digits = 6 if field.name in {"start", "end"} else 4
+            column = pc.round(column.cast(pa.float64()), digits)
+        else:
+            continue
+        if escape_formulas and pa.types.is_string(column.type):
+            for sign in FORMULA:
+                escaped = pc.binary_join_element_wise("'", column, "")
+                column = pc.if_else(pc.starts_with(column, sign), escaped, column)
+        table = table.set_column(number, field.name, column)
+    return table
 
 
 def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
@@ -259,10 +339,14 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
         with pq.ParquetFile(path) as file:
             if state is not None and _state_in(file.schema_arrow) != state:
                 return
-            require_columns(file.schema_arrow, kinds := detections_kinds())
+            kinds, names = detections_kinds(), list(detections_kinds())
+            if _OLD_NAMES["recording"] in file.schema_arrow.names:
+                kinds = {_OLD_NAMES.get(name, name): kind for name, kind in kinds.items()}
+            require_columns(file.schema_arrow, kinds)
             for number in range(file.num_row_groups):
                 require_memory(file, [number])
                 table = file.read_row_group(number, list(kinds), use_threads=False)
+                table = table.select(list(kinds)).rename_columns(names)
                 require_values(table)
                 if len(table):
                     yield _as_block(table.unify_dictionaries().combine_chunks())
@@ -275,8 +359,8 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
 
 
 def _as_block(table: Any) -> Block:
-    recording, names = decode_dictionary(table["audiofilename"])
-    label, classes = decode_dictionary(table["class"])
+    recording, names = decode_dictionary(table["recording"])
+    label, classes = decode_dictionary(table["common_name"])
     window, start, end, score = (
         table[name].to_numpy() for name in ("window", "start", "end", "score")
     )

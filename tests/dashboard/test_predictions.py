@@ -19,7 +19,7 @@ from bacpipe.dashboard.predictions.detections_by_class import (
 )
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.shared.results import DataSetResults
-from bacpipe.labels.exporting import RAVEN_COLUMNS
+from bacpipe.exports.raven import RAVEN_COLUMNS
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 COUNT = ".bp-count >> visible=true"

@@ -37,7 +37,8 @@ from bacpipe.errors import (
     SettingsError,
 )
 from bacpipe.evaluation.probes import load_probe
-from bacpipe.labels.exporting import export_audacity_labels, export_raven_tables
+from bacpipe.exports.audacity import export_audacity_labels
+from bacpipe.exports.raven import export_raven_tables
 from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.models.card import Url
 from bacpipe.models.weights import checkpoints, downloads, transfer

@@ -102,10 +102,10 @@ def test_a_wrong_kind_of_grid_is_refused():
 def test_every_stored_detection_is_counted_when_it_was_made(loader):
     activity = class_activity(loader, "hour_day")
     table = bacpipe.detections_table(loader)
-    timed = table[table["audiofilename"] != "quiet.wav"]
+    timed = table[table["recording"] != "quiet.wav"]
     counted = {name: int(counts.sum()) for name, counts in activity.counts.items() if counts.any()}
-    assert counted == timed["label:default_classifier"].value_counts().to_dict()
-    south = timed[timed["audiofilename"].str.startswith("south")]
+    assert counted == timed["common_name"].value_counts().to_dict()
+    south = timed[timed["recording"].str.startswith("south")]
     assert sum(counts[18, 1] for counts in activity.counts.values()) == len(south) > 0
     # Two recordings of 23 and 7.5 s at 6 o'clock of the first day.
     assert activity.grid.hours[6, 0] == pytest.approx(30.5 / 3600)
@@ -115,7 +115,7 @@ def test_threshold_and_most_frequent_classes(loader):
     table = bacpipe.detections_table(loader)
     middle = float(table["score"].median())
     activity = class_activity(loader, threshold=middle, most=2)
-    kept = table[table["score"] >= np.float32(middle)]["label:default_classifier"]
+    kept = table[table["score"] >= np.float32(middle)]["common_name"]
     assert activity.classes == kept.nunique()
     assert len(activity.counts) == min(2, activity.classes)
     assert next(iter(activity.counts)) in kept.mode().tolist()

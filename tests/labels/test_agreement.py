@@ -12,8 +12,8 @@ import pytest
 
 import bacpipe
 from bacpipe.audio.timestamps import recording_start
+from tests.exports.test_raven_audacity import normal
 from tests.labels.conftest import Tiny
-from tests.labels.test_exporting import normal
 
 BIRDS = Path(__file__).parents[3] / "shared" / "audio" / "birds"
 
@@ -152,7 +152,7 @@ def test_predictions(run, windows):
         for column, score in enumerate(row)
         if score
     )
-    found = table[["audiofilename", "start", "end", "label:default_classifier", "score"]]
+    found = table[["recording", "start", "end", "common_name", "score"]]
     assert sorted(found.itertuples(index=False, name=None)) == expected
 
 

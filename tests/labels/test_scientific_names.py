@@ -38,13 +38,13 @@ def robins(run: Callable[..., bacpipe.Loader]) -> bacpipe.Loader:
 
 def test_predictions_carry_scientific_names_and_codes(robins: bacpipe.Loader) -> None:
     table = bacpipe.detections_table(robins)
-    rows = table[["label:default_classifier", "scientific_name", "code"]].drop_duplicates()
+    rows = table[["common_name", "scientific_name", "code"]].drop_duplicates()
     assert sorted(map(tuple, rows.to_numpy())) == [
         ("European Robin", "Erithacus rubecula", "eurrob1"),
         ("Rain", "", ""),
     ]
     stored = pd.read_parquet(robins.paths.preds_path / "tiny_detections.parquet")
-    assert set(zip(stored["class"], stored["scientific_name"], strict=True)) == {
+    assert set(zip(stored["common_name"], stored["scientific_name"], strict=True)) == {
         ("European Robin", "Erithacus rubecula"),
         ("Rain", ""),
     }
@@ -71,10 +71,10 @@ def test_species_agree_across_models(
     assert names == [{"Erithacus rubecula", ""}] * 2
 
 
-def test_models_without_names_have_no_column_of_them(run: Callable[..., bacpipe.Loader]) -> None:
+def test_names_of_models_without_any_are_empty(run: Callable[..., bacpipe.Loader]) -> None:
     loader = run(classifier_threshold=0.1)
-    schema = pq.read_schema(loader.paths.preds_path / "tiny_detections.parquet")
-    assert "scientific_name" not in schema.names
+    stored = pq.read_table(loader.paths.preds_path / "tiny_detections.parquet")
+    assert {*stored["scientific_name"].to_pylist()} == {""}
     assert set(bacpipe.detections_table(loader)["scientific_name"]) == {""}
 
 

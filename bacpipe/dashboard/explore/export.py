@@ -22,7 +22,7 @@ from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.errors import BacpipeError
-from bacpipe.labels.exporting import RAVEN_COLUMNS, raven_row, raven_table
+from bacpipe.exports.raven import RAVEN_COLUMNS, raven_row, raven_table
 from bacpipe.store.files import without_formulas
 
 if TYPE_CHECKING:

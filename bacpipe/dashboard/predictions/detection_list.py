@@ -16,7 +16,7 @@ from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
 from bacpipe.dashboard.shared.widgets import html_pane, table_widget
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
-from bacpipe.labels.exporting import raven_rows, raven_table
+from bacpipe.exports.raven import raven_rows, raven_table
 from bacpipe.store.detections import Detections
 
 MOST_LISTED = 20_000

@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 
 import bacpipe
-from bacpipe.labels.exporting import RAVEN_COLUMNS
+from bacpipe.exports.raven import RAVEN_COLUMNS
 from bacpipe.store.detections import (
     Detections,
     Intervals,
@@ -17,12 +17,14 @@ from bacpipe.store.detections import (
 )
 from tests.labels.conftest import Tiny
 
-KEYS = ["audiofilename", "start", "end", "label:species"]
+KEYS = ["recording", "start", "end", "common_name"]
 
 
 def normal(table):
     """Rows sorted and rounded to what the exports write."""
-    table = table.rename(columns={"label:default_classifier": "label:species"})[KEYS]
+    table = table.rename(columns={"audiofilename": "recording", "label:species": "common_name"})[
+        KEYS
+    ]
     table = table.round({"start": 6, "end": 6}).drop_duplicates()
     return table.sort_values(KEYS).to_numpy().tolist()
 
@@ -36,7 +38,7 @@ def test_events_are_fewer(loader):
     sizes = [len(bacpipe.detections_table(loader, event_gap=g)) for g in (None, 0, 5, 100)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) >= 3
     table = bacpipe.detections_table(loader, event_gap=100)
-    assert not table.duplicated(["audiofilename", "label:default_classifier"]).any()
+    assert not table.duplicated(["recording", "common_name"]).any()
 
 
 def test_raven_tables_come_back(loader, audio_dir, tmp_path, gap):

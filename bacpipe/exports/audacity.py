@@ -1,0 +1,65 @@
+"""Audacity label tracks of predictions."""
+
+from __future__ import annotations
+
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from bacpipe.exports.chosen import choose, mark_stale, stems
+from bacpipe.exports.raven import plain_label
+from bacpipe.store.files import write_json, write_text
+from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, audacity_name, path_inside
+from bacpipe.store.loader import Loader
+
+
+def export_audacity_labels(
+    loader: Loader, folder: str | Path | None = None, **kwargs: Any
+) -> list[Path]:
+    """Write predictions as Audacity label tracks, one text file per recording.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    folder : str or Path, optional
+        Where to; ``audacity_labels`` beside the ``raven_tables`` of the results unless given.
+    **kwargs
+        Any key of the configuration; ``classifier_threshold`` and ``event_gap`` matter here.
+
+    Returns
+    -------
+    list of Path
+        The files written, to be opened with File > Import > Labels.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export_audacity_labels(loader, "labels", event_gap=0)
+    >>> files[0].as_posix()
+    'labels/SITE-A/20250504_043000_birdnet.labels.txt'
+    """
+    chosen = choose(loader, kwargs)
+    target = Path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
+    write_json(target / PROVENANCE, chosen.provenance)
+    stem_of, model = stems(loader), str(loader.model_name)
+    written = []
+    for item in chosen.events():
+        columns = (item.start, item.end, item.label)
+        lines = [
+            f"{start:.6f}\t{end:.6f}\t{plain_label(label)}\n"
+            for start, end, label in zip(*columns, strict=True)
+        ]
+        name = audacity_name(stem_of(item.recording), model)
+        path = path_inside(target, name, what="a link")
+        write_text(path, "".join(lines))
+        written.append(path)
+    if folder is None:
+        mark_stale(target, written, audacity_name("*", escape(model)))
+    return written

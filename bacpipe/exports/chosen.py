@@ -1,0 +1,99 @@
+"""Which detections a call chooses, and what tables of them were made with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bacpipe.errors import SettingsError
+from bacpipe.exports.whereabouts import Whereabouts
+from bacpipe.options import make_options
+from bacpipe.store.detections import Detections, above, merge_detections
+from bacpipe.store.files import writing
+from bacpipe.store.layout import PROVENANCE, embeddings_name
+from bacpipe.store.loader import Loader
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Detections of a loader as a call wants them.
+
+    Attributes
+    ----------
+    loader : Loader
+    threshold : float or None
+        Lowest score; None for all that is stored.
+    gap : float or None
+        Seconds that may lie between two windows of one event; None for a row per window.
+    where : Whereabouts
+        Where and when the recordings were made, and what can be there.
+    """
+
+    loader: Loader
+    threshold: float | None
+    gap: float | None
+    where: Whereabouts
+
+    def windows(self) -> Iterator[Detections]:
+        """Detections of single windows, recording by recording."""
+        for item in self.loader.detections():
+            kept = item if self.threshold is None else above(item, self.threshold)
+            yield self.where.possible(kept)
+
+    def events(self) -> Iterator[Detections]:
+        """The same, or events if they are wanted."""
+        return (merge_detections(item, self.gap) for item in self.windows())
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What they were made with."""
+        made_with = {**self.loader.predictions_provenance, "event_gap": self.gap}
+        made_with |= self.where.provenance
+        stored = made_with.get("threshold") or 0.0
+        if self.threshold is None or self.threshold <= stored:
+            return {**made_with, "classifier_threshold": None}
+        return {**made_with, "threshold": self.threshold, "classifier_threshold": self.threshold}
+
+
+def choose(loader: Loader, settings: Mapping[str, Any]) -> Chosen:
+    """What a call with these settings chooses; those that it leaves out are the loader's.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is impossible.
+    """
+    options = make_options(**settings)
+    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
+    return Chosen(loader, loader.threshold(settings), gap, Whereabouts(loader, settings))
+
+
+def exported_with(loader: Loader, folder: Path) -> dict[str, Any]:
+    """Settings of an export, as its provenance has them; version 2.0 did not always write it."""
+    try:
+        about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        gap, threshold = about["event_gap"], about.get("classifier_threshold", about["threshold"])
+        make_options(event_gap=gap, classifier_threshold=threshold or 0.0)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError):
+        return {"event_gap": loader.options.event_gap}
+    stored = loader.predictions_provenance.get("threshold") or 0.0
+    return {"event_gap": gap, "classifier_threshold": max(threshold or 0.0, stored)}
+
+
+def mark_stale(folder: Path, written: Iterable[Path], pattern: str) -> None:
+    """Let nobody take tables of recordings or settings of before for those of now."""
+    current = {os.fspath(path) for path in written}
+    for path in folder.rglob(pattern):
+        if os.fspath(path) not in current:
+            with writing(path):
+                path.replace(path.with_name(f"{path.name}.stale"))
+
+
+def stems(loader: Loader) -> Callable[[str], str]:
+    """Stem of a recording's results, as its embeddings have it."""
+    entries, ending = loader.entries, embeddings_name("", str(loader.embeddings_model))
+    return lambda name: entries[name].embeddings.path.removesuffix(ending)

@@ -1,0 +1,385 @@
+"""How often each species was found, where and when, and how long was listened.
+
+Listening counts every moment once, however windows overlap, and only windows that a classifier was
+given.  Neighbouring or overlapping windows of a class are one detection.  Recordings and detections
+are added up one after the other, so that memory follows the table and not the survey.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from bacpipe.errors import ResultsNotFoundError, SettingsError, counted
+from bacpipe.exports.chosen import Chosen, choose
+from bacpipe.exports.whereabouts import Place
+from bacpipe.store.detections import Intervals, merge_intervals
+from bacpipe.store.loader import Loader
+from bacpipe.store.tables import Block, blocks_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+_TIMES = {"date": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y", "hour": "%H"}
+_MOST_OCCASIONS = 10_000
+_Unit = Literal["h", "D"]
+_HOUR = np.timedelta64(1, "h")
+_EPOCH = np.datetime64(0, "us")
+
+
+def survey_table(
+    loader: Loader,
+    by: Sequence[str] | str = ("site", "date"),
+    min_score: float | None = None,
+    **kwargs: Any,
+) -> pd.DataFrame:
+    """Detections and effort of every class in every group.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    by : str or sequence of str
+        What makes a group: any of site, recording, date, week (ISO 8601), month, year, hour (of
+        the day), and further columns of ``sites.csv`` such as habitat.
+    min_score : float, optional
+        Lowest score that counts; all stored detections unless given.
+    **kwargs
+        Any key of the configuration, such as ``event_gap`` or ``range_filter``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each class found anywhere in each group in which anything was listened to, so
+        that zeros are there.  Columns: those of `by`; common_name, scientific_name; ``detections``
+        (windows of a class that overlap or follow one another within ``event_gap`` count once);
+        ``windows`` (with the class); ``best_score`` (NaN for none); ``windows_listened`` and
+        ``hours_listened``, the effort of the group.  Times are those of the site's clock; they are
+        empty for recordings of which the time is not known.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+    SettingsError
+        If `by` or a setting is impossible.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> table = bacpipe.survey_table(loader, by="site", min_score=0.9)
+    >>> table.columns[:4].to_list()
+    ['site', 'common_name', 'scientific_name', 'detections']
+    """
+    import pandas as pd
+
+    keys = [by] if isinstance(by, str) else list(by)
+    if min_score is not None:
+        kwargs["classifier_threshold"] = min_score
+    chosen = choose(loader, kwargs)
+    _check_keys(chosen, keys)
+    unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
+    effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
+    on = [*keys, "common_name"]
+    found = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
+    found = found.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
+    names = sorted(found["common_name"].unique().tolist())
+    rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
+    table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
+    for count in ("detections", "windows"):
+        table[count] = table[count].fillna(0).astype(np.int64)
+    listed = {name: loader.classes.of(name).scientific_name for name in names}
+    table["scientific_name"] = table["common_name"].map(listed).astype(object)
+    columns = ("detections", "windows", "best_score", "windows_listened", "hours_listened")
+    table = table[[*on, "scientific_name", *columns]]
+    table.attrs["bacpipe"] = chosen.provenance
+    return table
+
+
+def detection_history(
+    loader: Loader,
+    species: str,
+    occasion: str = "1D",
+    min_score: float | None = None,
+    *,
+    min_hours: float = 0.0,
+    **kwargs: Any,
+) -> pd.DataFrame:
+    """Where and when a species was found, for models of occupancy.
+
+    Parameters
+    ----------
+    loader : Loader
+        Results of a model with a classifier.
+    species : str
+        Common or scientific name or code of a class of the model.
+    occasion : str
+        Length of an occasion, such as '1D', '6h' or '7D'; the first begins at midnight.
+    min_score : float, optional
+        Lowest score of a detection; all stored ones count unless given.
+    min_hours : float
+        Occasions with less listening count as not recorded.
+    **kwargs
+        Any key of the configuration, such as ``range_filter``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows are sites, columns the beginnings of occasions (clock of the site), without gaps
+        from the first to the last.  1: found; 0: listened to, not found; NA: nothing recorded.
+        ``attrs['hours_listened']`` is the effort, of the same shape.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions, or no recording tells when it was made.
+    SettingsError
+        If the model does not know the species, or `occasion` is no length of time.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> history = bacpipe.detection_history(loader, "Field Sparrow", min_score=0.9)
+    >>> history.loc["SITE-A"].to_list()
+    [1]
+    """
+    import pandas as pd
+
+    if min_score is not None:
+        kwargs["classifier_threshold"] = min_score
+    chosen, length = choose(loader, kwargs), _occasion(occasion)
+    recordings = list(_listened(chosen))
+    dated = [item for item in recordings if not np.isnat(item.place.local)]
+    if not dated:
+        raise ResultsNotFoundError(
+            f"{loader.audio_dir}: no recording here tells when it was made, so there are no "
+            f"occasions; expected a time in the recorder's metadata or in the name, such as "
+            f"20240501_053000.wav."
+        )
+    if len(dated) < len(recordings):
+        logger.warning(
+            "%s: %s when they were made, and are left out of the history.",
+            loader.audio_dir,
+            counted(len(recordings) - len(dated), "recording does not tell",
+                    "recordings do not tell"),
+        )  # fmt: skip
+    first = min(item.begin.min() for item in dated).astype("datetime64[D]").astype(_EPOCH.dtype)
+    last = max(item.end.max() for item in dated)
+    count = int((last - first - np.timedelta64(1, "us")) // length) + 1
+    if count > _MOST_OCCASIONS:
+        raise SettingsError(
+            f"occasion={occasion!r} makes {count:,} occasions of this survey; expected at most "
+            f"{_MOST_OCCASIONS:,}, so choose longer ones."
+        )
+    sites = sorted({item.place.site for item in dated})
+    row = {site: i for i, site in enumerate(sites)}
+    effort = np.zeros((len(sites), count))
+    for item in dated:
+        for i, hours in _split(item, first, length):
+            effort[row[item.place.site], i] += hours
+    wanted, present = _class_of(chosen, species), np.zeros(effort.shape, bool)
+    for found in chosen.windows():
+        place = chosen.where.of(found.recording)
+        if not np.isnat(place.local):
+            start = found.start[np.isin(found.label, list(wanted))]
+            present[row[place.site], (place.local + _seconds(start) - first) // length] = True
+    values = present.astype(np.float64)
+    listened = (effort > 0) & (effort >= min_hours)
+    values[~listened] = np.nan
+    columns = pd.DatetimeIndex(first + np.arange(count) * length, name="occasion")
+    index = pd.Index(sites, name="site")
+    history = pd.DataFrame(values, index, columns).astype("Int8")
+    history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(wanted)}
+    history.attrs["hours_listened"] = effort.round(6).tolist()
+    return history
+
+
+def _occasion(text: str) -> np.timedelta64:
+    import pandas as pd
+
+    try:
+        length = pd.Timedelta(text)
+    except ValueError:
+        length = pd.NaT
+    if length is pd.NaT or length < pd.Timedelta(minutes=1):
+        raise SettingsError(
+            f"occasion={text!r} is not possible: expected a length of time of at least a minute, "
+            f"such as '1D', '6h' or '7D'."
+        )
+    return np.timedelta64(round(length.total_seconds() * 1e6), "us")
+
+
+def _class_of(chosen: Chosen, species: str) -> set[str]:
+    """Names of the classes that a name of a species, or a code, means."""
+    loader, plain = chosen.loader, species.strip().casefold()
+    labels = {*loader.classes.names}
+    labels.update(label for item in loader.detections() for label in set(item.label.tolist()))
+    known = {label: (label, *loader.classes.of(label)) for label in labels}
+    found = {
+        label for label, names in known.items() if plain in {name.casefold() for name in names}
+    }
+    if found:
+        return found
+    every = {name.casefold(): name for names in known.values() for name in names if name}
+    close = [every[key] for key in difflib.get_close_matches(plain, every, n=3, cutoff=0.6)]
+    meant = f"did you mean {', '.join(close)}?" if close else "expected the name of one of them."
+    raise SettingsError(
+        f"species={species!r} is no class of {loader.model_name} (of {len(known):,}); {meant}"
+    )
+
+
+# --- Effort and detections ----------------------------------------------------------------------
+
+
+class _Listened(NamedTuple):
+    """What was listened to of a recording.
+
+    `starts` are the beginnings of the windows, `begin` and `end` those of the stretches that they
+    cover together: datetime64[us], NaT if nothing tells; `hours` is the length of each stretch.
+    """
+
+    recording: str
+    place: Place
+    starts: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    hours: np.ndarray
+
+
+def _listened(chosen: Chosen) -> Iterator[_Listened]:
+    """What was listened to, recording by recording, each moment once."""
+    loader = chosen.loader
+    for name, entry in loader.entries.items():
+        if entry.predictions is None:
+            continue
+        heard = loader.heard_windows(name)
+        if not heard.any():
+            continue
+        place, (start, end) = chosen.where.of(name), loader.window_times(name)
+        start, end = start[heard], end[heard]
+        merged, _ = merge_intervals(Intervals(start, end, np.zeros(len(start), np.int64)))
+        times = (place.local + _seconds(part) for part in (start, merged.start, merged.end))
+        yield _Listened(name, place, *times, (merged.end - merged.start) / 3600)
+
+
+def _seconds(values: np.ndarray) -> np.ndarray:
+    return np.rint(values * 1e6).astype("timedelta64[us]")
+
+
+def _floor(times: np.ndarray, unit: _Unit) -> np.ndarray:
+    """Beginning of the hour or day, datetime64[us]."""
+    return times.astype(f"datetime64[{unit}]").astype("datetime64[us]")
+
+
+def _split(
+    item: _Listened, first: np.datetime64, length: np.timedelta64
+) -> Iterator[tuple[int, float]]:
+    """Number of each span of a length that a recording reaches into, and hours within it."""
+    for begin, end in zip(item.begin, item.end, strict=True):
+        for i in range(int((begin - first) // length), int((end - first) // length) + 1):
+            start = first + i * length
+            inside = min(end, start + length) - max(begin, start)
+            if inside > np.timedelta64(0, "us"):
+                yield i, float(inside / _HOUR)
+
+
+def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
+    """Windows and hours that were listened to, by recording and unit of time."""
+    import pandas as pd
+
+    rows: list[tuple[str, np.datetime64, int, float]] = []
+    for item in _listened(chosen):
+        if unit is None or np.isnat(item.place.local):
+            nowhen = np.datetime64("NaT", "us")
+            rows.append((item.recording, nowhen, len(item.starts), float(item.hours.sum())))
+            continue
+        times, counts = np.unique(_floor(item.starts, unit), return_counts=True)
+        rows += [
+            (item.recording, time, int(count), 0.0)
+            for time, count in zip(times, counts, strict=True)
+        ]
+        length = np.timedelta64(1, unit).astype("timedelta64[us]")
+        rows += [
+            (item.recording, _EPOCH + i * length, 0, hours)
+            for i, hours in _split(item, _EPOCH, length)
+        ]
+    names = ["recording", "time", "windows_listened", "hours_listened"]
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    kinds = (object, "datetime64[us]", np.int64, np.float64)
+    arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    return pd.DataFrame(dict(zip(names, arrays, strict=True)))
+
+
+def _found(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
+    """Detections and windows of each class, by recording and unit of time."""
+    import pandas as pd
+
+    parts = [_counted(chosen, block, unit) for block in blocks_of(chosen.windows())]
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+    kinds = {"recording": object, "time": "datetime64[us]", "common_name": object,
+             "detections": np.int64, "windows": np.int64, "best_score": np.float32}  # fmt: skip
+    return pd.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
+
+
+def _counted(chosen: Chosen, block: Block, unit: _Unit | None) -> pd.DataFrame:
+    import pyarrow as pa
+
+    label = block.recording.astype(np.int64) * len(block.classes) + block.label
+    _, event = merge_intervals(Intervals(block.start, block.end, label), chosen.gap or 0.0)
+    order = np.lexsort((block.start, event))
+    begins = np.zeros(len(event), np.int64)
+    begins[order] = np.diff(event[order], prepend=-1) > 0
+    time = np.full(len(event), np.datetime64("NaT", "us"))
+    if unit is not None:
+        starts = np.array([chosen.where.of(name).local for name in block.names])
+        time = _floor(starts[block.recording] + _seconds(block.start), unit)
+    columns = {"recording": block.recording, "time": time, "label": block.label,
+               "begins": begins, "score": block.score}  # fmt: skip
+    table = pa.table(columns).group_by(["recording", "time", "label"], use_threads=False)
+    wanted = [("begins", "sum"), ("score", "count"), ("score", "max")]
+    frame = table.aggregate(wanted).to_pandas()
+    names = {"begins_sum": "detections", "score_count": "windows", "score_max": "best_score"}
+    return frame.rename(columns=names).assign(
+        recording=block.names[frame["recording"]], common_name=block.classes[frame["label"]]
+    )
+
+
+def _check_keys(chosen: Chosen, keys: Sequence[str]) -> None:
+    allowed = ["site", "recording", *_TIMES, *chosen.where.columns]
+    if not keys or {*keys} - {*allowed} or len({*keys}) < len(keys):
+        raise SettingsError(
+            f"by={list(keys)!r} is not possible: expected one or several of {', '.join(allowed)}, "
+            f"each once."
+        )
+
+
+def _keyed(chosen: Chosen, keys: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns that make a group, in place of recording and time."""
+    recordings, times = rows["recording"].unique().tolist(), rows["time"]
+    places = {name: chosen.where.of(name) for name in recordings}
+    added: dict[str, pd.Series] = {}
+    for key in keys:
+        if key in _TIMES:
+            texts = times.dt.strftime(_TIMES[key])
+            added[key] = texts.where(times.notna(), "").astype(object)
+        elif key != "recording":
+            values = {
+                name: place.site if key == "site" else place.columns.get(key, "")
+                for name, place in places.items()
+            }
+            added[key] = rows["recording"].map(values).astype(object)
+    kept = rows.drop(columns=["time", "label"], errors="ignore")
+    return (
+        kept.assign(**added)
+        if "recording" in keys
+        else kept.assign(**added).drop(columns="recording")
+    )

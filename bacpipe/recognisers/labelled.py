@@ -1,0 +1,263 @@
+"""Labels laid onto the windows of a model: who learns from what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bacpipe.annotations.cells import listed
+from bacpipe.annotations.table import (
+    LABEL_PREFIX,
+    check_annotations,
+    label_kind,
+    length_in_header,
+    read_annotations,
+    require_label_column,
+)
+from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
+from bacpipe.labels.ground_truth import find_overlaps
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.store.detections import Intervals
+from bacpipe.store.loader import Loader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+PRESENT, ABSENT, UNKNOWN, DOUBTFUL = 1, 0, -1, -2
+_TOLERANCE = 2e-3  # seconds; labels of people are rounded to a thousandth
+
+
+class LabelledWindows(NamedTuple):
+    """Windows that somebody has judged.
+
+    Attributes
+    ----------
+    windows : ModelWindows
+        All windows of the data set.
+    rows : np.ndarray, int64, shape (n,)
+        The judged ones, ascending.
+    values : np.ndarray, int8, shape (n, classes)
+        `PRESENT`, `ABSENT`, `UNKNOWN` (nobody has judged this class here), or `DOUBTFUL` (nobody
+        was sure, or labels contradict each other).
+    classes : tuple of str
+    """
+
+    windows: ModelWindows
+    rows: np.ndarray
+    values: np.ndarray
+    classes: tuple[str, ...]
+
+
+def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Settled labels to learn from, or to be judged by.
+
+    Parameters
+    ----------
+    loader : Loader
+        Its option ``labels_from`` chooses; unless somebody has set it, the labels of people are
+        taken, and annotations only where there are none of these.
+    labels : pandas.DataFrame, optional
+        Labels as `people_labels` returns them, or annotations, instead of those on disk.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns recording, start, end, label, value, and what `settled_labels` adds.
+
+    Raises
+    ------
+    RecogniserError
+        If there are none.
+    """
+    import pandas as pd
+
+    options = loader.options
+    if labels is not None:
+        return settled_labels(_own(loader, labels))
+    wanted = options.labels_from if "labels_from" in options.asked else None
+    parts = []
+    if wanted != "annotations":
+        parts.append(current_labels(loader))
+    if wanted in {"annotations", "both"} or (wanted is None and not len(parts[0])):
+        path = loader.audio_dir / options.annotations_filename
+        if wanted is not None or path.is_file():
+            parts.append(_annotations(loader, path))
+    found = [part for part in parts if len(part)]
+    if not found:
+        raise RecogniserError(
+            f"{loader.audio_dir}: there are no labels of people yet"
+            f"{'' if wanted == 'people' else f' and no {options.annotations_filename}'}; give some "
+            f"with bacpipe.label_windows or bacpipe label."
+        )
+    return settled_labels(pd.concat(found, ignore_index=True))
+
+
+def _annotations(loader: Loader, path: Path) -> pd.DataFrame:
+    names = set(loader.entries)
+    try:
+        names.update(loader.recording_names)
+    except NoRecordingsError:
+        logger.debug("%s holds no recordings any more", loader.audio_dir)
+    table = read_annotations(path, sorted(names), length_in_header(loader.audio_dir))
+    return _as_labels(table, loader, path.name)
+
+
+def _as_labels(table: pd.DataFrame, loader: Loader, source: str) -> pd.DataFrame:
+    column = require_label_column(table, loader.options.label_column, source=source)
+    table = table[["audiofilename", "start", "end", column]].dropna()
+    table = table.set_axis(["recording", "start", "end", "label"], axis=1)
+    nothing = {"time": "", "chosen_by": "", "model": "", "score": np.nan}
+    return table.assign(value=YES, annotator=source, **nothing)
+
+
+def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    if "audiofilename" in table:
+        names = sorted({*loader.entries})
+        return _as_labels(check_annotations(table, names, source="labels"), loader, "labels")
+    missing = [name for name in ("recording", "start", "end", "label") if name not in table]
+    if missing:
+        raise AnnotationsError(
+            f"labels: the columns {', '.join(missing)} are missing; expected those of "
+            f"bacpipe.people_labels, or of an annotation table (audiofilename, start, end, "
+            f"{LABEL_PREFIX}{label_kind(loader.options.label_column)})."
+        )
+    usual = {"value": YES, "annotator": "", "time": "", "chosen_by": "", "model": "",
+             "score": np.nan}  # fmt: skip
+    table = table.assign(**{name: value for name, value in usual.items() if name not in table})
+    wrong = table.loc[~table["value"].isin([YES, NO, UNSURE]), "value"]
+    if len(wrong):
+        raise AnnotationsError(
+            f"labels: the value {wrong.iloc[0]!r} is not possible; expected yes, no or unsure."
+        )
+    return table
+
+
+def labelled_windows(
+    loader: Loader, table: pd.DataFrame, classes: Sequence[str] | None = None
+) -> LabelledWindows:
+    """Lay settled labels onto windows.
+
+    A label of just the seconds of a window is about this window alone.  Others are about the
+    windows that they overlap, by the rule of ground truth (``annotation_overlap``); that something
+    was not heard is true of the windows that lie in these seconds as a whole.
+
+    Raises
+    ------
+    RecogniserError
+        If no label is about a window, or a class is unknown.
+    """
+    windows = model_windows(loader)
+    table = _of_these_windows(loader, table)
+    names = tuple(sorted(set(table["label"]))) if classes is None else tuple(classes)
+    unknown = [name for name in names if name not in set(table["label"])]
+    if unknown:
+        raise RecogniserError(
+            f"there are no labels of {listed(unknown)}; there are of "
+            f"{listed(sorted(set(table['label'])))}."
+        )
+    table = table[table["label"].isin(names)]
+    number = {name: i for i, name in enumerate(names)}
+    rows, column, value = _on_windows(windows, table, number, loader.options.annotation_overlap)
+    if not len(rows):
+        raise RecogniserError(
+            f"none of {counted(len(table), 'label')} is about a window of {loader.model_name}: "
+            f"they lie behind the end of their recordings, or are too short for "
+            f"annotation_overlap={loader.options.annotation_overlap:g}."
+        )
+    used, place = np.unique(rows, return_inverse=True)
+    said = np.zeros((3, len(used), len(names)), bool)
+    said[value, place, column] = True
+    absent, present, unsure = said
+    values = np.full(present.shape, UNKNOWN, np.int8)
+    values[present], values[absent] = PRESENT, ABSENT
+    values[unsure & ~present & ~absent] = DOUBTFUL
+    values[present & absent] = DOUBTFUL
+    if (present & absent).any():
+        logger.warning(
+            "%s of %s left out, because one label says that a class is there and another one of "
+            "overlapping seconds that it is not.",
+            counted(int((present & absent).sum()), "label"),
+            loader.model_name,
+        )
+    return LabelledWindows(windows, used, values, names)
+
+
+def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    """Labels of recordings whose embeddings are of what was labelled."""
+    entries = loader.entries
+    names = [str(name) for name in table["recording"].unique()]
+    absent = [name for name in names if name not in entries]
+    changed = []
+    for name in names:
+        known = entries[name].fingerprint if name in entries else None
+        now = content_fingerprint(loader.audio_dir / name) if known is not None else None
+        if now is not None and now != known:
+            changed.append(name)
+    for left_out, why in (
+        (absent, f"have no embeddings of {loader.model_name}"),
+        (changed, "have changed since they were embedded"),
+    ):
+        if left_out:
+            logger.warning(
+                "labels of %s left out, which %s: %s; run the model again.",
+                counted(len(left_out), "recording"),
+                why,
+                listed(left_out),
+            )
+    kept = table[~table["recording"].isin({*absent, *changed})]
+    if kept.empty:
+        raise RecogniserError(
+            f"{loader.get_embedding_dir()}: none of {counted(len(table), 'label')} is about a "
+            f"recording with up-to-date embeddings of {loader.model_name}; run the model first."
+        )
+    return kept
+
+
+def _on_windows(
+    windows: ModelWindows, table: pd.DataFrame, number: dict[str, int], fraction: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, class and value of every label of a window; values are places in (no, yes, unsure)."""
+    starts, ends = windows.times
+    slices = dict(windows.slices())
+    found: list[tuple[np.ndarray, np.ndarray, int]] = []
+    for place, value in enumerate((NO, YES, UNSURE)):
+        chosen = table[table["value"] == value]
+        rest: dict[str, Intervals] = {}
+        for name, part in chosen.groupby("recording"):
+            rows = slices[str(name)]
+            start, end = part["start"].to_numpy(float), part["end"].to_numpy(float)
+            label = part["label"].map(number).to_numpy(np.int64)
+            exact = _same_seconds(starts[rows], ends[rows], start, end)
+            hit = exact >= 0
+            found.append((exact[hit] + rows.start, label[hit], place))
+            if not hit.all():
+                rest[str(name)] = Intervals(start[~hit], end[~hit], label[~hit])
+        overlaps, _ = find_overlaps(windows, rest, fraction)
+        covered = np.ones(len(overlaps.window), bool)
+        if value != YES:
+            length = ends[overlaps.window] - starts[overlaps.window]
+            covered = overlaps.seconds >= length - _TOLERANCE
+        found.append((overlaps.window[covered], overlaps.label[covered], place))
+    rows, columns, values = zip(*found, strict=True)
+    lengths = [len(part) for part in rows]
+    return np.concatenate(rows), np.concatenate(columns), np.repeat(values, lengths)
+
+
+def _same_seconds(
+    starts: np.ndarray, ends: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """Window of just these seconds for each label; -1 where there is none."""
+    order = np.argsort(starts, kind="stable")
+    first = np.searchsorted(starts[order], start - _TOLERANCE)
+    candidate = order[np.minimum(first, len(starts) - 1)]
+    same = np.abs(starts[candidate] - start) < _TOLERANCE
+    same &= np.abs(ends[candidate] - end) < _TOLERANCE
+    return np.where(same, candidate, -1)

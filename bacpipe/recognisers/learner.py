@@ -1,0 +1,206 @@
+"""How a class is learnt from a few labelled windows: logistic regression on frozen embeddings.
+
+One regression per class, so that a window may hold several classes, or none.  Windows that nobody
+has labelled are weak negatives: 500 of them at a twentieth of a label's weight, because nearly all
+windows lack a given class (perch-hoplite does the same: Dumoulin et al. 2025, "The Search for
+Squawk", https://arxiv.org/abs/2505.03071).
+
+Features are the embeddings, centred, in one of two forms: as they are (`RAW`), or softly whitened
+by the covariance C of the windows to be searched (`WHITE`): with C = U Λ Uᵀ, they are multiplied by
+U (Λ + λ·mean(Λ))^(-1/2).  What varies in all recordings, such as wind or distance, then counts
+less, which helps with sounds that the network was not trained for, and costs a little with those
+that it was.  So both are fitted, and the one with the higher average precision on windows that were
+left out is taken for each class.  In either form, the result is a weight vector and a bias on plain
+embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+RAW, WHITE = "raw", "white"
+WEAK_NEGATIVES = 500
+WEAK_WEIGHT = 0.05
+SOFTNESS = 5.0
+"""λ: of the mean eigenvalue, what is added to each."""
+
+_C = 10.0  # inverse strength of the penalty, at features of mean square length 1
+_BIAS_VARIANCE = 100.0
+_MOST_LEFT_OUT = 1200  # examples; the time grows with their cube
+
+
+class Whitening(NamedTuple):
+    """Mean and covariance of the windows to be searched.
+
+    Attributes
+    ----------
+    mean : np.ndarray, float32, shape (dim,)
+    variances : np.ndarray, float32, shape (dim,)
+        Eigenvalues of the covariance.
+    directions : np.ndarray, float32, shape (dim, dim)
+        Its eigenvectors, one per column.
+    """
+
+    mean: np.ndarray
+    variances: np.ndarray
+    directions: np.ndarray
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray) -> Whitening:
+        """Of windows, float32 of shape (n, dim)."""
+        mean = embeddings.mean(axis=0, dtype=np.float64)
+        centred = embeddings - mean.astype(np.float32)
+        covariance = centred.T @ centred / max(1, len(centred))
+        variances, directions = np.linalg.eigh(covariance.astype(np.float64))
+        return cls(
+            mean.astype(np.float32),
+            np.maximum(variances, 0).astype(np.float32),
+            directions.astype(np.float32),
+        )
+
+    def matrix(self, kind: str) -> np.ndarray:
+        """What centred embeddings are multiplied by to become features of mean square length 1.
+
+        Shape (dim, dim), or (1,) where a number does.
+        """
+        total = float(self.variances.sum())
+        if total <= 0:  # all windows are alike
+            return np.ones(1, np.float32)
+        if kind == RAW:
+            return np.full(1, total**-0.5, np.float32)
+        scale = (self.variances + SOFTNESS * self.variances.mean()) ** -0.5
+        scale /= np.sqrt((self.variances * scale**2).sum())
+        return self.directions * scale
+
+    def features(self, embeddings: np.ndarray, kind: str) -> np.ndarray:
+        """Features of embeddings, float32 of their shape or with the same number of columns."""
+        centred = embeddings - self.mean
+        matrix = self.matrix(kind)
+        return centred * matrix if matrix.ndim == 1 else centred @ matrix
+
+    def on_embeddings(self, weight: np.ndarray, bias: float, kind: str) -> tuple[np.ndarray, float]:
+        """Weights and bias that give for embeddings what these give for features."""
+        matrix = self.matrix(kind)
+        plain = weight * matrix if matrix.ndim == 1 else matrix @ weight
+        return plain, bias - float(plain @ self.mean)
+
+
+class Examples(NamedTuple):
+    """What one class is learnt from.
+
+    Attributes
+    ----------
+    embeddings : np.ndarray, float32, shape (n, dim)
+        The labelled windows first, then weak negatives.
+    present : np.ndarray, bool, shape (n,)
+        Whether the class was heard.
+    labelled : int
+        Number of labelled windows.
+    """
+
+    embeddings: np.ndarray
+    present: np.ndarray
+    labelled: int
+
+    @property
+    def weights(self) -> np.ndarray:
+        """1 for labels, `WEAK_WEIGHT` for the others."""
+        weights = np.full(len(self.present), WEAK_WEIGHT)
+        weights[: self.labelled] = 1.0
+        return weights
+
+
+class Learnt(NamedTuple):
+    """What was learnt of a class: weights and bias on embeddings, and how.
+
+    Attributes
+    ----------
+    weight : np.ndarray, float32, shape (dim,)
+    bias : float
+    features : str
+        `RAW` or `WHITE`.
+    precision : dict
+        Average precision of each kind of features on windows that were left out.
+    """
+
+    weight: np.ndarray
+    bias: float
+    features: str
+    precision: dict[str, float]
+
+
+def learn(examples: Examples, whitening: Whitening, seed: int = 0) -> Learnt:
+    """Learn a class; features are chosen by what they achieve on windows that are left out."""
+    fits = {kind: _fit(examples, whitening, kind, seed) for kind in (WHITE, RAW)}
+    precision = {kind: found.precision for kind, found in fits.items()}
+    kind = max(precision, key=precision.__getitem__)
+    weight, bias = whitening.on_embeddings(fits[kind].weight, fits[kind].bias, kind)
+    return Learnt(weight.astype(np.float32), bias, kind, precision)
+
+
+class _Fit(NamedTuple):
+    weight: np.ndarray
+    bias: float
+    precision: float  # average, of examples each scored by what the others tell
+
+
+def _fit(examples: Examples, whitening: Whitening, kind: str, seed: int) -> _Fit:
+    from sklearn.metrics import average_precision_score
+
+    x = whitening.features(examples.embeddings, kind)
+    present, weights = examples.present, examples.weights
+    weight, bias = fit(x, present, weights)
+    order = np.random.default_rng(seed).permutation(len(x))
+    parts = [order[present[order] == heard][: _MOST_LEFT_OUT // 2] for heard in (True, False)]
+    some = np.concatenate(parts)
+    left_out = logits_by_others(x[some], present[some], weights[some], x[some] @ weight + bias)
+    return _Fit(weight, bias, float(average_precision_score(present[some], left_out)))
+
+
+def fit(x: np.ndarray, present: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and bias of a penalised logistic regression; both outcomes must occur."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=_C, max_iter=500, tol=1e-3)
+    model.fit(x, present, sample_weight=weights)
+    return model.coef_[0].astype(np.float64), float(model.intercept_[0])
+
+
+def logits_by_others(
+    x: np.ndarray, present: np.ndarray, weights: np.ndarray, logits: np.ndarray
+) -> np.ndarray:
+    """Logit of each example if it had been left out, to first order, without any further fit.
+
+    By the leverage of each example at the optimum (Rad & Maleki 2020,
+    https://arxiv.org/abs/1801.10243).
+
+    Parameters
+    ----------
+    x : np.ndarray, float32, shape (n, dim)
+    present : np.ndarray, bool, shape (n,)
+    weights : np.ndarray, float64, shape (n,)
+    logits : np.ndarray, shape (n,)
+        What `fit` gives for `x`.
+
+    Returns
+    -------
+    np.ndarray, float64, shape (n,)
+    """
+    from scipy.linalg import cholesky, solve_triangular
+    from scipy.special import expit
+
+    p = expit(logits.astype(np.float64))
+    curvature = np.maximum(weights * p * (1 - p), 1e-12)
+    root = np.sqrt(curvature)
+    # Among the examples instead of the features, of which there are more; the bias is a feature
+    # that is hardly penalised.
+    kernel = _C * (x @ x.T).astype(np.float64) + _BIAS_VARIANCE
+    scaled = root[:, None] * kernel
+    factor = cholesky(np.eye(len(x)) + scaled * root, lower=True)
+    half = solve_triangular(factor, scaled, lower=True)
+    leverage = np.diag(kernel) - (half**2).sum(axis=0)
+    slope = weights * (p - present)
+    shifted: np.ndarray = logits + slope * leverage / np.maximum(1 - curvature * leverage, 1e-6)
+    return shifted
