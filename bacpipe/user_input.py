@@ -120,6 +120,30 @@ def typed_hosts(text: str) -> list[tuple[str, int | None]]:
     return hosts
 
 
+def typed_text(path: Path) -> str:
+    """Text of a file that a person, or a spreadsheet, has written, in whatever encoding.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        Saying what it is instead of a text.
+    """
+    data = path.read_bytes()
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ValueError("this is a workbook or an archive; save it as CSV")
+    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise ValueError("this is no text")
+
+
 _OFFSET = re.compile(r"(?:UTC|GMT)? ?([+\-\u2212])(\d{1,2})(?::?([0-5]\d))?", re.IGNORECASE)
 _LARGEST_OFFSET = timedelta(hours=14)
 

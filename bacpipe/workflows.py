@@ -22,6 +22,7 @@ from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
+from bacpipe.store.range_filter import check_places
 from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def play(
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
+    check_places(audio_dir, options)
     models = computed_models(audio_dir, options) if options.already_computed else options.models
     models = [canonical_name(name) for name in models]
     options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
@@ -472,6 +474,7 @@ def _generate(
         options=options,
     )
     loader.update_recording_names()
+    check_places(loader.audio_dir, options)
     if custom is None and (report := _done_already(loader)) is not None:
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.

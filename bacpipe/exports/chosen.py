@@ -6,15 +6,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bacpipe.errors import SettingsError
 from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.options import make_options
+from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections, above, merge_detections
 from bacpipe.store.files import writing
-from bacpipe.store.layout import PROVENANCE, embeddings_name
+from bacpipe.store.layout import PROVENANCE, computed_models, embeddings_name
 from bacpipe.store.loader import Loader
 
 
@@ -31,18 +33,25 @@ class Chosen:
         Seconds that may lie between two windows of one event; None for a row per window.
     where : Whereabouts
         Where and when the recordings were made, and what can be there.
+    settings : mapping
+        All settings of the call.
     """
 
     loader: Loader
     threshold: float | None
     gap: float | None
     where: Whereabouts
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def classes(self) -> ClassList:
+        """Scientific names and codes of the model's classes."""
+        return self.loader.classes
 
     def windows(self) -> Iterator[Detections]:
         """Detections of single windows, recording by recording."""
-        for item in self.loader.detections():
-            kept = item if self.threshold is None else above(item, self.threshold)
-            yield self.where.possible(kept)
+        items = self.loader.detections(**self.settings)
+        return items if self.threshold is None else (above(i, self.threshold) for i in items)
 
     def events(self) -> Iterator[Detections]:
         """The same, or events if they are wanted."""
@@ -59,17 +68,51 @@ class Chosen:
         return {**made_with, "threshold": self.threshold, "classifier_threshold": self.threshold}
 
 
-def choose(loader: Loader, settings: Mapping[str, Any]) -> Chosen:
+def choose(loader: Loader | None, settings: Mapping[str, Any]) -> Chosen:
     """What a call with these settings chooses; those that it leaves out are the loader's.
+
+    Parameters
+    ----------
+    loader : Loader or None
+        None for the results that the settings ``audio_dir`` and ``model`` name.
+    settings : mapping
+        Of the call.
 
     Raises
     ------
     SettingsError
         If a setting is impossible.
     """
+    rest = dict(settings)
+    if loader is None:
+        loader = _find_loader(rest)
+    options = make_options(**rest)
+    gap = options.event_gap if "event_gap" in rest else loader.options.event_gap
+    return Chosen(loader, loader.threshold(rest), gap, Whereabouts(loader, rest), rest)
+
+
+def _find_loader(settings: dict[str, Any]) -> Loader:
+    """Results that settings name; what only finds them is taken out."""
+    audio_dir, model = settings.pop("audio_dir", None), settings.pop("model", None)
     options = make_options(**settings)
-    gap = options.event_gap if "event_gap" in settings else loader.options.event_gap
-    return Chosen(loader, loader.threshold(settings), gap, Whereabouts(loader, settings))
+    audio_dir = audio_dir or options.audio_dir
+    if audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    if model is None:
+        found = computed_models(audio_dir, options)
+        if len(found) > 1:
+            raise SettingsError(
+                f"model is missing; expected one of those with results: {', '.join(found)}."
+            )
+        model = found[0]
+    return Loader(audio_dir, str(model), **settings)
+
+
+def event_names(chosen: Chosen, item: Detections) -> list[str]:
+    """Names of events, which stay the same when others are found."""
+    model = chosen.loader.model_name
+    rows = zip(item.start.round(3).tolist(), item.end.round(3).tolist(), item.label, strict=True)
+    return [f"{model}:{item.recording}:{start}-{end}:{label}" for start, end, label in rows]
 
 
 def exported_with(loader: Loader, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def detections_table(
-    loader: Loader, *, classifier_threshold: float | None = None, **kwargs: Any
+    loader: Loader | None, *, classifier_threshold: float | None = None, **kwargs: Any
 ) -> pd.DataFrame:
     """Every stored detection as a table with a row for each.
 
     Parameters
     ----------
-    loader : Loader
-        Results of a model with a classifier.
+    loader : Loader or None
+        Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
     classifier_threshold : float, optional
         Drops lower scores.
     **kwargs
@@ -80,9 +81,7 @@ def detections_table(
     if classifier_threshold is not None:
         kwargs["classifier_threshold"] = classifier_threshold
     chosen = choose(loader, kwargs)
-    describe = Describer(loader, chosen.where, chosen.gap)
-    tables = [described(block, describe) for block in blocks_of(chosen.events())]
-    table = pa.concat_tables(tables or [described(no_detections(), describe)])
+    table = pa.concat_tables(described_detections(chosen))
     table = table.unify_dictionaries().combine_chunks()
     frame = pd.DataFrame(
         {
@@ -92,6 +91,16 @@ def detections_table(
     )
     frame.attrs["bacpipe"] = chosen.provenance
     return frame
+
+
+def described_detections(chosen: Chosen) -> Iterator[Any]:
+    """Detections with all columns, a pyarrow.Table for each of some recordings; at least one."""
+    describe, table = Describer(chosen.classes, chosen.where, chosen.gap), None
+    for block in blocks_of(chosen.events()):
+        table = described(block, describe)
+        yield table
+    if table is None:
+        yield described(no_detections(), describe)
 
 
 def _column(column: Any) -> Any:
@@ -140,14 +149,14 @@ class Describer:
 
     Parameters
     ----------
-    loader : Loader
+    classes : ClassList
     where : Whereabouts
     gap : float or None
         Seconds that may lie between two windows of one event; None stands for 0.
     """
 
-    def __init__(self, loader: Loader, where: Whereabouts, gap: float | None) -> None:
-        self._listed: ClassList = loader.classes
+    def __init__(self, classes: ClassList, where: Whereabouts, gap: float | None) -> None:
+        self._listed = classes
         self._where = where
         self._gap = gap or 0.0
         self._events = 0
@@ -173,9 +182,7 @@ class Describer:
         return np.full(len(block.score), np.nan, np.float32)
 
     def _range_probability(self, block: Block) -> np.ndarray:
-        parts = [
-            self._where.range_probability(item.recording, item.label) for item in block.detections()
-        ]
+        parts = map(self._where.range_probability, block.detections())
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _times(self, block: Block) -> Any:

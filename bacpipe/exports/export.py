@@ -2,21 +2,197 @@
 
 from __future__ import annotations
 
-from bacpipe.exports.audacity import export_audacity_labels
-from bacpipe.exports.chosen import exported_with
-from bacpipe.exports.raven import export_raven_tables
-from bacpipe.store.layout import AUDACITY_LABELS, raven_name
+import difflib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.exports.audacity import export_audacity_labels, write_audacity
+from bacpipe.exports.camtrap_dp import write_camtrap_dp
+from bacpipe.exports.chosen import Chosen, choose, exported_with
+from bacpipe.exports.clips import write_clips
+from bacpipe.exports.darwin_core import write_darwin_core
+from bacpipe.exports.detections import described_detections
+from bacpipe.exports.kaleidoscope import write_kaleidoscope
+from bacpipe.exports.raven import export_raven_tables, plain_label, write_raven
+from bacpipe.exports.survey import classes_of, histories, survey_of
+from bacpipe.store.files import write_csv, write_json, writing
+from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven_name
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import write_detections_csv
+
+logger = logging.getLogger(__name__)
+
+Writer = Callable[..., list[Path]]
 
 
-def export() -> None: ...
+def write_detections_table(chosen: Chosen, folder: Path) -> list[Path]:
+    """Write ``<model>_detections.csv`` with the columns of `bacpipe.detections_table`."""
+    path, options = folder / f"{chosen.loader.model_name}_detections.csv", chosen.loader.options
+    tables = described_detections(chosen)
+    write_detections_csv(
+        path, tables, escape_formulas=options.escape_formulas, bom=options.excel_bom
+    )
+    return [path]
+
+
+def write_survey(
+    chosen: Chosen, folder: Path, *, by: Sequence[str] | str = ("site", "date")
+) -> list[Path]:
+    """Write ``<model>_survey.csv``, the table of `bacpipe.survey_table`; `by` as there."""
+    path = folder / f"{chosen.loader.model_name}_survey.csv"
+    table = survey_of(chosen, by).round({"best_score": 4, "hours_listened": 6})
+    write_csv(path, table, bom=chosen.loader.options.excel_bom)
+    return [path]
+
+
+def write_occupancy(
+    chosen: Chosen,
+    folder: Path,
+    *,
+    species: Sequence[str] | str | None = None,
+    occasion: str = "1D",
+    min_hours: float = 0.0,
+) -> list[Path]:
+    """Write a history of detections for each species, for models of occupancy.
+
+    Parameters
+    ----------
+    chosen : Chosen
+        The detections.
+    folder : Path
+        Where to.
+    species : str or sequence of str, optional
+        Which; all that were found unless given.
+    occasion, min_hours
+        As for `bacpipe.detection_history`.
+
+    Returns
+    -------
+    list of Path
+        ``<model>_<species>.csv``, a row for each site, a column for each occasion, with 1, 0 and
+        NA; and ``<model>_hours_listened.csv`` of the same shape.
+    """
+    names = [species] if isinstance(species, str) else species
+    classes = None if names is None else {name: classes_of(chosen, name) for name in names}
+    found = histories(chosen, str(occasion), min_hours=float(min_hours), classes=classes)
+    model, written = chosen.loader.model_name, []
+    for name in sorted(found.present):
+        safe = "".join(c if c.isalnum() or c in " -()'" else "_" for c in plain_label(name))
+        path = folder / f"{model}_{safe.strip()}.csv"
+        write_csv(path, _flat(found.of(name).astype(object).fillna("NA")))
+        written.append(path)
+    path = folder / f"{model}_hours_listened.csv"
+    write_csv(path, _flat(found.table(found.hours.round(6))))
+    return [*written, path]
+
+
+def _flat(table: Any) -> Any:
+    """Table with its sites as a column and occasions as ISO times."""
+    days = all(time == time.normalize() for time in table.columns)
+    table.columns = [f"{time:%Y-%m-%d}" if days else f"{time:%Y-%m-%dT%H:%M}" for time in table]
+    return table.rename_axis("site").reset_index()
+
+
+FORMATS: dict[str, Writer] = {
+    "raven": write_raven,
+    "audacity": write_audacity,
+    "kaleidoscope": write_kaleidoscope,
+    "csv": write_detections_table,
+    "survey": write_survey,
+    "occupancy": write_occupancy,
+    "camtrap-dp": write_camtrap_dp,
+    "darwin-core": write_darwin_core,
+    "clips": write_clips,
+}
+"""What writes each format."""
+
+
+def export(
+    loader: Loader | None, format: str, destination: str | Path | None = None, **options: Any
+) -> list[Path]:
+    """Write detections for another program.
+
+    Parameters
+    ----------
+    loader : Loader or None
+        Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
+    format : str
+        raven, audacity, kaleidoscope, csv (the table of detections), survey, occupancy,
+        camtrap-dp, darwin-core or clips.
+    destination : str or Path, optional
+        Folder to write to; ``exports/<format>/<model>`` of the results unless given, where later
+        runs renew it when predictions or places change (but not clips).
+    **options
+        ``min_score`` drops lower scores.  Any key of the configuration, such as ``event_gap``,
+        ``range_filter`` or ``species_list``.  Options of a format: ``combined`` (raven), ``scores``
+        (audacity), ``by`` (survey), ``species``, ``occasion`` and ``min_hours`` (occupancy),
+        ``title``, ``contributor``, ``sampling_design``, ``capture_method`` and ``device_platform``
+        (camtrap-dp), ``title``, ``creator``, ``email`` and ``license`` (darwin-core), ``n``,
+        ``order``, ``pad``, ``clip_format`` and ``seed`` (clips).
+
+    Returns
+    -------
+    list of Path
+        The files written.  ``provenance.json`` beside them says what they were made with.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there are no predictions.
+    SettingsError
+        If the format or an option is not known, or impossible.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> files = bacpipe.export(loader, "survey", "tables", min_score=0.9)
+    >>> files[0].as_posix()
+    'tables/birdnet_survey.csv'
+    """
+    if format not in FORMATS:
+        close = difflib.get_close_matches(str(format), FORMATS, n=1)
+        meant = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(FORMATS)}."
+        raise SettingsError(f"format={format!r} is not possible; {meant}")
+    write, given = FORMATS[format], dict(options)
+    own = {key: given.pop(key) for key in _own_options(write) if key in given}
+    if given.get("min_score") is not None:
+        given["classifier_threshold"] = given["min_score"]
+    given.pop("min_score", None)
+    chosen = choose(loader, given)
+    target = _folder(chosen.loader, format) if destination is None else Path(destination)
+    written = write(chosen, target, **own)
+    about = {"format": format, "options": options, "files": _relative(written, target)}
+    # Last, so that it vouches for the files.
+    write_json(target / PROVENANCE, {**chosen.provenance, "export": about})
+    return written
+
+
+def _own_options(write: Writer) -> list[str]:
+    """Options of a format, beside those of the configuration."""
+    parameters = inspect.signature(write).parameters.values()
+    return [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
+
+
+def _folder(loader: Loader, format: str) -> Path:
+    return loader.paths.exports_path / format / str(loader.model_name)
+
+
+def _relative(files: Iterable[Path], folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in files]
 
 
 def renew_exports(loader: Loader) -> None:
-    """Write the tables for Raven and Audacity beside the predictions anew, where there are any.
+    """Write what was exported into the results anew; elsewhere it is the user's.
 
-    They keep the threshold and the gap within events that they were exported with.  With
-    ``save_raven_tables``, those for Raven are written in any case, with the settings of the run.
+    Tables for Raven and Audacity beside the predictions keep the threshold and the gap within
+    events that they were exported with.  With ``save_raven_tables``, those for Raven are written in
+    any case, with the settings of the run.
     """
     combined = loader.paths.raven_path / raven_name("", str(loader.model_name)).removeprefix("_")
     if (saves := loader.options.save_raven_tables) or loader.paths.raven_path.is_dir():
@@ -26,3 +202,24 @@ def renew_exports(loader: Loader) -> None:
             export_raven_tables(loader, combined=True, **settings)
     if (folder := loader.paths.preds_path / AUDACITY_LABELS).is_dir():
         export_audacity_labels(loader, **exported_with(loader, folder))
+    for name in FORMATS:
+        # People may have begun to listen to clips, and to name them.
+        if name != "clips" and (_folder(loader, name) / PROVENANCE).is_file():
+            _renew(loader, name)
+
+
+def _renew(loader: Loader, format: str) -> None:
+    """Write an export anew, and mark files of it that are not written any more."""
+    folder = _folder(loader, format)
+    try:
+        about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["export"]
+        before = [str(name) for name in about["files"]]
+        written = export(loader, format, **dict(about["options"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BacpipeError) as error:
+        logger.warning("%s: this export could not be renewed: %s", folder, error)
+        return
+    for name in {*before} - {*_relative(written, folder)}:
+        path = path_inside(folder, name, what=PROVENANCE)
+        if path.is_file():
+            with writing(path):
+                path.replace(path.with_name(f"{path.name}.stale"))

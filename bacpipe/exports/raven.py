@@ -11,7 +11,7 @@ from typing import Any
 
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
-from bacpipe.exports.chosen import choose, mark_stale, stems
+from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import write_bytes, write_json, write_text
 from bacpipe.store.layout import PROVENANCE, path_inside, raven_name
@@ -66,13 +66,16 @@ def export_raven_tables(
     chosen = choose(loader, kwargs)
     target = Path(folder) if folder is not None else loader.paths.raven_path
     write_json(target / PROVENANCE, chosen.provenance)
-    events = chosen.events()
-    if combined:
-        return _write_combined_raven_table(loader, target, events)
-    written = _write_raven_tables(loader, target, events)
-    if folder is None:
+    written = write_raven(chosen, target, combined=combined)
+    if folder is None and not combined:
         mark_stale(target, written, raven_name("*", escape(str(loader.model_name))))
     return written
+
+
+def write_raven(chosen: Chosen, folder: Path, *, combined: bool = False) -> list[Path]:
+    """Write Raven selection tables; see `export_raven_tables`."""
+    write = _write_combined_raven_table if combined else _write_raven_tables
+    return write(chosen.loader, folder, chosen.events())
 
 
 def _write_combined_raven_table(
@@ -107,7 +110,7 @@ def _write_combined_raven_table(
     return [table, listing]
 
 
-def _write_raven_tables(loader: Loader, folder: Path, items: Iterable[Detections]) -> list[Path]:
+def _write_raven_tables(loader: Loader, folder: Path, items: Iterator[Detections]) -> list[Path]:
     """Write a Raven selection table for each recording; returns the files.
 
     Recordings that cannot be opened are logged and left out.

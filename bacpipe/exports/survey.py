@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ _EPOCH = np.datetime64(0, "us")
 
 
 def survey_table(
-    loader: Loader,
+    loader: Loader | None,
     by: Sequence[str] | str = ("site", "date"),
     min_score: float | None = None,
     **kwargs: Any,
@@ -43,8 +43,8 @@ def survey_table(
 
     Parameters
     ----------
-    loader : Loader
-        Results of a model with a classifier.
+    loader : Loader or None
+        Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
     by : str or sequence of str
         What makes a group: any of site, recording, date, week (ISO 8601), month, year, hour (of
         the day), and further columns of ``sites.csv`` such as habitat.
@@ -78,12 +78,16 @@ def survey_table(
     >>> table.columns[:4].to_list()
     ['site', 'common_name', 'scientific_name', 'detections']
     """
+    if min_score is not None:
+        kwargs["classifier_threshold"] = min_score
+    return survey_of(choose(loader, kwargs), by)
+
+
+def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
+    """Do what `survey_table` does, of chosen detections."""
     import pandas as pd
 
     keys = [by] if isinstance(by, str) else list(by)
-    if min_score is not None:
-        kwargs["classifier_threshold"] = min_score
-    chosen = choose(loader, kwargs)
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
@@ -95,7 +99,7 @@ def survey_table(
     table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
     for count in ("detections", "windows"):
         table[count] = table[count].fillna(0).astype(np.int64)
-    listed = {name: loader.classes.of(name).scientific_name for name in names}
+    listed = {name: chosen.classes.of(name).scientific_name for name in names}
     table["scientific_name"] = table["common_name"].map(listed).astype(object)
     columns = ("detections", "windows", "best_score", "windows_listened", "hours_listened")
     table = table[[*on, "scientific_name", *columns]]
@@ -104,7 +108,7 @@ def survey_table(
 
 
 def detection_history(
-    loader: Loader,
+    loader: Loader | None,
     species: str,
     occasion: str = "1D",
     min_score: float | None = None,
@@ -116,8 +120,8 @@ def detection_history(
 
     Parameters
     ----------
-    loader : Loader
-        Results of a model with a classifier.
+    loader : Loader or None
+        Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
     species : str
         Common or scientific name or code of a class of the model.
     occasion : str
@@ -134,7 +138,7 @@ def detection_history(
     pandas.DataFrame
         Rows are sites, columns the beginnings of occasions (clock of the site), without gaps
         from the first to the last.  1: found; 0: listened to, not found; NA: nothing recorded.
-        ``attrs['hours_listened']`` is the effort, of the same shape.
+        ``attrs['hours_listened']`` is the effort, lists of the same shape.
 
     Raises
     ------
@@ -151,26 +155,87 @@ def detection_history(
     >>> history.loc["SITE-A"].to_list()
     [1]
     """
-    import pandas as pd
-
     if min_score is not None:
         kwargs["classifier_threshold"] = min_score
-    chosen, length = choose(loader, kwargs), _occasion(occasion)
+    chosen = choose(loader, kwargs)
+    wanted = classes_of(chosen, species)
+    found = histories(chosen, occasion, min_hours=min_hours, classes={species: wanted})
+    history = found.of(species)
+    history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(wanted)}
+    history.attrs["hours_listened"] = found.hours.round(6).tolist()
+    return history
+
+
+class Histories(NamedTuple):
+    """Where and when classes were found.
+
+    Attributes
+    ----------
+    sites : list of str
+        Rows.
+    occasions : np.ndarray of datetime64[us]
+        Beginnings of the columns.
+    hours : np.ndarray, float64, shape (sites, occasions)
+        Listened to.
+    listened : np.ndarray, bool, shape (sites, occasions)
+        Whether that is enough.
+    present : dict of np.ndarray, bool, shape (sites, occasions)
+        Whether each class was found.
+    """
+
+    sites: list[str]
+    occasions: np.ndarray
+    hours: np.ndarray
+    listened: np.ndarray
+    present: dict[str, np.ndarray]
+
+    def of(self, name: str) -> pd.DataFrame:
+        """The history of a class, as `detection_history` returns it."""
+        nothing = np.zeros(self.hours.shape, bool)
+        values = np.where(self.listened, self.present.get(name, nothing), np.nan)
+        return self.table(values).astype("Int8")
+
+    def table(self, values: np.ndarray) -> pd.DataFrame:
+        """Values of the shape (sites, occasions) as a table."""
+        import pandas as pd
+
+        columns = pd.DatetimeIndex(self.occasions, name="occasion")
+        return pd.DataFrame(values, pd.Index(self.sites, name="site"), columns)
+
+
+def histories(
+    chosen: Chosen,
+    occasion: str,
+    *,
+    min_hours: float = 0.0,
+    classes: Mapping[str, set[str]] | None = None,
+) -> Histories:
+    """Where and when classes were found, in one pass over the detections.
+
+    Parameters
+    ----------
+    chosen : Chosen
+        The detections.
+    occasion, min_hours
+        As for `detection_history`.
+    classes : mapping of str to set of str, optional
+        Names of the model's classes that count as one; by default each that was found is itself.
+    """
+    length, audio_dir = _occasion(occasion), chosen.loader.audio_dir
     recordings = list(_listened(chosen))
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
         raise ResultsNotFoundError(
-            f"{loader.audio_dir}: no recording here tells when it was made, so there are no "
-            f"occasions; expected a time in the recorder's metadata or in the name, such as "
+            f"{audio_dir}: no recording here tells when it was made, so there are no occasions; "
+            f"expected a time in the recorder's metadata or in the name, such as "
             f"20240501_053000.wav."
         )
-    if len(dated) < len(recordings):
+    if unknown := len(recordings) - len(dated):
         logger.warning(
-            "%s: %s when they were made, and are left out of the history.",
-            loader.audio_dir,
-            counted(len(recordings) - len(dated), "recording does not tell",
-                    "recordings do not tell"),
-        )  # fmt: skip
+            "%s: the history leaves out %s that tell no time.",
+            audio_dir,
+            counted(unknown, "recording"),
+        )
     first = min(item.begin.min() for item in dated).astype("datetime64[D]").astype(_EPOCH.dtype)
     last = max(item.end.max() for item in dated)
     count = int((last - first - np.timedelta64(1, "us")) // length) + 1
@@ -181,25 +246,22 @@ def detection_history(
         )
     sites = sorted({item.place.site for item in dated})
     row = {site: i for i, site in enumerate(sites)}
-    effort = np.zeros((len(sites), count))
+    hours = np.zeros((len(sites), count))
     for item in dated:
-        for i, hours in _split(item, first, length):
-            effort[row[item.place.site], i] += hours
-    wanted, present = _class_of(chosen, species), np.zeros(effort.shape, bool)
+        for i, part in _split(item, first, length):
+            hours[row[item.place.site], i] += part
+    present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
     for found in chosen.windows():
         place = chosen.where.of(found.recording)
-        if not np.isnat(place.local):
-            start = found.start[np.isin(found.label, list(wanted))]
-            present[row[place.site], (place.local + _seconds(start) - first) // length] = True
-    values = present.astype(np.float64)
-    listened = (effort > 0) & (effort >= min_hours)
-    values[~listened] = np.nan
-    columns = pd.DatetimeIndex(first + np.arange(count) * length, name="occasion")
-    index = pd.Index(sites, name="site")
-    history = pd.DataFrame(values, index, columns).astype("Int8")
-    history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(wanted)}
-    history.attrs["hours_listened"] = effort.round(6).tolist()
-    return history
+        if np.isnat(place.local):
+            continue
+        names = {str(n): {str(n)} for n in set(found.label)} if classes is None else classes
+        for name, labels in names.items():
+            start = found.start[np.isin(found.label.astype(str), list(labels))]
+            cells = present.setdefault(name, np.zeros(hours.shape, bool))
+            cells[row[place.site], (place.local + _seconds(start) - first) // length] = True
+    occasions = first + np.arange(count) * length
+    return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
 
 def _occasion(text: str) -> np.timedelta64:
@@ -217,12 +279,12 @@ def _occasion(text: str) -> np.timedelta64:
     return np.timedelta64(round(length.total_seconds() * 1e6), "us")
 
 
-def _class_of(chosen: Chosen, species: str) -> set[str]:
+def classes_of(chosen: Chosen, species: str) -> set[str]:
     """Names of the classes that a name of a species, or a code, means."""
     loader, plain = chosen.loader, species.strip().casefold()
-    labels = {*loader.classes.names}
+    labels = {*chosen.classes.names}
     labels.update(label for item in loader.detections() for label in set(item.label.tolist()))
-    known = {label: (label, *loader.classes.of(label)) for label in labels}
+    known = {label: (label, *chosen.classes.of(label)) for label in labels}
     found = {
         label for label, names in known.items() if plain in {name.casefold() for name in names}
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -10,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.audio.timestamps import recording_start
+from bacpipe.places.sites import Site
 from bacpipe.store.detections import Detections
 from bacpipe.store.loader import Loader
+from bacpipe.store.range_filter import OPTIONS
 
 
 class Place(NamedTuple):
@@ -59,39 +59,36 @@ class Whereabouts:
     """
 
     def __init__(self, loader: Loader, settings: Mapping[str, Any] | None = None) -> None:
-        self._loader = loader
+        self._found = loader.range_filter(**(settings or {}))
         self._places: dict[str, Place] = {}
 
     def of(self, recording: str) -> Place:
         """Where and when a recording was made."""
         if recording not in self._places:
-            start = recording_start(self._loader.audio_dir / recording)
-            folder = str(PurePosixPath(recording).parent)
-            self._places[recording] = Place(folder, None, None, start, {})
+            start = self._found.clock.of(recording)
+            site = start.site or Site(str(PurePosixPath(recording).parent))
+            self._places[recording] = Place(
+                site.name, site.latitude, site.longitude, start.time, site.columns
+            )
         return self._places[recording]
 
     @property
     def columns(self) -> list[str]:
         """Further columns of the table of sites."""
-        return []
+        return sorted({name for row in self._found.clock.sites.rows for name in row.columns})
 
-    def range_probability(self, recording: str, labels: np.ndarray) -> np.ndarray:
-        """How probable it is that classes are there at that time of the year.
+    def range_probability(self, item: Detections) -> np.ndarray:
+        """How probable the classes are there at that time of the year, float32 of shape (n,).
 
-        float32 of the shape of `labels` (names of classes); NaN where it is not known.
+        NaN where it is not known.
         """
-        return np.full(len(labels), np.nan, np.float32)
-
-    def possible(self, item: Detections) -> Detections:
-        """Detections without those that the settings hide."""
-        return item
+        if self._found.options.range_filter == "off":
+            return np.full(len(item.label), np.nan, np.float32)
+        return self._found.probabilities(item)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Settings that decide what is shown."""
-        return {}
-
-    @property
-    def state(self) -> str:
-        """Hash of all that places depend on besides the recordings."""
-        return hashlib.sha256(b"").hexdigest()[:16]
+        """Settings that decide what is shown of places and species."""
+        options = self._found.options
+        values = {key: getattr(options, key) for key in OPTIONS if key != "model_base_path"}
+        return {key: value for key, value in values.items() if value is not None}

@@ -69,10 +69,13 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.predictions import predictions_source
+from bacpipe.store.range_filter import used_places, write_places
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.writer import ResultWriter
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = ("range_filter", "range_threshold", "species_list")  # decide what exports hold
 
 
 def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> RunReport:
@@ -136,6 +139,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         loader.write_metadata_file()
         if predict:
             write_prediction_tables(loader)
+            write_places(loader.range_filter(), list(loader.entries))
         record_tables(loader, predict=predict)
     return report
 
@@ -341,10 +345,10 @@ def write_prediction_tables(loader: Loader) -> None:
     write_combined_tables(
         loader.paths.preds_path,
         str(loader.model_name),
-        loader.detections(),
+        loader.stored_detections(),
         {**loader.predictions_provenance, **where.provenance},
         loader.predictions_state,
-        describe=Describer(loader, where, options.event_gap),
+        describe=Describer(loader.classes, where, options.event_gap),
         escape_formulas=options.escape_formulas,
         excel_bom=options.excel_bom,
     )
@@ -378,7 +382,8 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
         escaped = ", formulas escaped" if loader.options.escape_formulas else ""
         tables["annotations"] = f"all classes{escaped}"
         tables["detections"] = {
-            "places": Whereabouts(loader).state,
+            "places": used_places(loader.options, loader.audio_dir),
+            "range": loader.options.range_filter != "off",
             "event_gap": loader.options.event_gap or 0.0,
             "excel_bom": loader.options.excel_bom,
         }
@@ -386,6 +391,9 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
             tables["raven"] = {"event_gap": loader.options.event_gap}
             if "classifier_threshold" in loader.options.asked:
                 tables["raven"]["threshold"] = loader.options.classifier_threshold
+            if loader.range_filter().hides:
+                shown = {key: getattr(loader.options, key) for key in _SHOWN}
+                tables["raven"] |= {key: value for key, value in shown.items() if value}
     return tables
 
 

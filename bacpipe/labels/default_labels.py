@@ -5,16 +5,18 @@ time_of_day             'HH:MM' at which the window starts
 day_of_year             1 to 366
 week_of_year            1 to 53 (ISO 8601)
 continuous_timestamp    date and time at which the window starts
+hours_after_sunrise     hours from the nearest sunrise, negative before it, to the window's start
+hours_after_sunset      the same for sunset
 parent_directory        folder of the recording, relative to the audio folder; for recordings
                         in the audio folder itself, its name
 audio_file_name         the recording, relative to the audio folder
 default_classifier      class with the best score among the stored predictions
 ======================  =====================================================================
 
-Times are those of the recorder's clock, from its metadata or the name of the recording
-(`bacpipe.audio.timestamps.recording_start`); they are missing where neither tells.  How many
-recordings they come from which source, and whether zones differ, is said once.
-Likewise the class where the model has no classifier or found nothing.
+Times are those of `bacpipe.places.clock`, from metadata or the name of the recording; they are
+missing where neither tells.  How many recordings they come from which source, and whether zones
+differ, is said once.  Sunrise and sunset need the position of the recorder, too.  The class is
+missing where the model has no classifier or found nothing.
 """
 
 from __future__ import annotations
@@ -22,19 +24,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta, timezone
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from bacpipe.audio.timestamps import find_start
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
+from bacpipe.places.clock import SunEvent, hours_after, on_one_clock
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths, folder_name
 from bacpipe.store.loader import Loader
@@ -294,6 +293,8 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
         "day_of_year": lambda: time.dt.day_of_year.astype("Int16"),
         "week_of_year": lambda: time.dt.isocalendar().week.astype("Int16"),
         "continuous_timestamp": lambda: time,
+        "hours_after_sunrise": lambda: _hours_after(loader, windows, "sunrise"),
+        "hours_after_sunset": lambda: _hours_after(loader, windows, "sunset"),
         "parent_directory": lambda: _of_recordings(windows, _folders(loader, windows)),
         "audio_file_name": lambda: table["audiofilename"],
         "default_classifier": lambda: _best_classes(loader, windows),
@@ -306,63 +307,21 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
 def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
     """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells.
 
-    Recordings that tell their zone keep their order and distance: if there are several zones,
-    as where a recorder follows daylight saving time, all of these are shown in the most frequent
-    one, and a warning says so.  Where only the recorder's clock is known, it counts as it is.
+    All are on one clock, as `bacpipe.places.clock.on_one_clock` says.
     """
-    found = [find_start(loader.audio_dir / name) for name in recordings]
-    offsets = Counter(time.utcoffset() for time, _ in found if time is not None)
-    zoned = {offset: count for offset, count in offsets.items() if offset is not None}
-    common = max(zoned, key=lambda offset: zoned[offset], default=None)
-    starts = np.full(len(recordings), np.datetime64("NaT", "us"))
-    for i, (time, _) in enumerate(found):
-        if time is not None:
-            if time.tzinfo is not None and common is not None:
-                time = time.astimezone(timezone(common))
-            starts[i] = time.replace(tzinfo=None)
-    _tell_sources(loader.audio_dir, recordings, [source for _, source in found])
-    _tell_zones(loader.audio_dir, zoned, offsets[None], common)
-    return starts
+    starts = [loader.clock.of(name) for name in recordings]
+    return on_one_clock(loader.audio_dir, recordings, starts)
 
 
-def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[str]) -> None:
-    """Say how many recordings their metadata date, how many their names, and how many nothing."""
-    counts = Counter(sources)
-    if not counts.keys() - {"metadata"}:
-        return
-    parts = [f"{counts['metadata']} from their metadata, {counts['name']} from their names"]
-    if counts["nothing"]:
-        example = recordings[sources.index("nothing")]
-        parts.append(f"{counts['nothing']} tell no time, such as {example}")
-    _say_once(
-        logging.WARNING if counts["nothing"] else logging.INFO,
-        f"{audio_dir}: times of {len(sources)} recordings: {', '.join(parts)}.",
-    )
-
-
-def _tell_zones(
-    audio_dir: Path, zoned: Mapping[timedelta, int], unknown: int, common: timedelta | None
-) -> None:
-    """Warn of clocks in several zones, or of which some tell their zone and others do not."""
-    named = ", ".join(f"{timezone(offset)}: {count}" for offset, count in zoned.items())
-    if common is not None and len(zoned) > 1:
-        _say_once(
-            logging.WARNING,
-            f"{audio_dir}: recordings are in several time zones ({named}); all of these are shown "
-            f"in {timezone(common)}.",
-        )
-    if zoned and unknown:
-        _say_once(
-            logging.WARNING,
-            f"{audio_dir}: some recordings tell their time zone ({named}), {unknown} do not; these "
-            f"count by their clocks, which may be of another zone.",
-        )
-
-
-@cache
-def _say_once(level: int, text: str) -> None:
-    """Log a text unless it has been, such as for another model."""
-    logger.log(level, "%s", text)
+def _hours_after(loader: Loader, windows: ModelWindows, event: SunEvent) -> np.ndarray:
+    """Hours from the nearest sunrise or sunset to the start of each window, float64."""
+    hours = np.full(len(windows), np.nan)
+    for name, rows in windows.slices():
+        start = loader.clock.of(name)
+        position = None if start.site is None else start.site.position
+        if position is not None and start.time is not None:
+            hours[rows] = hours_after(event, position, start.time, windows.times[0][rows])
+    return hours
 
 
 def _times(loader: Loader, windows: ModelWindows) -> pd.Series:
@@ -428,7 +387,8 @@ def as_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def _fingerprint(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> str:
     # The names of the recordings are part of the windows' state; so are the predictions',
     # whose files the journal names with their threshold.
-    content = json.dumps([windows.state, list(keys), folder_name(loader.audio_dir)])
+    about = [windows.state, list(keys), folder_name(loader.audio_dir)]
+    content = json.dumps(about + ([state] if (state := loader.range_filter().state) else []))
     digest = hashlib.sha256(f"{content[:-1]}, [".encode())
     for number, entry in enumerate(windows.entries.values()):
         text = json.dumps(entry.predictions and entry.predictions.as_json())

@@ -143,7 +143,7 @@ def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[
     if counts["nothing"]:
         example = recordings[sources.index("nothing")]
         parts.append(f"{counts['nothing']} tell no time, such as {example}")
-    _say_once(
+    say_once(
         logging.WARNING if counts["nothing"] else logging.INFO,
         f"{audio_dir}: times of {len(sources)} recordings: {', '.join(parts)}.",
     )
@@ -155,13 +155,13 @@ def _tell_zones(
     """Warn of clocks in several zones, or of which some tell their zone and others do not."""
     named = ", ".join(f"{timezone(offset)}: {count}" for offset, count in zoned.items())
     if common is not None and len(zoned) > 1:
-        _say_once(
+        say_once(
             logging.WARNING,
             f"{audio_dir}: recordings are in several time zones ({named}); all of these are shown "
             f"in {timezone(common)}.",
         )
     if zoned and unknown:
-        _say_once(
+        say_once(
             logging.WARNING,
             f"{audio_dir}: some recordings tell their time zone ({named}), {unknown} do not; these "
             f"count by their clocks, which may be of another zone. Name it with time_zone, in the "
@@ -178,7 +178,7 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
     )
     if assumed:
         named = ", ".join(f"{zone}: {count}" for zone, count in assumed.most_common(5))
-        _say_once(
+        say_once(
             logging.INFO,
             f"{audio_dir}: {counted(sum(assumed.values()), 'recording')} without a time zone; "
             f"their clocks count as local time ({named}). If the recorders ran in another, such as "
@@ -190,7 +190,7 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
         if start.time is not None and not _is_one_moment(start.time)
     ]
     if odd:
-        _say_once(
+        say_once(
             logging.WARNING,
             f"{audio_dir}: {counted(len(odd), 'recording')} in an hour that the clocks of their "
             f"time zone show twice or leave out in the night of a change, such as {odd[0]}; if "
@@ -206,7 +206,7 @@ def _is_one_moment(time: datetime) -> bool:
 
 
 @cache
-def _say_once(level: int, text: str) -> None:
+def say_once(level: int, text: str) -> None:
     """Log a text unless it has been, such as for another model."""
     logger.log(level, "%s", text)
 

@@ -14,8 +14,9 @@ column         content
 =============  ==============================================================================
 
 Of several rows for one recording, that of the recording itself counts most, then that of the
-innermost folder.  Without a row, a recording is at ``latitude``, ``longitude`` of the settings, or
-where its own metadata say (`bacpipe.places.positions`).
+innermost folder.  Without a row, a recording is at ``latitude``, ``longitude`` of the settings,
+else where its own metadata say (`bacpipe.places.positions`), else where the run that made the
+results knew it to be.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from bacpipe.errors import SitesError, counted
 from bacpipe.options import Options
 from bacpipe.places.positions import Position, recorder_position
-from bacpipe.user_input import typed_path, typed_zone
+from bacpipe.user_input import typed_path, typed_text, typed_zone
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Sites:
         ``sites`` names the table, ``latitude`` and ``longitude`` are those of all recordings that
         it has no row for.
     stored : Path, optional
-        Copy of the table in the results, for those whose recordings are elsewhere.
+        What an earlier run used, in the results.
 
     Raises
     ------
@@ -123,22 +124,17 @@ class Sites:
 
     def __init__(self, audio_dir: Path, options: Options, stored: Path | None = None) -> None:
         self.audio_dir = audio_dir
-        self.path = find_sites_table(audio_dir, options, stored)
-        self.rows = () if self.path is None else read_sites(self.path)
+        self.path = find_sites_table(audio_dir, options)
+        self._places = _by_place(() if self.path is None else read_sites(self.path))
+        remembered = stored is not None and stored.is_file()
+        self._stored = _by_place(read_sites(stored) if stored and remembered else ())
+        self._time_zone = options.time_zone
         self._setting: Position | None = None
         if options.latitude is not None and options.longitude is not None:
             self._setting = Position(options.latitude, options.longitude)
             if self._setting == (0, 0):
                 warn_of_origin("latitude=0, longitude=0 of the settings")
         self._metadata: dict[str, Position | None] = {}
-
-    @cached_property
-    def _places(self) -> list[tuple[str, list[Site]]]:
-        """Rows by what their ``site`` says."""
-        rows: dict[str, list[Site]] = defaultdict(list)
-        for row in self.rows:
-            rows[_plain(row.name)].append(row)
-        return list(rows.items())
 
     def of(self, recording: str, start: datetime | None) -> Site | None:
         """Site of a recording.
@@ -155,31 +151,21 @@ class Sites:
         Site or None
             None where nothing tells.
         """
-        rows = self._matching(recording)
-        for same in rows:
-            fitting = [row for row in same if start is not None and row.covers(start)]
-            # Without a time, any deployment may be meant, unless all were at one place.
-            if start is None and len({row.position for row in same}) == 1:
-                fitting = same
-            if fitting:
-                return fitting[0]
+        site = _fitting(self._places, recording, start)
+        if site is not None:
+            return site
         if self._setting is not None:
             return Site(_folder(recording), *self._setting, source="setting")
         if recording not in self._metadata:
             self._metadata[recording] = recorder_position(self.audio_dir / recording)
         found = self._metadata[recording]
-        return None if found is None else Site(_folder(recording), *found, source="metadata")
+        if found is not None:
+            return Site(_folder(recording), *found, source="metadata")
+        return _fitting(self._stored, recording, start)
 
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""
-        return bool(self._matching(recording))
-
-    def _matching(self, recording: str) -> list[list[Site]]:
-        """Rows that mean a recording, those that mean it most closely first."""
-        plain = _plain(recording)
-        ranked = [(closeness(plain, place), rows) for place, rows in self._places]
-        ranked = sorted((item for item in ranked if item[0]), key=lambda item: -item[0])
-        return [rows for _, rows in ranked]
+        return bool(_matching(self._places, recording))
 
     def table(self, recordings: Iterable[tuple[str, datetime | None]]) -> list[Site]:
         """What was used for these recordings, in the form of the table itself.
@@ -187,14 +173,15 @@ class Sites:
         Rows of the table that no recording needs are left out.  Positions in metadata have a row
         for the folder, or for each recording where they are apart.
         """
-        used: dict[int, Site] = {}
+        used: dict[str, Site] = {}
         loose: dict[str, list[tuple[str, Site]]] = defaultdict(list)
         for recording, start in recordings:
             site = self.of(recording, start)
             if site is not None and site.source == "sites":
-                used[id(site)] = site
+                used[sites_text([site])] = site
             elif site is not None:
-                loose[site.name].append((recording, site))
+                zone = site.time_zone or self._time_zone
+                loose[site.name].append((recording, replace(site, time_zone=zone)))
         rows = list(used.values())
         for group in loose.values():
             first = group[0][1]
@@ -203,6 +190,36 @@ class Sites:
             else:
                 rows += [replace(site, name=recording) for recording, site in group]
         return rows
+
+
+def _by_place(rows: Iterable[Site]) -> Mapping[str, list[Site]]:
+    """Rows by what their ``site`` says."""
+    places: dict[str, list[Site]] = defaultdict(list)
+    for row in rows:
+        places[row.name].append(row)
+    return places
+
+
+def _matching(places: Mapping[str, list[Site]], recording: str) -> list[list[Site]]:
+    """Rows that mean a recording, those that mean it most closely first."""
+    plain = _plain(recording)
+    ranked = [(closeness(plain, place), rows) for place, rows in places.items()]
+    return [rows for close, rows in sorted(ranked, key=lambda item: -item[0]) if close]
+
+
+def _fitting(
+    places: Mapping[str, list[Site]], recording: str, start: datetime | None
+) -> Site | None:
+    """The row for a recording that starts at a time, if there is one."""
+    for same in _matching(places, recording):
+        fitting = [row for row in same if start is not None and row.covers(start)]
+        # Without a time, any deployment may be meant, unless all were at one place.
+        if start is None and len({row.position for row in same}) == 1:
+            fitting = same
+        if fitting:
+            found = fitting[0]
+            return found if found.name != "." else replace(found, name=_folder(recording))
+    return None
 
 
 def _near(one: Site, other: Site) -> bool:
@@ -251,22 +268,20 @@ def warn_of_origin(what: str) -> None:
 # --- The table ----------------------------------------------------------------------------------
 
 
-def find_sites_table(audio_dir: Path, options: Options, stored: Path | None) -> Path | None:
-    """The table that the settings name, that beside the recordings, or its copy."""
-    if options.sites is not None:
-        path = typed_path(options.sites)
-        if not path.is_file() and (audio_dir / path).is_file():
-            path = audio_dir / path
-        if not path.is_file():
-            raise SitesError(
-                f"{path}: there is no such file, which sites names; write a draft with "
-                f"`bacpipe sites audio_dir=...`."
-            )
-        return path
-    beside = audio_dir / SITES
-    if beside.is_file():
-        return beside
-    return stored if stored is not None and stored.is_file() else None
+def find_sites_table(audio_dir: Path, options: Options) -> Path | None:
+    """The table that the settings name, or that beside the recordings."""
+    if options.sites is None:
+        beside = audio_dir / SITES
+        return beside if beside.is_file() else None
+    path = typed_path(options.sites)
+    if not path.is_file() and (audio_dir / path).is_file():
+        path = audio_dir / path
+    if not path.is_file():
+        raise SitesError(
+            f"{path}: there is no such file, which sites names; write a draft with `bacpipe sites "
+            f"audio_dir=...`."
+        )
+    return path
 
 
 def read_sites(path: Path) -> tuple[Site, ...]:
@@ -292,7 +307,11 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     SitesError
         If it cannot be read at all or lacks a column.
     """
-    text = _text_of(path)
+    try:
+        text = typed_text(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
@@ -318,26 +337,6 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
             except ValueError as error:
                 wrong.append(f"row {i}: {error}")
     return rows, wrong + list(_overlaps(rows))
-
-
-def _text_of(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SitesError(
-            f"{path}: this table cannot be read ({error.strerror or error})."
-        ) from None
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise SitesError(f"{path}: this is a workbook; save it as CSV.")
-    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise SitesError(f"{path}: this is no text; expected a table (CSV) of sites.")
 
 
 def _site(cells: Mapping[str, str], where: str) -> Site:

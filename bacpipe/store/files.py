@@ -44,6 +44,7 @@ _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
+BOM = b"\xef\xbb\xbf"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How formulas begin."""
 
@@ -286,12 +287,17 @@ def yaml_text(content: Any) -> str:
 
 
 def write_csv(
-    path: Path, table: pd.DataFrame | Iterable[pd.DataFrame], *, quote: bool | None = None
+    path: Path,
+    table: pd.DataFrame | Iterable[pd.DataFrame],
+    *,
+    quote: bool | None = None,
+    bom: bool = False,
 ) -> None:
     """Write a pandas table, or the pieces of one, as CSV (UTF-8) at once.
 
     csv does not quote a carriage return that stands alone, but readers end the line there; `quote`
-    says whether texts hold one.  It is found out for a single table.
+    says whether texts hold one.  It is found out for a single table.  `bom` puts a byte order mark
+    at the beginning, by which Excel knows UTF-8.
     """
     import pandas as pd
 
@@ -303,6 +309,7 @@ def write_csv(
         table = [table]
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if quote else csv.QUOTE_MINIMAL
     with replacing(path) as file:
+        file.write(BOM if bom else b"")
         for number, piece in enumerate(table):
             piece.to_csv(
                 file, mode="wb", index=False, header=not number, lineterminator="\n",

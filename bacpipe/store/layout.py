@@ -7,7 +7,10 @@
         dim_reduced_embeddings/<...>___<reducer>-<dataset>-<model>/
         evaluations/<model>/{labels,clustering,probing,predictions,plots}/
         evaluations/overview/
+        exports/<format>/<model>/                              detections for other programs
+        places/                                                where and when, and what can be there
         logs/
+        README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
 
 A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
@@ -58,6 +61,9 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+EXPORTS = "exports"
+README = "README.txt"
+PLACES = "places"
 # In the folder of the labels of people.
 PEOPLE_LABELS = "people_labels.jsonl"
 ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
@@ -72,6 +78,7 @@ JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
 REDUCER = "reducer.safetensors"
 PREDICTIONS = "predictions"
 RECOGNISERS = "recognisers"
+CALIBRATIONS = "calibration"
 # In the folder of predictions.
 SPARSE_PREDICTIONS = "original_classifier_outputs"
 RAVEN_TABLES = "raven_tables"
@@ -245,9 +252,24 @@ class ResultPaths:
         return self.dataset_path / RECOGNISERS
 
     @property
+    def exports_path(self) -> Path:
+        """Folder of what was exported for other programs."""
+        return self.dataset_path / EXPORTS
+
+    @property
     def overview_path(self) -> Path:
         """Folder of the comparisons across models."""
         return self.labels_path.parent.parent / "overview"
+
+    @property
+    def sites_path(self) -> Path:
+        """Table of where the recordings were made, as a run knew it."""
+        return self.dataset_path / PLACES / "sites.csv"
+
+    @property
+    def species_range_path(self) -> Path:
+        """Table of which species can be there."""
+        return self.dataset_path / PLACES / "species_range.parquet"
 
     @property
     def logs_path(self) -> Path:

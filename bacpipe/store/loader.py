@@ -20,6 +20,7 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
+from bacpipe.places.clock import Clock
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.detections import Detections, above
@@ -61,6 +62,8 @@ from bacpipe.store.predictions import (
     read_predictions,
     require_windows,
 )
+from bacpipe.store.range_filter import OPTIONS as RANGE_OPTIONS
+from bacpipe.store.range_filter import RangeFilter
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
@@ -145,6 +148,7 @@ class Loader:
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
         self._names: list[str] | None = None
+        self._filters: dict[tuple[object, ...], RangeFilter] = {}
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -156,6 +160,7 @@ class Loader:
         folder = claim_dataset(self.paths, self.options.embed_parent_dir)
         if folder != self.paths.dataset_path:  # another run was quicker
             self.paths = paths_of(self.audio_dir, self.model_name or "none", self.options)
+            self._filters.clear()
 
     def locate_predictions(self, *, newest: bool = False) -> None:
         """Let `paths` name the folder with the predictions of these embeddings.
@@ -607,19 +612,48 @@ class Loader:
 
     def _detections_above(self, settings: Mapping[str, Any]) -> Iterator[Detections]:
         """Detections from the threshold that a call asks for, if it does."""
-        make_options(**settings)  # or says which of them is impossible
-        threshold = self.threshold(settings)
-        if threshold is None:
-            return self.detections()
-        return (above(item, threshold) for item in self.detections())
+        threshold, items = self.threshold(settings), self.detections(**settings)
+        return items if threshold is None else (above(item, threshold) for item in items)
 
     @property
     def classes(self) -> ClassList:
         """Scientific names and codes of the model's classes, by their names."""
         return read_class_list(class_list_path(self.paths.preds_path, str(self.model_name)))
 
-    def detections(self) -> Iterator[Detections]:
-        """Predictions of every recording with their times, in the order of the recordings."""
+    @property
+    def clock(self) -> Clock:
+        """Says of every recording when and where it starts."""
+        return self.range_filter().clock
+
+    def range_filter(self, **settings: Any) -> RangeFilter:
+        """What is known of places and species, with the settings of a call or of the loader.
+
+        Parameters
+        ----------
+        **settings
+            Any key of the configuration; those about places and species matter.
+        """
+        make_options(**settings)  # or says which of them is impossible
+        changed = {key: value for key, value in settings.items() if key in RANGE_OPTIONS}
+        options = replace(self.options, **changed) if changed else self.options
+        key = tuple(getattr(options, name) for name in RANGE_OPTIONS)
+        if key not in self._filters:
+            self._filters[key] = RangeFilter(self.paths, options, lambda: self.classes)
+        return self._filters[key]
+
+    def detections(self, **settings: Any) -> Iterator[Detections]:
+        """Predictions of every recording with their times, in the order of the recordings.
+
+        Parameters
+        ----------
+        **settings
+            Any key of the configuration; ``range_filter`` and ``species_list``, of the call or else
+            of the loader, decide which are left out.
+        """
+        return self.range_filter(**settings).kept(self.stored_detections())
+
+    def stored_detections(self) -> Iterator[Detections]:
+        """All predictions that are stored, whether or not their species are expected."""
         found = self._require_set()
         entries = self.entries
         if all(entry.predictions is None for entry in entries.values()):

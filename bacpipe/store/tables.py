@@ -24,7 +24,7 @@ import numpy as np
 
 from bacpipe.errors import ResultsError
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import FORMULA, replacing, without_formulas, write_csv, write_json
+from bacpipe.store.files import BOM, FORMULA, replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
     annotations_path,
@@ -286,8 +286,7 @@ def write_detections_csv(
     import pyarrow.csv as pc
 
     with replacing(path) as file:
-        if bom:
-            file.write(b"\xef\xbb\xbf")
+        file.write(BOM if bom else b"")
         for number, table in enumerate(tables):
             names = [name for name in table.column_names if name != "window"]
             plain = _plain_text(table.select(names), escape_formulas=escape_formulas)

@@ -1,0 +1,67 @@
+"""Detections as a table of Kaleidoscope (Wildlife Acoustics), with the columns of its clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bacpipe.exports.chosen import Chosen
+from bacpipe.exports.raven import plain_label
+from bacpipe.store.detections import Detections
+from bacpipe.store.files import write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A star marks columns that the program fills; people write theirs into MANUAL ID.
+_COLUMNS = (
+    "INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "DATE", "TIME", "HOUR",
+    "DATE-12", "TIME-12", "HOUR-12", "TOP1MATCH*", "SCORE", "SCIENTIFIC NAME", "MANUAL ID",
+)  # fmt: skip
+
+
+def write_kaleidoscope(chosen: Chosen, folder: Path) -> list[Path]:
+    """Write one table over all recordings.
+
+    DATE-12, TIME-12 and HOUR-12 are those of twelve hours earlier, by which a night is one day.
+    """
+    path = folder / f"{chosen.loader.model_name}_kaleidoscope.csv"
+    write_csv(path, _pieces(chosen))
+    return [path]
+
+
+def _pieces(chosen: Chosen) -> Iterator[pd.DataFrame]:
+    import pandas as pd
+
+    yield pd.DataFrame(columns=_COLUMNS)
+    for item in chosen.events():
+        yield _piece(chosen, item)
+
+
+def _piece(chosen: Chosen, item: Detections) -> pd.DataFrame:
+    import pandas as pd
+
+    path, place = PurePosixPath(item.recording), chosen.where.of(item.recording)
+    start = None if place.start is None else place.start.replace(tzinfo=None)
+    times = [None if start is None else start + timedelta(seconds=s) for s in item.start.tolist()]
+    cells: dict[str, object] = {
+        "INDIR": str(chosen.loader.audio_dir.resolve()),
+        "FOLDER": "" if path.parent == PurePosixPath() else str(path.parent),
+        "IN FILE": path.name,
+        "CHANNEL": 0,
+        "OFFSET": item.start.round(6),
+        "DURATION": (item.end - item.start).round(6),
+        "TOP1MATCH*": [plain_label(label) for label in item.label],
+        "SCORE": item.score.astype(np.float64).round(4),
+        "SCIENTIFIC NAME": [chosen.classes.of(label).scientific_name for label in item.label],
+        "MANUAL ID": "",
+    }
+    for ending, back in (("", 0), ("-12", 12)):
+        shifted = [None if time is None else time - timedelta(hours=back) for time in times]
+        for name, form in (("DATE", "%Y-%m-%d"), ("TIME", "%H:%M:%S"), ("HOUR", "%H")):
+            cells[name + ending] = ["" if t is None else t.strftime(form) for t in shifted]
+    return pd.DataFrame(cells, index=range(len(item.start)))[list(_COLUMNS)]
