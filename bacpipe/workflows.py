@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ get_audio_files = Loader.get_audio_files
 def play(
     bool_save_logs: bool = False,
     *,
+    save_logs: bool = False,
     CustomModels: Sequence[object] | None = None,
     CustomModel: object = None,
     **kwargs: object,
@@ -48,6 +49,8 @@ def play(
     ----------
     bool_save_logs : bool
         Save the log, the configuration and the settings of this run in the results folder.
+    save_logs : bool
+        The same.
     CustomModels : sequence, optional
         Models of your own, parallel to ``models``; None for models of the zoo.
     CustomModel : class or object, optional
@@ -83,13 +86,14 @@ def play(
     (153, 1024)
     """
     _refuse_path("bool_save_logs", bool_save_logs)
+    _refuse_path("save_logs", save_logs)
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
     models = computed_models(audio_dir, options) if options.already_computed else options.models
     models = [canonical_name(name) for name in models]
     options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
-    handler = _save_logs(options, audio_dir) if bool_save_logs else None
+    handler = _save_logs(options, audio_dir) if bool_save_logs or save_logs else None
     try:
         runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
         loaders = {name: loader for name, (loader, _) in runs.items()}
@@ -240,7 +244,7 @@ def _say(text: str) -> None:
 
 def generate_embeddings(
     avoid_pipelined_gpu_inference: bool = False,
-    *,
+    *others: object,
     model_name: str | None = None,
     CustomModel: object = None,
     check_if_combination_exists: bool = True,
@@ -254,6 +258,8 @@ def generate_embeddings(
     ----------
     avoid_pipelined_gpu_inference : bool
         True decodes and computes by turns, without threads.
+    *others
+        Nothing: whatever else is given by its place is refused with the names to give it by.
     model_name : str
         Name of the model; required.
     CustomModel : class or object, optional
@@ -284,7 +290,16 @@ def generate_embeddings(
     >>> loader.embeddings("array").shape
     (153, 1024)
     """
-    _refuse_path("avoid_pipelined_gpu_inference", avoid_pipelined_gpu_inference)
+    if others or isinstance(avoid_pipelined_gpu_inference, str | Path):
+        given = [str(value) for value in (avoid_pipelined_gpu_inference, *others)]
+        is_model = model_name is None and (others or canonical_name(given[0]) in CARDS)
+        names = ["model_name", "audio_dir"] if is_model else ["audio_dir"]
+        pairs = zip([*names, *("..." for _ in given)], given, strict=False)
+        meant = ", ".join(f"{name}={value!r}" for name, value in pairs)
+        raise SettingsError(
+            f"generate_embeddings takes its arguments by name; did you mean "
+            f"generate_embeddings({meant})?"
+        )
     options = make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
     if model_name is None:
         raise SettingsError(
@@ -613,18 +628,20 @@ def _done_already(loader: Loader) -> RunReport | None:
     return RunReport(card.name, kept=len(plan.keep), results=loader.embed_dir)
 
 
-def confirm_model_name(model_name: str) -> str:
+def confirm_model_name(model_name: str, CustomModel: object = None) -> str:
     """Check the name of a model.
 
     Parameters
     ----------
     model_name : str
         Name of a model of the zoo.
+    CustomModel : class or object, optional
+        A model of your own, whose name may be any.
 
     Returns
     -------
     str
-        The same name.
+        The same name, as the zoo writes it.
 
     Raises
     ------
@@ -637,6 +654,8 @@ def confirm_model_name(model_name: str) -> str:
     >>> bacpipe.confirm_model_name("perch_v2")
     'perch_v2'
     """
+    if CustomModel is not None:
+        return canonical_name(model_name)
     return find_card(model_name).name
 
 
@@ -644,6 +663,9 @@ def ensure_models_exist(
     model_base_path: str | Path,
     model_names: str | Sequence[str],
     repo_id: str = "vskode/bacpipe_models",
+    *,
+    CustomModels: Sequence[object] | None = None,
+    CustomModel: object = None,
 ) -> str:
     """Make sure that the checkpoints of models are on this machine; fetch missing ones.
 
@@ -655,6 +677,11 @@ def ensure_models_exist(
         Models that will be run.
     repo_id : str
         Hugging Face dataset repository with the archives.
+    CustomModels : sequence, optional
+        Models of your own, parallel to `model_names`, which need no checkpoints; None for models of
+        the zoo.
+    CustomModel : class or object, optional
+        A model of your own, if there is only one.
 
     Returns
     -------
@@ -673,7 +700,9 @@ def ensure_models_exist(
     'weights'
     """
     names = [model_names] if isinstance(model_names, str) else list(model_names)
-    checkpoints.ensure(Path(model_base_path), [find_card(name) for name in names], repo_id=repo_id)
+    models = _with_custom(names, CustomModels, CustomModel)
+    cards = [find_card(name) for name, custom in models if custom is None]
+    checkpoints.ensure(Path(model_base_path), cards, repo_id=repo_id)
     return str(model_base_path)
 
 
@@ -683,6 +712,9 @@ def get_model_names(
     main_results_dir: str | Path,
     embed_parent_dir: str,
     already_computed: bool = False,
+    *,
+    CustomModels: Sequence[object] | None = None,
+    CustomModel: object = None,
     **kwargs: object,
 ) -> list[str]:
     """Names of the models to work with.
@@ -697,6 +729,11 @@ def get_model_names(
         Where results are.
     already_computed : bool
         True takes every model that has embeddings of `audio_dir` instead of `models`.
+    CustomModels : sequence, optional
+        Models of your own, parallel to `models`, whose names may be any; None for models of the
+        zoo.
+    CustomModel : class or object, optional
+        A model of your own, if there is only one.
     **kwargs
         Any other key of the configuration.
 
@@ -708,6 +745,8 @@ def get_model_names(
     ------
     NoEmbeddingsError
         If `already_computed` is asked for and there are no embeddings.
+    UnknownModelError
+        If a name is neither that of a model of the zoo nor of one of your own.
 
     Examples
     --------
@@ -722,7 +761,9 @@ def get_model_names(
         embed_parent_dir=embed_parent_dir,
         **kwargs,
     )
-    return computed_models(audio_dir, options) if already_computed else list(options.models)
+    if already_computed:
+        return computed_models(audio_dir, options)
+    return [name for name, _ in _with_custom(options.models, CustomModels, CustomModel)]
 
 
 def make_set_paths_func(
@@ -750,7 +791,8 @@ def make_set_paths_func(
     Returns
     -------
     callable
-        ``get_paths(model_name) -> ResultPaths``.  No folder is created.
+        ``get_paths(model_name) -> ResultPaths``; creates the folders of the results, where that is
+        allowed.
 
     Examples
     --------
@@ -764,6 +806,12 @@ def make_set_paths_func(
     options = make_options(dim_reduc_parent_dir=dim_reduc_parent_dir, testing=testing, **kwargs)
 
     def get_paths(model_name: str) -> ResultPaths:
-        return paths_of(audio_dir, model_name, options)
+        paths = paths_of(audio_dir, canonical_name(model_name), options)
+        for folder in astuple(paths)[1:]:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:  # results that may only be read can still be read
+                logger.info("%s: this folder cannot be created (%s).", folder, error.strerror)
+        return paths
 
     return get_paths

@@ -339,7 +339,7 @@ def open_probe(model: str, path: Path, name: str) -> tuple[Probe, dict[str, int]
 def run_probe_inference(
     model: str,
     linear_probe: Probe,
-    threshold: float,
+    threshold: float = 0.5,
     embeds: np.ndarray | torch.Tensor | None = None,
     return_binary_presence: bool = True,
     callbacks: Callable[[int], object] | None = None,

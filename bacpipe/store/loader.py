@@ -6,6 +6,7 @@ that names it and says how to have it computed again, never a shorter result.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -143,6 +144,7 @@ class Loader:
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
         self._names: list[str] | None = None
+        self._preds_path: Path | None = None
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -163,6 +165,9 @@ class Loader:
         newest : bool
             The folder of those that were written last instead, where a run writes.
         """
+        if self._preds_path is not None:
+            self.paths = replace(self.paths, preds_path=self._preds_path)
+            return
         plain = self.paths.preds_path.with_name(PREDICTIONS)
         found = None
         if self.embedding_set is not None and not newest:
@@ -478,7 +483,9 @@ class Loader:
         stored = [entry.predictions for entry in self.entries.values()]
         return not stored or not all(self._is_there(paths, item) for item in stored)
 
-    def predictions(self, return_type: str = "dict") -> Any:
+    def predictions(
+        self, return_type: str = "dict", *, parent_dir: str | Path | None = None
+    ) -> Any:
         """Load class predictions that were computed before.
 
         Parameters
@@ -489,6 +496,8 @@ class Loader:
             In both, `classes` gives the name of each column.  'dataframe': a row per window
             with a prediction, columns audiofilename, start, end (seconds) and a column of
             scores per class found.
+        parent_dir : str or Path, optional
+            Folder of these predictions, such as a copy of ``paths.preds_path`` elsewhere.
 
         Returns
         -------
@@ -501,9 +510,40 @@ class Loader:
             If the model has no predictions for these recordings.
         """
         _check_return_type(return_type, "dict", "array", "dataframe")
+        if parent_dir is not None:
+            elsewhere = copy.copy(self)
+            elsewhere._preds_path = typed_path(parent_dir)
+            return elsewhere.predictions(return_type)
         if return_type == "dataframe":
             return self.get_annotations_parquet()
         return self.get_preds_array(return_type)
+
+    def filter_df_by_file(self, df: pd.DataFrame, file: str | Path) -> pd.DataFrame:
+        """Rows of a table that are about one recording.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame
+            With a column audiofilename, such as ``predictions('dataframe')``.
+        file : str or Path
+            The recording: an absolute path, or relative to `audio_dir`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of `df`; empty if there are none.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such column.
+        """
+        if "audiofilename" not in df:
+            raise SettingsError(
+                f"the table has the columns {', '.join(map(str, df.columns))}; expected "
+                f"audiofilename."
+            )
+        return df[df["audiofilename"] == self._relative(file)]
 
     def get_annotations_parquet(self, **kwargs: Any) -> pd.DataFrame:
         """Predictions as a table: a row per window with a prediction, a column per class.
