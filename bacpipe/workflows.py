@@ -99,6 +99,8 @@ def play(
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, options)
         _draw_activity(loaders, options)
+        for loader in loaders.values():
+            _draw_map(loader, options)
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
@@ -152,6 +154,19 @@ def _draw_activity(loaders: dict[str, Loader], options: Options) -> None:
             draw_activity(loader, options.activity_classes)
         except BacpipeError as error:
             logger.warning("%s: no figure of activity over time: %s", name, error)
+
+
+def _draw_map(loader: Loader, options: Options) -> None:
+    """Draw the map of the embeddings, if one is asked for, in the colours of what is known now."""
+    if options.dim_reduction_model == "None":
+        return
+    # Loading scikit-learn takes a second.
+    from bacpipe.evaluation.comparison import draw_map
+
+    try:
+        draw_map(loader.paths, options.dim_reduction_model, options)
+    except BacpipeError as error:
+        logger.warning("%s: no figure of its map: %s", loader.model_name, error)
 
 
 def _open_dashboard(audio_dir: Path, options: Options) -> None:
@@ -504,6 +519,7 @@ def _run_single(model_name: str, custom: object, options: Options) -> tuple[Load
     )
     if options.dim_reduction_model != "None":
         reduce_data_set(loader, options.dim_reduction_model, options)
+        _draw_map(loader, options)
     return loader, report
 
 

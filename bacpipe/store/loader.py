@@ -53,6 +53,7 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import coordinates_of, stored_maps
+from bacpipe.store.old_results import old_results_in
 from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
@@ -653,10 +654,11 @@ class Loader:
         found = self._require_set()
         entries = self.entries
         if all(entry.predictions is None for entry in entries.values()):
+            old = old_results_in([self.paths.preds_path])
             raise ResultsNotFoundError(
                 f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
-                f"recordings; run a model that has a classifier, with "
-                f"run_pretrained_classifier=True."
+                f"recordings; "
+                + (old or "run a model that has a classifier, with run_pretrained_classifier=True.")
             )
         self.locate_predictions()
         source = predictions_source(self.paths.preds_path)
@@ -715,10 +717,12 @@ class Loader:
             (item for item in maps if item.metadata.get("embeddings") == folder.name), None
         )
         if found is None:
+            old = old_results_in(stamped_folders(parent, f"{reducer}-{dataset}-{self.model_name}"))
             raise ResultsNotFoundError(
                 f"{parent}: there is no {reducer} map of {self.model_name} for these embeddings; "
                 f"make it with dim_reduction_model={reducer!r} in "
                 f"bacpipe.run_pipeline_for_single_model or bacpipe.play."
+                + (f" {old}" if old else "")
             )
         if found.metadata["embeddings_state"] != self.embeddings_state:
             logger.warning(
