@@ -447,7 +447,7 @@ def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
         return figure
     table = _labelled(found.read(), paths, kind)
     if table["label"].isna().all():
-        folders = table["audiofilename"].astype(str).str.rpartition("/")[0]
+        folders = found.read()["audiofilename"].astype(str).str.rpartition("/")[0]
         table["label"], kind = folders.where(folders != "", folder_name(paths.audio_dir)), "folder"
     # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting import comparison as figures
