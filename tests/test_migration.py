@@ -25,7 +25,6 @@ from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "migration.md"
-ANNOTATED = [("north/a.wav", 0.0, 2.0, "owl"), ("north/a.wav", 2.0, 3.0, "wren")]
 
 
 def write_annotations(folder: Path) -> None:
@@ -587,13 +586,19 @@ def test_weights_of_old_folders_are_compared_with_the_card(
 def test_the_snippets_of_the_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_settings: None
 ) -> None:
-    write_annotations(tmp_path / "recordings")
+    names = [f"SITE-{site}/2025050{day}_043001.wav" for site in "AB" for day in range(4, 8)]
+    for number, name in enumerate(names):
+        write_recording(tmp_path / "recordings" / name, 6.0, seed=number, rate=48000)
+    rows = [(name, *half) for name in names for half in ((0, 3, "owl"), (3, 6, "wren"))]
+    table = pd.DataFrame(rows, columns=["audiofilename", "start", "end", "label:species"])
+    table.to_csv(tmp_path / "recordings" / "annotations.csv", index=False)
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
     Path("settings.yaml").write_text(re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)[0])
     read_overrides(Path("settings.yaml"), "settings")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
     assert len(blocks) > 5
-    names: dict[str, Any] = {"TinyModel": TinyModel}
+    space: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(block, str(PAGE), "exec"), space)
+    assert space["present"].shape == (16, 2) and space["seconds"] == 6.0
