@@ -101,13 +101,19 @@ class Embedder(AudioHandler):
         self.device = choose_device(options.device)
         self.report = RunReport(model_name)
         model = self._load(CustomModel, options) if self.dim_reduction_model is None else None
-        super().__init__(model, options)
+        audio_dir = None if loader is None else loader.audio_dir
+        super().__init__(model, audio_dir, options=options)
         self.classifier = Classifier(() if model is None else model.classes)
 
     def _load(self, custom: object, options: Options) -> Model:
         base = options.model_base_path
         if custom is not None:
-            return load_custom_model(custom, device=self.device, model_base_path=base)
+            more = {
+                "model_name": self.model_name,
+                "global_batch_size": options.global_batch_size,
+                "run_pretrained_classifier": options.run_pretrained_classifier,
+            }
+            return load_custom_model(custom, device=self.device, model_base_path=base, more=more)
         return load_model(self.model_name, device=self.device, model_base_path=base)
 
     @property
@@ -182,6 +188,22 @@ class Embedder(AudioHandler):
 
         return self._in_memory(sources, decode)
 
+    def generate_embeddings_from_audio_array(
+        self, audio_array: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Embed an array of audio, as `embeddings_using_multithreading` does.
+
+        Parameters
+        ----------
+        audio_array : np.ndarray or torch.Tensor, shape (samples,) or (n, samples)
+            Audio at the model's sample rate.
+
+        Returns
+        -------
+        np.ndarray, float32, shape (windows, dim)
+        """
+        return self.embeddings_using_multithreading(np.asarray(audio_array, dtype=np.float32))
+
     def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
         results = _InMemoryResults([source.name for source in sources])
         self.report = RunReport(self.model_name)
@@ -189,8 +211,11 @@ class Embedder(AudioHandler):
         workload = self.workload(runner)
         run(sources, decode, runner, results, workload, self.report, isolate=False)
         self.file_length.update((name, end.duration) for name, end in results.ends.items())
-        self.classifier.predictions = results.scores()
+        self._keep_scores(results.scores())
         return results.embeddings()
+
+    def _keep_scores(self, scores: NDArray[np.float32] | None) -> None:
+        self.classifier.predictions = self.loaded_model.classifier_outputs = scores
 
     @property
     def _classifies(self) -> bool:
@@ -284,7 +309,7 @@ class Embedder(AudioHandler):
             done += len(result.embeddings)
             if callback is not None:
                 callback(done)
-        self.classifier.predictions = np.concatenate(scores) if scores else None
+        self._keep_scores(np.concatenate(scores) if scores else None)
         return np.concatenate(embeddings)
 
     def get_embeddings_for_audio(self, sample: Inputs) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import copy
 import difflib
 import functools
 import inspect
+import logging
 import math
 import re
 import reprlib
@@ -23,8 +24,11 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from yaml.representer import SafeRepresenter
 
-from bacpipe.errors import SettingsError
+from bacpipe.errors import SettingsError, counted
+from bacpipe.old_settings import OBSOLETE, RENAMED, by_name, is_numbered, translate
 from bacpipe.user_input import load_yaml, typed_hosts, typed_path, typed_zone
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -117,6 +121,11 @@ def _choice(*allowed: _T) -> Check[_T]:
     return check
 
 
+def _workers(value: object) -> int | Auto:
+    # Version 1.3 wrote false for auto.
+    return "auto" if value is False else _either(_AUTO, _POSITIVE)(value)
+
+
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
@@ -206,6 +215,8 @@ def _parameters(value: object) -> dict[str, dict[str, Any]]:
     """Names with parameters below them, all copied."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError("expected names with parameters below them")
+    if is_numbered(value):  # as scripts for version 1.3 write it
+        value = by_name(value)[0]
     for key, inner in value.items():
         if inner is not None and not isinstance(inner, Mapping):
             raise ValueError(f"expected parameters below {key!r}, such as 'n_neighbors: 15'")
@@ -218,6 +229,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 _FALSE: Literal[False] = False
+_AUTO: Auto = "auto"
 _POSITIVE = _whole(1)
 _RATIO = _number(0, 0.99, open_low=True)
 _SEED = _whole(0, 2**32 - 1)
@@ -450,7 +462,7 @@ class Options(_Asked):
         "Windows per batch. Allowed: auto, or a whole number from 1.", unit="windows",
     )
     nr_parallel_workers: int | Auto = _option(
-        "auto", _either("auto", _POSITIVE),
+        "auto", _workers,
         "Threads that decode recordings. Allowed: auto, or a whole number from 1.", unit="threads",
     )
     avoid_pipelined_gpu_inference: bool = _option(
@@ -837,12 +849,15 @@ def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
         closest = closest if closest in names else ""
     else:
         closest, remark = next(iter(difflib.get_close_matches(plain, names, cutoff=0.6)), ""), ""
+    if plain in OBSOLETE:
+        return f"{where} has no key {_show(key)}, which does nothing any more; leave it out."
     hint = f"did you mean {closest!r}{remark}?" if closest else f"the keys are {', '.join(names)}."
     return f"{where} has no key {_show(key)}; {hint}"
 
 
 _HOP = " (seconds from one window to the next: the length of a window less the overlap)"
 _KEYS_OF_OTHERS = {
+    **{old: (new, " (its name since version 2)") for old, new in RENAMED.items()},
     **dict.fromkeys(("overlap", "step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
     **dict.fromkeys(
         ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
@@ -1147,20 +1162,38 @@ def read_overrides(path: Path, name: str) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        The file.
+        The file, of this version or of 1.3, whose keys are translated with a notice.
     name : {'config', 'settings'}
         Which of the two it is.
+
+    Raises
+    ------
+    SettingsError
+        Naming everything in the file that is not possible.
     """
+    values, notes = translate(read_yaml(path), _PROBES)
+    if notes:
+        logger.warning(
+            "%s: was written for bacpipe 1.3 and is read as one of this version: %s.",
+            path,
+            "; ".join(notes),
+        )
     other = "settings" if name == "config" else "config"
-    values = read_yaml(path)
-    for key in values:
+    checked, problems = {}, []
+    for key, value in values.items():
         if key in KEYS[other]:
-            raise SettingsError(f"{path}: {key} is a key of {other}.yaml; write it there.")
-    return {
-        key: check_value(key, value, KEYS[name], where=str(path))
-        for key, value in values.items()
-        if not (key == "model_base_path" and value is None)
-    }
+            problems.append(f"{path}: {key} is a key of {other}.yaml; write it there.")
+        elif key != "model_base_path" or value is not None:
+            try:
+                checked[key] = check_value(key, value, KEYS[name], where=str(path))
+            except SettingsError as error:
+                problems.append(str(error))
+    if len(problems) > 1:
+        lines = "".join(f"\n- {problem}" for problem in problems)
+        raise SettingsError(f"{path} has {counted(len(problems), 'problem')}:{lines}")
+    if problems:
+        raise SettingsError(problems[0])
+    return checked
 
 
 _TOP_OF_FILE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ get_audio_files = Loader.get_audio_files
 def play(
     bool_save_logs: bool = False,
     *,
+    save_logs: bool = False,
     CustomModels: Sequence[object] | None = None,
     CustomModel: object = None,
     **kwargs: object,
@@ -49,6 +50,8 @@ def play(
     ----------
     bool_save_logs : bool
         Save the log, the configuration and the settings of this run in the results folder.
+    save_logs : bool
+        The same.
     CustomModels : sequence, optional
         Models of your own, parallel to ``models``; None for models of the zoo.
     CustomModel : class or object, optional
@@ -85,6 +88,7 @@ def play(
     (153, 1024)
     """
     _refuse_path("bool_save_logs", bool_save_logs)
+    _refuse_path("save_logs", save_logs)
     options = make_options(**kwargs)
     audio_dir = _recordings_or_demo(options)
     find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
@@ -97,12 +101,14 @@ def play(
         others = models if "models" in options.asked or options.already_computed else []
         models = list(dict.fromkeys([*others, recogniser.model]))
     options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
-    handler = _save_logs(options, audio_dir) if bool_save_logs else None
+    handler = _save_logs(options, audio_dir) if bool_save_logs or save_logs else None
     try:
         runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, options)
         figures = _draw_activity(loaders, options)
+        for loader in loaders.values():
+            _draw_map(loader, options)
         if recogniser is not None and recogniser.model in loaders:
             loaders[recogniser.name] = recogniser.results(loaders[recogniser.model])
     finally:
@@ -175,6 +181,19 @@ def _draw_activity(loaders: dict[str, Loader], options: Options) -> dict[str, Pa
     return figures
 
 
+def _draw_map(loader: Loader, options: Options) -> None:
+    """Draw the map of the embeddings, if one is asked for, in the colours of what is known now."""
+    if options.dim_reduction_model == "None":
+        return
+    # Loading scikit-learn takes a second.
+    from bacpipe.evaluation.comparison import draw_map
+
+    try:
+        draw_map(loader.paths, options.dim_reduction_model, options)
+    except BacpipeError as error:
+        logger.warning("%s: no figure of its map: %s", loader.model_name, error)
+
+
 def _open_dashboard(audio_dir: Path, options: Options) -> None:
     """Show the results until the user closes the dashboard; a notebook goes on at once."""
     # Runs without a dashboard need not wait for Panel.
@@ -243,7 +262,7 @@ def _say(text: str) -> None:
 
 def generate_embeddings(
     avoid_pipelined_gpu_inference: bool = False,
-    *,
+    *others: object,
     model_name: str | None = None,
     CustomModel: object = None,
     check_if_combination_exists: bool = True,
@@ -257,6 +276,8 @@ def generate_embeddings(
     ----------
     avoid_pipelined_gpu_inference : bool
         True decodes and computes by turns, without threads.
+    *others
+        Nothing: whatever else is given by its place is refused with the names to give it by.
     model_name : str
         Name of the model; required.
     CustomModel : class or object, optional
@@ -287,7 +308,16 @@ def generate_embeddings(
     >>> loader.embeddings("array").shape
     (153, 1024)
     """
-    _refuse_path("avoid_pipelined_gpu_inference", avoid_pipelined_gpu_inference)
+    if others or isinstance(avoid_pipelined_gpu_inference, str | Path):
+        given = [str(value) for value in (avoid_pipelined_gpu_inference, *others)]
+        is_model = model_name is None and (others or canonical_name(given[0]) in CARDS)
+        names = ["model_name", "audio_dir"] if is_model else ["audio_dir"]
+        pairs = zip([*names, *("..." for _ in given)], given, strict=False)
+        meant = ", ".join(f"{name}={value!r}" for name, value in pairs)
+        raise SettingsError(
+            f"generate_embeddings takes its arguments by name; did you mean "
+            f"generate_embeddings({meant})?"
+        )
     options = make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
     if model_name is None:
         raise SettingsError(
@@ -493,6 +523,7 @@ def _run_single(model_name: str, custom: object, options: Options) -> tuple[Load
     )
     if options.dim_reduction_model != "None":
         reduce_data_set(loader, options.dim_reduction_model, options)
+        _draw_map(loader, options)
     return loader, report
 
 
@@ -617,18 +648,20 @@ def _done_already(loader: Loader) -> RunReport | None:
     return RunReport(card.name, kept=len(plan.keep), results=loader.embed_dir)
 
 
-def confirm_model_name(model_name: str) -> str:
+def confirm_model_name(model_name: str, CustomModel: object = None) -> str:
     """Check the name of a model.
 
     Parameters
     ----------
     model_name : str
         Name of a model of the zoo.
+    CustomModel : class or object, optional
+        A model of your own, whose name may be any.
 
     Returns
     -------
     str
-        The same name.
+        The same name, as the zoo writes it.
 
     Raises
     ------
@@ -641,6 +674,8 @@ def confirm_model_name(model_name: str) -> str:
     >>> bacpipe.confirm_model_name("perch_v2")
     'perch_v2'
     """
+    if CustomModel is not None:
+        return canonical_name(model_name)
     return find_card(model_name).name
 
 
@@ -648,6 +683,9 @@ def ensure_models_exist(
     model_base_path: str | Path,
     model_names: str | Sequence[str],
     repo_id: str = "vskode/bacpipe_models",
+    *,
+    CustomModels: Sequence[object] | None = None,
+    CustomModel: object = None,
 ) -> str:
     """Make sure that the checkpoints of models are on this machine; fetch missing ones.
 
@@ -659,6 +697,11 @@ def ensure_models_exist(
         Models that will be run.
     repo_id : str
         Hugging Face dataset repository with the archives.
+    CustomModels : sequence, optional
+        Models of your own, parallel to `model_names`, which need no checkpoints; None for models of
+        the zoo.
+    CustomModel : class or object, optional
+        A model of your own, if there is only one.
 
     Returns
     -------
@@ -677,7 +720,9 @@ def ensure_models_exist(
     'weights'
     """
     names = [model_names] if isinstance(model_names, str) else list(model_names)
-    checkpoints.ensure(Path(model_base_path), [find_card(name) for name in names], repo_id=repo_id)
+    models = _with_custom(names, CustomModels, CustomModel)
+    cards = [find_card(name) for name, custom in models if custom is None]
+    checkpoints.ensure(Path(model_base_path), cards, repo_id=repo_id)
     return str(model_base_path)
 
 
@@ -687,6 +732,9 @@ def get_model_names(
     main_results_dir: str | Path,
     embed_parent_dir: str,
     already_computed: bool = False,
+    *,
+    CustomModels: Sequence[object] | None = None,
+    CustomModel: object = None,
     **kwargs: object,
 ) -> list[str]:
     """Names of the models to work with.
@@ -701,6 +749,11 @@ def get_model_names(
         Where results are.
     already_computed : bool
         True takes every model that has embeddings of `audio_dir` instead of `models`.
+    CustomModels : sequence, optional
+        Models of your own, parallel to `models`, whose names may be any; None for models of the
+        zoo.
+    CustomModel : class or object, optional
+        A model of your own, if there is only one.
     **kwargs
         Any other key of the configuration.
 
@@ -712,6 +765,8 @@ def get_model_names(
     ------
     NoEmbeddingsError
         If `already_computed` is asked for and there are no embeddings.
+    UnknownModelError
+        If a name is neither that of a model of the zoo nor of one of your own.
 
     Examples
     --------
@@ -726,7 +781,9 @@ def get_model_names(
         embed_parent_dir=embed_parent_dir,
         **kwargs,
     )
-    return computed_models(audio_dir, options) if already_computed else list(options.models)
+    if already_computed:
+        return computed_models(audio_dir, options)
+    return [name for name, _ in _with_custom(options.models, CustomModels, CustomModel)]
 
 
 def make_set_paths_func(
@@ -754,7 +811,8 @@ def make_set_paths_func(
     Returns
     -------
     callable
-        ``get_paths(model_name) -> ResultPaths``.  No folder is created.
+        ``get_paths(model_name) -> ResultPaths``; creates the folders of the results, where that is
+        allowed.
 
     Examples
     --------
@@ -768,6 +826,12 @@ def make_set_paths_func(
     options = make_options(dim_reduc_parent_dir=dim_reduc_parent_dir, testing=testing, **kwargs)
 
     def get_paths(model_name: str) -> ResultPaths:
-        return paths_of(audio_dir, model_name, options)
+        paths = paths_of(audio_dir, canonical_name(model_name), options)
+        for folder in astuple(paths)[1:]:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:  # results that may only be read can still be read
+                logger.info("%s: this folder cannot be created (%s).", folder, error.strerror)
+        return paths
 
     return get_paths

@@ -33,7 +33,7 @@ def test_one_recording_needs_no_loader_and_writes_nothing(
     embeddings = model.get_embeddings_from_model(str(path))
     assert embeddings.shape == (4, 10)
     assert embeddings.dtype == np.float32
-    audio = model.load_and_resample(path).numpy()
+    audio = model.load_and_resample(path)[0].numpy()
     assert audio.shape == (28000,)
     np.testing.assert_allclose(embeddings[:3], levels(audio)[:3], rtol=1e-5)
     assert model.classifier.predictions.shape == (4, 2)
@@ -109,7 +109,7 @@ def test_annotated_segments_alone(recordings: Path, tiny_model: type[TinyModel])
     windows, starts = model.only_load_annotated_segments(path, table)
     assert windows.shape == (3, 8000)
     np.testing.assert_allclose(starts, [0.5, 1.5, 2.0])
-    audio = model.load_and_resample(path)
+    audio, _ = model.load_and_resample(path)
     torch.testing.assert_close(windows[0], audio[4000:12000])
 
 
@@ -120,7 +120,7 @@ def test_segments_behind_the_end_are_cut_off_or_skipped(
     model = embedder(tiny_model)
     windows, starts = model.only_load_annotated_segments(path, [(3.0, 9.0), (5.0, 6.0)])
     assert starts.tolist() == [3.0]
-    audio = model.load_and_resample(path)
+    audio, _ = model.load_and_resample(path)
     torch.testing.assert_close(windows[0, :4000], audio[24000:])
     torch.testing.assert_close(windows[0, 4000:], audio[24000:])
     assert "a.wav: skipped the annotated segment at 5.0 s" in caplog.text

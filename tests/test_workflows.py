@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -173,7 +174,8 @@ def test_paths_are_those_of_the_layout(tmp_path: Path) -> None:
     assert paths.plot_path == evaluations / "plots"
     assert paths.audio_dir == Path("some/where/field")
     assert paths.main_results_dir == tmp_path
-    assert list(tmp_path.iterdir()) == []
+    assert all(folder.is_dir() for folder in dataclasses.astuple(paths)[1:])
+    assert not paths.audio_dir.exists()
 
 
 def test_embeddings_computed_elsewhere_can_be_stored(recordings: Path, tmp_path: Path) -> None:

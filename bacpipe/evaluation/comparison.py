@@ -5,6 +5,8 @@ Everything here reads what the evaluations of the single models stored.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +18,13 @@ from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
-from bacpipe.store.fingerprints import read_result
+from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
+    MAP_FIGURE,
     RETRIEVAL_RESULTS,
     ResultPaths,
+    folder_name,
     ground_truth_name,
     paths_of,
     probe_results_name,
@@ -421,3 +425,35 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
         table["label"] = [label_of.get(window) or None for window in windows]
     return table[["x", "y", "label"]]
+
+
+def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
+    """Write ``plots/embeddings.png``, the newest map of a model, unless it is there already.
+
+    Its colours are the annotated labels, where an evaluation has found some, else the recordings'
+    folders.  Returns the figure; None if there is no map.
+    """
+    model, kind = paths.labels_path.parent.name, label_kind(options.label_column)
+    found = next(stored_maps(paths.dim_reduc_parent_dir, reducer, paths.dataset, model), None)
+    if found is None:
+        return None
+    figure = paths.plot_path / MAP_FIGURE
+    truth = paths.labels_path / ground_truth_name(file_part(kind), "csv")
+    read = [path.stat().st_mtime_ns for path in (found.table_path, truth) if path.is_file()]
+    content = [found.folder.name, kind, options.max_nr_categories, read]
+    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    about = figure.with_suffix(".json")
+    if figure.is_file() and read_result(about, fingerprint) is not None:
+        return figure
+    table = _labelled(found.read(), paths, kind)
+    if table["label"].isna().all():
+        folders = found.read()["audiofilename"].astype(str).str.rpartition("/")[0]
+        table["label"], kind = folders.where(folders != "", folder_name(paths.audio_dir)), "folder"
+    # Whoever only imports this module need not wait for matplotlib.
+    from bacpipe.plotting import comparison as figures
+    from bacpipe.plotting.style import save_figure
+
+    drawn = figures.maps({f"{model}, {reducer}": table}, kind, options.max_nr_categories)
+    save_figure(drawn, figure)
+    write_result(about, {"map": found.folder.name, "colours": kind}, fingerprint)
+    return figure

@@ -103,8 +103,8 @@ def run_evaluations(
 def model_specific_evaluation(
     loader_dict: Mapping[str, Loader],
     evaluation_task: str | Sequence[str],
-    probe_configs: Mapping[str, Any],
-    models: str | Sequence[str],
+    probe_configs: Mapping[str, Any] | None = None,
+    models: str | Sequence[str] | None = None,
     dim_reduction_model: bool | str = False,
     **kwargs: Any,
 ) -> dict[str, dict[str, Any]]:
@@ -116,10 +116,10 @@ def model_specific_evaluation(
         Results of each model.
     evaluation_task : {'probing', 'clustering'} or list of them
         What to do; clustering includes retrieval.
-    probe_configs : dict
-        Probes to train, each with its parameters.
-    models : str or sequence of str
-        Which of the models.
+    probe_configs : dict, optional
+        Probes to train, each with its parameters; ``settings.probe_configs`` unless given.
+    models : str or sequence of str, optional
+        Which of the models; all of `loader_dict` unless given.
     dim_reduction_model : bool or str
         Accepted for symmetry; models are evaluated in full dimensions.
     **kwargs
@@ -151,9 +151,9 @@ def model_specific_evaluation(
     options = make_options(
         **{
             **kwargs,
+            **({} if probe_configs is None else {"probe_configs": probe_configs}),
             "evaluation_task": evaluation_task,
-            "probe_configs": probe_configs,
-            "models": models,
+            "models": list(loader_dict) if models is None else models,
             "dim_reduction_model": dim_reduction_model,
         }
     )

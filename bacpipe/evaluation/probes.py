@@ -24,13 +24,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, first_line
+from bacpipe.errors import (
+    CheckpointError,
+    EvaluationError,
+    ResultsError,
+    ResultsNotFoundError,
+    counted,
+    first_line,
+)
 from bacpipe.inference.runner import available_cores, limited_threads
+from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name
 
 logger = logging.getLogger(__name__)
 
+OLD_SUFFIXES = (".pt", ".pth")  # of probes that bacpipe 1.3 saved
 _CHUNK = 4096
 _FORMAT = 1
 _PROGRESS = 1e-3  # nats; a smaller fall of the validation loss does not keep training going
@@ -573,3 +582,79 @@ def load_probe(path: Path) -> tuple[Probe, dict[str, Any]]:
         ) from None
     probe.eval()
     return probe, description
+
+
+def find_old_probe(folder: Path, name: str) -> Path | None:
+    """File of a probe that bacpipe 1.3 saved in a folder; None if there is none."""
+    files = sorted(path for path in folder.glob("*.pt*") if path.suffix in OLD_SUFFIXES)
+    named = [path for path in files if name in path.stem.lower()]
+    return next(iter(named), files[0] if len(files) == 1 else None)
+
+
+def load_old_probe(path: Path) -> Probe:
+    """Load a probe that bacpipe 1.3 saved with ``torch.save``, without executing anything in it.
+
+    Only one linear layer is understood: its weights, and ``label2index.json`` beside the file,
+    which names the classes.  Its input is not standardised, and the scores of a window sum to 1.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If the file or ``label2index.json`` is missing.
+    ResultsError
+        If the file holds something else.
+    """
+    again = (
+        "train it anew with bacpipe.probing_pipeline or evaluation_task=['probing'], from the same "
+        "embeddings"
+    )
+    if not path.is_file():
+        raise ResultsNotFoundError(f"{path}: there is no such file; {again}.")
+    try:
+        tensors = _tensors_in(read_checkpoint(path))
+    except CheckpointError as error:
+        why = first_line(error.__cause__ or error)
+        raise ResultsError(
+            f"{path}: cannot be read as a probe of bacpipe 1.3 ({why}); {again}."
+        ) from error
+    weights = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+    biases = [tensor for tensor in tensors.values() if tensor.ndim == 1]
+    if len(weights) != 1 or len(biases) > 1 or len(tensors) != len(weights) + len(biases):
+        held = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ResultsError(
+            f"{path}: is a probe of bacpipe 1.3, but holds not one linear layer "
+            f"({held or 'no weights'}); {again}."
+        )
+    n_classes, dim = weights[0].shape
+    bias = biases[0] if biases else torch.zeros(n_classes)
+    names = path.with_name(LABEL_NUMBERS)
+    try:
+        numbers = {str(name): int(n) for name, n in json.loads(names.read_bytes()).items()}
+    except FileNotFoundError:
+        raise ResultsNotFoundError(
+            f"{path}: is a probe of bacpipe 1.3 whose classes nobody knows, because there is no "
+            f"{LABEL_NUMBERS} beside it; {again}."
+        ) from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{names}: cannot be read ({first_line(error)}); {again}.") from None
+    if sorted(numbers.values()) != list(range(n_classes)) or bias.shape != (n_classes,):
+        raise ResultsError(
+            f"{names}: names {counted(len(numbers), 'class', 'classes')}, but {path.name} has "
+            f"{n_classes}; {again}."
+        )
+    probe = LinearProbe(dim, n_classes)
+    probe.classes = tuple(sorted(numbers, key=lambda name: numbers[name]))
+    probe.layer.load_state_dict({"weight": weights[0].float(), "bias": bias.float()})
+    logger.info(
+        "%s: read as a probe of bacpipe 1.3, one linear layer without standardisation.", path
+    )
+    return probe.eval()
+
+
+def _tensors_in(content: object) -> dict[str, torch.Tensor]:
+    """Tensors of a state, which may lie in another dictionary."""
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    inner = [value for value in content.values() if isinstance(value, Mapping)]
+    return tensors or (_tensors_in(inner[0]) if len(inner) == 1 else {})

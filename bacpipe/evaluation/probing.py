@@ -21,10 +21,13 @@ from bacpipe.evaluation.labelled_windows import (
 )
 from bacpipe.evaluation.metrics import evaluate_scores, one_hot, single_label_metrics
 from bacpipe.evaluation.probes import (
+    OLD_SUFFIXES,
     PROBES,
     Probe,
     TrainingData,
+    find_old_probe,
     find_probe,
+    load_old_probe,
     load_probe,
     make_probe,
     save_probe,
@@ -290,7 +293,8 @@ def prepare_probe_inference(
         Name of the model whose embeddings it takes.
     probe_path : str or Path
         The ``.safetensors`` file or its folder; by default the probe of this model in the
-        results tree of the present configuration.
+        results tree of the present configuration.  A ``.pt`` file of bacpipe 1.3 is read if it
+        holds one linear layer.
     name : str
         Which probe of the folder: 'linear' or 'knn'.
     paths : ResultPaths, optional
@@ -325,21 +329,30 @@ def prepare_probe_inference(
 
 def open_probe(model: str, path: Path, name: str) -> tuple[Probe, dict[str, int]]:
     """Do what `prepare_probe_inference` does, for a probe whose file or folder is known."""
+    if path.suffix in OLD_SUFFIXES:
+        return _numbered(load_old_probe(path))
     if path.suffix not in {".safetensors", ".json"}:
+        old = find_old_probe(path, name)
         path = path / probe_weights_name(name)
+        if old is not None and not path.exists():
+            return _numbered(load_old_probe(old))
     probe, description = load_probe(path)
     if description.get("model", model) != model:
         raise EvaluationError(
             f"{path}: this probe was trained on embeddings of {description['model']}, not of "
             f"{model}."
         )
+    return _numbered(probe)
+
+
+def _numbered(probe: Probe) -> tuple[Probe, dict[str, int]]:
     return probe, {label: number for number, label in enumerate(probe.classes)}
 
 
 def run_probe_inference(
     model: str,
     linear_probe: Probe,
-    threshold: float,
+    threshold: float = 0.5,
     embeds: np.ndarray | torch.Tensor | None = None,
     return_binary_presence: bool = True,
     callbacks: Callable[[int], object] | None = None,

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bacpipe.audio.files import read_recording
+from bacpipe.annotations.table import check_annotations, length_in_header, read_annotations
+from bacpipe.audio.files import find_recording_names, read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.stream import AudioStream, Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
-from bacpipe.errors import AudioError, SettingsError
+from bacpipe.errors import AnnotationsError, AudioError, SettingsError
 from bacpipe.inference.pipeline import Workload
 from bacpipe.inference.runner import (
     ModelRunner,
@@ -23,11 +24,14 @@ from bacpipe.inference.runner import (
     choose_batch_size,
     choose_workers,
 )
-from bacpipe.models.base import Inputs, Model
-from bacpipe.options import Options
+from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.base import Inputs, Model, ready_model
+from bacpipe.models.loading import find_card, load_custom_model, load_model
+from bacpipe.options import Options, make_options
 from bacpipe.store.embedding_set import hop_samples, prediction_settings
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd, look_at_name
+from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,33 +44,108 @@ class AudioHandler:
 
     Parameters
     ----------
-    model : ModelBaseClass or None
-        Whose sample rate, window and preprocessing are used; None for an `Embedder` that
-        reduces embeddings.
-    options : Options
-        The configuration of the call; its padding, hop and time expansion are used.
+    model : str, ModelBaseClass, class or None
+        Whose sample rate, window and preprocessing are used: a name of the zoo, whose weights are
+        loaded when they are needed; a model, or its class; None for an `Embedder` that reduces
+        embeddings.  An object that is only to cut recordings needs nothing but ``sr`` and
+        ``segment_length``.
+    audio_dir : str or Path, optional
+        Folder that relative paths of recordings and the annotation table lie in;
+        ``config.audio_dir`` unless given.
+    padding : str, optional
+        How the last window of a recording is filled up; ``settings.padding`` unless given.
+    bool_change_speed : bool, optional
+        Whether recordings are time-expanded; ``settings.bool_change_speed`` unless given.
+    new_speed : float, optional
+        At which speed they are played then; ``settings.new_speed`` unless given.
+    options : Options, optional
+        All options of the call, instead of keywords.
+    **kwargs
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
     Attributes
     ----------
-    model, options
+    model : ModelBaseClass or None
+        The model.
+    audio_dir : Path or None
         As given.
+    options : Options
+        What the keywords and the configuration came to.
     file_length : dict of str to float
-        Seconds of each recording that was prepared.
+        Seconds of each recording that was prepared or asked for.
+    preprocessed_shape : tuple of int
+        Shape of what was preprocessed last; empty before.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is impossible, or the model lacks its sample rate or window.
+    UnknownModelError
+        If no model has this name.
 
     Examples
     --------
     >>> import bacpipe
-    >>> handler = bacpipe.Embedder("birdnet")  # is an AudioHandler
-    >>> audio = handler.load_and_resample("recordings/SITE-A/20250504_043000.wav")
-    >>> handler.window_audio(audio).shape
-    torch.Size([13, 144000])
+    >>> handler = bacpipe.AudioHandler("birdnet", "recordings")
+    >>> audio, sr = handler.load_and_resample("SITE-A/20250504_043000.wav")
+    >>> handler.window_audio(audio).shape, sr
+    (torch.Size([13, 144000]), 48000)
     """
 
-    def __init__(self, model: Model | None, options: Options) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: Model | type | str | None,
+        audio_dir: str | Path | None = None,
+        padding: str | None = None,
+        bool_change_speed: bool | None = None,
+        new_speed: float | None = None,
+        *,
+        options: Options | None = None,
+        **kwargs: object,
+    ) -> None:
+        if options is None:
+            given = {
+                "audio_dir": audio_dir,
+                "padding": padding,
+                "bool_change_speed": bool_change_speed,
+                "new_speed": new_speed,
+            }
+            chosen = {key: value for key, value in given.items() if value is not None}
+            options = make_options(**kwargs, **chosen)
         self.options = options
+        folder = audio_dir or options.audio_dir
+        self.audio_dir = None if folder is None else typed_path(folder)
+        self._card = find_card(model) if isinstance(model, str) else None
+        self._model = None if isinstance(model, str) else self._ready(model)
         self.file_length: dict[str, float] = {}
+        self.preprocessed_shape: tuple[int, ...] = ()
         self._batch_sizes: dict[tuple[int | str, bool, int], int] = {}
+
+    def _ready(self, model: Model | type | None) -> Model | None:
+        if isinstance(model, type):
+            device, base = choose_device(self.options.device), self.options.model_base_path
+            return load_custom_model(model, device=device, model_base_path=base)
+        needed = () if model is None else ("sr", "segment_length")
+        missing = [name for name in needed if not hasattr(model, name)]
+        if missing:
+            raise SettingsError(
+                f"model={model!r} is not possible: expected the name of a model, or one with "
+                f"{' and '.join(missing)}."
+            )
+        if model is not None and callable(model) and hasattr(model, "preprocess"):
+            return ready_model(model, self.options.model_base_path)
+        return model
+
+    @property
+    def model(self) -> Model | None:
+        """The model, loaded when it is first asked for; None if there is none."""
+        if self._model is None and self._card is not None:
+            self._model = load_model(
+                self._card.name,
+                device=choose_device(self.options.device),
+                model_base_path=self.options.model_base_path,
+            )
+        return self._model
 
     @property
     def loaded_model(self) -> Model:
@@ -77,9 +156,17 @@ class AudioHandler:
         SettingsError
             If there is none.
         """
-        if self.model is None:
+        model = self.model
+        if model is None:
             raise SettingsError("There is no model; expected one that makes embeddings of windows.")
-        return self.model
+        return model
+
+    @property
+    def _rate_and_window(self) -> tuple[int, int]:
+        """Sample rate in Hz and length of a window in samples, for which no weights are needed."""
+        if self._model is None and self._card is not None:
+            return self._card.sample_rate, self._card.window
+        return self.loaded_model.sr, self.loaded_model.segment_length
 
     @property
     def speed(self) -> float:
@@ -89,69 +176,83 @@ class AudioHandler:
     @property
     def hop(self) -> int:
         """Samples from the start of one window to the start of the next."""
-        model = self.loaded_model
-        return hop_samples(
-            self.options.hop,
-            window=model.segment_length,
-            sample_rate=model.sr,
-            speed=self.speed,
-        )
+        rate, window = self._rate_and_window
+        return hop_samples(self.options.hop, window=window, sample_rate=rate, speed=self.speed)
 
     # ------------------------------------------------------------------ windows
 
-    def load_and_resample(self, path: str | Path) -> torch.Tensor:
+    def _located(self, path: str | Path) -> Path:
+        """Where a recording is: as given, or in `audio_dir`."""
+        given = typed_path(path)
+        inside = None if self.audio_dir is None else self.audio_dir / given
+        return inside if inside is not None and inside.exists() and not given.exists() else given
+
+    def get_file_length(self, path: str | Path) -> float:
+        """Length of a recording in seconds, from its header.
+
+        Raises
+        ------
+        AudioError
+            If it cannot be read.
+        """
+        self.file_length[str(path)] = read_recording(self._located(path)).duration
+        return self.file_length[str(path)]
+
+    def load_and_resample(self, path: str | Path) -> tuple[torch.Tensor, int]:
         """Load a recording: mono, at the model's sample rate.
 
         Parameters
         ----------
         path : str or Path
-            The recording.
+            The recording, also relative to `audio_dir`.
 
         Returns
         -------
-        torch.Tensor, float32, shape (samples,)
+        audio : torch.Tensor, float32, shape (samples,)
+        sr : int
+            The model's sample rate in Hz.
 
         Raises
         ------
         AudioError
             If it cannot be read, in full unless ``allow_truncated`` is set.
         """
+        rate = self._rate_and_window[0]
         audio = read_audio(
-            path,
-            self.loaded_model.sr,
+            self._located(path),
+            rate,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
             channel=self.options.channel,
         )
-        return torch.from_numpy(audio)
+        return torch.from_numpy(audio), rate
 
     def window_audio(self, audio: torch.Tensor | NDArray[np.float32]) -> torch.Tensor:
         """Cut audio into windows; the last one is padded as the settings say.
 
         Parameters
         ----------
-        audio : torch.Tensor or np.ndarray, shape (samples,) or (1, samples)
-            Samples at the model's sample rate.
+        audio : torch.Tensor or np.ndarray, shape (samples,) or (n, samples)
+            Samples at the model's sample rate; of several stacked ones, each is cut by itself.
 
         Returns
         -------
         torch.Tensor, float32, shape (windows, segment_length)
+            The windows of the first, then those of the second one, and so on.
 
         Raises
         ------
         AudioError
             If there are no samples.
         """
-        samples = np.asarray(audio, dtype=np.float32)
-        if samples.ndim == 2 and len(samples) == 1:
-            samples = samples[0]
-        if samples.ndim != 1 or not samples.size:
+        samples = np.atleast_2d(np.asarray(audio, dtype=np.float32))
+        if samples.ndim != 2 or not samples.size:
             raise AudioError(
-                f"Audio of shape {np.shape(audio)} cannot be cut into windows; expected one "
-                f"channel with at least one sample."
+                f"Audio of shape {np.shape(audio)} cannot be cut into windows; expected shape "
+                f"(samples,) or (n, samples), with at least one sample."
             )
-        blocks = self._cut([samples])
-        return torch.from_numpy(np.concatenate([block.windows for block in blocks]))
+        blocks = [block.windows for row in samples for block in self._cut([row])]
+        return torch.from_numpy(np.concatenate(blocks))
 
     def prepare_audio(self, sample: str | Path) -> Inputs:
         """Load a recording, cut it into windows and preprocess them.
@@ -167,21 +268,27 @@ class AudioHandler:
             What the model's ``preprocess`` makes of all windows; the first axis is the window.
             The whole recording is in memory; the pipelines stream instead.
         """
-        self.file_length[str(sample)] = read_recording(sample).duration
-        windows = self.window_audio(self.load_and_resample(sample)).numpy()
-        return self.runner(scores=False).preprocess(windows)
+        self.get_file_length(sample)
+        windows = self.window_audio(self.load_and_resample(sample)[0]).numpy()
+        inputs = self.runner(scores=False).preprocess(windows)
+        self.preprocessed_shape = tuple(getattr(inputs, "shape", ()))
+        return inputs
 
     def only_load_annotated_segments(
-        self, path: str | Path, annotations: pd.DataFrame | Iterable[tuple[float, float]]
+        self,
+        path: str | Path,
+        annotations_df: pd.DataFrame | Iterable[tuple[float, float]] | None = None,
     ) -> tuple[torch.Tensor, NDArray[np.float64]]:
         """Load only the annotated parts of a recording, cut into windows.
 
         Parameters
         ----------
         path : str or Path
-            The recording.
-        annotations : pandas.DataFrame, or iterable of (start, end)
-            Its annotations: a table with columns ``start`` and ``end``, or pairs, in seconds.
+            The recording, also relative to `audio_dir`.
+        annotations_df : pandas.DataFrame, or iterable of (start, end), optional
+            Its annotations: pairs in seconds, or a table with columns ``start`` and ``end``, in
+            which ``audiofilename`` may name other recordings, too.  By default the table
+            ``annotations_filename`` in `audio_dir`, or beside the recording.
 
         Returns
         -------
@@ -189,21 +296,48 @@ class AudioHandler:
             The windows of each annotated part; its last one is padded.
         starts : np.ndarray, float64, shape (windows,)
             Where each window starts, in seconds of the recording.
+
+        Raises
+        ------
+        AnnotationsError
+            If the annotation table is missing or cannot be understood, or none of its rows is
+            about this recording.
+        AudioError
+            If the recording cannot be read, or no annotation lies inside it.
         """
         import pandas as pd  # takes a part of a second, which few need
 
-        if isinstance(annotations, pd.DataFrame):
-            annotations = zip(annotations["start"], annotations["end"], strict=True)
-        segments = tuple(merge_segments(annotations))
+        file = self._located(path)
+        inside = self.audio_dir is not None and file.is_relative_to(self.audio_dir)
+        folder = self.audio_dir if inside and self.audio_dir is not None else file.parent
+        name = file.relative_to(folder).as_posix()
+        if annotations_df is None:
+            source = self.options.annotations_filename
+            names = find_recording_names(folder, self.options.audio_suffixes)
+            table = read_annotations(folder / source, names, length_in_header(folder))
+        elif not isinstance(annotations_df, pd.DataFrame):
+            table = pd.DataFrame([*annotations_df], columns=["start", "end"])
+        elif "audiofilename" in annotations_df:
+            source = "annotations_df"
+            names = find_recording_names(folder, self.options.audio_suffixes)
+            table = check_annotations(annotations_df, names, source=source)
+        else:
+            table = annotations_df
+        if "audiofilename" in table:
+            table = table[table["audiofilename"] == name]
+            if table.empty:
+                raise AnnotationsError(f"{source}: no row is about the recording {name}.")
+        pairs = zip(table["start"], table["end"], strict=True)
+        segments = tuple(merge_segments(pairs))
         parts: list[Samples] = []
-        blocks = self.decode(Source(Path(path).parent, Path(path).name, -1, -1, segments))
+        blocks = self.decode(Source(folder, name, -1, -1, segments))
         while True:
             try:
                 parts.append(next(blocks))
             except StopIteration as stop:
                 end = stop.value
                 break
-        second = self.hop / self.loaded_model.sr * self.speed
+        second = self.hop / self._rate_and_window[0] * self.speed
         starts = [first + second * np.arange(count) for first, _, count in end.segments or ()]
         return torch.from_numpy(np.concatenate(parts)), np.concatenate(starts)
 
@@ -232,7 +366,7 @@ class AudioHandler:
         """
         with AudioStream(
             source.path,
-            self.loaded_model.sr,
+            self._rate_and_window[0],
             audio_dir=source.audio_dir,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
@@ -285,8 +419,8 @@ class AudioHandler:
         return decoded, padded
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterable[WindowBlock]:
-        model = self.loaded_model
-        return cut_windows(blocks, model.segment_length, self.hop, self.options.padding)
+        window = self._rate_and_window[1]
+        return cut_windows(blocks, window, self.hop, self.options.padding)
 
     # ------------------------------------------------------------------ running the model
 

@@ -100,6 +100,39 @@ class MetadataLabelMaker:
         self.metadata_label_dict = as_arrays(make_labels(self.loader, self.windows, self.keys))
         return self.metadata_label_dict
 
+    def _one(self, key: str) -> np.ndarray:
+        labels = as_arrays(make_labels(self.loader, self.windows, [key]))[key]
+        self.metadata_label_dict[key] = labels
+        return labels
+
+    def time_of_day(self) -> np.ndarray:
+        """'HH:MM' at which each window starts, object of shape (windows,), None if unknown."""
+        return self._one("time_of_day")
+
+    def day_of_year(self) -> np.ndarray:
+        """Day of the year, float64 of shape (windows,), 1 to 366, NaN if unknown."""
+        return self._one("day_of_year")
+
+    def week_of_year(self) -> np.ndarray:
+        """Week of the year, float64 of shape (windows,), 1 to 53 (ISO 8601), NaN if unknown."""
+        return self._one("week_of_year")
+
+    def continuous_timestamp(self) -> np.ndarray:
+        """Date and time at which each window starts, datetime64 of shape (windows,), or NaT."""
+        return self._one("continuous_timestamp")
+
+    def parent_directory(self) -> np.ndarray:
+        """Folder of the recording of each window, object of shape (windows,)."""
+        return self._one("parent_directory")
+
+    def audio_file_name(self) -> np.ndarray:
+        """Recording of each window, object of shape (windows,)."""
+        return self._one("audio_file_name")
+
+    def default_classifier(self) -> np.ndarray:
+        """Class with the best score in each window, object of shape (windows,), or None."""
+        return self._one("default_classifier")
+
 
 class DefaultLabels(MetadataLabelMaker):
     """The same labels under their older name.

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from bacpipe.errors import SettingsError
+from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import user_settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Model(Protocol):
     codes: Sequence[str]
     one_pass: bool
     concurrent: bool
+    classifier_outputs: Rows | None
     card: ModelCard | None
     files: Mapping[str, Path]
     model_base_path: Path
@@ -107,10 +109,17 @@ class ModelBaseClass:
 
     Parameters
     ----------
-    sr : int
-        Sample rate of the input in Hz.
-    segment_length : int
-        Length of one window in samples at `sr`.
+    sr : int, optional
+        Sample rate of the input in Hz; that of the zoo's model `model_name`, or what the class
+        sets, unless given.
+    segment_length : int, optional
+        Length of one window in samples at `sr`; likewise.
+    model_name : str, optional
+        Name of the model.
+    global_batch_size : int or 'auto', optional
+        Windows per batch: `batch_size` as ``settings.global_batch_size`` says it.
+    run_pretrained_classifier : bool, optional
+        False: class scores are not wanted, although the model may give some.
     device : str, optional
         Where the model computes: 'cpu', 'cuda', 'cuda:1', 'mps'.
     card : ModelCard, optional
@@ -142,6 +151,10 @@ class ModelBaseClass:
         scores cannot be had from stored embeddings.
     concurrent : bool
         Whether several threads may call the model at the same time.
+    bool_classifier : bool
+        Whether class scores are wanted and the model gives some.
+    classifier_outputs : np.ndarray, float32, shape (windows, classes), or None
+        Class scores of what an `Embedder` has embedded last in memory.
 
     Examples
     --------
@@ -170,33 +183,55 @@ class ModelBaseClass:
     codes: Sequence[str] = ()
     one_pass: bool = False
     concurrent: bool = False
+    classifier_outputs: Rows | None = None
+    model_name: str | None = None
     card: ModelCard | None = None
     files: Mapping[str, Path] = MappingProxyType({})
     model_base_path: Path
+    _wants_scores: bool = True
 
     def __init__(
         self,
         *,
-        sr: int,
-        segment_length: int,
+        sr: int | None = None,
+        segment_length: int | None = None,
+        model_name: str | None = None,
+        global_batch_size: int | str = "auto",
+        run_pretrained_classifier: bool = True,
         device: str = "cpu",
         card: ModelCard | None = None,
         files: Mapping[str, Path] | None = None,
         batch_size: int = 8,
         model_base_path: str | Path | None = None,
     ) -> None:
-        self.sr = int(sr)
-        self.segment_length = int(segment_length)
+        named = None if model_name is None else CARDS.get(canonical_name(model_name))
+        if named is not None:
+            sr, segment_length = sr or named.sample_rate, segment_length or named.window
+        if sr is not None:
+            self.sr = int(sr)
+        if segment_length is not None:
+            self.segment_length = int(segment_length)
+        self.model_name = model_name
         self.device = device
         self.card = card
         self.files = dict(files or {})
-        self.batch_size = batch_size
+        self.batch_size = batch_size if isinstance(global_batch_size, str) else global_batch_size
+        self._wants_scores = run_pretrained_classifier
         self.model_base_path = base_path(model_base_path)
 
     @property
     def is_classifier(self) -> bool:
         """Whether the model gives class scores."""
         return len(self.classes) > 0
+
+    @property
+    def bool_classifier(self) -> bool:
+        """Whether class scores are wanted and the model gives some."""
+        return self._wants_scores and self.is_classifier
+
+    @bool_classifier.setter
+    def bool_classifier(self, wanted: bool) -> None:
+        self._wants_scores = wanted
 
     def preprocess(self, audio: torch.Tensor) -> Inputs:
         """Turn windows into the input of the network.
@@ -269,6 +304,7 @@ _DEFAULTS: dict[str, object] = {
         "codes",
         "one_pass",
         "concurrent",
+        "classifier_outputs",
         "card",
     )
 }

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,18 @@ def load_model(name: str, *, device: str, model_base_path: str | Path) -> Model:
     return model
 
 
-def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) -> Model:
+def load_custom_model(
+    custom: Any,
+    *,
+    device: str,
+    model_base_path: str | Path,
+    more: Mapping[str, object] | None = None,
+) -> Model:
     """Make a user's model ready, an instance or a class, which is constructed.
 
-    The constructor gets those of ``device`` and ``model_base_path`` that it accepts.  Classes of
-    the zoo, and subclasses of them, find their card and their files by themselves.
+    The constructor gets those of ``device`` and ``model_base_path`` that it accepts, and of `more`
+    those that it names.  Classes of the zoo, and subclasses of them, find their card and their
+    files by themselves.
 
     Raises
     ------
@@ -89,11 +97,11 @@ def load_custom_model(custom: Any, *, device: str, model_base_path: str | Path) 
     """
     if not inspect.isclass(custom):
         return ready_model(custom, model_base_path)
-    return ready_model(_construct(custom, device, model_base_path), model_base_path)
-
-
-def _construct(custom: Any, device: str, model_base_path: str | Path) -> Any:
     offered = {"device": device, "model_base_path": str(model_base_path)}
+    return ready_model(_construct(custom, offered, more or {}), model_base_path)
+
+
+def _construct(custom: Any, offered: Mapping[str, str], more: Mapping[str, object]) -> Any:
     parameters = inspect.signature(custom).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     # **kwargs usually go on to ModelBaseClass, which takes both; those of others take a device.
@@ -102,7 +110,7 @@ def _construct(custom: Any, device: str, model_base_path: str | Path) -> Any:
         key: value
         for key, value in offered.items()
         if key in parameters or (anything and key in taken)
-    }
+    } | {key: value for key, value in more.items() if key in parameters}
     try:
         return custom(**accepted)
     except BacpipeError:

@@ -100,6 +100,7 @@ LABEL_NUMBERS = "label2index.json"
 # In the folder of plots.
 BENCHMARK_FIGURE = "benchmark.png"
 CLUSTERING_FIGURE = "clustering.png"
+MAP_FIGURE = "embeddings.png"
 
 
 def embeddings_name(stem: str, model: str) -> str:

@@ -6,6 +6,7 @@ that names it and says how to have it computed again, never a shorter result.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +55,7 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import coordinates_of, stored_maps
+from bacpipe.store.old_results import old_results_in
 from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
@@ -149,6 +151,7 @@ class Loader:
         self.check_if_combination_exists = check_if_combination_exists
         self._names: list[str] | None = None
         self._filters: dict[tuple[object, ...], RangeFilter] = {}
+        self._preds_path: Path | None = None
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -170,6 +173,9 @@ class Loader:
         newest : bool
             The folder of those that were written last instead, where a run writes.
         """
+        if self._preds_path is not None:
+            self.paths = replace(self.paths, preds_path=self._preds_path)
+            return
         plain = self.paths.preds_path.with_name(PREDICTIONS)
         found = None
         if self.embedding_set is not None and not newest:
@@ -493,7 +499,9 @@ class Loader:
         stored = [entry.predictions for entry in self.entries.values()]
         return not stored or not all(self._is_there(paths, item) for item in stored)
 
-    def predictions(self, return_type: str = "dict") -> Any:
+    def predictions(
+        self, return_type: str = "dict", *, parent_dir: str | Path | None = None
+    ) -> Any:
         """Load class predictions that were computed before.
 
         Parameters
@@ -504,6 +512,8 @@ class Loader:
             In both, `classes` gives the name of each column.  'dataframe': a row per window
             with a prediction, columns audiofilename, start, end (seconds) and a column of
             scores per class found.
+        parent_dir : str or Path, optional
+            Folder of these predictions, such as a copy of ``paths.preds_path`` elsewhere.
 
         Returns
         -------
@@ -516,9 +526,40 @@ class Loader:
             If the model has no predictions for these recordings.
         """
         _check_return_type(return_type, "dict", "array", "dataframe")
+        if parent_dir is not None:
+            elsewhere = copy.copy(self)
+            elsewhere._preds_path = typed_path(parent_dir)
+            return elsewhere.predictions(return_type)
         if return_type == "dataframe":
             return self.get_annotations_parquet()
         return self.get_preds_array(return_type)
+
+    def filter_df_by_file(self, df: pd.DataFrame, file: str | Path) -> pd.DataFrame:
+        """Rows of a table that are about one recording.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame
+            With a column audiofilename, such as ``predictions('dataframe')``.
+        file : str or Path
+            The recording: an absolute path, or relative to `audio_dir`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of `df`; empty if there are none.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such column.
+        """
+        if "audiofilename" not in df:
+            raise SettingsError(
+                f"the table has the columns {', '.join(map(str, df.columns))}; expected "
+                f"audiofilename."
+            )
+        return df[df["audiofilename"] == self._relative(file)]
 
     def get_annotations_parquet(self, **kwargs: Any) -> pd.DataFrame:
         """Predictions as a table: a row per window with a prediction, a column per class.
@@ -663,10 +704,11 @@ class Loader:
         found = self._require_set()
         entries = self.entries
         if not self.has_predictions:
+            old = old_results_in([self.paths.preds_path])
             raise ResultsNotFoundError(
                 f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
-                f"recordings; run a model that has a classifier, with "
-                f"run_pretrained_classifier=True."
+                f"recordings; "
+                + (old or "run a model that has a classifier, with run_pretrained_classifier=True.")
             )
         self.locate_predictions()
         source = predictions_source(self.paths.preds_path)
@@ -725,10 +767,12 @@ class Loader:
             (item for item in maps if item.metadata.get("embeddings") == folder.name), None
         )
         if found is None:
+            old = old_results_in(stamped_folders(parent, f"{reducer}-{dataset}-{self.model_name}"))
             raise ResultsNotFoundError(
                 f"{parent}: there is no {reducer} map of {self.model_name} for these embeddings; "
                 f"make it with dim_reduction_model={reducer!r} in "
                 f"bacpipe.run_pipeline_for_single_model or bacpipe.play."
+                + (f" {old}" if old else "")
             )
         if found.metadata["embeddings_state"] != self.embeddings_state:
             logger.warning(

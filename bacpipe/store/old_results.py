@@ -5,12 +5,15 @@ recording counts as done if its file is there.  What is not recorded (hashes, ti
 recordings' files, hop and padding) is not known: such a set is continued only with the settings
 that older versions always had.  A set whose journal is gone is read in the same way, with the
 settings that its ``metadata.yml`` names.
+
+Its other results are in forms that this version does not read, except for trained probes
+(`bacpipe.evaluation.probes`): what they are, and how to have them anew, is said.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,16 @@ from bacpipe.store.entries import (
     read_entry,
 )
 from bacpipe.store.journal import FORMAT, JournalContent
-from bacpipe.store.layout import METADATA, embeddings_name, path_inside
+from bacpipe.store.layout import (
+    BENCHMARK_RESULTS,
+    METADATA,
+    PREDICTIONS,
+    PROVENANCE,
+    SOURCE,
+    embeddings_name,
+    is_stamped,
+    path_inside,
+)
 from bacpipe.user_input import load_yaml
 
 # What times of windows follow from; only this version writes all of it.
@@ -142,3 +154,47 @@ def could_be(header: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
         "channel": "mix",
     }
     return all(identity.get(key, value) == value for key, value in known.items())
+
+
+def old_result(path: Path) -> str | None:
+    """Say what a file, besides embeddings, of bacpipe 1.3 is, and how to have its content anew.
+
+    Returns
+    -------
+    str or None
+        What follows the name of the file or its folder in a sentence; None for files of this
+        version and for anything else.
+    """
+    folders = [part.partition("___")[0] for part in path.parent.parts]
+    suffix = path.suffix.lower()
+    if suffix == ".json" and is_stamped(path.parent.name):
+        return (
+            "is a map that bacpipe 1.3 wrote as JSON, which this version does not read; run the "
+            "dimensionality reduction again, which takes the embeddings as they are"
+        )
+    ours = {SOURCE, PROVENANCE, BENCHMARK_RESULTS}
+    if suffix == ".json" and PREDICTIONS in folders and path.name not in ours:
+        return (
+            "holds predictions that bacpipe 1.3 wrote as JSON, which this version does not read; "
+            "run the model again, which keeps the embeddings and adds predictions"
+        )
+    if suffix in {".pt", ".pth"} and "probing" in folders:
+        return (
+            "holds a probe that bacpipe 1.3 trained; prepare_probe_inference reads it if it is a "
+            "single linear layer beside its label2index.json, else train it again"
+        )
+    if suffix == ".npy" and {"labels", "clustering"} & {*folders}:
+        return (
+            "holds labels or clusters that bacpipe 1.3 wrote, which this version does not read, "
+            "because they may need pickle; they are made again when they are needed"
+        )
+    return None
+
+
+def old_results_in(folders: Iterable[Path]) -> str | None:
+    """Sentence on the first of some folders in which bacpipe 1.3 left a map or predictions."""
+    for folder in folders:
+        for path in folder.rglob("*.json"):
+            if (what := old_result(path)) is not None:
+                return f"{folder} {what}."
+    return None

