@@ -120,6 +120,8 @@ def evaluate_clusterings(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Do what `clustering_pipeline` does, for windows whose labels are known."""
+    several = int((data.labels.sum(axis=1) > 1).sum()) if data.multi_label else 0
+    data = data.with_one()
     fingerprint = data.fingerprint(
         clusterings=options.clust_configs,
         silhouette=options.evaluate_with_silhouette,
@@ -166,6 +168,11 @@ def evaluate_clusterings(
             f"Agreement with the ground truth is that of "
             f"{counted(len(labelled), 'labelled window')}, clustered alone, "
             f"without {counted(left_out, 'window')} that have no label."
+        )
+    if several:
+        result["notes"].append(
+            f"{counted(several, 'window')} with several labels count as without one: a cluster is "
+            f"compared with a single label."
         )
     if data.paths is not None and path is not None:
         _write_labels(data, clusterings)

@@ -44,17 +44,46 @@ def probing_ranking(table: pd.DataFrame) -> Figure:
     panels = (
         ("f1_macro", "F1 (macro)"),
         ("average_precision_macro", "average precision (macro)"),
-        ("balanced_accuracy", "balanced accuracy"),
+        # Where windows have several labels, there is no balanced accuracy.
+        ("balanced_accuracy", "balanced accuracy")
+        if table["balanced_accuracy"].notna().any()
+        else ("roc_auc_macro", "AUROC (macro)"),
     )
     recordings = table["test_recordings"].dropna()
-    same = table["split"].nunique() == 1
-    title = "Probing" if same else "Probing, models tested on different recordings"
-    if same and len(recordings):
+    title = "Probing" if table["rank"].notna().any() else "Probing, not to be ranked"
+    if recordings.nunique() == 1:
         title += f", tested on {counted(int(recordings.iloc[0]), 'recording')}"
     chance = 1 / table["classes"].iloc[0] if table["classes"].nunique() == 1 else None
     return _ranking(
         table, "probe", panels, title, {"balanced_accuracy": chance}, lambda name: f"{name} probe"
     )
+
+
+@styled
+def pair_probabilities(table: pd.DataFrame) -> Figure:
+    """Probability that the model of a row is better than that of a column, by macro F1."""
+    rows = table[table["metric"] == "f1_macro"]
+    names = list(dict.fromkeys([*rows["better"], *rows["other"]]))
+    grid = np.full((len(names), len(names)), np.nan)
+    for one, other, chance in zip(rows["better"], rows["other"], rows["probability"], strict=True):
+        i, j = names.index(one), names.index(other)
+        grid[i, j], grid[j, i] = chance, 1 - chance
+    order = np.argsort(-np.nan_to_num(grid, nan=0.5).sum(axis=1), kind="stable")
+    grid, names = grid[np.ix_(order, order)], [shorten(names[i]) for i in order]
+    margin = text_width(names)
+    side = float(np.clip(0.5 * len(names), 0.9, 6))
+    figure = new_figure(side + margin + 1.6, side + margin + 0.8)
+    axes = figure.add_subplot()
+    heat_map(figure, axes, grid, "probability that the row is better")
+    axes.set_aspect("equal")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    if len(names) <= 15:
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
+        numbers_in_cells(axes, grid, np.array(texts))
+    axes.set_title("Pairs of models, macro F1", fontsize=8)
+    return figure
 
 
 @styled
@@ -196,9 +225,14 @@ def _ranking(
                         alpha=0.6)  # fmt: skip
             axes.plot(part[metric].astype(float), y, MARKERS[i % len(MARKERS)], color=colour,
                       label=name_of(name))  # fmt: skip
+            if axes is axes_of[0] and "letters" in part:
+                for at, letters in zip(y, part["letters"], strict=True):
+                    if isinstance(letters, str):
+                        axes.text(1.03, at, letters, va="center", fontsize=6.5, color=colour)
         score_axis(axes, label)
     _model_axis(axes_of, models)
-    heading(figure, f"{title} (lines: 95 % intervals)")
+    told = "; same letter: not told apart by F1" if "letters" in table else ""
+    heading(figure, f"{title} (lines: 95 % intervals{told})")
     if len(names) > 1 or any(level is not None for level in chance.values()):
         most = max(axes_of, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
         legend_below(figure, most, 4)
