@@ -30,7 +30,7 @@ from bacpipe.store.layout import (
     test_scores_name,
 )
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.store.maps import stored_maps
+from bacpipe.store.maps import IS_FAR, stored_maps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -464,7 +464,7 @@ def _without_ranks(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
 
 
 def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict[str, pd.DataFrame]:
-    """Newest map of every model that has one: columns x, y and label (missing for none)."""
+    """Newest map of every model that has one: columns x, y, label (missing for none) and far."""
     maps = {}
     for model, folders in paths.items():
         dataset = folders.dataset
@@ -498,4 +498,5 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
             ) from None
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
         table["label"] = [label_of.get(window) or None for window in windows]
-    return table[["x", "y", "label"]]
+    table["far"] = table.get(IS_FAR, False)
+    return table[["x", "y", "label", "far"]]

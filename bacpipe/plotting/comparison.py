@@ -160,7 +160,7 @@ def per_class_scores(table: pd.DataFrame) -> Figure:
 
 @styled
 def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) -> Figure:
-    """Maps (columns x, y and label) of the embeddings of all models, in the colours of the labels.
+    """Maps (columns x, y, label and far) of all models, in the colours of the labels.
 
     Of more than `most_categories` labels, only the most frequent ones have a colour.
     """
@@ -182,13 +182,19 @@ def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) ->
                 table["x"][here], table["y"][here], s=size, color=COLOURS[i % len(COLOURS)],
                 marker=MARKERS[i // len(COLOURS)], linewidths=0, label=shorten(str(label)),
             )  # fmt: skip
+        far = table["far"].to_numpy(bool)
+        if far.any():
+            axes.scatter(table["x"][far], table["y"][far], s=size * 2.5, facecolors="none",
+                         edgecolors="black", linewidths=0.7,
+                         label="far from all that the map was fitted to")  # fmt: skip
         axes.set(xticks=[], yticks=[], title=model)
         axes.spines[:].set(visible=True, color=GREY)
     for axes in panels[len(tables) :]:
         axes.set_visible(False)
     others = len(counts) - len(coloured)
     heading = f"{kind}; grey: no label" + (f", or one of {others} rarer ones" if others > 0 else "")
-    handles, labels = panels[0].get_legend_handles_labels()
+    most = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
+    handles, labels = most.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, title=heading,
                   markerscale=1.6)  # fmt: skip
     return figure
