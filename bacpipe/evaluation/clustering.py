@@ -315,9 +315,10 @@ def eval_clustering(
     dict
         ``AMI`` and ``ARI`` by ``"<clustering>-<labels>"`` and, with `embeds`, ``SS``, the
         silhouette score by clustering.  The same in full: ``agreement``, for each clustering and
-        each kind of label ``AMI``, ``ARI``, ``homogeneity``, ``completeness``, ``n_windows`` and ``n_labels``.  ``clusters``: for each
-        clustering the number of clusters and the share of noise.  ``silhouette`` (with `embeds`):
-        see `eval_with_silhouette`, for the ground truth and every clustering.  ``notes``.
+        each kind of label ``AMI``, ``ARI``, ``homogeneity``, ``completeness``, ``n_windows`` and
+        ``n_labels``; ``clusters``, for each clustering the number of clusters and the share of
+        noise; ``silhouette``, see `eval_with_silhouette`, for the ground truth and every
+        clustering.  ``notes``.
 
     Examples
     --------

@@ -99,9 +99,7 @@ def _check_columns(table: pd.DataFrame) -> None:
             raise ValueError(f"its column {name!r} holds no numbers")
 
 
-def coordinates_of(
-    table: pd.DataFrame, columns: Sequence[str] = AXES
-) -> dict[str, np.ndarray]:
+def coordinates_of(table: pd.DataFrame, columns: Sequence[str] = AXES) -> dict[str, np.ndarray]:
     """Coordinates of every recording's windows, float32 of shape (windows, columns).
 
     `columns` are those of the table that are wanted, as far as it has them.
