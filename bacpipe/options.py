@@ -50,6 +50,7 @@ LabelKey = Literal[
 RangeFilter = Literal["mark", "hide", "off"]
 Split = Literal["recording", "site", "random"]
 LabelSource = Literal["annotations", "people", "both"]
+Protocol = Literal["windows", "birdset"]
 Auto = Literal["auto"]
 Parameters = Mapping[str, Mapping[str, Any]]
 """Names, each with its parameters: probe_configs and clust_configs."""
@@ -248,6 +249,24 @@ _PROBES: Mapping[str, Mapping[str, Check[object]]] = {
     },
     "knn": {"n_neighbors": _POSITIVE, "metric": _choice("cosine", "euclidean")},
 }
+
+
+def _splits(value: object) -> str:
+    words = re.fullmatch(r"\s*(\d{1,3})\s*(?:[x×]\s*(\d{1,4}))?\s*", str(value))
+    k, r = (int(word) for word in words.groups(default="1")) if words else (0, 0)
+    if isinstance(value, bool) or not (str(value).strip() == "1" or (k >= 3 and r >= 1)):
+        raise ValueError("expected 1, or k x r with k from 3 and r from 1, such as 5 x 4")
+    return "1" if k == 1 else f"{k} x {r}"
+
+
+def _label_map(value: object) -> str | Mapping[str, str] | None:
+    if value is None or (isinstance(value, Path) or (isinstance(value, str) and value.strip())):
+        return None if value is None else str(value)
+    if isinstance(value, Mapping) and all(
+        isinstance(text, str) and text.strip() for pair in value.items() for text in pair
+    ):
+        return dict(value)
+    raise ValueError("expected null, the path of a CSV, or names with a name of the model each")
 
 
 def _probes(value: object) -> Parameters:
@@ -635,6 +654,27 @@ class Options(_Asked):
         "continuous_timestamp, hours_after_sunrise, hours_after_sunset, parent_directory, "
         "audio_file_name, default_classifier",
     )
+    label_map: str | Mapping[str, str] | None = _option(
+        None, _label_map,
+        "For benchmarks: which class of the model each annotated name means. A CSV with two "
+        "columns, the annotated name and the class, with any headings; or the pairs themselves. "
+        "Names that are not in it are found as usual. A relative path is one in audio_dir.",
+    )
+    event_iou: float = _option(
+        0.5, _number(0, 1, open_low=True),
+        "Benchmarks: events and annotations are pairs from this intersection over union on.",
+    )
+    event_tolerance: float = _option(
+        0.2, _number(0),
+        "Benchmarks: events and annotations are also paired by their beginnings, which may be so "
+        "far apart. Seconds, from 0.", unit="s",
+    )
+    protocol: Protocol = _option(
+        "windows", _choice(*get_args(Protocol)),
+        "What benchmarks count. windows: those of the model. birdset: segments of 5 seconds, as "
+        "the benchmark BirdSet does (cmAP, AUROC, top-1 accuracy).\n"
+        "Allowed: windows, birdset",
+    )
     max_labels_per_timestamp: int = _option(
         10, _POSITIVE,
         "At most so many labels for one window when several labels are allowed. From 1.",
@@ -642,6 +682,16 @@ class Options(_Asked):
     )
     min_label_occurrences: int = _option(10, _POSITIVE, _FEWER_LABELS, unit="windows")
     bool_filter_labels: bool = _option(False, _boolean, _FEWER_LABELS)
+    multi_label: bool = _option(
+        False, _boolean,
+        "true: evaluations let a window have several labels, or none, and everything in an "
+        "annotated recording counts; false: the label that covers most of it.",
+    )
+    background_class: bool = _option(
+        False, _boolean,
+        "true: probes learn one more class, 'other': the windows of annotated recordings in which "
+        "nothing is annotated. With multi_label there is no need.",
+    )
 
     train_ratio: float = _option(0.65, _RATIO, _RATIOS, section="evaluation")
     test_ratio: float = _option(0.2, _RATIO, _RATIOS)
@@ -679,6 +729,24 @@ class Options(_Asked):
         "batch_size (windows), max_epochs, patience (epochs without progress on the validation "
         "windows until it stops), weight_decay (from 0)\n"
         "knn: n_neighbors, metric (cosine, euclidean)",
+    )
+    splits: str = _option(
+        "1", _splits,
+        "1: one division into training, validation and testing. k x r (5 x 4): the recordings are "
+        "also divided into k parts, r times, each part is tested once, and the scores vary as the "
+        "division and the training do. k from 3, r from 1.",
+    )
+    train_on_everything: bool = _option(
+        False, _boolean,
+        "true: probes learn from all labelled windows, so that nothing is left to test them.",
+    )
+    learning_curve: bool = _option(
+        True, _boolean,
+        "true: train probes with fewer labels, too, to see whether more of them would help.",
+    )
+    wanted_precision: float = _option(
+        0.9, _number(0, 1),
+        "For each class, results name the lowest threshold that has this precision. 0 to 1.",
     )
     save_probe: bool = _option(True, _boolean, "true: save trained probes.")
     evaluate_with_silhouette: bool = _option(

@@ -1,142 +1,240 @@
-"""How fast probes are trained and evaluated, and what fetching rows one by one would cost.
+"""What evaluations conclude, in worlds whose truth is known.
 
-The data are Gaussian clusters of 20 000 windows × 1024 numbers in 50 classes, spread over 400
-recordings; overlapping enough that a linear probe is right about two times out of three.  The
-comparison trains the same probe with the same optimiser, batch size and stopping rule from a
-`torch.utils.data.DataLoader` that fetches single rows.
+Every line is a question that decides which model a paper recommends: what the obvious way says
+(before), what bacpipe says (now), and the truth.  How fast evaluations are is in
+`evaluation_speed.py`, how often intervals of single scores hold in `intervals.py`.
 
-    python benchmarks/evaluation.py [--windows 20000] [--classes 50] [--repeats 3]
+    python benchmarks/evaluation.py [--repeats 200]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from sklearn.metrics import average_precision_score
 
-from bacpipe.evaluation.clustering import run_clustering
-from bacpipe.evaluation.labelled_windows import LabelledWindows
-from bacpipe.evaluation.probes import (
-    LinearProbe,
-    Probe,
-    TrainingData,
-    load_probe,
-    make_probe,
-    save_probe,
-)
-from bacpipe.evaluation.probing import probing_pipeline
-from bacpipe.evaluation.retrieval import retrieval_quality
-from bacpipe.evaluation.splits import SplitRule, split_windows
+from bacpipe.evaluation.clustering import clustering_pipeline
+from bacpipe.evaluation.cross_validation import cross_validate
+from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
+from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, group_by
+from bacpipe.evaluation.probes import TrainingData, make_probe
+from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table
+from bacpipe.evaluation.tested_windows import TestedWindows
+from bacpipe.reduction.reducers import fit, fit_novelty
+
+CLASSES = ("a", "b", "c", "d")
+WINDOWS = 20
 
 
-def make_data(n: int, dim: int, n_classes: int, n_recordings: int) -> LabelledWindows:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, n_classes, n)
-    centres = 0.1 * rng.standard_normal((n_classes, dim)).astype(np.float32)
-    embeds = centres[labels] + rng.standard_normal((n, dim), dtype=np.float32)
-    recordings = np.array([f"{r:04}.wav" for r in range(n_recordings)], dtype=object)
-    return LabelledWindows(
-        model="points",
-        embeds=embeds,
-        labels=labels,
-        classes=tuple(f"class {i}" for i in range(n_classes)),
-        kind="species",
-        recordings=recordings[rng.integers(0, n_recordings, n)],
-    )
+def draw_pair(n: int, lead: float, rng: np.random.Generator) -> list[TestedWindows]:
+    """Two models on the same recordings, which are loud or faint for both; one hears better."""
+    labels, scores = [], [[], []]
+    for _ in range(n):
+        mine = rng.choice(4, WINDOWS, p=rng.dirichlet(np.ones(4)))
+        loudness = np.exp(0.4 * rng.standard_normal())
+        background = 0.7 * rng.standard_normal(4)
+        labels.append(mine)
+        for model, strength in enumerate((1.5 + lead, 1.5)):
+            own = 0.3 * rng.standard_normal(4)
+            noise = rng.standard_normal((WINDOWS, 4))
+            scores[model].append(strength * loudness * np.eye(4)[mine] + background + own + noise)
+    names = np.repeat([f"{i:04}" for i in range(n)], WINDOWS).astype(object)
+    truth = np.concatenate(labels)
+    return [TestedWindows(CLASSES, truth, np.concatenate(mine), names) for mine in scores]
 
 
-def timed(what: str, repeats: int, function: Callable[[], object]) -> object:
-    seconds, result = [], None
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - started)
-    print(f"{what:<52} {statistics.median(seconds):8.2f} s   (first {seconds[0]:.2f} s)")
-    return result
+def result_of(model: str, windows: TestedWindows) -> dict:
+    split = {"id": "same", "strategy": "recording", "windows": {"test": len(windows.labels)},
+             "recordings": {"test": len(set(windows.recordings))}}  # fmt: skip
+    return {"model": model, "probe": "linear", "classes": list(windows.classes), "split": split}
 
 
-def train_row_by_row(data: TrainingData, epochs: int) -> None:
-    """The same probe from a data loader that fetches one row at a time.
+def f1(windows: TestedWindows, weights: np.ndarray | None = None) -> np.ndarray:
+    from bacpipe.evaluation.metrics import decide, score_replicates
 
-    One thread, as the probe has while it trains, so that only the fetching differs.
+    groups = group_by(windows.recordings, len(windows.labels))
+    weights = np.ones((1, groups.number)) if weights is None else weights
+    return score_replicates(
+        *decide(windows.labels, windows.scores), windows.scores, groups, weights
+    )[0]["f1_macro"]
+
+
+def pairs(repeats: int, rng: np.random.Generator) -> None:
+    """How often the interval of a difference holds it, and how often equal models are told apart.
+
+    Beside it the percentile bootstrap of the same recordings.
     """
-    torch.set_num_threads(1)
-    probe = LinearProbe(data.embeds.shape[1], data.n_classes)
-    x, y = torch.from_numpy(data.embeds[data.train]), torch.from_numpy(data.labels[data.train])
-    loader = DataLoader(TensorDataset(x, y), batch_size=256, shuffle=True)
-    optimiser = torch.optim.Adam(probe.parameters(), lr=0.001, weight_decay=0.0001)
-    for _ in range(epochs):
-        for rows, labels in loader:
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(probe(rows), labels).backward()
-            optimiser.step()
+    print("difference of two models (macro F1): share of intervals that hold it")
+    for lead in (0.0, 0.3):
+        large = draw_pair(1500, lead, rng)
+        truth = float((f1(large[0]) - f1(large[1]))[0])
+        for n in (5, 8, 12, 20):
+            held, boot, sure, sure_boot = [], [], [], []
+            for _ in range(repeats):
+                drawn = draw_pair(n, lead, rng)
+                shared = Shared([result_of(m, w) for m, w in zip("AB", drawn, strict=True)], drawn)
+                row = paired_table(shared).query("metric == 'f1_macro'").iloc[0]
+                sign = 1 if row["better"].startswith("A") else -1
+                held.append(row["low"] <= sign * truth <= row["high"])
+                sure.append(row["p"] < 0.05)
+                weights = rng.multinomial(n, np.full(n, 1 / n), 300).astype(float)
+                differences = f1(drawn[0], weights) - f1(drawn[1], weights)
+                low, high = np.nanpercentile(differences, [2.5, 97.5])
+                boot.append(low <= truth <= high)
+                sure_boot.append(not low <= 0 <= high)
+            print(f"  truth {truth:.3f}, {n:>2} recordings: {np.mean(held):.2f} (bootstrap "
+                  f"{np.mean(boot):.2f}); told apart {np.mean(sure):.2f} "
+                  f"({np.mean(sure_boot):.2f})")  # fmt: skip
+
+
+def rare_species(rng: np.random.Generator) -> None:
+    """A model with long windows loses a species that is short and hard."""
+    rows = {}
+    for model, lost in (("short windows", False), ("long windows", True)):
+        n = 1200
+        labels = rng.choice(4, n, p=[0.4, 0.3, 0.25, 0.05])
+        strength = np.array([3, 3, 3, 0.8])[labels]  # the fourth one is hard for everybody
+        scores = strength[:, None] * np.eye(4)[labels] + rng.standard_normal((n, 4))
+        scores -= 0.3 * lost * strength[:, None] * np.eye(4)[labels]  # and it is the worse model
+        names = np.array([f"{i:03}" for i in rng.integers(0, 20, n)], dtype=object)
+        windows = TestedWindows(CLASSES, labels, scores, names)
+        rows[model] = windows.of(CLASSES[:3], set(names)) if lost else windows
+    results = [{**result_of(model, windows), "dropped": {}} for model, windows in rows.items()]
+    before = {model: float(f1(windows)[0]) for model, windows in rows.items()}
+    shared = on_shared_ground(results, list(rows.values()), samples=0)
+    now = {r["model"]: r["overall"]["f1_macro"] for r in shared.results}
+    print("\na rare species that one model loses: macro F1")
+    print("  before:", {k: round(v, 3) for k, v in before.items()}, "(of 4 and 3 classes)")
+    print("  now:   ", {k: round(v, 3) for k, v in now.items()}, shared.notes[0])
+
+
+def clusters_with_background(rng: np.random.Generator) -> None:
+    """Agreement of k-means with annotations, by the share of windows without any."""
+    print("\nAMI of k-means, k from the labels, by share of windows without a label (truth .98)")
+    centres = 1.4 * rng.standard_normal((4, 16))
+    for share in (0.0, 0.5, 0.9):
+        n = 400
+        labels = rng.integers(0, 4, n)
+        calls = centres[labels] + rng.standard_normal((n, 16))
+        m = int(n * share / (1 - share))
+        background = rng.standard_normal((m, 16)) * rng.choice([0.5, 1, 2, 3], m)[:, None]
+        embeds = np.concatenate([calls, background]).astype(np.float32)
+        truth = np.concatenate([labels, np.full(m, -1)])
+        names = [f"{i}" for i in rng.integers(0, 12, n + m)]
+        result = clustering_pipeline(
+            "points", truth, embeds, recordings=names, bootstrap_samples=0,
+            clust_configs={"kmeans": {"n_clusters": None}}, evaluate_with_silhouette=False,
+        )  # fmt: skip
+        from sklearn.cluster import KMeans
+        from sklearn.metrics import adjusted_mutual_info_score
+
+        every = KMeans(4, n_init=3, random_state=0).fit_predict(embeds)[:n]
+        before = adjusted_mutual_info_score(labels, every)
+        print(f"  {share:.0%}: before {before:.3f}, now {result['AMI']['kmeans-ground_truth']:.3f}")
+
+
+def thresholds(repeats: int, rng: np.random.Generator) -> None:
+    """F1 at the best threshold, chosen and judged on the same 150 windows, 5 % positive."""
+    same, fitted, truth = [], [], []
+    for _ in range(repeats):
+        positive = rng.random(150) < 0.05
+        score = positive + rng.standard_normal(150)
+        groups = group_by(np.repeat([f"{i:02}" for i in range(15)], 10), 150)
+        if not positive.any():
+            continue
+        threshold, best = best_threshold(positive, score)
+        same.append(best)
+        fitted.append(cross_fitted_f1(positive, score, groups))
+        more = rng.random(20_000) < 0.05
+        found = more + rng.standard_normal(20_000) >= threshold
+        truth.append(2 * (found & more).sum() / (found.sum() + more.sum()))
+    print(f"\nF1 of the best threshold: on its own data {np.mean(same):.3f}, cross-fitted "
+          f"{np.nanmean(fitted):.3f}, on new data {np.mean(truth):.3f}")  # fmt: skip
+
+
+def repeated_cross_validation(repeats: int, rng: np.random.Generator) -> None:
+    """How often the interval of 5 x 4 parts holds the mean accuracy over data sets."""
+    lows, highs, means = [], [], []
+    centres = 0.5 * rng.standard_normal((3, 8))
+    for _ in range(repeats):
+        n_recordings, n = 20, 240
+        recording = rng.integers(0, n_recordings, n)
+        labels = rng.integers(0, 3, n)
+        embeds = centres[labels] + 0.5 * rng.standard_normal((n_recordings, 8))[recording]
+        embeds = (embeds + rng.standard_normal((n, 8))).astype(np.float32)
+
+        def train(
+            rows: np.ndarray, _: np.ndarray, x: np.ndarray = embeds, y: np.ndarray = labels
+        ) -> Callable[[np.ndarray], np.ndarray]:
+            probe = make_probe("linear", 8, "abc", {"penalty": 0.01})
+            probe.learn(TrainingData(x, y, rows, np.arange(0), 3), seed=0)
+            return lambda test: probe.predict(x[test])
+
+        folds = [rng.permutation(np.arange(n_recordings) % 5)[recording] for _ in range(2)]
+        result = cross_validate(labels, folds, 5, train)
+        means.append(result["overall"]["accuracy"])
+        low, high = result["intervals"]["accuracy"]
+        lows.append(low)
+        highs.append(high)
+    held = np.mean((np.array(lows) <= np.mean(means)) & (np.mean(means) <= np.array(highs)))
+    print(f"\ncross-validation 5 x 2: {held:.2f} of intervals hold the mean accuracy "
+          f"({np.mean(means):.3f}) over {repeats} data sets")  # fmt: skip
+
+
+def maps(rng: np.random.Generator) -> None:
+    """A species 17 deviations away from all others, on a map that has never met it."""
+    print("\nnew species on a map of others")
+    centres = rng.standard_normal((6, 64))
+    centres *= 17 / np.linalg.norm(centres, axis=1, keepdims=True) / np.sqrt(2)
+    label = np.repeat(np.arange(6), 80)
+    embeds = (centres[label] + rng.standard_normal((480, 64))).astype(np.float32)
+    known, new = embeds[label < 5], embeds[label == 5]
+    again = (centres[rng.integers(0, 5, 400)] + rng.standard_normal((400, 64))).astype(np.float32)
+    for name in ("pca", "t_sne", "umap"):
+        fitted = fit(name, known, 2, seed=0)
+        places, novelty = fitted.map.transform(new), fit_novelty(known, fitted)
+        assert novelty is not None
+        of = label[label < 5]
+        middles = np.stack([fitted.coordinates[of == i].mean(axis=0) for i in range(5)])
+        away = np.linalg.norm(places[:, None] - middles, axis=2).min(axis=1)
+        apart = np.linalg.norm(middles[:, None] - middles, axis=2)
+        flagged, wrong = novelty.distances(new) > 1, novelty.distances(again) > 1
+        print(f"  {name}: {np.median(away):.1f} from the nearest centre (centres "
+              f"{np.median(apart[apart > 0]):.1f} apart); flagged {flagged.mean():.0%} of the new, "
+              f"{wrong.mean():.1%} of further known windows")  # fmt: skip
+
+
+def short_calls(rng: np.random.Generator) -> None:
+    """A perfect classifier with windows of 3 s, and calls of 0.4 s."""
+    start = np.sort(rng.choice(600, 60, replace=False)).astype(float)
+    calls = (start, start + 0.4)
+    first = np.unique(start // 3) * 3
+    windows = (first, first + 3.0)
+    none = (np.zeros(0), np.zeros(0))
+    iou = count_events(windows, calls, none, pairs_by_iou(0.5))
+    inside = count_intersections((calls[0] - 0.1, calls[1] + 0.1), calls, none)
+    presence = np.isin(np.arange(200), first / 3)
+    precision = average_precision_score(presence, presence)
+    print(
+        f"\nshort calls, perfect windows: average precision {precision:.2f}; events of 3 s by IoU "
+        f"{iou[0]} of {len(start)}; events of 0.6 s by intersection {inside[0]} of {len(start)}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--windows", type=int, default=20_000)
-    parser.add_argument("--dim", type=int, default=1024)
-    parser.add_argument("--classes", type=int, default=50)
-    parser.add_argument("--recordings", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=200)
     args = parser.parse_args()
-    data = make_data(args.windows, args.dim, args.classes, args.recordings)
-    load = f"{os.getloadavg()[0]:.1f}"
-    print(f"{args.windows} × {args.dim}, {args.classes} classes, {torch.get_num_threads()} threads,"
-          f" load {load}\n")  # fmt: skip
-    rule = SplitRule("recording", 0.65, 0.2, 42)
-    split = timed("split by recording", args.repeats, lambda: split_windows(data, rule))
-    training = TrainingData(
-        data.embeds, split.labels, split.rows("train"), split.rows("val"), len(split.classes)
-    )
-    test = split.rows("test")
-    epochs = 0
-    for name in ("linear", "knn"):
-
-        def train(name: str = name) -> tuple[Probe, dict]:
-            probe = make_probe(name, args.dim, split.classes)
-            return probe, probe.learn(training, seed=42)
-
-        probe, about = timed(f"{name} probe: train", args.repeats, train)
-        epochs = about.get("epochs", epochs)
-        scores = timed(
-            f"{name} probe: {len(test)} test windows",
-            args.repeats,
-            lambda probe=probe: probe.predict(data.embeds[test]),
-        )
-        right = np.mean(scores.argmax(axis=1) == split.labels[test])
-        print(f"    accuracy {right:.3f}, {about}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = save_probe(Path(folder), probe, {})
-            size = path.stat().st_size / 2**20
-            same = np.array_equal(load_probe(path)[0].predict(data.embeds[test]), scores)
-        print(f"    {size:.1f} MiB on disk; loads back to identical scores: {same}")
-    truth = {
-        "label:species": data.labels,
-        "label_dict:species": {name: i for i, name in enumerate(data.classes)},
-    }
-    timed(
-        "probing_pipeline, all metrics, 1000 resamples",
-        1,
-        lambda: probing_pipeline("points", truth, data.embeds, recordings=data.recordings),
-    )
-    timed("retrieval, 1000 resamples", 1, lambda: retrieval_quality(data))
-    timed(
-        "kmeans, 3 starts",
-        1,
-        lambda: run_clustering(data.embeds, {"kmeans": {"n_clusters": args.classes, "n_init": 3}}),
-    )
-    timed(f"linear probe, {epochs} epochs, rows fetched one by one", 1,
-          lambda: train_row_by_row(training, epochs))  # fmt: skip
+    rng = np.random.default_rng(5)
+    pairs(args.repeats, rng)
+    rare_species(rng)
+    clusters_with_background(rng)
+    thresholds(args.repeats, rng)
+    repeated_cross_validation(max(args.repeats // 4, 20), rng)
+    short_calls(rng)
+    maps(rng)
 
 
 if __name__ == "__main__":

@@ -25,20 +25,29 @@ from bacpipe.annotations.table import (
     require_label_column,
 )
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError, counted
+from bacpipe.evaluation.events import evaluate_events
 from bacpipe.evaluation.metrics import (
+    accuracy_replicates,
     best_threshold,
     cross_fitted_f1,
     evaluate_scores,
     group_by,
+    leave_out,
     number,
+    precision_threshold,
+    score_replicates,
+    summarise,
 )
-from bacpipe.evaluation.species_names import Match, known_species, match_names
+from bacpipe.evaluation.segments import BIRDSET_SECONDS, Segments
+from bacpipe.evaluation.species_names import Match, known_species, match_names, read_label_map
+from bacpipe.evaluation.splits import units_left_out, units_of
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.labels.ground_truth import find_overlaps, labelled_intervals
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.store.class_list import ClassList
+from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv
 from bacpipe.store.fingerprints import read_result_table, write_result, write_result_table
@@ -59,6 +68,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024
+_ROUNDING = 1e-6  # seconds; the ends of windows come from divisions
 _ARRAYS = ("ground_truth", "predictions", "scores", "ignored")
 _PRINTED = {
     "precision": "precision", "recall": "recall", "F1": "f1", "best F1": "best_f1",
@@ -115,7 +125,12 @@ def benchmark(
         it, average precision and ROC-AUC, with 95 % intervals over recordings; per class also
         the ``best_threshold``, which has the best F1 on these data, and ``best_f1``, the F1 of
         such thresholds on recordings that they were not chosen on.
-        ``threshold`` and ``notes``.
+        ``events``: precision, recall and F1 of events, by three ways to match them; see
+        `bacpipe.evaluation.events`.  ``per_site``: metrics by folder of the recordings.
+        With ``protocol="birdset"`` segments of 5 seconds count instead of windows (the highest
+        score of their windows; every annotation that touches one is in it), and
+        ``overall["average_precision_macro"]``, ``["roc_auc_macro"]`` and ``["top_1_accuracy"]``
+        are BirdSet's cmAP, AUROC and T1-Acc.  ``threshold`` and ``notes``.
 
     Raises
     ------
@@ -151,7 +166,8 @@ def benchmark(
     scientific_names = embedder.loaded_model.scientific_names
     model_codes = embedder.loaded_model.codes
     species = known_species(Path(loader.options.model_base_path))
-    matches = match_names(names, classes, scientific_names, species, model_codes)
+    label_map = read_label_map(loader.options.label_map, loader.audio_dir)
+    matches = match_names(names, classes, scientific_names, species, model_codes, label_map)
     columns = sorted({match.column for match in matches if match.column is not None})
     if not columns:
         raise EvaluationError(
@@ -161,15 +177,24 @@ def benchmark(
             f"with their common, scientific or eBird names (classes are such as "
             f"{', '.join(classes[:3])})."
         )
-    overlap = loader.options.annotation_overlap
-    shortest = loader.options.min_annotation_length
+    options = loader.options
+    overlap, shortest = options.annotation_overlap, options.min_annotation_length
     long = long_enough(table, shortest)
-    truth = _presence(windows, long, column, matches, columns, overlap)
-    ignored = _presence(windows, table, column, matches, columns, 0) & ~truth
     scores = class_scores(embedder, loader, columns)
-    result = _evaluate(
-        loader, windows, truth, ignored, scores, [classes[column] for column in columns]
-    )
+    found = _events(windows, scores >= options.classifier_threshold)
+    counted_windows: ModelWindows | Segments = windows
+    if options.protocol == "birdset":
+        counted_windows = Segments(windows, BIRDSET_SECONDS)
+        scores, overlap = counted_windows.highest(scores), 0.0
+    truth = _presence(counted_windows, long, column, matches, columns, overlap)
+    ignored = _presence(counted_windows, table, column, matches, columns, 0) & ~truth
+    names_of_classes = [classes[column] for column in columns]
+    result = _evaluate(loader, counted_windows, truth, ignored, scores, names_of_classes)
+    result["events"] = _evaluate_events(
+        loader, windows, found, _annotated(long, column, matches, columns),
+        _annotated(table.loc[table.index.difference(long.index)], column, matches, columns),
+        names_of_classes,
+    )  # fmt: skip
     short = table.loc[table.index.difference(long.index), column]
     result["dropped"] = {str(name): int(n) for name, n in short.value_counts().items()}
     listed = ClassList.of_model(classes, scientific_names, model_codes)
@@ -234,7 +259,7 @@ def _embed(loader: Loader, custom: object) -> Embedder:
 
 
 def _presence(
-    windows: ModelWindows,
+    windows: ModelWindows | Segments,
     table: pd.DataFrame,
     column: str,
     matches: Sequence[Match],
@@ -242,19 +267,57 @@ def _presence(
     overlap: float,
 ) -> np.ndarray:
     """Bool array of shape (windows, columns): which class is annotated in which window."""
-    # Two annotated names of one class are one label.
-    place = {m.annotation: columns.index(m.column) for m in matches if m.column is not None}
-    table = table[table[column].isin(set(place))]
-    annotated = labelled_intervals(table, table[column].map(place).to_numpy(np.int64))
+    annotated = _annotated(table, column, matches, columns)
     overlaps, _ = find_overlaps(windows, annotated, overlap)
     presence = np.zeros((len(windows), len(columns)), dtype=bool)
     presence[overlaps.window, overlaps.label] = True
     return presence
 
 
-def _evaluate(
+def _annotated(
+    table: pd.DataFrame, column: str, matches: Sequence[Match], columns: Sequence[int]
+) -> dict[str, Intervals]:
+    """Annotations by recording, labelled with the place of their class among the columns."""
+    # Two annotated names of one class are one label.
+    place = {m.annotation: columns.index(m.column) for m in matches if m.column is not None}
+    table = table[table[column].isin(set(place))]
+    return labelled_intervals(table, table[column].map(place).to_numpy(np.int64))
+
+
+def _events(windows: ModelWindows, predicted: np.ndarray) -> dict[str, Intervals]:
+    """Windows that are above the threshold, joined where they touch, by recording."""
+    start, end = windows.times
+    events = {}
+    for name, rows in windows.slices():
+        window, label = np.nonzero(predicted[rows])
+        window += rows.start
+        intervals = Intervals(start[window], end[window], label.astype(np.int64))
+        events[name] = merge_intervals(intervals, _ROUNDING)[0]
+    return events
+
+
+def _evaluate_events(
     loader: Loader,
     windows: ModelWindows,
+    found: Mapping[str, Intervals],
+    annotated: Mapping[str, Intervals],
+    ignored: Mapping[str, Intervals],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    options = loader.options
+    recordings = np.array(windows.recordings, dtype=object)
+    joined = {name: merge_intervals(each)[0] for name, each in annotated.items()}
+    return evaluate_events(
+        found, joined, ignored, windows.recordings, names,
+        units_left_out(recordings, len(recordings), options.split),
+        iou=options.event_iou, tolerance=options.event_tolerance,
+        samples=options.bootstrap_samples,
+    )  # fmt: skip
+
+
+def _evaluate(
+    loader: Loader,
+    windows: ModelWindows | Segments,
     truth: np.ndarray,
     ignored: np.ndarray,
     scores: np.ndarray,
@@ -263,7 +326,7 @@ def _evaluate(
     options = loader.options
     predicted = scores >= options.classifier_threshold
     recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
-    groups = group_by(recordings, len(truth))
+    groups = units_left_out(recordings, len(truth), options.split)
     result = evaluate_scores(
         truth,
         predicted,
@@ -280,6 +343,17 @@ def _evaluate(
         fitted.append(cross_fitted_f1(positive, score, groups._replace(code=groups.code[use])))
         result["per_class"][name]["best_f1"] = number(fitted[-1])
         result["per_class"][name]["best_threshold"] = number(best_threshold(positive, score)[0])
+        threshold = precision_threshold(positive, score, options.wanted_precision)
+        result["per_class"][name]["threshold_at_precision"] = number(threshold)
+    weights = leave_out(groups, options.bootstrap_samples)
+    top = summarise(accuracy_replicates(truth, scores, groups, weights))
+    for key in ("overall", "intervals"):
+        result[key] |= {m: top[key][m] for m in ("top_1_accuracy", "top_5_accuracy")}
+    sites = units_of(recordings, "site")
+    result["per_site"] = {
+        site: _of_site(truth, predicted, scores, ignored, sites == site)
+        for site in np.unique(sites).tolist()
+    }
     defined = [f1 for f1 in fitted if np.isfinite(f1)]
     result["overall"]["best_f1_macro"] = float(np.mean(defined)) if defined else None
     result["notes"].append(
@@ -288,7 +362,9 @@ def _evaluate(
     )
     return {
         "model": str(loader.model_name),
+        "protocol": options.protocol,
         "threshold": options.classifier_threshold,
+        "wanted_precision": options.wanted_precision,
         "report": _report(truth, predicted & ~ignored, names),
         "ground_truth": truth,
         "predictions": predicted,
@@ -297,6 +373,21 @@ def _evaluate(
         "classes": dict(enumerate(names)),
         **result,
     }
+
+
+def _of_site(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    scores: np.ndarray,
+    ignored: np.ndarray,
+    here: np.ndarray,
+) -> dict[str, Any]:
+    n = int(here.sum())
+    overall, _ = score_replicates(
+        truth[here], predicted[here], scores[here], group_by(None, n), np.ones((1, n)),
+        ignored[here],
+    )  # fmt: skip
+    return {"windows": n, **{metric: number(values[0]) for metric, values in overall.items()}}
 
 
 def _report(truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -381,7 +472,18 @@ def _show(result: Mapping[str, Any]) -> None:
     lines += ["", f"{'average':<{width}}{cells}"]
     threshold = result["threshold"]
     print(f"\n{result['model']}, threshold {threshold}\n")  # noqa: T201  (the report was asked for)
+    lines += ["", *(_event_line(rule) for rule in result["events"].values())]
+    top = _cell(result["overall"]["top_1_accuracy"])
+    lines.append(f"top-1 accuracy {top} ({result['protocol']})")
     print("\n".join([*lines, "", *result["notes"]]))  # noqa: T201
+
+
+def _event_line(rule: Mapping[str, Any]) -> str:
+    values = ", ".join(
+        f"{name} {_cell(rule['overall'][f'{name}_macro'])}"
+        for name in ("precision", "recall", "f1")
+    )
+    return f"events, {rule['rule']}: {values}"
 
 
 def _cell(value: float | str | None) -> str:

@@ -27,6 +27,7 @@ from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_FIGURE, CLUSTERING_R
 
 logger = logging.getLogger(__name__)
 
+_NO_NOISE = "_no_noise"
 _MOST_REPLICATES = 50  # of the agreement with labels, which is slow to compute
 
 
@@ -83,7 +84,8 @@ def clustering_pipeline(
     Returns
     -------
     dict
-        What `eval_clustering` returns, with ``skipped``: clusterings that could not be computed,
+        What `eval_clustering` returns (a dictionary and nothing else: the clusters themselves are
+        what `run_clustering` returns), with ``skipped``: clusterings that could not be computed,
         and why, ``left_out``: number of windows without a label, and for the ground truth
         ``AMI_low``, ``AMI_high``, ``ARI_low`` and ``ARI_high`` (95 %, over recordings).  Also
         stored as ``clustering/clust_results.json``; the clusters of all windows are in
@@ -109,7 +111,8 @@ def clustering_pipeline(
         model_name, ground_truth, embeds, paths, label_column=label_column, recordings=recordings,
         **kwargs,
     )  # fmt: skip
-    return evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
+    result = evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
+    return _with_short_names(result)
 
 
 def evaluate_clusterings(
@@ -120,6 +123,8 @@ def evaluate_clusterings(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Do what `clustering_pipeline` does, for windows whose labels are known."""
+    several = int((data.labels.sum(axis=1) > 1).sum()) if data.multi_label else 0
+    data = data.with_one()
     fingerprint = data.fingerprint(
         clusterings=options.clust_configs,
         silhouette=options.evaluate_with_silhouette,
@@ -166,6 +171,11 @@ def evaluate_clusterings(
             f"Agreement with the ground truth is that of "
             f"{counted(len(labelled), 'labelled window')}, clustered alone, "
             f"without {counted(left_out, 'window')} that have no label."
+        )
+    if several:
+        result["notes"].append(
+            f"{counted(several, 'window')} with several labels count as without one: a cluster is "
+            f"compared with a single label."
         )
     if data.paths is not None and path is not None:
         _write_labels(data, clusterings)
@@ -230,12 +240,14 @@ def run_clustering(
     label_column : str, optional
         Kind of label to take the number of clusters from.
     ground_truth : dict or array of int
-        Ground truth; only the number of labels is used.
+        Ground truth: the number of labels, and which windows have one.
 
     Returns
     -------
     dict of np.ndarray, int32, shape (windows,)
-        Cluster of every window by clustering; -1 is noise (hdbscan and the like).
+        Cluster of every window by clustering; -1 is noise (hdbscan and the like).  With ground
+        truth that leaves windows without a label there is also ``<clustering>_no_noise``, the
+        clusters of the labelled windows, clustered alone; -1 for the others.
 
     Raises
     ------
@@ -255,10 +267,14 @@ def run_clustering(
     matrix = check_embeddings(embeds)
     labels = label_array(ground_truth, label_column)
     seed = user_settings().evaluation_seed
-    return {
-        name: _cluster(matrix, name, config, labels, seed)
-        for name, config in cluster_configs.items()
-    }
+    rows = np.arange(0) if labels is None else np.flatnonzero(labels != NO_LABEL)
+    clusters = {}
+    for name, config in cluster_configs.items():
+        clusters[name] = _cluster(matrix, name, config, labels, seed)
+        if labels is not None and 1 < len(rows) < len(labels):
+            alone = _cluster(matrix[rows], name, config, labels[rows], seed)
+            clusters[name + _NO_NOISE] = _spread(alone, rows, len(labels))
+    return clusters
 
 
 def eval_clustering(
@@ -267,6 +283,8 @@ def eval_clustering(
     embeds: np.ndarray | None = None,
     default_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
     label_column: str | None = None,
+    *,
+    metadata_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Compare clusterings with ground truth and default labels.
@@ -287,16 +305,20 @@ def eval_clustering(
         or with another one for nearly every window, are left out.
     label_column : str, optional
         Kind of ground truth.
+    metadata_labels : dict, optional
+        Further `default_labels`.
     **kwargs
         Any key of the configuration.
 
     Returns
     -------
     dict
-        ``agreement``: for each clustering and each kind of label ``AMI``, ``ARI``,
-        ``homogeneity``, ``completeness``, ``n_windows`` and ``n_labels``.  ``clusters``: for each
-        clustering the number of clusters and the share of noise.  ``silhouette`` (with `embeds`):
-        see `eval_with_silhouette`, for the ground truth and every clustering.  ``notes``.
+        ``AMI`` and ``ARI`` by ``"<clustering>-<labels>"`` and, with `embeds`, ``SS``, the
+        silhouette score by clustering.  The same in full: ``agreement``, for each clustering and
+        each kind of label ``AMI``, ``ARI``, ``homogeneity``, ``completeness``, ``n_windows`` and
+        ``n_labels``; ``clusters``, for each clustering the number of clusters and the share of
+        noise; ``silhouette``, see `eval_with_silhouette`, for the ground truth and every
+        clustering.  ``notes``.
 
     Examples
     --------
@@ -307,7 +329,8 @@ def eval_clustering(
     """
     options = make_options(**kwargs)
     labels = label_array(ground_truth, label_column)
-    return _evaluate(clusterings, labels, embeds, default_labels or {}, options)
+    every = {**(default_labels or {}), **(metadata_labels or {})}
+    return _with_short_names(_evaluate(clusterings, labels, embeds, every, options))
 
 
 def _evaluate(
@@ -343,6 +366,21 @@ def _evaluate(
             if score["note"] and score["n_windows"]:
                 result["notes"].append(f"Silhouette of {name}: {score['note']}")
     return result
+
+
+def _with_short_names(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with its main numbers at the top, by the names that they usually have."""
+    short: dict[str, dict[str, float | None]] = {
+        metric: {
+            f"{name}-{kind}": scores[metric]
+            for name, kinds in result["agreement"].items()
+            for kind, scores in kinds.items()
+        }
+        for metric in ("AMI", "ARI")
+    }
+    if "silhouette" in result:
+        short["SS"] = {name: score["score"] for name, score in result["silhouette"].items()}
+    return {**short, **result}
 
 
 def eval_with_silhouette(

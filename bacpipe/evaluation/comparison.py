@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
-from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError, counted
+from bacpipe.evaluation.report import write_report
+from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
+from bacpipe.evaluation.tested_windows import read_tested
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result, write_result
@@ -28,9 +31,10 @@ from bacpipe.store.layout import (
     ground_truth_name,
     paths_of,
     probe_results_name,
+    test_scores_name,
 )
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.store.maps import stored_maps
+from bacpipe.store.maps import IS_FAR, stored_maps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +48,15 @@ TABLES = ("clustering", "probing", "retrieval")
 _TABLES_OF = {"probing": ("probing",), "clustering": ("clustering", "retrieval")}
 _DAMAGED = "its results are damaged; evaluate it again with overwrite=True"
 
+_FEWEST_LABELS = 2
+
 _PROBING_METRICS = (
     "f1_macro",
     "average_precision_macro",
     "roc_auc_macro",
     "accuracy",
     "balanced_accuracy",
+    "top_1_accuracy",
     "top_5_accuracy",
     "precision_macro",
     "recall_macro",
@@ -79,9 +86,13 @@ def cross_model_evaluation(
     Returns
     -------
     dict of pandas.DataFrame
-        ``probing``, ``probing_per_class``, ``clustering`` and ``retrieval``, as far as there are
-        results; the best model first, with 95 % intervals (<metric>_low, <metric>_high).  They
-        are stored as CSV in ``evaluations/overview``, with figures (PNG and SVG).
+        ``probing``, ``probing_per_class``, ``probing_pairs`` (difference of every two probes, with
+        the probability that the first is better), ``clustering`` and ``retrieval``, as far as
+        there are results; the best model first, with 95 % intervals (<metric>_low,
+        <metric>_high).  Models are ranked on the classes and test recordings that all share;
+        ``attrs["notes"]`` of a table says what was left out and why, and models that share too
+        little have no rank.  Tables are stored as CSV in ``evaluations/overview``, with figures
+        (PNG and SVG) and a page of all of it, ``report.html``.
 
     Raises
     ------
@@ -140,16 +151,19 @@ def compare_models(
         results = _results(name, wanted, kind, probes)
         if not results:
             continue
-        table = _table(name, results, probes)
+        table, more = _table(name, results, paths, probes)
+        tables |= more
         nothing = False
         if table.empty:  # what was done gave no results, and said why
             continue
         tables[name] = table
         drawn[name] = figures.RANKINGS[name](tables[name])
+        for note in table.attrs["notes"]:
+            logger.warning("%s: %s", name, note)
         if name == "probing":
-            _warn_of_splits(results)
-            tables["probing_per_class"] = per_class_table(_by_probe(results, probes))
             drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
+            if "probing_pairs" in tables:
+                drawn["probing_pairs"] = figures.pair_probabilities(tables["probing_pairs"])
     if nothing:
         raise ResultsNotFoundError(
             f"{folder}: there is nothing to compare, because there are no results of "
@@ -168,6 +182,7 @@ def compare_models(
             write_csv(folder / f"{name}.csv", table)
         for name, figure in drawn.items():
             save_figure(figure, folder / f"{name}.png", vector=True)
+        write_report(folder, tables, list(drawn), paths, options)
     return tables
 
 
@@ -204,7 +219,9 @@ def stored_scores(paths: Mapping[str, ResultPaths], kind: str) -> StoredScores:
         scores.missing[name] = {}
         kept = dict(_usable(name, models, kind, scores.missing[name]))
         if kept:
-            scores.tables[name] = _table(name, kept)
+            scores.tables[name], _ = _table(name, kept, paths)
+            for model in set(kept) - set(scores.tables[name]["model"]):
+                scores.missing[name][model] = scores.tables[name].attrs["missing"].get(model, "")
     return scores
 
 
@@ -247,14 +264,6 @@ def _by_probe(results: Mapping[str, Sequence[Result]], probes: Sequence[str]) ->
     return sorted(every, key=lambda result: probes.index(result["probe"])) if probes else every
 
 
-def _warn_of_splits(results: Mapping[str, Sequence[Result]]) -> None:
-    if len({result["split"]["id"] for mine in results.values() for result in mine}) > 1:
-        logger.warning(
-            "The models were not tested on the same recordings (column 'split' of the table), so "
-            "small differences mean little; evaluate all of them again with overwrite=True."
-        )
-
-
 def _read(name: str, where: ResultPaths) -> list[Result]:
     results = map(read_result, _files(name, where))
     return [result for result in results if result is not None]
@@ -273,7 +282,7 @@ def _usable(
             missing[model] = f"it was evaluated with {', '.join(sorted(others))}, not with {kind}"
         else:
             try:
-                table = _table(name, {model: mine})
+                table = _single_table(name, {model: mine})
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 logger.warning("%s, %s: %s (%r).", model, name, _DAMAGED, error)
                 missing[model] = _DAMAGED
@@ -285,10 +294,39 @@ def _usable(
 
 
 def _table(
-    name: str, results: Mapping[str, Sequence[Result]], probes: Sequence[str] = ()
-) -> pd.DataFrame:
+    name: str,
+    results: Mapping[str, Sequence[Result]],
+    paths: Mapping[str, ResultPaths],
+    probes: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Table of a task, with ``notes`` and ``missing`` in its attributes, and tables beside it."""
+    if name != "probing":
+        table = _single_table(name, results)
+        table.attrs = {"missing": {}, "notes": [], **table.attrs}
+        return table, {}
+    every = _by_probe(results, probes)
+    tested = [
+        read_tested(paths[r["model"]].probe_path / test_scores_name(r["probe"]), r) for r in every
+    ]
+    shared = on_shared_ground(every, tested)
+    table = probing_table(shared.results)
+    tables = {"probing_per_class": per_class_table(shared.results)}
+    pairs = paired_table(shared)
+    if pairs is not None:
+        tables["probing_pairs"] = pairs
+        names = [f"{m} ({p})" for m, p in zip(table["model"], table["probe"], strict=True)]
+        letter = letters(pairs, names)
+        table.insert(1, "letters", [letter[name] for name in names])
+    if not shared.rankable:
+        table = _without_ranks(table, ["model", "probe"])
+    left_out = [f"{model} is left out: {why}." for model, why in shared.missing.items()]
+    table.attrs = {"notes": left_out + shared.notes, "missing": shared.missing}
+    return table, tables
+
+
+def _single_table(name: str, results: Mapping[str, Sequence[Result]]) -> pd.DataFrame:
     if name == "probing":
-        return probing_table(_by_probe(results, probes))
+        return probing_table([result for mine in results.values() for result in mine])
     single = clustering_table if name == "clustering" else retrieval_table
     return single({model: mine[0] for model, mine in results.items()})
 
@@ -353,26 +391,56 @@ def clustering_table(results: Mapping[str, Result]) -> pd.DataFrame:
 
 
 def retrieval_table(results: Mapping[str, Result]) -> pd.DataFrame:
-    """One row per model, the best neighbour precision first."""
+    """One row per model, the best neighbour precision first, on the labels that all share."""
     metrics = ("neighbour_precision", "neighbour_precision_chance", "same_label_auroc")
-    rows = [
-        {
-            "model": model,
-            **_with_intervals(result, metrics),
-            "n_neighbors": result["n_neighbors"],
-            "n_windows": result["n_windows"],
-            "n_recordings": result["n_recordings"],
+    of_labels = {
+        model: {
+            n
+            for n, v in result.get("per_class", {}).items()
+            if v["neighbour_precision"] is not None
         }
         for model, result in results.items()
-    ]
-    return _ranked(rows, "neighbour_precision")
+    }
+    every = set().union(*of_labels.values())
+    shared = set.intersection(*of_labels.values()) if of_labels else set()
+    notes = []
+    rows = []
+    for model, result in results.items():
+        values = _with_intervals(result, metrics)
+        if shared != every:
+            # Only the means by label can be had of fewer labels.
+            values |= dict.fromkeys(values, float("nan"))
+            for metric, key in (("neighbour_precision", "neighbour_precision"),
+                                ("neighbour_precision_chance", "chance")):  # fmt: skip
+                known = [result["per_class"][name][key] for name in sorted(shared)]
+                values[metric] = sum(known) / len(known) if known else float("nan")
+        rows.append(
+            {
+                "model": model,
+                **values,
+                "n_neighbors": result["n_neighbors"],
+                "n_windows": result["n_windows"],
+                "n_recordings": result["n_recordings"],
+            }
+        )
+    for name in sorted(every - shared):
+        lacking = ", ".join(sorted(m for m, names in of_labels.items() if name not in names))
+        notes.append(f"{name} is left out of the ranking: {lacking} has it in too few recordings.")
+    if len({result["n_recordings"] for result in results.values()}) > 1:
+        notes.append("The models were not compared on the same number of recordings.")
+    table = _ranked(rows, "neighbour_precision")
+    if shared != every and len(shared) < _FEWEST_LABELS:
+        notes.append(f"No ranking: the models share {counted(len(shared), 'label')}.")
+        table = _without_ranks(table, ["model"])
+    table.attrs = {"notes": notes, "missing": {}}
+    return table
 
 
 def _with_intervals(result: Result, metrics: Sequence[str]) -> dict[str, float]:
     """Columns of a table; NaN where a metric is not defined."""
     row: dict[str, float] = {}
     for metric in metrics:
-        value = result["overall"][metric]
+        value = result["overall"].get(metric)
         row[metric] = float("nan") if value is None else value
         bounds = result["intervals"].get(metric) or [float("nan")] * 2
         row[f"{metric}_low"], row[f"{metric}_high"] = bounds
@@ -388,11 +456,19 @@ def _ranked(rows: list[dict[str, Any]], metric: str) -> pd.DataFrame:
     return table
 
 
+def _without_ranks(table: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """The same rows where nobody is better than another one."""
+    import pandas as pd
+
+    unknown = pd.array([pd.NA] * len(table), dtype="Int64")
+    return table.sort_values(order, ignore_index=True).assign(rank=unknown)
+
+
 # ---------------------------------------------------------------------- maps
 
 
 def read_maps(paths: Mapping[str, ResultPaths], reducer: str, kind: str) -> dict[str, pd.DataFrame]:
-    """Newest map of every model that has one: columns x, y and label (missing for none)."""
+    """Newest map of every model that has one: columns x, y, label (missing for none) and far."""
     maps = {}
     for model, folders in paths.items():
         dataset = folders.dataset
@@ -416,7 +492,9 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
             start = pd.to_numeric(labels["start"])
             # Times went through a decimal text; a millisecond is far below any hop.
             keys = zip(labels["audiofilename"], (start * 1000).round(), strict=True)
-            label_of = dict(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
+            # The first label of a window covers most of it.
+            pairs = list(zip(keys, labels[LABEL_PREFIX + kind], strict=True))
+            label_of = dict(reversed(pairs))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultsError(
                 f"{truth}: this ground truth cannot be read ({error}); delete it to have it made "
@@ -424,7 +502,8 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
             ) from None
         windows = zip(table["audiofilename"], (table["start"] * 1000).round(), strict=True)
         table["label"] = [label_of.get(window) or None for window in windows]
-    return table[["x", "y", "label"]]
+    table["far"] = table.get(IS_FAR, False)
+    return table[["x", "y", "label", "far"]]
 
 
 def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from bacpipe.annotations.table import label_kind
-from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError
+from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError, counted
 from bacpipe.evaluation.clustering import evaluate_clusterings
 from bacpipe.evaluation.comparison import compare_models
 from bacpipe.evaluation.labelled_windows import LabelledWindows, windows_of_results
@@ -52,7 +52,7 @@ class EvaluationReport:
             for name, result in results.get("probing", {}).items():
                 lines.append(
                     f"{model}, {name} probe: " + _say(result, "f1_macro", "macro F1")
-                    + ", " + _say(result, "accuracy", "accuracy")
+                    + ", " + _say(result, "accuracy", "accuracy") + _tested_on(result)
                 )  # fmt: skip
             for name, kinds in results.get("clustering", {}).get("agreement", {}).items():
                 if "ground_truth" in kinds:
@@ -68,10 +68,18 @@ class EvaluationReport:
 
 
 def _say(result: Mapping[str, Any], metric: str, name: str) -> str:
-    value, bounds = result["overall"][metric], result["intervals"][metric]
+    value, bounds = result["overall"].get(metric), result["intervals"].get(metric)
     if value is None:
         return f"{name} not defined"
     return f"{name} {value:.2f}" + (f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else "")
+
+
+def _tested_on(result: Mapping[str, Any]) -> str:
+    windows, recordings = result["split"]["windows"]["test"], result["split"]["recordings"]
+    if not windows:
+        return " (not tested: it learnt from everything)"
+    of = f" of {counted(recordings['test'], 'recording')}" if recordings else ""
+    return f" ({counted(windows, 'test window')}{of})"
 
 
 def run_evaluations(
@@ -220,7 +228,7 @@ def _do_tasks(
     if "probing" in tasks and truth is not None:
         for name in options.probe_configs:
             with attempt(f"{name} probe"):
-                result = evaluate_probe(data, name, options, overwrite=options.overwrite)
+                result = evaluate_probe(data, name, options, overwrite=options.overwrite)[1]
                 results.setdefault("probing", {})[name] = result
     if "clustering" in tasks:
         labels: dict[str, np.ndarray] = {}
@@ -240,7 +248,10 @@ def _do_tasks(
 def _ground_truth(loader: Loader, options: Options) -> GroundTruth:
     file = options.annotations_filename
     rule = label_rule(
-        options, label_kind(options.label_column), filtered=options.bool_filter_labels
+        options,
+        label_kind(options.label_column),
+        single_label=not options.multi_label,
+        filtered=options.bool_filter_labels,
     )
     truth = stored_ground_truth(
         loader, model_windows(loader), rule, file, overwrite=options.overwrite

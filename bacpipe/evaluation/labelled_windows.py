@@ -15,7 +15,7 @@ from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
 from bacpipe.labels.ground_truth import GroundTruth
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
-from bacpipe.options import user_config
+from bacpipe.options import make_options, user_config
 from bacpipe.reduction.reducers import magnitude_problem
 from bacpipe.store.files import array_hash
 from bacpipe.store.layout import ResultPaths
@@ -32,8 +32,14 @@ NO_LABEL = -1
 Embeddings: TypeAlias = "np.ndarray | torch.Tensor | Mapping[str, np.ndarray]"
 """What ``Loader.embeddings`` returns, or an array of one's own, float32 of shape (n, dim)."""
 
-Labels: TypeAlias = Mapping[str, Any] | Sequence[Any] | np.ndarray
-"""What `ground_truth_by_model` returns, or a label per window."""
+Labels: TypeAlias = "Mapping[str, Any] | Sequence[Any] | np.ndarray | pd.DataFrame"
+"""What `ground_truth_by_model` returns, of each return type, or a label per window."""
+
+BACKGROUND = "other"
+"""Class of windows in which nothing is annotated, where there is one."""
+
+# Columns of a table of ground truth that are no classes.
+_NO_CLASSES = ("start", "end", "audiofilename", "simultaneous_labels")
 
 _ROWS = 2**16  # looked at together; of a large array, even a truth value for each number is much
 
@@ -44,7 +50,9 @@ class LabelledWindows:
 
     model: str  # name of the model
     embeds: np.ndarray  # float32, shape (n, dim)
-    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows without a label
+    # int64, shape (n,): index into `classes`, -1 for windows without a label; or bool, shape
+    # (n, classes), where a window can have several
+    labels: np.ndarray
     classes: tuple[str, ...]  # names of the labels
     kind: str  # what the labels are: 'species'
     # object, shape (n,): Recording of every window; None when nobody knows
@@ -56,6 +64,69 @@ class LabelledWindows:
     state: str | None = None
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a window can have several labels; then none is an answer, too."""
+        return self.labels.ndim == 2
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Windows and their labels, both int64, shape (labels,), sorted by window."""
+        if self.multi_label:
+            return np.nonzero(self.labels)
+        rows = np.flatnonzero(self.labels != NO_LABEL)
+        return rows, self.labels[rows]
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Windows with a label; bool, shape (n,)."""
+        return self.labels.any(axis=1) if self.multi_label else self.labels != NO_LABEL
+
+    @property
+    def used(self) -> np.ndarray:
+        """Windows of which it is known what is in them; bool, shape (n,).
+
+        With single labels those that have one.  With several, those of every recording in which
+        anything is labelled.
+        """
+        return self._of_annotated_recordings() if self.multi_label else self.labelled
+
+    def _of_annotated_recordings(self) -> np.ndarray:
+        if self.recordings is None:
+            return np.ones(len(self.labels), dtype=bool)
+        _, number = np.unique(self.recordings.astype(str), return_inverse=True)
+        return np.bincount(number, self.labelled)[number] > 0
+
+    def presence_of(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of some windows as bool of shape (rows, classes)."""
+        labels = self.labels[rows]
+        return labels if self.multi_label else labels[:, None] == np.arange(len(self.classes))
+
+    def with_several(self) -> LabelledWindows:
+        """The same windows with labels as bool of shape (n, classes)."""
+        if self.multi_label:
+            return self
+        return replace(self, labels=self.presence_of(np.arange(len(self.labels))))
+
+    def with_one(self) -> LabelledWindows:
+        """The same windows with single labels; those with several have none."""
+        if not self.multi_label:
+            return self
+        return replace(self, labels=_single(self.labels))
+
+    def with_background(self) -> LabelledWindows:
+        """Single labels with one more class: the unlabelled windows of annotated recordings."""
+        if self.multi_label:
+            return self
+        if BACKGROUND in self.classes:
+            raise EvaluationError(
+                f"background_class gives windows without a label the class {BACKGROUND!r}, but "
+                f"there are annotations of that name; rename them, or set background_class: false."
+            )
+        empty = self._of_annotated_recordings() & ~self.labelled
+        labels = np.where(empty, len(self.classes), self.labels)
+        return replace(self, labels=labels, classes=(*self.classes, BACKGROUND))
+
+    @property
     def column(self) -> str:
         """Name of the label column: 'label:species'."""
         return LABEL_PREFIX + self.kind
@@ -63,7 +134,7 @@ class LabelledWindows:
     def fingerprint(self, **settings: Any) -> str:
         """Hash of the data and of settings; results with another hash are stale."""
         digest = hashlib.sha256((self.state or array_hash(self.embeds)).encode())
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.labels, dtype="?" if self.multi_label else "<i8"))
         names = [] if self.state or self.recordings is None else self.recordings.tolist()
         content = [self.model, self.column, self.classes, names, settings]
         digest.update(json.dumps(content, sort_keys=True, default=str).encode())
@@ -85,7 +156,7 @@ def labelled_windows(
     Parameters
     ----------
     model_name : str
-    ground_truth : dict, array or None
+    ground_truth : dict, array, tuple, pandas.DataFrame or None
         What `ground_truth_by_model` returned, or a label per window (-1: none).
     embeds : np.ndarray of shape (n, dim), or dict of such arrays by recording
     paths : ResultPaths, optional
@@ -103,6 +174,7 @@ def labelled_windows(
     EvaluationError
         If lengths differ or the kind of label is missing.
     """
+    several = make_options(**kwargs).multi_label
     loader = _loader(model_name, paths, kwargs)
     keys: Sequence[str] | None = None
     if isinstance(embeds, Mapping):
@@ -113,6 +185,8 @@ def labelled_windows(
     if ground_truth is None or len(ground_truth) == 0:
         ground_truth = np.full(len(matrix), NO_LABEL)
     labels, classes = _labels(ground_truth, kind)
+    if keys is None and "audiofilename" in getattr(ground_truth, "columns", ()):
+        keys = [str(name) for name in ground_truth["audiofilename"]]
     windows = None
     if loader is not None and loader.embedding_set is not None:
         windows = model_windows(loader)
@@ -136,13 +210,13 @@ def labelled_windows(
         )
     if recordings is not None:
         data = replace(data, recordings=np.array([str(r) for r in recordings], object))
-    return data
+    return data.with_several() if several else data
 
 
 def windows_of_results(
     loader: Loader, embeds: np.ndarray, truth: GroundTruth | None, kind: str
 ) -> LabelledWindows:
-    """Bring the embeddings of a loader, its ``embeddings('array')``, and single labels together.
+    """Bring the embeddings of a loader, its ``embeddings('array')``, and labels together.
 
     Raises
     ------
@@ -152,7 +226,7 @@ def windows_of_results(
     windows = model_windows(loader)
     if truth is None:
         truth = GroundTruth(np.full(len(embeds), NO_LABEL), {})
-    labels, classes = _without_gaps(truth.labels, truth.classes)
+    labels, classes = _of_numbers(truth.labels, truth.classes)
     return LabelledWindows(
         str(loader.model_name),
         check_embeddings(embeds),
@@ -214,18 +288,33 @@ def check_embeddings(embeds: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def label_array(ground_truth: Labels | None, label_column: str | None = None) -> np.ndarray | None:
-    """Label of every window, int64 with -1 for none; None when there is no ground truth."""
+    """Label of every window, int64 with -1 for none or several; None without ground truth."""
     if ground_truth is None or len(ground_truth) == 0:
         return None
     kind = label_kind(label_column) if label_column else None
     if isinstance(ground_truth, Mapping) and kind is None:
         kind = next(iter(_kinds(ground_truth)), None)
-    return _labels(ground_truth, kind or "species")[0]
+    labels = _labels(ground_truth, kind or "species")[0]
+    return _single(labels) if labels.ndim == 2 else labels
+
+
+def _single(presence: np.ndarray) -> np.ndarray:
+    """Label of the windows that have exactly one, else -1."""
+    if not presence.shape[1]:
+        return np.full(len(presence), NO_LABEL)
+    return np.where(presence.sum(axis=1) == 1, presence.argmax(axis=1), NO_LABEL)
 
 
 def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as in `LabelledWindows`, and their names."""
+    import pandas as pd
+
     names: Mapping[str, int] | None = None
-    if isinstance(ground_truth, Mapping):
+    if isinstance(ground_truth, pd.DataFrame):
+        if LABEL_PREFIX + kind not in ground_truth:
+            return _of_table(ground_truth)
+        ground_truth = ground_truth[LABEL_PREFIX + kind].to_numpy()
+    elif isinstance(ground_truth, Mapping):
         if f"{LABEL_PREFIX}{kind}" not in ground_truth:
             there = ", ".join(_kinds(ground_truth)) or "none"
             raise EvaluationError(
@@ -234,19 +323,59 @@ def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...
             )
         names = ground_truth.get(f"label_dict:{kind}")
         ground_truth = ground_truth[f"{LABEL_PREFIX}{kind}"]
+    elif isinstance(ground_truth, tuple) and len(ground_truth) == 2 and isinstance(
+        ground_truth[1], Mapping
+    ):  # fmt: skip
+        presence, of_column = np.asarray(ground_truth[0], dtype=bool), ground_truth[1]
+        return presence[:, list(of_column)], tuple(map(str, of_column.values()))
     values = np.asarray(ground_truth)
-    if values.ndim != 1:
+    if values.ndim > 2:
         raise EvaluationError(
-            f"The ground truth has the shape {values.shape}, several labels per window; expected "
-            f"one: ground_truth_by_model(..., single_label=True)."
+            f"The ground truth has the shape {values.shape}; expected (windows,), or (windows, "
+            f"labels) where windows have several labels."
         )
-    if not np.issubdtype(values.dtype, np.integer):
+    if values.ndim == 2 and names is None and set(np.unique(values)) <= {0, 1}:
+        return values.astype(bool), tuple(map(str, range(values.shape[1])))
+    if values.ndim == 1 and not np.issubdtype(values.dtype, np.integer):
         present = np.array([v is not None and v == v and v != "" for v in values], dtype=bool)
         texts, codes = np.unique(values[present].astype(str), return_inverse=True)
         labels = np.full(len(values), NO_LABEL, np.int64)
         labels[present] = codes
         return labels, tuple(texts.tolist())
-    return _without_gaps(values, names or {str(n): int(n) for n in np.unique(values[values >= 0])})
+    if not np.issubdtype(values.dtype, np.integer):
+        raise EvaluationError(
+            f"The ground truth is a {values.dtype} array of shape {values.shape}; expected the "
+            f"numbers of each window's labels (-1 for none), or 0 and 1 by class."
+        )
+    return _of_numbers(values, names or {str(n): int(n) for n in np.unique(values[values >= 0])})
+
+
+def _of_table(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of a table with a column of 0 and 1 for each class."""
+    columns = [i for i, name in enumerate(table.columns) if name not in _NO_CLASSES]
+    values = table.iloc[:, columns].to_numpy()
+    if not columns or not np.isin(values, (0, 1)).all():
+        raise EvaluationError(
+            f"The table of ground truth has the columns {', '.join(map(str, table.columns[:8]))}; "
+            f"expected one of 0 and 1 for each class, as "
+            f"ground_truth_by_model(..., return_type='dataframe') returns it."
+        )
+    presence = values.astype(bool)
+    one = table.attrs.get("single_label", presence.sum(axis=1).max(initial=0) <= 1)
+    return _single(presence) if one else presence, tuple(str(table.columns[i]) for i in columns)
+
+
+def _of_numbers(
+    values: np.ndarray, number_of: Mapping[str, int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    labels, classes = _without_gaps(values.ravel(), number_of)
+    if values.ndim == 1:
+        return labels, classes
+    presence = np.zeros((len(values), len(classes)), dtype=bool)
+    labels = labels.reshape(values.shape)
+    window, place = np.nonzero(labels != NO_LABEL)
+    presence[window, labels[window, place]] = True
+    return presence, classes
 
 
 def _without_gaps(

@@ -173,17 +173,7 @@ def evaluate_scores(
     """
     affordable = max(_FEWEST_GROUPS, _BUDGET // max(1, truth.shape[0] * truth.shape[1]))
     weights = leave_out(groups, min(samples, affordable))
-    certain = np.ones_like(truth) if ignored is None else ~ignored
-    overall, per_class = threshold_metrics(count(truth, predicted & certain, groups, weights))
-    areas, precisions = np.empty((2, len(weights), len(classes)))
-    for i in range(len(classes)):
-        use = certain[:, i]
-        areas[:, i], precisions[:, i] = ranking_metrics(
-            truth[use, i], scores[use, i], groups._replace(code=groups.code[use]), weights
-        )
-    overall["roc_auc_macro"] = mean_of_defined(areas)
-    overall["average_precision_macro"] = mean_of_defined(precisions)
-    per_class |= {"roc_auc": areas, "average_precision": precisions}
+    overall, per_class = score_replicates(truth, predicted, scores, groups, weights, ignored)
     support = truth.sum(axis=0)
     units = [len(np.unique(groups.code[truth[:, i]])) for i in range(len(classes))]
     summary = summarise(overall)
@@ -213,32 +203,98 @@ def evaluate_scores(
     }
 
 
-def single_label_metrics(
-    labels: np.ndarray, scores: np.ndarray, groups: Groups, *, samples: int
-) -> dict[str, Any]:
-    """Metrics that exist when every window has one label: accuracies, and their intervals.
+def score_replicates(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    scores: np.ndarray,
+    groups: Groups,
+    weights: np.ndarray,
+    ignored: np.ndarray | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Metrics with each row of weights, over all and by class; shapes as `threshold_metrics`."""
+    certain = np.ones_like(truth) if ignored is None else ~ignored
+    overall, per_class = threshold_metrics(count(truth, predicted & certain, groups, weights))
+    areas, precisions = np.empty((2, len(weights), truth.shape[1]))
+    for i in range(truth.shape[1]):
+        use = certain[:, i]
+        areas[:, i], precisions[:, i] = ranking_metrics(
+            truth[use, i], scores[use, i], groups._replace(code=groups.code[use]), weights
+        )
+    overall["roc_auc_macro"] = mean_of_defined(areas)
+    overall["average_precision_macro"] = mean_of_defined(precisions)
+    return overall, per_class | {"roc_auc": areas, "average_precision": precisions}
 
-    `labels` is int64 of shape (n,), the rest as for `evaluate_scores`.  Top-5 accuracy is None
-    unless there are more than 5 classes.
+
+def accuracy_replicates(
+    labels: np.ndarray, scores: np.ndarray, groups: Groups, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Accuracies with each row of weights.
+
+    `labels` is int64 of shape (n,), or bool of shape (n, classes).  Top-1 and top-5 accuracy are
+    the share of the windows with a label of which the highest (one of the five highest) scores is
+    that of a label; the latter is NaN unless there are more than 5 classes.  Accuracy and balanced
+    accuracy are NaN where windows may have several labels.
     """
     n_classes = scores.shape[1]
-    weights = leave_out(groups, samples)
-    best = scores.argmax(axis=1)
-    truth, predicted = one_hot(labels, n_classes), one_hot(best, n_classes)
-    counts = count(truth, predicted, groups, weights)
-    accuracy = ratio(counts.hits.sum(axis=1), counts.present.sum(axis=1), np.nan)
-    overall = {
-        "accuracy": accuracy,
-        "balanced_accuracy": mean_of_defined(ratio(counts.hits, counts.present, np.nan)),
-        "top_1_accuracy": accuracy,
-        "top_5_accuracy": np.full(len(weights), np.nan),
+    undefined = np.full(len(weights), np.nan)
+    truth = labels if labels.ndim == 2 else one_hot(labels, n_classes)
+    ranked = np.argsort(-scores, axis=1, kind="stable")
+
+    def share(most: int) -> np.ndarray:
+        hit = np.take_along_axis(truth, ranked[:, :most], axis=1).any(axis=1)
+        has = truth.any(axis=1)
+        counts = count(has[:, None], (has & hit)[:, None], groups, weights)
+        return ratio(counts.hits[:, 0], counts.present[:, 0], np.nan)
+
+    top_1 = share(1)
+    balanced = undefined
+    if labels.ndim == 1:
+        counts = count(truth, one_hot(ranked[:, 0], n_classes), groups, weights)
+        balanced = mean_of_defined(ratio(counts.hits, counts.present, np.nan))
+    return {
+        "accuracy": top_1 if labels.ndim == 1 else undefined,
+        "balanced_accuracy": balanced,
+        "top_1_accuracy": top_1,
+        "top_5_accuracy": share(5) if n_classes > 5 else undefined,
     }
-    if n_classes > 5:
-        five = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-        hit = (five == labels[:, None]).any(axis=1)
-        hits = count(truth, truth & hit[:, None], groups, weights)
-        overall["top_5_accuracy"] = ratio(hits.hits.sum(axis=1), hits.present.sum(axis=1), np.nan)
-    return summarise(overall)
+
+
+def decide(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and decisions, bool of shape (n, classes).
+
+    A window that has one label gets the class of the highest score; where it may have several,
+    every class with a score of 0.5 or more.
+    """
+    if labels.ndim == 2:
+        return labels, scores >= 0.5
+    n_classes = scores.shape[1]
+    return one_hot(labels, n_classes), one_hot(scores.argmax(axis=1), n_classes)
+
+
+def evaluate_labels(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[str], groups: Groups, *, samples: int
+) -> dict[str, Any]:
+    """Do what `evaluate_scores` does, with `accuracy_replicates`; `labels` as for these."""
+    truth, predicted = decide(labels, scores)
+    rest = evaluate_scores(truth, predicted, scores, classes, groups, samples=samples)
+    weights = leave_out(groups, samples)
+    accuracies = summarise(accuracy_replicates(labels, scores, groups, weights))
+    return {
+        **rest,
+        "overall": {**accuracies["overall"], **rest["overall"]},
+        "intervals": {**accuracies["intervals"], **rest["intervals"]},
+    }
+
+
+def precision_threshold(positive: np.ndarray, score: np.ndarray, wanted: float) -> float:
+    """Lowest threshold (score ≥ threshold) whose precision is the wanted one; NaN if none is."""
+    if not len(score):
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    ranked, hits = score[order], positive[order].cumsum()
+    last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+    enough = last[hits[last] >= wanted * (last + 1) - 1e-9]
+    return float(ranked[enough[-1]]) if len(enough) and positive.any() else float("nan")
 
 
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import difflib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -50,6 +51,7 @@ _FACTORS = tuple(float(f) for f in np.logspace(0, 0.4, 6))
 _MOST_PENALTIES = len(_PENALTIES) + 2
 _UNTUNED = 1e-3
 _MOST_ITERATIONS = 500
+_TO_SHARE = 1_000_000  # numbers; threads that share less than these only wait for each other
 _GRADIENT = 1e-5  # largest derivative of the loss at which it counts as minimised
 
 _State: TypeAlias = dict[str, torch.Tensor]
@@ -230,11 +232,16 @@ class LinearProbe(Probe):
         chosen = self.parameters_used
         only_adam = ("learning_rate", "batch_size", "max_epochs", "patience", "weight_decay")
         if chosen["solver"] == "adam":
-            return self._learn_in_batches(data, seed, device, progress)
+            # Batches are too small to share: on a busy machine, threads that wait for each other
+            # take ten times as long as one.
+            with limited_threads(available_cores()):
+                return self._learn_in_batches(data, seed, device, progress)
         unread = [key for key in only_adam if chosen[key] != self.defaults[key]]
         if unread:
             logger.warning("probe_configs: only solver: adam reads %s.", " and ".join(unread))
-        return self._learn_from_all(data, device, progress)
+        small = (len(data.train) + len(data.val)) * self.dim < _TO_SHARE
+        with limited_threads(available_cores()) if small else nullcontext():
+            return self._learn_from_all(data, device, progress)
 
     def _examples(self, data: TrainingData, rows: np.ndarray, device: str) -> _Examples:
         # One matrix each, sliced by index: a loader fetches windows one by one.
@@ -376,25 +383,22 @@ class LinearProbe(Probe):
         generator = torch.Generator().manual_seed(seed)
         best, best_epoch, best_state, epoch = float("inf"), 0, self._state(), 0
         milestone, reached = float("inf"), 0
-        # Batches are too small to share: on a busy machine, threads that wait for each other
-        # take ten times as long as one.
-        with limited_threads(available_cores()):
-            for epoch in range(1, chosen["max_epochs"] + 1):
-                order = torch.randperm(len(y), generator=generator).to(device)
-                for rows in order.split(chosen["batch_size"]):
-                    optimiser.zero_grad()
-                    loss_of(self.layer(x[rows]), y[rows]).backward()
-                    optimiser.step()
-                with torch.no_grad():
-                    loss = loss_of(self.layer(val.x), val.y).item()
-                if progress is not None:
-                    progress(epoch, chosen["max_epochs"])
-                if loss < best:
-                    best, best_epoch, best_state = loss, epoch, self._state()
-                if loss < milestone - _PROGRESS:
-                    milestone, reached = loss, epoch
-                elif epoch - reached >= chosen["patience"]:
-                    break
+        for epoch in range(1, chosen["max_epochs"] + 1):
+            order = torch.randperm(len(y), generator=generator).to(device)
+            for rows in order.split(chosen["batch_size"]):
+                optimiser.zero_grad()
+                loss_of(self.layer(x[rows]), y[rows]).backward()
+                optimiser.step()
+            with torch.no_grad():
+                loss = loss_of(self.layer(val.x), val.y).item()
+            if progress is not None:
+                progress(epoch, chosen["max_epochs"])
+            if loss < best:
+                best, best_epoch, best_state = loss, epoch, self._state()
+            if loss < milestone - _PROGRESS:
+                milestone, reached = loss, epoch
+            elif epoch - reached >= chosen["patience"]:
+                break
         self.layer.load_state_dict(best_state)
         converged = best_epoch < chosen["max_epochs"]
         if not converged:

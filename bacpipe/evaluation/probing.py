@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.evaluation.cross_validation import cross_validate
 from bacpipe.evaluation.labelled_windows import (
     Embeddings,
     LabelledWindows,
@@ -19,10 +21,19 @@ from bacpipe.evaluation.labelled_windows import (
     check_embeddings,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import evaluate_scores, one_hot, single_label_metrics
+from bacpipe.evaluation.learning_curve import learning_curve
+from bacpipe.evaluation.metrics import (
+    decide,
+    evaluate_labels,
+    group_by,
+    number,
+    precision_threshold,
+    score_replicates,
+)
 from bacpipe.evaluation.probes import (
     OLD_SUFFIXES,
     PROBES,
+    LinearProbe,
     Probe,
     TrainingData,
     find_old_probe,
@@ -36,10 +47,14 @@ from bacpipe.evaluation.splits import (
     SETS,
     Split,
     SplitRule,
+    load_or_make_folds,
     load_or_make_split,
     split_id,
+    split_to_train,
     units_left_out,
+    units_of,
 )
+from bacpipe.evaluation.tested_windows import write_tested
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
@@ -50,9 +65,13 @@ from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import (
     ResultPaths,
     confusion_matrix_name,
+    learning_curve_name,
     per_class_name,
+    precision_recall_name,
     probe_results_name,
     probe_weights_name,
+    reliability_name,
+    test_scores_name,
 )
 from bacpipe.store.loader import Loader
 
@@ -75,15 +94,17 @@ def probing_pipeline(
     *,
     recordings: Sequence[str] | None = None,
     **kwargs: Any,
-) -> dict[str, Any]:
+) -> tuple[Probe, dict[str, int], dict[str, Any]]:
     """Train a probe, test it on recordings it has never met, and store probe, metrics, figures.
 
     Parameters
     ----------
     model_name : str
         Name of the model that made the embeddings.
-    ground_truth : dict or array of int
-        What `ground_truth_by_model` returned (single label), or a label per window, -1 for none.
+    ground_truth : dict, array, tuple or pandas.DataFrame
+        What `ground_truth_by_model` returned, of each return type, or a label per window, -1 for
+        none.  Where it allows several labels per window (``single_label=False``), there is one
+        yes or no for each class, and every window of an annotated recording counts.
     embeds : np.ndarray, float32, shape (windows, dim)
         Embeddings, as ``Loader.embeddings`` returns them, array or dictionary.
     paths : ResultPaths, optional
@@ -103,13 +124,21 @@ def probing_pipeline(
 
     Returns
     -------
-    dict
+    probe : torch.nn.Module
+        The trained probe.
+    label2index : dict of str to int
+        Column of every class in its scores.
+    metrics : dict
         Also stored as ``probing/probe_results_<name>.json``.  ``overall`` holds accuracy,
         balanced accuracy, top-1 and top-5 accuracy, precision, recall and F1 (macro and micro),
         ROC-AUC and average precision (macro; the latter is also known as cmAP); ``intervals``
-        their 95 % confidence intervals over test recordings; ``per_class`` the same by class;
-        ``confusion_matrix`` counts of test windows, true classes in rows; ``split``, ``dropped``
-        (classes left out, and why), ``training`` and ``notes`` say what it is based on.
+        their 95 % confidence intervals over test recordings; ``per_class`` the same by class,
+        with ``threshold_at_precision``, the lowest threshold that has the wanted precision on the
+        test windows; ``per_site`` by folder of the recordings; ``confusion_matrix`` counts of test
+        windows, true classes in rows (None where windows have several labels);
+        ``cross_validation`` (with `splits`) and ``learning_curve``; ``split``, ``dropped``
+        (classes left out, and why), ``training`` and ``notes`` say what it is based on.  The
+        scores of every test window are in ``probing/test_scores_<name>.parquet``.
 
     Raises
     ------
@@ -123,9 +152,9 @@ def probing_pipeline(
     >>> import bacpipe
     >>> loader = bacpipe.Loader("recordings", "birdnet")
     >>> truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
-    >>> result = bacpipe.probing_pipeline("birdnet", truth, loader.embeddings("array"),
-    ...     paths=loader.paths)
-    >>> result["overall"]["f1_macro"]
+    >>> probe, label2index, metrics = bacpipe.probing_pipeline("birdnet", truth,
+    ...     loader.embeddings("array"), paths=loader.paths)
+    >>> metrics["overall"]["f1_macro"]
     1.0
     """
     options = make_options(**kwargs)
@@ -134,18 +163,24 @@ def probing_pipeline(
         model_name, ground_truth, embeds, paths, label_column=label_column, recordings=recordings,
         **kwargs,
     )  # fmt: skip
-    return evaluate_probe(data, name, options, overwrite=overwrite)
+    probe, result = evaluate_probe(data, name, options, overwrite=overwrite)
+    return probe, {label: i for i, label in enumerate(probe.classes)}, result
 
 
 def evaluate_probe(
     data: LabelledWindows, name: str, options: Options, *, overwrite: bool
-) -> dict[str, Any]:
+) -> tuple[Probe, dict[str, Any]]:
     """Do what `probing_pipeline` does, for windows whose labels and recordings are known."""
     parameters = options.probe_configs.get(name, {})
+    if options.background_class:
+        data = data.with_background()
     rule = SplitRule(
         options.split, options.train_ratio, options.test_ratio, options.evaluation_seed
     )
-    split = load_or_make_split(data, rule)
+    if options.train_on_everything:
+        split = split_to_train(data, rule, tuned=name == LinearProbe.kind)
+    else:
+        split = load_or_make_split(data, rule)
     fingerprint = data.fingerprint(
         probe=name,
         parameters={**find_probe(name).defaults, **parameters},
@@ -153,22 +188,45 @@ def evaluate_probe(
         rule=vars(rule),
         bootstrap=options.bootstrap_samples,
         saved=options.save_probe,
+        splits=options.splits,
+        curve=options.learning_curve,
+        wanted=options.wanted_precision,
+        everything=options.train_on_everything,
     )
     path = None if data.paths is None else data.paths.probe_path / probe_results_name(name)
+    train = _Trainer(data, split, name, parameters, options)
     if path is not None and not overwrite and (stored := read_result(path, fingerprint)):
-        return stored
-    probe, training = _train(data, split, name, parameters, options)
+        return _saved_probe(path.parent, name, fingerprint) or train()[0], stored
+    probe, training = train()
     result = {
         "model": data.model,
         "probe": name,
         "label_column": data.column,
+        "multi_label": data.multi_label,
         "classes": list(split.classes),
-        **_test(data, split, probe, options),
+        **_not_tested(),
         "split": _describe(data, split, rule),
         "dropped": split.dropped,
         "parameters": dict(probe.parameters_used),
         "training": training,
     }
+    rows = split.rows("test")
+    scores = probe.predict(data.embeds[rows], device=choose_device(options.device))
+    if len(rows):
+        result |= _test(data, split, scores, options)
+        if options.splits != "1":
+            k, repetitions = map(int, options.splits.split(" x "))
+            folds = load_or_make_folds(data, split, rule, k, repetitions)
+            result["cross_validation"] = cross_validate(split.labels, folds, k, train.fit)
+        if options.learning_curve:
+            result["learning_curve"] = learning_curve(
+                split.labels,
+                split.classes,
+                np.concatenate([split.rows("train"), split.rows("val")]),
+                rows,
+                lambda rows, share: train.fit_without_tuning(rows, training, share),
+                options.evaluation_seed,
+            )
     if training.get("neighbours_used", 0) > training.get("training_windows_of_rarest_class", 0):
         result["notes"].append(
             f"{training['neighbours_used']} neighbours vote, but the rarest class has only "
@@ -179,59 +237,142 @@ def evaluate_probe(
         if options.save_probe:
             about = {"model": data.model, "label_column": data.column, "fingerprint": fingerprint}
             save_probe(data.paths.probe_path, probe, about)
-        _draw(data.paths, name, result)
+        if len(rows):
+            write_tested(path.parent / test_scores_name(name), data, split, scores, fingerprint)
+            _draw(data.paths, name, result, split.labels[rows], scores)
         # Last, so that it vouches for the other files.
         write_result(path, result, fingerprint)
+    return probe, result
+
+
+def _saved_probe(folder: Path, name: str, fingerprint: str) -> Probe | None:
+    """The probe that was trained with these data and settings, if it was saved."""
+    try:
+        probe, description = load_probe(folder / probe_weights_name(name))
+    except (ResultsError, ResultsNotFoundError) as error:
+        logger.debug("trained again: %s", error)
+        return None
+    return probe if description.get("fingerprint") == fingerprint else None
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains probes on windows of one data set."""
+
+    data: LabelledWindows
+    split: Split
+    name: str
+    parameters: Mapping[str, Any]
+    options: Options
+
+    def __call__(self) -> tuple[Probe, dict[str, Any]]:
+        """Train with the sets of the split."""
+        with _progress(f"{self.data.model}: {self.name} probe") as show:
+            rows = self.split.rows("train"), self.split.rows("val")
+            return self._train(*rows, self.parameters, show)
+
+    def fit(self, train: np.ndarray, val: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Train and tune with other rows; returns what gives the scores of further ones."""
+        return self._predict(self._train(train, val, self.parameters)[0])
+
+    def fit_without_tuning(
+        self, rows: np.ndarray, tuned: Mapping[str, Any], share: float
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Train with a share of the rows and the penalty that was chosen for all of them."""
+        parameters = dict(self.parameters)
+        if "penalty" in tuned:
+            # A penalty counts for each window: less of them need more of it.
+            parameters["penalty"] = tuned["penalty"] / share
+        few = np.arange(0)
+        if tuned.get("solver") == "adam":  # it needs windows to know when to stop
+            rows, few = rows[::2], rows[1::2]
+        return self._predict(self._train(rows, few, parameters)[0])
+
+    def _train(
+        self,
+        train: np.ndarray,
+        val: np.ndarray,
+        parameters: Mapping[str, Any],
+        show: Callable[[int, int], object] | None = None,
+    ) -> tuple[Probe, dict[str, Any]]:
+        classes, several = self.split.classes, self.data.multi_label
+        dim = self.data.embeds.shape[1]
+        probe = make_probe(self.name, dim, classes, parameters, multi_label=several)
+        training = probe.learn(
+            TrainingData(self.data.embeds, self.split.labels, train, val, len(classes)),
+            seed=self.options.evaluation_seed,
+            device=choose_device(self.options.device),
+            progress=show,
+        )
+        return probe, training
+
+    def _predict(self, probe: Probe) -> Callable[[np.ndarray], np.ndarray]:
+        device = choose_device(self.options.device)
+        return lambda rows: probe.predict(self.data.embeds[rows], device=device)
+
+
+def _not_tested() -> dict[str, Any]:
+    """Results of a probe without test windows."""
+    return {
+        "overall": {},
+        "intervals": {},
+        "per_class": {},
+        "per_site": {},
+        "confusion_matrix": None,
+        "cross_validation": None,
+        "learning_curve": None,
+        "notes": ["The probe learnt from all labelled windows (train_on_everything), so nothing "
+                  "is left to test it."],
+    }  # fmt: skip
+
+
+def _test(
+    data: LabelledWindows, split: Split, scores: np.ndarray, options: Options
+) -> dict[str, Any]:
+    rows = split.rows("test")
+    labels, n_classes = split.labels[rows], len(split.classes)
+    recordings = None if data.recordings is None else data.recordings[rows]
+    groups = units_left_out(recordings, len(rows), options.split)
+    result = evaluate_labels(
+        labels, scores, split.classes, groups, samples=options.bootstrap_samples
+    )
+    truth, predicted = decide(labels, scores)
+    for i, values in enumerate(result["per_class"].values()):
+        threshold = precision_threshold(truth[:, i], scores[:, i], options.wanted_precision)
+        values["threshold_at_precision"] = number(threshold)
+    result["wanted_precision"] = options.wanted_precision
+    result["confusion_matrix"] = None
+    if not data.multi_label:
+        confusion = np.zeros((n_classes, n_classes), np.int64)
+        np.add.at(confusion, (labels, predicted.argmax(axis=1)), 1)
+        result["confusion_matrix"] = confusion.tolist()
+    result["per_site"] = {} if recordings is None else _per_site(recordings, labels, scores)
+    if data.multi_label:
+        result["notes"].append(
+            "A window can have several labels or none; a class counts as found where its score is "
+            "0.5 or more, and every window of an annotated recording counts."
+        )
     return result
 
 
-def _train(
-    data: LabelledWindows,
-    split: Split,
-    name: str,
-    parameters: Mapping[str, Any],
-    options: Options,
-) -> tuple[Probe, dict[str, Any]]:
-    probe = make_probe(name, data.embeds.shape[1], split.classes, parameters)
-    training_data = TrainingData(
-        data.embeds, split.labels, split.rows("train"), split.rows("val"), len(split.classes)
-    )
-    with _progress(f"{data.model}: {name} probe") as show:
-        training = probe.learn(
-            training_data,
-            seed=options.evaluation_seed,
-            device=choose_device(options.device),
-            progress=show,
+def _per_site(
+    recordings: np.ndarray, labels: np.ndarray, scores: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Scores of the test windows by folder of the recordings."""
+    sites = units_of(recordings, "site")
+    result = {}
+    for site in np.unique(sites).tolist():
+        here = sites == site
+        groups, weights = group_by(None, int(here.sum())), np.ones((1, int(here.sum())))
+        overall, _ = score_replicates(
+            *decide(labels[here], scores[here]), scores[here], groups, weights
         )
-    return probe, training
-
-
-def _test(data: LabelledWindows, split: Split, probe: Probe, options: Options) -> dict[str, Any]:
-    rows = split.rows("test")
-    labels = split.labels[rows]
-    scores = probe.predict(data.embeds[rows], device=choose_device(options.device))
-    recordings = None if data.recordings is None else data.recordings[rows]
-    groups = units_left_out(recordings, len(rows), options.split)
-    n_classes = len(split.classes)
-    predicted = scores.argmax(axis=1)
-    samples = options.bootstrap_samples
-    accuracies = single_label_metrics(labels, scores, groups, samples=samples)
-    rest = evaluate_scores(
-        one_hot(labels, n_classes),
-        one_hot(predicted, n_classes),
-        scores,
-        split.classes,
-        groups,
-        samples=samples,
-    )
-    confusion = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    return {
-        **rest,
-        "overall": {**accuracies["overall"], **rest["overall"]},
-        "intervals": {**accuracies["intervals"], **rest["intervals"]},
-        "confusion_matrix": confusion.tolist(),
-    }
+        result[site] = {
+            "recordings": len(set(recordings[here])),
+            "windows": int(here.sum()),
+            **{metric: number(values[0]) for metric, values in overall.items()},
+        }
+    return result
 
 
 def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str, Any]:
@@ -239,10 +380,16 @@ def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str,
     recordings = None
     if data.recordings is not None:
         recordings = {name: len(set(data.recordings[split.rows(name)])) for name in SETS}
-    per_class = {
-        label: {name: int((split.labels[split.rows(name)] == number).sum()) for name in SETS}
-        for number, label in enumerate(split.classes)
-    }
+    per_class: dict[str, dict[str, int]] = {label: {} for label in split.classes}
+    for name in SETS:
+        labels = split.labels[split.rows(name)]
+        sums = (
+            labels.sum(axis=0)
+            if labels.ndim == 2
+            else np.bincount(labels, minlength=len(split.classes))
+        )
+        for label, n in zip(split.classes, sums, strict=True):
+            per_class[label][name] = int(n)
     return {
         "strategy": rule.strategy,
         "id": split_id(split),
@@ -253,13 +400,29 @@ def _describe(data: LabelledWindows, split: Split, rule: SplitRule) -> dict[str,
     }
 
 
-def _draw(paths: ResultPaths, name: str, result: Mapping[str, Any]) -> None:
+def _draw(
+    paths: ResultPaths,
+    name: str,
+    result: Mapping[str, Any],
+    labels: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     # Whoever only imports this module need not wait for matplotlib.
-    from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
+    from bacpipe.plotting import classifiers as figures
     from bacpipe.plotting.style import save_figure
 
-    save_figure(confusion_matrix(result), paths.probe_path / confusion_matrix_name(name))
-    save_figure(per_class_scores(result), paths.probe_path / per_class_name(name))
+    folder, truth = paths.probe_path, decide(labels, scores)[0]
+    if result["confusion_matrix"] is not None:
+        save_figure(figures.confusion_matrix(result), folder / confusion_matrix_name(name))
+    save_figure(figures.per_class_scores(result), folder / per_class_name(name))
+    curves = {
+        precision_recall_name(name): figures.precision_recall(result, truth, scores),
+        reliability_name(name): figures.reliability(result, truth, scores),
+    }
+    if result["learning_curve"]:
+        curves[learning_curve_name(name)] = figures.learning_curve(result)
+    for file, figure in curves.items():
+        save_figure(figure, folder / file)
 
 
 @contextmanager
@@ -363,8 +526,9 @@ def run_probe_inference(
 ) -> np.ndarray:
     """Classify windows with a trained probe.
 
-    A probe knows nothing but its classes, so every window gets scores that sum to 1, whatever is
-    heard in it; the threshold says which are certain enough.
+    A probe of single labels knows nothing but its classes, so every window gets scores that sum to
+    1, whatever is heard in it; the threshold says which are certain enough.  One that learnt from
+    several labels per window gives every class a score of its own, and can find nothing.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from bacpipe.errors import (
     TooLittleDataError,
     counted,
 )
-from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
+from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import (
     Groups,
     group_by,
@@ -60,7 +60,9 @@ def retrieval_quality(
     Parameters
     ----------
     data : LabelledWindows
-        Windows without a label are left out; their recordings must be known.
+        Their recordings must be known.  Windows without a label are left out; where windows can
+        have several, they stay among the neighbours, and a neighbour is right if it has any of
+        the window's labels.
     n_neighbors : int
         Neighbours of a window that are looked at.
     most : int
@@ -95,23 +97,25 @@ def retrieval_quality(
             "recordings= or paths=."
         )
     rows, notes = _choose_rows(data, most, seed)
-    labels = data.labels[rows]
+    presence = data.presence_of(rows)
     groups = group_by(data.recordings[rows], len(rows))
-    n_classes = len(data.classes)
-    pair = np.unique(np.stack([labels, groups.code]), axis=1)[0]
-    if len(np.unique(labels)) < 2 or np.bincount(pair).max(initial=0) < 2:
+    window, label = np.nonzero(presence)
+    pair = np.unique(np.stack([label, groups.code[window]]), axis=1)[0]
+    if len(np.unique(label)) < 2 or np.bincount(pair).max(initial=0) < 2:
         raise TooLittleDataError(
             f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
-            f"found {counted(len(np.unique(labels)), 'label')} in "
+            f"found {counted(len(np.unique(label)), 'label')} in "
             f"{counted(groups.number, 'recording')}."
         )
     units = units_left_out(data.recordings[rows], len(rows), unit)
     kept = leave_out(units, min(samples, _MOST_REPLICATES))
     # The replicate that leaves out each window; all of them the first if there is only one.
     part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)
-    compared = _compare(_normalise(data.embeds[rows]), labels, groups, part, len(kept), n_neighbors)
+    compared = _compare(
+        _normalise(data.embeds[rows]), presence, groups, part, len(kept), n_neighbors
+    )
     precision, chance = (
-        _class_means(values, labels, n_classes) for values in (compared.precision, compared.chance)
+        _class_means(values, presence) for values in (compared.precision, compared.chance)
     )
     summary = summarise(
         {
@@ -130,16 +134,16 @@ def retrieval_quality(
         "per_class": {
             name: {"neighbour_precision": number(precision[0, i]),
                    "chance": number(chance[0, i]),
-                   "n_windows": int((labels == i).sum())}
+                   "n_windows": int(presence[:, i].sum())}
             for i, name in enumerate(data.classes)
-            if (labels == i).any()
+            if presence[:, i].any()
         },
         "notes": notes + notes_on_intervals(units, samples),
     }  # fmt: skip
 
 
 def _choose_rows(data: LabelledWindows, most: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    rows = np.flatnonzero(data.labels != NO_LABEL)
+    rows = np.flatnonzero(data.used)
     if len(rows) <= most:
         return rows, []
     note = f"Computed from a random sample of {most} of {len(rows)} labelled windows."
@@ -165,7 +169,7 @@ class _Compared(NamedTuple):
 
 def _compare(
     points: np.ndarray,
-    labels: np.ndarray,
+    presence: np.ndarray,
     groups: Groups,
     part: np.ndarray,
     n_rows: int,
@@ -173,6 +177,10 @@ def _compare(
 ) -> _Compared:
     """Compare every window with those of other recordings; `part` is the row without it."""
     n = len(points)
+    nothing = ~presence.any(axis=1)
+    # Single labels are compared as numbers, which is much faster; nothing equals nothing else.
+    single = presence.sum(axis=1).max(initial=0) <= 1
+    label = presence.argmax(axis=1) if single else presence.astype(np.float32)
     k = min(n_neighbors, n)
     reach = min(_REACH * k, n)  # when a part is left out, the next neighbours move up
     precision, chance = np.full((2, n_rows, n), np.nan, np.float32)
@@ -183,7 +191,11 @@ def _compare(
     for span in _parts(n):
         similarity = points[span] @ points.T
         forbidden = groups.code[span, None] == groups.code
-        equal = (labels[span, None] == labels) & ~forbidden
+        forbidden |= nothing[span, None] & nothing  # two windows without labels say nothing
+        if single:
+            equal = (label[span, None] == label) & ~(nothing[span, None] | nothing | forbidden)
+        else:
+            equal = (label[span] @ label.T > 0) & ~forbidden
         cell = ((similarity + 1) * (_BINS / 2)).astype(np.int32).clip(0, _BINS - 1)
         cell += equal * np.int32(_BINS)
         cell += (part[span, None] == part) * np.int32(2 * _BINS)
@@ -224,9 +236,9 @@ def _parts(n: int) -> Iterator[slice]:
         yield slice(first, min(first + _CHUNK, n))
 
 
-def _class_means(values: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+def _class_means(values: np.ndarray, presence: np.ndarray) -> np.ndarray:
     """Mean of the defined values by class, shape (rows, classes)."""
-    member = (labels[:, None] == np.arange(n_classes)).astype(np.float64)
+    member = presence.astype(np.float64)
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0) @ member, defined @ member, np.nan)
 

@@ -64,7 +64,8 @@ class Split:
     # int8, shape (n,): Index into `SETS`; -1 for windows that are not used
     set_of_window: np.ndarray
     classes: tuple[str, ...]  # classes that are used
-    labels: np.ndarray  # int64, shape (n,): index into `classes`; -1 for windows that are not used
+    # As in `LabelledWindows`, of these classes; none for windows that are not used
+    labels: np.ndarray
     dropped: dict[str, str] = field(default_factory=dict)  # classes left out, and why
     # Set of every recording or site; empty when single windows are divided
     units: dict[str, str] = field(default_factory=dict)
@@ -152,42 +153,168 @@ def split_windows(
     EvaluationError
         If the recordings of the windows are not known.
     """
-    labelled = np.flatnonzero(data.labels != NO_LABEL)
-    labels = data.labels[labelled]
-    names, unit = _units(data, labelled, rule.strategy)
+    rows = np.flatnonzero(data.used)
+    window, label = data.pairs
+    names, unit = _units(data, rows, rule.strategy)
+    # The place of every label's window among the rows.
+    at = np.searchsorted(rows, window)
     noun = {"random": "window"}.get(rule.strategy, rule.strategy)
     dropped: dict[str, str] = {}
-    spread = _units_per_class(labels, unit, len(data.classes))
-    for label in np.flatnonzero(spread < len(SETS)):
-        if spread[label]:
-            dropped[data.classes[label]] = (
-                f"labelled in {spread[label]} {noun}{'s' * int(spread[label] > 1)}; training, "
-                f"validation and test need one each"
-            )
+    spread = _units_per_class(label, unit[at], len(data.classes))
+    for i in np.flatnonzero(spread < len(SETS)):
+        dropped[data.classes[i]] = (
+            f"labelled in {spread[i]} {noun}{'s' * int(spread[i] > 1)}; training, "
+            f"validation and test need one each"
+            if spread[i]
+            else "no window has this label"
+            + ("" if data.multi_label else ": others cover more of its windows (see multi_label)")
+        )
     kept = spread >= len(SETS)
     _require_classes(data, kept, dropped, noun)
-    use = kept[labels]
-    if rule.strategy == "random":
-        dealt = _deal_windows(labels, use, rule)
-    else:
-        dealt = _deal_units(labels, unit, names, use, len(data.classes), rule, known or {})[unit]
-    dealt = np.where(use, dealt, UNUSED)
-    for label in np.flatnonzero(kept):
-        missing = [s for i, s in enumerate(SETS) if not np.any((labels == label) & (dealt == i))]
+    dealt = _deal(data, rule, kept, at, label, unit, names, known or {})
+    for i in np.flatnonzero(kept):
+        missing = [s for n, s in enumerate(SETS) if not np.any((label == i) & (dealt[at] == n))]
         if missing:
-            kept[label] = False
-            dropped[data.classes[label]] = (
+            kept[i] = False
+            dropped[data.classes[i]] = (
                 f"its {noun}s cannot be divided so that {' and '.join(missing)} get any of it"
             )
     _require_classes(data, kept, dropped, noun)
-    dealt = np.where(kept[labels], dealt, UNUSED)
-    return _result(data, labelled, labels, dealt, kept, dropped, unit, names)
+    if not data.multi_label:  # a window that has none of these labels says nothing
+        dealt = np.where(kept[label], dealt, UNUSED)
+    return _result(data, rows, dealt, kept, dropped, unit, names)
+
+
+def _deal(
+    data: LabelledWindows,
+    rule: SplitRule,
+    kept: np.ndarray,
+    at: np.ndarray,
+    label: np.ndarray,
+    unit: np.ndarray,
+    names: Sequence[str],
+    known: Mapping[str, str],
+) -> np.ndarray:
+    """Set of every row; `at` and `label` are the rows and labels of all labels."""
+    use = kept[label]
+    if rule.strategy == "random" and not data.multi_label:
+        return np.where(use, _deal_windows(label, use, rule), UNUSED)
+    counts = np.zeros((len(names) or len(unit), len(kept) + 1))
+    np.add.at(counts, (unit[at[use]], label[use]), 1)
+    if data.multi_label:  # what has none of these labels is divided, too
+        empty = np.ones(len(unit), dtype=bool)
+        empty[at[use]] = False
+        np.add.at(counts, (unit[empty], len(kept)), 1)
+    start = np.array([SETS.index(known[n]) if n in known else UNUSED for n in names], np.int64)
+    start = start if names else np.full(len(unit), UNUSED)
+    return _deal_units(counts, start, rule.shares, rule.seed)[unit]
+
+
+def split_to_train(data: LabelledWindows, rule: SplitRule, *, tuned: bool) -> Split:
+    """All labelled windows to learn from, and none to test with.
+
+    With `tuned`, some of the recordings choose what is tuned.
+
+    Raises
+    ------
+    TooLittleDataError
+        If there are fewer than two classes.
+    """
+    rows = np.flatnonzero(data.used)
+    window, label = data.pairs
+    at = np.searchsorted(rows, window)
+    names, unit = _units(data, rows, "random" if data.recordings is None else rule.strategy)
+    there = np.bincount(label, minlength=len(data.classes)) > 0
+    if there.sum() < (1 if data.multi_label else 2):
+        raise TooLittleDataError(
+            f"{data.model}: a probe needs windows of at least 2 labels, but there "
+            f"{'is' if there.sum() == 1 else 'are'} {counted(int(there.sum()), 'label')}."
+        )
+    dealt = np.full(len(rows), SETS.index("train"))
+    if tuned:
+        dealt = _deal(data, rule, there, at, label, unit, names, {})
+        dealt[dealt != SETS.index("val")] = SETS.index("train")
+        for i in np.flatnonzero(there):
+            mine = np.isin(unit, unit[at[label == i]])
+            if (dealt[mine] != SETS.index("train")).all():
+                dealt[mine] = SETS.index("train")
+    return _result(data, rows, dealt, there, {}, unit, names)
+
+
+def load_or_make_folds(
+    data: LabelledWindows, split: Split, rule: SplitRule, k: int, repetitions: int
+) -> list[np.ndarray]:
+    """Part of every window that a split uses, for each repetition; int64, shape (n,), -1: none.
+
+    With the `paths` of the data the parts are read from ``overview/folds_<kind>.json`` and stored
+    there, so that all models are tested on the same recordings.
+    """
+    rows = np.flatnonzero(split.set_of_window >= 0)
+    names, unit = _units(data, rows, rule.strategy)
+    labels = split.labels[rows]
+    presence = labels if labels.ndim == 2 else labels[:, None] == np.arange(len(split.classes))
+    presence = np.column_stack([presence, ~presence.any(axis=1)])
+    counts = np.zeros((len(names) or len(rows), presence.shape[1]))
+    np.add.at(counts, unit, presence)
+
+    def deal(known: Sequence[Mapping[str, int]]) -> list[np.ndarray]:
+        parts = []
+        for repetition in range(repetitions):
+            before = known[repetition] if repetition < len(known) else {}
+            start = np.array([before.get(name, UNUSED) for name in names], np.int64)
+            start = start if names else np.full(len(rows), UNUSED)
+            shares = np.full(k, 1 / k)
+            parts.append(_deal_units(counts, start, shares, rule.seed + repetition))
+        return parts
+
+    if data.paths is None or not names:
+        parts = deal([])
+    else:
+        overview = data.paths.overview_path
+        path = overview / f"folds_{file_part(data.kind)}.json"
+        header = {**_header(rule), "splits": f"{k} x {repetitions}"}
+        with exclusive(overview.parent, overview.name, wait=SECONDS_FOR_OTHERS):
+            known = _read_folds(path, header, k)
+            parts = deal(known)
+            stored = [
+                {
+                    **(known[i] if i < len(known) else {}),
+                    **dict(zip(names, map(int, part), strict=True)),
+                }
+                for i, part in enumerate(parts)
+            ]
+            if stored != known:
+                write_json(path, {**header, "parts": stored})
+    folds = []
+    for part in parts:
+        fold = np.full(len(data.labels), UNUSED, np.int64)
+        fold[rows] = part[unit]
+        folds.append(fold)
+    return folds
+
+
+def _read_folds(path: Path, header: Mapping[str, Any], k: int) -> list[dict[str, int]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = [{str(n): int(part) for n, part in fold.items()} for fold in content["parts"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(
+            f"{path}: these parts cannot be read ({error}); delete the file to have the recordings "
+            f"divided anew."
+        ) from None
+    if any(content.get(key) != value for key, value in header.items()) or any(
+        not 0 <= part < k for fold in parts for part in fold.values()
+    ):
+        logger.info("%s: divided anew, because the settings have changed.", path)
+        return []
+    return parts
 
 
 def _result(
     data: LabelledWindows,
-    labelled: np.ndarray,
-    labels: np.ndarray,
+    rows: np.ndarray,
     dealt: np.ndarray,
     kept: np.ndarray,
     dropped: dict[str, str],
@@ -200,14 +327,16 @@ def _result(
         logger.warning(
             "%s: %d of %d labels left out: %s.", data.model, len(dropped), every, reasons
         )
-    new_label = np.cumsum(kept) - 1
     set_of_window = np.full(len(data.labels), UNUSED, np.int8)
-    set_of_window[labelled] = dealt
-    used = np.full(len(data.labels), NO_LABEL, np.int64)
-    used[labelled] = np.where(dealt >= 0, new_label[labels], NO_LABEL)
+    set_of_window[rows] = dealt
+    used = set_of_window >= 0
+    if data.multi_label:
+        labels = data.labels[:, kept] & used[:, None]
+    else:
+        labels = np.where(used, (np.cumsum(kept) - 1)[data.labels], NO_LABEL)
     units = {names[u]: SETS[s] for u, s in zip(unit, dealt, strict=True) if s >= 0} if names else {}
     classes = tuple(name for name, keep in zip(data.classes, kept, strict=True) if keep)
-    return Split(set_of_window, classes, used, dropped, dict(sorted(units.items())))
+    return Split(set_of_window, classes, labels, dropped, dict(sorted(units.items())))
 
 
 def units_of(recordings: np.ndarray, strategy: str) -> np.ndarray:
@@ -252,13 +381,13 @@ def _require_classes(
 ) -> None:
     if kept.sum() >= 2:
         return
-    counts = np.bincount(data.labels[data.labels >= 0], minlength=len(data.classes))
+    counts = np.bincount(data.pairs[1], minlength=len(data.classes))
     listed = ", ".join(
         f"{name}: {n}" for name, n in list(zip(data.classes, counts, strict=True))[:10]
     )
     units = ""
     if noun != "window" and data.recordings is not None:
-        here = set(units_of(data.recordings[data.labels >= 0], noun))
+        here = set(units_of(data.recordings[data.labelled], noun))
         units = f" in {counted(len(here), noun)}"
     raise TooLittleDataError(
         f"{data.model}: probing needs at least 2 labels with windows in at least 3 {noun}s each, "
@@ -287,29 +416,20 @@ def _deal_windows(labels: np.ndarray, use: np.ndarray, rule: SplitRule) -> np.nd
     return dealt
 
 
-def _deal_units(
-    labels: np.ndarray,
-    unit: np.ndarray,
-    names: Sequence[str],
-    use: np.ndarray,
-    n_classes: int,
-    rule: SplitRule,
-    known: Mapping[str, str],
-) -> np.ndarray:
-    """Set of every unit; the best of several random orders."""
-    counts = np.zeros((len(names), n_classes))
-    np.add.at(counts, (unit[use], labels[use]), 1)
-    used = counts.sum(axis=0) > 0
-    counts = counts[:, used]
-    start = np.array([SETS.index(known[name]) if name in known else UNUSED for name in names])
+def _deal_units(counts: np.ndarray, start: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """Set of every unit; the best of several random orders.
+
+    `counts` has a row per unit and a column per class, `start` are the sets that are known (-1).
+    """
+    counts = counts[:, counts.sum(axis=0) > 0]
     if (start[counts.any(axis=1)] >= 0).all():
         return start
-    rng = np.random.default_rng(rule.seed)
+    rng = np.random.default_rng(seed)
     best: np.ndarray | None = None
     best_score = (np.inf, np.inf)
-    for _ in range(_ORDERS if len(names) <= _MANY else _ORDERS_OF_MANY):
-        dealt = _deal_once(counts, start, rule.shares, rng)
-        score = _badness(counts, dealt, rule.shares)
+    for _ in range(_ORDERS if len(start) <= _MANY else _ORDERS_OF_MANY):
+        dealt = _deal_once(counts, start, shares, rng)
+        score = _badness(counts, dealt, shares)
         if best is None or score < best_score:
             best, best_score = dealt, score
     assert best is not None
@@ -321,14 +441,14 @@ def _deal_once(
 ) -> np.ndarray:
     dealt = start.copy()
     target = shares[:, None] * counts.sum(axis=0)
-    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(SETS))])
+    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(shares))])
     present = counts > 0
     among_equals = rng.random((counts.shape[1],))
     for label in np.lexsort((among_equals, present.sum(axis=0))):
         waiting = rng.permutation(np.flatnonzero(present[:, label] & (dealt == UNUSED)))
         for done, u in enumerate(waiting):
             empty = have[:, label] == 0
-            must = empty if len(waiting) - done <= empty.sum() else np.ones(len(SETS), bool)
+            must = empty if len(waiting) - done <= empty.sum() else np.ones(len(shares), bool)
             need = target - have
             # Of sets that need this class equally, the one that is emptiest altogether.
             rank = np.lexsort((need.sum(axis=1), need[:, label], must))
@@ -339,7 +459,7 @@ def _deal_once(
 
 def _badness(counts: np.ndarray, dealt: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
     """Classes that miss a set, and how far the shares are off; less is better."""
-    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(SETS))])
+    have = np.stack([counts[dealt == s].sum(axis=0) for s in range(len(shares))])
     missing = float((have == 0).any(axis=0).sum())
     off = np.abs(have / counts.sum(axis=0) - shares[:, None]).sum(axis=0).mean()
     return missing, float(off)
@@ -372,6 +492,12 @@ def _write_table(data: LabelledWindows, split: Split) -> None:
         table = pd.DataFrame({"audiofilename": data.recordings[rows]})
     else:
         table = pd.DataFrame({"window": rows})
-    table[data.column] = [split.classes[label] for label in split.labels[rows]]
+    if data.multi_label:
+        table[data.column] = [
+            "; ".join(split.classes[i] for i in np.flatnonzero(labels))
+            for labels in split.labels[rows]
+        ]
+    else:
+        table[data.column] = [split.classes[label] for label in split.labels[rows]]
     table["set"] = [SETS[number] for number in split.set_of_window[rows]]
     write_csv(data.paths.labels_path / SPLIT_TABLE, table)

@@ -17,10 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -119,7 +119,8 @@ def ground_truth_by_model(
     single_label : bool
         True gives every window one label at most, False several.
     bool_filter_labels : bool
-        True leaves out labels of fewer than ``settings.min_label_occurrences`` windows.
+        True leaves out labels of fewer than ``settings.min_label_occurrences`` windows; windows
+        keep their other labels.
     return_type : {'dict', 'array', 'dataframe'}
         What to return.
     **kwargs
@@ -134,8 +135,8 @@ def ground_truth_by_model(
         max_labels_per_timestamp) when `single_label` is False; and ``label_dict:<kind>``, the
         number of each label.  'array': ``(presence, classes)`` like
         ``Loader.predictions('array')``: bool of shape (windows, classes), and the class of
-        each column.  'dataframe': audiofilename, start, end and label:<kind> of every window,
-        with a row for each label where a window has several.
+        each column.  'dataframe': start, end, audiofilename, simultaneous_labels (their number)
+        and a column of 0 and 1 per class; a row per window.  All pipelines take each of them.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def ground_truth_by_model(
         return {column: truth.labels, f"label_dict:{rule.kind}": truth.classes}
     if return_type == "array":
         return _presence(truth)
-    return _frame(windows, truth, column)
+    return _table(windows, truth, single_label)
 
 
 def label_rule(
@@ -252,22 +253,23 @@ def make_ground_truth(
             counted(lost, "annotation"),
         )
     most = rule.max_labels_per_timestamp or 1
-    chosen = _first_of_each(overlaps, most)
-    dropped = len(overlaps.window) - len(chosen.window)
-    if dropped and not rule.single_label:
-        logger.warning(
-            "%s left out of windows that have more than max_labels_per_timestamp=%d.",
-            counted(dropped, "label"), most,
-        )  # fmt: skip
-    windows_per_label = np.bincount(chosen.label, minlength=len(names))
     fewest = max(1, rule.min_label_occurrences)
-    common = windows_per_label >= fewest
-    if not common.all() and fewest > 1:
-        rare = ", ".join(names[~common])
-        logger.info("labels of fewer than %d windows are left out: %s", fewest, rare)
+    common = np.bincount(_first_of_each(overlaps, most).label, minlength=len(names)) >= fewest
+    if fewest > 1:
+        if not common.all():
+            rare = ", ".join(names[~common])
+            logger.info("labels of fewer than %d windows are left out: %s", fewest, rare)
+        # Before a window's labels are chosen, so that it keeps its others.
+        overlaps = Overlaps(*(column[common[overlaps.label]] for column in overlaps))
+    chosen = _first_of_each(overlaps, most)
+    _tell_what_is_lost(overlaps, chosen, names, rule)
+    windows_per_label = np.bincount(chosen.label, minlength=len(names))
+    if fewest == 1:
+        # A label that others cover in every window stays a class: it is not there, and missed.
+        common = np.bincount(overlaps.label, minlength=len(names)) > 0
     if numbers is None:
         numbers = {str(name): number for number, name in enumerate(names[common])}
-    if not common.any():
+    if not windows_per_label.any():
         logger.warning(
             "No window of %d has a label: %s, of which %d long enough, with at most %s for a "
             "label.",
@@ -277,6 +279,26 @@ def make_ground_truth(
     code = np.array([numbers.get(str(name), UNLABELLED) for name in names], dtype=np.int32)
     code[~common] = UNLABELLED
     return GroundTruth(_lay_out(chosen, code, len(windows), most, rule.single_label), numbers)
+
+
+def _tell_what_is_lost(
+    overlaps: Overlaps, chosen: Overlaps, names: np.ndarray, rule: LabelRule
+) -> None:
+    """Warn of labels that windows have no room for; of single ones, if none is left of a label."""
+    had = np.bincount(overlaps.label, minlength=len(names))
+    left = np.bincount(chosen.label, minlength=len(names))
+    if not rule.single_label and (dropped := int((had - left).sum())):
+        logger.warning(
+            "%s left out of windows that have more than max_labels_per_timestamp=%d.",
+            counted(dropped, "label"), rule.max_labels_per_timestamp,
+        )  # fmt: skip
+    gone = np.flatnonzero((had > 0) & (left == 0))
+    if rule.single_label and len(gone):
+        logger.warning(
+            "With a single label per window nothing is left of %s: other labels cover more of the "
+            "same windows; allow several (single_label=False, or the setting multi_label).",
+            ", ".join(f"{names[i]} ({counted(int(had[i]), 'window')})" for i in gone),
+        )
 
 
 def _first_of_each(overlaps: Overlaps, most: int) -> Overlaps:
@@ -392,6 +414,19 @@ def _presence(truth: GroundTruth) -> tuple[np.ndarray, dict[int, str]]:
     return presence, dict(sorted(names.items()))
 
 
+def _table(windows: ModelWindows, truth: GroundTruth, single_label: bool) -> pd.DataFrame:
+    import pandas as pd
+
+    presence, names = _presence(truth)
+    presence = presence[:, list(names)]
+    frame = windows.frame()[["start", "end", "audiofilename"]]
+    frame["simultaneous_labels"] = presence.sum(axis=1)
+    classes = pd.DataFrame(presence.astype(np.int8), frame.index, list(names.values()))
+    table = pd.concat([frame, classes], axis=1)
+    table.attrs["single_label"] = single_label
+    return table
+
+
 def _frame(windows: ModelWindows, truth: GroundTruth, column: str) -> pd.DataFrame:
     import pandas as pd
 
@@ -417,6 +452,17 @@ def _write(path: Path, truth: GroundTruth, rule: LabelRule, fingerprint: str) ->
 # --- Which window holds which annotation -------------------------------------------------------
 
 
+class TimedWindows(Protocol):
+    """Windows whose times are known: those of a model, or others."""
+
+    @property
+    def times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Start and end of every window in seconds of its recording, float64."""
+
+    def slices(self) -> Iterator[tuple[str, slice]]:
+        """Recordings, each with the rows of its windows."""
+
+
 class Overlaps(NamedTuple):
     """Pairs of a window and a label, each once, sorted by window, then by falling overlap."""
 
@@ -426,7 +472,7 @@ class Overlaps(NamedTuple):
 
 
 def find_overlaps(
-    windows: ModelWindows, annotated: dict[str, Intervals], fraction: float
+    windows: TimedWindows, annotated: dict[str, Intervals], fraction: float
 ) -> tuple[Overlaps, int]:
     """Find the labels of every window.
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bacpipe.errors import counted
 from bacpipe.plotting.style import (
     COLOURS,
     GREY,
+    MARKERS,
     PAGE,
     heading,
     heat_map,
@@ -26,6 +29,8 @@ from bacpipe.plotting.style import (
 
 _MOST_NAMED = 60  # classes whose names can still be read
 _MOST_ROWS = 60  # classes of one figure of scores
+_MOST_PANELS = 24  # classes of one figure of curves
+_BINS = 10
 _MOST_COUNTED = 15  # classes whose cells have room for a number
 
 
@@ -62,7 +67,7 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
     overall = result["overall"]
     axes.set_title(
         f"{result['model']}, {result['probe']} probe\n"
-        f"balanced accuracy {overall['balanced_accuracy']:.2f}, {counts.sum()} test windows",
+        f"balanced accuracy {overall['balanced_accuracy']:.2f}, {tested_on(result)}",
         fontsize=8,
     )
     return figure
@@ -147,3 +152,113 @@ def class_benchmark(result: Mapping[str, Any]) -> Figure:
     score_axis(thresholds, "best threshold")
     legend_below(figure, scores, 3)
     return figure
+
+
+def tested_on(result: Mapping[str, Any]) -> str:
+    """Number of test windows and of their recordings."""
+    split = result["split"]
+    windows = counted(split["windows"]["test"], "test window")
+    recordings = split["recordings"]
+    return windows + (f" of {counted(recordings['test'], 'recording')}" if recordings else "")
+
+
+@styled
+def precision_recall(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray) -> Figure:
+    """Precision at every recall, a panel per class, from the scores of the test windows.
+
+    Dashed is chance, the share of windows with the class; the diamond is the lowest threshold with
+    the wanted precision.  At most the 24 classes with most test windows.
+    """
+    figure, panels = _class_panels(result, truth, "precision and recall at all thresholds")
+    for axes, i, name in panels:
+        order = np.argsort(-scores[:, i], kind="stable")
+        ranked, hits = scores[order, i], truth[order, i].cumsum()
+        last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+        recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
+        axes.axhline(truth[:, i].mean(), color=GREY, linewidth=0.8, linestyle="--")
+        axes.step(np.r_[0, recall], np.r_[precision[0], precision], where="pre", color=COLOURS[0])
+        values = result["per_class"][name]
+        threshold = values["threshold_at_precision"]
+        label = f"AP {values['average_precision']:.2f}"
+        if threshold is not None:
+            at = int(np.searchsorted(-ranked[last], -threshold, "right")) - 1
+            axes.plot(recall[at], precision[at], "D", color=COLOURS[4], markersize=4)
+            label += f"\n{result['wanted_precision']:.0%} from {threshold:.2f}"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        axes.text(0.04, 0.05, label, transform=axes.transAxes, fontsize=6.5, bbox=box)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
+    figure.supxlabel("recall", fontsize=8)
+    figure.supylabel("precision", fontsize=8)
+    return figure
+
+
+@styled
+def reliability(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray) -> Figure:
+    """How often a class is there, by its score: a panel per class, tenths of the scores.
+
+    Where dots lie on the diagonal, scores are probabilities; below it they promise too much.  The
+    size of a dot is the number of its windows.  At most the 24 classes with most test windows.
+    """
+    figure, panels = _class_panels(result, truth, "what the scores mean")
+    for axes, i, _ in panels:
+        part = np.minimum((scores[:, i] * _BINS).astype(int), _BINS - 1)
+        windows = np.bincount(part, minlength=_BINS)
+        used = windows > 0
+        mean = np.bincount(part, scores[:, i], _BINS)[used] / windows[used]
+        share = np.bincount(part, truth[:, i], _BINS)[used] / windows[used]
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+        axes.plot(mean, share, color=COLOURS[0], linewidth=0.8, alpha=0.5)
+        size = 4 + 40 * windows[used] / windows.max()
+        axes.scatter(mean, share, s=size, color=COLOURS[0], linewidths=0)
+        error = float(windows[used] @ np.abs(mean - share) / len(part))
+        axes.text(0.04, 0.9, f"error {error:.2f}", transform=axes.transAxes, fontsize=6.5)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
+    figure.supxlabel("mean score", fontsize=8)
+    figure.supylabel("share of windows with the class", fontsize=8)
+    return figure
+
+
+@styled
+def learning_curve(result: Mapping[str, Any]) -> Figure:
+    """Score by the number of labelled training windows, from `probing_pipeline`."""
+    points = result["learning_curve"]["points"]
+    figure = new_figure(PAGE * 0.6, 2.5)
+    axes = figure.add_subplot()
+    x = [point["windows_per_class"] for point in points]
+    for i, (metric, label) in enumerate(
+        (("average_precision_macro", "average precision (macro)"), ("f1_macro", "F1 (macro)"))
+    ):
+        y = np.array([point[metric] for point in points], dtype=float)
+        axes.plot(x, y, MARKERS[i] + "-", color=COLOURS[i], label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(axis="y")
+    axes.set_xlabel("training windows per class (median)")
+    axes.set_ylabel("score of the test windows")
+    axes.set_title(f"{result['model']}, {result['probe']} probe: learning curve", fontsize=8)
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def _class_panels(
+    result: Mapping[str, Any], truth: np.ndarray, what: str
+) -> tuple[Figure, list[tuple[Axes, int, str]]]:
+    """Empty panels of the classes with most test windows, with the column and name of each."""
+    names, support = list(result["classes"]), truth.sum(axis=0)
+    shown = [int(i) for i in np.argsort(-support, kind="stable") if support[i]][:_MOST_PANELS]
+    columns = min(4, max(len(shown), 1))
+    rows = -(-len(shown) // columns) or 1
+    figure = new_figure(min(PAGE, 0.6 + 1.6 * columns), 0.75 + 1.5 * rows)
+    grid = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for axes in grid[len(shown) :]:
+        axes.set_visible(False)
+    for axes, i in zip(grid, shown, strict=False):
+        axes.set_title(f"{shorten(names[i], 22)} ({support[i]})", fontsize=7)
+        axes.tick_params(labelsize=6.5)
+    left_out = int((support > 0).sum()) - len(shown)
+    rest = f"; {left_out} rarer classes are not shown" if left_out else ""
+    title = f"{result['model']}, {result['probe']} probe: {what}\n{tested_on(result)}{rest}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
+    return figure, [(axes, i, names[i]) for axes, i in zip(grid, shown, strict=False)]

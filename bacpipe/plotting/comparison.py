@@ -44,17 +44,46 @@ def probing_ranking(table: pd.DataFrame) -> Figure:
     panels = (
         ("f1_macro", "F1 (macro)"),
         ("average_precision_macro", "average precision (macro)"),
-        ("balanced_accuracy", "balanced accuracy"),
+        # Where windows have several labels, there is no balanced accuracy.
+        ("balanced_accuracy", "balanced accuracy")
+        if table["balanced_accuracy"].notna().any()
+        else ("roc_auc_macro", "AUROC (macro)"),
     )
     recordings = table["test_recordings"].dropna()
-    same = table["split"].nunique() == 1
-    title = "Probing" if same else "Probing, models tested on different recordings"
-    if same and len(recordings):
+    title = "Probing" if table["rank"].notna().any() else "Probing, not to be ranked"
+    if recordings.nunique() == 1:
         title += f", tested on {counted(int(recordings.iloc[0]), 'recording')}"
     chance = 1 / table["classes"].iloc[0] if table["classes"].nunique() == 1 else None
     return _ranking(
         table, "probe", panels, title, {"balanced_accuracy": chance}, lambda name: f"{name} probe"
     )
+
+
+@styled
+def pair_probabilities(table: pd.DataFrame) -> Figure:
+    """Probability that the model of a row is better than that of a column, by macro F1."""
+    rows = table[table["metric"] == "f1_macro"]
+    names = list(dict.fromkeys([*rows["better"], *rows["other"]]))
+    grid = np.full((len(names), len(names)), np.nan)
+    for one, other, chance in zip(rows["better"], rows["other"], rows["probability"], strict=True):
+        i, j = names.index(one), names.index(other)
+        grid[i, j], grid[j, i] = chance, 1 - chance
+    order = np.argsort(-np.nan_to_num(grid, nan=0.5).sum(axis=1), kind="stable")
+    grid, names = grid[np.ix_(order, order)], [shorten(names[i]) for i in order]
+    margin = text_width(names)
+    side = float(np.clip(0.5 * len(names), 0.9, 6))
+    figure = new_figure(side + margin + 1.6, side + margin + 0.8)
+    axes = figure.add_subplot()
+    heat_map(figure, axes, grid, "probability that the row is better")
+    axes.set_aspect("equal")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    if len(names) <= 15:
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
+        numbers_in_cells(axes, grid, np.array(texts))
+    axes.set_title("Pairs of models, macro F1", fontsize=8)
+    return figure
 
 
 @styled
@@ -131,7 +160,7 @@ def per_class_scores(table: pd.DataFrame) -> Figure:
 
 @styled
 def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) -> Figure:
-    """Maps (columns x, y and label) of the embeddings of all models, in the colours of the labels.
+    """Maps (columns x, y, label and far) of all models, in the colours of the labels.
 
     Of more than `most_categories` labels, only the most frequent ones have a colour.
     """
@@ -153,13 +182,19 @@ def maps(tables: Mapping[str, pd.DataFrame], kind: str, most_categories: int) ->
                 table["x"][here], table["y"][here], s=size, color=COLOURS[i % len(COLOURS)],
                 marker=MARKERS[i // len(COLOURS)], linewidths=0, label=shorten(str(label)),
             )  # fmt: skip
+        far = table["far"].to_numpy(bool)
+        if far.any():
+            axes.scatter(table["x"][far], table["y"][far], s=size * 2.5, facecolors="none",
+                         edgecolors="black", linewidths=0.7,
+                         label="far from all that the map was fitted to")  # fmt: skip
         axes.set(xticks=[], yticks=[], title=model)
         axes.spines[:].set(visible=True, color=GREY)
     for axes in panels[len(tables) :]:
         axes.set_visible(False)
     others = len(counts) - len(coloured)
     heading = f"{kind}; grey: no label" + (f", or one of {others} rarer ones" if others > 0 else "")
-    handles, labels = panels[0].get_legend_handles_labels()
+    most = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
+    handles, labels = most.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, title=heading,
                   markerscale=1.6)  # fmt: skip
     return figure
@@ -196,9 +231,14 @@ def _ranking(
                         alpha=0.6)  # fmt: skip
             axes.plot(part[metric].astype(float), y, MARKERS[i % len(MARKERS)], color=colour,
                       label=name_of(name))  # fmt: skip
+            if axes is axes_of[0] and "letters" in part:
+                for at, letters in zip(y, part["letters"], strict=True):
+                    if isinstance(letters, str):
+                        axes.text(1.03, at, letters, va="center", fontsize=6.5, color=colour)
         score_axis(axes, label)
     _model_axis(axes_of, models)
-    heading(figure, f"{title} (lines: 95 % intervals)")
+    told = "; same letter: not told apart by F1" if "letters" in table else ""
+    heading(figure, f"{title} (lines: 95 % intervals{told})")
     if len(names) > 1 or any(level is not None for level in chance.values()):
         most = max(axes_of, key=lambda axes: len(axes.get_legend_handles_labels()[0]))
         legend_below(figure, most, 4)

@@ -82,13 +82,17 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, *, vector: bool = False) -> None:
-    """Write a figure as PNG (300 dpi) and, if asked for, as SVG beside it."""
+    """Write a figure as PNG (300 dpi) and, if asked for, as SVG beside it; or as SVG alone.
+
+    The latter if that is the suffix of its path.
+    """
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing", UserWarning)  # we tell it ourselves
         _choose_fonts(figure)
-        with replacing(path) as file:
-            figure.savefig(file, format="png", dpi=300)
-        if vector:
+        if path.suffix != ".svg":
+            with replacing(path) as file:
+                figure.savefig(file, format="png", dpi=300)
+        if vector or path.suffix == ".svg":
             with replacing(path.with_suffix(".svg")) as file:
                 figure.savefig(file, format="svg", metadata={"Date": None})
 

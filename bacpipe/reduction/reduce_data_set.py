@@ -14,8 +14,15 @@ import numpy as np
 from bacpipe._version import __version__
 from bacpipe.errors import ReductionError, counted
 from bacpipe.options import Options
-from bacpipe.reduction.fitted import Map, load_map, save_map
-from bacpipe.reduction.reducers import Fit, check_embeddings, choose_seed, find_reducer, fit
+from bacpipe.reduction.fitted import Map, Novelty, load_map, load_novelty, save_map
+from bacpipe.reduction.reducers import (
+    Fit,
+    check_embeddings,
+    choose_seed,
+    find_reducer,
+    fit,
+    fit_novelty,
+)
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import (
@@ -33,7 +40,15 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
-from bacpipe.store.maps import AXES, StoredMap, coordinates_of, stored_maps
+from bacpipe.store.maps import (
+    AXES,
+    DISTANCE,
+    FAR,
+    IS_FAR,
+    StoredMap,
+    coordinates_of,
+    stored_maps,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +57,10 @@ _SAMPLE_SEED = 42
 _BLOCK = 50_000  # windows of a new map placed at a time
 
 Coordinates = dict[str, np.ndarray]
-"""By recording, float32 of shape (windows, dimensions)."""
+"""By recording, float32 of shape (windows, dimensions + 1): places, and distances to the map.
+
+Distances are those of `Novelty`, and NaN for windows that the map was fitted to.
+"""
 
 
 def reduce_data_set(loader: Loader, reducer_name: str, options: Options) -> Path:
@@ -129,6 +147,7 @@ def _is_current(stored: StoredMap, loader: Loader) -> bool:
 class _Fitted(NamedTuple):
     fit: Fit
     rows: np.ndarray  # the windows that were fitted, ascending
+    novelty: Novelty | None
     seed: int | None
 
 
@@ -151,7 +170,7 @@ def _write_new(
     name: str,
     options: Options,
 ) -> None:
-    save_map(folder, fitted.fit.map)
+    save_map(folder, fitted.fit.map, fitted.novelty)
     _write_table(folder, loader, coordinates)
     windows = _windows(loader)
     metadata = {
@@ -179,7 +198,8 @@ def _fit(loader: Loader, name: str, options: Options) -> _Fitted:
         logger.info("%s is fitted to %s.", name, _describe_sample(most, windows))
     seed = choose_seed(options.reduction_seed, len(rows))
     embeds = _read_rows(loader, rows)
-    return _Fitted(fit(name, embeds, options.visualization_dimensions, seed), rows, seed)
+    made = fit(name, embeds, options.visualization_dimensions, seed)
+    return _Fitted(made, rows, fit_novelty(embeds, made), seed)
 
 
 def _read_rows(loader: Loader, rows: np.ndarray) -> np.ndarray:
@@ -200,6 +220,7 @@ def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
     entries = loader.entries
     counts = [entry.windows for entry in entries.values()]
     points = fitted.fit.coordinates
+    points = np.column_stack([points, np.full(len(points), np.nan, np.float32)])
     if len(fitted.rows) < sum(counts):
         everywhere = np.empty((sum(counts), points.shape[1]), np.float32)
         everywhere[fitted.rows] = points
@@ -208,15 +229,21 @@ def _place_all(loader: Loader, fitted: _Fitted) -> Coordinates:
         first = 0
         for _, part in _embeddings(loader, entries):
             rest = left[first : first + len(part)]
-            everywhere[first : first + len(part)][rest] = _transform(fitted.fit.map, part[rest])
+            everywhere[first : first + len(part)][rest] = _transform(
+                fitted.fit.map, fitted.novelty, part[rest]
+            )
             first += len(part)
         points = everywhere
     return dict(zip(entries, np.split(points, np.cumsum(counts)[:-1]), strict=True))
 
 
-def _transform(fitted: Map, embeds: np.ndarray) -> np.ndarray:
-    blocks = [embeds[first : first + _BLOCK] for first in range(0, len(embeds), _BLOCK)]
-    parts = [fitted.transform(block) for block in blocks]
+def _transform(fitted: Map, novelty: Novelty | None, embeds: np.ndarray) -> np.ndarray:
+    parts = []
+    for first in range(0, len(embeds), _BLOCK):
+        block = embeds[first : first + _BLOCK]
+        unknown = np.full(len(block), np.nan, np.float32)
+        distances = unknown if novelty is None else novelty.distances(block)
+        parts.append(np.column_stack([fitted.transform(block), distances]))
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
@@ -230,13 +257,27 @@ def _update(stored: StoredMap, loader: Loader) -> Path:
     kept = _unchanged(stored, entries)
     new = {name: entry for name, entry in entries.items() if name not in kept}
     if new:
-        fitted = load_map(stored.folder)
-        kept.update(_place(fitted, loader, new))
+        fitted, novelty = load_map(stored.folder), load_novelty(stored.folder)
+        placed = dict(_place(fitted, novelty, loader, new))
+        kept.update(placed)
         logger.info("Placed %s in the map %s.", counted(len(new), "recording"), stored.folder)
+        _warn_of_novelty(stored, placed)
         _warn_if_outgrown(stored, _windows(loader))
     _write_table(stored.folder, loader, kept)
     _write_metadata(stored.folder, loader, stored.metadata)
     return stored.folder
+
+
+def _warn_of_novelty(stored: StoredMap, placed: Coordinates) -> None:
+    far = sum(int((points[:, -1] > FAR).sum()) for points in placed.values())
+    windows = sum(map(len, placed.values()))
+    if far:
+        logger.warning(
+            "%s: %d of %s that were added are unlike all that this map was fitted to (far_from_map "
+            "in its table), so their places mean little; set check_if_already_dim_reduced to false "
+            "to make a new one.",
+            stored.folder, far, counted(windows, "window"),
+        )  # fmt: skip
 
 
 def _warn_if_outgrown(stored: StoredMap, windows: int) -> None:
@@ -258,7 +299,9 @@ def _unchanged(stored: StoredMap, entries: Mapping[str, FinishedEntry]) -> Coord
     """Coordinates of the recordings whose embeddings are those that are in the map."""
     files = stored.metadata["files"]
     known = dict(zip(files["audio_files"], files["embeddings_sha256"], strict=True))
-    coordinates = coordinates_of(stored.read())
+    table = stored.read()
+    distances = table[DISTANCE] if DISTANCE in table else np.float32(np.nan)
+    coordinates = coordinates_of(table.assign(**{DISTANCE: distances}), (*AXES, DISTANCE))
     return {
         name: coordinates[name]
         for name, entry in entries.items()
@@ -270,7 +313,7 @@ def _unchanged(stored: StoredMap, entries: Mapping[str, FinishedEntry]) -> Coord
 
 
 def _place(
-    fitted: Map, loader: Loader, entries: Mapping[str, FinishedEntry]
+    fitted: Map, novelty: Novelty | None, loader: Loader, entries: Mapping[str, FinishedEntry]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Transform whole recordings, many short ones at a time."""
     waiting: dict[str, np.ndarray] = {}
@@ -282,14 +325,16 @@ def _place(
             )
         waiting[name] = part
         if sum(map(len, waiting.values())) >= _BLOCK:
-            yield from _place_block(fitted, waiting)
+            yield from _place_block(fitted, novelty, waiting)
             waiting = {}
     if waiting:
-        yield from _place_block(fitted, waiting)
+        yield from _place_block(fitted, novelty, waiting)
 
 
-def _place_block(fitted: Map, parts: Coordinates) -> Iterator[tuple[str, np.ndarray]]:
-    points = _transform(fitted, np.concatenate(list(parts.values())))
+def _place_block(
+    fitted: Map, novelty: Novelty | None, parts: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    points = _transform(fitted, novelty, np.concatenate(list(parts.values())))
     stops = np.cumsum([len(part) for part in parts.values()])[:-1]
     return zip(parts, np.split(points, stops), strict=True)
 
@@ -319,10 +364,11 @@ def _write_table(folder: Path, loader: Loader, coordinates: Coordinates) -> None
     times = [loader.window_times(name) for name in entries]
     index = np.repeat(np.arange(len(entries)), [entry.windows for entry in entries.values()])
     names = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(list(entries)))
-    columns = {axis: points[:, i] for i, axis in enumerate(AXES[: points.shape[1]])}
+    columns = {axis: points[:, i] for i, axis in enumerate(AXES[: points.shape[1] - 1])}
     columns["start"] = np.concatenate([start for start, _ in times])
     columns["end"] = np.concatenate([end for _, end in times])
-    table = pa.table({**columns, "audiofilename": names})
+    distances = {DISTANCE: points[:, -1], IS_FAR: points[:, -1] > FAR}
+    table = pa.table({**columns, "audiofilename": names, **distances})
     write_table(folder / _table_name(loader), table)
 
 

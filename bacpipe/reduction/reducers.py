@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ReductionError, SettingsError, unexpected
-from bacpipe.reduction.fitted import NEIGHBORS, LinearMap, Map, NeighborMap
+from bacpipe.reduction.fitted import NEIGHBORS, LinearMap, Map, NeighborMap, Novelty
 
 COMPONENTS = 100
 _AUTOMATIC_SEED = 42
@@ -60,6 +60,18 @@ class Reducer:
     fit: Callable[[np.ndarray, int, int | None], Fit]
     fewest: int
     most: int
+
+
+def fit_novelty(embeds: np.ndarray, fitted: Fit) -> Novelty | None:
+    """Learn how far windows usually are from each other; None of too few windows.
+
+    `embeds` are those that were fitted.
+    """
+    if len(embeds) < 3:
+        return None
+    if isinstance(fitted.map, NeighborMap):
+        return Novelty.fit(embeds, fitted.map.basis)
+    return Novelty.fit(embeds, _principal_components(embeds, min(COMPONENTS, *embeds.shape))[0])
 
 
 def find_reducer(name: str) -> Reducer:

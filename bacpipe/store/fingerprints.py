@@ -69,8 +69,10 @@ def write_result_table(
     write_table(path, table.replace_schema_metadata(metadata))
 
 
-def read_result_table(path: Path, fingerprint: str) -> tuple[pa.Table, dict[str, Any]] | None:
-    """Read a Parquet table and what is said about it.
+def read_result_table(
+    path: Path, fingerprint: str | None
+) -> tuple[pa.Table, dict[str, Any]] | None:
+    """Read a Parquet table and what is said about it, of any fingerprint if that is None.
 
     Returns
     -------
@@ -85,7 +87,7 @@ def read_result_table(path: Path, fingerprint: str) -> tuple[pa.Table, dict[str,
         about = dict(json.loads(metadata.get(b"bacpipe", b"{}")))
         # The scores of benchmarks had a key of their own in version 2.0.
         found = about.get("fingerprint", metadata.get(b"fingerprint", b"").decode())
-        if _is_current(path, found, fingerprint):
+        if fingerprint is None or _is_current(path, found, fingerprint):
             return read_parquet(path), about
     except FileNotFoundError:
         pass

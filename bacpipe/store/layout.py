@@ -97,6 +97,8 @@ CLUSTER_LABELS = "clust_labels.parquet"
 RETRIEVAL_RESULTS = "retrieval_results.json"
 # In the folder of probes.
 LABEL_NUMBERS = "label2index.json"
+# In the folder of comparisons across models.
+REPORT = "report.html"
 # In the folder of plots.
 BENCHMARK_FIGURE = "benchmark.png"
 CLUSTERING_FIGURE = "clustering.png"
@@ -181,6 +183,26 @@ def confusion_matrix_name(kind: str) -> str:
 def per_class_name(kind: str) -> str:
     """Figure of a probe's scores by class, in the folder of probes."""
     return f"per_class_{kind}.png"
+
+
+def precision_recall_name(kind: str) -> str:
+    """Figure of a probe's precision and recall at every threshold, in the folder of probes."""
+    return f"precision_recall_{kind}.svg"
+
+
+def reliability_name(kind: str) -> str:
+    """Figure of what a probe's scores mean, in the folder of probes."""
+    return f"reliability_{kind}.svg"
+
+
+def learning_curve_name(kind: str) -> str:
+    """Figure of a probe's score by number of labels, in the folder of probes."""
+    return f"learning_curve_{kind}.svg"
+
+
+def test_scores_name(kind: str) -> str:
+    """Scores of every test window, in the folder of probes."""
+    return f"test_scores_{kind}.parquet"
 
 
 def probe_results_name(kind: str) -> str:

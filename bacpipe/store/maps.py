@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AXES = ("x", "y", "z")
+DISTANCE = "distance_to_map"
+"""Column of the distance of windows that were added to a map; NaN for those it was fitted to."""
+IS_FAR = "far_from_map"
+FAR = 1.0
+"""Distance above which a window is unlike all that a map was fitted to; see its table."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class StoredMap:
     metadata : dict
         What its ``metadata.yml`` holds; ``embeddings_state`` tells whether it is stale.
     table_path : Path
-        Parquet table with a row per window: x, y[, z], start, end (seconds), audiofilename.
+        Parquet table with a row per window: x, y[, z], start, end (seconds), audiofilename,
+        distance_to_map and far_from_map.
     """
 
     folder: Path
@@ -93,9 +99,12 @@ def _check_columns(table: pd.DataFrame) -> None:
             raise ValueError(f"its column {name!r} holds no numbers")
 
 
-def coordinates_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Coordinates of every recording's windows, float32 of shape (windows, 2 or 3)."""
-    axes = [axis for axis in AXES if axis in table]
+def coordinates_of(table: pd.DataFrame, columns: Sequence[str] = AXES) -> dict[str, np.ndarray]:
+    """Coordinates of every recording's windows, float32 of shape (windows, columns).
+
+    `columns` are those of the table that are wanted, as far as it has them.
+    """
+    axes = [axis for axis in columns if axis in table]
     values = table[axes].to_numpy(np.float32)
     groups = table.groupby("audiofilename", sort=False, observed=True).indices
     return {str(name): values[rows] for name, rows in groups.items()}

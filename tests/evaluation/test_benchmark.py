@@ -160,3 +160,56 @@ def test_birdnet_on_real_recordings(tmp_path):
     assert result["missing"] == []
     assert result["per_class"]["Common Cuckoo"]["average_precision"] > 0.9
     assert result["per_class"]["Eurasian Blackbird"]["roc_auc"] > 0.9
+
+
+def test_events_of_a_perfect_classifier_are_all_found(data_set, monkeypatch):
+    def perfect(self, embeddings):
+        """1 for the sound that the tiny model has no trouble with."""
+        scores = TinyModel.classifier_predictions(self, embeddings)
+        return (scores > 0.3).float()
+
+    class Sharp(TinyModel):
+        classifier_predictions = perfect
+
+    result = run(data_set, Sharp, "sharp", classifier_threshold=0.5)
+    events = result["events"]["iou"]["per_class"]["loud"]
+    # Calls of 2 s in windows of 1 s.
+    assert events["annotated"] == 9
+    hits = result["predictions"][:, 0] & result["ground_truth"][:, 0]
+    assert events["hits"] <= hits.sum() and set(result["events"]) == {
+        "iou",
+        "onset",
+        "intersection",
+    }
+
+
+def test_birdset_counts_segments_of_five_seconds(data_set):
+    result = run(data_set, protocol="birdset")
+    # Nine recordings of nine seconds: one segment of 5 s and one of 4 s each.
+    assert result["ground_truth"].shape == (18, 2)
+    # loud at 0-2 s, quiet at 3-5 s: both are in the first segment only.
+    np.testing.assert_array_equal(result["ground_truth"], [[True, True], [False, False]] * 9)
+    windows = run(data_set)["scores"].reshape(9, 9, 2)
+    scores = result["scores"].reshape(9, 2, 2)
+    np.testing.assert_array_equal(scores[:, 0], windows[:, :5].max(axis=1))
+    np.testing.assert_array_equal(scores[:, 1], windows[:, 5:].max(axis=1))
+    first = result["scores"][::2]
+    assert result["overall"]["top_1_accuracy"] == 1.0 and len(first) == 9
+    expected = reference.average_precision_score(result["ground_truth"], result["scores"])
+    assert result["overall"]["average_precision_macro"] == pytest.approx(expected)
+
+
+def test_a_label_map_names_the_class(data_set):
+    table = data_set.audio_dir / "annotations.csv"
+    table.write_text(table.read_text().replace("loud", "Krach").replace("quiet", "Ruhe"))
+    result = run(data_set, label_map={"Krach": "loud", "Ruhe": "quiet"})
+    assert result["classes"] == {0: "loud", 1: "quiet"}
+    assert {m["annotation"]: m["how"] for m in result["matching"]}["Krach"] == "label_map"
+    (data_set.audio_dir / "names.csv").write_text("mine;theirs\nKrach;loud\nRuhe;quiet\n")
+    same = run(data_set, label_map="names.csv")
+    np.testing.assert_array_equal(same["ground_truth"], result["ground_truth"])
+    with pytest.raises(AnnotationsError, match=r"label_map: .*nowhere\.csv cannot be read"):
+        run(data_set, label_map="nowhere.csv")
+    (data_set.audio_dir / "names.csv").write_text("mine\nKrach\n")
+    with pytest.raises(AnnotationsError, match="expected two columns"):
+        run(data_set, label_map="names.csv")

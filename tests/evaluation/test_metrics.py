@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from bacpipe.evaluation.metrics import (
+    accuracy_replicates,
     best_threshold,
     evaluate_scores,
     group_by,
@@ -16,7 +17,7 @@ from bacpipe.evaluation.metrics import (
     leave_out,
     one_hot,
     ranking_metrics,
-    single_label_metrics,
+    summarise,
 )
 
 CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
@@ -45,7 +46,7 @@ def evaluate(labels, scores, recordings, samples=0):
             groups,
             samples=samples,
         ),
-        single_label_metrics(labels, scores, groups, samples=samples),
+        summarise(accuracy_replicates(labels, scores, groups, leave_out(groups, samples))),
     )
 
 

@@ -42,7 +42,7 @@ def probe_points(data, name="linear", **settings):
         recordings=data.recordings,
         bootstrap_samples=0,
         **settings,
-    )
+    )[2]
 
 
 def train(name, data, n_train=400, **parameters):
@@ -181,9 +181,11 @@ def test_the_same_seed_gives_the_same_result():
 
 def test_everything_is_written_and_is_plain(data_set):
     paths = data_set.loader.paths
-    result = bacpipe.probing_pipeline(
+    probe, label2index, result = bacpipe.probing_pipeline(
         "tiny", ground_truth(data_set), data_set.loader.embeddings("array"), paths=paths
     )
+    assert isinstance(probe, torch.nn.Module)
+    assert list(label2index.items()) == [("loud", 0), ("quiet", 1), ("rising", 2)]
     written = {path.name for path in paths.probe_path.iterdir()}
     assert written == {
         "linear_probe.safetensors",
@@ -192,6 +194,10 @@ def test_everything_is_written_and_is_plain(data_set):
         "probe_results_linear.json",
         "confusion_matrix_linear.png",
         "per_class_linear.png",
+        "precision_recall_linear.svg",
+        "reliability_linear.svg",
+        "learning_curve_linear.svg",
+        "test_scores_linear.parquet",
     }
     stored = json.loads((paths.probe_path / "probe_results_linear.json").read_text())
     stored.pop("fingerprint")
@@ -208,7 +214,7 @@ def test_everything_is_written_and_is_plain(data_set):
 def test_a_saved_probe_predicts_exactly_the_same(data_set, name):
     loader = data_set.loader
     embeds = loader.embeddings("array")
-    result = bacpipe.probing_pipeline(
+    _, _, result = bacpipe.probing_pipeline(
         "tiny", ground_truth(data_set), embeds, paths=loader.paths, name=name
     )
     probe, label2index = bacpipe.prepare_probe_inference("tiny", loader.paths.probe_path, name=name)
@@ -253,7 +259,7 @@ def test_a_stored_result_is_reused_until_data_or_settings_change(data_set, caplo
     def run(embeds=embeds, **settings):
         return bacpipe.probing_pipeline(
             "tiny", truth, embeds, paths=loader.paths, overwrite=False, **settings
-        )
+        )[2]
 
     first = run()
     probe = loader.paths.probe_path / "linear_probe.safetensors"
@@ -282,7 +288,7 @@ def test_a_dictionary_of_embeddings_is_split_by_its_keys():
         for name in sorted(set(data.recordings))
     }
     truth = {**as_ground_truth(data), "label:species": data.labels[order]}
-    result = bacpipe.probing_pipeline("points", truth, parts, bootstrap_samples=0)
+    result = bacpipe.probing_pipeline("points", truth, parts, bootstrap_samples=0)[2]
     assert sum(result["split"]["recordings"].values()) == len(parts)
 
 
@@ -303,7 +309,8 @@ def test_constant_dimensions_do_no_harm():
         ({"embeds": np.zeros((5, 8), np.float32)}, "5 embeddings, but ground truth for 600"),
         ({"embeds": np.zeros(600, np.float32)}, r"expected numbers of shape \(windows, dim\)"),
         ({"embeds": np.full((600, 8), np.nan, np.float32)}, "not finite, first in row 0"),
-        ({"ground_truth": np.zeros((600, 2), int)}, "several labels per window"),
+        ({"ground_truth": np.zeros((600, 2, 1), int)}, r"expected \(windows,\)"),
+        ({"ground_truth": pd.DataFrame({"robin": [2] * 600})}, "columns robin; expected one of 0"),
         ({"recordings": ["a.wav"]}, "recordings names 1 windows"),
     ],
 )

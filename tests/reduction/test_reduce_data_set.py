@@ -15,6 +15,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.options import make_options
 from bacpipe.reduction import reducers
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
+from bacpipe.store.maps import FAR
 from tests.conftest import TinyModel, write_recording
 
 Run = Callable[..., bacpipe.Loader]
@@ -37,7 +38,9 @@ def test_the_folder_is_what_the_layout_says(run: Run) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {"metadata.yml", "field_tiny.parquet", "reducer.safetensors"}
     table, metadata = read(folder)
-    assert list(table.columns) == ["x", "y", "start", "end", "audiofilename"]
+    columns = ["x", "y", "start", "end", "audiofilename", "distance_to_map", "far_from_map"]
+    assert list(table.columns) == columns
+    assert table["distance_to_map"].isna().all() and not table["far_from_map"].any()
     assert metadata["embeddings_state"] == loader.embeddings_state
     assert metadata["nr_embeds_total"] == metadata["nr_embeds_fitted"] == len(table) == 15
     expected = reducers.fit("pca", loader.embeddings("array")).coordinates
@@ -180,3 +183,25 @@ def test_the_pipeline_makes_the_map(
     assert reader.embeddings("array").shape == (15, 3)
     assert has_current_map(loader, "umap", make_options(visualization_dimensions=3))
     assert not has_current_map(loader, "umap", make_options())
+
+
+@pytest.mark.parametrize("reducer", ["pca", "umap", "t_sne"])
+def test_what_a_map_has_never_met_is_flagged(reducer):
+    """Four species 20 deviations apart, and a fifth one that comes later."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((5, 40))
+    centres *= 17 / np.linalg.norm(centres, axis=1, keepdims=True)
+    label = np.repeat(np.arange(5), 60)
+    embeds = (centres[label] + rng.standard_normal((300, 40))).astype(np.float32)
+    known, new = embeds[label < 4], embeds[label == 4]
+    fitted = reducers.fit(reducer, known, 2, seed=0)
+    novelty = reducers.fit_novelty(known, fitted)
+    again = (centres[rng.integers(0, 4, 200)] + rng.standard_normal((200, 40))).astype(np.float32)
+    assert (novelty.distances(again) > FAR).mean() < 0.1
+    assert (novelty.distances(new) > FAR).all()
+    # In embeddings of more dimensions than windows, what is new lies outside of the components.
+    wide = np.column_stack([known, np.zeros((len(known), 400), np.float32)])
+    other = wide[:5].copy()
+    other[:, -1] = 30
+    fitted = reducers.fit("pca", wide, 2, seed=0)
+    assert (reducers.fit_novelty(wide, fitted).distances(other) > FAR).all()
