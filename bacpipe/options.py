@@ -38,7 +38,7 @@ Padding = Literal[
     "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
     "minimum",
 ]  # fmt: skip
-Channel = Literal["mix", "left", "right", "loudest"]
+Channel = Literal["mix", "left", "right", "loudest", "each"]
 LabelKey = Literal[
     "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "parent_directory",
     "audio_file_name", "default_classifier",
@@ -130,6 +130,32 @@ def _path(value: object) -> str:
             "leave the quotes out)"
         )
     return str(typed_path(value)) if str(value).startswith("~") else str(value)
+
+
+def _places(value: object) -> str | tuple[str, ...]:
+    """A folder, file, glob or table as a text, or several of them."""
+    if isinstance(value, str | Path):
+        return _path(value)
+    return _several(_path, value, "null: a demonstration")
+
+
+def _chosen(value: object) -> tuple[str, ...]:
+    if isinstance(value, str | Path):
+        return (_path(value),)
+    return _several(_path, value, "null: all of them")
+
+
+def _several(check: Check[str], value: object, otherwise: str) -> tuple[str, ...]:
+    """Texts of any collection: a list, an array, a column of a table."""
+    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+        raise ValueError(
+            "expected paths of recordings or folders, globs, or tables of them (CSV), in quotes "
+            "if they look like numbers"
+        )
+    texts = tuple(dict.fromkeys(check(item) for item in value))
+    if not texts:
+        raise ValueError(f"expected at least one path, not an empty list ({otherwise})")
+    return texts
 
 
 def _weights_folder(value: object) -> str:
@@ -366,10 +392,18 @@ class Options(_Asked):
 
     # One paragraph for each option.
     # fmt: off
-    audio_dir: str | None = _option(
-        None, _either(None, _path),
-        "Folder with recordings; sub-folders are searched too.\n"
+    audio_dir: str | tuple[str, ...] | None = _option(
+        None, _either(None, _places),
+        "Folder with recordings; sub-folders are searched too. Also: one recording, a glob such as "
+        "/data/site*/2024*.wav, a table of files (CSV), or a list of these, whose common folder is "
+        "then the data set.\n"
         "null: bacpipe makes a small synthetic data set in ./bacpipe_demo and uses that.",
+    )
+    recordings: tuple[str, ...] | None = _option(
+        None, _either(None, _chosen),
+        "Which recordings of audio_dir a run works on: paths of recordings or folders, relative to "
+        "audio_dir, globs such as '*_0500*.wav', tables of them (CSV), or a list of these. Results "
+        "of other recordings stay, and tables hold them all. null: every recording.",
     )
     models: tuple[str, ...] = _option(
         ["birdnet"], _list_of(_text),
@@ -754,7 +788,8 @@ _KEYS_OF_OTHERS = {
     **dict.fromkeys(("top_k", "topk", "top_n"), ("max_predictions_per_window", "")),
     **dict.fromkeys(("threads", "cpus", "n_jobs", "num_workers"), ("nr_parallel_workers", "")),
     **dict.fromkeys(("batchsize", "batch"), ("global_batch_size", "")),
-    **dict.fromkeys(("i", "input", "folder", "audio", "recordings"), ("audio_dir", "")),
+    **dict.fromkeys(("i", "input", "folder", "audio"), ("audio_dir", "")),
+    **dict.fromkeys(("files", "subset", "filelist", "file_list"), ("recordings", "")),
     **dict.fromkeys(("o", "output", "out", "output_dir", "results"), ("main_results_dir", "")),
     **dict.fromkeys(("gpu", "cuda"), ("device", "")),
     **dict.fromkeys(("rtype", "format", "formats"), ("save_raven_tables", "")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from bacpipe.user_input import load_yaml, typed_setting
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
 # follows a # no part of a name.
-_PATHS = ("audio_dir", "main_results_dir", "model_base_path")
+_PATHS = ("audio_dir", "recordings", "main_results_dir", "model_base_path")
+_SEVERAL_PATHS = ("audio_dir", "recordings")
+# In quotes where a name has a comma.
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*[^,\s][^,]*))\s*(?:,|$)""")
 _LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys")
 _CLOSED_BY = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
@@ -135,6 +139,8 @@ def _parse_value(key: str, text: str) -> object:
             f"{key}=null for none."
         )
     if key in _PATHS:
+        if key in _SEVERAL_PATHS and text[0] == "[" and text[-1] == "]" and not Path(text).exists():
+            return ["".join(parts).strip() for parts in _ITEM.findall(text[1:-1])]
         return None if text == "null" else _without_quotes(text)
     try:
         value = load_yaml(text)

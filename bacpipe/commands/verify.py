@@ -78,4 +78,4 @@ def _results(words: Sequence[str]) -> Path:
         return typed_path(options.main_results_dir)
     from bacpipe.store.layout import paths_of
 
-    return paths_of(typed_path(given["audio_dir"]), "none", options).dataset_path
+    return paths_of(given["audio_dir"], "none", options).dataset_path

@@ -241,6 +241,7 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
         _sources(loader),
         predictions=wider_settings(options, stored) if predict else None,
         allow_truncated=options.allow_truncated,
+        part=loader.is_part,
     )
 
 
@@ -255,6 +256,22 @@ def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
             plan.predictions["threshold"],
             plan.predictions["top"],
         )
+    if plan.predictions is not None and loader.is_part and loader.embedding_set is not None:
+        chosen, wanted = set(loader.selection.names), plan.predictions
+        others = [
+            entry.predictions
+            for name, entry in loader.embedding_set.content.done.items()
+            if name not in chosen
+        ]
+        unlike = [made for made in others if made is None or made.settings != wanted]
+        if unlike:
+            logger.warning(
+                "%s: %s not among those of this run keep predictions of other settings%s; run over "
+                "all recordings to have the same for all.",
+                loader.model_name,
+                counted(len(unlike), "recording"),
+                "" if unlike[0] is None else f" (classifier_threshold={unlike[0].threshold:g})",
+            )
     if plan.replaced:
         logger.warning(
             "%s: %s of the name, size and time of recordings that were done before, but of another "
@@ -347,7 +364,7 @@ def write_prediction_tables(loader: Loader) -> None:
 
 def _sources(loader: Loader) -> Iterator[Source]:
     if not loader.options.only_embed_annotations:
-        for name in loader.recording_names:
+        for name in loader.selection.names:
             yield look_at_name(name, loader.audio_dir)
         return
     segments = loader.annotated_segments()
@@ -358,7 +375,7 @@ def _sources(loader: Loader) -> Iterator[Source]:
             f"there is nothing to embed; lower min_annotation_length, or set "
             f"only_embed_annotations to false."
         )
-    for name in loader.recording_names:
+    for name in loader.selection.names:
         if name in segments:
             yield look_at_name(name, loader.audio_dir, segments[name])
 

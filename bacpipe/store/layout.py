@@ -42,7 +42,8 @@ from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.user_input import load_yaml, typed_path, typed_setting
+from bacpipe.store.selection import AudioDir, data_set_of
+from bacpipe.user_input import load_yaml, typed_setting
 
 logger = logging.getLogger(__name__)
 
@@ -456,10 +457,10 @@ def result_paths(
     )
 
 
-def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
+def paths_of(audio_dir: AudioDir, model: str, options: Options) -> ResultPaths:
     """Paths of one model's results with the configuration of a call."""
     return result_paths(
-        typed_path(audio_dir),
+        data_set_of(audio_dir).folder,
         model,
         main_results_dir=options.main_results_dir,
         embed_parent_dir=options.embed_parent_dir,
@@ -614,7 +615,7 @@ def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
     return sorted(names)
 
 
-def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
+def computed_models(audio_dir: AudioDir, options: Options) -> list[str]:
     """Names of all models that have embeddings of a folder of recordings.
 
     Raises
@@ -627,8 +628,8 @@ def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
     names = models_with_embeddings(folder, paths.dataset)
     if not names:
         raise NoEmbeddingsError(
-            f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
-            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
+            f"{folder}: there are no embeddings of {paths.audio_dir} yet; compute them first: "
+            f"bacpipe {typed_setting('audio_dir', paths.audio_dir)}"
         )
     return names
 

@@ -7,6 +7,7 @@ that names it and says how to have it computed again, never a shorter result.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ from bacpipe.store.predictions import (
     read_predictions,
     require_windows,
 )
+from bacpipe.store.selection import AudioDir, Selection, choose, data_set_of
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
@@ -81,8 +83,9 @@ class Loader:
 
     Parameters
     ----------
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or whatever else ``audio_dir`` of the configuration may be.
+        What is read are the results of all recordings of the data set.
     model_name : str, optional
         Name of the model; without it the loader only lists recordings.
     check_if_combination_exists : bool
@@ -108,6 +111,9 @@ class Loader:
         Folders of the results.
     embed_dir : Path or None
         Folder of the embeddings; None while there are none.
+    other_files : Counter of str
+        Files in `audio_dir` that are left out because of their suffix, by suffix, when it was
+        searched last; without tables, pictures and the like.
 
     Raises
     ------
@@ -126,7 +132,7 @@ class Loader:
 
     def __init__(
         self,
-        audio_dir: str | Path,
+        audio_dir: AudioDir,
         model_name: str | None = None,
         check_if_combination_exists: bool = True,
         dim_reduction_model: bool | str = False,
@@ -137,12 +143,20 @@ class Loader:
         **kwargs: Any,
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
-        self.audio_dir = typed_path(audio_dir)
+        self.audio_dir, self._wanted = data_set_of(audio_dir)
+        if self._wanted is not None and self.options.recordings is not None:
+            raise SettingsError(
+                f"audio_dir names recordings of {self.audio_dir}, and so does recordings; expected "
+                f"a folder as audio_dir, or no recordings."
+            )
+        self._wanted = self._wanted or self.options.recordings
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
         self._names: list[str] | None = None
+        self._selection: Selection | None = None
+        self.other_files: Counter[str] = Counter()
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -183,10 +197,33 @@ class Loader:
 
     def update_recording_names(self) -> list[str]:
         """Do what `update_files` does, but return posix paths relative to `audio_dir`."""
-        found = find_recording_names(self.audio_dir, tuple(self.options.audio_suffixes))
+        self.other_files.clear()
+        found = find_recording_names(
+            self.audio_dir, tuple(self.options.audio_suffixes), self.other_files
+        )
         found = without_results(found, self.audio_dir, self.paths)
-        self._names = found[:3] if self.options.testing else found
+        if self.options.testing and self._wanted is None:
+            found = found[:3]
+        self._names, self._selection = found, None
         return self._names
+
+    @property
+    def selection(self) -> Selection:
+        """Recordings that a run works on: those of ``recordings``, or all."""
+        if self._selection is None:
+            names = self.recording_names
+            if self._wanted is None:
+                self._selection = Selection(names, [])
+            else:
+                self._selection = choose(self._wanted, names, self.audio_dir)
+                if self.options.testing:
+                    self._selection = Selection(self._selection.names[:3], [])
+        return self._selection
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a run works on a part of the recordings."""
+        return self._wanted is not None
 
     def update_files(self) -> list[Path]:
         """Search `audio_dir` again; results that lie in it are not searched.

@@ -235,6 +235,7 @@ def make_plan(
     *,
     predictions: PredictionSettings | None,
     allow_truncated: bool,
+    part: bool = False,
 ) -> RunPlan:
     """Compare the recordings with the journal.
 
@@ -250,6 +251,8 @@ def make_plan(
         Settings of the predictions that are wanted; None when none are.
     allow_truncated : bool
         Whether the readable part of a truncated recording counts as done.
+    part : bool
+        Whether the recordings are a part of those that are there, so that others stay.
     """
     plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir), predictions=predictions)
     if found is None:
@@ -275,7 +278,8 @@ def make_plan(
             plan.keep.append(source.name)
         else:
             plan.classify.append(source)
-    plan.removed = [name for name in found.content.done if name not in present]
+    if not part:
+        plan.removed = [name for name in found.content.done if name not in present]
     return plan
 
 
