@@ -501,7 +501,8 @@ class Options(_Asked):
         "mix", _choice(*get_args(Channel)),
         "What becomes of recordings with several channels. Allowed: mix (their mean), left (the "
         "first), right (the second), loudest (the one with most power, found from eight seconds "
-        "spread over the recording)",
+        "spread over the recording), each (every channel has windows, embeddings and predictions "
+        "of its own; tables have a column channel)",
     )
     hop: float | None = _option(
         None, _either(None, _number(0, 1e6, open_low=True)),

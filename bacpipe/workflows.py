@@ -252,7 +252,7 @@ def _needed_to_read(options: Options) -> dict[str, object]:
     usual = {**vars(user_config()), **vars(user_settings())}
     keys = (
         *("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed"),
-        *("only_embed_annotations", "precision"),
+        *("only_embed_annotations", "precision", "channel"),
     )
     values = {key: getattr(options, key) for key in keys}
     return {key: value for key, value in values.items() if value != usual[key]}

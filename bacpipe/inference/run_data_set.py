@@ -357,6 +357,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.detections(),
         loader.predictions_provenance,
         loader.predictions_state,
+        channels=loader.channels,
         escape_formulas=loader.options.escape_formulas,
     )
     rewrite_exports(loader)

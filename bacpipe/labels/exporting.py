@@ -30,7 +30,7 @@ from bacpipe.store.layout import (
     raven_name,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.tables import blocks_of
+from bacpipe.store.tables import blocks_of, channels_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +60,9 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns audiofilename, start, end (seconds), label:default_classifier, score (that of
-        the best window of an event), and scientific_name and code of the class, empty where they
-        are not known.  ``attrs['bacpipe']`` says what they were made with.
+        the best window of an event), channel (from 1, with ``channel='each'``), and
+        scientific_name and code of the class, empty where they are not known.
+        ``attrs['bacpipe']`` says what they were made with.
 
     Raises
     ------
@@ -89,6 +90,9 @@ def detections_table(loader: Loader, **kwargs: Any) -> pd.DataFrame:
         ],
         "score": [np.zeros(0, np.float32), *(block.score for block in blocks)],
     }  # fmt: skip
+    if (channels := loader.channels) is not None:
+        of_blocks = (channels_in(block, channels) for block in blocks)
+        columns["channel"] = [np.zeros(0, np.int16), *of_blocks]
     table = pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
     listed = loader.classes
     label = table["label:default_classifier"]
@@ -169,7 +173,14 @@ def _write_combined_raven_table(
         sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
         if item is not None and item.recording == name:
-            rows += raven_rows(item, path.resolve(), high, first=len(rows) + 1, offset=offset)
+            rows += raven_rows(
+                item,
+                path.resolve(),
+                high,
+                first=len(rows) + 1,
+                offset=offset,
+                channels=loader.window_channels(name),
+            )
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
@@ -277,7 +288,8 @@ def _stems(loader: Loader) -> Callable[[str], str]:
 
 def _events(loader: Loader, threshold: float | None, gap: float | None) -> Iterator[Detections]:
     for item in loader.detections():
-        yield merge_detections(item if threshold is None else above(item, threshold), gap)
+        kept = item if threshold is None else above(item, threshold)
+        yield merge_detections(kept, gap, loader.window_channels(item.recording))
 
 
 def _provenance(loader: Loader, threshold: float | None, gap: float | None) -> dict[str, Any]:
@@ -317,7 +329,8 @@ def _write_raven_tables(loader: Loader, folder: Path, items: Iterable[Detections
             continue
         name = raven_name(stem_of(item.recording), str(loader.model_name))
         path = path_inside(folder, name, what="a link")
-        write_text(path, raven_table(raven_rows(item, audio.resolve(), high)))
+        channels = loader.window_channels(item.recording)
+        write_text(path, raven_table(raven_rows(item, audio.resolve(), high, channels=channels)))
         written.append(path)
     return written
 
@@ -328,17 +341,27 @@ def raven_table(rows: Iterable[str], *, columns: Sequence[str] = RAVEN_COLUMNS) 
 
 
 def raven_rows(
-    item: Detections, audio: Path, high_frequency: float, *, first: int = 1, offset: float = 0.0
+    item: Detections,
+    audio: Path,
+    high_frequency: float,
+    *,
+    first: int = 1,
+    offset: float = 0.0,
+    channels: np.ndarray | None = None,
 ) -> Iterator[str]:
     """Rows of a Raven selection table of one recording.
 
     `high_frequency` is the Nyquist frequency in Hz of the model or of the recording, whichever is
     lower; `first` the number of the first selection; `offset` the seconds at which the recording
-    begins in a table over several recordings.
+    begins in a table over several recordings; `channels` those of all its windows, if not 1.
     """
-    columns = (item.start, item.end, item.label, item.score)
-    for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
-        yield raven_row(number, start, end, label, audio, high_frequency, offset, score)
+    ones = np.ones(len(item.window), int)
+    channel = ones if channels is None else channels[item.window]
+    columns = (item.start, item.end, item.label, item.score, channel)
+    for number, (start, end, label, score, heard) in enumerate(zip(*columns, strict=True), first):
+        yield raven_row(
+            number, start, end, label, audio, high_frequency, offset, score, channel=heard
+        )
 
 
 def raven_row(
@@ -350,11 +373,13 @@ def raven_row(
     high_frequency: float,
     offset: float = 0.0,
     score: float | None = None,
+    *,
+    channel: int = 1,
 ) -> str:
     """One row, parameters as for `raven_rows`; without a score there is no cell for it."""
     confidence = "" if score is None else f"\t{score:.4f}"
     return (
-        f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0"
+        f"{number}\tSpectrogram 1\t{channel}\t{offset + start:.9f}\t{offset + end:.9f}\t0"
         f"\t{high_frequency:.1f}\t{plain_label(label)}{confidence}\t{plain_path(audio)}"
         f"\t{start:.9f}"
     )

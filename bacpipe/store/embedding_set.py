@@ -385,7 +385,7 @@ def settings_identity(options: Options, *, asked: bool = False) -> dict[str, Any
 def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, by their keys, that lead to embeddings with a certain identity."""
     keys = {"only_annotated": "only_embed_annotations"}
-    names = {"hop", "padding", "only_annotated", "precision"} & identity.keys()
+    names = {"hop", "padding", "only_annotated", "precision", "channel"} & identity.keys()
     settings = {keys.get(name, name): identity[name] for name in names}
     if identity.get("speed", 1) != 1:
         settings["new_speed"] = identity["speed"]

@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypedDict, TypeGuard
 
+import numpy as np
+
 from bacpipe.audio.fingerprint import BYTES
 
 DONE = "done"
@@ -167,7 +169,8 @@ class FinishedEntry(Entry):
         Seconds at which it ended although its header promised more.
     segments : tuple of (start, stop, windows), or None
         Annotated segments in seconds, with the number of their windows, if only those were
-        embedded.
+        embedded.  If every channel has windows of its own, those of the first channel (the whole
+        recording, where nothing else was wanted), then those of the second, and so on.
     segments_hash : str or None
         `bacpipe.store.plan.Source.segments_hash` of these.
     embeddings : StoredEmbeddings
@@ -194,6 +197,21 @@ class FinishedEntry(Entry):
     def is_done(self) -> bool:
         """Whether its results count."""
         return self.status == DONE
+
+    @property
+    def parts(self) -> list[tuple[float, float]]:
+        """Start and stop in seconds of what was embedded, each once: the whole, or segments."""
+        rows = self.segments or ((0.0, self.duration, self.windows),)
+        return list(dict.fromkeys((start, stop) for start, stop, _ in rows))
+
+    @property
+    def window_channels(self) -> np.ndarray:
+        """Channel of each window, from 1, int16 of shape (windows,); 1 where all became one."""
+        rows = self.segments or ((0.0, self.duration, self.windows),)
+        # Segments ascend, so that one which does not is the first of the next channel.
+        starts = [(start, stop) for start, stop, _ in rows]
+        channel = np.cumsum([True, *(b <= a for a, b in pairwise(starts))])
+        return np.repeat(channel.astype(np.int16), [count for *_, count in rows])
 
     def with_status(self, status: str) -> FinishedEntry:
         """The same with another status."""

@@ -23,7 +23,7 @@ from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.class_list import ClassList, read_class_list
-from bacpipe.store.detections import Detections, above
+from bacpipe.store.detections import ChannelsOf, Detections, above
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
     create_set,
@@ -494,6 +494,37 @@ class Loader:
             raise KeyError(recording)
         return window_times(entry, found.content.header)
 
+    def window_channels(self, recording: str) -> np.ndarray | None:
+        """Channel of every window of a recording.
+
+        Parameters
+        ----------
+        recording : str
+            Posix path relative to `audio_dir`.
+
+        Returns
+        -------
+        np.ndarray, int16, shape (windows,), or None
+            From 1; None unless every channel was heard by itself (``channel='each'``).
+        """
+        channels = self.channels
+        return None if channels is None else channels(recording)
+
+    @property
+    def channels(self) -> ChannelsOf | None:
+        """Tells the channels of all windows of a recording; None if all channels became one."""
+        if (self._require_set().identity or {}).get("channel") != "each":
+            return None
+        recordings = self._require_set().content.recordings
+
+        def channels_of(recording: str) -> np.ndarray:
+            entry = recordings.finished(recording)
+            if entry is None:
+                raise KeyError(recording)
+            return entry.window_channels
+
+        return channels_of
+
     # ------------------------------------------------------------------ predictions
 
     def classifier_should_be_run(
@@ -559,11 +590,12 @@ class Loader:
         Returns
         -------
         pandas.DataFrame
-            Columns audiofilename, start, end (seconds), and float32 scores per class found; 0
+            Columns audiofilename, start, end (seconds), channel (from 1, with
+            ``channel='each'``), and float32 scores per class found; 0
             below the threshold.  ``attrs['bacpipe']`` says what they were made with.  Scores
             that would fill more than 1 GiB are in pandas' sparse columns.
         """
-        frame = wide_frame(self._detections_above(kwargs))
+        frame = wide_frame(self._detections_above(kwargs), self.channels)
         frame.attrs["bacpipe"] = self.predictions_provenance
         return frame
 
