@@ -509,6 +509,12 @@ class Options(_Asked):
         "Seconds from the start of one window to the start of the next. Allowed: null (windows "
         "follow one another without overlap), or a number above 0.", unit="s",
     )
+    overlap: float | None = _option(
+        None, _either(None, _number(0, 1e6)),
+        "Seconds that a window shares with the next, another way to say hop: the length of the "
+        "model's window less this. Allowed: null (hop decides), or a number from 0, less than the "
+        "window.", unit="s",
+    )
     allow_truncated: bool = _option(
         False, _boolean,
         "What to do with a recording that ends before its header says. false: report it as failed; "
@@ -541,6 +547,13 @@ class Options(_Asked):
     classifier_threshold: float = _option(
         0.5, _number(0, 1),
         "Predictions with a lower score are not stored. Allowed: 0 to 1.", unit="score",
+    )
+    sensitivity: float = _option(
+        1.0, _number(0.5, 1.5),
+        "Of BirdNET v2.4, as BirdNET-Analyzer has it since its version 2: above 1, all its scores "
+        "are higher, below 1 lower (by 10 times the difference, before the sigmoid); other models "
+        "have none. Another value makes the predictions anew from stored embeddings. Allowed: 0.5 "
+        "to 1.5; 1 are the model's own scores.",
     )
     max_predictions_per_window: int = _option(
         20, _POSITIVE,
@@ -700,6 +713,10 @@ class Options(_Asked):
         for key in _FIELDS:
             value = check_value(key, getattr(self, key), _FIELDS, where="the arguments")
             object.__setattr__(self, key, value)
+        if self.hop is not None and self.overlap is not None:
+            raise SettingsError(
+                f"hop={self.hop} and overlap={self.overlap} say the same in two ways; expected one."
+            )
         if self.train_ratio + self.test_ratio >= 1:
             raise SettingsError(
                 f"train_ratio={self.train_ratio} and test_ratio={self.test_ratio} leave nothing "
@@ -736,6 +753,13 @@ def make_options(**overrides: object) -> Options:
     return options
 
 
+def with_changes(options: Options, **changes: object) -> Options:
+    """Options of which some are replaced, which counts as asked for."""
+    changed = Options(**{**{key: getattr(options, key) for key in _FIELDS}, **changes})
+    object.__setattr__(changed, "asked", options.asked | changes.keys())
+    return changed
+
+
 @functools.cache
 def _defaults() -> Options:
     return Options()
@@ -763,7 +787,7 @@ def check_value(key: str, value: object, known: Iterable[str], *, where: str) ->
         return normal_value(key, value)
     except ValueError as error:
         sentence = str(error) + ("" if str(error).endswith((".", "?")) else ".")
-        hint = _meant(key, value) or _closest_word(value, str(error))
+        hint = _meant(key, value) or _closest_word(key, value, str(error))
         raise SettingsError(
             f"{key}={_show(value)} in {where} is not possible: {sentence}{hint}"
         ) from None
@@ -782,9 +806,9 @@ def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     return f"{where} has no key {_show(key)}; {hint}"
 
 
-_HOP = " (seconds from one window to the next: the length of a window less the overlap)"
+_HOP = " (seconds from one window to the next)"
 _KEYS_OF_OTHERS = {
-    **dict.fromkeys(("overlap", "step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
+    **dict.fromkeys(("step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
     **dict.fromkeys(
         ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
         ("classifier_threshold", ""),
@@ -833,11 +857,37 @@ def _meant(key: str, value: object) -> str:
     return ""
 
 
-def _closest_word(value: object, expected: str) -> str:
-    if not isinstance(value, str | list):
+_VALUES_OF_OTHERS = {
+    "padding": {
+        **dict.fromkeys(("zero", "zeros", "zeropad", "silence", "none", "0"), "constant"),
+        **dict.fromkeys(("repeat", "circular", "loop", "cycle"), "wrap"),
+        **dict.fromkeys(("mirror", "reflection"), "reflect"),
+        **dict.fromkeys(("replicate", "nearest"), "edge"),
+    },
+    "channel": {
+        **dict.fromkeys(("mono", "average", "mean", "both", "sum", "stereo"), "mix"),
+        **dict.fromkeys(("all", "separate", "split", "every"), "each"),
+        **dict.fromkeys(("first", "0", "l"), "left"),
+        **dict.fromkeys(("second", "1", "r"), "right"),
+        **dict.fromkeys(("best", "max", "loud"), "loudest"),
+    },
+    "device": {**dict.fromkeys(("gpu", "nvidia", "cuda0"), "cuda"), "metal": "mps"},
+    "precision": {
+        **dict.fromkeys(("fp32", "float", "single", "full"), "float32"),
+        **dict.fromkeys(("bf16", "half", "fp16", "float16"), "bfloat16"),
+    },
+    "dim_reduction_model": {"tsne": "t_sne", "t-sne": "t_sne", "sparsepca": "sparse_pca"},
+}
+"""Values of ours by what other programs call them, below the option."""
+
+
+def _closest_word(key: str, value: object, expected: str) -> str:
+    if not isinstance(value, str | list | int) or isinstance(value, bool):
         return ""
+    written = _show(value).strip("'\"[]").lower()
     words = expected.removeprefix("expected one of ").replace(",", " ").split()
-    closest = difflib.get_close_matches(_show(value).strip("'\"[]"), words, n=1, cutoff=0.7)
+    meant = _VALUES_OF_OTHERS.get(key, {}).get(written)
+    closest = [meant] if meant else difflib.get_close_matches(written, words, n=1, cutoff=0.7)
     return f" Did you mean {closest[0]!r}?" if closest else ""
 
 

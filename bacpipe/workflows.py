@@ -251,7 +251,15 @@ def _needed_to_read(options: Options) -> dict[str, object]:
     """Settings without which other results would be found, or none."""
     usual = {**vars(user_config()), **vars(user_settings())}
     keys = (
-        *("main_results_dir", "testing", "hop", "padding", "bool_change_speed", "new_speed"),
+        *(
+            "main_results_dir",
+            "testing",
+            "hop",
+            "overlap",
+            "padding",
+            "bool_change_speed",
+            "new_speed",
+        ),
         *("only_embed_annotations", "precision", "channel"),
     )
     values = {key: getattr(options, key) for key in keys}

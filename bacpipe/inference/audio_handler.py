@@ -367,6 +367,7 @@ class AudioHandler:
             scores=scores,
             threshold=threshold,
             top=top,
+            sensitivity=kept.get("sensitivity", 1.0),
             dense=dense,
             precision=options.precision,
         )

@@ -31,6 +31,7 @@ from bacpipe.store.embedding_set import (
     find_set,
     highest_frequency,
     metadata_of,
+    options_for,
     prediction_settings,
     read_embeddings,
     settings_identity,
@@ -151,6 +152,8 @@ class Loader:
             )
         self._wanted = self._wanted or self.options.recordings
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
+        if model_name is not None:
+            self.options = options_for(self.options, model_name)
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
