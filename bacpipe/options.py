@@ -42,7 +42,7 @@ Padding = Literal[
     "wrap", "reflect", "symmetric", "edge", "constant", "linear_ramp", "maximum", "mean", "median",
     "minimum",
 ]  # fmt: skip
-Channel = Literal["mix", "left", "right", "loudest"]
+Channel = Literal["mix", "left", "right", "loudest", "each"]
 LabelKey = Literal[
     "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "hours_after_sunrise",
     "hours_after_sunset", "parent_directory", "audio_file_name", "default_classifier",
@@ -142,6 +142,32 @@ def _path(value: object) -> str:
             "leave the quotes out)"
         )
     return str(typed_path(value)) if str(value).startswith("~") else str(value)
+
+
+def _places(value: object) -> str | tuple[str, ...]:
+    """A folder, file, glob or table as a text, or several of them."""
+    if isinstance(value, str | Path):
+        return _path(value)
+    return _several(_path, value, "null: a demonstration")
+
+
+def _chosen(value: object) -> tuple[str, ...]:
+    if isinstance(value, str | Path):
+        return (_path(value),)
+    return _several(_path, value, "null: all of them")
+
+
+def _several(check: Check[str], value: object, otherwise: str) -> tuple[str, ...]:
+    """Texts of any collection: a list, an array, a column of a table."""
+    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+        raise ValueError(
+            "expected paths of recordings or folders, globs, or tables of them (CSV), in quotes "
+            "if they look like numbers"
+        )
+    texts = tuple(dict.fromkeys(check(item) for item in value))
+    if not texts:
+        raise ValueError(f"expected at least one path, not an empty list ({otherwise})")
+    return texts
 
 
 def _weights_folder(value: object) -> str:
@@ -421,10 +447,24 @@ class Options(_Asked):
 
     # One paragraph for each option.
     # fmt: off
-    audio_dir: str | None = _option(
-        None, _either(None, _path),
-        "Folder with recordings; sub-folders are searched too.\n"
+    audio_dir: str | tuple[str, ...] | None = _option(
+        None, _either(None, _places),
+        "Folder with recordings; sub-folders are searched too. Also: one recording, a glob such as "
+        "/data/site*/2024*.wav, a table of files (CSV), or a list of these, whose common folder is "
+        "then the data set.\n"
         "null: bacpipe makes a small synthetic data set in ./bacpipe_demo and uses that.",
+    )
+    recordings: tuple[str, ...] | None = _option(
+        None, _either(None, _chosen),
+        "Which recordings of audio_dir a run works on: paths of recordings or folders, relative to "
+        "audio_dir, globs such as '*_0500*.wav', tables of them (CSV), or a list of these. Results "
+        "of other recordings stay, and tables hold them all. null: every recording.",
+    )
+    moved_from: str | None = _option(
+        None, _either(None, _path),
+        "Where audio_dir was before it was moved or renamed: its results go on, and nothing is "
+        "computed again. Needed only where bacpipe does not notice by itself that most of the "
+        "recordings are the same. null: it was not.",
     )
     models: tuple[str, ...] = _option(
         ["birdnet"], _list_of(_text),
@@ -516,12 +556,19 @@ class Options(_Asked):
         "mix", _choice(*get_args(Channel)),
         "What becomes of recordings with several channels. Allowed: mix (their mean), left (the "
         "first), right (the second), loudest (the one with most power, found from eight seconds "
-        "spread over the recording)",
+        "spread over the recording), each (every channel has windows, embeddings and predictions "
+        "of its own; tables have a column channel)",
     )
     hop: float | None = _option(
         None, _either(None, _number(0, 1e6, open_low=True)),
         "Seconds from the start of one window to the start of the next. Allowed: null (windows "
         "follow one another without overlap), or a number above 0.", unit="s",
+    )
+    overlap: float | None = _option(
+        None, _either(None, _number(0, 1e6)),
+        "Seconds that a window shares with the next, another way to say hop: the length of the "
+        "model's window less this. Allowed: null (hop decides), or a number from 0, less than the "
+        "window.", unit="s",
     )
     allow_truncated: bool = _option(
         False, _boolean,
@@ -555,6 +602,13 @@ class Options(_Asked):
     classifier_threshold: float = _option(
         0.5, _number(0, 1),
         "Predictions with a lower score are not stored. Allowed: 0 to 1.", unit="score",
+    )
+    sensitivity: float = _option(
+        1.0, _number(0.5, 1.5),
+        "Of BirdNET v2.4, as BirdNET-Analyzer has it since its version 2: above 1, all its scores "
+        "are higher, below 1 lower (by 10 times the difference, before the sigmoid); other models "
+        "have none. Another value makes the predictions anew from stored embeddings. Allowed: 0.5 "
+        "to 1.5; 1 are the model's own scores.",
     )
     max_predictions_per_window: int = _option(
         20, _POSITIVE,
@@ -824,6 +878,10 @@ class Options(_Asked):
             raise SettingsError(
                 f"{given}={getattr(self, given)} is only half of a position; give {lacking}, too."
             )
+        if self.hop is not None and self.overlap is not None:
+            raise SettingsError(
+                f"hop={self.hop} and overlap={self.overlap} say the same in two ways; expected one."
+            )
         if self.train_ratio + self.test_ratio >= 1:
             raise SettingsError(
                 f"train_ratio={self.train_ratio} and test_ratio={self.test_ratio} leave nothing "
@@ -868,11 +926,18 @@ def needed_to_read(options: Options) -> dict[str, object]:
     usual, shipped = {**vars(user_config()), **vars(user_settings())}, _defaults()
     keys = (
         *("main_results_dir", "embed_parent_dir", "dim_reduc_parent_dir", "evaluations_dir"),
-        *("testing", "hop", "padding", "bool_change_speed", "new_speed"),
-        *("only_embed_annotations", "precision"),
+        *("testing", "hop", "overlap", "padding", "bool_change_speed", "new_speed"),
+        *("only_embed_annotations", "precision", "channel"),
     )
     values = {key: getattr(options, key) for key in keys}
     return {k: v for k, v in values.items() if v != usual[k] or v != getattr(shipped, k)}
+
+
+def with_changes(options: Options, **changes: object) -> Options:
+    """Options of which some are replaced, which counts as asked for."""
+    changed = Options(**{**{key: getattr(options, key) for key in _FIELDS}, **changes})
+    object.__setattr__(changed, "asked", options.asked | changes.keys())
+    return changed
 
 
 @functools.cache
@@ -902,7 +967,7 @@ def check_value(key: str, value: object, known: Iterable[str], *, where: str) ->
         return normal_value(key, value)
     except ValueError as error:
         sentence = str(error) + ("" if str(error).endswith((".", "?")) else ".")
-        hint = _meant(key, value) or _closest_word(value, str(error))
+        hint = _meant(key, value) or _closest_word(key, value, str(error))
         raise SettingsError(
             f"{key}={_show(value)} in {where} is not possible: {sentence}{hint}"
         ) from None
@@ -923,10 +988,10 @@ def _unknown_key(key: str, known: Iterable[str], *, where: str) -> str:
     return f"{where} has no key {_show(key)}; {hint}"
 
 
-_HOP = " (seconds from one window to the next: the length of a window less the overlap)"
+_HOP = " (seconds from one window to the next)"
 _KEYS_OF_OTHERS = {
     **{old: (new, " (its name since version 2)") for old, new in RENAMED.items()},
-    **dict.fromkeys(("overlap", "step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
+    **dict.fromkeys(("step", "stride", "hop_length", "hop_size"), ("hop", _HOP)),
     **dict.fromkeys(
         ("min_conf", "min_confidence", "confidence", "conf", "threshold", "min_score"),
         ("classifier_threshold", ""),
@@ -937,7 +1002,8 @@ _KEYS_OF_OTHERS = {
     **dict.fromkeys(("top_k", "topk", "top_n"), ("max_predictions_per_window", "")),
     **dict.fromkeys(("threads", "cpus", "n_jobs", "num_workers"), ("nr_parallel_workers", "")),
     **dict.fromkeys(("batchsize", "batch"), ("global_batch_size", "")),
-    **dict.fromkeys(("i", "input", "folder", "audio", "recordings"), ("audio_dir", "")),
+    **dict.fromkeys(("i", "input", "folder", "audio"), ("audio_dir", "")),
+    **dict.fromkeys(("files", "subset", "filelist", "file_list"), ("recordings", "")),
     **dict.fromkeys(("o", "output", "out", "output_dir", "results"), ("main_results_dir", "")),
     **dict.fromkeys(("gpu", "cuda"), ("device", "")),
     **dict.fromkeys(("rtype", "format", "formats"), ("save_raven_tables", "")),
@@ -974,11 +1040,37 @@ def _meant(key: str, value: object) -> str:
     return ""
 
 
-def _closest_word(value: object, expected: str) -> str:
-    if not isinstance(value, str | list):
+_VALUES_OF_OTHERS = {
+    "padding": {
+        **dict.fromkeys(("zero", "zeros", "zeropad", "silence", "none", "0"), "constant"),
+        **dict.fromkeys(("repeat", "circular", "loop", "cycle"), "wrap"),
+        **dict.fromkeys(("mirror", "reflection"), "reflect"),
+        **dict.fromkeys(("replicate", "nearest"), "edge"),
+    },
+    "channel": {
+        **dict.fromkeys(("mono", "average", "mean", "both", "sum", "stereo"), "mix"),
+        **dict.fromkeys(("all", "separate", "split", "every"), "each"),
+        **dict.fromkeys(("first", "0", "l"), "left"),
+        **dict.fromkeys(("second", "1", "r"), "right"),
+        **dict.fromkeys(("best", "max", "loud"), "loudest"),
+    },
+    "device": {**dict.fromkeys(("gpu", "nvidia", "cuda0"), "cuda"), "metal": "mps"},
+    "precision": {
+        **dict.fromkeys(("fp32", "float", "single", "full"), "float32"),
+        **dict.fromkeys(("bf16", "half", "fp16", "float16"), "bfloat16"),
+    },
+    "dim_reduction_model": {"tsne": "t_sne", "t-sne": "t_sne", "sparsepca": "sparse_pca"},
+}
+"""Values of ours by what other programs call them, below the option."""
+
+
+def _closest_word(key: str, value: object, expected: str) -> str:
+    if not isinstance(value, str | list | int) or isinstance(value, bool):
         return ""
+    written = _show(value).strip("'\"[]").lower()
     words = expected.removeprefix("expected one of ").replace(",", " ").split()
-    closest = difflib.get_close_matches(_show(value).strip("'\"[]"), words, n=1, cutoff=0.7)
+    meant = _VALUES_OF_OTHERS.get(key, {}).get(written)
+    closest = [meant] if meant else difflib.get_close_matches(written, words, n=1, cutoff=0.7)
     return f" Did you mean {closest[0]!r}?" if closest else ""
 
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.audio.files import find_recording_names
 from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError, counted
 from bacpipe.exports.findings import say_findings, typed_command
 from bacpipe.inference.report import RunReport, warn_of_failures
@@ -23,6 +22,7 @@ from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
+from bacpipe.store.selection import AudioDir, data_set_of
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
@@ -90,8 +90,11 @@ def play(
     _refuse_path("bool_save_logs", bool_save_logs)
     _refuse_path("save_logs", save_logs)
     options = make_options(**kwargs)
-    audio_dir = _recordings_or_demo(options)
-    find_recording_names(audio_dir, options.audio_suffixes)  # or says that there are none
+    if options.audio_dir is None:
+        options = make_options(**{**kwargs, "audio_dir": _demo()})
+    _look_into(options)
+    audio_dir, chosen = data_set_of(options.audio_dir or "")
+    chosen = chosen or options.recordings
     check_places(audio_dir, options)
     models = computed_models(audio_dir, options) if options.already_computed else options.models
     models = [canonical_name(name) for name in models]
@@ -100,7 +103,9 @@ def play(
         # Its model is run, and others only if somebody has asked for them.
         others = models if "models" in options.asked or options.already_computed else []
         models = list(dict.fromkeys([*others, recogniser.model]))
-    options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
+    options = make_options(
+        **{**kwargs, "audio_dir": audio_dir, "recordings": chosen, "models": models}
+    )
     handler = _save_logs(options, audio_dir) if bool_save_logs or save_logs else None
     try:
         runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
@@ -203,10 +208,8 @@ def _open_dashboard(audio_dir: Path, options: Options) -> None:
     serve(DataSetResults(audio_dir, options.models, options))
 
 
-def _recordings_or_demo(options: Options) -> Path:
-    """Folder with the recordings; the synthetic demo when the user named none."""
-    if options.audio_dir is not None:
-        return Path(options.audio_dir)
+def _demo() -> Path:
+    """Folder with the synthetic demo, for users who named no recordings."""
     from bacpipe.demo import make_demo
 
     folder = make_demo(Path("bacpipe_demo"))
@@ -216,6 +219,32 @@ def _recordings_or_demo(options: Options) -> Path:
         folder,
     )
     return folder
+
+
+def _look_into(options: Options) -> None:
+    """Say which files of a folder are no recordings to a run, before any model is loaded.
+
+    Raises
+    ------
+    NoRecordingsError
+        If there are no recordings, or none is chosen.
+    SettingsError
+        If `audio_dir` is missing, or recordings are chosen twice.
+    """
+    if options.audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    loader = Loader(options.audio_dir, options=options)
+    loader.update_recording_names()
+    _ = loader.selection
+    if loader.other_files:
+        few = [f"{suffix} ({number:,})" for suffix, number in loader.other_files.most_common(8)]
+        logger.warning(
+            "%s: %s left out because of %s suffix: %s; audio_suffixes says which are recordings.",
+            loader.audio_dir,
+            counted(loader.other_files.total(), "file"),
+            "its" if loader.other_files.total() == 1 else "their",
+            ", ".join(few),
+        )
 
 
 def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
@@ -323,6 +352,7 @@ def generate_embeddings(
         raise SettingsError(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
         )
+    _look_into(options)
     return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
 
 
@@ -365,8 +395,8 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     """
     options = make_options(**kwargs)
     find_card(model_name)
-    if options.audio_dir is None:
-        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    _look_into(options)
+    assert options.audio_dir is not None
     loader = Loader(options.audio_dir, model_name, use_folder_structure=True, options=options)
     loader.update_recording_names()
     # Loading PyTorch and the model takes seconds, which bad settings need not wait for.
@@ -378,7 +408,7 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
 
 def run_pipeline_for_single_model(
     model_name: str,
-    audio_dir: str | Path,
+    audio_dir: AudioDir,
     dim_reduction_model: str = "None",
     check_if_already_processed: bool = True,
     check_if_already_dim_reduced: bool = True,
@@ -393,8 +423,8 @@ def run_pipeline_for_single_model(
     ----------
     model_name : str
         Name of the model.
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
     dim_reduction_model : str
         Reducer of the embeddings, or 'None'.
     check_if_already_processed, check_if_already_dim_reduced : bool
@@ -426,12 +456,13 @@ def run_pipeline_for_single_model(
         testing=testing,
         **kwargs,
     )
+    _look_into(options)
     return _told(_run_single(model_name, CustomModel, options))
 
 
 def run_pipeline_for_models(
     models: str | Sequence[str],
-    audio_dir: str | Path,
+    audio_dir: AudioDir,
     dim_reduction_model: str = "None",
     *,
     CustomModels: Sequence[object] | None = None,
@@ -444,8 +475,8 @@ def run_pipeline_for_models(
     ----------
     models : str or sequence of str
         Names of the models.
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
     dim_reduction_model : str
         Reducer of the embeddings, or 'None'.
     CustomModels : sequence, optional
@@ -475,7 +506,9 @@ def run_pipeline_for_models(
     """
     options = make_options(audio_dir=audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     names = [models] if isinstance(models, str) else list(models)
-    runs, errors = _run_models(_with_custom(names, CustomModels, CustomModel), options)
+    chosen = _with_custom(names, CustomModels, CustomModel)
+    _look_into(options)
+    runs, errors = _run_models(chosen, options)
     for name, error in errors.items():
         logger.error("%s: %s", name, error)
     return {name: _told(run) for name, run in runs.items()}
@@ -495,8 +528,7 @@ def _generate(
     if custom is None:
         find_card(model_name)
     model_name = canonical_name(model_name)
-    if options.audio_dir is None:
-        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    assert options.audio_dir is not None
     loader = Loader(
         options.audio_dir,
         model_name,
@@ -507,6 +539,7 @@ def _generate(
     loader.update_recording_names()
     check_places(loader.audio_dir, options)
     if custom is None and (report := _done_already(loader)) is not None:
+        report.failed += loader.selection.missing
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
     from bacpipe.embedder import Embedder
@@ -514,7 +547,9 @@ def _generate(
 
     embedder = Embedder(model_name, loader, CustomModel=custom)
     threads = not options.avoid_pipelined_gpu_inference
-    return loader, embed_data_set(embedder, loader, threads=threads)
+    report = embed_data_set(embedder, loader, threads=threads)
+    report.failed += loader.selection.missing
+    return loader, report
 
 
 def _run_single(model_name: str, custom: object, options: Options) -> tuple[Loader, RunReport]:
@@ -570,7 +605,7 @@ def _run_models(
 
 
 def evaluation_with_settings_already_exists(
-    audio_dir: str | Path,
+    audio_dir: AudioDir,
     dim_reduction_model: str,
     models: str | Sequence[str],
     testing: bool = False,
@@ -580,8 +615,8 @@ def evaluation_with_settings_already_exists(
 
     Parameters
     ----------
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
     dim_reduction_model : str
         Reducer of the embeddings, or 'None'.
     models : str or sequence of str
@@ -728,7 +763,7 @@ def ensure_models_exist(
 
 def get_model_names(
     models: str | Sequence[str],
-    audio_dir: str | Path,
+    audio_dir: AudioDir,
     main_results_dir: str | Path,
     embed_parent_dir: str,
     already_computed: bool = False,
@@ -743,8 +778,8 @@ def get_model_names(
     ----------
     models : str or sequence of str
         The selected models.
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
     main_results_dir, embed_parent_dir
         Where results are.
     already_computed : bool
@@ -787,7 +822,7 @@ def get_model_names(
 
 
 def make_set_paths_func(
-    audio_dir: str | Path,
+    audio_dir: AudioDir,
     main_results_dir: str | Path | None = None,
     dim_reduc_parent_dir: str = "dim_reduced_embeddings",
     testing: bool = False,
@@ -797,8 +832,8 @@ def make_set_paths_func(
 
     Parameters
     ----------
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
     main_results_dir : str or Path, optional
         Folder of all results; ``settings.main_results_dir`` unless given.
     dim_reduc_parent_dir : str

@@ -57,6 +57,25 @@ def test_what_an_installed_extra_lacks_is_named_itself(monkeypatch: pytest.Monke
     )
 
 
+def test_several_packages_are_spoken_of_in_the_plural(monkeypatch: pytest.MonkeyPatch) -> None:
+    two, error = {"umap-learn": extras.MISSING, "numba": extras.MISSING}, ImportError("no")
+    for found, sentence in (
+        (two, "needs the packages umap-learn and numba, which are not installed; install them"),
+        (
+            two | {"numba": "0.6"},
+            "needs the package umap-learn, which is not installed; install it",
+        ),
+        (dict.fromkeys(two, "1"), "needs umap-learn 1 and numba 1, which are installed but cannot"),
+    ):
+        monkeypatch.setattr(extras, "versions", lambda _, found=found: found)
+        assert sentence in extras.cannot_import("UMAP", "umap", error)
+    monkeypatch.setattr(extras, "versions", lambda _: dict.fromkeys(two, "1"))
+    gone = ModuleNotFoundError("no", name="llvmlite")
+    assert "which are installed but need the package 'llvmlite'" in extras.cannot_import(
+        "UMAP", "umap", gone
+    )
+
+
 def test_an_installed_extra_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "versions", lambda _: {"batdetect2": "1.3.1"})
     break_imports(monkeypatch, "batdetect2", ImportError("undefined symbol:\n _ZN2at4_ops"))

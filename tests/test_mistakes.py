@@ -16,7 +16,7 @@ import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.errors import BacpipeError, ReductionError, SettingsError
 from bacpipe.evaluation.clustering import run_clustering
-from bacpipe.options import KEYS
+from bacpipe.options import KEYS, make_options
 from bacpipe.reduction import reducers
 from tests.conftest import TinyModel, write_recording
 
@@ -64,7 +64,7 @@ def test_a_folder_as_the_first_argument(call: Callable[[], object], expected: st
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("overlap", "hop"),
+        ("stride", "hop"),
         ("min_conf", "classifier_threshold"),
         ("min-conf", "classifier_threshold"),
         ("Threshold", "classifier_threshold"),
@@ -89,6 +89,25 @@ def test_keys_of_other_programs_lead_to_ours(
     assert f"no key {key!r}" in said
     assert (f"did you mean {meant!r}" in said) is (meant in known)
     assert "did you mean 'split'" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("padding", "zeros", "constant"),
+        ("padding", "Reflection", "reflect"),
+        ("device", "CPU", "cpu"),
+        ("device", "GPU", "cuda"),
+        ("channel", "mono", "mix"),
+        ("channel", 0, "left"),
+        ("channel", "Loudest", "loudest"),
+        ("precision", "fp16", "bfloat16"),
+        ("dim_reduction_model", "TSNE", "t_sne"),
+    ],
+)
+def test_values_of_other_programs_lead_to_ours(key: str, value: object, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"Did you mean '{meant}'"):
+        make_options(**{key: value})
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_a_folder_without_recordings_is_an_error_and_nothing_is_created(
             model_name="t", audio_dir=folder, CustomModel=tiny_model, main_results_dir=results
         ),
     ):
-        with pytest.raises(NoRecordingsError, match=r"field.*\.wav"):
+        with pytest.raises(NoRecordingsError, match=r"field.*(\.wav|audio_suffixes)"):
             call()
     assert not results.exists()
 

@@ -36,10 +36,14 @@ def decode(
     path: Path,
     encoding: str | None = None,
     missing: str = "there is no such file of annotations.",
+    advice: str = (
+        "save the table as 'CSV UTF-8', or read it with "
+        "bacpipe.import_annotations(..., encoding='cp1252') if it is from Windows."
+    ),
 ) -> str:
     """Text of a file in UTF-8, in UTF-16 or UTF-32 with its mark, or in `encoding`.
 
-    Every end of line is a newline, but for those within quotes.
+    Otherwise `advice` is given.  Every end of line is a newline, but for those within quotes.
 
     Raises
     ------
@@ -58,10 +62,7 @@ def decode(
         text = data.decode(codec)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise AnnotationsError(
-            f"{path.name}: line {line} is not {name}; save the table as 'CSV UTF-8', or read it "
-            f"with bacpipe.import_annotations(..., encoding='cp1252') if it is from Windows."
-        ) from None
+        raise AnnotationsError(f"{path.name}: line {line} is not {name}; {advice}") from None
     except LookupError:
         raise AnnotationsError(
             f"encoding={encoding!r} is not known; expected one of Python's, such as 'cp1252'."

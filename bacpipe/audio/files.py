@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,18 @@ from bacpipe.errors import AudioError, NoRecordingsError
 logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
+# Of what recorders, people and bacpipe leave beside recordings.
+_NO_AUDIO = frozenset(
+    f".{suffix}"
+    for suffix in re.findall(
+        r"\w+",
+        "csv tsv txt md json jsonl xml yml yaml ini cfg conf toml log lock tmp html pdf doc docx "
+        "odt rtf xls xlsx xlsm ods png jpg jpeg gif svg tif tiff bmp npy npz parquet safetensors "
+        "pt pth pkl h5 hdf5 db sqlite sqlite3 rds rdata r py ipynb sh bat qgz gpx kml kmz geojson "
+        "shp dbf prj shx textgrid aup aup3 bin hex sig md5 sha1 sha256 summary selections pdn lnk "
+        "url ds_store",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +109,14 @@ def find_audio_files(
 
 
 def find_recording_names(
-    audio_dir: str | os.PathLike[str], suffixes: Iterable[str] = AUDIO_SUFFIXES
+    audio_dir: str | os.PathLike[str],
+    suffixes: Iterable[str] = AUDIO_SUFFIXES,
+    others: Counter[str] | None = None,
 ) -> list[str]:
     """Do what `find_audio_files` does, but return posix paths relative to `audio_dir`.
 
-    They take a sixth of the memory.
+    They take a sixth of the memory.  In `others`, files that may be recordings, too, but for
+    their suffix, are counted by it; those that usually lie beside recordings are not among them.
     """
     root = Path(audio_dir)
     endings = _normalise_suffixes(suffixes)
@@ -115,9 +132,14 @@ def find_recording_names(
         raise NoRecordingsError(
             f"The audio folder {root} cannot be read: {error.strerror} {looked_for}."
         ) from error
-    names = _walk(root, endings)
+    others = Counter() if others is None else others
+    names = _walk(root, endings, others)
     if not names:
-        raise NoRecordingsError(f"The audio folder {root} holds no recordings {looked_for}.")
+        found = ", ".join(f"{suffix} ({number:,})" for suffix, number in others.most_common(5))
+        raise NoRecordingsError(
+            f"The audio folder {root} holds no recordings {looked_for}"
+            + (f"; it holds files with other suffixes: {found}." if found else ".")
+        )
     names.sort()
     return names
 
@@ -131,7 +153,7 @@ def _normalise_suffixes(suffixes: Iterable[str]) -> tuple[str, ...]:
     return endings
 
 
-def _walk(root: Path, endings: tuple[str, ...]) -> list[str]:
+def _walk(root: Path, endings: tuple[str, ...], others: Counter[str]) -> list[str]:
     """Posix paths, relative to `root`, of all files whose names have one of the endings."""
     names: list[str] = []
     visited: set[str] = set()  # real paths, which are looked up for links alone
@@ -147,7 +169,7 @@ def _walk(root: Path, endings: tuple[str, ...]) -> list[str]:
         if path in visited:
             continue
         visited.add(path)
-        for name, is_link in _scan(root, prefix, endings, names):
+        for name, is_link in _scan(root, prefix, endings, names, others):
             if is_link:
                 linked.append(f"{prefix}{name}/")
             else:
@@ -161,6 +183,7 @@ def _scan(
     prefix: str,
     endings: tuple[str, ...],
     names: list[str],
+    others: Counter[str],
 ) -> list[tuple[str, bool]]:
     """Append one folder's recordings to `names`; return its subfolders, (name, is a link)."""
     folders: list[tuple[str, bool]] = []
@@ -172,10 +195,15 @@ def _scan(
                     continue
                 # No file is stat-ed here: the folder itself tells folders, files and links
                 # apart, and only links are looked up.
-                if _is_folder(entry):
+                is_folder = _is_folder(entry)
+                if is_folder:
                     folders.append((entry.name, _is_link(entry)))
                 if entry.name.lower().endswith(endings):
                     names.append(prefix + entry.name)
+                elif not is_folder:
+                    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+                    if suffix and suffix not in _NO_AUDIO:
+                        others[suffix] += 1
     except OSError as error:
         logger.warning("The folder %s cannot be read and is skipped: %s", folder, error.strerror)
     return folders

@@ -38,6 +38,7 @@ _MAX_BLOCK_VALUES = 2**21  # values of one decoded or resampled block: 8 MiB of 
 _LARGEST_SAMPLE = 1e36  # full scale is 1; beyond this, resampling overflows
 _MP3_FRAME = 1152  # samples
 _EVERY = 50  # of which sample the power is taken where only a rough one is needed
+_MOST_LOST = 10  # dB that the mean of channels may be below the loudest of them
 _EXCERPTS = 8  # of a second each, by which the loudest channel is found
 CHANNELS = ("mix", "left", "right", "loudest")
 """What becomes of several channels: their mean, the first, the second, the one with most power."""
@@ -67,8 +68,8 @@ class AudioStream:
         ``speed`` times the native one.  0.1 makes it ten times longer and lower.
     allow_truncated : bool
         Whether to be content with the readable part of a damaged or cut file.
-    channel : str
-        One of `CHANNELS`: what becomes of several channels.
+    channel : str or int
+        One of `CHANNELS`: what becomes of several channels; or the number of one, from 0.
 
     Attributes
     ----------
@@ -99,9 +100,9 @@ class AudioStream:
         block_seconds: float = 10.0,
         speed: float = 1.0,
         allow_truncated: bool = False,
-        channel: str = "mix",
+        channel: str | int = "mix",
     ) -> None:
-        if channel not in CHANNELS:
+        if channel not in CHANNELS and not isinstance(channel, int):
             raise ValueError(f"channel must be one of {', '.join(CHANNELS)}, got {channel!r}.")
         for name, value in (
             ("sample_rate", sample_rate),
@@ -123,7 +124,7 @@ class AudioStream:
         self._ended = opened.ended
         self._reason = opened.reason
         self._allow_truncated = allow_truncated
-        if opened.note:
+        if opened.note and channel in {*CHANNELS, 0}:  # once for all channels
             logger.warning("%s: %s.", self.recording.name, opened.note)
         native = opened.recording.sample_rate
         self._slack = opened.tolerance * native
@@ -136,7 +137,11 @@ class AudioStream:
         self._mixer = _Mixer(self.recording.channels)
         self._channel: int | None = None
         if self.recording.channels > 1 and channel != "mix":
-            self._channel = _SIDES[channel] if channel in _SIDES else self._find_loudest()
+            self._channel = (
+                channel if isinstance(channel, int)
+                else _SIDES[channel] if channel in _SIDES
+                else self._find_loudest()
+            )  # fmt: skip
 
     def __enter__(self) -> AudioStream:
         """Return the stream itself."""
@@ -283,8 +288,8 @@ class AudioStream:
         if self._channel is None and self._mixer.cancels and not self._warned:
             self._warned = True
             logger.warning(
-                "%s: its channels cancel each other, so that their mean is %.0f dB below one of "
-                "them; set channel to left, right or loudest.",
+                "%s: its channels cancel each other, or most of them are silent: their mean is "
+                "%.0f dB below the loudest of them; set channel to loudest, left, right or each.",
                 recording.name,
                 self._mixer.loss,
             )
@@ -384,10 +389,9 @@ def mix_to_mono(block: Samples) -> Samples:
 
 
 class _Mixer:
-    """Notices when the mean of channels is far weaker than they are, as of opposite phases.
+    """Notices when the mean of channels is far weaker than one of them, as of opposite phases.
 
-    Of n channels that have nothing in common, the mean has 1/n of their power; it counts as
-    cancelled when it has less than a fifth of that, for two channels a correlation below -0.8.
+    Of two channels that have nothing in common, the mean is 3 dB below each.
     """
 
     def __init__(self, channels: int) -> None:
@@ -396,25 +400,26 @@ class _Mixer:
 
     def reset(self) -> None:
         """Forget what was added."""
-        self._single = self._mixed = 0.0
+        self._single, self._mixed = np.zeros(self._channels), 0.0
 
     def add(self, block: Samples, mono: Samples) -> None:
         """Add a block, (n, channels), and its mean; some of the samples tell enough."""
         if self._channels == 1 or not len(mono):
             return
         with np.errstate(over="ignore", invalid="ignore"):
-            self._single += float(block[::_EVERY].var(axis=0).mean()) * len(mono)
+            self._single += block[::_EVERY].var(axis=0, dtype=np.float64) * len(mono)
             self._mixed += float(mono[::_EVERY].var()) * len(mono)
 
     @property
     def cancels(self) -> bool:
-        """Whether the channels cancel each other."""
-        return self._mixed * self._channels < 0.2 * self._single
+        """Whether the mean loses more than `_MOST_LOST` of the loudest channel."""
+        return bool(10 ** (_MOST_LOST / 10) * self._mixed < self._single.max())
 
     @property
     def loss(self) -> float:
-        """How far the mean is below a channel, in dB; 99 at most."""
-        return min(99.0, 10 * math.log10(self._single / max(self._mixed, 1e-10 * self._single)))
+        """How far the mean is below the loudest channel, in dB; 99 at most."""
+        loudest = float(self._single.max())
+        return min(99.0, 10 * math.log10(loudest / max(self._mixed, 1e-10 * loudest)))
 
 
 def resampled_length(frames: int, source_rate: float, target_rate: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from bacpipe.user_input import load_yaml, typed_path, typed_setting
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
 # follows a # no part of a name.
-_PATHS = ("audio_dir", "main_results_dir", "model_base_path", "sites")
+_PATHS = ("audio_dir", "recordings", "main_results_dir", "model_base_path", "sites")
+_SEVERAL_PATHS = ("audio_dir", "recordings")
+# In quotes where a name has a comma.
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*[^,\s][^,]*))\s*(?:,|$)""")
 _LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys", "species_list")
 _CLOSED_BY = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
@@ -96,7 +100,7 @@ def results_folder(words: Sequence[str], *, command: str) -> Path:
         return typed_path(options.main_results_dir)
     from bacpipe.store.layout import paths_of
 
-    return paths_of(typed_path(given["audio_dir"]), "none", options).dataset_path
+    return paths_of(given["audio_dir"], "none", options).dataset_path
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -172,6 +176,8 @@ def _parse_value(key: str, text: str) -> object:
             f"{key}=null for none."
         )
     if key in _PATHS:
+        if key in _SEVERAL_PATHS and text[0] == "[" and text[-1] == "]" and not Path(text).exists():
+            return ["".join(parts).strip() for parts in _ITEM.findall(text[1:-1])]
         return None if text == "null" else _without_quotes(text)
     try:
         value = load_yaml(text)

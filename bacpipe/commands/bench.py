@@ -13,6 +13,7 @@ from bacpipe.options import Options, make_options
 
 if TYPE_CHECKING:
     from bacpipe.commands.estimate import Estimate, Survey
+    from bacpipe.store.selection import AudioDir
 
 _HEADINGS = ("model", "windows/s", "× real time", "slowest stage", "time for all", "results")
 
@@ -38,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     audio_dir = settings.pop("audio_dir", None)
     options = make_options(**settings)
     if audio_dir is not None:
-        return _bench(Path(audio_dir), options, parsed.seconds)
+        return _bench(audio_dir, options, parsed.seconds)
     from bacpipe.demo import make_demo
 
     with tempfile.TemporaryDirectory() as folder:
@@ -53,15 +54,16 @@ def _positive(text: str) -> float:
     return value
 
 
-def _bench(audio_dir: Path, options: Options, seconds: float) -> int:
+def _bench(audio_dir: AudioDir, options: Options, seconds: float) -> int:
     # PyTorch takes seconds, which `bacpipe bench --help` need not wait for.
     from bacpipe.commands.estimate import Estimate, estimate_models, survey
     from bacpipe.models.zoo import CARDS
     from bacpipe.store.loader import Loader
 
     names = tuple(CARDS) if options.models == ("all",) else options.models
-    folder = survey(Loader(audio_dir, options=options).update_files())
-    _say(_describe(audio_dir, folder))
+    loader = Loader(audio_dir, options=options)
+    folder = survey([loader.audio_dir / name for name in loader.selection.names])
+    _say(_describe(loader.audio_dir, folder))
     estimates: list[Estimate] = []
     try:
         for result in estimate_models(names, folder, options, seconds=seconds):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bacpipe.commands.arguments import add_settings, read_settings
 from bacpipe.errors import SettingsError, SitesError, counted
 from bacpipe.options import make_options
-from bacpipe.user_input import typed_path, typed_setting
+from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
     from bacpipe.options import Options
@@ -42,8 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.places.sites import SITES, find_sites_table
     from bacpipe.store.loader import Loader
 
-    audio_dir = typed_path(options.audio_dir)
-    recordings = Loader(audio_dir, options=options).recording_names
+    loader = Loader(options.audio_dir, options=options)
+    audio_dir, recordings = loader.audio_dir, loader.recording_names
     table = find_sites_table(audio_dir, options)
     if table is None or parsed.to is not None:
         return _draft(audio_dir, parsed.to or audio_dir / SITES, recordings)

@@ -9,7 +9,6 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import panel as pn
@@ -22,6 +21,7 @@ from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.options import make_options
 from bacpipe.store.layout import computed_models
+from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import in_notebook
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> D
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     names = options.models if models is not None else computed_models(options.audio_dir, options)
-    return DataSetResults(Path(options.audio_dir), names, options)
+    return DataSetResults(data_set_of(options.audio_dir).folder, names, options)
 
 
 class Server:

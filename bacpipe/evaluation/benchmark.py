@@ -543,8 +543,7 @@ def _from_recordings(embedder: Embedder, loader: Loader, columns: Sequence[int])
     runner = embedder.runner(scores=True, dense=True)
     sources = []
     for name, entry in loader.entries.items():
-        segments = entry.segments
-        parts = tuple((start, stop) for start, stop, _ in segments) if segments else None
+        parts = tuple(entry.parts) if entry.segments_hash is not None else None
         sources.append(look_at(loader.audio_dir / name, loader.audio_dir, parts))
     workload = embedder.workload(runner)
     run(sources, embedder.decode, runner, columns_of, workload, RunReport(str(loader.model_name)))

@@ -75,7 +75,10 @@ class Chosen:
 
     def events(self) -> Iterator[Detections]:
         """The same, or events if they are wanted."""
-        return (merge_detections(item, self.gap) for item in self.windows())
+        channels = self.loader.window_channels
+        return (
+            merge_detections(item, self.gap, channels(item.recording)) for item in self.windows()
+        )
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -10,9 +10,17 @@ import numpy as np
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.store.class_list import ClassList
-from bacpipe.store.detections import Intervals, merge_intervals
+from bacpipe.store.detections import ChannelsOf, Intervals, merge_intervals
 from bacpipe.store.loader import Loader
-from bacpipe.store.tables import DETECTION_COLUMNS, Block, blocks_of, described, no_detections
+from bacpipe.store.tables import (
+    CHANNEL,
+    DETECTION_COLUMNS,
+    Block,
+    blocks_of,
+    channels_in,
+    described,
+    no_detections,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +67,8 @@ def detections_table(
         event : int64
             Windows of one class in a recording that overlap or touch, or are at most ``event_gap``
             apart, share a number.
+        channel : int16
+            From 1; only with ``channel='each'``.
 
         ``attrs['bacpipe']`` says what they were made with.
 
@@ -86,7 +96,8 @@ def detections_table(
     frame = pd.DataFrame(
         {
             name: times_of(chosen, table) if name == "datetime" else _column(table[name])
-            for name in DETECTION_COLUMNS
+            for name in (*DETECTION_COLUMNS, CHANNEL)
+            if name in table.column_names
         }
     )
     frame.attrs["bacpipe"] = chosen.provenance
@@ -95,7 +106,8 @@ def detections_table(
 
 def described_detections(chosen: Chosen) -> Iterator[Any]:
     """Detections with all columns, a pyarrow.Table for each of some recordings; at least one."""
-    describe, table = Describer(chosen.classes, chosen.where, chosen.gap), None
+    channels, table = chosen.loader.channels, None
+    describe = Describer(chosen.classes, chosen.where, chosen.gap, channels)
     for block in blocks_of(chosen.events()):
         table = described(block, describe)
         yield table
@@ -153,12 +165,22 @@ class Describer:
     where : Whereabouts
     gap : float or None
         Seconds that may lie between two windows of one event; None stands for 0.
+    channels : callable, optional
+        Channels of the windows of a recording, if every channel was heard by itself.  What two
+        channels hear at once is one event.
     """
 
-    def __init__(self, classes: ClassList, where: Whereabouts, gap: float | None) -> None:
+    def __init__(
+        self,
+        classes: ClassList,
+        where: Whereabouts,
+        gap: float | None,
+        channels: ChannelsOf | None = None,
+    ) -> None:
         self._listed = classes
         self._where = where
         self._gap = gap or 0.0
+        self._channels = channels
         self._events = 0
 
     def __call__(self, block: Block) -> dict[str, Any]:
@@ -167,7 +189,7 @@ class Describer:
 
         places = [self._where.of(name) for name in block.names.tolist()]
         names = [self._listed.of(name) for name in block.classes.tolist()]
-        return {
+        columns = {
             "site": _texts([place.site for place in places], block.recording),
             "datetime": self._times(block),
             "scientific_name": _texts([name.scientific_name for name in names], block.label),
@@ -176,6 +198,9 @@ class Describer:
             "probability": pa.array(self.probability(block), from_pandas=True),
             "event": pa.array(self._number(block)),
         }
+        if self._channels is not None:
+            columns[CHANNEL] = pa.array(channels_in(block, self._channels))
+        return columns
 
     def probability(self, block: Block) -> np.ndarray:
         """How probably each detection is right, float32; NaN without a calibration."""

@@ -9,6 +9,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
@@ -99,7 +101,14 @@ def _write_combined_raven_table(
         sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
         if item is not None and item.recording == name:
-            rows += raven_rows(item, path.resolve(), high, first=len(rows) + 1, offset=offset)
+            rows += raven_rows(
+                item,
+                path.resolve(),
+                high,
+                first=len(rows) + 1,
+                offset=offset,
+                channels=loader.window_channels(name),
+            )
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
@@ -125,7 +134,8 @@ def _write_raven_tables(loader: Loader, folder: Path, items: Iterator[Detections
             continue
         name = raven_name(stem_of(item.recording), str(loader.model_name))
         path = path_inside(folder, name, what="a link")
-        write_text(path, raven_table(raven_rows(item, audio.resolve(), high)))
+        channels = loader.window_channels(item.recording)
+        write_text(path, raven_table(raven_rows(item, audio.resolve(), high, channels=channels)))
         written.append(path)
     return written
 
@@ -136,17 +146,27 @@ def raven_table(rows: Iterable[str], *, columns: Sequence[str] = RAVEN_COLUMNS) 
 
 
 def raven_rows(
-    item: Detections, audio: Path, high_frequency: float, *, first: int = 1, offset: float = 0.0
+    item: Detections,
+    audio: Path,
+    high_frequency: float,
+    *,
+    first: int = 1,
+    offset: float = 0.0,
+    channels: np.ndarray | None = None,
 ) -> Iterator[str]:
     """Rows of a Raven selection table of one recording.
 
     `high_frequency` is the Nyquist frequency in Hz of the model or of the recording, whichever is
     lower; `first` the number of the first selection; `offset` the seconds at which the recording
-    begins in a table over several recordings.
+    begins in a table over several recordings; `channels` those of all its windows, if not 1.
     """
-    columns = (item.start, item.end, item.label, item.score)
-    for number, (start, end, label, score) in enumerate(zip(*columns, strict=True), start=first):
-        yield raven_row(number, start, end, label, audio, high_frequency, offset, score)
+    ones = np.ones(len(item.window), int)
+    channel = ones if channels is None else channels[item.window]
+    columns = (item.start, item.end, item.label, item.score, channel)
+    for number, (start, end, label, score, heard) in enumerate(zip(*columns, strict=True), first):
+        yield raven_row(
+            number, start, end, label, audio, high_frequency, offset, score, channel=heard
+        )
 
 
 def raven_row(
@@ -158,11 +178,13 @@ def raven_row(
     high_frequency: float,
     offset: float = 0.0,
     score: float | None = None,
+    *,
+    channel: int = 1,
 ) -> str:
     """One row, parameters as for `raven_rows`; without a score there is no cell for it."""
     confidence = "" if score is None else f"\t{score:.4f}"
     return (
-        f"{number}\tSpectrogram 1\t1\t{offset + start:.9f}\t{offset + end:.9f}\t0"
+        f"{number}\tSpectrogram 1\t{channel}\t{offset + start:.9f}\t{offset + end:.9f}\t0"
         f"\t{high_frequency:.1f}\t{plain_label(label)}{confidence}\t{plain_path(audio)}"
         f"\t{start:.9f}"
     )

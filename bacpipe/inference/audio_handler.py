@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bacpipe.annotations.table import check_annotations, length_in_header, read_annotations
-from bacpipe.audio.files import find_recording_names, read_recording
+from bacpipe.audio.files import Recording, find_recording_names, read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.stream import AudioStream, Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
@@ -31,12 +31,30 @@ from bacpipe.options import Options, make_options
 from bacpipe.store.embedding_set import hop_samples, prediction_settings
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd, look_at_name
+from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+
+class _Decoded(NamedTuple):
+    """What was decoded of one channel."""
+
+    recording: Recording
+    seconds: float
+    cut: float | None
+    windows: int
+    segments: list[tuple[float, float, int]] | None
+    padded: int
+    resampling: float
+
+    @property
+    def parts(self) -> list[tuple[float, float, int]]:
+        """Start and stop in seconds and number of windows of its annotated segments, or of all."""
+        return [(0.0, self.seconds, self.windows)] if self.segments is None else self.segments
 
 
 class AudioHandler:
@@ -114,7 +132,7 @@ class AudioHandler:
             options = make_options(**kwargs, **chosen)
         self.options = options
         folder = audio_dir or options.audio_dir
-        self.audio_dir = None if folder is None else typed_path(folder)
+        self.audio_dir = None if folder is None else data_set_of(folder)[0]
         self._card = find_card(model) if isinstance(model, str) else None
         self._model = None if isinstance(model, str) else self._ready(model)
         self.file_length: dict[str, float] = {}
@@ -364,38 +382,57 @@ class AudioHandler:
         AudioError
             If it cannot be read, or somebody writes to it meanwhile.
         """
+        each = self.options.channel == "each"
+        first = yield from self._decode_channel(source, 0 if each else self.options.channel)
+        segments, resampling = first.segments, first.resampling
+        if each and first.recording.channels > 1:
+            # One after the other: memory does not grow with their number.
+            segments = list(first.parts)
+            for number in range(1, first.recording.channels):
+                further = yield from self._decode_channel(source, number)
+                segments += further.parts
+                resampling += further.resampling
+        recording = first.recording
+        read = (recording.size, recording.mtime_ns, content_fingerprint(source.path))
+        now = look_at_name(source.name, source.audio_dir)
+        if (now.size, now.mtime_ns) != read[:2]:
+            raise AudioError(
+                f"{source.name}: was changed or removed while it was read; run again once it "
+                f"is complete."
+            )
+        return StreamEnd(first.seconds, first.padded, first.cut, segments, read, resampling)
+
+    def _decode_channel(
+        self, source: Source, channel: str | int
+    ) -> Generator[Samples, None, _Decoded]:
         with AudioStream(
             source.path,
             self._rate_and_window[0],
             audio_dir=source.audio_dir,
             speed=self.speed,
             allow_truncated=self.options.allow_truncated,
-            channel=self.options.channel,
+            channel=channel,
         ) as stream:
-            duration = stream.recording.duration
-            segments, padded = None, 0
+            segments, padded, windows = None, 0, 0
             if source.segments is None:
                 for block in self._cut(stream):
                     yield block.windows
+                    windows += len(block.windows)
                     padded = block.padded
             else:
                 segments, padded = yield from self._decode_segments(stream, source)
-            recording, cut = stream.recording, stream.truncated_at
-            read = (recording.size, recording.mtime_ns, content_fingerprint(source.path))
-            now = look_at_name(source.name, source.audio_dir)
-            if (now.size, now.mtime_ns) != read[:2]:
-                raise AudioError(
-                    f"{source.name}: was changed or removed while it was read; run again once it "
-                    f"is complete."
-                )
-            seconds = duration if cut is None else cut
-            return StreamEnd(seconds, padded, cut, segments, read, stream.resample_seconds)
+            cut = stream.truncated_at
+            seconds = stream.recording.duration if cut is None else cut
+            return _Decoded(
+                stream.recording, seconds, cut, windows, segments, padded, stream.resample_seconds
+            )
 
     def _decode_segments(
         self, stream: AudioStream, source: Source
     ) -> Generator[Samples, None, tuple[list[tuple[float, float, int]], int]]:
         duration = stream.recording.duration
-        decoded, padded = [], 0
+        decoded: list[tuple[float, float, int]] = []
+        padded = 0
         for start, stop in source.segments or ():
             if start >= duration:
                 logger.warning(
@@ -405,6 +442,8 @@ class AudioHandler:
                     duration,
                 )
                 continue
+            if any(part[:2] == (start, min(stop, duration)) for part in decoded):
+                continue  # several that end behind the recording
             count = 0
             for block in self._cut(stream.blocks(start, stop)):
                 yield block.windows
@@ -463,6 +502,7 @@ class AudioHandler:
             scores=scores,
             threshold=threshold,
             top=top,
+            sensitivity=kept.get("sensitivity", 1.0),
             dense=dense,
             precision=options.precision,
         )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from bacpipe.errors import AudioError, NothingEmbeddedError, SettingsError
+from bacpipe.errors import (
+    AudioError,
+    NothingEmbeddedError,
+    ResultsError,
+    SettingsError,
+    counted,
+    first_line,
+)
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.runner import choose_batch_size
 from bacpipe.models.base import CallDetector, Calls
@@ -94,9 +101,10 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
 
 
 def write_calls(handler: AudioHandler, loader: Loader) -> Path:
-    """Find the calls in all recordings of a data set, and write them as one table.
+    """Find the calls in the recordings of a data set, and write them as one table.
 
-    A recording that cannot be read is logged, and the rest goes on.
+    A recording that cannot be read is logged, and the rest goes on.  Calls of recordings that are
+    not among those of the run stay in the table.
 
     Parameters
     ----------
@@ -120,23 +128,47 @@ def write_calls(handler: AudioHandler, loader: Loader) -> Path:
     _detector(handler)
     path = calls_path(loader.paths.preds_path, str(loader.model_name))
     # Names of recordings may hold anything.
-    write_csv(path, _tables(handler, loader), quote=True)
+    write_csv(path, _tables(handler, loader, path), quote=True)
     return path
 
 
-def _tables(handler: AudioHandler, loader: Loader) -> Iterator[pd.DataFrame]:
-    reasons = []
-    for name in loader.recording_names:
+def _tables(handler: AudioHandler, loader: Loader, path: Path) -> Iterator[pd.DataFrame]:
+    chosen, reasons = set(loader.selection.names), []
+    kept = _stored_calls(path, chosen) if loader.is_part else {}
+    for name in sorted({*chosen, *kept}):
+        if name in kept:
+            yield kept[name]
+            continue
         try:
             yield calls_in(handler, Source(loader.audio_dir, name, -1, -1))
         except AudioError as error:
             logger.error("%s", error)
             reasons.append(str(error))
-    if len(reasons) == len(loader.recording_names):
+    if len(reasons) == len(chosen):
         raise NothingEmbeddedError(
-            f"{loader.audio_dir}: none of {len(reasons)} recordings could be read "
+            f"{loader.audio_dir}: none of {counted(len(reasons), 'recording')} could be read "
             f"({'; '.join(reasons[:3])})."
         )
+
+
+def _stored_calls(path: Path, but_not: Set[str]) -> dict[str, pd.DataFrame]:
+    """Calls that a table has of other recordings, by their names."""
+    import pandas as pd
+
+    if not path.is_file():
+        return {}
+    texts = dict.fromkeys(("audiofilename", "label", "scientific_name"), str)
+    try:
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")[
+            list(COLUMNS)
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(
+            f"{path}: this table of calls cannot be read ({first_line(error)}); move it away, and "
+            f"run over all recordings again."
+        ) from None
+    others = table[~table["audiofilename"].isin(list(but_not))]
+    return {str(name): part for name, part in others.groupby("audiofilename", sort=False)}
 
 
 def _detector(handler: AudioHandler) -> CallDetector:

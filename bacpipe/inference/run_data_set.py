@@ -26,6 +26,7 @@ from bacpipe.errors import (
     AudioError,
     NothingEmbeddedError,
     ResultsLockedError,
+    SettingsError,
     StorageError,
     counted,
 )
@@ -110,6 +111,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
             _write_class_list(loader, model)
         if loader.embedding_set is not None:
             complete_identity(loader.embedding_set, identity)
+        _say_what_is_classified(loader, plan)
         _take_over(loader, plan.unmarked)
         say_what_is_kept(loader, plan)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
@@ -250,6 +252,7 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
         _sources(loader),
         predictions=wider_settings(options, stored) if predict else None,
         allow_truncated=options.allow_truncated,
+        part=loader.is_part,
     )
 
 
@@ -258,12 +261,30 @@ def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
     wanted = prediction_settings(loader.options)
     if plan.predictions not in (None, wanted):
         logger.info(
-            "%s: predictions stay as they are stored, with classifier_threshold=%g and "
-            "max_predictions_per_window=%d; a higher threshold is applied when they are read.",
+            "%s: predictions stay as they are stored, with classifier_threshold=%g, "
+            "max_predictions_per_window=%d and sensitivity=%g; a higher threshold is applied when "
+            "they are read.",
             loader.model_name,
             plan.predictions["threshold"],
             plan.predictions["top"],
+            plan.predictions.get("sensitivity", 1),
         )
+    if plan.predictions is not None and loader.is_part and loader.embedding_set is not None:
+        chosen, wanted = set(loader.selection.names), plan.predictions
+        others = [
+            entry.predictions
+            for name, entry in loader.embedding_set.content.done.items()
+            if name not in chosen
+        ]
+        unlike = [made for made in others if made is None or made.settings != wanted]
+        if unlike:
+            logger.warning(
+                "%s: %s not among those of this run keep predictions of other settings%s; run over "
+                "all recordings to have the same for all.",
+                loader.model_name,
+                counted(len(unlike), "recording"),
+                "" if unlike[0] is None else f" ({_told(unlike[0].settings)})",
+            )
     if plan.replaced:
         logger.warning(
             "%s: %s of the name, size and time of recordings that were done before, but of another "
@@ -272,6 +293,47 @@ def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
             loader.audio_dir,
             counted(len(plan.replaced), "recording"),
             plan.replaced[0],
+        )
+
+
+def _told(settings: PredictionSettings) -> str:
+    names = {"threshold": "classifier_threshold", "top": "max_predictions_per_window"}
+    return ", ".join(f"{names.get(key, key)}={value}" for key, value in settings.items())
+
+
+def _say_what_is_classified(loader: Loader, plan: RunPlan) -> None:
+    """Say that scores are made anew with another sensitivity, for which all must have the same.
+
+    Raises
+    ------
+    SettingsError
+        If recordings that are not among those of this run would keep theirs.
+    """
+    if loader.embedding_set is None or plan.predictions is None:
+        return
+    wanted = plan.predictions.get("sensitivity", 1.0)
+    chosen = set(loader.selection.names)
+    other = {
+        name: entry.predictions.sensitivity
+        for name, entry in loader.embedding_set.content.done.items()
+        if entry.predictions is not None and entry.predictions.sensitivity != wanted
+    }
+    apart = [name for name in other if name not in chosen] if loader.is_part else []
+    if apart:
+        raise SettingsError(
+            f"sensitivity={wanted} is not possible for a part of the recordings: "
+            f"{counted(len(apart), 'other')} would keep sensitivity={other[apart[0]]}, and scores "
+            f"of both kinds would lie in one table. Run over all recordings with it, or give this "
+            f"run its own main_results_dir."
+        )
+    if other:
+        logger.info(
+            "%s: predictions of %s are made anew with sensitivity=%g instead of %g; their "
+            "embeddings stay.",
+            loader.model_name,
+            counted(len(other), "recording"),
+            wanted,
+            next(iter(other.values())),
         )
 
 
@@ -350,7 +412,8 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.stored_detections(),
         {**loader.predictions_provenance, **where.provenance},
         loader.predictions_state,
-        describe=Describer(loader.classes, where, options.event_gap),
+        describe=Describer(loader.classes, where, options.event_gap, loader.channels),
+        channels=loader.channels,
         escape_formulas=options.escape_formulas,
         excel_bom=options.excel_bom,
     )
@@ -359,7 +422,7 @@ def write_prediction_tables(loader: Loader) -> None:
 
 def _sources(loader: Loader) -> Iterator[Source]:
     if not loader.options.only_embed_annotations:
-        for name in loader.recording_names:
+        for name in loader.selection.names:
             yield look_at_name(name, loader.audio_dir)
         return
     segments = loader.annotated_segments()
@@ -370,7 +433,7 @@ def _sources(loader: Loader) -> Iterator[Source]:
             f"there is nothing to embed; lower min_annotation_length, or set "
             f"only_embed_annotations to false."
         )
-    for name in loader.recording_names:
+    for name in loader.selection.names:
         if name in segments:
             yield look_at_name(name, loader.audio_dir, segments[name])
 

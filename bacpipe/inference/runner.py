@@ -67,6 +67,8 @@ class ModelRunner:
         Whether class scores are wanted.
     threshold, top
         Scores below the threshold, and all but the `top` best of a window, are dropped.
+    sensitivity : float
+        Shift of the scores; see `shifted`.
     dense : bool
         Return all scores instead.
     precision : {'float32', 'tf32', 'bfloat16'}
@@ -96,6 +98,7 @@ class ModelRunner:
         scores: bool,
         threshold: float = 0.0,
         top: int = 1,
+        sensitivity: float = 1.0,
         dense: bool = False,
         precision: str = "float32",
     ) -> None:
@@ -104,6 +107,7 @@ class ModelRunner:
         self.computes_on = model.accelerator or self.device
         self.scores = scores
         self._threshold, self._top, self._dense = threshold, top, dense
+        self._sensitivity = sensitivity
         self._precision = precision
         self._most = _NO_LIMIT
         self._dim: int | None = None
@@ -271,6 +275,7 @@ class ModelRunner:
         if scores is None:
             return BatchResult(embeddings)
         self._check_scores(scores, embeddings)
+        scores = shifted(scores, self._sensitivity)
         if self._dense:
             return BatchResult(embeddings, scores=_to_numpy(scores))
         return BatchResult(embeddings, select(scores, self._threshold, self._top))
@@ -367,6 +372,30 @@ def select(scores: Rows, threshold: float, top: int) -> SparsePredictions:
         labels[kept].cpu().numpy().astype(np.int32),
         best[kept].float().cpu().numpy(),
     )
+
+
+def shifted(scores: Rows, sensitivity: float) -> Rows:
+    """Scores as BirdNET-Analyzer makes them with a sensitivity, since its version 2.
+
+    The logit x of a score becomes x + 10 (sensitivity - 1), cut at -20 and 20
+    (https://github.com/birdnet-team/BirdNET-Analyzer).
+
+    Parameters
+    ----------
+    scores : torch.Tensor or np.ndarray, float32
+        Sigmoids of logits.
+    sensitivity : float
+        1 leaves them as they are.
+
+    Examples
+    --------
+    >>> shifted(torch.tensor([0.1, 0.5, 0.9]), 1.2)
+    tensor([0.4509, 0.8808, 0.9852])
+    """
+    if sensitivity == 1:
+        return scores
+    logits = torch.logit(torch.as_tensor(scores).double()) + 10 * (sensitivity - 1)
+    return torch.sigmoid(logits.clamp(-20, 20)).float()
 
 
 def first_invalid(embeddings: NDArray[np.float32]) -> int | None:

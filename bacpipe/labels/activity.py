@@ -63,7 +63,7 @@ def recorded_stretches(entries: Mapping[str, FinishedEntry], starts: np.ndarray)
     for i, entry in enumerate(entries.values()):
         if not known[i]:
             continue
-        for begin, end, *_ in entry.segments or [(0.0, entry.duration)]:
+        for begin, end in entry.parts:
             owner.append(i)
             first.append(begin)
             last.append(end)

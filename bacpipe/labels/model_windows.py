@@ -21,6 +21,7 @@ from bacpipe.store.embedding_set import hop_samples, settings_identity, window_t
 from bacpipe.store.entries import EXPECTED, FinishedEntry, StoredEmbeddings
 from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
+from bacpipe.store.selection import AudioDir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,8 +109,8 @@ def _future_windows(loader: Loader) -> ModelWindows:
     hop = hop_samples(options.hop, window=window, sample_rate=rate, speed=speed)
     segments = loader.annotated_segments() if options.only_embed_annotations else None
     entries = {}
-    for path in loader.files:
-        name = path.relative_to(loader.audio_dir).as_posix()
+    for name in loader.selection.names:
+        path = loader.audio_dir / name
         if segments is not None and name not in segments:
             continue
         try:
@@ -157,7 +158,7 @@ def _future_entry(
 
 def open_results(
     model: str | None,
-    audio_dir: str | Path | None = None,
+    audio_dir: AudioDir | None = None,
     paths: ResultPaths | None = None,
     **kwargs: Any,
 ) -> Loader:

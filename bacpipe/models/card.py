@@ -225,6 +225,8 @@ class ModelCard:
         What the classes are, in words; empty when the model has no classifier.
     extra : str or None
         Name of the optional dependency group that the model needs.
+    has_sensitivity : bool
+        Whether its scores are sigmoids that the option ``sensitivity`` shifts.
     cpu_batch : int
         Windows per batch that were fastest on a CPU.
     scope : Scope
@@ -259,6 +261,7 @@ class ModelCard:
     n_classes: int | None = None
     classes: str = ""
     extra: str | None = None
+    has_sensitivity: bool = False
     cpu_batch: int = 8
     non_commercial: bool = False
 

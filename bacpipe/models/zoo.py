@@ -415,6 +415,7 @@ _CARDS = (
         dim=1024,
         backend="torch",
         wrapper="bacpipe.models.families.birdnet:BirdNet",
+        has_sensitivity=True,
         files=(
             "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
             "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",

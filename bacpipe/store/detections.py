@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+ChannelsOf = Callable[[str], np.ndarray]
+"""Channel of every window of a recording, from 1, by its name."""
 
 _TOLERANCE = 1e-6  # seconds; times in tables are rounded
 
@@ -89,7 +93,9 @@ def merge_intervals(intervals: Intervals, gap: float = 0.0) -> tuple[Intervals, 
     return Intervals(start[order[first]], ends, label[order[first]]), group
 
 
-def merge_detections(item: Detections, gap: float | None) -> Detections:
+def merge_detections(
+    item: Detections, gap: float | None, channels: np.ndarray | None = None
+) -> Detections:
     """Join the detections of each class in one recording into events.
 
     Parameters
@@ -98,6 +104,8 @@ def merge_detections(item: Detections, gap: float | None) -> Detections:
         Detections of single windows.
     gap : float or None
         Seconds that may lie between two windows of one event; None joins nothing.
+    channels : np.ndarray, optional
+        Channel of every window of the recording; an event is of one channel.
 
     Returns
     -------
@@ -108,6 +116,9 @@ def merge_detections(item: Detections, gap: float | None) -> Detections:
     if gap is None or not len(item.window):
         return item
     names, code = np.unique(item.label.astype(str), return_inverse=True)
+    several = 1 if channels is None else int(channels.max()) + 1
+    if channels is not None:
+        code = code * several + channels[item.window]
     merged, group = merge_intervals(Intervals(item.start, item.end, code), gap)
     score = np.zeros(len(merged.start), dtype=item.score.dtype)
     np.maximum.at(score, group, item.score)
@@ -119,6 +130,6 @@ def merge_detections(item: Detections, gap: float | None) -> Detections:
         window[order],
         merged.start[order],
         merged.end[order],
-        names.astype(object)[merged.label[order]],
+        names.astype(object)[merged.label[order] // several],
         score[order],
     )

@@ -25,8 +25,9 @@ import numpy as np
 
 from bacpipe.audio import windows
 from bacpipe.audio.windows import Segment
-from bacpipe.errors import REPAIR, ResultsError, counted
-from bacpipe.options import Options
+from bacpipe.errors import REPAIR, ResultsError, SettingsError, counted
+from bacpipe.models.zoo import CARDS
+from bacpipe.options import Options, with_changes
 from bacpipe.store.arrays import read_npy
 from bacpipe.store.entries import (
     DoneEntries,
@@ -35,6 +36,7 @@ from bacpipe.store.entries import (
     embeddings_state,
     is_header,
     predictions_state,
+    settings_with,
 )
 from bacpipe.store.files import array_hash, replacing, write_bytes, yaml_text
 from bacpipe.store.journal import FORMAT, Journal, JournalContent, encode_line, read_journals
@@ -394,7 +396,9 @@ def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def prediction_settings(options: Options) -> PredictionSettings:
     """Settings that change predictions, but not embeddings."""
-    return {"threshold": options.classifier_threshold, "top": options.max_predictions_per_window}
+    return settings_with(
+        options.classifier_threshold, options.max_predictions_per_window, options.sensitivity
+    )
 
 
 def wider_settings(options: Options, stored: Sequence[PredictionSettings]) -> PredictionSettings:
@@ -421,7 +425,50 @@ def wider_settings(options: Options, stored: Sequence[PredictionSettings]) -> Pr
         wanted["top"] = max(tops)
     elif tops:
         wanted["top"] = max(*tops, options.max_predictions_per_window)
+    sensitivities = {item.get("sensitivity", 1.0) for item in stored}
+    if len(sensitivities) == 1 and "sensitivity" not in options.asked:
+        return settings_with(wanted["threshold"], wanted["top"], sensitivities.pop())
     return wanted
+
+
+def options_for(options: Options, model: str) -> Options:
+    """Options of a call as they are for one of its models.
+
+    What is said of windows in terms of the model's own length, is said in seconds; what a model
+    does not have, it is not asked for.
+
+    Parameters
+    ----------
+    options : Options
+        Of the call.
+    model : str
+        Name of the model.
+
+    Raises
+    ------
+    SettingsError
+        If `overlap` is as long as the model's windows, or the length of these is not known.
+    """
+    card = CARDS.get(model)
+    if options.overlap is not None:
+        if card is None:
+            raise SettingsError(
+                f"overlap={options.overlap} is not possible with {model!r}, the length of whose "
+                f"windows is known only to itself; expected hop, the seconds from one window to "
+                f"the next."
+            )
+        speed = options.new_speed if options.bool_change_speed else 1
+        length = card.window / card.sample_rate * speed
+        if options.overlap >= length:
+            raise SettingsError(
+                f"overlap={options.overlap} is not possible with {model}, whose windows are "
+                f"{length:g} s long; expected less than that."
+            )
+        options = with_changes(options, hop=round(length - options.overlap, 9), overlap=None)
+    if options.sensitivity != 1 and not (card is not None and card.has_sensitivity):
+        logger.warning("%s has no sensitivity; its scores stay as they are.", model)
+        options = with_changes(options, sensitivity=1.0)
+    return options
 
 
 def hop_samples(hop: float | None, *, window: int, sample_rate: int, speed: float = 1) -> int:

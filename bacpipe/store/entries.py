@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypedDict, TypeGuard
 
+import numpy as np
+
 from bacpipe.audio.fingerprint import BYTES
 
 DONE = "done"
@@ -59,7 +61,12 @@ class StoredEmbeddings:
         return {"path": self.path, "bytes": self.bytes, **digest, "dim": self.dim}
 
 
-class PredictionSettings(TypedDict):
+class _Always(TypedDict):
+    threshold: float | None
+    top: int | None
+
+
+class PredictionSettings(_Always, total=False):
     """Settings that change predictions, but not embeddings, as provenance names them.
 
     Attributes
@@ -68,10 +75,21 @@ class PredictionSettings(TypedDict):
         Lowest score that is kept; None if the journal does not say.
     top : int or None
         Most predictions of a window.
+    sensitivity : float
+        Shift of the scores; absent for the model's own.
     """
 
-    threshold: float | None
-    top: int | None
+    sensitivity: float
+
+
+def settings_with(
+    threshold: float | None, top: int | None, sensitivity: float = 1.0
+) -> PredictionSettings:
+    """Settings of predictions, of which the journal names a sensitivity only if there is one."""
+    settings: PredictionSettings = {"threshold": threshold, "top": top}
+    if sensitivity != 1:
+        settings["sensitivity"] = sensitivity
+    return settings
 
 
 @dataclass(slots=True)
@@ -87,8 +105,8 @@ class StoredPredictions:
         Size of the file.
     sha256 : str or None
         Hash of the file; None without a file.
-    threshold, top
-        As in `PredictionSettings`.
+    threshold, top, sensitivity
+        As in `PredictionSettings`; a sensitivity of 1 are the model's own scores.
     """
 
     path: str | None
@@ -96,6 +114,7 @@ class StoredPredictions:
     sha256: str | None
     threshold: float | None
     top: int | None
+    sensitivity: float = 1.0
 
     def as_json(self) -> dict[str, object]:
         """What the line says of it."""
@@ -105,7 +124,7 @@ class StoredPredictions:
     @property
     def settings(self) -> PredictionSettings:
         """How the predictions were made."""
-        return {"threshold": self.threshold, "top": self.top}
+        return settings_with(self.threshold, self.top, self.sensitivity)
 
 
 @dataclass(slots=True)
@@ -167,7 +186,8 @@ class FinishedEntry(Entry):
         Seconds at which it ended although its header promised more.
     segments : tuple of (start, stop, windows), or None
         Annotated segments in seconds, with the number of their windows, if only those were
-        embedded.
+        embedded.  If every channel has windows of its own, those of the first channel (the whole
+        recording, where nothing else was wanted), then those of the second, and so on.
     segments_hash : str or None
         `bacpipe.store.plan.Source.segments_hash` of these.
     embeddings : StoredEmbeddings
@@ -194,6 +214,21 @@ class FinishedEntry(Entry):
     def is_done(self) -> bool:
         """Whether its results count."""
         return self.status == DONE
+
+    @property
+    def parts(self) -> list[tuple[float, float]]:
+        """Start and stop in seconds of what was embedded, each once: the whole, or segments."""
+        rows = self.segments or ((0.0, self.duration, self.windows),)
+        return list(dict.fromkeys((start, stop) for start, stop, _ in rows))
+
+    @property
+    def window_channels(self) -> np.ndarray:
+        """Channel of each window, from 1, int16 of shape (windows,); 1 where all became one."""
+        rows = self.segments or ((0.0, self.duration, self.windows),)
+        # Segments ascend, so that one which does not is the first of the next channel.
+        starts = [(start, stop) for start, stop, _ in rows]
+        channel = np.cumsum([True, *(b <= a for a, b in pairwise(starts))])
+        return np.repeat(channel.astype(np.int16), [count for *_, count in rows])
 
     def with_status(self, status: str) -> FinishedEntry:
         """The same with another status."""
@@ -308,14 +343,16 @@ def _read_predictions(stored: object) -> StoredPredictions | None:
         return None
     path, size, digest = stored["path"], stored.get("bytes"), stored.get("sha256")
     threshold, top = stored.get("threshold"), stored.get("top")
+    sensitivity = stored.get("sensitivity", 1.0)
     if (
         (path is None or _is_name(path))
         and _is_count(size)
         and _is_text(digest)
         and (threshold is None or _is_number(threshold))
         and (top is None or _is_count(top))
+        and _is_number(sensitivity)
     ):
-        return StoredPredictions(path, size, digest, threshold, top)
+        return StoredPredictions(path, size, digest, threshold, top, sensitivity)
     return None
 
 
@@ -451,14 +488,15 @@ class Entries(MutableMapping[str, Entry]):
         packed = {row[:2] for row in self._kept.values() if isinstance(row, bytes)}
         shapes = [self._shapes[int.from_bytes(number, "little")] for number in packed]
         found = {
-            (shape.threshold, shape.top)
+            (shape.threshold, shape.top, shape.sensitivity)
             for shape in shapes
             if shape.classified and shape.status == DONE
         }
         for entry in self._kept.values():
             if isinstance(entry, FinishedEntry) and entry.is_done and entry.predictions is not None:
-                found.add((entry.predictions.threshold, entry.predictions.top))
-        return [{"threshold": threshold, "top": top} for threshold, top in found]
+                made = entry.predictions
+                found.add((made.threshold, made.top, made.sensitivity))
+        return [settings_with(*values) for values in found]
 
     def _pack(self, name: str, entry: Entry) -> bytes | None:
         """Bytes of an entry; None if it is unlike those of recordings that are done."""
@@ -488,6 +526,7 @@ class Entries(MutableMapping[str, Entry]):
             made is not None and made.sha256 is not None,
             None if made is None else made.threshold,
             None if made is None else made.top,
+            1.0 if made is None else made.sensitivity,
             (type(entry.truncated), type(None if made is None else made.threshold)),
         )
         number = self._numbers.get(shape)
@@ -522,6 +561,7 @@ class Entries(MutableMapping[str, Entry]):
                 hashes[middle:] if shape.predictions_hashed else None,
                 shape.threshold,
                 shape.top,
+                shape.sensitivity,
             )
         return FinishedEntry(
             name,
@@ -569,6 +609,7 @@ class _Shape(NamedTuple):
     predictions_hashed: bool
     threshold: float | None
     top: int | None
+    sensitivity: float
     types: tuple[type, type]  # 1 and 1.0 are equal, but not the same text
 
 

@@ -15,8 +15,10 @@
 
 A data set is identified by its folder.  ``<dataset>`` is the last part of the folder's path; a
 second folder of that name gets the part above it, too, as ``2024_A`` beside ``A``.  If the folder
-of some results is gone and most of its recordings are in another one of that name, they were
-moved, and the results go with them.
+of some results is gone and most of its recordings are in another one, they were moved, and the
+results go with them under the name that they have; ``moved_from`` says so, too.  Recordings that
+are older than the move may have another time of modification then, as copies do, if their content
+is the same.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import logging
 import os
 import re
 import stat
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,12 +43,19 @@ import numpy as np
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, ResultsError, counted
+from bacpipe.errors import (
+    NoEmbeddingsError,
+    NoRecordingsError,
+    ResultsError,
+    SettingsError,
+    counted,
+)
 from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.user_input import load_yaml, typed_path, typed_setting
+from bacpipe.store.selection import AudioDir, data_set_of
+from bacpipe.user_input import load_yaml, typed_setting
 
 logger = logging.getLogger(__name__)
 
@@ -306,7 +316,12 @@ def folder_name(audio_dir: Path) -> str:
 
 
 def dataset_folder(
-    main: Path, audio_dir: Path, embed_parent_dir: str, *, copies: bool = False
+    main: Path,
+    audio_dir: Path,
+    embed_parent_dir: str,
+    *,
+    copies: bool = False,
+    moved_from: str | None = None,
 ) -> Path:
     """Where the results of a folder of recordings are, or will be; see the module.
 
@@ -320,16 +335,30 @@ def dataset_folder(
         Setting of this name.
     copies : bool
         Whether results of another folder will do, if copies of its recordings are here.
+    moved_from : str, optional
+        Option of this name.
+
+    Raises
+    ------
+    SettingsError
+        If `moved_from` is still there, or there are no results of it.
     """
     folders = [main / name for name in _dataset_names(audio_dir)]
     owners = {folder: recorded_folder(folder, embed_parent_dir) for folder in folders}
     for folder in folders:
         if _is_same_folder(owners[folder], audio_dir):
             return folder
+    here = audio_dir.resolve()
+    others = [folder for folder in _data_sets(main) if folder not in owners]
+    for folder in others:
+        if _recorded(folder) == here:
+            return folder
+    if moved_from is not None:
+        return _results_of_moved(main, Path(moved_from), audio_dir, embed_parent_dir)
     for folder in folders:
         owner = owners[folder]
         if owner is None:
-            return folder
+            return _moved_here(others, audio_dir, embed_parent_dir) or folder
         gone = not owner.is_absolute() or not _exists(owner) or _was_copied(folder)
         if gone and not _exists(audio_dir):
             return folder
@@ -343,7 +372,67 @@ def dataset_folder(
     return main / f"{folder_name(audio_dir)}~{digest}"
 
 
-def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
+def _data_sets(main: Path) -> list[Path]:
+    """Folders of results, in the order of their names."""
+    try:
+        return sorted(path.parent for path in main.glob(f"*/{DATA_SET}"))
+    except OSError:
+        return []
+
+
+def _moved_here(folders: Iterable[Path], audio_dir: Path, embed_parent_dir: str) -> Path | None:
+    """Results of a folder of another name that is gone, and most of whose recordings are here."""
+    if not _exists(audio_dir):
+        return None
+    for folder in folders:
+        owner = _recorded(folder)
+        if owner is None or not owner.is_absolute() or _exists(owner):
+            continue
+        entries = list(_first_entries(folder / embed_parent_dir))
+        # By its name alone, a recording may be that of any card.
+        known = [e.fingerprint is not None and _is_recording(e, audio_dir) for e in entries]
+        if 2 * sum(known) > len(known):
+            return folder
+    return None
+
+
+def _results_of_moved(main: Path, old: Path, audio_dir: Path, embed_parent_dir: str) -> Path:
+    """Results of a folder of which somebody says that it was moved."""
+    told = f"moved_from={old}"
+    if _exists(old):
+        raise SettingsError(
+            f"{told} is still there; expected where {audio_dir} was before it was moved or renamed."
+        )
+    former = Path(os.path.abspath(old))  # noqa: PTH100
+    folders = dict.fromkeys([*(main / name for name in _dataset_names(old)), *_data_sets(main)])
+    owners = {folder: recorded_folder(folder, embed_parent_dir) for folder in folders}
+    for folder, owner in owners.items():
+        if owner not in {former, old.resolve(), old}:
+            continue
+        entries = list(_first_entries(folder / embed_parent_dir))
+        if entries and not any(_exists(audio_dir / entry.file) for entry in entries):
+            raise SettingsError(
+                f"{told}: none of its recordings, such as {entries[0].file}, is in {audio_dir}; "
+                f"expected the folder that {old} is now as audio_dir."
+            )
+        return folder
+    known = sorted(str(owner) for owner in owners.values() if owner is not None)
+    raise SettingsError(
+        f"{told}: there are no results of this folder in {main}, but "
+        f"{'of ' + ', '.join(known[:5]) if known else 'none at all'}."
+    )
+
+
+def moved_at(folder: Path) -> int:
+    """When results were taken over by a folder that recordings had been moved to, in ns; or 0."""
+    try:
+        moved = json.loads((folder / DATA_SET).read_text(encoding="utf-8")).get("moved")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return 0
+    return moved if isinstance(moved, int) else 0
+
+
+def claim_dataset(paths: ResultPaths, embed_parent_dir: str, moved_from: str | None = None) -> Path:
     """Write down whose results a folder of results holds, if that is not known yet.
 
     Returns
@@ -361,9 +450,10 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
         return paths.dataset_path
     main = paths.main_results_dir
     with exclusive(main, "new-data-set", wait=SECONDS_FOR_OTHERS):
-        folder = dataset_folder(main, paths.audio_dir, embed_parent_dir)
-        owner = recorded_folder(folder, embed_parent_dir)
+        folder = dataset_folder(main, paths.audio_dir, embed_parent_dir, moved_from=moved_from)
+        owner, moved = recorded_folder(folder, embed_parent_dir), moved_at(folder)
         if owner is not None and not _is_same_folder(owner, ours):
+            moved = time.time_ns()
             logger.info(
                 "%s: these results of %s, which is gone or was copied with them, go on with %s.",
                 folder,
@@ -378,7 +468,8 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str) -> Path:
                 main / folder_name(ours),
                 recorded_folder(main / folder_name(ours), embed_parent_dir),
             )
-        write_json(folder / DATA_SET, {"audio_dir": str(ours), "results": str(folder.resolve())})
+        content: dict[str, object] = {"audio_dir": str(ours), "results": str(folder.resolve())}
+        write_json(folder / DATA_SET, content | ({"moved": moved} if moved else {}))
     return folder
 
 
@@ -495,6 +586,7 @@ def result_paths(
     dim_reduc_parent_dir: str,
     evaluations_dir: str,
     testing: bool = False,
+    moved_from: str | None = None,
 ) -> ResultPaths:
     """Paths of one model's results.
 
@@ -504,15 +596,17 @@ def result_paths(
         Folder with the recordings.
     model : str
         Name of the model.
-    main_results_dir, embed_parent_dir, dim_reduc_parent_dir, evaluations_dir
-        Settings of the same names.
+    main_results_dir, embed_parent_dir, dim_reduc_parent_dir, evaluations_dir, moved_from
+        Options of the same names.
     testing : bool
         Whether this is a trial run, whose results are kept apart.
     """
     main = Path(main_results_dir)
     if testing:
         main = main.with_name(f"{main.name}_testing")
-    dataset = dataset_folder(main, Path(audio_dir), embed_parent_dir, copies=True)
+    dataset = dataset_folder(
+        main, Path(audio_dir), embed_parent_dir, copies=True, moved_from=moved_from
+    )
     evaluations = dataset / evaluations_dir / model
     return ResultPaths(
         audio_dir=Path(audio_dir),
@@ -528,16 +622,17 @@ def result_paths(
     )
 
 
-def paths_of(audio_dir: str | Path, model: str, options: Options) -> ResultPaths:
+def paths_of(audio_dir: AudioDir, model: str, options: Options) -> ResultPaths:
     """Paths of one model's results with the configuration of a call."""
     return result_paths(
-        typed_path(audio_dir),
+        data_set_of(audio_dir).folder,
         model,
         main_results_dir=options.main_results_dir,
         embed_parent_dir=options.embed_parent_dir,
         dim_reduc_parent_dir=options.dim_reduc_parent_dir,
         evaluations_dir=options.evaluations_dir,
         testing=options.testing,
+        moved_from=options.moved_from,
     )
 
 
@@ -686,7 +781,7 @@ def models_with_embeddings(main_embeds_path: Path, dataset: str) -> list[str]:
     return sorted(names)
 
 
-def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
+def computed_models(audio_dir: AudioDir, options: Options) -> list[str]:
     """Names of all models that have embeddings of a folder of recordings.
 
     Raises
@@ -699,8 +794,8 @@ def computed_models(audio_dir: str | Path, options: Options) -> list[str]:
     names = models_with_embeddings(folder, paths.dataset)
     if not names:
         raise NoEmbeddingsError(
-            f"{folder}: there are no embeddings of {audio_dir} yet; compute them first: "
-            f"bacpipe {typed_setting('audio_dir', audio_dir)}"
+            f"{folder}: there are no embeddings of {paths.audio_dir} yet; compute them first: "
+            f"bacpipe {typed_setting('audio_dir', paths.audio_dir)}"
         )
     return names
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,13 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, length_in_header, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.places.clock import Clock
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.class_list import ClassList, read_class_list
-from bacpipe.store.detections import Detections, above
+from bacpipe.store.detections import ChannelsOf, Detections, above
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
     create_set,
@@ -33,6 +34,7 @@ from bacpipe.store.embedding_set import (
     heard_windows,
     highest_frequency,
     metadata_of,
+    options_for,
     prediction_settings,
     read_embeddings,
     settings_identity,
@@ -66,6 +68,7 @@ from bacpipe.store.predictions import (
 )
 from bacpipe.store.range_filter import OPTIONS as RANGE_OPTIONS
 from bacpipe.store.range_filter import RangeFilter
+from bacpipe.store.selection import AudioDir, Selection, choose, data_set_of
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
@@ -87,8 +90,9 @@ class Loader:
 
     Parameters
     ----------
-    audio_dir : str or Path
-        Folder with the recordings.
+    audio_dir : str or Path, or sequence of these
+        Folder with the recordings, or whatever else ``audio_dir`` of the configuration may be.
+        What is read are the results of all recordings of the data set.
     model_name : str, optional
         Name of the model; without it the loader only lists recordings.
     check_if_combination_exists : bool
@@ -114,6 +118,9 @@ class Loader:
         Folders of the results.
     embed_dir : Path or None
         Folder of the embeddings; None while there are none.
+    other_files : Counter of str
+        Files in `audio_dir` that are left out because of their suffix, by suffix, when it was
+        searched last; without tables, pictures and the like.
 
     Raises
     ------
@@ -132,7 +139,7 @@ class Loader:
 
     def __init__(
         self,
-        audio_dir: str | Path,
+        audio_dir: AudioDir,
         model_name: str | None = None,
         check_if_combination_exists: bool = True,
         dim_reduction_model: bool | str = False,
@@ -143,15 +150,25 @@ class Loader:
         **kwargs: Any,
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
-        self.audio_dir = typed_path(audio_dir)
+        self.audio_dir, self._wanted = data_set_of(audio_dir)
+        if self._wanted is not None and self.options.recordings is not None:
+            raise SettingsError(
+                f"audio_dir names recordings of {self.audio_dir}, and so does recordings; expected "
+                f"a folder as audio_dir, or no recordings."
+            )
+        self._wanted = self._wanted or self.options.recordings
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
         self.embeddings_model = model_name  # another one than of predictions, for recognisers
+        if model_name is not None:
+            self.options = options_for(self.options, model_name)
         self.dim_reduction_model = dim_reduction_model
         self.use_folder_structure = use_folder_structure
         self.check_if_combination_exists = check_if_combination_exists
         self._names: list[str] | None = None
         self._filters: dict[tuple[object, ...], RangeFilter] = {}
         self._preds_path: Path | None = None
+        self._selection: Selection | None = None
+        self.other_files: Counter[str] = Counter()
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
         if model_name is not None and check_if_combination_exists:
@@ -160,7 +177,8 @@ class Loader:
 
     def claim(self) -> None:
         """Write down whose results these are, before the first is written."""
-        folder = claim_dataset(self.paths, self.options.embed_parent_dir)
+        options = self.options
+        folder = claim_dataset(self.paths, options.embed_parent_dir, options.moved_from)
         if folder != self.paths.dataset_path:  # another run was quicker
             self.paths = paths_of(self.audio_dir, self.model_name or "none", self.options)
             self._filters.clear()
@@ -196,10 +214,38 @@ class Loader:
 
     def update_recording_names(self) -> list[str]:
         """Do what `update_files` does, but return posix paths relative to `audio_dir`."""
-        found = find_recording_names(self.audio_dir, tuple(self.options.audio_suffixes))
+        self.other_files.clear()
+        try:
+            found = find_recording_names(
+                self.audio_dir, tuple(self.options.audio_suffixes), self.other_files
+            )
+        except NoRecordingsError:
+            if self._wanted is not None and self.audio_dir.is_dir():
+                choose(self._wanted, [], self.audio_dir)  # says what is wrong with them
+            raise
         found = without_results(found, self.audio_dir, self.paths)
-        self._names = found[:3] if self.options.testing else found
+        if self.options.testing and self._wanted is None:
+            found = found[:3]
+        self._names, self._selection = found, None
         return self._names
+
+    @property
+    def selection(self) -> Selection:
+        """Recordings that a run works on: those of ``recordings``, or all."""
+        if self._selection is None:
+            names = self.recording_names
+            if self._wanted is None:
+                self._selection = Selection(names, [])
+            else:
+                self._selection = choose(self._wanted, names, self.audio_dir)
+                if self.options.testing:
+                    self._selection = Selection(self._selection.names[:3], [])
+        return self._selection
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a run works on a part of the recordings."""
+        return self._wanted is not None
 
     def update_files(self) -> list[Path]:
         """Search `audio_dir` again; results that lie in it are not searched.
@@ -472,6 +518,37 @@ class Loader:
             raise KeyError(recording)
         return heard_windows(entry, found.content.header)
 
+    def window_channels(self, recording: str) -> np.ndarray | None:
+        """Channel of every window of a recording.
+
+        Parameters
+        ----------
+        recording : str
+            Posix path relative to `audio_dir`.
+
+        Returns
+        -------
+        np.ndarray, int16, shape (windows,), or None
+            From 1; None unless every channel was heard by itself (``channel='each'``).
+        """
+        channels = self.channels
+        return None if channels is None else channels(recording)
+
+    @property
+    def channels(self) -> ChannelsOf | None:
+        """Tells the channels of all windows of a recording; None if all channels became one."""
+        if (self._require_set().identity or {}).get("channel") != "each":
+            return None
+        recordings = self._require_set().content.recordings
+
+        def channels_of(recording: str) -> np.ndarray:
+            entry = recordings.finished(recording)
+            if entry is None:
+                raise KeyError(recording)
+            return entry.window_channels
+
+        return channels_of
+
     # ------------------------------------------------------------------ predictions
 
     def classifier_should_be_run(
@@ -572,11 +649,12 @@ class Loader:
         Returns
         -------
         pandas.DataFrame
-            Columns audiofilename, start, end (seconds), and float32 scores per class found; 0
+            Columns audiofilename, start, end (seconds), channel (from 1, with
+            ``channel='each'``), and float32 scores per class found; 0
             below the threshold.  ``attrs['bacpipe']`` says what they were made with.  Scores
             that would fill more than 1 GiB are in pandas' sparse columns.
         """
-        frame = wide_frame(self._detections_above(kwargs))
+        frame = wide_frame(self._detections_above(kwargs), self.channels)
         frame.attrs["bacpipe"] = self.predictions_provenance
         return frame
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, overload
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.entries import DONE, REMOVED, Entries, FinishedEntry, PredictionSettings
-from bacpipe.store.layout import ResultPaths, path_inside
+from bacpipe.store.layout import ResultPaths, moved_at, path_inside
 from bacpipe.store.predictions import predictions_source
 
 logger = logging.getLogger(__name__)
@@ -235,6 +235,7 @@ def make_plan(
     *,
     predictions: PredictionSettings | None,
     allow_truncated: bool,
+    part: bool = False,
 ) -> RunPlan:
     """Compare the recordings with the journal.
 
@@ -250,23 +251,26 @@ def make_plan(
         Settings of the predictions that are wanted; None when none are.
     allow_truncated : bool
         Whether the readable part of a truncated recording counts as done.
+    part : bool
+        Whether the recordings are a part of those that are there, so that others stay.
     """
     plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir), predictions=predictions)
     if found is None:
         plan.embed.extend(sources)
         return plan
-    present = set()
+    present, moved = set(), moved_at(paths.dataset_path)
     theirs = predictions_source(paths.preds_path) == found.folder.name
-    for source, fingerprint in _with_fingerprints(sources, found.content.recordings):
+    for source, fingerprint in _with_fingerprints(sources, found.content.recordings, moved):
         present.add(source.name)
         entry = found.content.recordings.finished(source.name)
-        if entry is None or not _embeddings_hold(found, entry, source, allow_truncated):
+        if entry is None or not _embeddings_hold(found, entry, source, moved, allow_truncated):
             plan.embed.append(source)
             continue
         if entry.fingerprint is None:
             plan.unmarked.append(source.name)
         elif entry.fingerprint != fingerprint:
-            plan.replaced.append(source.name)
+            if entry.mtime_ns == source.mtime_ns:
+                plan.replaced.append(source.name)
             plan.embed.append(source)
             continue
         if entry.status == REMOVED:
@@ -275,12 +279,13 @@ def make_plan(
             plan.keep.append(source.name)
         else:
             plan.classify.append(source)
-    plan.removed = [name for name in found.content.done if name not in present]
+    if not part:
+        plan.removed = [name for name in found.content.done if name not in present]
     return plan
 
 
 def _with_fingerprints(
-    sources: Iterable[Source], entries: Entries
+    sources: Iterable[Source], entries: Entries, moved: int
 ) -> Iterator[tuple[Source, str | None]]:
     """Recordings with their fingerprints; None where nothing can be compared with it.
 
@@ -292,7 +297,11 @@ def _with_fingerprints(
 
     def known(source: Source) -> bool:
         entry = entries.finished(source.name)
-        return entry is not None and entry.fingerprint is not None and _looks_alike(entry, source)
+        return (
+            entry is not None
+            and entry.fingerprint is not None
+            and looks_alike(entry, source, moved)
+        )
 
     left = iter(sources)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="bacpipe-fingerprints") as pool:
@@ -308,15 +317,29 @@ def _with_fingerprints(
                 return
 
 
-def _looks_alike(entry: FinishedEntry, source: Source) -> bool:
-    """Whether size and time are those of the entry, as far as it names any."""
-    return entry.size is None or (entry.size, entry.mtime_ns) == (source.size, source.mtime_ns)
+def looks_alike(entry: FinishedEntry, source: Source, moved: int) -> bool:
+    """Whether size and time are those of the entry, as far as it names any.
+
+    Parameters
+    ----------
+    entry : FinishedEntry
+        The recording as it was embedded.
+    source : Source
+        As it is now.
+    moved : int
+        `bacpipe.store.layout.moved_at` of the results: copies that are older may have any time,
+        since their content is compared, too.
+    """
+    if entry.size is None or (entry.size, entry.mtime_ns) == (source.size, source.mtime_ns):
+        return True
+    times = (source.mtime_ns, entry.mtime_ns or 0)
+    return entry.fingerprint is not None and entry.size == source.size and max(times) <= moved
 
 
 def _embeddings_hold(
-    found: EmbeddingSet, entry: FinishedEntry, source: Source, allow_truncated: bool
+    found: EmbeddingSet, entry: FinishedEntry, source: Source, moved: int, allow_truncated: bool
 ) -> bool:
-    if entry.status not in {DONE, REMOVED} or not _looks_alike(entry, source):
+    if entry.status not in {DONE, REMOVED} or not looks_alike(entry, source, moved):
         return False
     if not entry.adopted and (
         entry.segments_hash != source.segments_hash

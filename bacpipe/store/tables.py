@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bacpipe.errors import ResultsError
-from bacpipe.store.detections import Detections
+from bacpipe.store.detections import ChannelsOf, Detections
 from bacpipe.store.files import BOM, FORMULA, replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
@@ -58,6 +58,8 @@ DETECTION_COLUMNS = (
 """Columns of tables of detections."""
 Describe = Callable[["Block"], Mapping[str, Any]]
 """Adds columns to detections, as pyarrow arrays by their names."""
+CHANNEL = "channel"
+"""Column of the channel, from 1, in all tables, where every channel was heard by itself."""
 
 
 class Block(NamedTuple):
@@ -151,6 +153,7 @@ def write_combined_tables(
     state: str | None = None,
     *,
     describe: Describe | None = None,
+    channels: ChannelsOf | None = None,
     escape_formulas: bool = False,
     excel_bom: bool = False,
 ) -> None:
@@ -170,6 +173,8 @@ def write_combined_tables(
         What readers recognise the predictions by.
     describe : callable, optional
         Gives the columns of `DETECTION_COLUMNS` that predictions do not hold themselves.
+    channels : callable, optional
+        Channels of the windows, which get a column where every channel was heard by itself.
     escape_formulas : bool
         Whether texts in CSV must not look like formulas of a spreadsheet.
     excel_bom : bool
@@ -191,10 +196,21 @@ def write_combined_tables(
     path = detections_csv_path(preds_path, model)
     write_detections_csv(path, read_rows(table), escape_formulas=escape_formulas, bom=excel_bom)
     path = annotations_path(preds_path, model)
-    pieces = map(_annotations, chain([None], read_blocks(table)))  # the first is the header alone
+    blocks = chain([None], read_blocks(table))  # the first is the header alone
+    pieces = (_annotations(block, channels) for block in blocks)
     write_csv(path, map(without_formulas, pieces) if escape_formulas else pieces, quote=names_break)
     path = wide_table_path(preds_path, model)
-    write_wide_table(path, read_blocks(table), sorted(classes), made_with)
+    write_wide_table(path, read_blocks(table), sorted(classes), made_with, channels)
+
+
+def channels_in(block: Block, channels: ChannelsOf) -> np.ndarray:
+    """Channel of each row of a block, int16."""
+    first = np.flatnonzero(np.diff(block.recording, prepend=-1)).tolist()
+    parts = [
+        channels(str(block.names[block.recording[i]]))[block.window[i:j]]
+        for i, j in zip(first, [*first[1:], None], strict=False)
+    ]
+    return np.concatenate([np.zeros(0, np.int16), *parts])
 
 
 def described(block: Block, describe: Describe | None = None) -> Any:
@@ -218,7 +234,7 @@ def described(block: Block, describe: Describe | None = None) -> Any:
         "score": pa.array(block.score),
         **columns,
     }
-    names = [name for name in DETECTION_COLUMNS if name in found]
+    names = [name for name in (*DETECTION_COLUMNS, CHANNEL) if name in found]
     names.insert(names.index("recording") + 1, "window")
     return pa.table({name: found[name] for name in names})
 
@@ -443,6 +459,8 @@ class WideIndex(NamedTuple):
         Of every prediction; rows ascend.
     score : np.ndarray, float32, shape (n,)
         Its score.
+    channel : np.ndarray, int16, shape (rows,)
+        Each row's channel; 0 if all became one.
     """
 
     classes: list[str]
@@ -452,6 +470,7 @@ class WideIndex(NamedTuple):
     row: np.ndarray
     column: np.ndarray
     score: np.ndarray
+    channel: np.ndarray
 
     def columns(self, rows: slice) -> np.ndarray:
         """Dense scores of some rows, float32 of shape (classes, rows); 0 without prediction."""
@@ -477,7 +496,9 @@ def places_of(block: Block, classes: Sequence[str]) -> np.ndarray:
     return np.array([place[name] for name in block.classes], dtype=np.int64)
 
 
-def wide_index(block: Block, classes: Sequence[str]) -> WideIndex:
+def wide_index(
+    block: Block, classes: Sequence[str], channels: ChannelsOf | None = None
+) -> WideIndex:
     """Index the predictions of a block by window and class.
 
     Parameters
@@ -486,8 +507,11 @@ def wide_index(block: Block, classes: Sequence[str]) -> WideIndex:
         The predictions.
     classes : sequence of str
         Names of all columns.
+    channels : callable, optional
+        Channels of the windows.
     """
     new = block.starts_window
+    channel = np.zeros(len(new), np.int16) if channels is None else channels_in(block, channels)
     return WideIndex(
         list(classes),
         block.names[block.recording[new]],
@@ -496,15 +520,17 @@ def wide_index(block: Block, classes: Sequence[str]) -> WideIndex:
         np.cumsum(new) - 1,
         places_of(block, classes)[block.label],
         block.score,
+        channel[new],
     )
 
 
 def _join(parts: Sequence[WideIndex]) -> WideIndex:
     if not parts:
         none, no_time = np.zeros(0, np.int64), np.zeros(0)
-        return WideIndex([], np.zeros(0, object), no_time, no_time, none, none, np.zeros(0, "f4"))
+        no_score = np.zeros(0, "f4")
+        return WideIndex([], np.zeros(0, object), no_time, no_time, none, none, no_score, none)
     rows = np.cumsum([0, *(len(part.start) for part in parts)]).tolist()
-    _, recording, start, end, row, column, score = zip(*parts, strict=True)
+    _, recording, start, end, row, column, score, channel = zip(*parts, strict=True)
     return WideIndex(
         parts[0].classes,
         np.concatenate(recording),
@@ -513,6 +539,7 @@ def _join(parts: Sequence[WideIndex]) -> WideIndex:
         np.concatenate([part + first for part, first in zip(row, rows, strict=False)]),
         np.concatenate(column),
         np.concatenate(score),
+        np.concatenate(channel),
     )
 
 
@@ -548,8 +575,12 @@ def scores_by_recording(
         yield dense
 
 
-def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
+def wide_frame(
+    detections: Iterable[Detections], channels: ChannelsOf | None = None
+) -> pd.DataFrame:
     """One row per window with a prediction, one column per class that was found.
+
+    `channels` tells those of the windows, which have a column then.
 
     Returns
     -------
@@ -562,9 +593,11 @@ def wide_frame(detections: Iterable[Detections]) -> pd.DataFrame:
 
     blocks = list(blocks_of(detections))
     classes = classes_in(blocks)
-    index = _join([wide_index(block, classes) for block in blocks])
+    index = _join([wide_index(block, classes, channels) for block in blocks])
     rows = len(index.start)
     frame = pd.DataFrame({"audiofilename": index.recording, "start": index.start, "end": index.end})
+    if channels is not None:
+        frame[CHANNEL] = index.channel
     if rows * len(index.classes) <= _LARGEST_DENSE:
         dense = index.columns(slice(0, rows)).T
         scores = pd.DataFrame(dense, columns=index.classes, copy=False)
@@ -592,7 +625,11 @@ def _sparse_scores(index: WideIndex, rows: int) -> pd.DataFrame:
 
 
 def write_wide_table(
-    path: Path, blocks: Iterable[Block], classes: Sequence[str], provenance: Mapping[str, Any]
+    path: Path,
+    blocks: Iterable[Block],
+    classes: Sequence[str],
+    provenance: Mapping[str, Any],
+    channels: ChannelsOf | None = None,
 ) -> None:
     """Write a row per window with a prediction and a column per class, in bounded memory.
 
@@ -606,13 +643,17 @@ def write_wide_table(
         All classes in them, in the order of the columns.
     provenance : mapping
         Model, checkpoint, threshold, versions and settings.
+    channels : callable, optional
+        Channels of the windows, which have a column then.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Lists, not a dictionary: a class may be called 'start'.
-    names = ["audiofilename", "start", "end", *classes]
-    kinds = [pa.string(), pa.float64(), pa.float64(), *[pa.float32()] * len(classes)]
+    each = [] if channels is None else [CHANNEL]
+    names = ["audiofilename", "start", "end", *each, *classes]
+    kinds = [pa.string(), pa.float64(), pa.float64(), *[pa.int16() for _ in each]]
+    kinds += [pa.float32()] * len(classes)
     schema = pa.schema(
         list(zip(names, kinds, strict=True)), {"bacpipe": json.dumps(dict(provenance))}
     )
@@ -623,27 +664,30 @@ def write_wide_table(
             file, schema, compression="zstd", use_dictionary=False, write_statistics=False
         ) as writer,
     ):
-        for index in (wide_index(block, classes) for block in blocks):
+        for index in (wide_index(block, classes, channels) for block in blocks):
             for first in range(0, len(index.start), step):
                 rows = slice(first, min(first + step, len(index.start)))
                 columns = [index.recording[rows], index.start[rows], index.end[rows]]
+                columns += [index.channel[rows] for _ in each]
                 columns += list(index.columns(rows))
                 arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _annotations(block: Block | None) -> Any:
+def _annotations(block: Block | None, channels: ChannelsOf | None) -> Any:
     """Predictions as annotations, the best of a window first."""
     import pandas as pd
 
-    names = ("start", "end", "audiofilename", "label:default_classifier", "label:confidence")
+    names = ["start", "end", "audiofilename", "label:default_classifier", "label:confidence"]
+    names += [] if channels is None else [CHANNEL]
     if block is None:
         return pd.DataFrame(columns=names)
-    columns = (
+    columns = [
         block.start.round(6),
         block.end.round(6),
         block.names[block.recording],
         block.classes[block.label],
         block.score.round(4),
-    )
+    ]
+    columns += [] if channels is None else [channels_in(block, channels)]
     return pd.DataFrame(dict(zip(names, columns, strict=True)))

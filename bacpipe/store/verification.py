@@ -41,6 +41,7 @@ from bacpipe.store.layout import (
     SPARSE_PREDICTIONS,
     detections_path,
     is_stamped,
+    moved_at,
     path_inside,
     recorded_folder,
     stamped_name,
@@ -48,7 +49,7 @@ from bacpipe.store.layout import (
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES
 from bacpipe.store.old_results import old_result, old_results_in
-from bacpipe.store.plan import look_at_name
+from bacpipe.store.plan import look_at_name, looks_alike
 from bacpipe.store.predictions import predictions_source, read_predictions
 from bacpipe.store.tables import stored_state
 from bacpipe.user_input import load_yaml
@@ -255,7 +256,7 @@ def _check_recording(audio_dir: Path, folder: Path, entry: FinishedEntry) -> Ite
     now = look_at_name(entry.file, audio_dir)
     if entry.size is None or now.size < 0:
         return
-    if (now.size, now.mtime_ns) != (entry.size, entry.mtime_ns):
+    if not looks_alike(entry, now, moved_at(folder.parent.parent)):
         how = "size or time"
     elif entry.fingerprint in (None, content_fingerprint(now.path)):
         return

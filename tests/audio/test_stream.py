@@ -236,7 +236,7 @@ class TestChannels:
                 for _ in range(2):
                     assert sum(map(len, stream)) == 48_000
             assert caplog.text.count("its channels cancel each other") == 1
-            assert "set channel to left, right or loudest" in caplog.text
+            assert "set channel to loudest, left, right or each" in caplog.text
 
     def test_channels_that_do_not_cancel(self, stereo, noise, caplog):
         quiet = np.zeros(48_000, np.float32)
@@ -257,7 +257,7 @@ class TestChannels:
             read_audio(write_audio("x.wav"), 16_000, channel="middle")
 
     def test_settings_offer_the_same(self):
-        assert get_args(Channel) == CHANNELS
+        assert get_args(Channel) == (*CHANNELS, "each")  # which opens a stream for each
 
 
 class TestSpeed:

@@ -333,3 +333,47 @@ def test_options_remember_what_was_asked_for(restored_settings: None) -> None:
     assert make_options(padding="wrap").asked == {"padding"}
     bacpipe.settings.hop = 0.7
     assert make_options(device="cpu").asked == {"device", "hop"}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "recognised"])
+def test_a_renamed_folder_of_recordings_costs_nothing(
+    tmp_path: Path, embed: Run, tiny_model: type[TinyModel], told: bool
+) -> None:
+    """Even if copying has given the recordings new times."""
+    names = ("20230501_043000.wav", "20230502_043000.wav", "20230503_043000.wav")
+    before = embed(card(tmp_path / "ForestNorth", 1, names))
+    shutil.copytree(
+        tmp_path / "ForestNorth", tmp_path / "disk" / "FN01", copy_function=shutil.copyfile
+    )
+    shutil.rmtree(tmp_path / "ForestNorth")
+    now = tmp_path / "disk" / "FN01"
+    words: dict[str, object] = {"moved_from": tmp_path / "ForestNorth"} if told else {}
+    assert embed(now, **words).paths.dataset_path == before.paths.dataset_path
+    for _ in range(2):  # the option may stay in config.yaml, or not
+        assert embed(now, **words).paths.dataset_path == before.paths.dataset_path
+        assert level(bacpipe.Loader(now, "tiny", main_results_dir=tmp_path / "results"))
+        words = {}
+    assert tiny_model.windows_seen == 9 and verify_results(tmp_path / "results") == []
+    # What changes later is noticed as ever.
+    write_recording(now / names[0], 3.0, seed=5)
+    assert [finding.path.name for finding in verify_results(tmp_path / "results")] == [names[0]]
+    embed(now)
+    assert tiny_model.windows_seen == 12
+
+
+def test_a_folder_that_was_not_moved_is_a_sentence(tmp_path: Path, embed: Run) -> None:
+    first = card(tmp_path / "first", 1)
+    embed(first)
+    second = card(tmp_path / "second", 2, ("other.wav",))
+    for old, sentence in (
+        (first, "is still there"),
+        (tmp_path / "typo", f"no results of this folder in .*results, but of {first}"),
+    ):
+        with pytest.raises(bacpipe.errors.SettingsError, match=sentence):
+            embed(second, moved_from=old)
+    shutil.move(first, tmp_path / "third")
+    with pytest.raises(bacpipe.errors.SettingsError, match="none of its recordings, such as 2023"):
+        embed(second, moved_from=first)
+    # A card with recordings of the same names is another one.
+    assert embed(card(tmp_path / "fourth", 3)).paths.dataset_path.name == "fourth"
+    assert embed(tmp_path / "third").paths.dataset_path.name == "first"

@@ -62,7 +62,7 @@ def as_raven_table(
     names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
     lines, offset, recording, path = list[str](), 0.0, -1, Path()
     high = results.loader.highest_frequency
-    said = _texts(labels, rows)
+    said, channels = _texts(labels, rows), results.channels
     for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
         if results.recording_code[row] != recording:
             if recording >= 0:
@@ -70,7 +70,8 @@ def as_raven_table(
             recording = int(results.recording_code[row])
             path = _path_of(results, recording)
         start, end = results.start[row], results.end[row]
-        lines.append(raven_row(number, start, end, label, path, high, offset))
+        channel = 1 if channels is None else int(channels[row])
+        lines.append(raven_row(number, start, end, label, path, high, offset, channel=channel))
     return Exported(raven_table(lines, columns=names).encode("utf-8", "surrogateescape"))
 
 

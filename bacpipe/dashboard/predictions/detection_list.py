@@ -112,7 +112,7 @@ def detections_raven(detections: DetectionsByClass, name: str, threshold: float)
     lines: list[str] = []
     count = len(results.recordings)
     stops = np.searchsorted(results.recording_code[rows], np.arange(count), side="right")
-    first, offset = 0, 0.0
+    first, offset, channels = 0, 0.0, results.channels
     for stop, (recording, entry) in zip(stops, results.windows.entries.items(), strict=True):
         mine = rows[first:stop]
         if len(mine):
@@ -126,7 +126,12 @@ def detections_raven(detections: DetectionsByClass, name: str, threshold: float)
             )
             path = (results.loader.audio_dir / recording).resolve()
             lines += raven_rows(
-                item, path, _highest(detections, recording), first=len(lines) + 1, offset=offset
+                item,
+                path,
+                _highest(detections, recording),
+                first=len(lines) + 1,
+                offset=offset,
+                channels=channels,
             )
         first, offset = stop, offset + entry.duration
     return io.BytesIO(raven_table(lines).encode("utf-8"))

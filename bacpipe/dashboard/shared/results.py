@@ -106,6 +106,13 @@ class ModelResults:
         return self._times[1]
 
     @cached_property
+    def channels(self) -> np.ndarray | None:
+        """Channel of every window, from 1; None if all channels became one."""
+        if self.loader.channels is None:
+            return None
+        return np.concatenate([entry.window_channels for entry in self.windows.entries.values()])
+
+    @cached_property
     def _times(self) -> tuple[np.ndarray, np.ndarray]:
         return self.windows.times
 
