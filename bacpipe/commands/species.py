@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from bacpipe.commands.arguments import parse_words
 from bacpipe.errors import SettingsError, counted
 
-_KEYS = ("latitude", "longitude", "week", "threshold", "model_base_path")
+KEYS = ("latitude", "longitude", "week", "threshold", "model_base_path")
+"""What the command takes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -25,13 +26,13 @@ def run(arguments: Sequence[str]) -> int:
         "words",
         nargs="*",
         metavar="key=value",
-        help=f"{', '.join(_KEYS)} (default of threshold: 0.03)",
+        help=f"{', '.join(KEYS)} (default of threshold: 0.03)",
     )
     given = parse_words(parser.parse_intermixed_args(arguments).words)
-    unknown = [key for key in given if key not in _KEYS]
+    unknown = [key for key in given if key not in KEYS]
     if unknown:
         raise SettingsError(
-            f"species has no key {unknown[0]!r}; the keys are {', '.join(_KEYS)}. For the species "
+            f"species has no key {unknown[0]!r}; the keys are {', '.join(KEYS)}. For the species "
             f"that can be at each site of your recordings, see places/species_range.parquet in "
             f"their results."
         )
