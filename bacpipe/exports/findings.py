@@ -135,7 +135,7 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
     for folder in sorted(evaluations.glob("*/predictions")) if evaluations.is_dir() else ():
         model = folder.parent.name
         for path, what in _files_of(folder, model).items():
-            if path.exists() or path.suffix == ".png" and detections_path(folder, model).exists():
+            if path.exists() or (path.suffix == ".png" and detections_path(folder, model).exists()):
                 rows[path.relative_to(paths.dataset_path).as_posix()] = what
     lines = [
         f"Results of bacpipe for the recordings in {paths.audio_dir.resolve()}",
@@ -158,7 +158,9 @@ def _files_of(folder: Path, model: str) -> Mapping[Path, str]:
         detections_path(folder, model): "the same as Parquet, for R (arrow) and Python",
         annotations_path(folder, model): "the same as a table of annotations",
         wide_table_path(folder, model): "a row for each window, a column for each class",
-        folder.parent / "plots" / "activity.png": "when each class was found, if the recordings tell",
+        folder.parent
+        / "plots"
+        / "activity.png": "when each class was found, if the recordings tell",
     }
 
 
