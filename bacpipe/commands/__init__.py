@@ -14,5 +14,7 @@ COMMANDS = {
     "doctor": "say what this installation can do, for a bug report",
     "export": "write detections for other programs: species by site and day, Raven, Camtrap DP ...",
     "models": "list the models, fetch their weights ahead, and check that each of them works",
+    "sites": "write a table of where the recorders stood, or check it",
+    "species": "list the species that can be at a place and in a season",
     "verify": "check results against their journals, and say what to compute again",
 }

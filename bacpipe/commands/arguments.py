@@ -18,8 +18,8 @@ from bacpipe.user_input import load_yaml, typed_setting
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
 # follows a # no part of a name.
-_PATHS = ("audio_dir", "main_results_dir", "model_base_path")
-_LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys")
+_PATHS = ("audio_dir", "main_results_dir", "model_base_path", "sites")
+_LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys", "species_list")
 _CLOSED_BY = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 

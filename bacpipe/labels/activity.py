@@ -1,8 +1,8 @@
 """When a class is heard: detections by hour, day and week, beside the time that was recorded.
 
 A cell in which nothing was heard although somebody listened differs from one in which nobody
-listened, so every count comes with the hours that were recorded.  Times are those of the
-recorders' clocks (`bacpipe.audio.timestamps.recording_start`).
+listened, so every count comes with the hours that were recorded.  Times are those of
+`bacpipe.places.clock`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,23 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.default_labels import recording_starts
+from bacpipe.places.clock import SunEvent, on_sun_clock
 from bacpipe.store.detections import above
 from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import blocks_of
 
-BY = {"hour_day": "hour × day", "hour_week": "hour × week", "day_week": "weekday × week"}
+BY = {
+    "hour_day": "hour × day",
+    "hour_week": "hour × week",
+    "day_week": "weekday × week",
+    "sunrise_day": "hours after sunrise × day",
+    "sunset_day": "hours after sunset × day",
+}
 """What the rows and columns of a grid are, with a name for people."""
+
+SUN: Mapping[str, SunEvent] = {"sunrise_day": "sunrise", "sunset_day": "sunset"}
+"""Grids whose rows are hours from an event of the sun; for these, times are on a sun clock."""
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 # More empty columns than these become one, so that two surveys years apart fit on a page.
@@ -70,7 +80,7 @@ class ActivityGrid:
     """Cells of a heat map, and how long was recorded in each."""
 
     by: str  # a key of `BY`
-    rows: tuple[str, ...]  # hours '00' to '23', or weekdays
+    rows: tuple[str, ...]  # hours '00' to '23' or '-12' to '+11', or weekdays
     # datetime64[D], shape (columns,): First day of each column, ascending. NaT is a column for a
     # longer time without recordings
     columns: np.ndarray
@@ -102,6 +112,8 @@ class ActivityGrid:
             return "a time without recordings"
         if self.by == "day_week":
             return f"{self.rows[row]} {day + np.timedelta64(row, 'D')}"
+        if self.by in SUN:
+            return f"{day}, {self.rows[row]} h from {SUN[self.by]}"
         week = "" if self.by == "hour_day" else "week of "
         return f"{week}{day}, {self.rows[row]} h"
 
@@ -115,7 +127,9 @@ def activity_grid(stretches: Stretches, by: str = "hour_day") -> ActivityGrid:
     """Lay out the cells of a heat map over the time that was recorded.
 
     Rows and columns are hours of the day by days ('hour_day'), hours of the day by weeks
-    ('hour_week'), or weekdays by weeks ('day_week').  Weeks begin on Mondays (ISO 8601).
+    ('hour_week'), weekdays by weeks ('day_week'), or hours from sunrise or sunset by days
+    ('sunrise_day', 'sunset_day'), for which stretches are those of
+    `bacpipe.places.clock.on_sun_clock`.  Weeks begin on Mondays (ISO 8601).
 
     Raises
     ------
@@ -126,9 +140,11 @@ def activity_grid(stretches: Stretches, by: str = "hour_day") -> ActivityGrid:
         raise SettingsError(f"by={by!r} is not possible: expected one of {', '.join(BY)}.")
     hour, seconds = _by_hour(stretches)
     row, day = _cell(hour, by)
-    step = 1 if by == "hour_day" else 7
+    step = 1 if by.endswith("_day") else 7
     columns = _columns(np.unique(day), step)
     rows = _WEEKDAYS if by == "day_week" else tuple(f"{i:02d}" for i in range(24))
+    if by in SUN:
+        rows = tuple(f"{i:+d}" for i in range(-12, 12))
     hours = np.zeros((len(rows), len(columns)))
     np.add.at(hours, (row, _positions(columns, day)), seconds / 3600)
     return ActivityGrid(by, rows, columns, hours)
@@ -157,7 +173,7 @@ def _cell(times: np.ndarray, by: str) -> tuple[np.ndarray, np.ndarray]:
     if by == "day_week":
         return weekday, monday
     hour = times.astype("datetime64[h]").astype(np.int64) % 24
-    return hour, day if by == "hour_day" else monday
+    return hour, day if by.endswith("_day") else monday
 
 
 def _columns(used: np.ndarray, step: int) -> np.ndarray:
@@ -188,6 +204,13 @@ def _positions(columns: np.ndarray, days: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------- of classes
 
 
+def starts_for(loader: Loader, recordings: Sequence[str], by: str | None) -> np.ndarray:
+    """When recordings start, datetime64, on the clock that a grid has."""
+    if by is None or by not in SUN:
+        return recording_starts(loader, recordings)
+    return on_sun_clock([loader.clock.of(name) for name in recordings], SUN[by])
+
+
 class Activity(NamedTuple):
     """When classes were found."""
 
@@ -210,7 +233,7 @@ def class_activity(
     Parameters
     ----------
     loader : Loader
-    by : {'hour_day', 'hour_week', 'day_week'}, optional
+    by : {'hour_day', 'hour_week', 'day_week', 'sunrise_day', 'sunset_day'}, optional
         As for `activity_grid`; by default hours by days, or by weeks when there are too many
         days to be told apart in a figure.
     classes : sequence of str, optional
@@ -223,12 +246,19 @@ def class_activity(
     Raises
     ------
     ResultsNotFoundError
-        If there are no predictions, or no recording tells when it was made.
+        If there are no predictions, or no recording tells when, and for the sun where, it was
+        made.
     """
     entries = loader.entries.where(lambda entry: entry.predictions is not None)
     blocks = blocks_of(above(item, threshold) for item in loader.detections())
     names = list(entries)
-    starts = recording_starts(loader, names)
+    starts = starts_for(loader, names, by)
+    if by is not None and by in SUN and np.isnat(starts).all():
+        raise ResultsNotFoundError(
+            f"{loader.audio_dir}: no recording here tells both when and where it was made, so the "
+            f"hours from {SUN[by]} are not known; give latitude and longitude, or a table of sites "
+            f"(bacpipe sites audio_dir=...)."
+        )
     if np.isnat(starts).all():
         raise ResultsNotFoundError(
             f"{loader.audio_dir}: no recording here tells when it was made, so activity over time "

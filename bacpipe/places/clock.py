@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,16 @@ from numpy.typing import NDArray
 from bacpipe.audio.timestamps import Source, find_start
 from bacpipe.errors import counted
 from bacpipe.options import Options
-from bacpipe.places.positions import Position
+from bacpipe.places.positions import Position, zone_at
 from bacpipe.places.sites import Site, Sites
 from bacpipe.user_input import typed_zone
-
-if TYPE_CHECKING:
-    import timezonefinder
 
 logger = logging.getLogger(__name__)
 
 ZoneSource = Literal["metadata", "name", "site", "setting", "position", "nothing"]
 SunEvent = Literal["sunrise", "sunset"]
 
+_NOON = datetime.min.replace(hour=12).time()
 _MOON_CYCLE = 28  # of astral's phases: 0 is new, 14 full
 
 
@@ -211,21 +209,7 @@ def say_once(level: int, text: str) -> None:
     logger.log(level, "%s", text)
 
 
-# --- Zones, sun and moon -----------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4096)
-def zone_at(latitude: float, longitude: float) -> tzinfo:
-    """Time zone of a position; at sea, that of the longitude."""
-    name = _zone_finder().timezone_at(lng=longitude, lat=latitude)
-    return UTC if name is None else typed_zone(name)
-
-
-@cache
-def _zone_finder() -> timezonefinder.TimezoneFinder:
-    import timezonefinder  # opens maps of 30 MB, which few runs need
-
-    return timezonefinder.TimezoneFinder()
+# --- Sun and moon -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -311,6 +295,37 @@ def hours_after(
     nearest = np.where(times - before <= behind - times, before, behind)
     hours = (times - nearest) / 3600
     return np.where(np.abs(hours) <= 24, hours, np.nan)
+
+
+def on_sun_clock(starts: Sequence[Start], event: SunEvent) -> NDArray[np.datetime64]:
+    """When recordings start on a clock that shows noon at every sunrise, or at every sunset.
+
+    Parameters
+    ----------
+    starts : sequence of Start
+        Of the recordings.
+    event : {'sunrise', 'sunset'}
+        What happens at noon; the one nearest to a recording's start counts for all of it.
+
+    Returns
+    -------
+    np.ndarray, datetime64[us], shape (recordings,)
+        On the date of that sunrise or sunset; NaT where the time or the place is not known, or
+        the sun does not rise or set.
+    """
+    shown = np.full(len(starts), np.datetime64("NaT", "us"))
+    for i, start in enumerate(starts):
+        position = None if start.site is None else start.site.position
+        if position is None or start.time is None:
+            continue
+        hours = hours_after(event, position, start.time, np.zeros(1))[0]
+        if np.isnan(hours):
+            continue
+        after = timedelta(hours=float(hours))
+        day = (start.time.astimezone(UTC) - after).astimezone(start.time.tzinfo).date()
+        noon = datetime.combine(day, _NOON)
+        shown[i] = np.datetime64(noon + after, "us")
+    return shown
 
 
 def week_of(time: datetime | date) -> int:

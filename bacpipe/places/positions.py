@@ -1,4 +1,4 @@
-"""Where a recording was made, as the recorder wrote it into a WAV file.
+"""Where a recording was made, as the recorder wrote it into a WAV file; time zones of places.
 
 =====  ===============================================================================
 chunk  position
@@ -20,9 +20,15 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from datetime import UTC, tzinfo
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from bacpipe.audio.timestamps import guano_field, metadata_chunks, wamd_field
+from bacpipe.user_input import typed_zone
+
+if TYPE_CHECKING:
+    import timezonefinder
 
 logger = logging.getLogger(__name__)
 
@@ -100,3 +106,20 @@ _PARSERS: dict[bytes, Callable[[bytes], Position | None]] = {
     b"iXML": _parse_ixml,
     b"bext": _parse_bext,
 }
+
+
+# --- Time zones of positions --------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def zone_at(latitude: float, longitude: float) -> tzinfo:
+    """Time zone of a position; at sea, that of the longitude."""
+    name = _zone_finder().timezone_at(lng=longitude, lat=latitude)
+    return UTC if name is None else typed_zone(name)
+
+
+@cache
+def _zone_finder() -> timezonefinder.TimezoneFinder:
+    import timezonefinder  # opens maps of 30 MB, which few runs need
+
+    return timezonefinder.TimezoneFinder()

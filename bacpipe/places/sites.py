@@ -15,8 +15,8 @@ column         content
 
 Of several rows for one recording, that of the recording itself counts most, then that of the
 innermost folder.  Without a row, a recording is at ``latitude``, ``longitude`` of the settings,
-else where its own metadata say (`bacpipe.places.positions`), else where the run that made the
-results knew it to be.
+else where the run that made the results was told that it is, else where its own metadata say
+(`bacpipe.places.positions`).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import io
 import itertools
 import logging
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from bacpipe.errors import SitesError, counted
 from bacpipe.options import Options
-from bacpipe.places.positions import Position, recorder_position
+from bacpipe.places.positions import Position, recorder_position, zone_at
 from bacpipe.user_input import typed_path, typed_text, typed_zone
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,11 @@ _ALIASES = {
     "timezone": "time_zone", "tz": "time_zone", "location": "site",
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
+_SOURCE = "position_from"  # in the copy beside the results only
 _DAY = timedelta(days=1)
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
-PositionSource = Literal["sites", "setting", "metadata", "nothing"]
+PositionSource = Literal["sites", "setting", "metadata"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Site:
     columns : mapping of str to str
         Further columns of the table, by name.
     source : str
-        Where the position comes from: sites, setting, metadata or nothing.
+        Where the position comes from: sites (the table), setting or metadata.
     """
 
     name: str
@@ -91,8 +92,17 @@ class Site:
             return None
         return Position(self.latitude, self.longitude)
 
+    @property
+    def zone(self) -> tzinfo | None:
+        """Time zone of the recorder's clock, else that of the position."""
+        if self.time_zone is not None:
+            return typed_zone(self.time_zone)
+        return None if self.position is None else zone_at(*self.position)
+
     def covers(self, time: datetime) -> bool:
-        """Whether a time is in the deployment; times with and without a zone count as they are."""
+        """Whether a time is in the deployment."""
+        if time.tzinfo is not None and (self.start or self.end) and (zone := self.zone) is not None:
+            time = time.astimezone(zone)
         after = self.start is None or not _before(time, self.start)
         return after and (self.end is None or not _before(self.end, time))
 
@@ -126,8 +136,9 @@ class Sites:
         self.audio_dir = audio_dir
         self.path = find_sites_table(audio_dir, options)
         self._places = _by_place(() if self.path is None else read_sites(self.path))
-        remembered = stored is not None and stored.is_file()
-        self._stored = _by_place(read_sites(stored) if stored and remembered else ())
+        known = read_sites(stored) if stored is not None and stored.is_file() else ()
+        self._asked_before = _by_place(row for row in known if row.source != "metadata")
+        self._read_before = _by_place(row for row in known if row.source == "metadata")
         self._time_zone = options.time_zone
         self._setting: Position | None = None
         if options.latitude is not None and options.longitude is not None:
@@ -151,17 +162,28 @@ class Sites:
         Site or None
             None where nothing tells.
         """
-        site = _fitting(self._places, recording, start)
-        if site is not None:
-            return site
+        row = _fitting(self._places, recording, start)
+        if row is None or row.position is None:
+            found = self._elsewhere(recording, start)
+            if row is None or found is None:
+                return row or found
+            place = {key: getattr(found, key) for key in ("latitude", "longitude", "source")}
+            return replace(row, **place)
+        return row
+
+    def _elsewhere(self, recording: str, start: datetime | None) -> Site | None:
+        """Where a recording was made that the table gives no position for."""
         if self._setting is not None:
-            return Site(_folder(recording), *self._setting, source="setting")
+            return Site(folder_of(recording), *self._setting, source="setting")
+        before = _fitting(self._asked_before, recording, start)
+        if before is not None and before.position is not None:
+            return before
         if recording not in self._metadata:
             self._metadata[recording] = recorder_position(self.audio_dir / recording)
         found = self._metadata[recording]
         if found is not None:
-            return Site(_folder(recording), *found, source="metadata")
-        return _fitting(self._stored, recording, start)
+            return Site(folder_of(recording), *found, source="metadata")
+        return _fitting(self._read_before, recording, start)
 
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""
@@ -184,9 +206,8 @@ class Sites:
                 loose[site.name].append((recording, replace(site, time_zone=zone)))
         rows = list(used.values())
         for group in loose.values():
-            first = group[0][1]
-            if all(_near(first, site) for _, site in group):
-                rows.append(first)
+            if common_position(site.position for _, site in group) is not None:
+                rows.append(group[0][1])
             else:
                 rows += [replace(site, name=recording) for recording, site in group]
         return rows
@@ -218,16 +239,16 @@ def _fitting(
             fitting = same
         if fitting:
             found = fitting[0]
-            return found if found.name != "." else replace(found, name=_folder(recording))
+            return found if found.name != "." else replace(found, name=folder_of(recording))
     return None
 
 
-def _near(one: Site, other: Site) -> bool:
-    pairs = ((one.latitude, other.latitude), (one.longitude, other.longitude))
-    return all(a is not None and b is not None and abs(a - b) <= _NEAR for a, b in pairs)
+def _near(one: Position, other: Position) -> bool:
+    return all(abs(a - b) <= _NEAR for a, b in zip(one, other, strict=True))
 
 
-def _folder(recording: str) -> str:
+def folder_of(recording: str) -> str:
+    """Folder of a recording, which is its site where nothing else is said; ``.`` is the top."""
     return str(PurePosixPath(recording).parent)
 
 
@@ -295,7 +316,7 @@ def read_sites(path: Path) -> tuple[Site, ...]:
     rows, wrong = check_sites(path)
     if wrong:
         more = f" ({counted(len(wrong) - 1, 'more mistake')})" if len(wrong) > 1 else ""
-        raise SitesError(f"{path}: {wrong[0]}{more}")
+        raise SitesError(f"{path}: {wrong[0]}{more}.")
     return tuple(rows)
 
 
@@ -360,8 +381,10 @@ def _site(cells: Mapping[str, str], where: str) -> Site:
     start, end = _time(cells, "start", name), _time(cells, "end", name)
     if start is not None and end is not None and _before(end, start):
         raise ValueError(f"{name} ends on {cells['end']}, before it starts on {cells['start']}")
-    columns = {key: text for key, text in cells.items() if key not in COLUMNS}
-    return Site(_plain(name), latitude, longitude, time_zone, start, end, columns)
+    columns = {key: text for key, text in cells.items() if key not in (*COLUMNS, _SOURCE)}
+    kinds: tuple[PositionSource, ...] = get_args(PositionSource)
+    source = next((kind for kind in kinds if kind == cells.get(_SOURCE)), kinds[0])
+    return Site(_plain(name), latitude, longitude, time_zone, start, end, columns, source)
 
 
 def _degrees(cells: Mapping[str, str], key: str, most: int) -> float | None:
@@ -406,7 +429,8 @@ def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
             if one.end is None or other.start is None or not _before(one.end, other.start):
                 yield (
                     f"two deployments of {name} overlap, {_span(one)} and {_span(other)}; a "
-                    f"recording must belong to one of them only"
+                    f"recording must belong to one of them only, so give hours where a recorder "
+                    f"was moved within a day"
                 )
 
 
@@ -418,12 +442,16 @@ def _span(site: Site) -> str:
 # --- Drafts and checks --------------------------------------------------------------------------
 
 
-def draft_sites(recordings: Iterable[str]) -> list[str]:
-    """Folders that hold recordings, each of which may be a site."""
-    return list(Counter(_folder(name) for name in recordings))
+def common_position(found: Iterable[Position | None]) -> Position | None:
+    """The first of some positions, if all are known and near to it: a recorder that stood still."""
+    places = list(found)
+    first = places[0] if places else None
+    if first is None or not all(place is not None and _near(first, place) for place in places):
+        return None
+    return first
 
 
-def without_site(sites: Sites, starts: Mapping[str, datetime | None]) -> dict[str, list[str]]:
+def missing_positions(sites: Sites, starts: Mapping[str, datetime | None]) -> dict[str, list[str]]:
     """Recordings of which no position is known, by the reason."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for name, start in starts.items():
@@ -431,26 +459,27 @@ def without_site(sites: Sites, starts: Mapping[str, datetime | None]) -> dict[st
         if site is not None and site.position is not None:
             continue
         if site is not None:
-            reasons["belong to sites whose position is not filled in"].append(name)
+            reason = "of sites whose position is not filled in"
         elif not sites.has_row(name):
-            reasons["belong to no site of the table"].append(name)
+            reason = "of no site in the table"
         elif start is None:
-            reasons["tell no time, which would have to decide between deployments"].append(name)
+            reason = "without a time, which would have to decide between deployments"
         else:
-            reasons["were made outside of all deployments of their site"].append(name)
+            reason = "made outside of all deployments of their site"
+        reasons[reason].append(name)
     return reasons
 
 
-def sites_text(rows: Iterable[Site], further: Iterable[str] = ()) -> str:
-    """Rows as a table, which `read_sites` reads."""
+def sites_text(rows: Iterable[Site], *, sources: bool = False) -> str:
+    """Rows as a table, which `read_sites` reads; `sources` adds where positions come from."""
     kept = list(rows)
-    extra = list(dict.fromkeys([*(key for row in kept for key in row.columns), *further]))
+    extra = list(dict.fromkeys(key for row in kept for key in row.columns))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *extra])
+    writer.writerow([*COLUMNS, *extra, *([_SOURCE] if sources else [])])
     for row in kept:
         times = [time.isoformat(" ") if time else "" for time in (row.start, row.end)]
         position = ["" if value is None else repr(value) for value in (row.latitude, row.longitude)]
-        others = [row.columns.get(key, "") for key in extra]
+        others = [row.columns.get(key, "") for key in extra] + ([row.source] if sources else [])
         writer.writerow([row.name, *position, row.time_zone or "", *times, *others])
     return out.getvalue()

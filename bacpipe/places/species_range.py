@@ -17,7 +17,7 @@ import csv
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +107,7 @@ class RangeModel:
         x[:, 1] = (x[:, 1] + 180) % 360 - 180  # where the circle does not close quite
         x[:, 2] = np.where(np.isnan(x[:, 2]), NO_SEASON, x[:, 2])
         with torch.inference_mode():
-            parts = [
+            parts: list[NDArray[np.float32]] = [
                 self._network(torch.tensor(x[i : i + _BATCH], dtype=torch.float32)).numpy()
                 for i in range(0, len(x), _BATCH)
             ]
@@ -119,7 +119,8 @@ class RangeModel:
     def _compute_row(
         self, latitude: float, longitude: float, week: int | None
     ) -> NDArray[np.float32]:
-        row = self.probabilities([latitude], [longitude], [math.nan if week is None else week])[0]
+        season = math.nan if week is None else week
+        row: NDArray[np.float32] = self.probabilities([latitude], [longitude], [season])[0]
         row.setflags(write=False)
         return row
 
@@ -291,8 +292,3 @@ def _number(name: str, value: object, low: float, high: float) -> float:
             f"{name}={value!r} is not possible; expected a number from {low} to {high}."
         )
     return number
-
-
-def exempt_names(names: Iterable[str], model: RangeModel) -> list[str]:
-    """Those of some scientific names that the model tells nothing about."""
-    return [name for name in names if name not in model.index]

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from bacpipe.errors import ResultsNotFoundError
-from bacpipe.labels.activity import Activity, ActivityGrid, class_activity
+from bacpipe.labels.activity import SUN, Activity, ActivityGrid, class_activity
 from bacpipe.plotting.style import (
     GREY,
     PAGE,
@@ -55,7 +55,7 @@ def activity_maps(activity: Activity, title: str = "") -> Figure:
     for axes in panels.flat[len(activity.counts) :]:
         axes.set_visible(False)
     for row in panels:
-        row[0].set_ylabel("" if activity.grid.by == "day_week" else "hour of the day")
+        row[0].set_ylabel(row_title(activity.grid))
     if n % 2 and down > 1:  # nothing is below the last panel of the right column but one
         panels[-2, -1].tick_params(labelbottom=True)
     if activity.grid.by == "day_week":
@@ -101,6 +101,13 @@ def _heat_map(figure: Figure, axes: Axes, grid: ActivityGrid, counts: np.ndarray
     bar.ax.tick_params(labelsize=7, length=2)
 
 
+def row_title(grid: ActivityGrid) -> str:
+    """What the rows of a grid are; weekdays need no words."""
+    if grid.by in SUN:
+        return f"hours after {SUN[grid.by]}"
+    return "" if grid.by == "day_week" else "hour of the day"
+
+
 def date_ticks(grid: ActivityGrid, most: int) -> dict[int, str]:
     """Dates below some columns of a grid, at most so many and evenly spaced, by column.
 
@@ -129,7 +136,8 @@ def draw_activity(loader: Loader, classes: int) -> Path | None:
     if classes < 1 or all(entry.predictions is None for entry in loader.entries.values()):
         return None
     figure, numbers = (loader.paths.plot_path / f"activity.{kind}" for kind in ("png", "json"))
-    content = json.dumps([loader.predictions_state, classes])
+    state = loader.range_filter().state  # clocks, places and what is hidden
+    content = json.dumps([loader.predictions_state, classes, *([state] if state else [])])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     stored = read_result(numbers, fingerprint)
     if stored is not None and (figure.is_file() or "no_figure" in stored):

@@ -164,24 +164,22 @@ class RangeFilter:
             return None
         wanted = read_species_list(self.options.species_list)
         known: dict[str, str] = {}
-        for label, name in self.classes.names.items():
-            for text in (label, name.scientific_name, name.code):
+        for label, about in self.classes.names.items():
+            for text in (label, *about):
                 if text:
                     known.setdefault(text.casefold(), label)
         if not known:  # an older run did not write them down
             return frozenset(part for name in wanted for part in _spellings(name))
         chosen: dict[str, str] = {}
-        unknown = []
+        unknown: list[str] = []
         for name in wanted:
-            label = next(
-                (known[p.casefold()] for p in _spellings(name) if p.casefold() in known), None
-            )
-            if label is None:
-                near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.8)
-                meant = f" (did you mean {_written(near[0], self.classes)!r}?)" if near else ""
-                unknown.append(f"{name!r}{meant}")
-            else:
-                chosen[label] = name
+            meant = [known[p.casefold()] for p in _spellings(name) if p.casefold() in known]
+            if meant:
+                chosen[meant[0]] = name
+                continue
+            near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.8)
+            hint = f" (did you mean {_written(near[0], self.classes)!r}?)" if near else ""
+            unknown.append(f"{name!r}{hint}")
         if unknown:
             more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
             told = (
@@ -280,7 +278,7 @@ def write_places(found: RangeFilter, recordings: Iterable[str]) -> None:
     sites = found.clock.sites.table((name, start.time) for name, start in starts.items())
     if not sites:
         return
-    write_text(found.paths.sites_path, sites_text(sites))
+    write_text(found.paths.sites_path, sites_text(sites, sources=True))
     tell_assumptions(found.paths.audio_dir, list(starts), list(starts.values()))
     _tell_missing(found.paths.audio_dir, starts)
     asked: dict[tuple[float, float, int | None], str] = {}

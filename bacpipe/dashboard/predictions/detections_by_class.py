@@ -12,7 +12,13 @@ from bacpipe.dashboard.shared.results import ModelResults, Predictions
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.evaluation.probing import probe_detections, trained_probes
 from bacpipe.evaluation.species_names import Match, known_species, match_names
-from bacpipe.labels.activity import ActivityGrid, activity_grid, recorded_stretches
+from bacpipe.labels.activity import (
+    SUN,
+    ActivityGrid,
+    activity_grid,
+    recorded_stretches,
+    starts_for,
+)
 
 CLASSIFIER = "classifier"
 _PROBE = "probe_"
@@ -59,6 +65,7 @@ class DetectionsByClass:
         self._score = predictions.score[order]
         self._first = np.searchsorted(self._code, np.arange(len(self.names) + 1))
         self.clock = clock_times(results)
+        self._sun_clocks: dict[str, np.ndarray] = {}
         self._grids: dict[str, ActivityGrid] = {}
 
     def counts(self, threshold: float) -> np.ndarray:
@@ -89,10 +96,20 @@ class DetectionsByClass:
             )
         return f"The slider starts at {self.lowest:g}: lower scores of a probe say nothing."
 
-    @property
-    def tells_time(self) -> bool:
-        """Whether any recording tells when it was made."""
-        return not bool(np.isnat(self.clock).all())
+    def times(self, by: str) -> np.ndarray:
+        """Start of every window on the clock of a heat map, datetime64[us] of shape (windows,)."""
+        if by not in SUN:
+            return self.clock
+        if by not in self._sun_clocks:
+            results = self.results
+            starts = starts_for(results.loader, results.recordings, by)
+            into = np.rint(results.start * 1e6).astype("timedelta64[us]")
+            self._sun_clocks[by] = starts[results.recording_code] + into
+        return self._sun_clocks[by]
+
+    def tells_time(self, by: str) -> bool:
+        """Whether any recording tells when it was made, on the clock of a heat map."""
+        return not bool(np.isnat(self.times(by)).all())
 
     def grid(self, by: str) -> ActivityGrid:
         """Cells of a heat map over the time that this source has looked at."""
@@ -105,7 +122,7 @@ class DetectionsByClass:
             }
             first = np.array([self.results.rows_of(name).start for name in looked_at], np.int64)
             into = np.rint(self.results.start[first] * 1e6).astype("timedelta64[us]")
-            stretches = recorded_stretches(looked_at, self.clock[first] - into)
+            stretches = recorded_stretches(looked_at, self.times(by)[first] - into)
             self._grids[by] = activity_grid(stretches, by)
         return self._grids[by]
 

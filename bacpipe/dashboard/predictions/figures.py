@@ -24,7 +24,7 @@ from matplotlib.colors import to_hex
 
 from bacpipe.dashboard.style import FRAME, new_figure
 from bacpipe.labels.activity import ActivityGrid
-from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks
+from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks, row_title
 from bacpipe.plotting.style import COLOURS
 
 _BINS = 50  # of the histogram
@@ -123,8 +123,8 @@ class ActivityFigure:
         hours = list(range(rows)) if weekdays else [0, 6, 12, 18]
         self.figure.yaxis.ticker = FixedTicker(ticks=hours)
         self.figure.yaxis.major_label_overrides = {i: grid.rows[i] for i in hours}
-        self.figure.yaxis.axis_label = None if weekdays else "hour of the day"
-        weeks = "" if grid.by == "hour_day" else "week of "
+        self.figure.yaxis.axis_label = row_title(grid) or None
+        weeks = "" if grid.by.endswith("_day") else "week of "
         self._columns.args = {
             "names": [
                 "no recordings for a while" if np.isnat(day) else f"{weeks}{day.item():%Y-%m-%d}"

@@ -16,12 +16,17 @@ from bacpipe.dashboard.predictions.figures import LEGEND, ActivityFigure, ScoreH
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, table_widget
 from bacpipe.dashboard.style import CSS
 from bacpipe.evaluation.species_names import plain
-from bacpipe.labels.activity import ActivityGrid
+from bacpipe.labels.activity import SUN, ActivityGrid
 
 _NO_TIME = (
     "No recording here tells when it was made, so activity over time cannot be shown. bacpipe "
     "finds the time in the recorder's metadata or in the name of the file, such as "
     "20240501_053000.wav."
+)
+_NO_PLACE = (
+    "No recording here tells both when and where it was made, so hours from sunrise or sunset "
+    "cannot be shown. Say where in a table of sites (bacpipe sites), or with latitude and "
+    "longitude."
 )
 
 
@@ -100,8 +105,6 @@ class SpeciesPanel:
         self._shown.visible = True
         self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(detections.title)}"
         self._histogram.show(detections.of(species)[1], detections.lowest, self.threshold)
-        self._activity.panel.visible = self._legend.visible = detections.tells_time
-        self._no_time.say("" if detections.tells_time else _NO_TIME)
         self._count()
         self.draw(self._by, per_hour=self._per_hour)
 
@@ -115,16 +118,21 @@ class SpeciesPanel:
     def draw(self, by: str, *, per_hour: bool) -> None:
         """Draw the heat map `by` a key of `bacpipe.labels.activity.BY`."""
         self._by, self._per_hour = by, per_hour
-        if self.detections is None or self.species is None or not self.detections.tells_time:
+        if self.detections is None or self.species is None:
+            return
+        known = self.detections.tells_time(by)
+        self._activity.panel.visible = self._legend.visible = known
+        self._no_time.say("" if known else _NO_PLACE if by in SUN else _NO_TIME)
+        if not known:
             return
         rows, _ = self.detections.of(self.species, self.threshold)
         grid = self.detections.grid(by)
-        self._activity.show(grid, grid.count(self.detections.clock[rows]), per_hour=per_hour)
+        self._activity.show(grid, grid.count(self.detections.times(by)[rows]), per_hour=per_hour)
 
     @property
     def grid(self) -> ActivityGrid | None:
         """Cells of the heat map that is shown."""
-        if self.detections is None or not self.detections.tells_time:
+        if self.detections is None or not self.detections.tells_time(self._by):
             return None
         return self.detections.grid(self._by)
 

@@ -380,7 +380,7 @@ class PredictionsView(View):
             return
         rows, scores = side.detections.of(side.species, side.threshold)
         if self._cell is not None and side.grid is not None:
-            row, column = side.grid.cells(side.detections.clock[rows])
+            row, column = side.grid.cells(side.detections.times(side.grid.by)[rows])
             here = (row == self._cell[0]) & (column == self._cell[1])
             rows, scores = rows[here], scores[here]
             self._everything.label = f"only {side.grid.describe(*self._cell)} ✕"

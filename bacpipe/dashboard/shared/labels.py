@@ -29,11 +29,14 @@ _TITLES = {
     "day_of_year": "Day of the year",
     "week_of_year": "Week of the year",
     "continuous_timestamp": "Date and time",
+    "hours_after_sunrise": "Hours after sunrise",
+    "hours_after_sunset": "Hours after sunset",
     "parent_directory": "Folder",
     "audio_file_name": "Recording",
     "default_classifier": "Best class of the classifier",
 }
-_ORDERED = {"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp"}
+_HOURS = {"hours_after_sunrise", "hours_after_sunset"}
+_ORDERED = {"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", *_HOURS}
 _CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
 
 
@@ -109,7 +112,9 @@ def read_labels(results: ModelResults, kind: str) -> WindowLabels:
     table = default_labels(results)
     if kind not in table:
         table = make_labels(results.loader, results.windows, [kind])
-    labels = _coded(kind, table[kind], ordered=kind in _ORDERED)
+    # Of hours with fractions, every window would have its own.
+    column = np.floor(table[kind]).astype("Int64") if kind in _HOURS else table[kind]
+    labels = _coded(kind, column, ordered=kind in _ORDERED)
     if kind != "default_classifier":
         return labels
     listed = results.loader.classes

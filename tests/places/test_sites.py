@@ -1,0 +1,233 @@
+"""Where recordings were made: the table of sites, settings, and metadata of recorders."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from bacpipe.commands import sites as command
+from bacpipe.errors import SitesError
+from bacpipe.options import Options
+from bacpipe.places.positions import recorder_position, zone_at
+from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
+
+
+def write_wave(path: Path, *chunks: tuple[bytes, bytes]) -> Path:
+    """A short recording with further chunks behind its sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, np.zeros(800), 8000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    for identifier, content in chunks:
+        data += identifier + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+    data[4:8] = struct.pack("<I", len(data) - 8)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def wamd(text: bytes) -> bytes:
+    fields = [(0, b"\x01\x00"), (5, b"2025-05-03 04:00:00"), (6, text)]
+    return b"".join(struct.pack("<HI", number, len(value)) + value for number, value in fields)
+
+
+def table(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sites.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+DAY = datetime(2025, 5, 3, 4)
+POND = "site,latitude,longitude\npond,52.5,13.4\n"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        ((b"guan", b"GUANO|Version: 1.0\nLoc Position: 52.146 4.474\n"), (52.146, 4.474)),
+        ((b"guan", b"loc position:-33.5, +151.25 \0"), (-33.5, 151.25)),
+        ((b"wamd", wamd(b"WGS84,42.5,N,71.25,W,12.0")), (42.5, -71.25)),
+        ((b"wamd", wamd(b"WGS84, -42.5, 71.25")), (-42.5, 71.25)),
+        ((b"iXML", b"<BWFXML><LOCATION><LOCATION_GPS>48.8, -2.3</LOCATION_GPS></LOCATION>"),
+         (48.8, -2.3)),
+        ((b"bext", b"song, lat=52.5 lon=-1.25".ljust(602, b"\0")), (52.5, -1.25)),
+        ((b"guan", b"Loc Position: 0.0 0.0"), None),  # no fix
+        ((b"guan", b"Loc Position: 91 4"), None),
+        ((b"guan", b"Loc Position: ?? ??"), None),
+        ((b"guan", b"Loc Elevation: 12"), None),
+        ((b"wamd", b"\x06\x00\xff\xff\xff\xff\xff"), None),
+        ((b"wamd", wamd(b"\xff\xfe,1,2")), None),
+        ((b"bext", b"flat=3 lone wolf".ljust(602, b"\0")), None),
+    ],
+)  # fmt: skip
+def test_positions_in_metadata(tmp_path, chunk, expected):
+    assert recorder_position(write_wave(tmp_path / "a.wav", chunk)) == expected
+
+
+def test_positions_of_files_without_metadata(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"text")
+    assert recorder_position(tmp_path / "a.wav") is None
+    assert recorder_position(tmp_path / "missing.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("site", "yes", "no"),
+    [
+        ("pond", ["pond/a.wav", "2025/pond/x/a.wav"], ["ponds/a.wav", "lake/pond.wav", "a.wav"]),
+        ("2025/pond/", ["2025/pond/a.wav"], ["2024/pond/a.wav"]),
+        ("2025\\pond", ["2025/pond/a.wav"], ["pond/a.wav"]),
+        ("pond/a.wav", ["pond/a.wav", "2025/pond/a.wav"], ["pond/b.wav"]),
+        ("A*", ["A1/a.wav", "2025/A2/b.wav"], ["B/a.wav"]),
+        ("pond/2025*", ["pond/20250503_040000.wav"], ["pond/20240503_040000.wav"]),
+        (".", ["a.wav", "x/y/a.wav"], []),
+        ("Mu\u0308hle", ["M\u00fchle/a.wav"], ["Muhle/a.wav"]),
+    ],
+)
+def test_what_a_site_means(tmp_path, site, yes, no):
+    folder = table(tmp_path / "r", f"site,latitude,longitude\n{site},52.5,13.4\n")
+    sites = Sites(folder, Options())
+    for name in yes:
+        found = sites.of(name, DAY)
+        assert found is not None and found.position == (52.5, 13.4), name
+    assert all(sites.of(name, DAY) is None for name in no)
+
+
+def test_the_closest_row_counts(tmp_path):
+    rows = ".,1,1\nA,2,2\nA/B,3,3\nA/*,4,4\nA/B/x.wav,5,5\n"
+    sites = Sites(table(tmp_path / "r", f"site,lat,lon\n{rows}"), Options())
+    wanted = {
+        "x.wav": 1,
+        "A/C/D/x.wav": 4,
+        "A/x.wav": 4,
+        "A/B/y.wav": 3,
+        "A/B/x.wav": 5,
+        "A/C/x.wav": 4,
+    }
+    assert {name: sites.of(name, DAY).latitude for name in wanted} == wanted
+    assert sites.of("Z/x.wav", DAY).name == "Z"  # a row for all keeps folders apart
+
+
+def test_deployments_decide_by_time(tmp_path):
+    rows = "p,1,1,Europe/Berlin,2025-05-01,2025-05-03,oak\np,2,2,Europe/Berlin,2025-05-04,,beech\n"
+    head = "site,latitude,longitude,time_zone,start,end,tree\n"
+    sites = Sites(table(tmp_path / "r", head + rows), Options())
+    name = "p/a.wav"
+    assert sites.of(name, datetime(2025, 5, 3, 23, 59)).columns == {"tree": "oak"}
+    assert sites.of(name, datetime(2025, 5, 4)).latitude == 2
+    assert sites.of(name, datetime(2025, 5, 3, 22, 30, tzinfo=UTC)).latitude == 2  # 00:30 there
+    assert sites.of(name, datetime(2025, 4, 30)) is None
+    assert sites.of(name, None) is None  # either may be meant
+
+
+def test_settings_and_metadata_stand_in(tmp_path):
+    gps = (b"guan", b"Loc Position: 48.0 11.0")
+    folder = tmp_path / "r"
+    write_wave(folder / "pond" / "a.wav", gps)
+    assert Sites(folder, Options()).of("pond/a.wav", DAY) == Site(
+        "pond", 48.0, 11.0, source="metadata"
+    )
+    here = Options(latitude=1.5, longitude=2.5)
+    assert Sites(folder, here).of("pond/a.wav", DAY).source == "setting"
+    table(folder, "site,latitude,longitude,habitat\npond,,,reed\n")
+    found = Sites(folder, Options()).of("pond/a.wav", DAY)
+    assert (found.position, found.columns) == ((48.0, 11.0), {"habitat": "reed"})
+
+
+def test_what_a_run_knew_is_remembered(tmp_path):
+    folder = tmp_path / "r"
+    write_wave(folder / "a" / "1.wav", (b"guan", b"Loc Position: 48.0 11.0"))
+    write_wave(folder / "a" / "2.wav", (b"guan", b"Loc Position: 48.001 11.0"))
+    write_wave(folder / "b" / "1.wav", (b"guan", b"Loc Position: 48.0 11.0"))
+    write_wave(folder / "b" / "2.wav", (b"guan", b"Loc Position: 50.0 11.0"))
+    names = ["a/1.wav", "a/2.wav", "b/1.wav", "b/2.wav"]
+    used = Sites(folder, Options()).table((name, DAY) for name in names)
+    assert [row.name for row in used] == ["a", "b/1.wav", "b/2.wav"]  # b has moved
+    copy = tmp_path / "copy.csv"
+    copy.write_text(sites_text(used, sources=True), encoding="utf-8")
+    gone = Sites(tmp_path / "elsewhere", Options(), copy)
+    assert [gone.of(name, DAY).latitude for name in names] == [48, 48, 48, 50]
+    told = Sites(folder, Options(latitude=1, longitude=2, time_zone="UTC"))
+    copy.write_text(sites_text(told.table((n, DAY) for n in names), sources=True), "utf-8")
+    again = Sites(folder, Options(), copy).of("a/1.wav", DAY)
+    assert (again.position, again.time_zone, again.source) == ((1, 2), "UTC", "setting")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffsite;latitude;longitude\npond;52,5;13,4\n".encode(),
+        "Site\tLat\tLon\npond\t52.5\t13.4\n".encode("utf-16"),
+        b"\nsite,lat,lng,note\n\npond,52.5,13.4,Stra\xdfe\n,,,\n",
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, data):
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    (row,) = read_sites(path)
+    assert (row.name, row.position) == ("pond", (52.5, 13.4))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("site,latitude,longitude\nA,91,13\n", "row 2: latitude=91 is no place on Earth"),
+        ("site,latitude,longitude\nA,nix,13\n", "latitude='nix' is no number"),
+        ("site,latitude,longitude\nA,52,\n", "A has no longitude; fill in both, or none"),
+        ("site,latitude,longitude\n,52,13\n", "row 2: it has no site"),
+        ("site,latitude,longitude,time_zone\nA,5,1,Berlin\n", "did you mean 'Europe/Berlin'"),
+        ("site,latitude,longitude,start\nA,5,1,3.5.2025\n", "start='3.5.2025' of A is no date"),
+        ("site,latitude,longitude,start,end\nA,5,1,2025-05-02,2025-05-01\n", "before it starts"),
+        ("site,latitude,longitude,start,end\nA,5,1,2025-01-01,\nA,6,1,2025-02-01,\n",
+         "two deployments of A overlap"),
+        ("site,latitude\nA,5\n", "there is no column longitude"),
+        ("\n\n", "this table is empty"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_table_are_told(tmp_path, text, told):
+    folder = table(tmp_path / "r", text)
+    with pytest.raises(SitesError, match=told) as caught:
+        Sites(folder, Options())
+    assert str(folder / "sites.csv") in str(caught.value)
+
+
+def test_a_table_that_is_none(tmp_path):
+    with pytest.raises(SitesError, match=r"none\.csv: there is no such file"):
+        Sites(tmp_path, Options(sites="none.csv"))
+    (tmp_path / "sites.csv").write_bytes(b"PK\x03\x04")
+    with pytest.raises(SitesError, match="this is a workbook"):
+        Sites(tmp_path, Options())
+
+
+def test_all_mistakes_are_listed(tmp_path):
+    folder = table(tmp_path / "r", "site,latitude,longitude\nA,91,1\nB,2,181\nC,3,3\n")
+    rows, wrong = check_sites(folder / "sites.csv")
+    assert [row.name for row in rows] == ["C"] and len(wrong) == 2
+
+
+def test_command_drafts_and_checks(tmp_path, capsys):
+    folder = tmp_path / "r"
+    write_wave(folder / "pond" / "20250503_040000.wav")
+    write_wave(folder / "gps" / "20250503_040000.wav", (b"guan", b"Loc Position: 48.0 11.0"))
+    assert command.run([f"audio_dir={folder}"]) == 0
+    assert "a draft with 2 sites" in capsys.readouterr().out
+    rows = read_sites(folder / "sites.csv")
+    assert {row.name: row.position for row in rows} == {"pond": None, "gps": (48.0, 11.0)}
+    assert command.run([f"audio_dir={folder}"]) == 1
+    assert "1 recording of sites whose position is not filled in" in capsys.readouterr().out
+    table(folder, f"{POND}lake,1,2\n")
+    assert command.run([f"audio_dir={folder}"]) == 0
+    told = capsys.readouterr().out
+    assert "pond: 1 recording; 52.5, 13.4; clock Europe/Berlin; 2025-05-03 04:00" in told
+    assert "sunrise 05:3" in told and "Rows without recordings: lake." in told
+    with pytest.raises(SitesError, match="is there already"):
+        command.run([f"audio_dir={folder}", "--to", str(folder / "sites.csv")])
+    table(folder, "site,latitude,longitude\npond,99,1\n")
+    assert command.run([f"audio_dir={folder}"]) == 1
+
+
+def test_zones_of_positions():
+    assert str(zone_at(52.5, 13.4)) == "Europe/Berlin"
+    assert zone_at(0, -30).utcoffset(None) is not None or str(zone_at(0, -30)).startswith("Etc/")
