@@ -80,6 +80,8 @@ def play(
     >>> import bacpipe
     >>> loaders = bacpipe.play(audio_dir="recordings", models="birdnet")
     <BLANKLINE>
+      birdnet: 14 detections of 5 species with a score of 0.5 or more: ...
+    <BLANKLINE>
       model                 birdnet
       recordings done       0
       skipped, done before  12

@@ -48,9 +48,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 "birdnet", truth, loader.embeddings("array"), paths=loader.paths, name=name
             )
         found = bacpipe.detections_table(loader)
-        found.rename(columns={"label:default_classifier": "label:species"}).drop(
-            columns="score"
-        ).to_csv(recordings / "birds.csv", index=False)
+        columns = {"recording": "audiofilename", "common_name": "label:species"}
+        table = found.rename(columns=columns)[["start", "end", *columns.values()]]
+        table.to_csv(recordings / "birds.csv", index=False)
         (folder / "bats").mkdir()
         sf.write(folder / "bats" / "evening.wav", make_bats(0, 6), 256_000)
         yield folder

@@ -57,7 +57,8 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     named = "models" in settings
     models = list(options.models) if named else computed_models(options.audio_dir, options)
-    loaders = [Loader(options.audio_dir, model, **settings) for model in models]
+    audio_dir = settings.pop("audio_dir", options.audio_dir)
+    loaders = [Loader(audio_dir, model, **settings) for model in models]
     loaders = [loader for loader in loaders if named or loader.has_predictions] or loaders[:1]
     if parsed.to is not None and len(loaders) > 1:
         raise SettingsError(

@@ -38,6 +38,29 @@ _MEDIA_PATH = re.compile(r"(?=^[^./~])(^((?!\.{2}).)*$).*$")  # as the standard 
 _MEDIA_TYPES = {"mp3": "mpeg", "wv": "x-wavpack", "aif": "aiff", "m4a": "mp4"}
 _PEOPLE = frozenset({"Human vocal", "Human non-vocal", "Human whistle", "Homo sapiens"})
 
+# Of the tables of version 1.0.2, all of which must be there, in this order.
+_COLUMNS = {
+    "deployments": (
+        "deploymentID", "locationID", "locationName", "latitude", "longitude",
+        "coordinateUncertainty", "deploymentStart", "deploymentEnd", "setupBy", "cameraID",
+        "cameraModel", "cameraDelay", "cameraHeight", "cameraDepth", "cameraTilt", "cameraHeading",
+        "detectionDistance", "timestampIssues", "baitUse", "featureType", "habitat",
+        "deploymentGroups", "deploymentTags", "deploymentComments",
+    ),
+    "media": (
+        "mediaID", "deploymentID", "captureMethod", "timestamp", "filePath", "filePublic",
+        "fileName", "fileMediatype", "exifData", "favorite", "mediaComments",
+    ),
+    "observations": (
+        "observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd",
+        "observationLevel", "observationType", "cameraSetupType", "scientificName", "count",
+        "lifeStage", "sex", "behavior", "individualID", "individualPositionRadius",
+        "individualPositionAngle", "individualSpeed", "bboxX", "bboxY", "bboxWidth", "bboxHeight",
+        "classificationMethod", "classifiedBy", "classificationTimestamp",
+        "classificationProbability", "observationTags", "observationComments",
+    ),
+}  # fmt: skip
+
 SamplingDesign = Literal[
     "simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted",
     "opportunistic",
@@ -206,7 +229,7 @@ def _deployments(media: dict[str, _Medium]) -> pd.DataFrame:
     table = pd.DataFrame(rows.values())
     for name in ("deploymentStart", "deploymentEnd"):
         table[name] = [_stamp(time) for time in table[name].tolist()]
-    return table
+    return table.reindex(columns=list(_COLUMNS["deployments"]))
 
 
 def _media_table(media: dict[str, _Medium]) -> pd.DataFrame:
@@ -226,7 +249,7 @@ def _media_table(media: dict[str, _Medium]) -> pd.DataFrame:
                 "fileMediatype": f"audio/{_MEDIA_TYPES.get(kind, kind)}",
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).reindex(columns=list(_COLUMNS["media"]))
 
 
 def _events(chosen: Chosen, media: dict[str, _Medium]) -> Iterator[tuple[_Medium, Detections]]:
@@ -242,11 +265,7 @@ def _observations(
     """Observations recording by recording; their scientific names are added to `observed`."""
     import pandas as pd
 
-    columns = (
-        "observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd",
-        "observationLevel", "observationType", "scientificName", "classificationMethod",
-        "classifiedBy", "classificationProbability", "observationTags",
-    )  # fmt: skip
+    columns = list(_COLUMNS["observations"])
     yield pd.DataFrame(columns=columns)
     classifier = f"{chosen.loader.model_name} (bacpipe {__version__})"
     for medium, item in _events(chosen, media):
@@ -272,7 +291,7 @@ def _observations(
             ],
             "observationTags": [f"class:{label}" for label in item.label],
         }
-        yield pd.DataFrame(rows, index=range(len(item.label)))[list(columns)]
+        yield pd.DataFrame(rows, index=range(len(item.label))).reindex(columns=columns)
 
 
 def _taxon(chosen: Chosen, label: str) -> tuple[str, str]:

@@ -81,7 +81,7 @@ def write_occupancy(
         NA; and ``<model>_hours_listened.csv`` of the same shape.
     """
     names = [species] if isinstance(species, str) else species
-    classes = None if names is None else {name: classes_of(chosen, name) for name in names}
+    classes = None if names is None else classes_of(chosen, names)
     found = histories(chosen, str(occasion), min_hours=float(min_hours), classes=classes)
     model, written = chosen.loader.model_name, []
     for name in sorted(found.present):
@@ -164,6 +164,7 @@ def export(
     if (min_score := given.pop(_SCORE, None)) is not None:
         given["classifier_threshold"] = min_score
     chosen = choose(loader, given)
+    chosen.loader.require_predictions()
     target = _folder(chosen.loader, format) if destination is None else Path(destination)
     written = write(chosen, target, **own)
     about = {"format": format, "options": options, "files": _relative(written, target)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -158,10 +158,10 @@ def detection_history(
     if min_score is not None:
         kwargs["classifier_threshold"] = min_score
     chosen = choose(loader, kwargs)
-    wanted = classes_of(chosen, species)
-    found = histories(chosen, occasion, min_hours=min_hours, classes={species: wanted})
+    classes = classes_of(chosen, [species])
+    found = histories(chosen, occasion, min_hours=min_hours, classes=classes)
     history = found.of(species)
-    history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(wanted)}
+    history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(classes[species])}
     history.attrs["hours_listened"] = found.hours.round(6).tolist()
     return history
 
@@ -251,15 +251,17 @@ def histories(
         for i, part in _split(item, first, length):
             hours[row[item.place.site], i] += part
     present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
+    named = {label: name for name, labels in (classes or {}).items() for label in labels}
     for found in chosen.windows():
         place = chosen.where.of(found.recording)
         if np.isnat(place.local):
             continue
-        names = {str(n): {str(n)} for n in set(found.label)} if classes is None else classes
-        for name, labels in names.items():
-            start = found.start[np.isin(found.label.astype(str), list(labels))]
-            cells = present.setdefault(name, np.zeros(hours.shape, bool))
-            cells[row[place.site], (place.local + _seconds(start) - first) // length] = True
+        column = (place.local + _seconds(found.start) - first) // length
+        for label, i in set(zip(found.label.tolist(), column.tolist(), strict=True)):
+            name = str(label) if classes is None else named.get(str(label))
+            if name is not None:
+                cells = present.setdefault(name, np.zeros(hours.shape, bool))
+                cells[row[place.site], i] = True
     occasions = first + np.arange(count) * length
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
@@ -279,23 +281,40 @@ def _occasion(text: str) -> np.timedelta64:
     return np.timedelta64(round(length.total_seconds() * 1e6), "us")
 
 
-def classes_of(chosen: Chosen, species: str) -> set[str]:
-    """Names of the classes that a name of a species, or a code, means."""
-    loader, plain = chosen.loader, species.strip().casefold()
-    labels = {*chosen.classes.names}
-    labels.update(label for item in loader.detections() for label in set(item.label.tolist()))
-    known = {label: (label, *chosen.classes.of(label)) for label in labels}
-    found = {
-        label for label, names in known.items() if plain in {name.casefold() for name in names}
-    }
-    if found:
-        return found
-    every = {name.casefold(): name for names in known.values() for name in names if name}
-    close = [every[key] for key in difflib.get_close_matches(plain, every, n=3, cutoff=0.6)]
-    meant = f"did you mean {', '.join(close)}?" if close else "expected the name of one of them."
-    raise SettingsError(
-        f"species={species!r} is no class of {loader.model_name} (of {len(known):,}); {meant}"
-    )
+def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
+    """Names of the classes that each name of a species, or code, means.
+
+    Raises
+    ------
+    SettingsError
+        If the model knows none of that name.
+    """
+    known = _by_name(chosen, chosen.classes.names)
+    if {name.strip().casefold() for name in species} - {*known}:
+        # Own models have no list of classes; what they have found is known.
+        found = chosen.loader.stored_detections()
+        known |= _by_name(chosen, {str(label) for item in found for label in set(item.label)})
+    classes: dict[str, set[str]] = {}
+    for name in species:
+        plain = name.strip().casefold()
+        if plain not in known:
+            close = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
+            meant = [min(known[key]) for key in close]
+            hint = f"did you mean {', '.join(meant)}?" if meant else "expected the name of a class."
+            raise SettingsError(
+                f"species={name!r} is no class of {chosen.loader.model_name}; {hint}"
+            )
+        classes[name] = known[plain]
+    return classes
+
+
+def _by_name(chosen: Chosen, labels: Iterable[str]) -> dict[str, set[str]]:
+    """Classes by each of their names in small letters."""
+    known: dict[str, set[str]] = {}
+    for label in labels:
+        for name in {label, *chosen.classes.of(label)} - {""}:
+            known.setdefault(name.casefold(), set()).add(label)
+    return known
 
 
 # --- Effort and detections ----------------------------------------------------------------------

@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import yaml
 
-from bacpipe.errors import ResultsError, StorageError
+from bacpipe.errors import BacpipeError, ResultsError, StorageError
 
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
@@ -536,7 +536,7 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
+    except BacpipeError:  # of what is read meanwhile, some of which are an OSError, too
         raise
     except OSError as error:
         raise storage_error(path, error, needed) from error

@@ -699,6 +699,16 @@ class Loader:
         entries = self._require_set().content.done.values()
         return any(entry.predictions is not None for entry in entries)
 
+    def require_predictions(self) -> None:
+        """Raise a ResultsNotFoundError if no classifier was run."""
+        if not self.has_predictions:
+            old = old_results_in([self.paths.preds_path])
+            raise ResultsNotFoundError(
+                f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
+                f"recordings; "
+                + (old or "run a model that has a classifier, with run_pretrained_classifier=True.")
+            )
+
     @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Model, checkpoint, threshold, versions and settings that predictions were made with."""
@@ -781,13 +791,7 @@ class Loader:
         """All predictions that are stored, whether or not their species are expected."""
         found = self._require_set()
         entries = self.entries
-        if not self.has_predictions:
-            old = old_results_in([self.paths.preds_path])
-            raise ResultsNotFoundError(
-                f"{self.paths.preds_path}: there are no predictions of {self.model_name} for these "
-                f"recordings; "
-                + (old or "run a model that has a classifier, with run_pretrained_classifier=True.")
-            )
+        self.require_predictions()
         self.locate_predictions()
         source = predictions_source(self.paths.preds_path)
         if source != found.folder.name:

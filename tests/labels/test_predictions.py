@@ -139,7 +139,8 @@ def test_combined_files_hold_the_same(loader):
         "label:default_classifier",
         "label:confidence",
     ]
-    names = {"label:confidence": "score"}
+    names = {"label:confidence": "score", "audiofilename": "recording",
+             "label:default_classifier": "common_name"}  # fmt: skip
     given = table.round({"start": 6, "end": 6, "score": 4})[
         [names.get(column, column) for column in annotations]
     ].set_axis(annotations.columns, axis=1)
@@ -222,7 +223,7 @@ def test_tables_of_many_blocks_hold_the_same_as_those_of_one(tmp_path, monkeypat
     assert written[0].num_row_groups == 1 and written[1].num_row_groups > 5
     for name in ("m_detections.parquet", "m_all_predictions.parquet"):
         one, many = (pd.read_parquet(tmp_path / folder / name) for folder in ("one", "many"))
-        text = {c: object for c in ("audiofilename", "class") if c in one}  # else categories
+        text = {c: object for c in ("recording", "common_name") if c in one}  # else categories
         pd.testing.assert_frame_equal(one.astype(text), many.astype(text))
     wide = pd.read_parquet(tmp_path / "many" / "m_all_predictions.parquet")
     pd.testing.assert_frame_equal(wide, wide_frame(items), check_dtype=False)

@@ -1,0 +1,268 @@
+"""Tables of detections and exports: complete, readable by others, renewed by later runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import shutil
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+import bacpipe
+from bacpipe.__main__ import main
+from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.exports.export import FORMATS
+from tests.conftest import SHARED, TinyModel, write_recording
+
+COLUMNS = [
+    "site", "recording", "start", "end", "datetime", "common_name", "scientific_name", "code",
+    "score", "range_probability", "probability", "event",
+]  # fmt: skip
+SCHEMAS = SHARED / "camtrap_dp"
+
+
+class Birds(TinyModel):
+    """A bird of Berlin, one of elsewhere, and a sound that is neither."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.classes = ["Eurasian Blackbird", "=Rain", "Field Sparrow"]
+        self.scientific_names = ["Turdus merula", "", "Spizella pusilla"]
+        self.codes = ["eurbla", "", "fiespa"]
+
+    def classifier_predictions(self, embeddings):
+        level = embeddings.mean(dim=1).clamp(0, 1)
+        return super().classifier_predictions(embeddings)[:, [0, 1, 0]] * level.new_tensor(
+            [1, 1, 0.9]
+        )
+
+
+def compute(card: Path, **settings: object) -> bacpipe.Loader:
+    return bacpipe.generate_embeddings(
+        model_name="birds",
+        CustomModel=Birds,
+        audio_dir=card,
+        main_results_dir=str(card.parent / "results"),
+        classifier_threshold=0.1,
+        device="cpu",
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "my card"
+    for seed, name in enumerate(["A/20240501_053000.wav", "A/B/20240502_053000.flac"]):
+        write_recording(folder / name, 4.5, seed=seed)
+    (folder / "sites.csv").write_text("site,latitude,longitude\n.,52.5,13.4\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def birds(card: Path) -> bacpipe.Loader:
+    return compute(card)
+
+
+def test_tables_hold_every_detection_with_all_columns(birds: bacpipe.Loader) -> None:
+    table = bacpipe.detections_table(birds)
+    assert list(table.columns) == COLUMNS
+    stored = sum(len(item.window) for item in birds.stored_detections())
+    folder = birds.paths.preds_path
+    parquet = pd.read_parquet(folder / "birds_detections.parquet")
+    written = pd.read_csv(folder / "birds_detections.csv", keep_default_na=False)
+    assert len(table) == len(parquet) == len(written) == stored > 10
+    assert list(written.columns) == COLUMNS == [c for c in parquet if c != "window"]
+    assert written["datetime"].tolist() == parquet["datetime"].tolist()
+    for column in ("recording", "common_name", "scientific_name", "code", "event", "site"):
+        assert table[column].tolist() == written[column].tolist() == parquet[column].tolist()
+    assert written["datetime"][0] == "2024-05-01T05:30:00.000+02:00"
+    assert pd.to_datetime(written["datetime"]).tolist() == table["datetime"].tolist()
+    assert str(table["datetime"].dt.tz) == "Europe/Berlin"
+    known = table.groupby("scientific_name")["range_probability"].mean()
+    assert known["Turdus merula"] > 0.9 and known["Spizella pusilla"] < 0.03
+    assert np.isnan(known[""]) and table["probability"].isna().all()
+
+
+def test_settings_of_tables(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    hidden = bacpipe.detections_table(birds, range_filter="hide")
+    assert set(hidden["common_name"]) == {"Eurasian Blackbird", "=Rain"}
+    path, *_ = bacpipe.export(
+        birds, "csv", tmp_path, min_score=0.3, excel_bom=True, escape_formulas=True
+    )
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    table = pd.read_csv(path)
+    assert "'=Rain" in set(table["common_name"]) and table["score"].min() >= 0.3
+    assert json.loads((tmp_path / "provenance.json").read_text())["threshold"] == 0.3
+    settings = {"audio_dir": birds.audio_dir, "model": "birds",
+                "main_results_dir": birds.options.main_results_dir}  # fmt: skip
+    pd.testing.assert_frame_equal(
+        bacpipe.detections_table(None, **settings), bacpipe.detections_table(birds)
+    )
+
+
+def test_kaleidoscope_comes_back(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    path, *_ = bacpipe.export(birds, "kaleidoscope", tmp_path)
+    table = bacpipe.import_annotations(path, birds.audio_dir, format="kaleidoscope")
+    rows = bacpipe.detections_table(birds)[["recording", "start", "end", "common_name"]]
+    assert sorted(table.iloc[:, :4].drop_duplicates().itertuples(index=False, name=None)) == sorted(
+        rows.itertuples(index=False, name=None)
+    ) or set(
+        map(tuple, table[["audiofilename", "start", "end", "label:species"]].to_numpy())
+    ) == set(map(tuple, rows.to_numpy()))
+    assert set(pd.read_csv(path)["DATE-12"]) == {"2024-04-30", "2024-05-01"}
+
+
+def test_audacity_shows_scores(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    path, *_ = bacpipe.export(birds, "audacity", tmp_path)
+    best = next(iter(birds.detections()))
+    assert path.read_text().split("\n")[0].endswith(f"{best.label[0]} {best.score[0]:.2f}")
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the schemas in ../shared are absent")
+def test_camtrap_dp_is_valid(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    frictionless = pytest.importorskip("frictionless")
+    jsonschema = pytest.importorskip("jsonschema")
+    *_, path = bacpipe.export(
+        birds, "camtrap-dp", tmp_path, capture_method="continuous", device_platform="pole"
+    )
+    package = json.loads(path.read_text())
+    profile = json.loads((SCHEMAS / "camtrap-dp-profile.json").read_text())
+    # What lies elsewhere on the web: Data Package itself and GeoJSON.
+    own = {
+        key: value for key, value in profile["allOf"][1]["properties"].items() if key != "spatial"
+    }
+    schema = {"$defs": profile["$defs"], **profile["allOf"][1], "properties": own}
+    jsonschema.Draft4Validator(schema).validate(package)
+    for resource in package["resources"]:
+        if isinstance(resource["schema"], str):
+            name = resource["schema"].rsplit("/", 1)[1]
+            assert "/1.0.2/" in resource["schema"]
+            resource["schema"] = json.loads((SCHEMAS / name).read_text())
+    package.pop("profile")
+    report = frictionless.Package.from_descriptor(package, basepath=str(tmp_path)).validate()
+    assert report.valid, report.flatten(["type", "message"])
+    observed = pd.read_csv(tmp_path / "observations.csv")
+    events = bacpipe.detections_table(birds, event_gap=0)
+    assert len(observed) == len(events) == len(pd.read_csv(tmp_path / "acoustic-observations.csv"))
+    assert set(observed["observationType"]) == {"animal", "unknown"}
+    assert len(pd.read_csv(tmp_path / "media.csv")) == 2
+    with pytest.raises(SettingsError, match="capture_method='always'"):
+        bacpipe.export(birds, "camtrap-dp", tmp_path, capture_method="always")
+
+
+def test_darwin_core_archive_describes_its_table(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    (path,) = bacpipe.export(birds, "darwin-core", tmp_path, title="A & B", creator="Me")
+    with zipfile.ZipFile(path) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("occurrence.csv").decode())))
+        meta = ET.fromstring(archive.read("meta.xml"))
+        eml = ET.fromstring(archive.read("eml.xml"))
+    fields = meta.findall(".//{http://rs.tdwg.org/dwc/text/}field")
+    assert [f.get("term", "").rsplit("/", 1)[1] for f in fields] == list(rows[0])
+    assert eml.findtext("dataset/title") == "A & B" and eml.findtext(".//abstract/para")
+    events = bacpipe.detections_table(birds, event_gap=0)
+    assert len(rows) == (events["scientific_name"] != "").sum()
+    assert len({row["occurrenceID"] for row in rows}) == len(rows)
+    assert (
+        rows[0]["eventDate"].startswith("2024-05-01T05:30:0") and "+02:00/" in rows[0]["eventDate"]
+    )
+
+
+@pytest.mark.parametrize("order", ["score", "random", "stratified"])
+def test_clips_are_the_sound_around_detections(
+    birds: bacpipe.Loader, tmp_path: Path, order: str
+) -> None:
+    *files, _ = bacpipe.export(
+        birds, "clips", tmp_path, n=1, pad=0.5, order=order, clip_format="flac"
+    )
+    table = pd.read_csv(tmp_path / "clips.csv")
+    assert len(files) == len(table) == 3  # one of each class
+    for row, file in zip(table.itertuples(), files, strict=True):
+        samples, rate = sf.read(file)
+        whole, _ = sf.read(birds.audio_dir / row.recording)
+        part = whole[round(row.clip_start * rate) : round((row.end + 0.5) * rate)]
+        np.testing.assert_allclose(samples, part, atol=1e-3)
+    if order == "score":
+        best = bacpipe.detections_table(birds).groupby("common_name")["score"].max()
+        assert table.set_index("common_name")["score"].to_dict() == pytest.approx(
+            best.to_dict(), abs=1e-4
+        )
+
+
+def test_exports_in_the_results_follow_the_predictions(card: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "card"
+    shutil.copytree(card, copy)
+    loader = compute(copy)
+    for name in FORMATS:
+        bacpipe.export(loader, name, min_score=0.2)
+    write_recording(copy / "C" / "20240507_053000.wav", 3.0, seed=5)
+    shutil.rmtree(copy / "A" / "B")
+    again = compute(copy)
+    folder = again.paths.exports_path
+    for name in set(FORMATS) - {"clips"}:
+        files = [p for p in (folder / name).rglob("*") if p.suffix in {".csv", ".txt", ".zip"}]
+        content = "".join(
+            zipfile.ZipFile(p).read("occurrence.csv").decode()
+            if p.suffix == ".zip"
+            else f"{p.name}\n{p.read_text()}"
+            for p in files
+        )
+        assert "20240507_053000" in content or "2024-05-07" in content, name
+        made_with = json.loads((folder / name / "birds" / "provenance.json").read_text())
+        assert made_with["threshold"] == 0.2 and made_with["export"]["format"] == name
+    kept = (folder / "clips" / "birds" / "clips.csv").read_text()
+    assert "20240507" not in kept
+    # A table of sites that changes renews the tables, too.
+    (copy / "sites.csv").write_text("site,latitude,longitude\nC,40,-80\n")
+    compute(copy)
+    table = pd.read_csv(again.paths.preds_path / "birds_detections.csv")
+    assert table[table["site"] == "C"]["datetime"].str.endswith("-04:00").all()
+    assert (folder / "csv" / "birds" / "birds_detections.csv").read_text().count("-04:00") > 0
+
+
+def test_a_run_says_what_it_found_and_its_hints_work(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"audio_dir": card, "models": ["birds"], "CustomModels": [Birds], "device": "cpu",
+                "main_results_dir": "my results", "hop": 0.5}  # fmt: skip
+    loader = bacpipe.play(**settings, classifier_threshold=0.3)["birds"]
+    printed = capsys.readouterr().out
+    count = len(bacpipe.detections_table(loader))
+    assert f"birds: {count} detections of 3 species with a score of 0.3 or more: " in printed
+    assert "1 of them is not expected there in that season (Field Sparrow)" in printed
+    assert str(loader.paths.preds_path / "birds_detections.csv") in printed
+    assert printed.index("detections of") < printed.index("time spent")
+    assert "hop=0.5" in printed.splitlines()[-1]
+    readme = (loader.paths.dataset_path / "README.txt").read_text()
+    monkeypatch.chdir(card)  # from anywhere
+    commands = [line.split("bacpipe ", 1)[1] for line in readme.splitlines() if " export " in line]
+    assert len(commands) == 2
+    for command in commands:
+        assert main(shlex.split(command)) == 0, command
+    monkeypatch.chdir(tmp_path)
+    assert (loader.paths.exports_path / "survey" / "birds" / "birds_survey.csv").is_file()
+    capsys.readouterr()
+    bacpipe.play(**settings, classifier_threshold=1.0)
+    printed = capsys.readouterr().out
+    assert "no detections with a score of 1 or more in 2 recordings" in printed
+    assert "classifier_threshold=0.25" in printed and '"main_results_dir=my results"' in printed
+
+
+def test_mistakes_are_told(birds: bacpipe.Loader, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="did you mean 'raven'"):
+        bacpipe.export(birds, "ravens")
+    with pytest.raises(SettingsError, match="combine"):
+        bacpipe.export(birds, "raven", combine=True)
+    nowhere = bacpipe.Loader(birds.audio_dir, "none", main_results_dir=str(birds.audio_dir))
+    with pytest.raises(ResultsNotFoundError):
+        bacpipe.export(nowhere, "csv")
+    assert main(["export", "ravens", f"audio_dir={birds.audio_dir}"]) == 2
+    assert "did you mean 'raven'" in capsys.readouterr().err
