@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> 
     import pandas as pd
 
     times = [
-        pd.NaT if begin is None else pd.Timestamp(begin + timedelta(seconds=later))
+        pd.NaT if begin is None else pd.Timestamp(begin) + pd.Timedelta(seconds=later)
         for begin, later in zip(begins, seconds, strict=True)
     ]
     offsets = {time.utcoffset() for time in times if not pd.isna(time)}
