@@ -10,7 +10,8 @@ from bacpipe.commands.arguments import parse_words, read_settings
 from bacpipe.errors import SettingsError
 from bacpipe.user_input import load_yaml
 
-_NUMBERS = ("start", "end", "min_gap")
+KEYS = ("model", "start", "end", "k", "where", "min_gap", "exclude_same_recording")
+"""What is written as key=value, beside the keys of the configuration."""
 
 
 def run(arguments: Sequence[str]) -> int:
