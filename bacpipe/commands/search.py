@@ -10,7 +10,8 @@ from bacpipe.commands.arguments import parse_words, read_settings
 from bacpipe.errors import SettingsError
 from bacpipe.user_input import load_yaml
 
-_NUMBERS = ("start", "end", "min_gap")
+KEYS = ("model", "start", "end", "k", "where", "min_gap", "exclude_same_recording")
+"""What is written as key=value, beside the keys of the configuration."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -57,8 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected audio_dir=FOLDER with the recordings.")
     table = search(parsed.query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
-    shown = table.drop(columns="datetime") if table["datetime"].isna().all() else table
-    print(shown.to_string(index=False, max_colwidth=60))  # noqa: T201
+    print(table.dropna(axis=1, how="all").to_string(index=False, max_colwidth=60))  # noqa: T201
     if parsed.csv is not None:
         write_csv(parsed.csv, table)
         print(f"The table is in {parsed.csv}.")  # noqa: T201

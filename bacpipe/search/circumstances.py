@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -71,12 +71,11 @@ def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> 
     import pandas as pd
 
     times = [
-        pd.NaT if begin is None else pd.Timestamp(begin + timedelta(seconds=later))
+        pd.NaT if begin is None else pd.Timestamp(begin) + pd.Timedelta(seconds=later)
         for begin, later in zip(begins, seconds, strict=True)
     ]
+    column = pd.Series(times, dtype=object)
     offsets = {time.utcoffset() for time in times if not pd.isna(time)}
-    if not offsets or offsets == {None}:
-        return pd.Series(pd.to_datetime(times)).astype("datetime64[us]")
-    if None in offsets:
-        return pd.Series(times, dtype=object)
-    return pd.Series(pd.to_datetime(times, utc=len(offsets) > 1))
+    if offsets <= {None}:
+        return column.astype("datetime64[us]")
+    return column if None in offsets else pd.to_datetime(column, utc=len(offsets) > 1)

@@ -224,6 +224,7 @@ def _predictions(index: SearchIndex, places: list[tuple[str, int]]) -> dict[str,
         return {}
     stored = {name: index.entries[name].predictions for name, _ in places}
     ranges = index.loader.range_filter()
+    marks = ranges.options.range_filter != "off"
     best: dict[tuple[str, int], tuple[float, str]] = {}
     folder = index.loader.paths.sparse_predictions_path
     for name, predictions in stored.items():
@@ -239,7 +240,7 @@ def _predictions(index: SearchIndex, places: list[tuple[str, int]]) -> dict[str,
         "score": np.array([score for score, _ in rows], np.float32),
         "range_probability": np.array(
             [
-                np.nan if label is None else ranges.probabilities(_detection(*place, label))[0]
+                ranges.probabilities(_detection(*place, label))[0] if marks and label else np.nan
                 for place, (_, label) in zip(places, rows, strict=True)
             ],
             np.float32,

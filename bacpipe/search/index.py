@@ -138,7 +138,8 @@ class SearchIndex:
 
     def embedding(self, recording: str, window: int) -> Floats:
         """Embedding of one window, float64 of shape (dim,)."""
-        return self._read(self.entries[recording], np.array([window]))[0]
+        row: Floats = self._read(self.entries[recording], np.array([window]))[0]
+        return row
 
     def times(self, recording: str) -> tuple[Floats, Floats]:
         """Start and end of every window of a recording in seconds."""
@@ -156,8 +157,8 @@ class SearchIndex:
             heard = np.isfinite(error)
             codes = self._packs[pack].codes[rows[heard]]
             total += scale[heard] @ codes + shift[heard].sum()
-        total /= len(chosen)
-        return total
+        mean: Floats = total / len(chosen)
+        return mean
 
     def _by_pack(self, rank: Rows, window: Rows) -> Iterator[tuple[int, Rows]]:
         place = np.array([self._places[i] for i in rank.tolist()], np.int64).reshape(-1, 2)

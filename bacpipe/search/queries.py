@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.search.index import SearchIndex
 from bacpipe.search.scan import Floats, Queries
 from bacpipe.store.embedding_set import differences, settings_of
+from bacpipe.store.loader import Loader
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
@@ -44,17 +45,19 @@ class LinearRecogniser(Protocol):
     ----------
     classes : sequence of str
         Names of the classes.
-    weights : np.ndarray, shape (classes, dim)
+    weight : np.ndarray, shape (classes, dim)
     bias : np.ndarray, shape (classes,)
-        The logit of a class for an embedding x is ``weights @ x + bias``.
+        The logit of a class for an embedding x is ``weight @ x + bias``.
     """
 
     @property
     def classes(self) -> Sequence[str]: ...
     @property
-    def weights(self) -> NDArray[np.floating]: ...
+    def weight(self) -> NDArray[Any]: ...
     @property
-    def bias(self) -> NDArray[np.floating]: ...
+    def bias(self) -> NDArray[Any]: ...
+    def check(self, loader: Loader) -> None:
+        """Raise an error if the embeddings are another model's than those it was trained on."""
 
 
 @runtime_checkable
@@ -368,19 +371,14 @@ class QueryReader:
     # ------------------------------------------------------------------ recognisers
 
     def _recogniser(self, recogniser: LinearRecogniser) -> Sought:
-        weights = np.asarray(recogniser.weights, dtype=np.float64)
+        recogniser.check(self._index.loader)
+        weights = np.asarray(recogniser.weight, dtype=np.float64)
         bias = np.asarray(recogniser.bias, dtype=np.float64)
-        model, dim = self._index.loader.model_name, self._index.dim
-        backbone = getattr(recogniser, "model", None)
-        if isinstance(backbone, str) and backbone != model:
+        expected = (len(recogniser.classes), self._index.dim)
+        if weights.shape != expected or bias.shape != expected[:1]:
             raise SettingsError(
-                f"This recogniser works on embeddings of {backbone}, not of {model}; search the "
-                f"results of {backbone}."
-            )
-        if weights.shape != (len(recogniser.classes), dim) or bias.shape != weights.shape[:1]:
-            raise SettingsError(
-                f"This recogniser has weights of shape {weights.shape}; expected "
-                f"({len(recogniser.classes)}, {dim}) for embeddings of {model}."
+                f"This recogniser has weights of shape {weights.shape}; expected {expected} for "
+                f"embeddings of {self._index.loader.model_name}."
             )
         lengths = np.linalg.norm(weights, axis=1)
         directions = np.stack(

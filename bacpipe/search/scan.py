@@ -167,14 +167,15 @@ def nearest(
                 bound = bound * norm
             bar = torch.tensor([item.bar for item in found], dtype=torch.float64)
             reach = approximate.add(bound[:, None]) >= bar.float() - 1e-6 * bar.abs().float()
-            for query in torch.nonzero(reach.any(dim=0))[:, 0].tolist():
-                (chosen,) = torch.nonzero(reach[:, query], as_tuple=True)
-                found[query].add(
-                    number,
-                    rows[chosen.numpy()],
-                    approximate[chosen, query].double().numpy(),
-                    bound[chosen].double().numpy(),
-                )
+            row, query = torch.nonzero(reach).numpy().T
+            if not len(row):
+                continue
+            similarity, error = approximate[reach].double().numpy(), bound.double().numpy()[row]
+            order = np.argsort(query, kind="stable")
+            ends = np.cumsum(np.bincount(query, minlength=len(found)))[:-1]
+            for one, at in zip(found, np.split(order, ends), strict=True):
+                if len(at):
+                    one.add(number, rows[row[at]], similarity[at], error[at])
     return [
         _rescore(packs, item, direction, read_rows, queries.by_length)
         for item, direction in zip(found, queries.directions, strict=True)

