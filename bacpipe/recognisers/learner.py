@@ -28,8 +28,8 @@ SOFTNESS = 5.0
 
 _C = 10.0  # inverse strength of the penalty, at features of mean square length 1
 _BIAS_VARIANCE = 100.0
-_FEWEST = 8  # windows with the class, from which on the better features can be told
-_SURE = 2.0  # standard errors
+_FEWEST = 20  # windows with the class, from which on the better features can be told
+_SURE = 3.0  # standard errors
 _MOST_LEFT_OUT = 1200  # examples; the time grows with their cube
 
 
