@@ -74,7 +74,8 @@ class Whitening(NamedTuple):
             return np.full(1, total**-0.5, np.float32)
         scale = (self.variances + SOFTNESS * self.variances.mean()) ** -0.5
         scale /= np.sqrt((self.variances * scale**2).sum())
-        return self.directions * scale
+        matrix: np.ndarray = self.directions * scale
+        return matrix
 
     def features(self, embeddings: np.ndarray, kind: str) -> np.ndarray:
         """Features of embeddings, float32 of their shape or with the same number of columns."""
