@@ -424,6 +424,7 @@ class RecogniserResults(Loader):
         listed_names = ClassList.of_model(self.recogniser.classes, (), ())
         write_class_list(class_list_path(self.paths.preds_path, name), listed_names)
         write_prediction_tables(self)
+        logger.info("%s: detections are in %s.", name, table)
 
     def detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""

@@ -20,6 +20,7 @@ _PAGES = (
     ),
     ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
     ("search", "Searching", ("bacpipe.search",)),
+    ("recognisers", "Recognisers", ("bacpipe.recognisers",)),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
