@@ -9,6 +9,7 @@ import numpy as np
 
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.exports.whereabouts import Whereabouts
+from bacpipe.store.calibrations import stored_probability
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.loader import Loader
@@ -95,7 +96,7 @@ def detections_table(
 
 def described_detections(chosen: Chosen) -> Iterator[Any]:
     """Detections with all columns, a pyarrow.Table for each of some recordings; at least one."""
-    describe, table = Describer(chosen.classes, chosen.where, chosen.gap), None
+    describe, table = Describer(chosen.loader, chosen.where, chosen.gap), None
     for block in blocks_of(chosen.events()):
         table = described(block, describe)
         yield table
@@ -149,14 +150,17 @@ class Describer:
 
     Parameters
     ----------
-    classes : ClassList
+    loader : Loader
     where : Whereabouts
     gap : float or None
         Seconds that may lie between two windows of one event; None stands for 0.
     """
 
-    def __init__(self, classes: ClassList, where: Whereabouts, gap: float | None) -> None:
-        self._listed = classes
+    def __init__(self, loader: Loader, where: Whereabouts, gap: float | None) -> None:
+        self._listed: ClassList = loader.classes
+        self._probability = stored_probability(
+            loader.paths, str(loader.model_name), loader.predictions_provenance
+        )
         self._where = where
         self._gap = gap or 0.0
         self._events = 0
@@ -173,13 +177,11 @@ class Describer:
             "scientific_name": _texts([name.scientific_name for name in names], block.label),
             "code": _texts([name.code for name in names], block.label),
             "range_probability": pa.array(self._range_probability(block), from_pandas=True),
-            "probability": pa.array(self.probability(block), from_pandas=True),
+            "probability": pa.array(
+                self._probability(block.classes[block.label], block.score), from_pandas=True
+            ),
             "event": pa.array(self._number(block)),
         }
-
-    def probability(self, block: Block) -> np.ndarray:
-        """How probably each detection is right, float32; NaN without a calibration."""
-        return np.full(len(block.score), np.nan, np.float32)
 
     def _range_probability(self, block: Block) -> np.ndarray:
         parts = map(self._where.range_probability, block.detections())
