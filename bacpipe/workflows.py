@@ -27,6 +27,7 @@ from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
+    from bacpipe.recognisers.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def play(
     Returns
     -------
     dict of str to Loader
-        One per model; reads the results.
+        One per model; reads the results.  With the setting ``recogniser``, also one by its name
+        with what it has found.
 
     Raises
     ------
@@ -90,6 +92,11 @@ def play(
     check_places(audio_dir, options)
     models = computed_models(audio_dir, options) if options.already_computed else options.models
     models = [canonical_name(name) for name in models]
+    recogniser = _recogniser(options, audio_dir)
+    if recogniser is not None:
+        # Its model is run, and others only if somebody has asked for them.
+        others = models if "models" in options.asked or options.already_computed else []
+        models = list(dict.fromkeys([*others, recogniser.model]))
     options = make_options(**{**kwargs, "audio_dir": audio_dir, "models": models})
     handler = _save_logs(options, audio_dir) if bool_save_logs else None
     try:
@@ -97,6 +104,8 @@ def play(
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, options)
         _draw_activity(loaders, options)
+        if recogniser is not None and recogniser.model in loaders:
+            loaders[recogniser.name] = recogniser.results(loaders[recogniser.model])
     finally:
         if handler is not None:
             logging.getLogger("bacpipe").removeHandler(handler)
@@ -129,6 +138,16 @@ def _refuse_path(parameter: str, value: object) -> None:
         return
     hint = f"; did you mean audio_dir={str(value)!r}?" if isinstance(value, str | Path) else "."
     raise SettingsError(f"{parameter}={value!r} is not possible: expected True or False{hint}")
+
+
+def _recogniser(options: Options, audio_dir: Path) -> Recogniser | None:
+    """The recogniser that is to be applied, or a sentence before anything is computed."""
+    if options.recogniser is None:
+        return None
+    # Plain runs need not wait for scikit-learn and PyTorch.
+    from bacpipe.recognisers.recogniser import find_recogniser
+
+    return find_recogniser(options.recogniser, paths_of(audio_dir, "none", options))
 
 
 def _evaluate(loaders: dict[str, Loader], options: Options) -> EvaluationReport | None:

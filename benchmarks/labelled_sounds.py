@@ -159,20 +159,20 @@ def _many(rng: np.random.Generator) -> LabelledSet:
     n, dim = 4500, 320
     share = 1 / np.arange(1, 41)
     of = rng.choice(40, size=n, p=share / share.sum())
-    centres = rng.standard_normal((40, dim)) * 0.9
+    centres = rng.standard_normal((40, dim)) * 0.3
     x = np.maximum(0, centres[of] + rng.standard_normal((n, dim)) + 0.5 * _nuisance(n, dim, rng))
     y = (of[:, None] == np.arange(40)).astype(np.int8)[:, 4::4]
     return _divided(x.astype(np.float32), y, np.arange(n) < 3000)
 
 
 def _parts(rng: np.random.Generator) -> LabelledSet:
-    """Eight classes of three call types each, several in a window, of 1 to 10 %."""
-    n, dim = 4500, 512
+    """Eight classes of two call types each, several in a window, of 1 to 10 %."""
+    n, dim = 4500, 256
     y = (rng.random((n, 8)) < np.geomspace(0.01, 0.1, 8)).astype(np.int8)
     x = _nuisance(n, dim, rng)
     for j in range(8):
-        types = rng.standard_normal((3, dim)) * 0.35
-        x += y[:, [j]] * types[rng.integers(3, size=n)] * rng.uniform(0.7, 1.3, (n, 1))
+        types = rng.standard_normal((2, dim)) * 0.35
+        x += y[:, [j]] * types[rng.integers(2, size=n)] * rng.uniform(0.7, 1.3, (n, 1))
     return _divided(x.astype(np.float32), y, np.arange(n) < 3000)
 
 

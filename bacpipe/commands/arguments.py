@@ -72,6 +72,16 @@ def read_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     return overrides | parse_words(parsed.words)
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words that set keys, and those before and between them, such as a name or a file.
+
+    Returns the others first.
+    """
+    joined = list(_joined(words))
+    others = [word for word in joined if "=" not in word or Path(word).exists()]
+    return others, [word for word in joined if word not in others]
+
+
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
     """Values by key of words such as ``hop=0.5``."""
     values: dict[str, Any] = {}

@@ -26,6 +26,7 @@ import numpy as np
 
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
+    LengthOf,
     check_annotations,
     file_part,
     label_kind,
@@ -36,6 +37,7 @@ from bacpipe.annotations.table import (
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError, counted
 from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
+from bacpipe.labels.people import people_annotations
 from bacpipe.options import Options
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_csv
@@ -310,7 +312,7 @@ def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFra
         return windows.entries[name].duration if name in windows.entries else None
 
     if isinstance(source, str):
-        table = read_annotations(loader.audio_dir / source, sorted(names), length_of)
+        table = _stored_annotations(loader, source, sorted(names), length_of)
     else:
         table = check_annotations(source, sorted(names), length_of=length_of)
     outside = ~table["audiofilename"].isin(set(windows.recordings))
@@ -322,6 +324,26 @@ def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFra
             table["audiofilename"][outside].iloc[0],
         )
     return table[~outside]
+
+
+def _stored_annotations(
+    loader: Loader, source: str, names: list[str], length_of: LengthOf
+) -> pd.DataFrame:
+    """Annotations from where the setting ``labels_from`` says."""
+    import pandas as pd
+
+    wanted, parts = loader.options.labels_from, []
+    if wanted != "people":
+        parts.append(read_annotations(loader.audio_dir / source, names, length_of))
+    if wanted != "annotations":
+        parts.append(people_annotations(loader))
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        raise AnnotationsError(
+            f"{loader.audio_dir}: people have heard nothing in these recordings yet; label windows "
+            f"with bacpipe.label_windows or bacpipe label."
+        )
+    return table
 
 
 def _check_numbers(given: Mapping[Any, Any] | None) -> dict[str, int] | None:

@@ -114,8 +114,16 @@ def _as_labels(table: pd.DataFrame, loader: Loader, source: str) -> pd.DataFrame
     column = require_label_column(table, loader.options.label_column, source=source)
     table = table[["audiofilename", "start", "end", column]].dropna()
     table = table.set_axis(["recording", "start", "end", "label"], axis=1)
-    nothing = {"time": "", "chosen_by": "", "model": "", "score": np.nan}
-    return table.assign(value=YES, annotator=source, **nothing)
+    return _completed(table.assign(annotator=source))
+
+
+def _completed(table: pd.DataFrame) -> pd.DataFrame:
+    """Labels with all columns that are settled."""
+    for name in ("value", "annotator", "time", "chosen_by", "model", "score"):
+        if name not in table:
+            usual = YES if name == "value" else np.nan if name == "score" else ""
+            table = table.assign(**{name: usual})
+    return table
 
 
 def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
@@ -129,9 +137,7 @@ def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
             f"bacpipe.people_labels, or of an annotation table (audiofilename, start, end, "
             f"{LABEL_PREFIX}{label_kind(loader.options.label_column)})."
         )
-    usual = {"value": YES, "annotator": "", "time": "", "chosen_by": "", "model": "",
-             "score": np.nan}  # fmt: skip
-    table = table.assign(**{name: value for name, value in usual.items() if name not in table})
+    table = _completed(table)
     wrong = table.loc[~table["value"].isin([YES, NO, UNSURE]), "value"]
     if len(wrong):
         raise AnnotationsError(

@@ -9,9 +9,9 @@ Features are the embeddings, centred, in one of two forms: as they are (`RAW`), 
 by the covariance C of the windows to be searched (`WHITE`): with C = U Λ Uᵀ, they are multiplied by
 U (Λ + λ·mean(Λ))^(-1/2).  What varies in all recordings, such as wind or distance, then counts
 less, which helps with sounds that the network was not trained for, and costs a little with those
-that it was.  So both are fitted, and the one with the higher average precision on windows that were
-left out is taken for each class.  In either form, the result is a weight vector and a bias on plain
-embeddings.
+that it was.  So both are fitted for each class, and the mean of their logits is taken (`BOTH`),
+unless one of them is clearly better on windows that were left out.  In any case the result is a
+weight vector and a bias on plain embeddings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-RAW, WHITE = "raw", "white"
+RAW, WHITE, BOTH = "raw", "white", "both"
 WEAK_NEGATIVES = 500
 WEAK_WEIGHT = 0.05
 SOFTNESS = 5.0
@@ -28,6 +28,8 @@ SOFTNESS = 5.0
 
 _C = 10.0  # inverse strength of the penalty, at features of mean square length 1
 _BIAS_VARIANCE = 100.0
+_FEWEST = 8  # windows with the class, from which on the better features can be told
+_SURE = 2.0  # standard errors
 _MOST_LEFT_OUT = 1200  # examples; the time grows with their cube
 
 
@@ -120,9 +122,9 @@ class Learnt(NamedTuple):
     weight : np.ndarray, float32, shape (dim,)
     bias : float
     features : str
-        `RAW` or `WHITE`.
+        `RAW`, `WHITE` or `BOTH`.
     precision : dict
-        Average precision of each kind of features on windows that were left out.
+        Average precision of raw and of whitened features on windows that were left out.
     """
 
     weight: np.ndarray
@@ -133,30 +135,38 @@ class Learnt(NamedTuple):
 
 def learn(examples: Examples, whitening: Whitening, seed: int = 0) -> Learnt:
     """Learn a class; features are chosen by what they achieve on windows that are left out."""
-    fits = {kind: _fit(examples, whitening, kind, seed) for kind in (WHITE, RAW)}
-    precision = {kind: found.precision for kind, found in fits.items()}
-    kind = max(precision, key=precision.__getitem__)
-    weight, bias = whitening.on_embeddings(fits[kind].weight, fits[kind].bias, kind)
-    return Learnt(weight.astype(np.float32), bias, kind, precision)
+    order = np.random.default_rng(seed).permutation(len(examples.present))
+    heard = examples.present[order]
+    some = np.concatenate([order[heard == value][: _MOST_LEFT_OUT // 2] for value in (True, False)])
+    fits = {kind: _fit(examples, whitening, kind, some) for kind in (RAW, WHITE)}
+    better = fits[WHITE].precisions - fits[RAW].precisions
+    # With few labels chance decides which is the better one, and the mean of both is safe.
+    sure = _SURE * better.std(ddof=1) / len(better) ** 0.5 if len(better) >= _FEWEST else np.inf
+    kind = BOTH if abs(better.mean()) <= sure else WHITE if better.mean() > 0 else RAW
+    used = [fits[RAW], fits[WHITE]] if kind == BOTH else [fits[kind]]
+    return Learnt(
+        np.mean([item.weight for item in used], axis=0).astype(np.float32),
+        float(np.mean([item.bias for item in used])),
+        kind,
+        {kind: float(item.precisions.mean()) for kind, item in fits.items()},
+    )
 
 
 class _Fit(NamedTuple):
-    weight: np.ndarray
+    weight: np.ndarray  # on embeddings
     bias: float
-    precision: float  # average, of examples each scored by what the others tell
+    precisions: np.ndarray  # at each window with the class, scored by what the others tell
 
 
-def _fit(examples: Examples, whitening: Whitening, kind: str, seed: int) -> _Fit:
-    from sklearn.metrics import average_precision_score
-
+def _fit(examples: Examples, whitening: Whitening, kind: str, some: np.ndarray) -> _Fit:
     x = whitening.features(examples.embeddings, kind)
     present, weights = examples.present, examples.weights
     weight, bias = fit(x, present, weights)
-    order = np.random.default_rng(seed).permutation(len(x))
-    parts = [order[present[order] == heard][: _MOST_LEFT_OUT // 2] for heard in (True, False)]
-    some = np.concatenate(parts)
     left_out = logits_by_others(x[some], present[some], weights[some], x[some] @ weight + bias)
-    return _Fit(weight, bias, float(average_precision_score(present[some], left_out)))
+    ranked = present[some][np.argsort(-left_out, kind="stable")]
+    precisions = (np.cumsum(ranked) / np.arange(1, len(ranked) + 1))[ranked]
+    order = np.argsort(np.argsort(-left_out[present[some]], kind="stable"))
+    return _Fit(*whitening.on_embeddings(weight, bias, kind), precisions[order])
 
 
 def fit(x: np.ndarray, present: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -4,7 +4,7 @@ A recogniser is a matrix of weights and a bias per class on plain embeddings, wh
 were that it was learnt with.  On disk it is ``recognisers/<name>/recogniser.safetensors`` (the
 numbers) and ``recogniser.json`` (the words: model, checkpoint, classes, labels, licence); reading
 it runs no code.  Applied to a data set it gives what an integrated classifier gives: tables in
-``evaluations/<name>/predictions``, read by a loader that the tables and exports take like any other.
+``evaluations/<name>/predictions``, read by a loader that tables and exports take like any other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, learn
 from bacpipe.recognisers.searched_windows import SearchedWindows, embeddings_of, searched_windows
 from bacpipe.store.class_list import ClassList, write_class_list
 from bacpipe.store.detections import Detections
-from bacpipe.store.embedding_set import PredictionSettings, prediction_settings, read_embeddings
+from bacpipe.store.embedding_set import prediction_settings, read_embeddings
+from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import (
     PREDICTIONS,
@@ -346,6 +347,13 @@ class Recogniser:
         """16 digits of a hash of what it does."""
         content = [self.weight.tobytes(), self.bias.tobytes(), "\0".join(self.classes).encode()]
         return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+
+
+def _shown(checkpoint: object) -> str:
+    """Names and first digits of the hashes of weights."""
+    if not isinstance(checkpoint, Mapping):
+        return str(checkpoint)
+    return ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in checkpoint.items())
 
 
 class RecogniserResults(Loader):

@@ -59,9 +59,9 @@ def searched_windows(loader: Loader) -> SearchedWindows:
     stored = _read(path, loader.embeddings_state)
     if stored is not None:
         return stored
-    counts = np.array([entry.windows for entry in loader.entries.values()], np.int64)
+    total = sum(entry.windows for entry in loader.entries.values())
     rng = np.random.default_rng(_SEED)
-    rows = np.sort(rng.choice(counts.sum(), min(_MOST, counts.sum()), replace=False))
+    rows = np.sort(rng.choice(total, min(_MOST, total), replace=False))
     embeddings = embeddings_of(loader, rows)
     sound = np.isfinite(embeddings).all(axis=1)
     rows, embeddings = rows[sound], embeddings[sound]

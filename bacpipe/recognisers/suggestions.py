@@ -1,0 +1,298 @@
+"""What to listen to next, so that a recogniser learns most from each label.
+
+==============  ===================================================================================
+``top``         the best scores: finds the class, and with it its false friends
+``margin``      the scores nearest to 0.5: where the recogniser is least sure
+``mixed``       ``top`` until a class has ten labels, ``margin`` from then on
+``stratified``  as many from each tenth of the range of logits: for measuring, not for learning
+``random``      any
+``novel``       the least like all that was labelled or is in this list already
+==============  ===================================================================================
+
+No list holds ten windows of one call: a window close in time to one that is in it, or nearly the
+same as it, waits until nothing else is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from bacpipe.annotations.cells import listed
+from bacpipe.errors import RecogniserError, SettingsError
+from bacpipe.exports.whereabouts import Whereabouts
+from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.labels.people import current_labels
+from bacpipe.options import make_options
+from bacpipe.recognisers.labelled import UNKNOWN, LabelledWindows, labelled_windows
+from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
+from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
+from bacpipe.store.layout import paths_of
+from bacpipe.store.loader import Loader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Strategy = Literal["mixed", "margin", "top", "stratified", "random", "novel"]
+
+_FIRST = 10  # labels of a class, up to which `mixed` takes the best scores
+_CANDIDATES = 30  # times as many as are wanted
+_STRATA = 10
+_APART = 10.0  # seconds between two windows of a list
+_ALIKE = 0.95  # cosine of centred embeddings
+
+
+def suggest(
+    audio_dir: str | Path,
+    recogniser: str | Path | Recogniser,
+    *,
+    n: int = 20,
+    strategy: Strategy = "mixed",
+    per_site: bool = True,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    loader: Loader | None = None,
+    **kwargs: Any,
+) -> pd.DataFrame:
+    """Choose windows to listen to next.
+
+    Parameters
+    ----------
+    audio_dir : str or Path
+        Folder with the recordings, which are embedded already.
+    recogniser : str, Path or Recogniser
+        A recogniser, its name or its folder.
+    n : int
+        How many windows.
+    strategy : {'mixed', 'margin', 'top', 'stratified', 'random', 'novel'}
+        How they are chosen; see `bacpipe.recognisers.suggestions`.
+    per_site : bool
+        True takes sites, and the days of each, by turns.
+    classes : sequence of str, optional
+        For which of the recogniser's classes, by turns; all unless given.
+    seed : int
+        Of what is drawn at random.
+    loader : Loader, optional
+        Results of the recogniser's model, instead of `audio_dir`.
+    **kwargs
+        Any key of the configuration.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per window, with the columns recording, site, start, end (seconds), label (the class
+        that is in question), score, model (the recogniser) and chosen_by.  With a column ``value``
+        it is what `label_windows` takes.  Windows that people have labelled for the class are not
+        in it.
+
+    Raises
+    ------
+    RecogniserError
+        If the embeddings are another model's, or a class is unknown.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+    ...     labels_from="annotations", classes=["synthetic hoot"])
+    >>> table = bacpipe.suggest("recordings", "hoots", n=5)
+    >>> table["chosen_by"].tolist()
+    ['top', 'top', 'top', 'top', 'top']
+    """
+    if strategy not in get_args(Strategy):
+        raise SettingsError(
+            f"strategy={strategy!r} is not possible: expected one of "
+            f"{', '.join(get_args(Strategy))}."
+        )
+    if n < 1:
+        raise SettingsError(f"n={n!r} is not possible: expected a whole number from 1.")
+    options = loader.options if loader is not None else make_options(**kwargs)
+    paths = loader.paths if loader is not None else paths_of(audio_dir, "none", options)
+    found = find_recogniser(recogniser, paths)
+    loader = loader or Loader(audio_dir, found.model, options=options)
+    wanted = list(classes) if classes is not None else list(found.classes)
+    if unknown := [name for name in wanted if name not in found.classes]:
+        raise RecogniserError(
+            f"The recogniser {found.name!r} does not know {listed(unknown)}; it knows "
+            f"{listed(found.classes)}."
+        )
+    scores, windows = found.predict(loader), model_windows(loader)
+    rng = np.random.default_rng(seed)
+    known = _labelled(loader, wanted)
+    taken = np.zeros(len(windows), bool)
+    shown = _Shown(loader, windows, known, per_site=per_site)
+    rows: list[tuple[int, str, str]] = []
+    for place, label in enumerate(wanted):
+        # Each class gets its share, the first ones one more.
+        count = n // len(wanted) + (place < n % len(wanted))
+        mine = _rows_of(known, label)
+        way = strategy
+        if strategy == "mixed":
+            way = "top" if len(mine) < _FIRST else "margin"
+        score = scores[:, found.classes.index(label)]
+        free = ~taken
+        free[mine] = False
+        for row in shown.choose(np.flatnonzero(free), score, way, count, rng):
+            taken[row] = True
+            rows.append((row, label, way))
+    table = windows.frame().iloc[[row for row, _, _ in rows]].reset_index(drop=True)
+    table = table.rename(columns={"audiofilename": "recording"})
+    table.insert(1, "site", [shown.site(name) for name in table["recording"]])
+    table["label"] = [label for _, label, _ in rows]
+    columns = [found.classes.index(label) for _, label, _ in rows]
+    table["score"] = scores[[row for row, _, _ in rows], columns]
+    table["model"] = found.name
+    table["chosen_by"] = [way for _, _, way in rows]
+    return (
+        table.astype({"start": "float64", "end": "float64"}) if len(table) else pd.DataFrame(table)
+    )
+
+
+def _labelled(loader: Loader, classes: Sequence[str]) -> LabelledWindows | None:
+    """What people have labelled already, sure or not, of the windows of this model."""
+    table = current_labels(loader)
+    table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
+    return labelled_windows(loader, table) if len(table) else None
+
+
+def _rows_of(known: LabelledWindows | None, label: str) -> np.ndarray:
+    if known is None or label not in known.classes:
+        return np.zeros(0, np.int64)
+    rows: np.ndarray = known.rows[known.values[:, known.classes.index(label)] != UNKNOWN]
+    return rows
+
+
+class _Shown:
+    """The windows of a list, and which ones are too close to them."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        windows: ModelWindows,
+        known: LabelledWindows | None,
+        *,
+        per_site: bool,
+    ) -> None:
+        self._loader, self._per_site = loader, per_site
+        self._where = Whereabouts(loader)
+        self._names = windows.recordings
+        self._recording = np.repeat(np.arange(len(windows.entries)), windows.counts)
+        self._start = windows.times[0]
+        self._mean = searched_windows(loader).whitening.mean
+        self._chosen: list[int] = []
+        self._heard = known.rows if known is not None else np.zeros(0, np.int64)
+
+    def site(self, recording: str) -> str:
+        """Site of a recording."""
+        return self._where.of(recording).site
+
+    def choose(
+        self,
+        free: np.ndarray,
+        score: np.ndarray,
+        way: str,
+        count: int,
+        rng: np.random.Generator,
+    ) -> list[int]:
+        """Choose some of the free windows, and remember them."""
+        if not len(free) or count < 1:
+            return []
+        order = _ordered(free, score[free], way, rng)
+        if self._per_site:
+            order = self._by_turns(order)
+        candidates = order[: _CANDIDATES * count]
+        place = np.argsort(candidates)
+        vectors = np.empty((len(candidates), len(self._mean)), np.float32)
+        vectors[place] = self._unit(candidates[place])
+        before = self._unit(np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64)))
+        picked = _novel if way == "novel" else _in_order
+        mine: list[int] = []
+        late: list[int] = []
+        similar = (vectors @ before.T).max(axis=1, initial=-1.0)
+        for i in picked(vectors, similar):
+            if len(mine) == count:
+                break
+            near = any(self._is_near(candidates[i], other) for other in [*self._chosen, *mine])
+            alike = any(vectors[i] @ vectors[j] > _ALIKE for j in self._places(candidates, mine))
+            (late if near or alike else mine).append(int(candidates[i]))
+        mine += late[: count - len(mine)]
+        self._chosen += mine
+        return mine
+
+    def _places(self, candidates: np.ndarray, rows: Sequence[int]) -> list[int]:
+        return [int(np.flatnonzero(candidates == row)[0]) for row in rows]
+
+    def _unit(self, rows: np.ndarray) -> np.ndarray:
+        """Centred embeddings of length 1; `rows` ascend."""
+        if not len(rows):
+            return np.zeros((0, len(self._mean)), np.float32)
+        centred = embeddings_of(self._loader, rows) - self._mean
+        length = np.linalg.norm(centred, axis=1, keepdims=True)
+        unit: np.ndarray = centred / np.maximum(length, 1e-12)
+        return unit
+
+    def _is_near(self, row: int, other: int) -> bool:
+        same = self._recording[row] == self._recording[other]
+        return bool(same and abs(self._start[row] - self._start[other]) < _APART)
+
+    def _by_turns(self, order: np.ndarray) -> np.ndarray:
+        """The first of every site, then the second of each; within a site, its days by turns."""
+        place = {name: self._where.of(name) for name in self._names}
+        sites = {
+            name: number for number, name in enumerate(sorted({p.site for p in place.values()}))
+        }
+        site = np.array([sites[place[name].site] for name in self._names])
+        day = np.array([str(place[name].local)[:10] for name in self._names])
+        _, session = np.unique(
+            np.array([f"{s} {d}" for s, d in zip(site, day, strict=True)]), return_inverse=True
+        )
+        site, session = site[self._recording[order]], session[self._recording[order]]
+        turn = _rank_within(session)
+        by_day = np.lexsort((np.arange(len(order)), turn))
+        rank = np.empty(len(order), np.int64)
+        rank[by_day] = _rank_within(site[by_day])
+        chosen: np.ndarray = order[np.lexsort((np.arange(len(order)), rank))]
+        return chosen
+
+
+def _rank_within(group: np.ndarray) -> np.ndarray:
+    """How many of its group stand before each."""
+    order = np.argsort(group, kind="stable")
+    _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - np.repeat(first, counts)
+    return rank
+
+
+def _ordered(free: np.ndarray, score: np.ndarray, way: str, rng: np.random.Generator) -> np.ndarray:
+    """Windows in the order in which a strategy takes them."""
+    shuffled = rng.permutation(len(free))  # so that equal scores are not all of one recording
+    score = score[shuffled]
+    if way == "top":
+        order = np.argsort(-score, kind="stable")
+    elif way == "margin":
+        order = np.argsort(np.abs(score - 0.5), kind="stable")
+    elif way == "stratified":
+        logit = np.log(np.clip(score, 1e-7, 1 - 1e-7) / np.clip(1 - score, 1e-7, 1))
+        edges = np.linspace(logit.min(), logit.max(), _STRATA + 1)[1:-1]
+        order = np.argsort(_rank_within(np.digitize(logit, edges)), kind="stable")
+    else:
+        order = np.arange(len(score))
+    return free[shuffled[order]]
+
+
+def _in_order(vectors: np.ndarray, similar: np.ndarray) -> Iterator[int]:
+    yield from range(len(vectors))
+
+
+def _novel(vectors: np.ndarray, similar: np.ndarray) -> Iterator[int]:
+    """Each time the one that is least like all before it."""
+    similar = similar.copy()
+    for _ in range(len(vectors)):
+        i = int(np.argmin(similar))
+        yield i
+        similar = np.maximum(similar, vectors @ vectors[i])
+        similar[i] = np.inf

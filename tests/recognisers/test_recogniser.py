@@ -1,0 +1,306 @@
+"""Recognisers: they find what they were taught, and say no to what they cannot know."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+import bacpipe
+from bacpipe.recognisers.learner import BOTH, RAW, WHITE, Examples, Whitening, fit, logits_by_others
+from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
+from tests.recognisers.conftest import CLASSES, OtherSpectra, Spectra, rows_of, write_sounds
+
+
+def everywhere(truth):
+    return np.concatenate([truth[name] for name in sorted(truth)])
+
+
+def train(loader, labels, name="trial", **settings):
+    return bacpipe.train_recogniser(None, None, name=name, labels=labels, loader=loader, **settings)
+
+
+def test_it_finds_what_it_was_taught(sounds, loader, recogniser):
+    assert recogniser.classes == ("hiss", "hum")
+    scores = recogniser.predict(loader)
+    truth = everywhere(sounds[1])[:, ::-1]
+    assert scores.shape == truth.shape and scores.dtype == np.float32
+    for column in range(2):
+        assert average_precision_score(truth[:, column], scores[:, column]) > 0.95
+    # Each class is for itself: there are windows with both, with one, and with nothing.
+    assert {0, 1, 2} == set((scores > 0.5).sum(axis=1).tolist())
+    np.testing.assert_array_equal(scores, recogniser.predict(loader.embeddings("array")))
+    counted = recogniser.about["labels"]["hum"]
+    assert counted["present"] + counted["absent"] == 48 and counted["features"] in {
+        RAW,
+        WHITE,
+        BOTH,
+    }
+
+
+def test_same_labels_same_recogniser(loader, recogniser):
+    again = bacpipe.train_recogniser(None, None, name="again", loader=loader)
+    np.testing.assert_array_equal(again.weight, recogniser.weight)
+    assert again.digest == recogniser.digest
+    other = bacpipe.train_recogniser(None, None, name="again", loader=loader, seed=7)
+    assert other.digest != recogniser.digest or len(loader.embeddings("array")) < 500
+
+
+def test_it_saves_and_loads_without_pickle(loader, recogniser, tmp_path):
+    folder = recogniser.save(tmp_path / "copy")
+    loaded = Recogniser.load(folder)
+    np.testing.assert_array_equal(loaded.predict(loader), recogniser.predict(loader))
+    assert (loaded.name, loaded.model, loaded.classes) == ("pond_life", "spectra", ("hiss", "hum"))
+    words = json.loads((folder / "recogniser.json").read_text())
+    assert {"model", "checkpoint", "classes", "labels", "licence_of_the_model"} <= words.keys()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "recogniser.json", "recogniser.safetensors",
+    ]  # fmt: skip
+    stored = loader.paths.recognisers_path / "pond_life"
+    assert find_recogniser("pond_life", loader.paths).digest == Recogniser.load(stored).digest
+    with pytest.raises(bacpipe.BacpipeError, match=r"no such recogniser.*pond_life"):
+        find_recogniser("pond_live", loader.paths)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not tensors", None])
+def test_a_damaged_recogniser_is_a_sentence(recogniser, tmp_path, damage):
+    folder = recogniser.save(tmp_path / "copy")
+    path = folder / "recogniser.safetensors"
+    path.write_bytes(path.read_bytes()[:-3] if damage is None else damage)
+    with pytest.raises(bacpipe.BacpipeError, match=r"recogniser\.safetensors.*damaged"):
+        Recogniser.load(folder)
+    with pytest.raises(bacpipe.BacpipeError, match="no such recogniser"):
+        Recogniser.load(tmp_path / "nothing")
+
+
+def test_tables_are_those_of_a_classifier(sounds, loader, recogniser):
+    table = recogniser.detections(loader)
+    scores, truth = recogniser.predict(loader), everywhere(sounds[1])
+    assert len(table) == (scores >= 0.5).sum() > truth.sum() * 0.7
+    assert list(table.columns) == [
+        "site", "recording", "start", "end", "datetime", "common_name", "scientific_name", "code",
+        "score", "range_probability", "probability", "event",
+    ]  # fmt: skip
+    assert set(table["common_name"]) == set(CLASSES)
+    assert table["probability"].isna().all()  # nobody has calibrated it
+    results = recogniser.results(loader)
+    assert isinstance(results, RecogniserResults)
+    folder = results.paths.preds_path
+    assert folder.parts[-3:] == ("evaluations", "pond_life", "predictions")
+    for name in ("detections.parquet", "detections.csv", "classifier_annotations.csv",
+                 "all_predictions.parquet", "classes.csv"):  # fmt: skip
+        assert (folder / f"pond_life_{name}").is_file()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["recogniser"] == "pond_life" and provenance["model"] == "spectra"
+    # What reads the predictions of a model reads these.
+    dense, classes = results.predictions("array")
+    kept = np.where(scores >= 0.5, scores, 0)[
+        :, [recogniser.classes.index(c) for c in classes.values()]
+    ]
+    np.testing.assert_allclose(dense, kept, atol=1e-6)
+    files = bacpipe.export_raven_tables(results)
+    assert sorted(path.name for path in files)[0] == "a_pond_life.selection.table.txt"
+    # The model's own results are as before.
+    assert loader.model_name == "spectra" and not loader.paths.preds_path.is_dir()
+
+
+def test_other_settings_are_other_tables(loader, recogniser):
+    few = recogniser.detections(loader, classifier_threshold=0.9)
+    many = recogniser.detections(loader, classifier_threshold=0.05)
+    assert len(few) < len(recogniser.detections(loader)) < len(many)
+    results = recogniser.results(loader)
+    path = results.paths.preds_path / "pond_life_detections.parquet"
+    before = path.stat().st_mtime_ns
+    recogniser.results(loader)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_path):
+    folder = tmp_path / "lake"
+    truth = write_sounds(folder, ["c.wav", "d.wav"], seed=5)
+    loader = bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=folder, device="cpu",
+        main_results_dir=sounds[2],
+    )  # fmt: skip
+    judged = recogniser.evaluate(loader, rows_of(truth, range(40))).set_index("class")
+    assert (judged["average_precision"] > 0.9).all() and judged["present"].sum() > 20
+    assert find_recogniser("pond_life", loader.paths).digest == recogniser.digest
+    with pytest.raises(bacpipe.BacpipeError, match="no label is of a class"):
+        recogniser.evaluate(loader, rows_of(truth).assign(label="owl"))
+
+
+def test_own_labels_are_judged_by_other_recordings(loader, recogniser, sounds):
+    judged = recogniser.evaluate(loader)
+    assert "learnt from the others" in judged.attrs["how"]
+    assert (judged["average_precision"] > 0.85).all() and (judged["recordings"] == 4).all()
+    # Labels without any meaning are found out: what it has learnt by heart does not help.
+    rng = np.random.default_rng(0)
+    rows = rows_of(sounds[1], range(30))
+    rows["value"] = np.where(rng.random(len(rows)) < 0.4, "yes", "no")
+    trained = train(loader, rows)
+    assert (trained.evaluate(loader, rows)["roc_auc"] < 0.65).all()
+
+
+def test_another_backbone_is_refused_by_name(sounds, loader, recogniser, tmp_path):
+    folder, _, _ = sounds
+    arguments = {"audio_dir": folder, "main_results_dir": tmp_path / "r", "device": "cpu"}
+    other = bacpipe.generate_embeddings(model_name="colours", CustomModel=Spectra, **arguments)
+    with pytest.raises(bacpipe.BacpipeError, match=r"spectra, not of colours"):
+        recogniser.predict(other)
+    with pytest.raises(bacpipe.BacpipeError, match=r"\(windows, 16\).*another model"):
+        recogniser.predict(np.zeros((3, 5), np.float32))
+    changed = bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=OtherSpectra, **arguments
+    )
+    with pytest.raises(bacpipe.BacpipeError, match=r"weights.*Spectra.*OtherSpectra"):
+        recogniser.detections(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "sentence"),
+    [
+        ({"value": "no"}, {}, "heard in no window"),
+        ({"value": "yes"}, {"weak_negatives": False}, "heard in every labelled window"),
+        ({"value": "unsure"}, {}, "heard in no window"),
+        ({"value": "perhaps"}, {}, "'perhaps' is not possible"),
+        ({"recording": "z.wav"}, {}, "none of 96 labels"),
+        ({"start": 900.0, "end": 901.0}, {}, "none of"),
+        ({}, {"classes": ["owl"]}, "no labels of owl"),
+        ({}, {"name": "spectra"}, "a model has this name"),
+        ({}, {"name": "birdnet"}, "a model has this name"),
+        ({}, {"name": "../x"}, "expected letters"),
+    ],
+)
+def test_what_cannot_be_learnt_is_a_sentence(sounds, loader, change, settings, sentence):
+    rows = rows_of(sounds[1]).assign(**change)
+    with pytest.raises(bacpipe.BacpipeError, match=sentence):
+        train(loader, rows, **{"name": "impossible", **settings})
+    assert not (loader.paths.recognisers_path / "impossible").exists()
+
+
+def test_one_class_and_positives_alone_learn_from_unlabelled_windows(sounds, loader, caplog):
+    rows = rows_of(sounds[1])
+    rows = rows[(rows["label"] == "hum") & (rows["value"] == "yes")].head(6)
+    found = train(loader, rows)
+    assert found.classes == ("hum",) and "label some with no" in caplog.text
+    truth = everywhere(sounds[1])[:, 0]
+    assert average_precision_score(truth, found.predict(loader)[:, 0]) > 0.8
+
+
+def test_a_class_that_was_never_heard_costs_only_itself(sounds, loader, caplog):
+    rows = rows_of(sounds[1])
+    rows.loc[rows["label"] == "hiss", "value"] = "no"
+    assert train(loader, rows).classes == ("hum",)
+    assert "hiss" in caplog.text
+
+
+def test_contradicting_people_teach_nothing(sounds, loader, caplog):
+    rows = rows_of(sounds[1])
+    opposite = {"yes": "no", "no": "yes"}
+    wrong = rows.assign(annotator="Ben", value=rows["value"].map(opposite)).head(20)
+    trained = train(loader, pd.concat([rows.assign(annotator="Ana"), wrong]))
+    assert "contradict each other on 20 labels" in caplog.text
+    present = sum(item["present"] + item["absent"] for item in trained.about["labels"].values())
+    assert present == len(rows) - 20
+
+
+def test_labels_of_other_seconds_reach_the_windows_they_cover(sounds, loader):
+    rows = pd.DataFrame(
+        {
+            "recording": "east/a.wav",
+            "start": [0.0, 10.2, 20.0, 3.0],
+            "end": [2.6, 14.9, 30.0, 4.0],
+            "label": "hum",
+            "value": ["yes", "no", "unsure", "yes"],
+        }
+    )
+    about = train(loader, rows).about["labels"]["hum"]
+    # Windows 0 to 2 and 3; only 11, 12 and 13 lie in what was silent as a whole.
+    assert (about["present"], about["absent"], about["doubtful"]) == (4, 3, 10)
+
+
+def test_labels_come_from_where_the_setting_says(sounds, tmp_path):
+    folder = tmp_path / "lake"
+    truth = write_sounds(folder, ["c.wav"], seed=5)
+    arguments = {"audio_dir": folder, "main_results_dir": tmp_path / "r", "device": "cpu"}
+    bacpipe.generate_embeddings(model_name="spectra", CustomModel=Spectra, **arguments)
+    del arguments["device"]
+
+    def learnt(**settings):
+        return bacpipe.train_recogniser(
+            model="spectra", name="lake_life", **arguments, **settings
+        ).classes
+
+    with pytest.raises(
+        bacpipe.BacpipeError, match=r"no labels of people yet and no annotations\.csv"
+    ):
+        learnt()
+    rows = rows_of(truth)
+    heard = rows[(rows["value"] == "yes") & (rows["label"] == "hum")]
+    table = heard.rename(columns={"recording": "audiofilename", "label": "label:species"})
+    table.drop(columns="value").to_csv(folder / "annotations.csv", index=False)
+    assert learnt() == ("hum",)
+    bacpipe.label_windows(folder, rows.assign(label="hiss"), main_results_dir=tmp_path / "r")
+    assert learnt() == ("hiss",)
+    assert learnt(labels_from="annotations") == ("hum",)
+    assert learnt(labels_from="both") == ("hiss", "hum")
+    truth = {
+        source: bacpipe.ground_truth_by_model("spectra", labels_from=source, **arguments)
+        for source in ("annotations", "people", "both")
+    }
+    assert {k: list(v["label_dict:species"]) for k, v in truth.items()} == {
+        "annotations": ["hum"], "people": ["hiss"], "both": ["hiss", "hum"],
+    }  # fmt: skip
+
+
+def test_labels_of_a_recording_that_was_replaced_after_the_run_are_left_out(tmp_path, caplog):
+    folder = tmp_path / "lake"
+    truth = write_sounds(folder, ["c.wav", "d.wav"], seed=5)
+    arguments = {"audio_dir": folder, "main_results_dir": tmp_path / "r"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, device="cpu", **arguments
+    )
+    truth |= write_sounds(folder, ["d.wav"], seed=6)
+    bacpipe.label_windows(rows=rows_of(truth), **arguments)
+    found = bacpipe.train_recogniser(model="spectra", name="lake_life", **arguments)
+    assert "d.wav; run the model again" in caplog.text
+    assert found.about["labels"]["hum"]["present"] == truth["c.wav"][:12, 0].sum()
+
+
+def test_leaving_one_out_is_what_it_says():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 60)).astype(np.float32) / 8
+    present, weights = x[:, 0] > 0.02, np.where(np.arange(40) < 30, 1.0, 0.05)
+    weight, bias = fit(x, present, weights)
+    quick = logits_by_others(x, present, weights, x @ weight + bias)
+    slow = np.empty(40)
+    for i in range(40):
+        rest = np.arange(40) != i
+        weight, bias = fit(x[rest], present[rest], weights[rest])
+        slow[i] = x[i] @ weight + bias
+    assert np.corrcoef(quick, slow)[0, 1] > 0.99
+    np.testing.assert_allclose(quick, slow, atol=0.2)  # their range is 5
+
+
+@pytest.mark.parametrize("kind", [RAW, WHITE])
+def test_weights_on_embeddings_say_the_same_as_on_features(kind):
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal((200, 12)) @ rng.standard_normal((12, 12)) + 3).astype(np.float32)
+    whitening = Whitening.of(x)
+    features = whitening.features(x, kind)
+    assert np.square(features).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
+    weight = rng.standard_normal(12)
+    plain, bias = whitening.on_embeddings(weight, 0.5, kind)
+    np.testing.assert_allclose(x @ plain + bias, features @ weight + 0.5, atol=1e-4)
+
+
+def test_windows_that_are_all_alike_and_one_direction_alone_break_nothing():
+    x = np.ones((30, 4), np.float32)
+    assert np.isfinite(Whitening.of(x).features(x, WHITE)).all()
+    x[:, 0] = np.arange(30)
+    found = Whitening.of(x)
+    assert np.isfinite(found.features(x, WHITE)).all()
+    assert Examples(x, np.ones(30, bool), 10).weights.sum() == pytest.approx(11)

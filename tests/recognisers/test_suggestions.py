@@ -1,0 +1,69 @@
+"""What to listen to next: useful, diverse, from everywhere, and never twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bacpipe
+from tests.recognisers.conftest import rows_of
+
+
+def windows_in(table):
+    return set(zip(table["recording"], table["start"], table["label"], strict=True))
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "margin", "top", "stratified", "random", "novel"])
+def test_lists_can_be_labelled_and_never_repeat(sounds, loader, recogniser, strategy):
+    folder, truth, results = sounds
+    table = bacpipe.suggest(folder, "pond_life", n=12, strategy=strategy, main_results_dir=results)
+    assert list(table.columns) == [
+        "recording", "site", "start", "end", "label", "score", "model", "chosen_by",
+    ]  # fmt: skip
+    assert len(table) == len(windows_in(table)) == 12
+    assert table["label"].value_counts().to_dict() == {"hiss": 6, "hum": 6}
+    assert not windows_in(table) & windows_in(rows_of(truth))
+    assert not table.duplicated(["recording", "start"]).any()
+    assert set(table["site"]) == {"east", "west"}
+    again = bacpipe.suggest(folder, recogniser, n=12, strategy=strategy, loader=loader)
+    assert windows_in(again) == windows_in(table)
+
+
+def test_strategies_choose_what_they_say(sounds, loader, recogniser):
+    scores = recogniser.predict(loader)[:, 1]
+
+    def of(strategy, **settings):
+        return bacpipe.suggest(
+            None, recogniser, n=8, strategy=strategy, classes=["hum"], loader=loader, **settings
+        )["score"].to_numpy()
+
+    assert of("top").min() > np.quantile(scores, 0.7)
+    assert np.abs(of("margin") - 0.5).mean() < np.abs(of("random") - 0.5).mean()
+    logit = np.log(of("stratified") / (1 - of("stratified")))
+    assert np.ptp(logit) > 0.5 * np.ptp(np.log(scores / (1 - scores)))
+    # Ten labels and more: mixed looks at the margin.
+    assert set(bacpipe.suggest(None, recogniser, loader=loader)["chosen_by"]) == {"margin"}
+
+
+def test_no_list_holds_one_call_ten_times(sounds, loader, recogniser):
+    table = bacpipe.suggest(None, recogniser, n=8, strategy="top", classes=["hum"], loader=loader)
+    for _, part in table.groupby("recording"):
+        assert np.diff(np.sort(part["start"])).min(initial=99) >= 10
+    # If that is all there is, the rest is better than nothing.
+    everything = bacpipe.suggest(None, recogniser, n=500, classes=["hum"], loader=loader)
+    assert len(everything) == 4 * (40 - 12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"strategy": "best"}, "strategy='best' is not possible"),
+        ({"n": 0}, "n=0 is not possible"),
+        ({"classes": ["owl"]}, "does not know owl"),
+        ({"recogniser": "nothing"}, "no such recogniser"),
+    ],
+)
+def test_bad_input_is_a_sentence(loader, recogniser, settings, sentence):
+    arguments = {"recogniser": recogniser, **settings}
+    with pytest.raises(bacpipe.BacpipeError, match=sentence):
+        bacpipe.suggest(None, loader=loader, **arguments)
