@@ -122,9 +122,16 @@ class Calibration:
     Examples
     --------
     >>> import bacpipe
-    >>> calibration = bacpipe.calibrate("recordings", "birdnet")
-    >>> calibration.probability("Field Sparrow", 0.9)
-    0.953 (0.824 to 0.998)
+    >>> owl = "Great Horned Owl"
+    >>> plan = bacpipe.review_plan("recordings", "birdnet", classes=[owl], seed=1)
+    >>> checks = plan.assign(value=["yes" if score > 0.8 else "no" for score in plan["score"]])
+    >>> calibration = bacpipe.calibrate("recordings", "birdnet", checks, save=False)
+    >>> calibration
+    Calibration of birdnet: 1 class, 10 checks
+    >>> calibration.threshold(owl, 0.7)
+    0.820 (0.766 to 0.938)
+    >>> calibration.call_rate(owl)[["site", "windows", "checks"]].iloc[0].tolist()
+    ['SITE-A', 51, 4]
     """
 
     def __init__(
@@ -600,10 +607,12 @@ def calibrate(
     Examples
     --------
     >>> import bacpipe
-    >>> plan = bacpipe.review_plan("recordings", "birdnet", classes=["Field Sparrow"])
-    >>> n = bacpipe.label_windows("recordings", plan.assign(value="yes"), annotator="Ana")
-    >>> bacpipe.calibrate("recordings", "birdnet").call_rate("Field Sparrow", by=None).checks[0]
-    12
+    >>> owl = "Great Horned Owl"
+    >>> plan = bacpipe.review_plan("recordings", "birdnet", classes=[owl], seed=1)
+    >>> checks = plan.assign(value=["yes" if score > 0.8 else "no" for score in plan["score"]])
+    >>> calibration = bacpipe.calibrate("recordings", "birdnet", checks, save=False)
+    >>> calibration.probability(owl, 0.9)
+    0.988 (0.482 to 0.998)
     """
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
     table = _labels_of(loader, labels)
@@ -827,7 +836,7 @@ def review_plan(
     labels : pandas.DataFrame, optional
         Checks that were made, as for `calibrate`; those of the journal unless given.
     seed : int, optional
-        Of the draws; ``settings.random_seed``-like results come with a number.
+        Of the draws, for a plan that can be repeated.
     **kwargs
         Any key of the configuration.
 
@@ -848,9 +857,11 @@ def review_plan(
     Examples
     --------
     >>> import bacpipe
-    >>> plan = bacpipe.review_plan("recordings", "birdnet", classes=["Field Sparrow"], seed=1)
+    >>> plan = bacpipe.review_plan(
+    ...     "recordings", "birdnet", classes=["Great Horned Owl"], seed=1
+    ... )
     >>> plan[["label", "chosen_by"]].iloc[0].tolist()
-    ['Field Sparrow', 'review_plan']
+    ['Great Horned Owl', 'review_plan']
     """
     import pandas as pd
 
