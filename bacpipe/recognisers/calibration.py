@@ -130,8 +130,8 @@ class Calibration:
     Calibration of birdnet: 1 class, 10 checks
     >>> calibration.threshold(owl, 0.7)
     0.820 (0.766 to 0.938)
-    >>> calibration.call_rate(owl)[["site", "windows", "checks"]].iloc[0].tolist()
-    ['SITE-A', 51, 4]
+    >>> calibration.call_rate(owl).loc[0, "site"]
+    'SITE-A'
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 import bacpipe
+from benchmarks.calibration import our_result, peers_interval, survey_class
 
 RATE, WINDOW = 8000, 400
 MODEL = "levels"
@@ -275,3 +276,17 @@ def test_odd_labels_are_left_out_with_a_sentence(survey, caplog):
         calibrate(survey, "labels.csv")
     with pytest.raises(bacpipe.BacpipeError):
         bacpipe.calibrate(audio, "birdnett", good, **results)
+
+
+def test_intervals_hold_and_need_fewer_checks_than_four_bins():
+    """A small version of benchmarks/calibration.py, whose other numbers are in the guide."""
+    rng = np.random.default_rng(3)
+    hits, checks = [], []
+    for _ in range(8):
+        item = survey_class(rng)
+        width = float(np.diff(peers_interval(item, rng))[0])
+        found = our_result(item, width, rng)
+        hits.append(found.interval[0] <= item.right.mean() <= found.interval[1])
+        checks.append(found.checks)
+    assert sum(hits) >= 7
+    assert np.median(checks) < 80
