@@ -10,8 +10,8 @@ as narrow.  Reported: how often each interval holds the truth, also that of P(co
 six scores, and the checks that ours needed, of the peer's 100.  With ``--fixed N``, ours stops
 after N checks instead, so that coverage is that of a number of checks, not of a stopping rule.
 
-    python -m benchmarks.calibration --classes 1000
-    python -m benchmarks.calibration --classes 200 --only survey --seed 2
+    python benchmarks/calibration.py --classes 1000
+    python benchmarks/calibration.py --classes 200 --only survey --seed 2
 """
 
 from __future__ import annotations

@@ -194,12 +194,12 @@ def test_the_plan_and_the_journal_of_people_belong_together(survey, caplog):
 def test_without_checks_nothing_is_called_a_probability(survey):
     audio, results, truth = survey
     empty = scored(truth).iloc[:0]
-    with pytest.raises(bacpipe.BacpipeError, match="no window .* was checked"):
+    with pytest.raises(bacpipe.BacpipeError, match=r"no window .* was checked"):
         calibrate(survey, empty)
     found = calibrate(survey, scored(truth, "wren").head(30))
     with pytest.raises(bacpipe.BacpipeError, match=r"owl: none of its windows .*review_plan"):
         found.probability("owl", 0.9)
-    with pytest.raises(bacpipe.BacpipeError, match="wrenn.*did you mean wren"):
+    with pytest.raises(bacpipe.BacpipeError, match=r"wrenn.*did you mean wren"):
         found.threshold("wrenn", 0.9)
     with pytest.raises(bacpipe.BacpipeError, match="expected numbers from 0 to 1"):
         found.probability("wren", [0.2, np.nan])
@@ -207,7 +207,7 @@ def test_without_checks_nothing_is_called_a_probability(survey):
         found.threshold("wren", 1)
     with pytest.raises(bacpipe.BacpipeError, match="width=0"):
         bacpipe.review_plan(audio, MODEL, width=0, **results)
-    with pytest.raises(bacpipe.BacpipeError, match="no 'auk'.*"):
+    with pytest.raises(bacpipe.BacpipeError, match=r"no 'auk'.*"):
         bacpipe.review_plan(audio, MODEL, classes=["auk"], **results)
 
 
@@ -270,7 +270,7 @@ def test_odd_labels_are_left_out_with_a_sentence(survey, caplog):
     assert calibrate(survey, pd.concat(third)).classes["wren"].checks == 40
     with pytest.raises(bacpipe.BacpipeError, match="value 'perhaps'"):
         calibrate(survey, good.assign(value="perhaps"))
-    with pytest.raises(bacpipe.BacpipeError, match="start.* missing"):
+    with pytest.raises(bacpipe.BacpipeError, match=r"start.* missing"):
         calibrate(survey, good.drop(columns="start"))
     with pytest.raises(bacpipe.BacpipeError, match="DataFrame"):
         calibrate(survey, "labels.csv")
