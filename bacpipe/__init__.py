@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from bacpipe.models.zoo import supported_models as supported_models
     from bacpipe.options import Namespace
     from bacpipe.places.species_range import species_at as species_at
+    from bacpipe.recognisers.calibration import Calibration as Calibration
+    from bacpipe.recognisers.calibration import calibrate as calibrate
+    from bacpipe.recognisers.calibration import review_plan as review_plan
     from bacpipe.recognisers.recogniser import Recogniser as Recogniser
     from bacpipe.recognisers.recogniser import train_recogniser as train_recogniser
     from bacpipe.recognisers.suggestions import suggest as suggest
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "AudioHandler": "bacpipe.inference.audio_handler",
     "BacpipeError": "bacpipe.errors",
+    "Calibration": "bacpipe.recognisers.calibration",
     "DefaultLabels": "bacpipe.labels.default_labels",
     "Embedder": "bacpipe.embedder",
     "Loader": "bacpipe.store.loader",
@@ -100,6 +104,7 @@ _PUBLIC = {
     "ModelBaseClass": "bacpipe.models.base",
     "Recogniser": "bacpipe.recognisers.recogniser",
     "benchmark": "bacpipe.evaluation.benchmark",
+    "calibrate": "bacpipe.recognisers.calibration",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
     "confirm_model_name": "bacpipe.workflows",
     "create_default_labels": "bacpipe.labels.default_labels",
@@ -134,6 +139,7 @@ _PUBLIC = {
     "probing_pipeline": "bacpipe.evaluation.probing",
     "recording_start": "bacpipe.audio.timestamps",
     "run_clustering": "bacpipe.evaluation.clustering",
+    "review_plan": "bacpipe.recognisers.calibration",
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",

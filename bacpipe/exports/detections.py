@@ -9,8 +9,9 @@ import numpy as np
 
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.exports.whereabouts import Whereabouts
+from bacpipe.store.calibrations import stored_probability
 from bacpipe.store.class_list import ClassList
-from bacpipe.store.detections import ChannelsOf, Intervals, merge_intervals
+from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import (
     CHANNEL,
@@ -106,8 +107,7 @@ def detections_table(
 
 def described_detections(chosen: Chosen) -> Iterator[Any]:
     """Detections with all columns, a pyarrow.Table for each of some recordings; at least one."""
-    channels, table = chosen.loader.channels, None
-    describe = Describer(chosen.classes, chosen.where, chosen.gap, channels)
+    describe, table = Describer(chosen.loader, chosen.where, chosen.gap), None
     for block in blocks_of(chosen.events()):
         table = described(block, describe)
         yield table
@@ -161,26 +161,20 @@ class Describer:
 
     Parameters
     ----------
-    classes : ClassList
+    loader : Loader
     where : Whereabouts
     gap : float or None
         Seconds that may lie between two windows of one event; None stands for 0.
-    channels : callable, optional
-        Channels of the windows of a recording, if every channel was heard by itself.  What two
-        channels hear at once is one event.
     """
 
-    def __init__(
-        self,
-        classes: ClassList,
-        where: Whereabouts,
-        gap: float | None,
-        channels: ChannelsOf | None = None,
-    ) -> None:
-        self._listed = classes
+    def __init__(self, loader: Loader, where: Whereabouts, gap: float | None) -> None:
+        self._listed: ClassList = loader.classes
+        self._probability = stored_probability(
+            loader.paths, str(loader.model_name), loader.predictions_provenance
+        )
         self._where = where
         self._gap = gap or 0.0
-        self._channels = channels
+        self._channels = loader.channels
         self._events = 0
 
     def __call__(self, block: Block) -> dict[str, Any]:
@@ -195,16 +189,14 @@ class Describer:
             "scientific_name": _texts([name.scientific_name for name in names], block.label),
             "code": _texts([name.code for name in names], block.label),
             "range_probability": pa.array(self._range_probability(block), from_pandas=True),
-            "probability": pa.array(self.probability(block), from_pandas=True),
+            "probability": pa.array(
+                self._probability(block.classes[block.label], block.score), from_pandas=True
+            ),
             "event": pa.array(self._number(block)),
         }
         if self._channels is not None:
             columns[CHANNEL] = pa.array(channels_in(block, self._channels))
         return columns
-
-    def probability(self, block: Block) -> np.ndarray:
-        """How probably each detection is right, float32; NaN without a calibration."""
-        return np.full(len(block.score), np.nan, np.float32)
 
     def _range_probability(self, block: Block) -> np.ndarray:
         parts = map(self._where.range_probability, block.detections())

@@ -42,6 +42,7 @@ from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
+from bacpipe.store.calibrations import calibration_state
 from bacpipe.store.class_list import ClassList, read_class_list, write_class_list
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -412,7 +413,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.stored_detections(),
         {**loader.predictions_provenance, **where.provenance},
         loader.predictions_state,
-        describe=Describer(loader.classes, where, options.event_gap, loader.channels),
+        describe=Describer(loader, where, options.event_gap),
         channels=loader.channels,
         escape_formulas=options.escape_formulas,
         excel_bom=options.excel_bom,
@@ -452,6 +453,8 @@ def _tables(loader: Loader, *, predict: bool) -> dict[str, Any]:
             "event_gap": loader.options.event_gap or 0.0,
             "excel_bom": loader.options.excel_bom,
         }
+        if calibration := calibration_state(loader.paths, str(loader.model_name)):
+            tables["detections"]["calibration"] = calibration
         if loader.options.save_raven_tables:
             tables["raven"] = {"event_gap": loader.options.event_gap}
             if "classifier_threshold" in loader.options.asked:

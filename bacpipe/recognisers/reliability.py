@@ -20,19 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, log_expit
 
+from bacpipe.store.calibrations import logit
+
 STRATA = 8  # of scores
-_EXTREME = 1e-6  # scores are kept so far from 0 and 1, whose logits are infinite
 _LEAST_CLASSES = 4  # from so many on, classes lean on one another
 _SIZES = (0.05, 0.25, 0.5)  # of departures and of differences of sites, in logits
 _DRAWS, _STEPS, _KEPT = 2000, 20, 5  # draws; steps of the sampler, and the last of them
 _MANY = 600  # checks, from which on a posterior is normal enough
 _CELLS = 32  # of scores, within which windows count as alike
-
-
-def logit(score: np.ndarray | float) -> np.ndarray:
-    """Logarithm of the odds of scores in [0, 1], float64; those of 0 and 1 are kept finite."""
-    inside = np.clip(np.asarray(score, dtype=np.float64), _EXTREME, 1 - _EXTREME)
-    return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 class Prior(NamedTuple):

@@ -155,6 +155,11 @@ def detections_csv_path(preds_path: Path, model: str) -> Path:
     return preds_path / f"{model}_detections.csv"
 
 
+def calibration_path(paths: ResultPaths, model: str) -> Path:
+    """What the scores of a model or recogniser mean."""
+    return paths.dataset_path / CALIBRATIONS / f"{model}.json"
+
+
 def class_list_path(preds_path: Path, model: str) -> Path:
     """Scientific names and codes of the classes of a model."""
     return preds_path / f"{model}_classes.csv"
