@@ -105,6 +105,9 @@ class Embedder(AudioHandler):
         audio_dir = None if loader is None else loader.audio_dir
         super().__init__(model, audio_dir, options=options)
         self.classifier = Classifier(() if model is None else model.classes)
+        if model is not None:
+            wanted = options.run_pretrained_classifier and bool(model.classes)
+            object.__setattr__(model, "bool_classifier", wanted)  # users' models may be frozen
 
     def _load(self, custom: object, options: Options) -> Model:
         base = options.model_base_path
@@ -216,7 +219,8 @@ class Embedder(AudioHandler):
         return results.embeddings()
 
     def _keep_scores(self, scores: NDArray[np.float32] | None) -> None:
-        self.classifier.predictions = self.loaded_model.classifier_outputs = scores
+        self.classifier.predictions = scores
+        object.__setattr__(self.loaded_model, "classifier_outputs", scores)
 
     @property
     def _classifies(self) -> bool:

@@ -169,6 +169,9 @@ def test_arrays_are_embedded_and_the_model_keeps_its_scores() -> None:
     np.testing.assert_array_equal(
         embedder.model.classifier_outputs, embedder.classifier.predictions
     )
+    assert embedder.model.bool_classifier
+    bacpipe.Embedder("m", CustomModel=embedder.model, device="cpu", run_pretrained_classifier=False)
+    assert not embedder.model.bool_classifier
     stacked = embedder.generate_embeddings_from_audio_array(
         torch.from_numpy(audio[:16000].reshape(2, 8000))
     )
@@ -263,6 +266,8 @@ def test_evaluation_and_probes_have_defaults(configured: SimpleNamespace) -> Non
     }
     results = bacpipe.model_specific_evaluation(loaders, "probing", old, ["tiny"])
     assert set(results["tiny"]["probing"]) == {"knn"}
+    again = bacpipe.model_specific_evaluation({"Tiny": configured.loader}, "probing", old, "Tiny")
+    assert set(again) == {"Tiny"}  # the case of a name of one's own counts
     probe, label2index = bacpipe.prepare_probe_inference("tiny")  # of config.audio_dir
     assert label2index == {"owl": 0, "wren": 1}
     present = bacpipe.run_probe_inference("tiny", probe)

@@ -19,6 +19,7 @@ from bacpipe.dashboard.access import Doorkeeper, Refusal
 from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import make_options
 from bacpipe.store.layout import computed_models
 from bacpipe.store.selection import data_set_of
@@ -146,7 +147,8 @@ def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> D
     options = make_options(**chosen)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    names = options.models if models is not None else computed_models(options.audio_dir, options)
+    named = options.models if models is not None else computed_models(options.audio_dir, options)
+    names = [canonical_name(name) for name in named]
     return DataSetResults(data_set_of(options.audio_dir).folder, names, options)
 
 

@@ -19,6 +19,7 @@ from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError, co
 from bacpipe.evaluation.report import write_report
 from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
 from bacpipe.evaluation.tested_windows import read_tested
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result, write_result
@@ -119,7 +120,8 @@ def cross_model_evaluation(
     )
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    paths = {name: paths_of(options.audio_dir, name, options) for name in options.models}
+    models_here = map(canonical_name, options.models)
+    paths = {name: paths_of(options.audio_dir, name, options) for name in models_here}
     return compare_models(paths, options.evaluation_task, options)
 
 

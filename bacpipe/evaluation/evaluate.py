@@ -21,6 +21,7 @@ from bacpipe.evaluation.retrieval import retrieval_quality
 from bacpipe.labels.default_labels import as_arrays, stored_labels
 from bacpipe.labels.ground_truth import GroundTruth, label_rule, stored_ground_truth
 from bacpipe.labels.model_windows import model_windows
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
 from bacpipe.store.fingerprints import read_result, write_result
@@ -165,16 +166,18 @@ def model_specific_evaluation(
             "dim_reduction_model": dim_reduction_model,
         }
     )
-    missing = [name for name in options.models if name not in loader_dict]
+    loaders = {canonical_name(name): loader for name, loader in loader_dict.items()}
+    chosen = [canonical_name(name) for name in options.models]
+    missing = [name for name in chosen if name not in loaders]
     if missing:
         raise EvaluationError(
             f"loader_dict has no results of {', '.join(missing)} (it has those of "
-            f"{', '.join(loader_dict) or 'no model'}); run the models first."
+            f"{', '.join(loaders) or 'no model'}); run the models first."
         )
     errors: list[str] = []
     results = {
-        name: _evaluate_model(loader_dict[name], options.evaluation_task, options, errors)
-        for name in options.models
+        name: _evaluate_model(loaders[name], options.evaluation_task, options, errors)
+        for name in chosen
     }
     for error in errors:
         logger.error("not done: %s", error)

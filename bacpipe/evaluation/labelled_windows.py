@@ -15,6 +15,7 @@ from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
 from bacpipe.labels.ground_truth import GroundTruth
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import make_options, user_config
 from bacpipe.reduction.reducers import magnitude_problem
 from bacpipe.store.files import array_hash
@@ -193,7 +194,7 @@ def labelled_windows(
         windows = windows if len(windows) == len(matrix) else None
     if paths is None and loader is not None and windows is not None:
         paths = loader.paths
-    data = LabelledWindows(model_name, matrix, labels, classes, kind, paths=paths)
+    data = LabelledWindows(canonical_name(model_name), matrix, labels, classes, kind, paths=paths)
     if len(labels) != len(matrix):
         raise EvaluationError(
             f"There are {len(matrix)} embeddings, but ground truth for {len(labels)} windows; "

@@ -58,6 +58,7 @@ from bacpipe.evaluation.tested_windows import write_tested
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import read_embeddings
@@ -500,7 +501,7 @@ def open_probe(model: str, path: Path, name: str) -> tuple[Probe, dict[str, int]
         if old is not None and not path.exists():
             return _numbered(load_old_probe(old))
     probe, description = load_probe(path)
-    if description.get("model", model) != model:
+    if description.get("model") not in (None, canonical_name(model)):
         raise EvaluationError(
             f"{path}: this probe was trained on embeddings of {description['model']}, not of "
             f"{model}."

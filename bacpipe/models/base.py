@@ -44,6 +44,7 @@ class Model(Protocol):
     codes: Sequence[str]
     one_pass: bool
     concurrent: bool
+    bool_classifier: bool
     classifier_outputs: Rows | None
     card: ModelCard | None
     files: Mapping[str, Path]
@@ -340,14 +341,15 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
         )
     # partial, unlike a bound method, can be pickled as a part of the object it is bound to.
     methods = {method.__name__: partial(method, model) for method in _METHODS}
+    given = getattr(model, "classes", ())
+    classes = _class_names(name, given)
     defaults = {
         **_DEFAULTS,
+        "bool_classifier": len(classes) > 0,
         "files": {},
         "model_base_path": base_path(model_base_path),
         **methods,
     }
-    given = getattr(model, "classes", ())
-    classes = _class_names(name, given)
     changed = {} if isinstance(given, list | tuple) and (*given,) == classes else {"classes"}
     for member, value in {**defaults, "classes": classes}.items():
         if member in changed or not hasattr(model, member):

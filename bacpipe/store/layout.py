@@ -71,6 +71,7 @@ _SET_NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\d_\d\d-\d\d(-\d\d)?)___(?P<what
 
 # In the folder of a data set.
 DATA_SET = "dataset.json"
+CALIBRATIONS = "calibration"
 EXPORTS = "exports"
 README = "README.txt"
 PLACES = "places"
