@@ -454,8 +454,8 @@ class Loader:
         entry = found.content.recordings.finished(recording)
         if entry is None:
             raise ResultsNotFoundError(
-                f"{recording}: there are no windows of it in {found.folder}; expected the path of an "
-                f"embedded recording within {self.audio_dir}, such as "
+                f"{recording}: there are no windows of it in {found.folder}; expected the path of "
+                f"an embedded recording within {self.audio_dir}, such as "
                 f"{next(iter(self.entries), 'none')}."
             )
         return window_times(entry, found.content.header)
