@@ -76,7 +76,7 @@ def read_tested(path: Path, result: Mapping[str, Any]) -> TestedWindows | None:
     if (stored := read_result_table(path, None)) is None:
         return None
     table, about = stored
-    classes = tuple(about["classes"])
+    classes = tuple(about.get("classes", ()))
     if list(classes) != result["classes"] or len(table) != result["split"]["windows"]["test"]:
         return None
     labels, scores = (
