@@ -359,7 +359,7 @@ def per_class_table(results: Iterable[Result]) -> pd.DataFrame:
             **{key: value for key, value in values.items() if not key.endswith("interval")},
         }
         for result in results
-        for name, values in result["per_class"].items()
+        for name, values in result.get("per_class", {}).items()
     )
 
 
