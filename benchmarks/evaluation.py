@@ -112,7 +112,7 @@ def rare_species(rng: np.random.Generator) -> None:
 
 def clusters_with_background(rng: np.random.Generator) -> None:
     """Agreement of k-means with annotations, by the share of windows without any."""
-    print("\nAMI of k-means, k from the labels, by share of windows without a label (truth .98)")
+    print("\nAMI of k-means, k from the labels, by share of windows without a label")
     centres = 1.4 * rng.standard_normal((4, 16))
     for share in (0.0, 0.5, 0.9):
         n = 400

@@ -181,7 +181,7 @@ _CALLS: dict[str, tuple[Callable[[Setting], Any], Any]] = {
     "get_dt_filename": (lambda s: bacpipe.get_dt_filename(s.recording.name), datetime),
     "probing_pipeline": (
         lambda s: bacpipe.probing_pipeline("tiny", s.truth, s.embeds, s.loader.paths, **s.settings),
-        dict,
+        tuple,
     ),
     "prepare_probe_inference": (
         lambda s: bacpipe.prepare_probe_inference("tiny", s.loader.paths.probe_path),

@@ -346,7 +346,7 @@ def _evaluate(
         threshold = precision_threshold(positive, score, options.wanted_precision)
         result["per_class"][name]["threshold_at_precision"] = number(threshold)
     weights = leave_out(groups, options.bootstrap_samples)
-    top = summarise(accuracy_replicates(truth, scores, groups, weights))
+    top = summarise(accuracy_replicates(truth, scores, groups, weights), len(truth))
     for key in ("overall", "intervals"):
         result[key] |= {m: top[key][m] for m in ("top_1_accuracy", "top_5_accuracy")}
     sites = units_of(recordings, "site")

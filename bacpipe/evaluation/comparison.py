@@ -154,15 +154,15 @@ def compare_models(
         if not results:
             continue
         table, more = _table(name, results, paths, probes)
-        tables |= more
+        for note in table.attrs["notes"]:
+            logger.warning("%s: %s", name, note)
         nothing = False
         if table.empty:  # what was done gave no results, and said why
             continue
         tables[name] = table
         drawn[name] = figures.RANKINGS[name](tables[name])
-        for note in table.attrs["notes"]:
-            logger.warning("%s: %s", name, note)
         if name == "probing":
+            tables |= more
             drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
             if "probing_pairs" in tables:
                 drawn["probing_pairs"] = figures.pair_probabilities(tables["probing_pairs"])
@@ -221,9 +221,11 @@ def stored_scores(paths: Mapping[str, ResultPaths], kind: str) -> StoredScores:
         scores.missing[name] = {}
         kept = dict(_usable(name, models, kind, scores.missing[name]))
         if kept:
-            scores.tables[name], _ = _table(name, kept, paths)
-            for model in set(kept) - set(scores.tables[name]["model"]):
-                scores.missing[name][model] = scores.tables[name].attrs["missing"].get(model, "")
+            table, _ = _table(name, kept, paths)
+            left_out = table.attrs["missing"]
+            scores.missing[name] |= {m: why for m, why in left_out.items() if m in kept}
+            if not table.empty:
+                scores.tables[name] = table
     return scores
 
 
@@ -319,7 +321,7 @@ def _table(
         names = [f"{m} ({p})" for m, p in zip(table["model"], table["probe"], strict=True)]
         letter = letters(pairs, names)
         table.insert(1, "letters", [letter[name] for name in names])
-    if not shared.rankable:
+    if not shared.rankable and not table.empty:
         table = _without_ranks(table, ["model", "probe"])
     left_out = [f"{model} is left out: {why}." for model, why in shared.missing.items()]
     table.attrs = {"notes": left_out + shared.notes, "missing": shared.missing}
@@ -363,7 +365,7 @@ def per_class_table(results: Iterable[Result]) -> pd.DataFrame:
             **{key: value for key, value in values.items() if not key.endswith("interval")},
         }
         for result in results
-        for name, values in result["per_class"].items()
+        for name, values in result.get("per_class", {}).items()
     )
 
 
@@ -452,6 +454,8 @@ def _with_intervals(result: Result, metrics: Sequence[str]) -> dict[str, float]:
 def _ranked(rows: list[dict[str, Any]], metric: str) -> pd.DataFrame:
     import pandas as pd
 
+    if not rows:
+        return pd.DataFrame()
     table = pd.DataFrame(rows)
     table = table.sort_values(metric, ascending=False, kind="stable").reset_index(drop=True)
     table.insert(0, "rank", table[metric].rank(ascending=False, method="min").astype("Int64"))

@@ -186,8 +186,8 @@ def labelled_windows(
     if ground_truth is None or len(ground_truth) == 0:
         ground_truth = np.full(len(matrix), NO_LABEL)
     labels, classes = _labels(ground_truth, kind)
-    if keys is None and "audiofilename" in getattr(ground_truth, "columns", ()):
-        keys = [str(name) for name in ground_truth["audiofilename"]]
+    if keys is None:
+        keys = _recordings_of(ground_truth)
     windows = None
     if loader is not None and loader.embedding_set is not None:
         windows = model_windows(loader)
@@ -349,6 +349,15 @@ def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...
             f"numbers of each window's labels (-1 for none), or 0 and 1 by class."
         )
     return _of_numbers(values, names or {str(n): int(n) for n in np.unique(values[values >= 0])})
+
+
+def _recordings_of(ground_truth: Labels) -> list[str] | None:
+    """Recording of every window, which tables of ground truth name."""
+    import pandas as pd
+
+    if isinstance(ground_truth, pd.DataFrame) and "audiofilename" in ground_truth:
+        return [str(name) for name in ground_truth["audiofilename"]]
+    return None
 
 
 def _of_table(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -101,6 +101,7 @@ def _advise(points: Sequence[dict[str, Any]]) -> str:
     before, last = scores[1] - scores[0], scores[2] - scores[1]
     # What each doubling brings falls by the same factor, and does not grow again.
     gain = last * (np.clip(last / before, 0, 1) if before > 0 else 1)
+    gain = min(gain, 1 - scores[2])
     now = f"with a median of {points[-1]['windows_per_class']:g} training windows per class"
     if gain < _WORTH:
         return (

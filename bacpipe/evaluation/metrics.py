@@ -25,6 +25,8 @@ _FEWEST_GROUPS = 50
 
 _FOLDS = 5
 
+_MANY_WINDOWS = 500_000
+
 FEWEST_UNITS = 5
 """There are no intervals of fewer recordings (or sites) than this."""
 
@@ -176,7 +178,7 @@ def evaluate_scores(
     overall, per_class = score_replicates(truth, predicted, scores, groups, weights, ignored)
     support = truth.sum(axis=0)
     units = [len(np.unique(groups.code[truth[:, i]])) for i in range(len(classes))]
-    summary = summarise(overall)
+    summary = summarise(overall, len(truth))
     return {
         **summary,
         "per_class": {
@@ -186,7 +188,7 @@ def evaluate_scores(
                 **{metric: number(values[0, i]) for metric, values in per_class.items()},
                 # A class is no better known than from the recordings that it is in.
                 **{
-                    f"{metric}_interval": interval(per_class[metric][:, i])
+                    f"{metric}_interval": interval(per_class[metric][:, i], windows=int(support[i]))
                     if units[i] >= FEWEST_UNITS
                     else None
                     for metric in ("f1", "average_precision")
@@ -278,7 +280,7 @@ def evaluate_labels(
     truth, predicted = decide(labels, scores)
     rest = evaluate_scores(truth, predicted, scores, classes, groups, samples=samples)
     weights = leave_out(groups, samples)
-    accuracies = summarise(accuracy_replicates(labels, scores, groups, weights))
+    accuracies = summarise(accuracy_replicates(labels, scores, groups, weights), len(labels))
     return {
         **rest,
         "overall": {**accuracies["overall"], **rest["overall"]},
@@ -302,11 +304,14 @@ def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
     return labels[:, None] == np.arange(n_classes)
 
 
-def summarise(overall: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Values (first of each array) and intervals (from the replicates after it)."""
+def summarise(overall: dict[str, np.ndarray], windows: int = _MANY_WINDOWS) -> dict[str, Any]:
+    """Values (first of each array) and intervals (from the replicates after it).
+
+    `windows` is the number that the scores are based on.
+    """
     return {
         "overall": {name: number(values[0]) for name, values in overall.items()},
-        "intervals": {name: interval(values) for name, values in overall.items()},
+        "intervals": {name: interval(values, windows=windows) for name, values in overall.items()},
     }
 
 
@@ -367,18 +372,21 @@ def leave_out(groups: Groups, samples: int) -> np.ndarray:
     return np.concatenate([np.ones((1, groups.number)), part != np.arange(replicates)[:, None]])
 
 
-def interval(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> list[float] | None:
+def interval(
+    values: np.ndarray, low: float = 0.0, high: float = 1.0, *, windows: int = _MANY_WINDOWS
+) -> list[float] | None:
     """95 % jackknife interval of a score between two bounds, from its value and its replicates.
 
-    None if there are too few replicates, or if they do not vary.
+    `windows` is the number that the score is based on: near its bounds it is no better known than
+    half a window.  None if there are too few replicates, or if they do not vary.
     """
-    with np.errstate(divide="ignore"):
-        share = np.clip((values - low) / (high - low), 1e-6, 1 - 1e-6)
-        logit = np.log(share / (1 - share))
+    share = ((values - low) / (high - low) * windows + 0.5) / (windows + 1)
+    logit = np.log(share / (1 - share))
     replicates = logit[1:][np.isfinite(logit[1:])]
     n = len(replicates)
     if n < FEWEST_UNITS or not np.isfinite(values[0]) or np.ptp(replicates) == 0:
         return None
     error = np.sqrt((n - 1) / n * np.square(replicates - replicates.mean()).sum())
     bounds = logit[0] + np.array([-1, 1]) * stdtrit(n - 1, 0.975) * error
-    return [float(bound) for bound in low + (high - low) * expit(bounds)]
+    least, most = low + (high - low) * expit(bounds)
+    return [float(min(least, values[0])), float(max(most, values[0]))]

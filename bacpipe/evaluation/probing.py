@@ -199,7 +199,7 @@ def evaluate_probe(
     if path is not None and not overwrite and (stored := read_result(path, fingerprint)):
         return _saved_probe(path.parent, name, fingerprint) or train()[0], stored
     probe, training = train()
-    result = {
+    result: dict[str, Any] = {
         "model": data.model,
         "probe": name,
         "label_column": data.column,

@@ -67,7 +67,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; m
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem;
   border-bottom: 1px solid #ccc; } h3 { font-size: 1.05rem; margin-top: 1.6rem; }
 .answer { background: #eef5fb; border-left: 4px solid #0072B2; padding: .6rem 1rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+.wide { overflow-x: auto; margin: .8rem 0; } table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #ddd;
   vertical-align: top; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
@@ -188,7 +188,7 @@ def _of_pair(row: pd.Series, rival: str) -> str:
     sure = "" if row["probability"] >= _SURE else ", which is not sure"
     text = (
         f"The probability that it is better than {escape(rival)}, the best other model, is "
-        f"{min(row['probability'], 0.999):.3g}{sure}: the difference is {row['difference']:.3f} "
+        f"{_share(row['probability'])}{sure}: the difference is {row['difference']:.3f} "
         f"[{row['low']:.3f}, {row['high']:.3f}]."
     )
     if "cross_validated_probability" in row and row["cross_validated_probability"] == row[
@@ -198,9 +198,16 @@ def _of_pair(row: pd.Series, rival: str) -> str:
             f" With other divisions and trainings (cross-validation) the difference is "
             f"{row['cross_validated_difference']:.3f} [{row['cross_validated_low']:.3f}, "
             f"{row['cross_validated_high']:.3f}], the probability "
-            f"{row['cross_validated_probability']:.3g}."
+            f"{_share(row['cross_validated_probability'])}."
         )
     return text
+
+
+def _share(value: float) -> str:
+    """Probability, which is never quite 0 or 1; as HTML."""
+    if value != value:
+        return "–"
+    return "&lt; 0.001" if value < 0.001 else "&gt; 0.999" if value > 0.999 else f"{value:.3f}"
 
 
 def _score(row: Mapping[Any, Any] | pd.Series, metric: str) -> str:
@@ -242,7 +249,7 @@ def _pairs(pairs: pd.DataFrame) -> str:
         rows.append(
             [f"<td>{escape(str(row[key]))}</td>" for key in ("better", "other")]
             + [f'<td class="n">{text}</td>'
-               for text in (bounds, f"{row['probability']:.3f}", f"{row['p']:.3f}")]
+               for text in (bounds, _share(row["probability"]), _share(row["p"]))]
         )  # fmt: skip
     titles = ("higher macro F1", "than", "difference [95 %]", "probability", "p (Holm)")
     return _html_table(titles, rows)

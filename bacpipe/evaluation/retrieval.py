@@ -122,7 +122,8 @@ def retrieval_quality(
             "neighbour_precision": mean_of_defined(precision),
             "neighbour_precision_chance": mean_of_defined(chance),
             "same_label_auroc": _auroc(compared.same, compared.other),
-        }
+        },
+        len(rows),
     )
     return {
         "model": data.model,

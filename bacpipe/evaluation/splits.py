@@ -204,7 +204,7 @@ def _deal(
     if data.multi_label:  # what has none of these labels is divided, too
         empty = np.ones(len(unit), dtype=bool)
         empty[at[use]] = False
-        np.add.at(counts, (unit[empty], len(kept)), 1)
+        counts[:, -1] = np.bincount(unit[empty], minlength=len(counts))
     start = np.array([SETS.index(known[n]) if n in known else UNUSED for n in names], np.int64)
     start = start if names else np.full(len(unit), UNUSED)
     return _deal_units(counts, start, rule.shares, rule.seed)[unit]

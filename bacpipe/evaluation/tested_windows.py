@@ -60,7 +60,7 @@ def write_tested(
     presence = labels if data.multi_label else one_hot(labels, len(split.classes))
     columns: dict[str, np.ndarray] = {"window": rows}
     if data.times is not None:
-        columns = {name: data.times[name].to_numpy()[rows] for name in data.times}
+        columns = {str(name): data.times[name].to_numpy()[rows] for name in data.times}
     elif data.recordings is not None:
         columns["audiofilename"] = data.recordings[rows]
     for i, name in enumerate(split.classes):
@@ -76,7 +76,7 @@ def read_tested(path: Path, result: Mapping[str, Any]) -> TestedWindows | None:
     if (stored := read_result_table(path, None)) is None:
         return None
     table, about = stored
-    classes = tuple(about["classes"])
+    classes = tuple(about.get("classes", ()))
     if list(classes) != result["classes"] or len(table) != result["split"]["windows"]["test"]:
         return None
     labels, scores = (

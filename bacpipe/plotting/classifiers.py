@@ -183,7 +183,7 @@ def precision_recall(result: Mapping[str, Any], truth: np.ndarray, scores: np.nd
         if threshold is not None:
             at = int(np.searchsorted(-ranked[last], -threshold, "right")) - 1
             axes.plot(recall[at], precision[at], "D", color=COLOURS[4], markersize=4)
-            label += f"\n{result['wanted_precision']:.0%} from {threshold:.2f}"
+            label += f"\n{result['wanted_precision']:.0%} from {threshold:.2g}"
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
         axes.text(0.04, 0.05, label, transform=axes.transAxes, fontsize=6.5, bbox=box)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
@@ -214,7 +214,7 @@ def reliability(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray
         axes.text(0.04, 0.9, f"error {error:.2f}", transform=axes.transAxes, fontsize=6.5)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
     figure.supxlabel("mean score", fontsize=8)
-    figure.supylabel("share of windows with the class", fontsize=8)
+    figure.supylabel("share with the class", fontsize=8)
     return figure
 
 

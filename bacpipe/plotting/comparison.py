@@ -154,7 +154,7 @@ def per_class_scores(table: pd.DataFrame) -> Figure:
     if len(names) <= 15:
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
         numbers_in_cells(axes, values, np.array(texts))
-    axes.set_title(f"{title}, best probe of each model (test windows)", fontsize=8)
+    axes.set_title(f"{title}, best probe of each model\n(test windows)", fontsize=8)
     return figure
 
 

@@ -503,11 +503,20 @@ class Loader:
         -------
         start, end : np.ndarray, float64, shape (windows,)
             Seconds of the recording; the end of a padded window is the end of the recording.
+
+        Raises
+        ------
+        ResultsNotFoundError
+            If nothing is embedded, or not this recording.
         """
         found = self._require_set()
         entry = found.content.recordings.finished(recording)
         if entry is None:
-            raise KeyError(recording)
+            raise ResultsNotFoundError(
+                f"{recording}: there are no windows of it in {found.folder}; expected the path of "
+                f"an embedded recording within {self.audio_dir}, such as "
+                f"{next(iter(self.entries), 'none')}."
+            )
         return window_times(entry, found.content.header)
 
     def heard_windows(self, recording: str) -> np.ndarray:

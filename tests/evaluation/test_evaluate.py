@@ -246,5 +246,5 @@ def test_public_functions_take_what_a_run_has_stored(data_set):
     path = loader.paths.probe_path / "linear_probe.safetensors"
     written = path.stat().st_mtime_ns
     embeds = loader.embeddings("array")
-    probe = bacpipe.probing_pipeline("tiny", truth, embeds, overwrite=False, **settings)
-    assert probe == results["probing"]["linear"] and path.stat().st_mtime_ns == written
+    _, _, found = bacpipe.probing_pipeline("tiny", truth, embeds, overwrite=False, **settings)
+    assert found == results["probing"]["linear"] and path.stat().st_mtime_ns == written

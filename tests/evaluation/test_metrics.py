@@ -149,7 +149,7 @@ def test_intervals_contain_the_estimate_and_widen_with_dependence():
         evaluate(np.tile(labels[:80], k), np.tile(scores[:80], (k, 1)), np.tile(alone, k), 300)[0]
         for k in (1, 5)
     )
-    assert few["intervals"]["f1_micro"] == pytest.approx(many["intervals"]["f1_micro"])
+    assert few["intervals"]["f1_micro"] == pytest.approx(many["intervals"]["f1_micro"], rel=0.01)
 
 
 @pytest.mark.parametrize("n_recordings", [5, 8, 30])

@@ -10,7 +10,7 @@ import pytest
 
 import bacpipe
 from bacpipe.evaluation.evaluate import run_evaluations
-from bacpipe.evaluation.labelled_windows import NO_LABEL
+from bacpipe.evaluation.labelled_windows import NO_LABEL, labelled_windows
 from bacpipe.evaluation.retrieval import retrieval_quality
 from tests.conftest import TinyModel
 from tests.evaluation.conftest import make_windows
@@ -88,22 +88,28 @@ def test_with_several_labels_per_window_nothing_is_lost(data_set, loaders):
 
 def test_all_forms_of_ground_truth_give_the_same_result(data_set, loaders):
     embeds = loaders["tiny"].embeddings("array")
-    settings = {**data_set.places, "bootstrap_samples": 0, "learning_curve": False}
     for single in (True, False):
-        results = []
+        several = {}
         for form in ("dict", "array", "dataframe"):
             truth = bacpipe.ground_truth_by_model(
                 "tiny", single_label=single, return_type=form, **data_set.places
             )
-            if single and form == "array":
-                continue  # an array of presence says that several are possible
-            probe, label2index, metrics = bacpipe.probing_pipeline(
-                "tiny", truth, embeds, **settings
-            )
-            assert list(label2index) == metrics["classes"] and probe.multi_label is not single
-            clusters = bacpipe.clustering_pipeline("tiny", truth, embeds, **settings)
-            results.append((metrics, clusters["agreement"]))
-        assert all(result == results[0] for result in results)
+            data = labelled_windows("tiny", truth, embeds, **data_set.places)
+            # An array of presence says that several labels are possible.
+            assert data.multi_label is (form == "array" or not single)
+            assert data.classes == ("loud", "quiet", "rising", "tick")
+            several[form] = data.with_several().labels
+        np.testing.assert_array_equal(several["dict"], several["array"])
+        np.testing.assert_array_equal(several["dict"], several["dataframe"])
+    # A table brings the recordings along, so that it needs no results.
+    probe, _, metrics = bacpipe.probing_pipeline("elsewhere", truth, embeds, bootstrap_samples=0)
+    assert probe.multi_label and sum(metrics["split"]["recordings"].values()) == 9
+    found = bacpipe.clustering_pipeline("elsewhere", truth, embeds, bootstrap_samples=0)
+    assert found["AMI"]["kmeans-ground_truth"] > 0 and "kmeans" in found["SS"]
+    clusters = bacpipe.run_clustering(embeds, {"kmeans": {"n_clusters": 3}}, None, truth)
+    assert (clusters["kmeans_no_noise"] >= 0).sum() == (truth["simultaneous_labels"] == 1).sum()
+    scores = bacpipe.eval_clustering(clusters, truth, metadata_labels={"half": [0] * 40 + [1] * 41})
+    assert set(scores["ARI"]) >= {"kmeans-ground_truth", "kmeans-half"}
 
 
 def test_a_window_keeps_its_other_labels_when_rare_ones_are_left_out(data_set):

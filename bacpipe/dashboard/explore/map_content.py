@@ -12,7 +12,7 @@ import numpy as np
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
-from bacpipe.errors import BacpipeError, ResultsNotFoundError
+from bacpipe.errors import BacpipeError, ResultsNotFoundError, counted
 
 
 class MapChoice(NamedTuple):
@@ -102,6 +102,11 @@ def _choose(wanted: str, known: dict, what: str, remarks: list[str]) -> str:
 def _points(results: ModelResults, reducer: str, remarks: list[str]) -> np.ndarray:
     try:
         if reducer:
+            if far := results.windows_far_from_map(reducer):
+                remarks.append(
+                    f"{counted(far, 'window')} that came after this map are unlike all that it was "
+                    f"made from (far_from_map in its table), so their places mean little."
+                )
             return results.coordinates(reducer)
     except BacpipeError as error:
         remarks.append(str(error))

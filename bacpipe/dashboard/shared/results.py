@@ -23,7 +23,7 @@ from bacpipe.reduction.reducers import REDUCERS
 from bacpipe.store.embedding_set import settings_of
 from bacpipe.store.layout import JOURNALS, ResultPaths, paths_of, stamped_folders
 from bacpipe.store.loader import Loader
-from bacpipe.store.maps import StoredMap, coordinates_of, stored_maps
+from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
 
 if TYPE_CHECKING:
@@ -213,6 +213,11 @@ class ModelResults:
             if part is not None and len(part) == rows.stop - rows.start:
                 points[rows] = part
         return points
+
+    def windows_far_from_map(self, reducer: str) -> int:
+        """Number of windows that are unlike all that a map was fitted to."""
+        table = self.maps[reducer].read()
+        return int(table[IS_FAR].sum()) if IS_FAR in table else 0
 
     def map_is_stale(self, reducer: str) -> bool:
         """Whether embeddings were added or changed after the map was made."""

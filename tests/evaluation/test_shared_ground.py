@@ -1,0 +1,226 @@
+"""Models compared in pairs, on the classes and recordings that they share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bacpipe
+from bacpipe.evaluation.cross_validation import cross_validate, paired_difference
+from bacpipe.evaluation.learning_curve import learning_curve
+from bacpipe.evaluation.metrics import decide, group_by, score_replicates
+from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
+from bacpipe.evaluation.tested_windows import TestedWindows
+from tests.evaluation.conftest import as_ground_truth, make_windows
+
+CLASSES = ("a", "b", "c")
+
+
+def scored(strength, *, recordings=12, seed=0, shared=0, classes=CLASSES) -> TestedWindows:
+    """Scores of a model; what `shared` draws is the same for all models."""
+    common, own = np.random.default_rng(shared), np.random.default_rng(seed + 100)
+    n = 20 * recordings
+    labels = common.integers(0, len(classes), n)
+    hard = common.standard_normal((n, len(classes)))
+    scores = strength * np.eye(len(classes))[labels] + hard
+    scores += 0.3 * own.standard_normal((n, len(classes)))
+    names = np.repeat([f"{i:02}.wav" for i in range(recordings)], 20).astype(object)
+    return TestedWindows(tuple(classes), labels, scores, names)
+
+
+def result(model, windows, **more):
+    recordings = sorted(set(windows.recordings))
+    split = {
+        "id": str(hash(tuple(recordings))),
+        "strategy": "recording",
+        "windows": {"train": 0, "val": 0, "test": len(windows.labels)},
+        "recordings": {"test": len(recordings)},
+    }
+    return {"model": model, "probe": "linear", "classes": list(windows.classes), "split": split,
+            "dropped": {}, **more}  # fmt: skip
+
+
+def share(**models):
+    return on_shared_ground([result(m, w) for m, w in models.items()], list(models.values()))
+
+
+def f1(windows):
+    groups = group_by(None, len(windows.labels))
+    decisions = decide(windows.labels, windows.scores)
+    weights = np.ones((1, len(windows.labels)))
+    return score_replicates(*decisions, windows.scores, groups, weights)[0]["f1_macro"][0]
+
+
+def test_a_pair_is_told_apart_where_single_intervals_overlap():
+    better, worse, same = scored(2.4, seed=1), scored(1.9, seed=2), scored(2.4, seed=3)
+    shared = share(better=better, worse=worse, same=same)
+    table = paired_table(shared)
+    pair = table.set_index(["metric", "better", "other"]).loc[
+        ("f1_macro", "better (linear)", "worse (linear)")
+    ]
+    assert pair["difference"] == pytest.approx(f1(better) - f1(worse))
+    assert pair["low"] > 0 and pair["probability"] > 0.99
+    of_equals = table[
+        (table["metric"] == "f1_macro")
+        & table["better"].str.contains("better|same")
+        & table["other"].str.contains("better|same")
+    ]
+    assert 0.5 <= of_equals["probability"].iloc[0] < 0.975
+    by_name = letters(table, ["better (linear)", "same (linear)", "worse (linear)"])
+    assert set(by_name["better (linear)"]) & set(by_name["same (linear)"])
+    assert not set(by_name["better (linear)"]) & set(by_name["worse (linear)"])
+
+
+def test_equal_models_are_rarely_told_apart():
+    told = []
+    for seed in range(60):
+        one, other = (scored(1.5, recordings=8, seed=2 * seed + i, shared=seed) for i in (0, 1))
+        table = paired_table(share(one=one, other=other))
+        told.append(table.loc[table["metric"] == "f1_macro", "p"].iloc[0] < 0.05)
+    assert np.mean(told) <= 0.12
+
+
+def test_letters_of_a_chain():
+    """a and b, b and c cannot be told apart, but a and c can."""
+    pairs = pd.DataFrame(
+        [("f1_macro", *pair) for pair in (("a", "b", 0.4), ("b", "c", 0.3), ("a", "c", 0.01))],
+        columns=["metric", "better", "other", "p"],
+    )
+    assert letters(pairs, ["a", "b", "c"]) == {"a": "a", "b": "ab", "c": "b"}
+
+
+def test_scores_are_those_of_the_shared_classes_and_recordings():
+    every, few = scored(1.5), scored(1.5, seed=1).of(("a", "b"), {f"{i:02}.wav" for i in range(8)})
+    shared = share(every=every, few=few)
+    assert shared.rankable
+    part = every.of(("a", "b"), set(few.recordings))
+    assert shared.results[0]["overall"]["f1_macro"] == pytest.approx(f1(part))
+    assert shared.results[0]["classes"] == ["a", "b"]
+    assert shared.results[0]["split"]["recordings"]["test"] == 8
+    told = " ".join(shared.notes)
+    assert "c is left out of the ranking: few was not tested with it" in told
+    assert "4 recordings left out" in told and "08.wav" in told
+
+
+@pytest.mark.parametrize("classes", [("a",), ("a", "b")])
+def test_too_little_in_common_is_no_ranking(classes):
+    recordings = {"00.wav"} if len(classes) == 2 else {f"{i:02}.wav" for i in range(12)}
+    shared = share(every=scored(1.5), few=scored(1.5, seed=1).of(classes, recordings))
+    assert not shared.rankable and "No ranking" in shared.notes[-1]
+    assert paired_table(shared) is None
+
+
+def test_few_recordings_say_nothing_of_a_difference():
+    assert paired_table(share(one=scored(3, recordings=4), other=scored(0, recordings=4))) is None
+
+
+def test_what_cannot_be_compared_is_named():
+    known, unknown = scored(1.5), scored(1.5).of(("a", "b"), {"00.wav", "01.wav"})
+    without = result("without", unknown)
+    shared = on_shared_ground([result("known", known), without], [known, None])
+    assert "not stored" in shared.missing["without"] and len(shared.results) == 1
+    several = result("several", known, multi_label=True)
+    mixed = on_shared_ground([result("x", known), result("y", known), several], [known] * 3)
+    assert "several labels" in mixed.missing["several"]
+    nothing = result("everything", known)
+    nothing["split"]["windows"]["test"] = 0
+    assert "not tested" in on_shared_ground([nothing], [None]).missing["everything"]
+
+
+def points(data, **settings):
+    return bacpipe.probing_pipeline(
+        "points", as_ground_truth(data), data.embeds, recordings=data.recordings,
+        bootstrap_samples=0, **settings,
+    )  # fmt: skip
+
+
+def test_cross_validation_tests_every_recording_once_per_repetition():
+    data = make_windows(600, 3, n_recordings=15, separation=0.6)
+    metrics = points(
+        data, splits="5 x 2", learning_curve=False, probe_configs={"linear": {"penalty": 0.01}}
+    )[2]
+    repeated = metrics["cross_validation"]
+    assert repeated["splits"] == "5 x 2" and len(repeated["folds"]) == 10
+    for repetition in (0, 1):
+        of = [fold for fold in repeated["folds"] if fold["repetition"] == repetition]
+        assert sum(fold["windows"] for fold in of) == 600
+    mean = np.mean([fold["accuracy"] for fold in repeated["folds"]])
+    assert repeated["overall"]["accuracy"] == pytest.approx(mean)
+    low, high = repeated["intervals"]["accuracy"]
+    naive = 2 * np.std([fold["accuracy"] for fold in repeated["folds"]], ddof=1) / np.sqrt(10)
+    assert low < mean - naive < mean < mean + naive < high
+    with pytest.raises(bacpipe.errors.SettingsError, match="k x r"):
+        points(data, splits="2 x 2")
+
+
+def test_what_is_tuned_never_sees_the_tested_part():
+    fold = np.arange(60) % 5
+    seen = []
+
+    def fit(train, val):
+        def scores(test):
+            seen.append((set(fold[train]), set(fold[val]), set(fold[test])))
+            return np.eye(2)[np.arange(60) % 2][test]
+
+        return scores
+
+    perfect = cross_validate(np.arange(60) % 2, [fold], 5, fit)
+    assert perfect["overall"]["f1_macro"] == 1 and perfect["intervals"]["f1_macro"] is None
+    assert len(seen) == 5
+    for train, val, test in seen:
+        assert len(test) == len(val) == 1 and len(train) == 3
+        assert not train & test and not val & test and not train & val
+    assert paired_difference(perfect, perfect, "f1_macro") is None
+
+
+def test_a_probe_of_everything_is_not_tested_and_says_so(data_set):
+    truth = bacpipe.ground_truth_by_model("tiny", **data_set.places)
+    rare = truth["label:species"].copy()
+    rare[np.flatnonzero(rare == 2)[2:]] = -1  # a class in one recording can still be learnt
+    truth["label:species"] = rare
+    embeds = data_set.loader.embeddings("array")
+    probe, columns, metrics = bacpipe.probing_pipeline(
+        "tiny", truth, embeds, train_on_everything=True, **data_set.places
+    )
+    assert list(columns) == ["loud", "quiet", "rising"]
+    assert metrics["split"]["windows"]["test"] == 0 and metrics["overall"] == {}
+    assert "nothing is left to test" in metrics["notes"][0]
+    used = metrics["split"]["windows"]
+    assert used["train"] + used["val"] == (rare >= 0).sum()
+    assert probe.predict(embeds).shape == (81, 3)
+
+
+def test_a_learning_curve_says_whether_labels_help():
+    data = make_windows(1200, 3, n_recordings=30, separation=0.5)
+    curve = points(data)[2]["learning_curve"]
+    assert [point["share"] for point in curve["points"]] == [0.125, 0.25, 0.5, 1.0]
+    assert curve["points"][0]["windows"] == pytest.approx(curve["points"][-1]["windows"] / 8, 0.1)
+    labels = np.repeat([0, 1], 200)
+    rising = {0.125: 0.4, 0.25: 0.3, 0.5: 0.2, 1.0: 0.1}
+
+    def fit(rows, wrong):
+        def scores(test):
+            flip = np.arange(len(test)) % 100 < 100 * wrong
+            return np.eye(2)[np.where(flip, 1 - labels[test], labels[test])]
+
+        return scores
+
+    rows = np.arange(400)
+    for errors, said in ((rising, "would add about 0.10"), (dict.fromkeys(rising, 0.1), "hardly")):
+        advice = learning_curve(
+            labels, ["x", "y"], rows, rows, lambda r, s, e=errors: fit(r, e[s]), 0
+        )["advice"]
+        assert said in advice
+
+
+def test_the_threshold_has_the_wanted_precision():
+    data = make_windows(2000, 3, n_recordings=40, separation=0.7)
+    metrics = points(data, wanted_precision=0.8, learning_curve=False)[2]
+    for values in metrics["per_class"].values():
+        assert 0 < values["threshold_at_precision"] < 1
+    assert set(metrics["per_site"]) == {"site0", "site1", "site2"}
+    assert (
+        sum(site["windows"] for site in metrics["per_site"].values())
+        == (metrics["split"]["windows"]["test"])
+    )
