@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from bacpipe.audio.clock_jumps import ClockJumps, find_clock_jumps
 from bacpipe.audio.timestamps import find_start
-from bacpipe.errors import ResultsNotFoundError, SettingsError
+from bacpipe.errors import ResultsNotFoundError, SettingsError, counted
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
 from bacpipe.store.fingerprints import read_result_table, write_result_table
@@ -322,7 +323,30 @@ def recording_starts(loader: Loader, recordings: Sequence[str]) -> np.ndarray:
             starts[i] = time.replace(tzinfo=None)
     _tell_sources(loader.audio_dir, recordings, [source for _, source in found])
     _tell_zones(loader.audio_dir, zoned, offsets[None], common)
+    _tell_jumps(loader.audio_dir, find_clock_jumps(recordings, starts))
     return starts
+
+
+def _tell_jumps(audio_dir: Path, jumps: ClockJumps) -> None:
+    """Warn of clocks that seem to have been reset, without changing a date."""
+    parts = []
+    if jumps.early:
+        parts.append(
+            f"{counted(len(jumps.early), 'recording')} dated long before all others of the same "
+            f"folder, such as {jumps.early[0]}"
+        )
+    if jumps.backwards:
+        before, after = jumps.backwards[0]
+        parts.append(
+            f"{counted(len(jumps.backwards), 'recording')} that by number follow another and by "
+            f"date are earlier, such as {after} after {before}"
+        )
+    if parts:
+        _say_once(
+            logging.WARNING,
+            f"{audio_dir}: {', and '.join(parts)}; the clock of a recorder may have been reset. "
+            f"The dates are taken as they are.",
+        )
 
 
 def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[str]) -> None:
