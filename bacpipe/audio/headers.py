@@ -34,6 +34,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 _PLACEHOLDER_SIZES = frozenset(
