@@ -22,7 +22,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +133,7 @@ def _check_header(path: Path, header: Mapping[str, Any], known: Mapping[str, Any
         )
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
+def _raw_lines(path: Path) -> Generator[bytes, None, None]:
     try:
         with path.open("rb") as file:
             yield from file
