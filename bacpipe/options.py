@@ -102,7 +102,7 @@ _Word = TypeVar("_Word")
 
 def _either(word: _Word, check: Check[_T]) -> Check[_Word | _T]:
     def check_either(value: object) -> _Word | _T:
-        if value == word and type(value) is type(word):
+        if type(value) is type(word) and value == word:  # arrays compare element by element
             return word
         try:
             return check(value)

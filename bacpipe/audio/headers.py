@@ -34,6 +34,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 _PLACEHOLDER_SIZES = frozenset(
@@ -522,7 +523,7 @@ def _end_of_flac(file: _Readable, start: int, size: int) -> int:
     return size if end == size else end - len(tail) + len(tail.rstrip(filler))
 
 
-def _flac_frames(data: bytes, offset: int, block: int) -> list[_FlacFrame]:
+def _flac_frames(data: bytes | mmap.mmap, offset: int, block: int) -> list[_FlacFrame]:
     """Headers of frames in bytes that lie at an offset; a few may only look like some."""
     found = []
     for match in _FLAC_FRAME.finditer(data):
@@ -575,6 +576,34 @@ def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: in
                 return True
             before = frame.first
     return False
+
+
+def flac_gaps(path: Path) -> list[tuple[int, int]]:
+    """Samples of a FLAC that lack their frames, as first and last (exclusive).
+
+    Decoders go on with silence there and say nothing.
+    """
+    gaps: list[tuple[int, int]] = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = _FLAC_START.search(data)
+        if start is None:
+            return gaps
+        header = data[start.start() : start.start() + 42]
+        frames = _flac_frames(data, 0, int.from_bytes(header[10:12]))
+        declared = int.from_bytes(header[18:26]) & 2**36 - 1
+    follows = {frame.first for frame in frames}
+    expected = 0
+    for number, frame in enumerate(frames, start=1):
+        end = frame.first + frame.length
+        if frame.first == expected:
+            expected = end
+        # What looks like a frame by chance, has no other behind it.
+        elif frame.first > expected and (
+            end in follows or (number == len(frames) and end == declared)
+        ):
+            gaps.append((expected, frame.first))
+            expected = end
+    return gaps
 
 
 def _flac_checksum_holds(frame: bytes) -> bool:

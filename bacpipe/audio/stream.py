@@ -28,6 +28,7 @@ import soxr
 from numpy.typing import NDArray
 
 from bacpipe.audio.files import open_recording, seconds
+from bacpipe.audio.headers import flac_gaps
 from bacpipe.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _LARGEST_SAMPLE = 1e36  # full scale is 1; beyond this, resampling overflows
 _MP3_FRAME = 1152  # samples
 _EVERY = 50  # of which sample the power is taken where only a rough one is needed
 _MOST_LOST = 10  # dB that the mean of channels may be below the loudest of them
+_STEP, _STEPS = 128, 4  # samples; frames of FLAC have 576 or more
 _EXCERPTS = 8  # of a second each, by which the loudest channel is found
 CHANNELS = ("mix", "left", "right", "loudest")
 """What becomes of several channels: their mean, the first, the second, the one with most power."""
@@ -134,6 +136,8 @@ class AudioStream:
         largest = int(_MAX_BLOCK_VALUES / values_per_frame)
         self._block_frames = max(1, min(int(block_seconds * native), largest))
         self._warned = False
+        self._is_silent = False  # for a while
+        self._gaps_are_told = isinstance(channel, int) and channel > 0
         self._mixer = _Mixer(self.recording.channels)
         self._channel: int | None = None
         if self.recording.channels > 1 and channel != "mix":
@@ -272,6 +276,8 @@ class AudioStream:
             self._position = position + len(block) if problem is None else None
             if kind is np.int16:
                 block = np.multiply(block, _INT16_STEP, dtype=np.float32)
+            if self._sound.format == "FLAC" and not self._is_silent:
+                self._is_silent = _has_silence(block)
             mono = self._mix(block)
             self._check_finite(mono, position)
             position += len(block)
@@ -285,6 +291,7 @@ class AudioStream:
                 if last - position > self._slack:
                     self._end_early(position, "the data end there")
                 break
+        self._tell_gaps()
         if self._channel is None and self._mixer.cancels and not self._warned:
             self._warned = True
             logger.warning(
@@ -292,6 +299,21 @@ class AudioStream:
                 "%.0f dB below the loudest of them; set channel to loudest, left, right or each.",
                 recording.name,
                 self._mixer.loss,
+            )
+
+    def _tell_gaps(self) -> None:
+        """Say which frames of a FLAC are missing, which its decoder fills with silence."""
+        if not self._is_silent or self._gaps_are_told:
+            return
+        self._gaps_are_told = True
+        gaps, rate = flac_gaps(self.recording.path), self.recording.sample_rate
+        if gaps:
+            logger.warning(
+                "%s: %.2f seconds are missing in it, first at %.2f seconds; silence stands for "
+                "them, and the times of the rest are right.",
+                self.recording.name,
+                sum(last - first for first, last in gaps) / rate,
+                gaps[0][0] / rate,
             )
 
     def _mix(self, block: NDArray[np.float32]) -> Samples:
@@ -369,6 +391,12 @@ class AudioStream:
 def _reason(error: sf.LibsndfileError) -> str:
     text = str(error.error_string).removeprefix("Error : ").rstrip(".")
     return f"damaged: {text}"
+
+
+def _has_silence(block: NDArray[Any]) -> bool:
+    """Whether some hundred samples in a row are exactly 0 in all channels."""
+    silent = np.flatnonzero(~block[::_STEP].any(axis=1))
+    return bool((silent[_STEPS - 1 :] - silent[: 1 - _STEPS] == _STEPS - 1).any())
 
 
 def mix_to_mono(block: Samples) -> Samples:

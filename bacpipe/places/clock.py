@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bacpipe.audio.clock_jumps import ClockJumps, find_clock_jumps
 from bacpipe.audio.timestamps import Source, find_start
 from bacpipe.errors import counted
 from bacpipe.options import Options
@@ -129,7 +130,30 @@ def on_one_clock(
     _tell_sources(audio_dir, recordings, [start.source for start in starts])
     _tell_zones(audio_dir, zoned, offsets[None], common)
     tell_assumptions(audio_dir, recordings, starts)
+    _tell_jumps(audio_dir, find_clock_jumps(recordings, shown))
     return shown
+
+
+def _tell_jumps(audio_dir: Path, jumps: ClockJumps) -> None:
+    """Warn of clocks that seem to have been reset, without changing a date."""
+    parts = []
+    if jumps.early:
+        parts.append(
+            f"{counted(len(jumps.early), 'recording')} dated long before all others of the same "
+            f"folder, such as {jumps.early[0]}"
+        )
+    if jumps.backwards:
+        before, after = jumps.backwards[0]
+        parts.append(
+            f"{counted(len(jumps.backwards), 'recording')} that by number follow another and by "
+            f"date are earlier, such as {after} after {before}"
+        )
+    if parts:
+        say_once(
+            logging.WARNING,
+            f"{audio_dir}: {', and '.join(parts)}; the clock of a recorder may have been reset. "
+            f"The dates are taken as they are.",
+        )
 
 
 def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[str]) -> None:

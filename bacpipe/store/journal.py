@@ -22,8 +22,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +97,7 @@ def read_journals(folder: Path) -> JournalContent:
     Raises
     ------
     ResultsError
-        If a journal is of a newer format, or journals describe different sets.
+        If a journal cannot be read, is of a newer format, or describes another set than others.
     """
     content = JournalContent()
     for path in sorted(folder.glob(JOURNALS)):
@@ -133,10 +133,21 @@ def _check_header(path: Path, header: Mapping[str, Any], known: Mapping[str, Any
         )
 
 
+def _raw_lines(path: Path) -> Generator[bytes, None, None]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:  # a drive that fails, or a network
+        raise ResultsError(
+            f"{path}: this journal cannot be read ({error.strerror or error}); nothing was "
+            f"changed. Make its disk readable again, then run the same command."
+        ) from None
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     damaged = 0
-    with path.open("rb") as file:
-        for raw in file:
+    with closing(_raw_lines(path)) as lines:
+        for raw in lines:
             try:
                 line = _parse(raw)
             except (ValueError, RecursionError):

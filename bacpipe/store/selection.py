@@ -7,6 +7,7 @@ no recording is told, each with a reason, like other failures.
 
 from __future__ import annotations
 
+import csv
 import difflib
 import ntpath
 import os
@@ -87,33 +88,35 @@ def data_set_of(audio_dir: AudioDir) -> Place:
     words = [audio_dir] if isinstance(audio_dir, str | PurePath) else list(audio_dir)
     if len(words) == 1:
         path = typed_path(str(words[0]))
-        if path.is_dir() or not (path.is_file() or _is_glob(path)):
+        if os.path.isdir(path) or not (os.path.isfile(path) or _is_glob(path)):  # noqa: PTH112, PTH113
             return Place(path)
         if path.suffix.lower() in TABLES:
             return _place_of_table(path)
     folders, meant = [], []
     for word in words:
         path = typed_path(str(word))
-        if path.is_file() and path.suffix.lower() in TABLES:
+        if os.path.isfile(path) and path.suffix.lower() in TABLES:  # noqa: PTH113
             place = _place_of_table(path)
             folders.append(os.path.abspath(place.folder))  # noqa: PTH100 - a link stays one
             meant += list(place.recordings or ())
             continue
         full = os.path.abspath(path)  # noqa: PTH100
         meant.append(full)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path's own raises an error for impossible names
             folders.append(full)
-        elif path.is_file():
+        elif os.path.isfile(path):  # noqa: PTH113
             folders.append(os.path.dirname(full))  # noqa: PTH120
         elif _is_glob(path):
             folders.append(_above_wildcards(full))
     if not folders:
         raise NoRecordingsError(
-            f"audio_dir: none of {counted(len(words), 'path')} exists "
+            f"audio_dir: of {counted(len(words), 'path')}, none exists "
             f"({listed(_shown(str(word)) for word in words)})."
         )
     root = _common(folders, "audio_dir")
-    return Place(root, None if str(root) in meant else tuple(dict.fromkeys(meant)))
+    if str(root) in meant and all(map(os.path.exists, meant)):
+        return Place(root)
+    return Place(root, tuple(dict.fromkeys(meant)))
 
 
 def _place_of_table(path: Path) -> Place:
@@ -130,7 +133,7 @@ def _place_of_table(path: Path) -> Place:
             folders.append(os.path.dirname(full))  # noqa: PTH120
     if not folders:
         raise NoRecordingsError(
-            f"{path}: none of {counted(len(meant), 'file')} that it names exists "
+            f"{path}: of {counted(len(meant), 'file')} that it names, none exists "
             f"({listed(map(_shown, meant), 3)}); expected absolute paths, or such as are relative "
             f"to {beside}."
         )
@@ -186,7 +189,11 @@ def read_list(path: Path) -> list[str]:
             rows = [row for _, row in read_rows(text, path.name, find_separator(head, _COLUMNS))]
     except AnnotationsError as error:
         raise NoRecordingsError(str(error)) from None
-    rows = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise NoRecordingsError(f"{path}: is no table of files ({error}).") from None
+    rows = [
+        [cell.strip().strip("\ufeff") for cell in row] for row in rows if any(map(str.strip, row))
+    ]
     heads = [cell.lower() for cell in rows[0]] if rows else []
     column = next((heads.index(name) for name in _COLUMNS if name in heads), None)
     if column is None and len(heads) > 1 and any(rows[0][1:]):
@@ -241,7 +248,7 @@ def _words(wanted: Sequence[str], folder: Path) -> Iterator[str]:
         if path.suffix.lower() not in TABLES:
             yield word
             continue
-        found = next((p for p in (path, folder / path) if p.is_file()), path)
+        found = next(filter(os.path.isfile, (path, folder / path)), path)
         yield from read_list(found)
 
 
@@ -342,6 +349,10 @@ class _Finder:
                 "is a path of another computer; expected one relative to audio_dir"
                 + self._closest(ntpath.basename(path))
             )
+        if name.startswith(".."):
+            return f"lies outside of audio_dir, {self._folder}."
+        if any(part.startswith(".") for part in name.split("/")):
+            return "is hidden, by a name that begins with a dot, so it is left out."
         full = os.path.join(self._root, name)  # noqa: PTH118
         if os.path.isdir(full):  # noqa: PTH112
             return "there are no recordings in this folder."

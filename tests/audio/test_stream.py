@@ -17,6 +17,7 @@ import pytest
 import soundfile as sf
 import soxr
 
+from bacpipe.audio.headers import _flac_frames, flac_gaps
 from bacpipe.audio.stream import (
     CHANNELS,
     AudioStream,
@@ -528,3 +529,32 @@ def test_real_recordings(folder):
     for path in sorted((AUDIO / folder).rglob("*.[wW][aA][vV]")):
         assert_like_librosa(path, 48_000)
         assert_like_librosa(path, 22_050)
+
+
+@pytest.mark.parametrize("blocks", [(20, 21), (7, 12), (1, 2)])
+def test_frames_of_a_flac_that_are_missing_are_told(tmp_path, caplog, blocks):
+    path = tmp_path / "x.flac"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (160_000, 2))
+    sf.write(path, sound, 16_000)
+    data = path.read_bytes()
+    size = int.from_bytes(data[8:10])
+    frames = _flac_frames(data, 0, size)
+    assert flac_gaps(path) == [] and len(frames) == -(-160_000 // size)
+    first, last = blocks
+    path.write_bytes(data[: frames[first].position] + data[frames[last].position :])
+    assert flac_gaps(path) == [(first * size, last * size)]
+    samples = read_audio(path, 16_000)
+    assert len(samples) == 160_000
+    assert not samples[first * size : last * size].any()
+    seconds = (last - first) * size / 16_000
+    assert f"{seconds:.2f} seconds are missing in it, first at {first * size / 16_000:.2f}" in (
+        caplog.text
+    )
+
+
+def test_silence_in_a_flac_is_no_gap(tmp_path, caplog):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 160_000)
+    sound[20_000:60_000] = 0
+    sf.write(tmp_path / "x.flac", sound, 16_000)
+    read_audio(tmp_path / "x.flac", 16_000)
+    assert not caplog.text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import json
 import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +20,10 @@ import soundfile as sf
 import torch
 
 import bacpipe
+from bacpipe.audio import files
 from bacpipe.errors import BacpipeError, NothingEmbeddedError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.store import writer
+from bacpipe.store import embedding_set, layout, lock, writer
 from tests.conftest import TinyModel, expected_windows, write_recording
 from tests.faults.disks import assert_whole, finished
 
@@ -508,3 +512,103 @@ def test_the_pipeline_reports_a_failure_once(run: Run, marked: Path) -> None:
     fault = misbehaving(raising(ValueError("no")))
     loader = run(CustomModel=fault, allow_truncated=False)
     assert sorted(failures(loader)) == ["cut.wav", BAD]
+
+
+# ---------------------------------------------------------------------- what FUSE says, and clocks
+
+
+@pytest.mark.parametrize("where", ["header", "fingerprint"])
+def test_a_recording_that_cannot_be_read_at_all(
+    run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """EIO as drives behind FUSE give it, for one file: at its header, or at what identifies it."""
+    lost = OSError(errno.EIO, os.strerror(errno.EIO))
+    identity = (recordings / BAD).stat().st_ino
+    if where == "header":
+        read = files.read_promise
+
+        def failing(file: Any, size: int) -> object:
+            if os.fstat(file.fileno()).st_ino == identity:
+                raise lost
+            return read(file, size)
+
+        monkeypatch.setattr(files, "read_promise", failing)
+    else:
+        pread = os.pread
+
+        def failing_pread(file: int, length: int, offset: int) -> bytes:
+            if os.fstat(file).st_ino == identity:
+                raise lost
+            return pread(file, length, offset)
+
+        monkeypatch.setattr(os, "pread", failing_pread)
+    loader = run()
+    if where == "header":
+        assert list(failures(loader)) == [BAD]
+        assert f"{BAD}: cannot be read (Input/output error)" in failures(loader)[BAD]
+    else:  # the sound was read, only its identity is not known, and is the next time
+        assert failures(loader) == {} and loader.entries[BAD].fingerprint is None
+    monkeypatch.undo()
+    loader = run()
+    assert loader.entries[BAD].fingerprint is not None and len(loader.entries) == 5
+
+
+def test_a_journal_that_cannot_be_read_is_a_sentence_and_stays(
+    run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = run()
+    journal = loader.get_embedding_dir() / "journal.jsonl"
+    before = journal.read_bytes()
+    open_path = Path.open
+
+    def failing(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == journal and not {"w", "a", "+"} & set(str(args[:1])):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open_path(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(BacpipeError, match=r"journal\.jsonl.*Input/output error"):
+        run()
+    monkeypatch.undo()
+    assert journal.read_bytes() == before
+    assert list(run().entries) == list(loader.entries)
+
+
+@pytest.mark.parametrize("days", [-4000, -0.05, 0.05, 4000])
+def test_a_clock_that_jumps_during_a_run(
+    run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch, days: float
+) -> None:
+    """As where a GPS or a time server sets it, or summer time ends."""
+    jumped: list[bool] = []
+    now, now_ns = time.time, time.time_ns
+    shift = round(days * 86_400)
+    monkeypatch.setattr(time, "time", lambda: now() + shift * bool(jumped))
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + shift * 10**9 * bool(jumped))
+    genuine = datetime.datetime
+
+    class Clock(genuine):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return genuine.now(tz) + datetime.timedelta(seconds=shift * bool(jumped))
+
+    for module in (embedding_set, layout, lock):
+        if hasattr(module, "datetime"):
+            monkeypatch.setattr(module, "datetime", Clock)
+
+    class Jumping(TinyModel):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            jumped.append(True)
+            return super().__call__(x)
+
+    first = run(CustomModel=Jumping)
+    assert jumped and len(first.entries) == 5
+    assert_whole(first.paths.main_results_dir)
+    seen = Jumping.windows_seen
+    again = run(CustomModel=Jumping)
+    assert again.embed_dir == first.embed_dir and Jumping.windows_seen == seen
+    # A new set is the newest one, whatever the clock says.
+    other = run(CustomModel=Jumping, hop=0.5)
+    newest = bacpipe.Loader(
+        recordings, str(other.model_name), main_results_dir=other.paths.main_results_dir
+    )
+    assert other.embed_dir not in (None, first.embed_dir) and newest.embed_dir == other.embed_dir

@@ -14,6 +14,7 @@ import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.commands.arguments import parse_words
 from bacpipe.errors import NoRecordingsError, RecordingsFailedError, SettingsError
+from bacpipe.options import make_options
 from bacpipe.store.selection import choose, data_set_of, read_list
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
@@ -122,6 +123,11 @@ def test_typos_are_named_and_the_rest_is_done(
         assert sentence in caplog.text, sentence
     with pytest.raises(NoRecordingsError, match=r"nothing is chosen of .*: lies outside .*1 more"):
         embed(recordings=["/other/x.wav", "nowhere.wav"])
+    for word, reason in (("../other", "lies outside"), (".x.wav", "is hidden"), ("x" * 5000, "no")):
+        with pytest.raises(NoRecordingsError, match=reason):
+            choose([word], NAMES, card)
+    assert data_set_of([card, card / "gone.wav"]).recordings == (str(card), f"{card}/gone.wav")
+    assert make_options(recordings=pd.Series(["a", "a"])).recordings == ("a",)
     with pytest.raises(SettingsError, match="not an empty list"):
         embed(recordings=[])
     with pytest.raises(SettingsError, match="in quotes if"):
@@ -182,9 +188,10 @@ def test_tables_that_name_nothing_say_so(card: Path) -> None:
     for content, sentence in (
         (b"", "is empty"),
         (b"audiofilename\n", "is empty"),
+        (b"x" * 200_000, "no table of files"),
         (b"site,start\nA,3\n", "expected one that is called audiofilename"),
         (b"gr\xfcn.wav\n", "line 1 is not UTF-8; save it as 'CSV UTF-8'"),
-        (b"no.wav\nnot.wav\n", "none of 2 files that it names exists"),
+        (b"no.wav\nnot.wav\n", "of 2 files that it names, none exists"),
     ):
         table.write_bytes(content)
         with pytest.raises(NoRecordingsError, match=sentence):
@@ -212,7 +219,7 @@ def test_lists_globs_and_single_recordings_as_audio_dir(
     assert read.embeddings("array").shape == (10, 10)
     assert data_set_of(f"{card}/?/2024*").folder == card
     assert data_set_of([card / "A" / "20240101_0500.wav", "nowhere/y.wav"]).folder == card / "A"
-    with pytest.raises(NoRecordingsError, match="none of 2 paths exists"):
+    with pytest.raises(NoRecordingsError, match="of 2 paths, none exists"):
         data_set_of([tmp_path / "a", tmp_path / "b"])
     other = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     if other is not None and not str(tmp_path).startswith("/dev"):
