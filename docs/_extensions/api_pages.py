@@ -21,6 +21,7 @@ _PAGES = (
     ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
     ("search", "Searching", ("bacpipe.search",)),
     ("recognisers", "Recognisers", ("bacpipe.recognisers",)),
+    ("places", "Places and species", ("bacpipe.places",)),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
