@@ -21,10 +21,10 @@ import pytest
 import bacpipe
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import NoRecordingsError
-from bacpipe.inference.report import RunReport, printable
-from bacpipe.inference.run_data_set import tables_are_complete
 from bacpipe.exports.audacity import export_audacity_labels
 from bacpipe.exports.raven import export_raven_tables
+from bacpipe.inference.report import RunReport, printable
+from bacpipe.inference.run_data_set import tables_are_complete
 from bacpipe.store import embedding_set, layout
 from bacpipe.store.layout import result_stems, stamped_folder, stamped_folders
 from tests.conftest import TinyModel, write_recording

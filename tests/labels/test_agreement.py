@@ -12,8 +12,8 @@ import pytest
 
 import bacpipe
 from bacpipe.audio.timestamps import recording_start
-from tests.labels.conftest import Tiny
 from tests.exports.test_raven_audacity import normal
+from tests.labels.conftest import Tiny
 
 BIRDS = Path(__file__).parents[3] / "shared" / "audio" / "birds"
 
