@@ -80,7 +80,7 @@ def play(
     >>> import bacpipe
     >>> loaders = bacpipe.play(audio_dir="recordings", models="birdnet")
     <BLANKLINE>
-      birdnet: 14 detections of 5 species with a score of 0.5 or more: ...
+      birdnet: 21 detections of 7 species with a score of 0.5 or more: ...
     <BLANKLINE>
       model                 birdnet
       recordings done       0

@@ -92,8 +92,8 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
     on = [*keys, "common_name"]
-    found = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
-    found = found.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
+    groups = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
+    found = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
     names = sorted(found["common_name"].unique().tolist())
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
     table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
@@ -153,7 +153,7 @@ def detection_history(
     >>> loader = bacpipe.Loader("recordings", "birdnet")
     >>> history = bacpipe.detection_history(loader, "Field Sparrow", min_score=0.9)
     >>> history.loc["SITE-A"].to_list()
-    [1]
+    [1, <NA>]
     """
     if min_score is not None:
         kwargs["classifier_threshold"] = min_score
@@ -270,15 +270,15 @@ def _occasion(text: str) -> np.timedelta64:
     import pandas as pd
 
     try:
-        length = pd.Timedelta(text)
+        seconds = float(pd.Timedelta(text).total_seconds())
     except ValueError:
-        length = pd.NaT
-    if length is pd.NaT or length < pd.Timedelta(minutes=1):
+        seconds = 0.0
+    if not seconds >= 60:  # NaN neither
         raise SettingsError(
             f"occasion={text!r} is not possible: expected a length of time of at least a minute, "
             f"such as '1D', '6h' or '7D'."
         )
-    return np.timedelta64(round(length.total_seconds() * 1e6), "us")
+    return np.timedelta64(round(seconds * 1e6), "us")
 
 
 def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
@@ -347,8 +347,10 @@ def _listened(chosen: Chosen) -> Iterator[_Listened]:
         place, (start, end) = chosen.where.of(name), loader.window_times(name)
         start, end = start[heard], end[heard]
         merged, _ = merge_intervals(Intervals(start, end, np.zeros(len(start), np.int64)))
-        times = (place.local + _seconds(part) for part in (start, merged.start, merged.end))
-        yield _Listened(name, place, *times, (merged.end - merged.start) / 3600)
+        starts, begin, stop = (
+            place.local + _seconds(part) for part in (start, merged.start, merged.end)
+        )
+        yield _Listened(name, place, starts, begin, stop, (merged.end - merged.start) / 3600)
 
 
 def _seconds(values: np.ndarray) -> np.ndarray:
@@ -394,7 +396,7 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
         ]
     names = ["recording", "time", "windows_listened", "hours_listened"]
     columns = list(zip(*rows, strict=True)) or [()] * 4
-    kinds = (object, "datetime64[us]", np.int64, np.float64)
+    kinds = [np.dtype(kind) for kind in ("O", "datetime64[us]", "i8", "f8")]
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     return pd.DataFrame(dict(zip(names, arrays, strict=True)))
 

@@ -411,7 +411,7 @@ def write_prediction_tables(loader: Loader) -> None:
         loader.paths.preds_path,
         str(loader.model_name),
         loader.stored_detections(),
-        {**loader.predictions_provenance, **where.provenance},
+        loader.predictions_provenance,
         loader.predictions_state,
         describe=Describer(loader, where, options.event_gap),
         channels=loader.channels,
