@@ -297,4 +297,5 @@ def _similarity(rows: Floats, direction: Floats, by_length: bool) -> Floats:
     if by_length:
         return products
     length = np.linalg.norm(rows, axis=1)
-    return products / np.where(length > 0, length, 1)
+    cosines: Floats = np.clip(products / np.where(length > 0, length, 1), -1, 1)
+    return cosines
