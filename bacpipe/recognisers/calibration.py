@@ -94,6 +94,9 @@ class Estimate(float):
         self.low, self.high, self.note = float(low), float(high), note
         return self
 
+    def __reduce__(self) -> tuple[type[Estimate], tuple[float, float, float, str]]:
+        return Estimate, (float(self), self.low, self.high, self.note)
+
     def __repr__(self) -> str:
         text = f"{float(self):.3f} ({self.low:.3f} to {self.high:.3f})"
         return self.note if math.isnan(self) else f"{text}: {self.note}" if self.note else text
@@ -106,18 +109,23 @@ class Calibration:
 
     Made by `bacpipe.calibrate`, or by `load`.
 
-    Attributes
+    Parameters
     ----------
     model : str
         Name of the model or recogniser.
-    classes : dict of str to ClassCalibration
+    classes : mapping of str to ClassCalibration
         Classes of which windows were checked.
-    known : frozenset of str
+    known : iterable of str
         All classes with scores.
-    provenance : dict
+    provenance : mapping, optional
         What the scores were made with.
-    path : Path or None
+    path : Path, optional
         File of the calibration.
+
+    Attributes
+    ----------
+    model, classes, known, provenance, path
+        The same.
 
     Examples
     --------
@@ -413,7 +421,7 @@ class _Scores:
 
     def site_of(self, scored: _Scored) -> np.ndarray:
         """Number of the site of each window, int64."""
-        return self.site[scored.recording]
+        return np.asarray(self.site[scored.recording])
 
 
 def _read_scores(loader: Loader, wanted: Callable[[str], bool]) -> _Scores:
@@ -486,10 +494,17 @@ def _labels_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
             f"labels: the value {labels.loc[wrong, 'value'].iloc[0]!r} is not possible; expected "
             f"yes, no or unsure."
         )
-    fill = {"annotator": "", "time": "", "chosen_by": "", "model": "", "score": math.nan}
-    table = labels.assign(
-        value=value, **{name: other for name, other in fill.items() if name not in labels}
-    )
+    fill: dict[str, str | float] = {
+        "annotator": "",
+        "time": "",
+        "chosen_by": "",
+        "model": "",
+        "score": math.nan,
+    }
+    table = labels.assign(value=value)
+    for name, other in fill.items():
+        if name not in table:
+            table[name] = other
     who = ["recording", "start", "end", "label", "annotator"]
     # Of several judgements of one person the last one holds.
     last = table.sort_values("time", kind="stable").drop_duplicates(who, keep="last")

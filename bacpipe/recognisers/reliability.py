@@ -277,7 +277,7 @@ class Posterior:
             other = rng.standard_normal(at.shape)
             other[:2], other[2:] = root @ other[:2], other[2:] * deviation
             floor = level + np.log(rng.random(at.shape[1]))
-            angle = rng.uniform(0, 2 * np.pi, at.shape[1])
+            angle = np.asarray(rng.uniform(0, 2 * np.pi, at.shape[1]))
             low, high = angle - 2 * np.pi, angle.copy()
             open_ = np.arange(at.shape[1])
             moved = at.copy()
@@ -309,14 +309,14 @@ class Windows(NamedTuple):
     ----------
     x : np.ndarray, float64, shape (cells,)
     site : np.ndarray, int64, shape (cells,)
-    count : np.ndarray, int64, shape (cells,)
-    cell : np.ndarray, int64, shape (windows,)
+    windows : np.ndarray, int64, shape (cells,)
+    cell : np.ndarray, int64, shape (n,)
         Where each of the windows is.
     """
 
     x: np.ndarray
     site: np.ndarray
-    count: np.ndarray
+    windows: np.ndarray
     cell: np.ndarray
 
     @classmethod
@@ -339,7 +339,7 @@ def right_windows(
     `p` are draws of the probability of being right in each cell, float64 of shape (cells, draws).
     """
     totals = np.zeros((sites, p.shape[1]), dtype=np.int64)
-    np.add.at(totals, unchecked.site, rng.binomial(unchecked.count[:, None], p))
+    np.add.at(totals, unchecked.site, rng.binomial(unchecked.windows[:, None], p))
     return totals
 
 
@@ -382,7 +382,7 @@ def allocate(
     most : int
         Not more checks than these.
     """
-    left, total = unchecked.count.copy(), checked + int(unchecked.count.sum())
+    left, total = unchecked.windows.copy(), checked + int(unchecked.windows.sum())
     single = (p * (1 - p)).mean(axis=1)  # variance of one window
     off = (p - p.mean(axis=1, keepdims=True)) / np.sqrt(p.shape[1])
     share = left @ off / total
