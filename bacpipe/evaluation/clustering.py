@@ -111,8 +111,7 @@ def clustering_pipeline(
         model_name, ground_truth, embeds, paths, label_column=label_column, recordings=recordings,
         **kwargs,
     )  # fmt: skip
-    result = evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
-    return _with_short_names(result)
+    return evaluate_clusterings(data, default_labels or {}, options, overwrite=overwrite)
 
 
 def evaluate_clusterings(
@@ -177,6 +176,7 @@ def evaluate_clusterings(
             f"{counted(several, 'window')} with several labels count as without one: a cluster is "
             f"compared with a single label."
         )
+    result = _with_short_names(result)
     if data.paths is not None and path is not None:
         _write_labels(data, clusterings)
         _draw(data.paths, result)
