@@ -20,6 +20,7 @@ _PAGES = (
     ),
     ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
     ("places", "Places and species", ("bacpipe.places",)),
+    ("exports", "Tables and exports", ("bacpipe.exports",)),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
