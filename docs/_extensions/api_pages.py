@@ -22,6 +22,7 @@ _PAGES = (
     ("search", "Searching", ("bacpipe.search",)),
     ("recognisers", "Recognisers", ("bacpipe.recognisers",)),
     ("places", "Places and species", ("bacpipe.places",)),
+    ("exports", "Tables and exports", ("bacpipe.exports",)),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
