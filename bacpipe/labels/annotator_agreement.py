@@ -41,7 +41,7 @@ def label_agreement(audio_dir: str | Path, **kwargs: Any) -> pd.DataFrame:
     Examples
     --------
     >>> import bacpipe
-    >>> rows = [{"recording": "SITE-B/20250504_120000.wav", "start": i, "end": i + 1,
+    >>> rows = [{"recording": "SITE-A/20250504_043000.wav", "start": i, "end": i + 1,
     ...          "label": "rail"} for i in range(4)]
     >>> for who, heard in {"Ana": "yyyn", "Ben": "yynn"}.items():
     ...     n = bacpipe.label_windows("recordings", [
