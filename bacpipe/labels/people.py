@@ -136,7 +136,8 @@ def label_windows(
         A row per judgement, with the columns (or keys) recording, start, end (seconds), label, and
         value: ``yes``, ``no``, ``unsure``, or ``undo``, which takes the same person's last
         judgement on these seconds and this label back; without the column or key, ``yes``.
-        Optional are annotator, chosen_by (how the clip was chosen), model and score (what the person saw).
+        Optional are annotator, chosen_by (how the clip was chosen), model and score (what the
+        person saw).
         Annotations (audiofilename, start, end, label:<kind>), as `import_annotations` returns
         them, will do, and so will a path: of a table of such rows, or of annotations of Raven,
         Audacity or another program.
