@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from bacpipe.exports.survey import detection_history as detection_history
     from bacpipe.exports.survey import survey_table as survey_table
     from bacpipe.inference.audio_handler import AudioHandler as AudioHandler
+    from bacpipe.labels.annotator_agreement import label_agreement as label_agreement
     from bacpipe.labels.default_labels import DefaultLabels as DefaultLabels
     from bacpipe.labels.default_labels import MetadataLabelMaker as MetadataLabelMaker
     from bacpipe.labels.default_labels import create_default_labels as create_default_labels
@@ -124,6 +125,7 @@ _PUBLIC = {
     "get_model_names": "bacpipe.workflows",
     "ground_truth_by_model": "bacpipe.labels.ground_truth",
     "import_annotations": "bacpipe.annotations.importing",
+    "label_agreement": "bacpipe.labels.annotator_agreement",
     "label_windows": "bacpipe.labels.people",
     "make_demo": "bacpipe.demo",
     "make_set_paths_func": "bacpipe.workflows",

@@ -21,7 +21,7 @@ Format = Literal["csv", "raven", "audacity", "labels"]
 
 
 def export_people_labels(
-    audio_dir: str | Path, destination: str | Path, format: Format = "csv", **kwargs: Any
+    audio_dir: str | Path, destination: str | Path, format: str = "csv", **kwargs: Any
 ) -> list[Path]:
     """Write the labels of people for other programs.
 

@@ -135,7 +135,7 @@ def label_windows(
     rows : pandas.DataFrame, mappings, or path
         A row per judgement, with the columns (or keys) recording, start, end (seconds), label, and
         value: ``yes``, ``no``, ``unsure``, or ``undo``, which takes the same person's last
-        judgement on these seconds and this label back; without the column, ``yes``.  Optional are
+        judgement on these seconds and this label back; without the column or key, ``yes``.  Optional are
         annotator, chosen_by (how the clip was chosen), model and score (what the person saw).
         Annotations (audiofilename, start, end, label:<kind>), as `import_annotations` returns
         them, will do, and so will a path: of a table of such rows, or of annotations of Raven,
@@ -253,7 +253,10 @@ def _table_of(loader: Loader, rows: Any, format: str | None) -> pd.DataFrame:
     elif isinstance(rows, Mapping):
         rows = [rows]
     try:
-        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        if isinstance(rows, pd.DataFrame):
+            table = rows
+        else:
+            table = pd.DataFrame([{"value": YES, **row} for row in rows])
     except (TypeError, ValueError):
         raise AnnotationsError(f"labels: these are no rows; {_EXPECTED}.") from None
     table = table.rename(columns={"audiofilename": "recording"})
@@ -539,8 +542,8 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
     >>> for who, heard in {"Ana": "yes", "Ben": "no", "Cleo": "yes"}.items():
     ...     n = bacpipe.label_windows("recordings", {**row, "value": heard}, annotator=who)
     >>> table = bacpipe.settled_labels(bacpipe.people_labels("recordings"))
-    >>> table.loc[table["label"] == "owl", ["value", "annotators"]].iloc[0].tolist()
-    ['yes', 3]
+    >>> table.loc[table["label"] == "owl", "value"].tolist()
+    ['yes']
     """
     table = table.assign(yes=table["value"] == YES, no=table["value"] == NO)
     groups = table.groupby(_WINDOW, sort=False)

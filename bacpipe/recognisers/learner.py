@@ -28,8 +28,8 @@ SOFTNESS = 5.0
 
 _C = 10.0  # inverse strength of the penalty, at features of mean square length 1
 _BIAS_VARIANCE = 100.0
-_FEWEST = 8  # windows with the class, from which on the better features can be told
-_SURE = 2.0  # standard errors
+_FEWEST = 20  # windows with the class, from which on the better features can be told
+_SURE = 3.0  # standard errors
 _MOST_LEFT_OUT = 1200  # examples; the time grows with their cube
 
 
@@ -74,7 +74,8 @@ class Whitening(NamedTuple):
             return np.full(1, total**-0.5, np.float32)
         scale = (self.variances + SOFTNESS * self.variances.mean()) ** -0.5
         scale /= np.sqrt((self.variances * scale**2).sum())
-        return self.directions * scale
+        matrix: np.ndarray = self.directions * scale
+        return matrix
 
     def features(self, embeddings: np.ndarray, kind: str) -> np.ndarray:
         """Features of embeddings, float32 of their shape or with the same number of columns."""

@@ -76,16 +76,20 @@ _FEW = 10  # labels of a kind, below which scores are hardly more than a sorting
 class Recogniser:
     """Classes of your own on top of a model's embeddings.
 
-    Attributes
+    Parameters
     ----------
     name : str
+        By which it is found.
     model : str
         Whose embeddings it takes.
     checkpoint : dict or str
         Hash of the model's weights, by file; for a model of your own, the name of its class.
     classes : tuple of str
+        Name of every column of scores.
     weight : np.ndarray, float32, shape (classes, dim)
+        On embeddings.
     bias : np.ndarray, float32, shape (classes,)
+        Added to it.
     about : dict
         What else is known of it: labels and features by class, data set, seed, licence, versions.
 
@@ -424,6 +428,7 @@ class RecogniserResults(Loader):
         listed_names = ClassList.of_model(self.recogniser.classes, (), ())
         write_class_list(class_list_path(self.paths.preds_path, name), listed_names)
         write_prediction_tables(self)
+        logger.info("%s: detections are in %s.", name, table)
 
     def detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""

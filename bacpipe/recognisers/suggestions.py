@@ -122,7 +122,8 @@ def suggest(
     scores, windows = found.predict(loader), model_windows(loader)
     rng = np.random.default_rng(seed)
     known = _labelled(loader, wanted)
-    taken = np.zeros(len(windows), bool)
+    # Windows that are mostly padding say little, and are no fun to listen to.
+    taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
     shown = _Shown(loader, windows, known, per_site=per_site)
     rows: list[tuple[int, str, str]] = []
     for place, label in enumerate(wanted):

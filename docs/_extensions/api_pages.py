@@ -19,6 +19,7 @@ _PAGES = (
         ("bacpipe.embedder", "bacpipe.inference", "bacpipe.store", "bacpipe.models.base"),
     ),
     ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
+    ("recognisers", "Recognisers", ("bacpipe.recognisers",)),
     ("probing", "Probing", ("bacpipe.evaluation.prob",)),
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),

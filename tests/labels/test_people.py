@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 import bacpipe
 from bacpipe.labels import people
@@ -275,3 +276,28 @@ def test_no_labels_are_an_empty_table_and_no_folder_is_an_error(where, tmp_path,
     assert not caplog.records and not where["main_results_dir"].exists()
     with pytest.raises(bacpipe.BacpipeError, match="nowhere"):
         bacpipe.people_labels(tmp_path / "nowhere", main_results_dir=where["main_results_dir"])
+
+
+def test_agreement_of_annotators(where, label):
+    # The example of Krippendorff 2011 with two observers and binary data: alpha 0.095.
+    meg, owen = "0100000010", "1110010000"
+    for annotator, heard in {"Meg": meg, "Owen": owen}.items():
+        for i, value in enumerate(heard):
+            label("yes" if value == "1" else "no", annotator, start=i / 4, end=i / 4 + 0.25)
+    label("unsure", "Meg", start=3, end=3.25)
+    label("yes", "Owen", start=3, end=3.25)
+    label("yes", "Zoe", label="owl")
+    table = bacpipe.label_agreement(**where)
+    assert table[["label", "first", "second", "windows"]].values.tolist() == [
+        ["wren", "Meg", "Owen", 10]
+    ]
+    assert table["krippendorff_alpha"][0] == pytest.approx(0.095, abs=5e-4)
+    one, other = ([int(x) for x in heard] for heard in (meg, owen))
+    assert table["cohen_kappa"][0] == pytest.approx(cohen_kappa_score(one, other))
+    # A third one who judges one window, and agrees with one of them.
+    label("yes", "Zoe", start=0.25, end=0.5)
+    assert len(bacpipe.label_agreement(**where)) == 3
+    label("yes", "Pia", label="kite")
+    label("yes", "Zoe", label="kite")
+    kite = bacpipe.label_agreement(**where).set_index("label").loc["kite"]
+    assert kite["agreement"] == 1 and pd.isna(kite["cohen_kappa"])
