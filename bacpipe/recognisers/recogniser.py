@@ -430,7 +430,7 @@ class RecogniserResults(Loader):
         write_prediction_tables(self)
         logger.info("%s: detections are in %s.", name, table)
 
-    def detections(self) -> Iterator[Detections]:
+    def stored_detections(self) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings."""
         table = detections_path(self.paths.preds_path, str(self.model_name))
         if table.is_file() and stored_state(table) == self.predictions_state:
