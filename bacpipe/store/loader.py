@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -782,7 +783,7 @@ class Loader:
         options = replace(self.options, **changed) if changed else self.options
         key = tuple(getattr(options, name) for name in RANGE_OPTIONS)
         if key not in self._filters:
-            self._filters[key] = RangeFilter(self.paths, options, lambda: self.classes)
+            self._filters[key] = RangeFilter(self.paths, options, partial(getattr, self, "classes"))
         return self._filters[key]
 
     def detections(self, **settings: Any) -> Iterator[Detections]:

@@ -73,8 +73,8 @@ def test_tables_name_the_channel(run_each: Run, tmp_path: Path) -> None:
         table = pd.read_parquet(folder / name)
         assert set(table["channel"]) == {1, 2, 3}
     events = bacpipe.detections_table(loader, event_gap=0)
-    loud = events[events["label:default_classifier"] == "loud"]
-    assert loud.groupby("audiofilename")["channel"].apply(list).to_dict() == {
+    loud = events[events["common_name"] == "loud"]
+    assert loud.groupby("recording")["channel"].apply(list).to_dict() == {
         "mono.wav": [1],
         "three.wav": [2, 3, 1],  # by score, of equal start
     }

@@ -23,7 +23,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         function = getattr(place, name)
 
         def counted(*args: object, **kwargs: object) -> object:
-            counter[what] += 1
+            # A loader without a model only looks for recordings.
+            counter[what] += what != "loaders" or len(args) > 2
             return function(*args, **kwargs)
 
         monkeypatch.setattr(place, name, counted)
