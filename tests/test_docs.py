@@ -18,6 +18,7 @@ import bacpipe
 from bacpipe.commands import COMMANDS
 from bacpipe.commands.arguments import parse_words
 from bacpipe.commands.species import KEYS as SPECIES_KEYS
+from bacpipe.exports.export import own_options
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import KEYS, check_value
 
@@ -93,7 +94,10 @@ def test_commands_are_possible(page):
             assert words[0] in COMMANDS or words[0].startswith("-")
             name = "" if words[0].startswith("-") else f".{words[0]}"
             own = importlib.import_module(f"bacpipe.commands{name}")
-            words = [w for w in words[1:] if w.partition("=")[0] not in getattr(own, "KEYS", ())]
+            known = getattr(own, "KEYS", ())
+            if words[0] == "export":
+                known = own_options(words[1])
+            words = [w for w in words[1:] if w.partition("=")[0] not in known]
         keys = [word for word in words if "=" in word and not word.startswith(("-", "{"))]
         values = parse_words([word for word in keys if "$" not in word])
         for key, value in values.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def test_parameters_and_results_are_described(name: str) -> None:
     except ValueError:  # exceptions have none
         return
     parameters = list(signature.parameters)
-    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    rest = text.partition("Parameters\n----------\n")[2]
+    section = re.split(r"\n\n(?=\S+\n-+\n)", rest)[0]  # up to the next heading
     headings = [line for line in section.splitlines() if not line.startswith(" ")]
     described = {
         word.strip(" *") for line in headings for word in line.partition(" : ")[0].split(",")
