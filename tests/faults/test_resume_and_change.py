@@ -22,8 +22,8 @@ import pytest
 
 import bacpipe
 from bacpipe.errors import ResultsError, ResultsLockedError
+from bacpipe.exports import raven
 from bacpipe.inference.run_data_set import tables_are_complete
-from bacpipe.labels import exporting
 from bacpipe.models.zoo import CARDS
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.entries import FinishedEntry
@@ -234,7 +234,7 @@ def test_tables_of_a_killed_run_are_written_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some tables are new then, others missing, and all are newer than the journal."""
-    write = exporting.write_text
+    write = raven.write_text
     calls: list[Path] = []
 
     def killed(path: Path, text: str) -> None:
@@ -244,7 +244,7 @@ def test_tables_of_a_killed_run_are_written_again(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "write_text", killed)
+        patch.setattr(raven, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             run(save_raven_tables=True, **ALL)
     settings = {"save_raven_tables": True, **ALL}
