@@ -10,7 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError, counted
+from bacpipe.errors import (
+    BacpipeError,
+    RecordingsFailedError,
+    SettingsError,
+    StorageError,
+    counted,
+)
 from bacpipe.exports.findings import say_findings, typed_command
 from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
@@ -183,6 +189,8 @@ def _draw_activity(loaders: dict[str, Loader], options: Options) -> dict[str, Pa
     for name, loader in loaders.items():
         try:
             figures[name] = draw_activity(loader, options.activity_classes)
+        except StorageError:
+            raise
         except BacpipeError as error:
             logger.warning("%s: no figure of activity over time: %s", name, error)
     return figures
@@ -197,6 +205,8 @@ def _draw_map(loader: Loader, options: Options) -> None:
 
     try:
         draw_map(loader.paths, options.dim_reduction_model, options)
+    except StorageError:
+        raise
     except BacpipeError as error:
         logger.warning("%s: no figure of its map: %s", loader.model_name, error)
 

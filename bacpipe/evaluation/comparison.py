@@ -512,6 +512,11 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
     return table[["x", "y", "label", "far"]]
 
 
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
     """Write ``plots/embeddings.png``, the newest map of a model, unless it is there already.
 
@@ -524,7 +529,7 @@ def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
         return None
     figure = paths.plot_path / MAP_FIGURE
     truth = paths.labels_path / ground_truth_name(file_part(kind), "csv")
-    read = [path.stat().st_mtime_ns for path in (found.table_path, truth) if path.is_file()]
+    read = [_hash(path) for path in (found.table_path, truth) if path.is_file()]
     content = [found.folder.name, kind, options.max_nr_categories, read]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     about = figure.with_suffix(".json")

@@ -121,6 +121,14 @@ class MetadataLabelMaker:
         """Date and time at which each window starts, datetime64 of shape (windows,), or NaT."""
         return self._one("continuous_timestamp")
 
+    def hours_after_sunrise(self) -> np.ndarray:
+        """Hours from the nearest sunrise, float64 of shape (windows,), NaN without a position."""
+        return self._one("hours_after_sunrise")
+
+    def hours_after_sunset(self) -> np.ndarray:
+        """Hours from the nearest sunset, float64 of shape (windows,), NaN without a position."""
+        return self._one("hours_after_sunset")
+
     def parent_directory(self) -> np.ndarray:
         """Folder of the recording of each window, object of shape (windows,)."""
         return self._one("parent_directory")
