@@ -13,6 +13,7 @@ import functools
 import inspect
 import logging
 import math
+import numbers
 import re
 import reprlib
 import textwrap
@@ -963,6 +964,8 @@ def check_value(key: str, value: object, known: Iterable[str], *, where: str) ->
     """
     if key not in known:
         raise SettingsError(_unknown_key(key, known, where=where))
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):
+        value = value.item()  # a number of NumPy, such as a score of a table
     try:
         return normal_value(key, value)
     except ValueError as error:

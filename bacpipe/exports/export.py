@@ -98,7 +98,8 @@ def _flat(table: Any) -> Any:
     """Table with its sites as a column and occasions as ISO times."""
     days = all(time == time.normalize() for time in table.columns)
     table.columns = [f"{time:%Y-%m-%d}" if days else f"{time:%Y-%m-%dT%H:%M}" for time in table]
-    return table.rename_axis("site").reset_index()
+    # Of columns that lie apart, pandas would complain.
+    return table.copy().rename_axis("site").reset_index()
 
 
 FORMATS: dict[str, Writer] = {
@@ -167,10 +168,18 @@ def export(
     chosen.loader.require_predictions()
     target = _folder(chosen.loader, format) if destination is None else Path(destination)
     written = write(chosen, target, **own)
-    about = {"format": format, "options": options, "files": _relative(written, target)}
+    asked = {key: options[key] for key in options if key not in {"audio_dir", "model"}}
+    asked = json.loads(json.dumps(asked, default=_plain))
+    about = {"format": format, "options": asked, "files": _relative(written, target)}
     # Last, so that it vouches for the files.
     write_json(target / PROVENANCE, {**chosen.provenance, "export": about})
     return written
+
+
+def _plain(value: object) -> object:
+    """An option as JSON has it: arrays and tables' columns as lists, paths as text."""
+    tolist = getattr(value, "tolist", None)
+    return str(value) if tolist is None else tolist()
 
 
 def own_options(format: str) -> list[str]:
@@ -224,7 +233,8 @@ def _renew(loader: Loader, format: str) -> None:
     try:
         about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["export"]
         before = [str(name) for name in about["files"]]
-        written = export(loader, format, **dict(about["options"]))
+        # With its place, which what was read cannot change: results may come from others.
+        written = export(loader, format, None, **dict(about["options"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BacpipeError) as error:
         logger.warning("%s: this export could not be renewed: %s", folder, error)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import shutil
 import sys
@@ -16,7 +18,9 @@ from bacpipe.errors import counted
 from bacpipe.exports.chosen import choose
 from bacpipe.options import Options, needed_to_read
 from bacpipe.store.files import write_text
+from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import (
+    FINDINGS,
     README,
     ResultPaths,
     annotations_path,
@@ -82,28 +86,19 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     figure : Path or None
         Of activity over time, if there is one.
     """
-    chosen = choose(loader, {"classifier_threshold": loader.options.classifier_threshold})
-    least, rarest = loader.options.classifier_threshold, loader.options.range_threshold
-    counts: Counter[str] = Counter()
-    expected: dict[str, bool] = {}
-    for item in chosen.windows():
-        probability = chosen.where.range_probability(item)
-        labels = item.label.astype(str)
-        counts.update(labels.tolist())
-        for label in np.unique(labels).tolist():
-            fits = ~(probability[labels == label] < np.float32(rarest))
-            expected[label] = expected.get(label, False) or bool(fits.any())
+    least = loader.options.classifier_threshold
+    counts, odd, named_as_species = _count(loader)
     table = detections_csv_path(loader.paths.preds_path, str(loader.model_name))
     if not counts:
         return _say_nothing(loader, least)
-    noun = ("species", "species") if chosen.classes.has_scientific_names else ("class", "classes")
+    noun = ("species", "species") if named_as_species else ("class", "classes")
     found = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(_NAMED))
     more = ", ..." if len(counts) > _NAMED else ""
     parts = [
         f"{counted(counts.total(), 'detection')} of {counted(len(counts), *noun)} with a score of "
         f"{least:g} or more: {found}{more}"
     ]
-    if odd := sorted(name for name, fits in expected.items() if not fits):
+    if odd:
         named = ", ".join(odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
         verb = "is" if len(odd) == 1 else "are"
         parts.append(f"{len(odd)} of them {verb} not expected there in that season ({named})")
@@ -111,6 +106,42 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     if figure is not None:
         parts.append(f"figure: {figure}")
     return f"{loader.model_name}: {'; '.join(parts)}"
+
+
+def _count(loader: Loader) -> tuple[Counter[str], list[str], bool]:
+    """Detections of each class, the classes expected nowhere there, and whether these are species.
+
+    Kept beside the predictions: a run with nothing to do need not read all of them again.
+    """
+    options, places = loader.options, loader.range_filter()
+    content = [
+        loader.predictions_state,
+        options.classifier_threshold,
+        options.range_filter,
+        options.range_threshold,
+        places.state,
+        loader.paths.species_range_path.is_file(),  # the range model has come, or gone
+    ]
+    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    path = loader.paths.preds_path / FINDINGS
+    stored = read_result(path, fingerprint)
+    if stored is not None:
+        return Counter(stored["detections"]), stored["unexpected"], stored["species"]
+    chosen = choose(loader, {"classifier_threshold": options.classifier_threshold})
+    counts: Counter[str] = Counter()
+    expected: dict[str, bool] = {}
+    for item in chosen.windows():
+        probability = chosen.where.range_probability(item)
+        labels = item.label.astype(str)
+        counts.update(labels.tolist())
+        for label in np.unique(labels).tolist():
+            fits = ~(probability[labels == label] < np.float32(options.range_threshold))
+            expected[label] = expected.get(label, False) or bool(fits.any())
+    odd = sorted(name for name, fits in expected.items() if not fits)
+    species = chosen.classes.has_scientific_names
+    result = {"detections": dict(counts), "unexpected": odd, "species": species}
+    write_result(path, result, fingerprint)
+    return counts, odd, species
 
 
 def _say_nothing(loader: Loader, least: float) -> str:

@@ -30,6 +30,7 @@ from bacpipe.store.entries import (
 from bacpipe.store.journal import FORMAT, JournalContent
 from bacpipe.store.layout import (
     BENCHMARK_RESULTS,
+    FINDINGS,
     METADATA,
     PREDICTIONS,
     PROVENANCE,
@@ -172,7 +173,7 @@ def old_result(path: Path) -> str | None:
             "is a map that bacpipe 1.3 wrote as JSON, which this version does not read; run the "
             "dimensionality reduction again, which takes the embeddings as they are"
         )
-    ours = {SOURCE, PROVENANCE, BENCHMARK_RESULTS}
+    ours = {SOURCE, PROVENANCE, FINDINGS, BENCHMARK_RESULTS}
     if suffix == ".json" and PREDICTIONS in folders and path.name not in ours:
         return (
             "holds predictions that bacpipe 1.3 wrote as JSON, which this version does not read; "

@@ -227,6 +227,36 @@ def test_exports_in_the_results_follow_the_predictions(card: Path, tmp_path: Pat
     assert (folder / "csv" / "birds" / "birds_detections.csv").read_text().count("-04:00") > 0
 
 
+def test_exports_are_renewed_however_their_options_were_given(
+    card: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy, elsewhere = tmp_path / "card", tmp_path / "elsewhere"
+    shutil.copytree(card, copy)
+    loader = compute(copy)
+    (tmp_path / "places.csv").write_text("site,latitude,longitude\nC,40,-80\n")
+    found = bacpipe.detections_table(loader)
+    bacpipe.export(
+        None, "csv", audio_dir=copy, model="birds", sites=tmp_path / "places.csv",
+        main_results_dir=str(tmp_path / "results"), min_score=found["score"].min(),
+    )  # fmt: skip
+    bacpipe.export(loader, "occupancy", species=found["common_name"].unique())
+    folder = loader.paths.exports_path
+    path = folder / "survey" / "birds" / "provenance.json"
+    bacpipe.export(loader, "survey")
+    about = json.loads(path.read_text())
+    about["export"]["options"]["destination"] = str(elsewhere)
+    path.write_text(json.dumps(about))
+    written = [*(folder / "csv").rglob("*.csv"), *(folder / "occupancy").rglob("*.csv")]
+    before = {path: path.read_text() for path in written}
+    write_recording(copy / "C" / "20240507_053000.wav", 3.0, seed=5)
+    caplog.clear()
+    compute(copy)
+    assert [r for r in caplog.messages if "could not be renewed" in r and "survey" not in r] == []
+    assert all(path.read_text() != text for path, text in before.items())
+    assert "-04:00" in (folder / "csv" / "birds" / "birds_detections.csv").read_text()
+    assert not elsewhere.exists()
+
+
 def test_a_run_says_what_it_found_and_its_hints_work(
     card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

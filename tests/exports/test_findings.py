@@ -1,0 +1,34 @@
+"""What a run says that it has found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bacpipe
+from bacpipe.exports import chosen
+from bacpipe.exports.findings import say_findings
+from bacpipe.store.verification import verify_results
+from tests.conftest import write_recording
+
+
+def test_a_run_with_nothing_to_do_reads_no_predictions(
+    run: Callable[..., bacpipe.Loader], recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = {"classifier_threshold": 0.2}
+    said = say_findings(run(**low), None)
+    found = bacpipe.detections_table(run(**low))["common_name"].value_counts()
+    assert f"tiny: {found.sum()} detections of 2 classes with a score of 0.2 or more" in said
+    assert f"quiet {found['quiet']}, loud {found['loud']};" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(chosen.Chosen, "windows", lambda _: pytest.fail("read again"))
+        assert say_findings(run(**low), None) == said
+    assert "of 1 class with a score of 0.6" in say_findings(run(classifier_threshold=0.6), None)
+    assert f"of 1 class with a score of 0.2 or more: loud {found['loud']};" in say_findings(
+        run(**low, species_list="loud"), None
+    )
+    write_recording(recordings / "new.wav", 4.0, seed=9)
+    assert say_findings(run(**low), None) != said
+    assert [str(finding) for finding in verify_results(run(**low).paths.dataset_path)] == []
