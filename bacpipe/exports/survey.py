@@ -16,10 +16,10 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError, counted
 from bacpipe.exports.chosen import Chosen, choose
-from bacpipe.exports.whereabouts import Place
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import Block, blocks_of
+from bacpipe.store.whereabouts import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,6 +289,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
     SettingsError
         If the model knows none of that name.
     """
+    if wrong := [name for name in species if not isinstance(name, str)]:
+        raise SettingsError(f"species={wrong[0]!r} is no name; expected that of a class.")
     known = _by_name(chosen, chosen.classes.names)
     if {name.strip().casefold() for name in species} - {*known}:
         # Own models have no list of classes; what they have found is known.
@@ -296,6 +298,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
         known |= _by_name(chosen, {str(label) for item in found for label in set(item.label)})
     classes: dict[str, set[str]] = {}
     for name in species:
+        if not name.strip():
+            raise SettingsError("species is empty; expected the name of a class.")
         plain = name.strip().casefold()
         if plain not in known:
             close = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)

@@ -261,6 +261,10 @@ def test_mistakes_are_told(birds: bacpipe.Loader, capsys: pytest.CaptureFixture[
         bacpipe.export(birds, "ravens")
     with pytest.raises(SettingsError, match="combine"):
         bacpipe.export(birds, "raven", combine=True)
+    with pytest.raises(SettingsError, match=r"combind.*did you mean 'combined'"):
+        bacpipe.export(birds, "raven", combind=True)
+    with pytest.raises(SettingsError, match=r"destination=.* is a file; expected a folder"):
+        bacpipe.export(birds, "csv", birds.audio_dir / "sites.csv")
     nowhere = bacpipe.Loader(birds.audio_dir, "none", main_results_dir=str(birds.audio_dir))
     with pytest.raises(ResultsNotFoundError):
         bacpipe.export(nowhere, "csv")

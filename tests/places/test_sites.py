@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import struct
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,7 +213,10 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     write_wave(folder / "pond" / "20250503_040000.wav")
     write_wave(folder / "gps" / "20250503_040000.wav", (b"guan", b"Loc Position: 48.0 11.0"))
     assert command.run([f"audio_dir={folder}"]) == 0
-    assert "a draft with 2 sites" in capsys.readouterr().out
+    draft = capsys.readouterr().out
+    assert "a draft with 2 sites" in draft and "in 1 of them, the recordings themselves" in draft
+    hint = shlex.split(draft.splitlines()[-1].split("bacpipe ", 1)[1])
+    assert hint == ["sites", f"audio_dir={folder}"]
     rows = read_sites(folder / "sites.csv")
     assert {row.name: row.position for row in rows} == {"pond": None, "gps": (48.0, 11.0)}
     assert command.run([f"audio_dir={folder}"]) == 1
@@ -222,7 +226,7 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "pond: 1 recording; 52.5, 13.4; clock Europe/Berlin; 2025-05-03 04:00" in told
     assert "sunrise 05:3" in told and "Rows without recordings: lake." in told
-    with pytest.raises(SitesError, match="is there already"):
+    with pytest.raises(SitesError, match=f"is there already; .*check it with: .*={folder}$"):
         command.run([f"audio_dir={folder}", "--to", str(folder / "sites.csv")])
     table(folder, "site,latitude,longitude\npond,99,1\n")
     assert command.run([f"audio_dir={folder}"]) == 1

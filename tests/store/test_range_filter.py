@@ -115,7 +115,7 @@ def test_detections_are_marked_or_hidden_but_never_lost(made, caplog):
     assert "2 classes without a range stay (Dog, Kirtland's Warbler)" in caplog.text
     assert classes(read(loader, range_filter="hide", range_threshold=0.0, **HERE)) == set(SPECIES)
     table = pd.read_parquet(loader.paths.preds_path / "own_detections.parquet")
-    assert set(table["class"]) == set(SPECIES)
+    assert set(table["common_name"]) == set(SPECIES)
     shown = loader.get_annotations_parquet(range_filter="hide")  # the run's place is remembered
     assert "Clark's Nutcracker" not in shown.columns
 
