@@ -46,8 +46,8 @@ def survey_table(
     loader : Loader or None
         Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
     by : str or sequence of str
-        What makes a group: any of site, recording, date, week (ISO 8601), month, year, hour (of
-        the day), and further columns of ``sites.csv`` such as habitat.
+        What makes a group, also as ``"site, date"``: any of site, recording, date, week (ISO
+        8601), month, year, hour (of the day), and further columns of ``sites.csv`` such as habitat.
     min_score : float, optional
         Lowest score that counts; all stored detections unless given.
     **kwargs
@@ -87,7 +87,7 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     """Do what `survey_table` does, of chosen detections."""
     import pandas as pd
 
-    keys = [by] if isinstance(by, str) else list(by)
+    keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()

@@ -176,7 +176,7 @@ def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[
         parts.append(f"{counts['nothing']} tell no time, such as {example}")
     say_once(
         logging.WARNING if counts["nothing"] else logging.INFO,
-        f"{audio_dir}: times of {len(sources)} recordings: {', '.join(parts)}.",
+        f"{audio_dir}: times of {counted(len(sources), 'recording')}: {', '.join(parts)}.",
     )
 
 
@@ -212,7 +212,7 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
         say_once(
             logging.INFO,
             f"{audio_dir}: {counted(sum(assumed.values()), 'recording')} without a time zone; "
-            f"their clocks count as local time ({named}). If the recorders ran in another, such as "
+            f"these count by local time ({named}). If the recorders ran in another, such as "
             f"UTC, name it with time_zone, in the table of sites or in the settings.",
         )
     odd = [

@@ -231,13 +231,15 @@ def test_a_run_says_what_it_found_and_its_hints_work(
     card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = {"audio_dir": card, "models": ["birds"], "CustomModels": [Birds], "device": "cpu",
+    (tmp_path / "own list.txt").write_text("Turdus merula\nSpizella pusilla\n")
+    settings = {"audio_dir": card, "species_list": "own list.txt", "models": ["birds"],
+                "CustomModels": [Birds], "device": "cpu",
                 "main_results_dir": "my results", "hop": 0.5}  # fmt: skip
     loader = bacpipe.play(**settings, classifier_threshold=0.3)["birds"]
     printed = capsys.readouterr().out
     count = len(bacpipe.detections_table(loader))
-    assert f"birds: {count} detections of 3 species with a score of 0.3 or more: " in printed
-    assert "1 of them is not expected there in that season (Field Sparrow)" in printed
+    assert f"birds: {count} detections of 2 species with a score of 0.3 or more: " in printed
+    assert "1 species is not expected there in that season (Field Sparrow)" in printed
     assert str(loader.paths.preds_path / "birds_detections.csv") in printed
     assert printed.index("detections of") < printed.index("time spent")
     assert "hop=0.5" in printed.splitlines()[-1]
@@ -248,7 +250,8 @@ def test_a_run_says_what_it_found_and_its_hints_work(
     for command in commands:
         assert main(shlex.split(command)) == 0, command
     monkeypatch.chdir(tmp_path)
-    assert (loader.paths.exports_path / "survey" / "birds" / "birds_survey.csv").is_file()
+    survey = pd.read_csv(loader.paths.exports_path / "survey" / "birds" / "birds_survey.csv")
+    assert set(survey["common_name"]) == {"Eurasian Blackbird", "Field Sparrow"}
     capsys.readouterr()
     bacpipe.play(**settings, classifier_threshold=1.0)
     printed = capsys.readouterr().out

@@ -42,6 +42,8 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> bacpipe.Loader:
 def test_no_sound_and_no_second_count_twice(survey: bacpipe.Loader) -> None:
     least = 0.55
     table = bacpipe.survey_table(survey, by=("site", "date"), min_score=least)
+    same = bacpipe.survey_table(survey, by="site,date", min_score=least)
+    pd.testing.assert_frame_equal(table, same)
     rows = bacpipe.detections_table(survey, classifier_threshold=least)
     begins = {"A/20240501_235957.wav": "2024-05-01 23:59:57", "A/20240503_120000.wav":
               "2024-05-03 12:00", "B/20240501_100000.wav": "2024-05-01 10:00"}  # fmt: skip
