@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bacpipe.errors import counted
-from bacpipe.exports.chosen import choose
+from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.options import Options
 from bacpipe.store.files import write_text
 from bacpipe.store.layout import (
@@ -22,6 +22,8 @@ from bacpipe.store.layout import (
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
+from bacpipe.store.predictions import decode_dictionary
+from bacpipe.store.tables import read_rows, stored_state
 from bacpipe.store.typed_command import typed_command
 from bacpipe.user_input import typed_path
 
@@ -41,14 +43,10 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     chosen = choose(loader, {"classifier_threshold": loader.options.classifier_threshold})
     least, rarest = loader.options.classifier_threshold, loader.options.range_threshold
     counts: Counter[str] = Counter()
-    expected: dict[str, bool] = {}
-    for item in chosen.windows():
-        probability = chosen.where.range_probability(item)
-        labels = item.label.astype(str)
-        counts.update(labels.tolist())
-        for label in np.unique(labels).tolist():
-            fits = ~(probability[labels == label] < np.float32(rarest))
-            expected[label] = expected.get(label, False) or bool(fits.any())
+    unexpected: Counter[str] = Counter()
+    for names, code, probability in _found(chosen):
+        counts.update(_by_name(names, code))
+        unexpected.update(_by_name(names, code[probability < np.float32(rarest)]))
     table = detections_csv_path(loader.paths.preds_path, str(loader.model_name))
     if not counts:
         return _say_nothing(loader, least)
@@ -59,7 +57,7 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
         f"{counted(counts.total(), 'detection')} of {counted(len(counts), *noun)} with a score of "
         f"{least:g} or more: {found}{more}"
     ]
-    if odd := sorted(name for name, fits in expected.items() if not fits):
+    if odd := sorted(name for name, count in unexpected.items() if count == counts[name]):
         named = ", ".join(odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
         verb = "is" if len(odd) == 1 else "are"
         parts.append(
@@ -69,6 +67,31 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     if figure is not None:
         parts.append(f"figure: {figure}")
     return f"{loader.model_name}: {'; '.join(parts)}"
+
+
+def _found(chosen: Chosen) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Detections: names of classes, the number of each one's, and how probable it is there.
+
+    They come from the table of all detections where that can be: the recordings of a large survey
+    are not asked again when and where they were made.
+    """
+    loader, where = chosen.loader, chosen.where
+    least = np.float32(loader.options.classifier_threshold)
+    path = detections_path(loader.paths.preds_path, str(loader.model_name))
+    if where.is_selective or stored_state(path) != loader.predictions_state:
+        for item in chosen.windows():
+            names, code = np.unique(item.label.astype(str), return_inverse=True)
+            yield names, code, where.range_probability(item)
+        return
+    for table in read_rows(path, ("common_name", "score", "range_probability")):
+        code, names = decode_dictionary(table["common_name"])
+        kept = table["score"].to_numpy() >= least
+        yield names, code[kept], table["range_probability"].to_numpy()[kept]
+
+
+def _by_name(names: np.ndarray, code: np.ndarray) -> dict[str, int]:
+    numbers = np.bincount(code, minlength=len(names)).tolist()
+    return {str(name): count for name, count in zip(names, numbers, strict=True) if count}
 
 
 def _say_nothing(loader: Loader, least: float) -> str:

@@ -146,6 +146,7 @@ class Sites:
             if self._setting == (0, 0):
                 warn_of_origin("latitude=0, longitude=0 of the settings")
         self._metadata: dict[str, Position | None] = {}
+        self._rivals: set[tuple[str, ...]] = set()
 
     def of(self, recording: str, start: datetime | None) -> Site | None:
         """Site of a recording.
@@ -162,7 +163,10 @@ class Sites:
         Site or None
             None where nothing tells.
         """
-        row = _fitting(self._places, recording, start)
+        rows = _fitting(self._places, recording, start)
+        if len({row.position for row in rows}) > 1:
+            self._tell_rivals(recording, tuple(row.name for row in rows))
+        row = rows[0] if rows else None
         if row is None or row.position is None:
             found = self._elsewhere(recording, start)
             if row is None or found is None:
@@ -176,14 +180,26 @@ class Sites:
         if self._setting is not None:
             return Site(folder_of(recording), *self._setting, source="setting")
         before = _fitting(self._asked_before, recording, start)
-        if before is not None and before.position is not None:
-            return before
+        if before and before[0].position is not None:
+            return before[0]
         if recording not in self._metadata:
             self._metadata[recording] = recorder_position(self.audio_dir / recording)
         found = self._metadata[recording]
         if found is not None:
             return Site(folder_of(recording), *found, source="metadata")
-        return _fitting(self._read_before, recording, start)
+        return next(iter(_fitting(self._read_before, recording, start)), None)
+
+    def _tell_rivals(self, recording: str, names: tuple[str, ...]) -> None:
+        """Say once that several rows mean a recording equally closely."""
+        if names not in self._rivals:
+            self._rivals.add(names)
+            logger.warning(
+                "%s: the rows %s mean %s equally closely; the first of them counts. Name its "
+                "folder in full in one of them.",
+                self.path,
+                " and ".join(names),
+                recording,
+            )
 
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""
@@ -221,26 +237,30 @@ def _by_place(rows: Iterable[Site]) -> Mapping[str, list[Site]]:
     return places
 
 
-def _matching(places: Mapping[str, list[Site]], recording: str) -> list[list[Site]]:
-    """Rows that mean a recording, those that mean it most closely first."""
+def _matching(places: Mapping[str, list[Site]], recording: str) -> list[tuple[int, list[Site]]]:
+    """Rows that mean a recording, and how closely; those that do most closely first."""
     plain = _plain(recording)
     ranked = [(closeness(plain, place), rows) for place, rows in places.items()]
-    return [rows for close, rows in sorted(ranked, key=lambda item: -item[0]) if close]
+    return [item for item in sorted(ranked, key=lambda item: -item[0]) if item[0]]
 
 
 def _fitting(
     places: Mapping[str, list[Site]], recording: str, start: datetime | None
-) -> Site | None:
-    """The row for a recording that starts at a time, if there is one."""
-    for same in _matching(places, recording):
+) -> list[Site]:
+    """Rows for a recording that starts at a time: several only if they fit equally closely."""
+    found: list[Site] = []
+    closest = 0
+    for close, same in _matching(places, recording):
+        if close < closest:
+            break
         fitting = [row for row in same if start is not None and row.covers(start)]
         # Without a time, any deployment may be meant, unless all were at one place.
         if start is None and len({row.position for row in same}) == 1:
             fitting = same
         if fitting:
-            found = fitting[0]
-            return found if found.name != "." else replace(found, name=folder_of(recording))
-    return None
+            closest, row = close, fitting[0]
+            found.append(row if row.name != "." else replace(row, name=folder_of(recording)))
+    return found
 
 
 def _near(one: Position, other: Position) -> bool:

@@ -104,6 +104,11 @@ class Whereabouts:
         return self._found.probabilities(item)
 
     @property
+    def is_selective(self) -> bool:
+        """Whether what is shown is another choice than what is stored with the places."""
+        return self._found.hides or self._found.options.range_filter == "off"
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Settings that decide what is shown of places and species."""
         options = self._found.options

@@ -111,12 +111,11 @@ def test_settings_of_tables(birds: bacpipe.Loader, tmp_path: Path) -> None:
 def test_kaleidoscope_comes_back(birds: bacpipe.Loader, tmp_path: Path) -> None:
     path, *_ = bacpipe.export(birds, "kaleidoscope", tmp_path)
     table = bacpipe.import_annotations(path, birds.audio_dir, format="kaleidoscope")
-    rows = bacpipe.detections_table(birds)[["recording", "start", "end", "common_name"]]
-    assert sorted(table.iloc[:, :4].drop_duplicates().itertuples(index=False, name=None)) == sorted(
-        rows.itertuples(index=False, name=None)
-    ) or set(
-        map(tuple, table[["audiofilename", "start", "end", "label:species"]].to_numpy())
-    ) == set(map(tuple, rows.to_numpy()))
+    stored = bacpipe.detections_table(birds)
+    rows = stored[["recording", "start", "end", "common_name"]].to_numpy()
+    back = table[["audiofilename", "start", "end", "label:species"]].to_numpy()
+    assert len(back) == len(rows) > 10
+    assert sorted(map(tuple, back)) == sorted(map(tuple, rows))
     assert set(pd.read_csv(path)["DATE-12"]) == {"2024-04-30", "2024-05-01"}
 
 

@@ -111,6 +111,16 @@ def test_the_closest_row_counts(tmp_path):
     assert sites.of("Z/x.wav", DAY).name == "Z"  # a row for all keeps folders apart
 
 
+def test_rows_that_fit_equally_closely_are_told(tmp_path, caplog):
+    folder = table(tmp_path / "r", "site,latitude,longitude\nA/*,1,1\n*/B,2,2\nA/C,3,3\n")
+    sites = Sites(folder, Options())
+    assert [sites.of(f"A/{name}.wav", DAY).latitude for name in ("B/x", "B/y", "C/x", "D/x")] == [
+        *(1, 1, 3, 1)
+    ]
+    (told,) = [record.getMessage() for record in caplog.records]  # once
+    assert "the rows A/* and */B mean A/B/x.wav equally closely; the first" in told
+
+
 def test_deployments_decide_by_time(tmp_path):
     rows = "p,1,1,Europe/Berlin,2025-05-01,2025-05-03,oak\np,2,2,Europe/Berlin,2025-05-04,,beech\n"
     head = "site,latitude,longitude,time_zone,start,end,tree\n"
