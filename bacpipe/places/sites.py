@@ -30,7 +30,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
@@ -50,7 +50,6 @@ _ALIASES = {
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
 _SOURCE = "position_from"  # in the copy beside the results only
-_DAY = timedelta(days=1)
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
 PositionSource = Literal["sites", "setting", "metadata"]
@@ -355,7 +354,13 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
         raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
-    lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise SitesError(
+            f"{path}: this table of sites cannot be read ({error}); is there a quotation mark that "
+            f"does not close?"
+        ) from None
     if not any(any(cell.strip() for cell in line) for line in lines):
         raise SitesError(f"{path}: this table is empty; expected the columns {', '.join(COLUMNS)}.")
     number = next(i for i, line in enumerate(lines) if any(cell.strip() for cell in line))
@@ -434,7 +439,7 @@ def _time(cells: Mapping[str, str], key: str, name: str) -> datetime | None:
             f"2025-05-31 04:30"
         ) from None
     whole_day = len(text) <= len("2025-05-31")
-    return time + _DAY - timedelta(microseconds=1) if whole_day and key == "end" else time
+    return datetime.combine(time, datetime.max.time()) if whole_day and key == "end" else time
 
 
 def _overlaps(rows: Iterable[Site]) -> Iterator[str]:

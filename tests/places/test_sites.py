@@ -195,6 +195,10 @@ def test_tables_as_spreadsheets_write_them(tmp_path, data):
          "two deployments of A overlap"),
         ("site,latitude\nA,5\n", "there is no column longitude"),
         ("\n\n", "this table is empty"),
+        (
+            'site,latitude,longitude\n"A,1,1\n' + "x" * 200_000,
+            "a quotation mark that does not close",
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_table_are_told(tmp_path, text, told):
@@ -202,6 +206,12 @@ def test_mistakes_in_a_table_are_told(tmp_path, text, told):
     with pytest.raises(SitesError, match=told) as caught:
         Sites(folder, Options())
     assert str(folder / "sites.csv") in str(caught.value)
+
+
+def test_the_last_day_of_all(tmp_path):
+    text = "site,latitude,longitude,start,end\nA,1,1,0001-01-01,9999-12-31\n"
+    sites = Sites(table(tmp_path / "r", text), Options())
+    assert sites.of("A/x.wav", datetime(9999, 12, 31, 23)).latitude == 1
 
 
 def test_a_table_that_is_none(tmp_path):
