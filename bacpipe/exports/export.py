@@ -85,7 +85,7 @@ def write_occupancy(
     """
     names = [species] if isinstance(species, str) else species
     classes = None if names is None else classes_of(chosen, names)
-    found = histories(chosen, str(occasion), min_hours=float(min_hours), classes=classes)
+    found = histories(chosen, str(occasion), min_hours=min_hours, classes=classes)
     model, written = chosen.loader.model_name, []
     for name in sorted(found.present):
         safe = "".join(c if c.isalnum() or c in " -()'" else "_" for c in plain_label(name))
@@ -169,9 +169,15 @@ def export(
         given["classifier_threshold"] = min_score
     chosen = choose(loader, given)
     chosen.loader.require_predictions()
+    if destination is not None and (not isinstance(destination, str | Path) or destination == ""):
+        raise SettingsError(f"destination={destination!r} is not possible; expected a folder.")
     target = _folder(chosen.loader, format) if destination is None else typed_path(destination)
-    if target.exists() and not target.is_dir():
-        raise SettingsError(f"destination={str(target)!r} is a file; expected a folder.")
+    in_the_way = next((path for path in (target, *target.parents) if path.is_file()), None)
+    if in_the_way is not None:
+        raise SettingsError(
+            f"destination={str(target)!r} is not possible: {in_the_way} is a file; expected a "
+            f"folder."
+        )
     written = write(chosen, target, **own)
     about = {"format": format, "options": options, "files": _relative(written, target)}
     # Last, so that it vouches for the files.

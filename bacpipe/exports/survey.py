@@ -87,7 +87,8 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     """Do what `survey_table` does, of chosen detections."""
     import pandas as pd
 
-    keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
+    named = by.split(",") if isinstance(by, str) else by
+    keys = [str(key).strip() for key in named] if isinstance(named, Iterable) else []
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
@@ -222,6 +223,7 @@ def histories(
         Names of the model's classes that count as one; by default each that was found is itself.
     """
     length, audio_dir = _occasion(occasion), chosen.loader.audio_dir
+    min_hours = _hours(min_hours)
     recordings = list(_listened(chosen))
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
@@ -264,6 +266,16 @@ def histories(
                 cells[row[place.site], i] = True
     occasions = first + np.arange(count) * length
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
+
+
+def _hours(value: object) -> float:
+    try:
+        hours = float(str(value))
+    except ValueError:
+        hours = -1.0
+    if not 0 <= hours < np.inf:
+        raise SettingsError(f"min_hours={value!r} is not possible: expected hours from 0.")
+    return hours
 
 
 def _occasion(text: str) -> np.timedelta64:
@@ -444,7 +456,7 @@ def _check_keys(chosen: Chosen, keys: Sequence[str]) -> None:
     allowed = ["site", "recording", *_TIMES, *chosen.where.columns]
     if not keys or {*keys} - {*allowed} or len({*keys}) < len(keys):
         raise SettingsError(
-            f"by={list(keys)!r} is not possible: expected one or several of {', '.join(allowed)}, "
+            f"by={keys!r} is not possible: expected one or several of {', '.join(allowed)}, "
             f"each once."
         )
 

@@ -26,6 +26,7 @@ import fnmatch
 import io
 import itertools
 import logging
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,6 +51,7 @@ _ALIASES = {
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
 _SOURCE = "position_from"  # in the copy beside the results only
+_ONE_DIGIT = re.compile(r"(?<=\d)([- T:])(\d)(?=$|[- T:])")
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
 PositionSource = Literal["sites", "setting", "metadata"]
@@ -371,8 +373,12 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     if missing:
         raise SitesError(
             f"{path}: there is no column {' and no column '.join(missing)}; expected "
-            f"{', '.join(COLUMNS)} (the last three are optional), but found {', '.join(names)}."
+            f"{', '.join(COLUMNS)} (the last three are optional), with commas, semicolons or tabs "
+            f"between them, but found {', '.join(names)}."
         )
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise SitesError(f"{path}: there are several columns {twice[0]}; leave one of them.")
     rows: list[Site] = []
     wrong: list[str] = []
     for i, line in enumerate(lines[number + 1 :], start=number + 2):
@@ -431,14 +437,15 @@ def _time(cells: Mapping[str, str], key: str, name: str) -> datetime | None:
     text = cells.get(key, "")
     if not text:
         return None
+    plain = _ONE_DIGIT.sub(r"\g<1>0\2", text.replace("/", "-"))  # spreadsheets write 2025-5-1 4:30
     try:
-        time = datetime.fromisoformat(text.replace("/", "-"))
+        time = datetime.fromisoformat(plain)
     except ValueError:
         raise ValueError(
             f"{key}={text!r} of {name} is no date; expected one such as 2025-05-31 or "
             f"2025-05-31 04:30"
         ) from None
-    whole_day = len(text) <= len("2025-05-31")
+    whole_day = len(plain) <= len("2025-05-31")
     return datetime.combine(time, datetime.max.time()) if whole_day and key == "end" else time
 
 
@@ -451,7 +458,12 @@ def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
     for name, same in by_name.items():
         ordered = sorted(same, key=lambda row: (row.start or earliest).replace(tzinfo=None))
         for one, other in itertools.pairwise(ordered):
-            if one.end is None or other.start is None or not _before(one.end, other.start):
+            if not (one.start or one.end or other.start or other.end):
+                yield (
+                    f"{name} has several rows without start and end; leave one of them, or give "
+                    f"the days of each deployment"
+                )
+            elif one.end is None or other.start is None or not _before(one.end, other.start):
                 yield (
                     f"two deployments of {name} overlap, {_span(one)} and {_span(other)}; a "
                     f"recording must belong to one of them only, so give hours where a recorder "

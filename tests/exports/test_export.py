@@ -265,8 +265,14 @@ def test_mistakes_are_told(birds: bacpipe.Loader, capsys: pytest.CaptureFixture[
         bacpipe.export(birds, "raven", combine=True)
     with pytest.raises(SettingsError, match=r"combind.*did you mean 'combined'"):
         bacpipe.export(birds, "raven", combind=True)
-    with pytest.raises(SettingsError, match=r"destination=.* is a file; expected a folder"):
-        bacpipe.export(birds, "csv", birds.audio_dir / "sites.csv")
+    for place in (birds.audio_dir / "sites.csv", birds.audio_dir / "sites.csv" / "x"):
+        with pytest.raises(SettingsError, match=r"destination=.* is a file; expected a folder"):
+            bacpipe.export(birds, "csv", place)
+    for nothing in ("", 3):
+        with pytest.raises(SettingsError, match=f"destination={nothing!r} is not possible"):
+            bacpipe.export(birds, "csv", nothing)
+    with pytest.raises(SettingsError, match="min_hours='many'"):
+        bacpipe.export(birds, "occupancy", birds.audio_dir.parent / "o", min_hours="many")
     nowhere = bacpipe.Loader(birds.audio_dir, "none", main_results_dir=str(birds.audio_dir))
     with pytest.raises(ResultsNotFoundError):
         bacpipe.export(nowhere, "csv")

@@ -119,6 +119,8 @@ def test_nothing_above_the_score_is_zeros(survey: bacpipe.Loader) -> None:
         (lambda loader: bacpipe.survey_table(loader, by="species"), "by=.*site, recording, date"),
         (lambda loader: bacpipe.survey_table(loader, by=["site", "site"]), "each once"),
         (lambda loader: bacpipe.detection_history(loader, "lout"), "did you mean loud"),
+        (lambda loader: bacpipe.survey_table(loader, by=None), "by=.*site, recording, date"),
+        (lambda loader: bacpipe.detection_history(loader, "loud", min_hours=-1), "hours from 0"),
         (lambda loader: bacpipe.detection_history(loader, " "), "species is empty"),
         (lambda loader: bacpipe.detection_history(loader, None), "species=None is no name"),
         (lambda loader: bacpipe.detection_history(loader, "loud", "often"), "length of time"),

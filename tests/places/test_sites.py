@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 from bacpipe.commands import sites as command
-from bacpipe.errors import SitesError
+from bacpipe.errors import SettingsError, SitesError
 from bacpipe.options import Options
 from bacpipe.places.positions import recorder_position, zone_at
 from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
@@ -193,6 +193,9 @@ def test_tables_as_spreadsheets_write_them(tmp_path, data):
         ("site,latitude,longitude,start,end\nA,5,1,2025-05-02,2025-05-01\n", "before it starts"),
         ("site,latitude,longitude,start,end\nA,5,1,2025-01-01,\nA,6,1,2025-02-01,\n",
          "two deployments of A overlap"),
+        ("site,latitude,longitude\nA,5,1\nA,6,1\n", "A has several rows without start and end"),
+        ("site,lat,longitude,latitude\nA,5,1,6\n", "several columns latitude; leave one"),
+        ("site latitude longitude\nA 5 1\n", "commas, semicolons or tabs between them"),
         ("site,latitude\nA,5\n", "there is no column longitude"),
         ("\n\n", "this table is empty"),
         (
@@ -206,6 +209,23 @@ def test_mistakes_in_a_table_are_told(tmp_path, text, told):
     with pytest.raises(SitesError, match=told) as caught:
         Sites(folder, Options())
     assert str(folder / "sites.csv") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("2025-5-3", "2025/5/3"), ("2025-5-3 3:30", "2025-05-03T4:0"),
+                       ("2025-05-03 3:30:5", "2025-5-3 4:00")]
+)  # fmt: skip
+def test_dates_with_single_digits(tmp_path, start, end):
+    text = f"site,latitude,longitude,start,end\nA,1,1,{start},{end}\n"
+    sites = Sites(table(tmp_path / "r", text), Options())
+    assert sites.of("A/x.wav", DAY).latitude == 1
+    assert sites.of("A/x.wav", DAY.replace(day=4)) is None
+
+
+def test_a_zone_that_does_not_exist_has_one_hint():
+    with pytest.raises(SettingsError) as caught:
+        Options(time_zone="Europe/Berln")
+    assert str(caught.value).lower().count("did you mean") == 1
 
 
 def test_the_last_day_of_all(tmp_path):
