@@ -1070,6 +1070,8 @@ _VALUES_OF_OTHERS = {
 def _closest_word(key: str, value: object, expected: str) -> str:
     if not isinstance(value, str | list | int) or isinstance(value, bool):
         return ""
+    if "did you mean" in expected:
+        return ""
     written = _show(value).strip("'\"[]").lower()
     words = expected.removeprefix("expected one of ").replace(",", " ").split()
     meant = _VALUES_OF_OTHERS.get(key, {}).get(written)

@@ -17,7 +17,7 @@ from bacpipe.errors import (
     StorageError,
     counted,
 )
-from bacpipe.exports.findings import say_findings, typed_command
+from bacpipe.exports.findings import say_findings
 from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
@@ -29,6 +29,7 @@ from bacpipe.store.layout import ResultPaths, computed_models, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
 from bacpipe.store.selection import AudioDir, data_set_of
+from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport

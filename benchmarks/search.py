@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 import bacpipe
-from bacpipe.search.circumstances import CircumstancesOf
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import SearchIndex
 from bacpipe.search.scan import Queries
@@ -32,6 +31,7 @@ from bacpipe.store.embedding_set import create_set
 from bacpipe.store.entries import DONE, FinishedEntry, StoredEmbeddings
 from bacpipe.store.files import EmbeddingFile
 from bacpipe.store.journal import RunJournal
+from bacpipe.store.whereabouts import Whereabouts
 
 K = 50
 
@@ -196,9 +196,9 @@ def measure(loader: bacpipe.Loader, given: argparse.Namespace) -> None:
 
     truth = brute.find(queries.directions)
     found = ours(queries)
-    circumstances = CircumstancesOf(loader)
+    whereabouts = Whereabouts(loader)
     site = {"site": "site07"}
-    wanted = wanted_windows(index, circumstances, site)
+    wanted = wanted_windows(index, whereabouts, site)
     scattered = {name: rng.random(entry.windows) < 0.01 for name, entry in index.entries.items()}
     table = {
         "brute force, 1 query": lambda: brute.find(one.directions),

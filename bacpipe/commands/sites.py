@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from bacpipe.commands.arguments import add_settings, read_settings
 from bacpipe.errors import SettingsError, SitesError, counted
 from bacpipe.options import make_options
-from bacpipe.user_input import typed_setting
 
 if TYPE_CHECKING:
     from bacpipe.options import Options
@@ -46,19 +45,23 @@ def run(arguments: Sequence[str]) -> int:
     audio_dir, recordings = loader.audio_dir, loader.recording_names
     table = find_sites_table(audio_dir, options)
     if table is None or parsed.to is not None:
-        return _draft(audio_dir, parsed.to or audio_dir / SITES, recordings)
+        return _draft(audio_dir, parsed.to or audio_dir / SITES, recordings, options)
     return _check(audio_dir, table, recordings, options)
 
 
-def _draft(audio_dir: Path, target: Path, recordings: Sequence[str]) -> int:
+def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Options) -> int:
     from bacpipe.places.positions import recorder_position
     from bacpipe.places.sites import Site, common_position, folder_of, sites_text
     from bacpipe.store.files import write_text
+    from bacpipe.store.typed_command import typed_command
 
+    named = {} if target == audio_dir / "sites.csv" else {"sites": target}
+    check = typed_command("sites", audio_dir, options, **named)
     if target.exists():
-        raise SitesError(f"{target}: this file is there already; name another with --to, or check "
-                         f"it with `bacpipe sites {typed_setting('audio_dir', audio_dir)} "
-                         f"{typed_setting('sites', target)}`.")  # fmt: skip
+        raise SitesError(
+            f"{target}: this file is there already; name another with --to, or check it with: "
+            f"{check}"
+        )
     by_folder: dict[str, list[str]] = {}
     for name in recordings:
         by_folder.setdefault(folder_of(name), []).append(name)
@@ -71,14 +74,12 @@ def _draft(audio_dir: Path, target: Path, recordings: Sequence[str]) -> int:
         rows.append(Site(folder) if place is None else Site(folder, *place))
     write_text(target, sites_text(rows))
     print(  # noqa: T201
-        f"{target}: a draft with {counted(len(rows), 'site')}, one for each folder; recorders "
-        f"wrote their position into the recordings of {told}.\n"
+        f"{target}: a draft with {counted(len(rows), 'site')}, one for each folder; in "
+        f"{told} of them, the recordings themselves tell their position.\n"
         f"Fill in latitude and longitude (degrees, north and east positive, such as 52.52 and "
         f"13.40); time_zone (such as Europe/Berlin, or UTC) where the recorder's clock was not in "
         f"local time; start and end (such as 2025-05-31) where a recorder was moved, with a row "
-        f"for each deployment. Add columns as you like. Then check it with:\n"
-        f"  bacpipe sites {typed_setting('audio_dir', audio_dir)}"
-        + ("" if target == audio_dir / "sites.csv" else f" {typed_setting('sites', target)}")
+        f"for each deployment. Add columns as you like. Then check it with:\n  {check}"
     )
     return 0
 

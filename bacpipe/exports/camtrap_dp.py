@@ -24,9 +24,9 @@ from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.exports.chosen import Chosen, event_names
-from bacpipe.exports.whereabouts import Place
 from bacpipe.store.detections import Detections, merge_detections
 from bacpipe.store.files import write_csv, write_json
+from bacpipe.store.whereabouts import Place
 
 if TYPE_CHECKING:
     import pandas as pd

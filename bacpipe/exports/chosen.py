@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe.errors import SettingsError
-from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.options import make_options
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections, above, merge_detections
@@ -19,6 +18,7 @@ from bacpipe.store.files import without_formulas, write_csv, writing
 from bacpipe.store.layout import PROVENANCE, computed_models, embeddings_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import OPTIONS
+from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     import pandas as pd

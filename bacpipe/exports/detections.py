@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bacpipe.exports.chosen import Chosen, choose
-from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.store.calibrations import stored_probability
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Intervals, merge_intervals
@@ -22,6 +21,7 @@ from bacpipe.store.tables import (
     described,
     no_detections,
 )
+from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     import pandas as pd

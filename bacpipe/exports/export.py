@@ -6,7 +6,8 @@ import difflib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from bacpipe.exports.detections import described_detections
 from bacpipe.exports.kaleidoscope import write_kaleidoscope
 from bacpipe.exports.raven import export_raven_tables, plain_label, write_raven
 from bacpipe.exports.survey import classes_of, histories, survey_of
+from bacpipe.options import Options
 from bacpipe.store.files import write_json, writing
 from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import write_detections_csv
+from bacpipe.user_input import typed_path
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ def write_occupancy(
     """
     names = [species] if isinstance(species, str) else species
     classes = None if names is None else classes_of(chosen, names)
-    found = histories(chosen, str(occasion), min_hours=float(min_hours), classes=classes)
+    found = histories(chosen, str(occasion), min_hours=min_hours, classes=classes)
     model, written = chosen.loader.model_name, []
     for name in sorted(found.present):
         safe = "".join(c if c.isalnum() or c in " -()'" else "_" for c in plain_label(name))
@@ -98,8 +101,7 @@ def _flat(table: Any) -> Any:
     """Table with its sites as a column and occasions as ISO times."""
     days = all(time == time.normalize() for time in table.columns)
     table.columns = [f"{time:%Y-%m-%d}" if days else f"{time:%Y-%m-%dT%H:%M}" for time in table]
-    # Of columns that lie apart, pandas would complain.
-    return table.copy().rename_axis("site").reset_index()
+    return table.copy().rename_axis("site").reset_index()  # the copy is in one piece
 
 
 FORMATS: dict[str, Writer] = {
@@ -161,12 +163,21 @@ def export(
     """
     given = dict(options)
     own = {key: given.pop(key) for key in own_options(format) if key in given and key != _SCORE}
+    _check_options(options, format)
     write = FORMATS[format]
     if (min_score := given.pop(_SCORE, None)) is not None:
         given["classifier_threshold"] = min_score
     chosen = choose(loader, given)
     chosen.loader.require_predictions()
-    target = _folder(chosen.loader, format) if destination is None else Path(destination)
+    if destination is not None and (not isinstance(destination, str | Path) or destination == ""):
+        raise SettingsError(f"destination={destination!r} is not possible; expected a folder.")
+    target = _folder(chosen.loader, format) if destination is None else typed_path(destination)
+    in_the_way = next((path for path in (target, *target.parents) if path.is_file()), None)
+    if in_the_way is not None:
+        raise SettingsError(
+            f"destination={str(target)!r} is not possible: {in_the_way} is a file; expected a "
+            f"folder."
+        )
     written = write(chosen, target, **own)
     asked = {key: options[key] for key in options if key not in {"audio_dir", "model"}}
     asked = json.loads(json.dumps(asked, default=_plain))
@@ -180,6 +191,18 @@ def _plain(value: object) -> object:
     """An option as JSON has it: arrays and tables' columns as lists, paths as text."""
     tolist = getattr(value, "tolist", None)
     return str(value) if tolist is None else tolist()
+
+
+def _check_options(given: Mapping[str, object], format: str) -> None:
+    """Refuse options that are near to one of this format, which the configuration does not know."""
+    own, known = own_options(format), {item.name for item in fields(Options)}
+    for key in given.keys() - {*own}:
+        close = difflib.get_close_matches(key, own, n=1)
+        if close and key not in known:
+            raise SettingsError(
+                f"{format} has no option {key!r}; did you mean {close[0]!r}? Its own options are "
+                f"{', '.join(own)}."
+            )
 
 
 def own_options(format: str) -> list[str]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import shutil
-import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bacpipe.errors import counted
-from bacpipe.exports.chosen import choose
-from bacpipe.options import Options, needed_to_read
+from bacpipe.exports.chosen import Chosen, choose
+from bacpipe.options import Options
 from bacpipe.store.files import write_text
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import (
@@ -29,51 +26,12 @@ from bacpipe.store.layout import (
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.user_input import typed_setting
+from bacpipe.store.predictions import decode_dictionary
+from bacpipe.store.tables import read_rows, stored_state
+from bacpipe.store.typed_command import typed_command
+from bacpipe.user_input import typed_path
 
 _NAMED = 5  # species in a sentence
-
-
-def typed_command(command: str, audio_dir: Path, options: Options, **further: object) -> str:
-    """Words for the command line that work on the results of these settings, here and now.
-
-    Parameters
-    ----------
-    command : str
-        Such as ``export survey``; empty for a run.
-    audio_dir : Path
-        Folder with the recordings.
-    options : Options
-        What of them is needed to find these results is named.
-    **further
-        Other settings, by their keys.
-    """
-    settings = {"audio_dir": audio_dir, **needed_to_read(options), **further}
-    words = [typed_setting(key, _typed(value)) for key, value in settings.items()]
-    return " ".join([_program(), *command.split(), *words])
-
-
-def _typed(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value)
-
-
-def _program() -> str:
-    """How bacpipe is called: by its name where the shell finds this one, else by its path."""
-    beside = Path(sys.executable).with_name("bacpipe.exe" if sys.platform == "win32" else "bacpipe")
-    on_path = shutil.which("bacpipe")
-    if on_path is not None and (not beside.is_file() or Path(on_path).samefile(beside)):
-        return "bacpipe"
-    if beside.is_file():
-        return _quoted(beside)
-    return f"{_quoted(Path(sys.executable))} -m bacpipe"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if sys.platform == "win32" and " " in str(path) else shlex.quote(str(path))
 
 
 def say_findings(loader: Loader, figure: Path | None) -> str:
@@ -101,7 +59,9 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     if odd:
         named = ", ".join(odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
         verb = "is" if len(odd) == 1 else "are"
-        parts.append(f"{len(odd)} of them {verb} not expected there in that season ({named})")
+        parts.append(
+            f"{counted(len(odd), *noun)} {verb} not expected there in that season ({named})"
+        )
     parts.append(f"table: {table}")
     if figure is not None:
         parts.append(f"figure: {figure}")
@@ -129,19 +89,41 @@ def _count(loader: Loader) -> tuple[Counter[str], list[str], bool]:
         return Counter(stored["detections"]), stored["unexpected"], stored["species"]
     chosen = choose(loader, {"classifier_threshold": options.classifier_threshold})
     counts: Counter[str] = Counter()
-    expected: dict[str, bool] = {}
-    for item in chosen.windows():
-        probability = chosen.where.range_probability(item)
-        labels = item.label.astype(str)
-        counts.update(labels.tolist())
-        for label in np.unique(labels).tolist():
-            fits = ~(probability[labels == label] < np.float32(options.range_threshold))
-            expected[label] = expected.get(label, False) or bool(fits.any())
-    odd = sorted(name for name, fits in expected.items() if not fits)
+    unexpected: Counter[str] = Counter()
+    for names, code, probability in _found(chosen):
+        counts.update(_by_name(names, code))
+        rare = probability < np.float32(options.range_threshold)
+        unexpected.update(_by_name(names, code[rare]))
+    odd = sorted(name for name, count in unexpected.items() if count == counts[name])
     species = chosen.classes.has_scientific_names
     result = {"detections": dict(counts), "unexpected": odd, "species": species}
     write_result(path, result, fingerprint)
     return counts, odd, species
+
+
+def _found(chosen: Chosen) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Detections: names of classes, the number of each one's, and how probable it is there.
+
+    They come from the table of all detections where that can be: the recordings of a large survey
+    are not asked again when and where they were made.
+    """
+    loader, where = chosen.loader, chosen.where
+    least = np.float32(loader.options.classifier_threshold)
+    path = detections_path(loader.paths.preds_path, str(loader.model_name))
+    if where.is_selective or stored_state(path) != loader.predictions_state:
+        for item in chosen.windows():
+            names, code = np.unique(item.label.astype(str), return_inverse=True)
+            yield names, code, where.range_probability(item)
+        return
+    for table in read_rows(path, ("common_name", "score", "range_probability")):
+        code, names = decode_dictionary(table["common_name"])
+        kept = table["score"].to_numpy() >= least
+        yield names, code[kept], table["range_probability"].to_numpy()[kept]
+
+
+def _by_name(names: np.ndarray, code: np.ndarray) -> dict[str, int]:
+    numbers = np.bincount(code, minlength=len(names)).tolist()
+    return {str(name): count for name, count in zip(names, numbers, strict=True) if count}
 
 
 def _say_nothing(loader: Loader, least: float) -> str:
@@ -178,9 +160,24 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
     audio_dir = paths.audio_dir.resolve()
     options = replace(options, main_results_dir=str(Path(options.main_results_dir).resolve()))
     for what, command in _next_steps(bool(rows)).items():
-        lines += ["", f"{what}:", f"    {typed_command(command, audio_dir, options)}"]
+        words = typed_command(command, audio_dir, options, **_read_with(options))
+        lines += ["", f"{what}:", f"    {words}"]
     write_text(paths.dataset_path / README, "\n".join(lines) + "\n")
     return paths.dataset_path / README
+
+
+def _read_with(options: Options) -> dict[str, object]:
+    """Settings that decide what is read, where they are not the usual ones.
+
+    Positions are in the results.
+    """
+    usual = Options()
+    keys = ("time_zone", "range_filter", "range_threshold", "species_list")
+    used = {k: getattr(options, k) for k in keys if getattr(options, k) != getattr(usual, k)}
+    names = options.species_list or ()
+    if len(names) == 1 and (path := typed_path(names[0])).is_file():
+        used["species_list"] = str(path.resolve())
+    return used
 
 
 def _files_of(folder: Path, model: str) -> Mapping[Path, str]:

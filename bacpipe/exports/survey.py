@@ -16,10 +16,10 @@ import numpy as np
 
 from bacpipe.errors import ResultsNotFoundError, SettingsError, counted
 from bacpipe.exports.chosen import Chosen, choose
-from bacpipe.exports.whereabouts import Place
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import Block, blocks_of
+from bacpipe.store.whereabouts import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,8 @@ def survey_table(
     loader : Loader or None
         Results of a model with a classifier; None for those that ``audio_dir`` and ``model`` name.
     by : str or sequence of str
-        What makes a group: any of site, recording, date, week (ISO 8601), month, year, hour (of
-        the day), and further columns of ``sites.csv`` such as habitat.
+        What makes a group, also as ``"site, date"``: any of site, recording, date, week (ISO
+        8601), month, year, hour (of the day), and further columns of ``sites.csv`` such as habitat.
     min_score : float, optional
         Lowest score that counts; all stored detections unless given.
     **kwargs
@@ -87,7 +87,8 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     """Do what `survey_table` does, of chosen detections."""
     import pandas as pd
 
-    keys = [by] if isinstance(by, str) else list(by)
+    named = by.split(",") if isinstance(by, str) else by
+    keys = [str(key).strip() for key in named] if isinstance(named, Iterable) else []
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
@@ -222,6 +223,7 @@ def histories(
         Names of the model's classes that count as one; by default each that was found is itself.
     """
     length, audio_dir = _occasion(occasion), chosen.loader.audio_dir
+    min_hours = _hours(min_hours)
     recordings = list(_listened(chosen))
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
@@ -266,6 +268,16 @@ def histories(
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
 
+def _hours(value: object) -> float:
+    try:
+        hours = float(str(value))
+    except ValueError:
+        hours = -1.0
+    if not 0 <= hours < np.inf:
+        raise SettingsError(f"min_hours={value!r} is not possible: expected hours from 0.")
+    return hours
+
+
 def _occasion(text: str) -> np.timedelta64:
     import pandas as pd
 
@@ -289,6 +301,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
     SettingsError
         If the model knows none of that name.
     """
+    if wrong := [name for name in species if not isinstance(name, str)]:
+        raise SettingsError(f"species={wrong[0]!r} is no name; expected that of a class.")
     known = _by_name(chosen, chosen.classes.names)
     if {name.strip().casefold() for name in species} - {*known}:
         # Own models have no list of classes; what they have found is known.
@@ -296,6 +310,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
         known |= _by_name(chosen, {str(label) for item in found for label in set(item.label)})
     classes: dict[str, set[str]] = {}
     for name in species:
+        if not name.strip():
+            raise SettingsError("species is empty; expected the name of a class.")
         plain = name.strip().casefold()
         if plain not in known:
             close = difflib.get_close_matches(plain, known, n=3, cutoff=0.6)
@@ -440,7 +456,7 @@ def _check_keys(chosen: Chosen, keys: Sequence[str]) -> None:
     allowed = ["site", "recording", *_TIMES, *chosen.where.columns]
     if not keys or {*keys} - {*allowed} or len({*keys}) < len(keys):
         raise SettingsError(
-            f"by={list(keys)!r} is not possible: expected one or several of {', '.join(allowed)}, "
+            f"by={keys!r} is not possible: expected one or several of {', '.join(allowed)}, "
             f"each once."
         )
 

@@ -33,7 +33,6 @@ from bacpipe.errors import (
 from bacpipe.exports.detections import Describer
 from bacpipe.exports.export import renew_exports
 from bacpipe.exports.findings import write_readme
-from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.pipeline import Decode, run
 from bacpipe.inference.report import RunProgress, RunReport
@@ -74,6 +73,7 @@ from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name
 from bacpipe.store.predictions import predictions_source
 from bacpipe.store.range_filter import used_places, write_places
 from bacpipe.store.tables import write_combined_tables
+from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.store.writer import ResultWriter
 
 logger = logging.getLogger(__name__)

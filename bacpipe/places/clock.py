@@ -62,6 +62,14 @@ class Start:
     zone_source: ZoneSource
     site: Site | None
 
+    @property
+    def local(self) -> datetime | None:
+        """The same moment by the clock of the place, where its position is known."""
+        if self.time is None or self.time.tzinfo is None or self.site is None:
+            return self.time
+        position = self.site.position
+        return self.time if position is None else self.time.astimezone(zone_at(*position))
+
 
 class Clock:
     """Says for every recording when and where it starts.
@@ -113,16 +121,17 @@ def on_one_clock(
 ) -> NDArray[np.datetime64]:
     """Clock time at which each recording starts, datetime64[us]; NaT where nothing tells.
 
-    Recordings whose zone is known keep their order and distance: if there are several zones,
-    as where a recorder follows daylight saving time, all of these are shown in the most frequent
-    one, and a warning says so.  Where only the recorder's clock is known, it counts as it is.
+    Recordings whose zone is known keep their order and distance, and are shown in local time
+    where a position is known.  If there are several zones, as before and after a change to
+    daylight saving time, all of these are shown in the most frequent one, and a warning says so.
+    Where only the recorder's clock is known, it counts as it is.
     """
-    offsets = Counter(start.time.utcoffset() for start in starts if start.time is not None)
+    times = [start.local for start in starts]
+    offsets = Counter(time.utcoffset() for time in times if time is not None)
     zoned = {offset: count for offset, count in offsets.items() if offset is not None}
     common = max(zoned, key=lambda offset: zoned[offset], default=None)
     shown = np.full(len(starts), np.datetime64("NaT", "us"))
-    for i, start in enumerate(starts):
-        time = start.time
+    for i, time in enumerate(times):
         if time is not None:
             if time.tzinfo is not None and common is not None:
                 time = time.astimezone(timezone(common))
@@ -167,7 +176,7 @@ def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[
         parts.append(f"{counts['nothing']} tell no time, such as {example}")
     say_once(
         logging.WARNING if counts["nothing"] else logging.INFO,
-        f"{audio_dir}: times of {len(sources)} recordings: {', '.join(parts)}.",
+        f"{audio_dir}: times of {counted(len(sources), 'recording')}: {', '.join(parts)}.",
     )
 
 
@@ -203,7 +212,7 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
         say_once(
             logging.INFO,
             f"{audio_dir}: {counted(sum(assumed.values()), 'recording')} without a time zone; "
-            f"their clocks count as local time ({named}). If the recorders ran in another, such as "
+            f"these count by local time ({named}). If the recorders ran in another, such as "
             f"UTC, name it with time_zone, in the table of sites or in the settings.",
         )
     odd = [

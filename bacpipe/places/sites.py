@@ -26,11 +26,12 @@ import fnmatch
 import io
 import itertools
 import logging
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
@@ -50,7 +51,7 @@ _ALIASES = {
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
 _SOURCE = "position_from"  # in the copy beside the results only
-_DAY = timedelta(days=1)
+_ONE_DIGIT = re.compile(r"(?<=\d)([- T:])(\d)(?=$|[- T:])")
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
 PositionSource = Literal["sites", "setting", "metadata"]
@@ -146,6 +147,7 @@ class Sites:
             if self._setting == (0, 0):
                 warn_of_origin("latitude=0, longitude=0 of the settings")
         self._metadata: dict[str, Position | None] = {}
+        self._rivals: set[tuple[str, ...]] = set()
 
     def of(self, recording: str, start: datetime | None) -> Site | None:
         """Site of a recording.
@@ -162,7 +164,10 @@ class Sites:
         Site or None
             None where nothing tells.
         """
-        row = _fitting(self._places, recording, start)
+        rows = _fitting(self._places, recording, start)
+        if len({row.position for row in rows}) > 1:
+            self._tell_rivals(recording, tuple(row.name for row in rows))
+        row = rows[0] if rows else None
         if row is None or row.position is None:
             found = self._elsewhere(recording, start)
             if row is None or found is None:
@@ -176,14 +181,26 @@ class Sites:
         if self._setting is not None:
             return Site(folder_of(recording), *self._setting, source="setting")
         before = _fitting(self._asked_before, recording, start)
-        if before is not None and before.position is not None:
-            return before
+        if before and before[0].position is not None:
+            return before[0]
         if recording not in self._metadata:
             self._metadata[recording] = recorder_position(self.audio_dir / recording)
         found = self._metadata[recording]
         if found is not None:
             return Site(folder_of(recording), *found, source="metadata")
-        return _fitting(self._read_before, recording, start)
+        return next(iter(_fitting(self._read_before, recording, start)), None)
+
+    def _tell_rivals(self, recording: str, names: tuple[str, ...]) -> None:
+        """Say once that several rows mean a recording equally closely."""
+        if names not in self._rivals:
+            self._rivals.add(names)
+            logger.warning(
+                "%s: the rows %s mean %s equally closely; the first of them counts. Name its "
+                "folder in full in one of them.",
+                self.path,
+                " and ".join(names),
+                recording,
+            )
 
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""
@@ -221,26 +238,30 @@ def _by_place(rows: Iterable[Site]) -> Mapping[str, list[Site]]:
     return places
 
 
-def _matching(places: Mapping[str, list[Site]], recording: str) -> list[list[Site]]:
-    """Rows that mean a recording, those that mean it most closely first."""
+def _matching(places: Mapping[str, list[Site]], recording: str) -> list[tuple[int, list[Site]]]:
+    """Rows that mean a recording, and how closely; those that do most closely first."""
     plain = _plain(recording)
     ranked = [(closeness(plain, place), rows) for place, rows in places.items()]
-    return [rows for close, rows in sorted(ranked, key=lambda item: -item[0]) if close]
+    return [item for item in sorted(ranked, key=lambda item: -item[0]) if item[0]]
 
 
 def _fitting(
     places: Mapping[str, list[Site]], recording: str, start: datetime | None
-) -> Site | None:
-    """The row for a recording that starts at a time, if there is one."""
-    for same in _matching(places, recording):
+) -> list[Site]:
+    """Rows for a recording that starts at a time: several only if they fit equally closely."""
+    found: list[Site] = []
+    closest = 0
+    for close, same in _matching(places, recording):
+        if close < closest:
+            break
         fitting = [row for row in same if start is not None and row.covers(start)]
         # Without a time, any deployment may be meant, unless all were at one place.
         if start is None and len({row.position for row in same}) == 1:
             fitting = same
         if fitting:
-            found = fitting[0]
-            return found if found.name != "." else replace(found, name=folder_of(recording))
-    return None
+            closest, row = close, fitting[0]
+            found.append(row if row.name != "." else replace(row, name=folder_of(recording)))
+    return found
 
 
 def _near(one: Position, other: Position) -> bool:
@@ -335,7 +356,13 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
         raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
-    lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise SitesError(
+            f"{path}: this table of sites cannot be read ({error}); is there a quotation mark that "
+            f"does not close?"
+        ) from None
     if not any(any(cell.strip() for cell in line) for line in lines):
         raise SitesError(f"{path}: this table is empty; expected the columns {', '.join(COLUMNS)}.")
     number = next(i for i, line in enumerate(lines) if any(cell.strip() for cell in line))
@@ -346,8 +373,12 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     if missing:
         raise SitesError(
             f"{path}: there is no column {' and no column '.join(missing)}; expected "
-            f"{', '.join(COLUMNS)} (the last three are optional), but found {', '.join(names)}."
+            f"{', '.join(COLUMNS)} (the last three are optional), with commas, semicolons or tabs "
+            f"between them, but found {', '.join(names)}."
         )
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise SitesError(f"{path}: there are several columns {twice[0]}; leave one of them.")
     rows: list[Site] = []
     wrong: list[str] = []
     for i, line in enumerate(lines[number + 1 :], start=number + 2):
@@ -406,15 +437,16 @@ def _time(cells: Mapping[str, str], key: str, name: str) -> datetime | None:
     text = cells.get(key, "")
     if not text:
         return None
+    plain = _ONE_DIGIT.sub(r"\g<1>0\2", text.replace("/", "-"))  # spreadsheets write 2025-5-1 4:30
     try:
-        time = datetime.fromisoformat(text.replace("/", "-"))
+        time = datetime.fromisoformat(plain)
     except ValueError:
         raise ValueError(
             f"{key}={text!r} of {name} is no date; expected one such as 2025-05-31 or "
             f"2025-05-31 04:30"
         ) from None
-    whole_day = len(text) <= len("2025-05-31")
-    return time + _DAY - timedelta(microseconds=1) if whole_day and key == "end" else time
+    whole_day = len(plain) <= len("2025-05-31")
+    return datetime.combine(time, datetime.max.time()) if whole_day and key == "end" else time
 
 
 def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
@@ -426,7 +458,12 @@ def _overlaps(rows: Iterable[Site]) -> Iterator[str]:
     for name, same in by_name.items():
         ordered = sorted(same, key=lambda row: (row.start or earliest).replace(tzinfo=None))
         for one, other in itertools.pairwise(ordered):
-            if one.end is None or other.start is None or not _before(one.end, other.start):
+            if not (one.start or one.end or other.start or other.end):
+                yield (
+                    f"{name} has several rows without start and end; leave one of them, or give "
+                    f"the days of each deployment"
+                )
+            elif one.end is None or other.start is None or not _before(one.end, other.start):
                 yield (
                     f"two deployments of {name} overlap, {_span(one)} and {_span(other)}; a "
                     f"recording must belong to one of them only, so give hours where a recorder "

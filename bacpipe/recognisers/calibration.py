@@ -24,7 +24,6 @@ import numpy as np
 from scipy.special import expit
 
 from bacpipe.errors import EvaluationError, SettingsError, TooLittleDataError, counted
-from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
 from bacpipe.options import Options, make_options
 from bacpipe.recognisers.recogniser import Recogniser
@@ -50,6 +49,7 @@ from bacpipe.store.calibrations import (
 )
 from bacpipe.store.layout import RECOGNISER_WEIGHTS, calibration_path
 from bacpipe.store.loader import Loader
+from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:

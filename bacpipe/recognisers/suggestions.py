@@ -23,7 +23,6 @@ import numpy as np
 
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import RecogniserError, SettingsError
-from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.people import current_labels
 from bacpipe.options import make_options
@@ -32,6 +31,7 @@ from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.layout import paths_of
 from bacpipe.store.loader import Loader
+from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     import pandas as pd

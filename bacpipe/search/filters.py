@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bacpipe.errors import SettingsError
-from bacpipe.search.circumstances import CircumstancesOf
 from bacpipe.search.index import SearchIndex
 from bacpipe.store.class_list import ClassName
+from bacpipe.store.whereabouts import Whereabouts
 
 Masks: TypeAlias = dict[str, NDArray[np.bool_] | bool]
 
@@ -22,7 +22,7 @@ _OF_WINDOWS = ("date", "hour", "label", "score")
 
 def wanted_windows(
     index: SearchIndex,
-    circumstances: CircumstancesOf,
+    whereabouts: Whereabouts,
     where: Mapping[str, object] | None,
     left_out: Collection[str] = (),
 ) -> Masks | None:
@@ -32,7 +32,7 @@ def wanted_windows(
     ----------
     index : SearchIndex
         All windows.
-    circumstances : CircumstancesOf
+    whereabouts : Whereabouts
         Where and when they were recorded.
     where : mapping of str to object, or None
         Conditions, as `bacpipe.search` takes them.
@@ -55,10 +55,10 @@ def wanted_windows(
     masks: Masks = {name: True for name in index.names if name not in left_out}
     for key in [key for key in conditions if key not in _OF_WINDOWS]:
         keep = _one_of(conditions.pop(key))
-        value = _column(index, circumstances, key)
+        value = _column(index, whereabouts, key)
         masks = {name: True for name in masks if keep(value(name))}
     if "date" in conditions or "hour" in conditions:
-        masks = _at_times(index, circumstances, masks, conditions)
+        masks = _at_times(index, whereabouts, masks, conditions)
     if "label" in conditions or "score" in conditions:
         masks = _predicted(index, masks, conditions)
     return masks
@@ -82,16 +82,14 @@ def _plain(value: str | None) -> object:
 # ---------------------------------------------------------------------- columns of recordings
 
 
-def _column(
-    index: SearchIndex, circumstances: CircumstancesOf, key: str
-) -> Callable[[str], object]:
+def _column(index: SearchIndex, whereabouts: Whereabouts, key: str) -> Callable[[str], object]:
     if key == "recording":
         return lambda name: name
     if key == "site":
-        return lambda name: circumstances.of(name).site
+        return lambda name: whereabouts.of(name).site
     known: set[str] = set()
     for name in index.names:
-        known |= circumstances.of(name).columns.keys()
+        known |= whereabouts.of(name).all_columns.keys()
     if key not in known:
         keys = ["recording", "site", *_OF_WINDOWS, *sorted(known)]
         close = difflib.get_close_matches(str(key), keys, n=1)
@@ -99,7 +97,7 @@ def _column(
             f"where={{{key!r}: …}}: there is no such column; "
             + (f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(keys)}.")
         )
-    return lambda name: circumstances.of(name).columns.get(key)
+    return lambda name: whereabouts.of(name).all_columns.get(key)
 
 
 def _one_of(condition: object) -> Callable[[object], bool]:
@@ -139,11 +137,11 @@ def _range(condition: tuple[object, ...], what: str) -> tuple[float, float]:
 
 def _at_times(
     index: SearchIndex,
-    circumstances: CircumstancesOf,
+    whereabouts: Whereabouts,
     masks: Masks,
     conditions: Mapping[str, object],
 ) -> Masks:
-    """Windows that start on certain days, at certain hours, by the recorder's clock."""
+    """Windows that start on certain days, at certain hours, by the clock of the place."""
     on_day = _days(conditions["date"]) if "date" in conditions else None
     at_hour = _hours(conditions["hour"]) if "hour" in conditions else None
     hours = conditions.get("hour")
@@ -151,7 +149,7 @@ def _at_times(
     sharp = isinstance(hours, tuple) and not all(isinstance(hour, int) for hour in hours)
     result: Masks = {}
     for name in masks:
-        begin = circumstances.of(name).start
+        begin = whereabouts.of(name).start
         if begin is None:
             continue
         midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -14,7 +14,6 @@ from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import read_audio
 from bacpipe.errors import AudioError, SettingsError, counted
 from bacpipe.options import make_options
-from bacpipe.search.circumstances import CircumstancesOf, times_after
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import Found, SearchIndex
 from bacpipe.search.queries import Query, QueryReader
@@ -23,6 +22,7 @@ from bacpipe.store.files import replacing
 from bacpipe.store.layout import computed_models, path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import read_predictions
+from bacpipe.store.whereabouts import Whereabouts, times_after
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,16 +143,16 @@ def search(
         index.refresh()
     else:
         index = SearchIndex(loader or _loader(audio_dir, model, kwargs))
-    circumstances = CircumstancesOf(index.loader)
+    whereabouts = Whereabouts(index.loader)
     sought = QueryReader(index, embedder, CustomModel).read(query, start, end)
     left_out = sought.recordings if exclude_same_recording else ()
-    wanted = wanted_windows(index, circumstances, where, left_out)
+    wanted = wanted_windows(index, whereabouts, where, left_out)
     found = index.find(sought.queries, int(k), wanted=wanted, min_gap=min_gap)
     rescaled = [
         item._replace(similarity=item.similarity * factor + offset)
         for item, factor, offset in zip(found, sought.factors, sought.offsets, strict=True)
     ]
-    table = _table(index, circumstances, rescaled, sought.names)
+    table = _table(index, whereabouts, rescaled, sought.names)
     table.attrs["bacpipe"] = {"model": index.loader.model_name, "windows": index.windows}
     return table
 
@@ -179,7 +179,7 @@ def _loader(
 
 def _table(
     index: SearchIndex,
-    circumstances: CircumstancesOf,
+    whereabouts: Whereabouts,
     found: list[Found],
     names: list[int | str],
 ) -> pd.DataFrame:
@@ -188,7 +188,7 @@ def _table(
     recordings = [name for item in found for name in item.recording]
     windows = [window for item in found for window in item.window.tolist()]
     times = {name: index.times(name) for name in dict.fromkeys(recordings)}
-    about = {name: circumstances.of(name) for name in times}
+    about = {name: whereabouts.of(name) for name in times}
     places = list(zip(recordings, windows, strict=True))
     starts = [float(times[name][0][window]) for name, window in places]
     columns: dict[str, object] = {

@@ -55,7 +55,8 @@ from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 from bacpipe.store.selection import AudioDir, data_set_of
-from bacpipe.user_input import load_yaml, typed_setting
+from bacpipe.store.typed_command import typed_command
+from bacpipe.user_input import load_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -802,7 +803,7 @@ def computed_models(audio_dir: AudioDir, options: Options) -> list[str]:
     if not names:
         raise NoEmbeddingsError(
             f"{folder}: there are no embeddings of {paths.audio_dir} yet; compute them first: "
-            f"bacpipe {typed_setting('audio_dir', paths.audio_dir)}"
+            f"{typed_command('', paths.audio_dir, options)}"
         )
     return names
 

@@ -151,6 +151,8 @@ class RangeFilter:
             f"{counted(sum(hidden.values()), 'detection')} of "
             f"{counted(len(hidden), 'species', 'species')} not expected there left out"
             f"{_some(hidden)}"
+            if hidden
+            else "no detections of species that are not expected there"
         ]
         if exempt:
             several = counted(len(exempt), "class", "classes")

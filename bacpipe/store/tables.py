@@ -272,13 +272,13 @@ def write_detections(
             writer.write_table(table, row_group_size=len(table))
 
 
-def read_rows(path: Path) -> Iterator[Any]:
-    """Read all columns of the table, a pyarrow.Table for each row group."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Read columns of the table, all by default, a pyarrow.Table for each row group."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            yield file.read_row_group(number, use_threads=False)
+            yield file.read_row_group(number, columns, use_threads=False)
         if not file.num_row_groups:
             yield file.schema_arrow.empty_table()
 

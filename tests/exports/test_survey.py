@@ -26,7 +26,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> bacpipe.Loader:
         write_recording(folder / "card" / name, 6.0, seed=seed)
     (folder / "card" / "sites.csv").write_text(
         "site,latitude,longitude,time_zone,habitat\n"
-        "A,52.5,13.4,Europe/Berlin,forest\nB,52.6,13.5,UTC,meadow\n"
+        "A,52.5,13.4,Europe/Berlin,forest\nB,51.5,-0.1,UTC,meadow\n"
     )
     return bacpipe.generate_embeddings(
         model_name="tiny",
@@ -42,6 +42,8 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> bacpipe.Loader:
 def test_no_sound_and_no_second_count_twice(survey: bacpipe.Loader) -> None:
     least = 0.55
     table = bacpipe.survey_table(survey, by=("site", "date"), min_score=least)
+    same = bacpipe.survey_table(survey, by="site,date", min_score=least)
+    pd.testing.assert_frame_equal(table, same)
     rows = bacpipe.detections_table(survey, classifier_threshold=least)
     begins = {"A/20240501_235957.wav": "2024-05-01 23:59:57", "A/20240503_120000.wav":
               "2024-05-03 12:00", "B/20240501_100000.wav": "2024-05-01 10:00"}  # fmt: skip
@@ -117,6 +119,10 @@ def test_nothing_above_the_score_is_zeros(survey: bacpipe.Loader) -> None:
         (lambda loader: bacpipe.survey_table(loader, by="species"), "by=.*site, recording, date"),
         (lambda loader: bacpipe.survey_table(loader, by=["site", "site"]), "each once"),
         (lambda loader: bacpipe.detection_history(loader, "lout"), "did you mean loud"),
+        (lambda loader: bacpipe.survey_table(loader, by=None), "by=.*site, recording, date"),
+        (lambda loader: bacpipe.detection_history(loader, "loud", min_hours=-1), "hours from 0"),
+        (lambda loader: bacpipe.detection_history(loader, " "), "species is empty"),
+        (lambda loader: bacpipe.detection_history(loader, None), "species=None is no name"),
         (lambda loader: bacpipe.detection_history(loader, "loud", "often"), "length of time"),
         (lambda loader: bacpipe.detection_history(loader, "loud", "1s"), "at least a minute"),
         (lambda loader: bacpipe.survey_table(loader, hops=1), "hops"),

@@ -38,11 +38,13 @@ from bacpipe.audio.windows import count_windows, cut_windows
 from bacpipe.errors import BacpipeError
 from bacpipe.evaluation.probes import load_probe, make_probe, save_probe
 from bacpipe.options import make_options, read_overrides
+from bacpipe.places.clock import Clock, hours_after
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.fingerprints import read_result
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.plan import look_at, make_plan
 from bacpipe.store.predictions import read_predictions
+from bacpipe.store.range_filter import read_species_list
 from bacpipe.store.tables import read_blocks
 from tests.conftest import TinyModel, write_recording
 
@@ -305,6 +307,61 @@ class Annotations:
         assert (times[:, 0] < times[:, 1]).all(), "annotations without length"
         assert (times >= 0).all(), "annotations before the beginning"
         assert set(table["audiofilename"]) <= set(self._names), "unknown recordings"
+
+
+class Places:
+    """Tables of sites and lists of species, as bytes or with damaged cells."""
+
+    name = "places"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "recordings"
+        self._folder.mkdir()
+        self._list = folder / "species.txt"
+        self._rows = [
+            ["site", "latitude", "longitude", "time_zone", "start", "end", "habitat"],
+            ["A", "52.5", "13.4", "Europe/Berlin", "2025-05-01", "2025-05-03", "reed"],
+            ["A", "52.6", "13.4", "UTC+1", "2025-05-04 04:30", "", "wood"],
+            ["B/2024*", "-33.5", "151.25", "", "", "", "=1+1"],
+        ]
+
+    def seeds(self) -> list[bytes]:
+        text = "\n".join(map(",".join, self._rows))
+        return [
+            b"\0" + text.encode("utf-8-sig"),
+            b"\0" + text.replace(",", ";").encode("utf-16"),
+            b"\0site,latitude,longitude\n[,1e999,nan\n" + b"[!a-" * 200 + b",1,1\n",
+            b'\0site,latitude,longitude\n"A,1,1\n' + b"x" * 200_000,
+            b"\1Turdus merula_Eurasian Blackbird\n# note\n",
+            *(b"\2" + bytes([i]) for i in range(8)),
+        ]
+
+    def __call__(self, data: bytes) -> None:
+        if not data:
+            return
+        if data[0] % 3 == 1:
+            self._list.write_bytes(data[1:])
+            with expected():
+                names = read_species_list((str(self._list),))
+                assert names and all(name.strip() for name in names)
+            return
+        content = data[1:]
+        if data[0] % 3 == 2:
+            rows = damage(self._rows, data[1:])
+            cells = [row if isinstance(row, list) else [row] for row in rows]
+            lines = [",".join(map(str, row)) for row in cells]
+            content = "\n".join(lines).encode(errors="replace")
+        (self._folder / "sites.csv").write_bytes(content)
+        with expected():
+            clock = Clock(self._folder, make_options())
+            for name in ("A/20250502_040000.wav", "B/20240501_040000.wav", "x.wav"):
+                start = clock.of(name)
+                place = None if start.site is None else start.site.position
+                assert place is None or (abs(place[0]) <= 90 and abs(place[1]) <= 180)
+                assert start.local is None or start.time is not None
+                if place is not None and start.time is not None:
+                    hours = hours_after("sunrise", place, start.time.astimezone(), np.zeros(1))
+                    assert np.isnan(hours[0]) or abs(hours[0]) <= 24
 
 
 class Yaml:
@@ -575,5 +632,14 @@ class Predictions:
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     target.name: target
-    for target in (Audio, RecorderMetadata, Annotations, Yaml, Journal, Metadata, Predictions)
+    for target in (
+        Audio,
+        RecorderMetadata,
+        Annotations,
+        Places,
+        Yaml,
+        Journal,
+        Metadata,
+        Predictions,
+    )
 }  # type: ignore[assignment]

@@ -42,8 +42,8 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
-EXAMPLES = {"audio": 120, "recorder": 100, "annotations": 80, "yaml": 60, "journal": 60,
-            "metadata": 60, "predictions": 40}  # fmt: skip
+EXAMPLES = {"audio": 120, "recorder": 100, "annotations": 80, "places": 80, "yaml": 60,
+            "journal": 60, "metadata": 60, "predictions": 40}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -53,6 +53,12 @@ def test_where_times_and_zones_come_from(tmp_path):
             assert found.time == time
         else:
             assert found.time == time.replace(tzinfo=UTC)
+    # A recorder in UTC and one by local time come to one clock, that of the place.
+    shown = [clock.of(f"{site}/20250601_040000.wav").local for site in "up"]
+    assert [f"{time:%H:%M%z}" for time in shown] == ["06:00+0200", "04:00+0200"]
+    assert on_one_clock(tmp_path, list(wanted), [clock.of(name) for name in wanted])[0].astype(
+        object
+    ) == datetime(2025, 6, 1, 6)
     said = Clock(tmp_path, Options(time_zone="UTC+3"))
     assert said.of("x/20250601_040000.wav").time.utcoffset() == timedelta(hours=3)
     assert said.of("p/20250601_040000.wav").zone_source == "setting"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import struct
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import soundfile as sf
 
 from bacpipe.commands import sites as command
-from bacpipe.errors import SitesError
+from bacpipe.errors import SettingsError, SitesError
 from bacpipe.options import Options
 from bacpipe.places.positions import recorder_position, zone_at
 from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
@@ -110,6 +111,16 @@ def test_the_closest_row_counts(tmp_path):
     assert sites.of("Z/x.wav", DAY).name == "Z"  # a row for all keeps folders apart
 
 
+def test_rows_that_fit_equally_closely_are_told(tmp_path, caplog):
+    folder = table(tmp_path / "r", "site,latitude,longitude\nA/*,1,1\n*/B,2,2\nA/C,3,3\n")
+    sites = Sites(folder, Options())
+    assert [sites.of(f"A/{name}.wav", DAY).latitude for name in ("B/x", "B/y", "C/x", "D/x")] == [
+        *(1, 1, 3, 1)
+    ]
+    (told,) = [record.getMessage() for record in caplog.records]  # once
+    assert "the rows A/* and */B mean A/B/x.wav equally closely; the first" in told
+
+
 def test_deployments_decide_by_time(tmp_path):
     rows = "p,1,1,Europe/Berlin,2025-05-01,2025-05-03,oak\np,2,2,Europe/Berlin,2025-05-04,,beech\n"
     head = "site,latitude,longitude,time_zone,start,end,tree\n"
@@ -182,8 +193,15 @@ def test_tables_as_spreadsheets_write_them(tmp_path, data):
         ("site,latitude,longitude,start,end\nA,5,1,2025-05-02,2025-05-01\n", "before it starts"),
         ("site,latitude,longitude,start,end\nA,5,1,2025-01-01,\nA,6,1,2025-02-01,\n",
          "two deployments of A overlap"),
+        ("site,latitude,longitude\nA,5,1\nA,6,1\n", "A has several rows without start and end"),
+        ("site,lat,longitude,latitude\nA,5,1,6\n", "several columns latitude; leave one"),
+        ("site latitude longitude\nA 5 1\n", "commas, semicolons or tabs between them"),
         ("site,latitude\nA,5\n", "there is no column longitude"),
         ("\n\n", "this table is empty"),
+        (
+            'site,latitude,longitude\n"A,1,1\n' + "x" * 200_000,
+            "a quotation mark that does not close",
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_table_are_told(tmp_path, text, told):
@@ -191,6 +209,29 @@ def test_mistakes_in_a_table_are_told(tmp_path, text, told):
     with pytest.raises(SitesError, match=told) as caught:
         Sites(folder, Options())
     assert str(folder / "sites.csv") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("2025-5-3", "2025/5/3"), ("2025-5-3 3:30", "2025-05-03T4:0"),
+                       ("2025-05-03 3:30:5", "2025-5-3 4:00")]
+)  # fmt: skip
+def test_dates_with_single_digits(tmp_path, start, end):
+    text = f"site,latitude,longitude,start,end\nA,1,1,{start},{end}\n"
+    sites = Sites(table(tmp_path / "r", text), Options())
+    assert sites.of("A/x.wav", DAY).latitude == 1
+    assert sites.of("A/x.wav", DAY.replace(day=4)) is None
+
+
+def test_a_zone_that_does_not_exist_has_one_hint():
+    with pytest.raises(SettingsError) as caught:
+        Options(time_zone="Europe/Berln")
+    assert str(caught.value).lower().count("did you mean") == 1
+
+
+def test_the_last_day_of_all(tmp_path):
+    text = "site,latitude,longitude,start,end\nA,1,1,0001-01-01,9999-12-31\n"
+    sites = Sites(table(tmp_path / "r", text), Options())
+    assert sites.of("A/x.wav", datetime(9999, 12, 31, 23)).latitude == 1
 
 
 def test_a_table_that_is_none(tmp_path):
@@ -212,7 +253,10 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     write_wave(folder / "pond" / "20250503_040000.wav")
     write_wave(folder / "gps" / "20250503_040000.wav", (b"guan", b"Loc Position: 48.0 11.0"))
     assert command.run([f"audio_dir={folder}"]) == 0
-    assert "a draft with 2 sites" in capsys.readouterr().out
+    draft = capsys.readouterr().out
+    assert "a draft with 2 sites" in draft and "in 1 of them, the recordings themselves" in draft
+    hint = shlex.split(draft.splitlines()[-1].split("bacpipe ", 1)[1])
+    assert hint == ["sites", f"audio_dir={folder}"]
     rows = read_sites(folder / "sites.csv")
     assert {row.name: row.position for row in rows} == {"pond": None, "gps": (48.0, 11.0)}
     assert command.run([f"audio_dir={folder}"]) == 1
@@ -222,7 +266,7 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "pond: 1 recording; 52.5, 13.4; clock Europe/Berlin; 2025-05-03 04:00" in told
     assert "sunrise 05:3" in told and "Rows without recordings: lake." in told
-    with pytest.raises(SitesError, match="is there already"):
+    with pytest.raises(SitesError, match=f"is there already; .*check it with: .*={folder}$"):
         command.run([f"audio_dir={folder}", "--to", str(folder / "sites.csv")])
     table(folder, "site,latitude,longitude\npond,99,1\n")
     assert command.run([f"audio_dir={folder}"]) == 1

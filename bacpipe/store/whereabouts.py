@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.places.sites import Site
+from bacpipe.places.sites import Site, folder_of
 from bacpipe.store.detections import Detections
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import OPTIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Place(NamedTuple):
@@ -24,8 +26,11 @@ class Place(NamedTuple):
         Name of the site: the folder of the recording, unless the table of sites has another.
     latitude, longitude : float or None
         Degrees of WGS 84.
+    time_zone : str or None
+        Of the recorder's clock, if the table of sites has it.
     start : datetime or None
-        When the recording starts, with a zone where one is known.
+        When the recording starts, by the clock of the place if its position is known, else by that
+        of the recorder; with a zone where one is known.
     columns : mapping of str to str
         Further columns of the table of sites.
     """
@@ -33,8 +38,16 @@ class Place(NamedTuple):
     site: str
     latitude: float | None
     longitude: float | None
+    time_zone: str | None
     start: datetime | None
     columns: Mapping[str, str]
+
+    @property
+    def all_columns(self) -> Mapping[str, str]:
+        """What is known of the site, as texts: position and time zone beside the columns."""
+        known = {key: getattr(self, key) for key in ("latitude", "longitude", "time_zone")}
+        told = {key: str(value) for key, value in known.items() if value is not None}
+        return {**told, **self.columns}
 
     @property
     def local(self) -> np.datetime64:
@@ -67,9 +80,12 @@ class Whereabouts:
         """Where and when a recording was made."""
         if recording not in self._places:
             start = self._found.clock.of(recording)
-            site = start.site or Site(str(PurePosixPath(recording).parent))
+            site = start.site or Site(folder_of(recording))
             self._places[recording] = Place(
-                site.name, site.latitude, site.longitude, start.time, site.columns
+                site.name,
+                *(site.latitude, site.longitude, site.time_zone),
+                start.local,
+                site.columns,
             )
         return self._places[recording]
 
@@ -88,8 +104,35 @@ class Whereabouts:
         return self._found.probabilities(item)
 
     @property
+    def is_selective(self) -> bool:
+        """Whether what is shown is another choice than what is stored with the places."""
+        return self._found.hides or self._found.options.range_filter == "off"
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Settings that decide what is shown of places and species."""
         options = self._found.options
         values = {key: getattr(options, key) for key in OPTIONS if key != "model_base_path"}
         return {key: value for key, value in values.items() if value is not None}
+
+
+def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> pd.Series:
+    """Times some seconds after others, as a column.
+
+    Returns
+    -------
+    pandas.Series
+        datetime64, in the zone of all times, or in UTC if they have several; without a zone if
+        none is known.  Where some have a zone and others none, single `pandas.Timestamp` objects.
+    """
+    import pandas as pd
+
+    times = [
+        pd.NaT if begin is None else pd.Timestamp(begin) + pd.Timedelta(seconds=later)
+        for begin, later in zip(begins, seconds, strict=True)
+    ]
+    column = pd.Series(times, dtype=object)
+    offsets = {time.utcoffset() for time in times if not pd.isna(time)}
+    if offsets <= {None}:
+        return column.astype("datetime64[us]")
+    return column if None in offsets else pd.to_datetime(column, utc=len(offsets) > 1)
