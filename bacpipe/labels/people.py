@@ -135,7 +135,8 @@ def label_windows(
     rows : pandas.DataFrame, mappings, or path
         A row per judgement, with the columns (or keys) recording, start, end (seconds), label, and
         value: ``yes``, ``no``, ``unsure``, or ``undo``, which takes the same person's last
-        judgement on these seconds and this label back; without the column or key, ``yes``.
+        judgement on these seconds and this label back; without the column or key, ``yes``.  Rows
+        whose value is empty are left out.  What `search` and `suggest` have found needs the column.
         Optional are annotator, chosen_by (how the clip was chosen), model and score (what the
         person saw).
         Annotations (audiofilename, start, end, label:<kind>), as `import_annotations` returns
@@ -196,9 +197,10 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"labels: the {'columns' if len(missing) > 1 else 'column'} {', '.join(missing)} "
             f"{'are' if len(missing) > 1 else 'is'} missing; {_EXPECTED}."
         )
+    table = _answered(table)
     known = _recordings_of(loader, table["recording"])
     plain = table.rename(columns={"recording": "audiofilename"})[[*REQUIRED_COLUMNS]]
-    plain[f"{LABEL_PREFIX}row"] = [str(row) for row in range(len(table))]
+    plain[f"{LABEL_PREFIX}row"] = table.index.astype(str)
     checked = check_annotations(
         plain, known, source="labels", length_of=length_in_header(loader.audio_dir)
     )
@@ -215,7 +217,7 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
         )
     entries = []
     for name, start, end, row in checked.itertuples(index=False):
-        number, cells = int(row) + 1, table.iloc[int(row)]
+        number, cells = int(row) + 1, table.loc[int(row)]
 
         def text(column: str, other: str = "", cells: pd.Series = cells) -> str:
             value = cells.get(column)
@@ -235,6 +237,25 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             )
         entries.append(entry)
     return entries
+
+
+def _answered(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that somebody has given a value; none of what was only proposed is a label."""
+    if "value" not in table:
+        if {"chosen_by", "similarity"} & {*table.columns}:
+            raise AnnotationsError(
+                "labels: these windows were found for you to listen to, and nobody has said yet "
+                "what is in them; add a column value with yes, no or unsure."
+            )
+        return table
+    given = table["value"].notna() & (table["value"].astype(str).str.strip() != "")
+    if not given.any():
+        raise AnnotationsError(
+            "labels: the column value is empty; fill it with yes, no, unsure or undo."
+        )
+    if not given.all():
+        logger.warning("labels: %s without a value left out.", counted(int((~given).sum()), "row"))
+    return table[given]
 
 
 def _table_of(loader: Loader, rows: Any, format: str | None) -> pd.DataFrame:

@@ -23,11 +23,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from scipy.special import expit
 
-from bacpipe.errors import EvaluationError, SettingsError, TooLittleDataError, counted
+from bacpipe.errors import (
+    EvaluationError,
+    ResultsNotFoundError,
+    SettingsError,
+    TooLittleDataError,
+    counted,
+)
 from bacpipe.exports.whereabouts import Whereabouts
 from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
-from bacpipe.recognisers.recogniser import Recogniser
+from bacpipe.recognisers.labelled import class_names
+from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.reliability import (
     PLAIN,
     USUAL,
@@ -48,7 +56,7 @@ from bacpipe.store.calibrations import (
     logit,
     read_calibration,
 )
-from bacpipe.store.layout import RECOGNISER_WEIGHTS, calibration_path
+from bacpipe.store.layout import calibration_path, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.user_input import typed_path
 
@@ -579,7 +587,7 @@ def _ms(seconds: Any) -> np.ndarray:
 
 def calibrate(
     audio_dir: str | Path,
-    model_or_recogniser: str | Recogniser,
+    model_or_recogniser: str | Path | Recogniser,
     labels: pd.DataFrame | None = None,
     *,
     save: bool = True,
@@ -596,8 +604,8 @@ def calibrate(
     ----------
     audio_dir : str or Path
         Folder with the recordings.
-    model_or_recogniser : str or Recogniser
-        A model with stored predictions, or a recogniser.
+    model_or_recogniser : str, Path or Recogniser
+        A model with stored predictions, or a recogniser: itself, its name or its folder.
     labels : pandas.DataFrame, optional
         The checks, with the columns of `people_labels` (of which recording, start, end, label and
         value are needed); those of the journal unless given.  Where people contradict each other
@@ -661,19 +669,25 @@ def calibrate(
     return result
 
 
-def _results(audio_dir: str | Path, which: str | Recogniser, options: Options) -> Loader:
+def _results(audio_dir: str | Path, which: str | Path | Recogniser, options: Options) -> Loader:
     """Scores of a model, or of a recogniser, which is applied if that is not done yet."""
-    if isinstance(which, str):
-        folder = Loader(audio_dir, options=options).paths.recognisers_path / which
-        if not (folder / RECOGNISER_WEIGHTS).is_file():
-            return Loader(audio_dir, which, options=options)
-        which = Recogniser.load(folder)
-    if not isinstance(which, Recogniser):
+    if not isinstance(which, str | Path | Recogniser):
         raise SettingsError(
             f"{which!r} is not possible: expected a Recogniser, or the name of a model or "
             f"recogniser."
         )
-    return which.results(Loader(audio_dir, which.model, options=options))
+    if isinstance(which, str):
+        of_model = Loader(audio_dir, which, options=options)
+        if of_model.embedding_set is not None or of_model.model_name in CARDS:
+            return of_model
+    try:
+        found = find_recogniser(which, paths_of(audio_dir, "none", options))
+    except ResultsNotFoundError as error:
+        raise ResultsNotFoundError(
+            f"{audio_dir}: there are no results of {str(which)!r}: no model of this name has run "
+            f"there, and {str(error).partition(': ')[2]}"
+        ) from None
+    return found.results(Loader(audio_dir, found.model, options=options))
 
 
 def _fitted(
@@ -822,10 +836,10 @@ def _rates(
 
 def review_plan(
     audio_dir: str | Path,
-    model_or_recogniser: str | Recogniser,
+    model_or_recogniser: str | Path | Recogniser,
     *,
     width: float = 0.1,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     seed: int | None = None,
     **kwargs: Any,
@@ -842,11 +856,11 @@ def review_plan(
     ----------
     audio_dir : str or Path
         Folder with the recordings.
-    model_or_recogniser : str or Recogniser
-        A model with stored predictions, or a recogniser.
+    model_or_recogniser : str, Path or Recogniser
+        A model with stored predictions, or a recogniser: itself, its name or its folder.
     width : float
         Of the interval, between 0 and 1: 0.1 is ± 5 percentage points.
-    classes : sequence of str, optional
+    classes : str or sequence of str, optional
         Classes; all that were found unless given.
     labels : pandas.DataFrame, optional
         Checks that were made, as for `calibrate`; those of the journal unless given.
@@ -884,11 +898,9 @@ def review_plan(
         raise SettingsError(
             f"width={width!r} is not possible: expected a number between 0 and 1, such as 0.1."
         )
-    if isinstance(classes, str):
-        classes = [classes]
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
     scores = _read_scores(loader, lambda name: True)
-    chosen = list(scores.classes) if classes is None else [_found(scores, c) for c in classes]
+    chosen = [_found(scores, c) for c in class_names(classes)] or list(scores.classes)
     checked = _match(scores, _labels_of(loader, labels))
     scale, checks, prior = _fitted(scores, checked)
     rng = np.random.default_rng(seed)

@@ -56,6 +56,11 @@ class LabelledWindows(NamedTuple):
     classes: tuple[str, ...]
 
 
+def class_names(classes: str | Sequence[str] | None) -> list[str]:
+    """Names of classes as somebody has given them: one, several, or none."""
+    return [classes] if isinstance(classes, str) else list(classes or ())
+
+
 def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFrame:
     """Settled labels to learn from, or to be judged by.
 
@@ -127,6 +132,13 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise AnnotationsError(
+            f"labels={table!r} is not possible: expected a DataFrame, such as "
+            f"bacpipe.people_labels or bacpipe.import_annotations return it."
+        )
     if "audiofilename" in table:
         names = sorted({*loader.entries})
         return _as_labels(check_annotations(table, names, source="labels"), loader, "labels")
@@ -147,7 +159,7 @@ def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def labelled_windows(
-    loader: Loader, table: pd.DataFrame, classes: Sequence[str] | None = None
+    loader: Loader, table: pd.DataFrame, classes: str | Sequence[str] | None = None
 ) -> LabelledWindows:
     """Lay settled labels onto windows.
 
@@ -162,7 +174,7 @@ def labelled_windows(
     """
     windows = model_windows(loader)
     table = _of_these_windows(loader, table)
-    names = tuple(sorted(set(table["label"]))) if classes is None else tuple(classes)
+    names = tuple(class_names(classes) or sorted(set(table["label"])))
     unknown = [name for name in names if name not in set(table["label"])]
     if unknown:
         raise RecogniserError(

@@ -24,7 +24,14 @@ import numpy as np
 
 from bacpipe._version import __version__
 from bacpipe.annotations.cells import listed
-from bacpipe.errors import RecogniserError, ResultsError, ResultsNotFoundError, counted, first_line
+from bacpipe.errors import (
+    RecogniserError,
+    ResultsError,
+    ResultsNotFoundError,
+    SettingsError,
+    counted,
+    first_line,
+)
 from bacpipe.exports.detections import detections_table
 from bacpipe.inference.run_data_set import write_prediction_tables
 from bacpipe.models.zoo import CARDS
@@ -175,6 +182,11 @@ class Recogniser:
         RecogniserError
             If they are another model's, or of other weights; names both.
         """
+        if not isinstance(loader, Loader):
+            raise RecogniserError(
+                f"The recogniser {self.name!r} takes results of {self.model}, not a "
+                f"{type(loader).__name__}; expected bacpipe.Loader(audio_dir, {self.model!r})."
+            )
         loader.get_embedding_dir()  # or says that there are none
         found = loader.embedding_set
         identity = (found.identity if found is not None else None) or {}
@@ -469,7 +481,7 @@ def train_recogniser(
     *,
     name: str,
     labels: pd.DataFrame | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     weak_negatives: bool = True,
     seed: int | None = None,
     loader: Loader | None = None,
@@ -494,7 +506,7 @@ def train_recogniser(
         Labels as `people_labels` returns them, or annotations as `import_annotations` does; by
         default those on disk that the setting ``labels_from`` names, else the labels of people, or
         where there are none the annotations.
-    classes : sequence of str, optional
+    classes : str or sequence of str, optional
         Which of the labels to learn; all unless given.
     weak_negatives : bool
         False learns from labels alone.
@@ -529,6 +541,8 @@ def train_recogniser(
     loader = loader or Loader(audio_dir, model, **kwargs)
     _check_name(name, loader)
     seed = 0 if seed is None else seed
+    if not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
     table = labels_for(loader, labels)
     found = labelled_windows(loader, table, classes)
     embeddings = embeddings_of(loader, found.rows)
@@ -579,9 +593,10 @@ def _check_name(name: str, loader: Loader) -> None:
     folder = loader.paths.labels_path.parent.parent / name
     model = name in CARDS or name == loader.model_name or (folder / "labels").is_dir()
     if not _NAME.fullmatch(name) or model or name == "overview":
-        reason = "a model has this name" if model else "expected letters, digits, and _ . -"
+        reason = "a model has this name; expected another one" if model else "expected a name"
         raise RecogniserError(
-            f"name={name!r} is not possible for a recogniser: {reason}, such as my_frogs."
+            f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
+            f"_ . -, such as my_frogs."
         )
 
 
@@ -801,6 +816,10 @@ def find_recogniser(
     """
     if isinstance(named, Recogniser):
         return named
+    if not isinstance(named, str | Path):
+        raise SettingsError(
+            f"recogniser={named!r} is not possible: expected a Recogniser, its name or its folder."
+        )
     path = typed_path(named)
     if (path / RECOGNISER_WEIGHTS).is_file() or path.suffix == ".safetensors":
         return Recogniser.load(path)

@@ -49,6 +49,19 @@ def test_same_labels_same_recogniser(loader, recogniser):
     assert other.digest != recogniser.digest or len(loader.embeddings("array")) < 500
 
 
+def test_the_name_of_a_recogniser_leads_to_it(sounds, loader, recogniser):
+    folder, _, results = sounds
+    named = bacpipe.Loader(folder, "pond_life", main_results_dir=results)
+    with pytest.raises(bacpipe.BacpipeError, match=r"a recogniser, not a model.*Recogniser\.load"):
+        named.predictions("dataframe")
+    with pytest.raises(bacpipe.BacpipeError, match=r"recogniser here.*Recogniser\.load"):
+        bacpipe.search("pond_life", folder, "spectra", loader=loader)
+    with pytest.raises(bacpipe.BacpipeError, match=r"no model of this name.*pond_life"):
+        bacpipe.review_plan(folder, "pond_live", main_results_dir=results)
+    best = bacpipe.search(recogniser, loader=loader, k=1)
+    assert set(best["query"]) == {"hiss", "hum"}
+
+
 def test_it_saves_and_loads_without_pickle(loader, recogniser, tmp_path):
     folder = recogniser.save(tmp_path / "copy")
     loaded = Recogniser.load(folder)
@@ -150,6 +163,9 @@ def test_another_backbone_is_refused_by_name(sounds, loader, recogniser, tmp_pat
     other = bacpipe.generate_embeddings(model_name="colours", CustomModel=Spectra, **arguments)
     with pytest.raises(bacpipe.BacpipeError, match=r"spectra, not of colours"):
         recogniser.predict(other)
+    for not_results in (folder, [[0.0] * 16], None):
+        with pytest.raises(bacpipe.BacpipeError, match=r"takes results of spectra, not a"):
+            recogniser.detections(not_results)
     with pytest.raises(bacpipe.BacpipeError, match=r"\(windows, 16\).*another model"):
         recogniser.predict(np.zeros((3, 5), np.float32))
     changed = bacpipe.generate_embeddings(
@@ -169,15 +185,18 @@ def test_another_backbone_is_refused_by_name(sounds, loader, recogniser, tmp_pat
         ({"recording": "z.wav"}, {}, "none of 24 labels"),
         ({"start": 900.0, "end": 901.0}, {}, "none of"),
         ({}, {"classes": ["owl"]}, "no labels of owl"),
+        ({}, {"classes": "owl"}, "no labels of owl"),
+        ({}, {"seed": "one"}, "seed='one' is not possible"),
+        ({}, {"labels": "heard.csv"}, "expected a DataFrame"),
         ({}, {"name": "spectra"}, "a model has this name"),
         ({}, {"name": "birdnet"}, "a model has this name"),
-        ({}, {"name": "../x"}, "expected letters"),
+        ({}, {"name": "../x"}, "of letters, digits"),
     ],
 )
 def test_what_cannot_be_learnt_is_a_sentence(sounds, loader, change, settings, sentence):
     rows = rows_of(sounds[1]).assign(**change)
     with pytest.raises(bacpipe.BacpipeError, match=sentence):
-        train(loader, rows, **{"name": "impossible", **settings})
+        train(loader, settings.pop("labels", rows), **{"name": "impossible", **settings})
     assert not (loader.paths.recognisers_path / "impossible").exists()
 
 
