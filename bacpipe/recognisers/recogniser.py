@@ -26,11 +26,9 @@ from bacpipe._version import __version__
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import (
     RecogniserError,
-    ResultsError,
     ResultsNotFoundError,
     SettingsError,
     counted,
-    first_line,
 )
 from bacpipe.exports.detections import detections_table
 from bacpipe.inference.run_data_set import write_prediction_tables
@@ -51,12 +49,10 @@ from bacpipe.store.class_list import ClassList, write_class_list
 from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import prediction_settings, read_embeddings
 from bacpipe.store.entries import PredictionSettings
-from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import (
     PREDICTIONS,
     PROVENANCE,
     RECOGNISER_WEIGHTS,
-    RECOGNISER_WORDS,
     RECOGNISERS,
     ResultPaths,
     class_list_path,
@@ -64,6 +60,7 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import SparsePredictions
+from bacpipe.store.recognisers import StoredRecogniser, read_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
 from bacpipe.user_input import typed_path
 
@@ -72,7 +69,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 _CHUNK = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 _FOLDS = 5
@@ -314,23 +310,10 @@ class Recogniser:
         folder : str or Path
             Becomes the recogniser: a former one in it is replaced.
         """
-        from safetensors.numpy import save
-
         folder = typed_path(folder)
-        words = {
-            "format": FORMAT,
-            "name": self.name,
-            "model": self.model,
-            "checkpoint": self.checkpoint,
-            "classes": list(self.classes),
-            "dim": self.weight.shape[1],
-            **self.about,
-        }
-        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": self.bias}
-        with replacing(folder / RECOGNISER_WEIGHTS) as file:
-            # The words travel with the numbers: neither is taken for the other's after a crash.
-            file.write(save(arrays, {"bacpipe": json.dumps(words, ensure_ascii=False)}))
-        write_json(folder / RECOGNISER_WORDS, words)
+        StoredRecogniser(
+            self.name, self.model, self.checkpoint, self.classes, self.weight, self.bias, self.about
+        ).write(folder)
         return folder
 
     @classmethod
@@ -344,37 +327,10 @@ class Recogniser:
         ResultsError
             If it is damaged, or was written by a newer bacpipe.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = typed_path(path)
-        file = path if path.suffix == ".safetensors" else path / RECOGNISER_WEIGHTS
-        try:
-            with safe_open(file, framework="numpy") as content:
-                words = json.loads((content.metadata() or {})["bacpipe"])
-                weight, bias = content.get_tensor("weight"), content.get_tensor("bias")
-            if not isinstance(words["format"], int) or words["format"] > FORMAT:
-                raise ResultsError(f"{file}: written by a newer bacpipe; update bacpipe.")
-            classes = tuple(str(name) for name in words["classes"])
-            if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
-                raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
-            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise ValueError("its weights are no numbers")
-            own = ("format", "name", "model", "checkpoint", "classes", "dim")
-            about = {key: value for key, value in words.items() if key not in own}
-            texts = [str(words[key]) for key in ("name", "model")]
-        except (FileNotFoundError, NotADirectoryError):
-            raise ResultsNotFoundError(
-                f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
-                f"bacpipe train."
-            ) from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-                SafetensorError) as error:  # fmt: skip
-            raise ResultsError(
-                f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
-            ) from None
+        found = read_recogniser(typed_path(path))
         return cls(
-            texts[0], texts[1], words["checkpoint"], classes,
-            weight.astype(np.float32), bias.astype(np.float32), about,
+            found.name, found.model, found.checkpoint, found.classes, found.weight, found.bias,
+            found.about,
         )  # fmt: skip
 
     @property
