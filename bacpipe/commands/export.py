@@ -62,7 +62,9 @@ def run(arguments: Sequence[str]) -> int:
     audio_dir = settings.pop("audio_dir", options.audio_dir)
     if options.recogniser is not None:
         recogniser = find_recogniser(options.recogniser, paths_of(audio_dir, "none", options))
-        loaders = [recogniser.results(Loader(audio_dir, recogniser.model, **settings))]
+        loaders: list[Loader] = [
+            recogniser.results(Loader(audio_dir, recogniser.model, **settings))
+        ]
     else:
         loaders = [Loader(audio_dir, model, **settings) for model in models]
         loaders = [loader for loader in loaders if named or loader.has_predictions] or loaders[:1]

@@ -177,9 +177,9 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"labels: {listed(unreadable)} cannot be read, so a label of it could not be told from "
             f"one of another recording; give yourself read permission."
         )
-    entries = []
+    entries, rows = [], dict(table.iterrows())
     for name, start, end, row in checked.itertuples(index=False):
-        number, cells = int(row) + 1, table.loc[int(row)]
+        number, cells = int(row) + 1, rows[int(row)]
 
         def text(column: str, other: str = "", cells: pd.Series = cells) -> str:
             value = cells.get(column)

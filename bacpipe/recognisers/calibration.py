@@ -31,7 +31,7 @@ from bacpipe.errors import (
     counted,
 )
 from bacpipe.exports.whereabouts import Whereabouts
-from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
 from bacpipe.recognisers.labelled import class_names
@@ -56,6 +56,7 @@ from bacpipe.store.calibrations import (
     logit,
     read_calibration,
 )
+from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.layout import calibration_path, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.user_input import typed_path

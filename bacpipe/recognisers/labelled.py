@@ -22,8 +22,9 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
 from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.detections import Intervals
+from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:

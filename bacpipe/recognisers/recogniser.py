@@ -31,7 +31,10 @@ from bacpipe.errors import (
     counted,
 )
 from bacpipe.exports.detections import detections_table
-from bacpipe.inference.run_data_set import write_prediction_tables
+from bacpipe.inference.run_data_set import model_identity, write_prediction_tables
+from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.base import Model
+from bacpipe.models.loading import load_custom_model, load_model
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 from bacpipe.recognisers.labelled import (
@@ -297,8 +300,8 @@ class Recogniser:
     def _has_learnt_from(self, loader: Loader, found: LabelledWindows) -> np.ndarray:
         """Whether each judged window is of a recording with labels that it was taught with."""
         known = set(self.about.get("recordings", ()))
-        prints = [entry.fingerprint in known for entry in loader.entries.values()]
-        return np.array(prints)[_recording_of(found)]
+        prints = [entry.fingerprint for entry in loader.entries.values()]
+        return np.array([prints[i] in known for i in _recording_of(found)], dtype=bool)
 
     # ------------------------------------------------------------------ on disk
 
@@ -332,6 +335,95 @@ class Recogniser:
             found.name, found.model, found.checkpoint, found.classes, found.weight, found.bias,
             found.about,
         )  # fmt: skip
+
+    # ------------------------------------------------------------------ elsewhere
+
+    def as_model(self, CustomModel: type | Model | None = None, **kwargs: Any) -> Model:
+        """Make a model of it that embeds recordings and scores its classes in one pass.
+
+        Run it as a ``CustomModel`` under a name of its own.  Its embeddings are stored under that
+        name, too, so where those of `model` are there already, `results` is quicker.
+
+        Parameters
+        ----------
+        CustomModel : class or object, optional
+            The model that it was trained on, if that is one of your own.
+        **kwargs
+            Any key of the configuration, such as ``device`` and ``model_base_path``.
+
+        Returns
+        -------
+        Model
+
+        Raises
+        ------
+        RecogniserError
+            If the weights are others than those that it was trained on; names both.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+        ...     labels_from="annotations", classes=["synthetic hoot"])
+        >>> model = recogniser.as_model()
+        >>> model.sr, model.segment_length, model.classes
+        (48000, 144000, ('synthetic hoot',))
+        """
+        from bacpipe.recognisers.model import RecogniserModel
+
+        options = make_options(**kwargs)
+        device, base = choose_device(options.device), options.model_base_path
+        if CustomModel is None and self.model not in CARDS:
+            raise RecogniserError(
+                f"The recogniser {self.name!r} was trained on {self.model}, a model of somebody's "
+                f"own; hand its class over: as_model(CustomModel=...)."
+            )
+        if CustomModel is None:
+            backbone = load_model(self.model, device=device, model_base_path=base)
+        else:
+            backbone = load_custom_model(CustomModel, device=device, model_base_path=base)
+        known = model_identity(self.model, options, backbone)["checkpoint"]
+        if self.checkpoint and known != self.checkpoint:
+            raise RecogniserError(
+                f"The recogniser {self.name!r} was trained on {self.model} with the weights "
+                f"{_shown(self.checkpoint)}, but those here are {_shown(known)}; put the former "
+                f"ones there, or train it again."
+            )
+        return RecogniserModel(self, backbone)
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write it as an ONNX graph, for programs without bacpipe; needs the extra ``onnx``.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, such as my_frogs.onnx.
+
+        Returns
+        -------
+        Path
+            The file.  Its input ``embeddings`` is float32 of shape (windows, dim), what the model
+            gives for its windows; its output ``scores`` is float32 of shape (windows, classes).
+            Model, checkpoint, classes and licence are in its metadata.
+
+        Raises
+        ------
+        ModelUnavailableError
+            If the package onnx is not installed.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+        ...     labels_from="annotations", classes=["synthetic hoot"])
+        >>> recogniser.export_onnx("hoots.onnx").name
+        'hoots.onnx'
+        """
+        from bacpipe.recognisers.model import write_onnx
+
+        target = typed_path(path)
+        write_onnx(self, target)
+        return target
 
     @property
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,42 @@ def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_p
     assert "80 windows of recordings" in caplog.text
     with pytest.raises(bacpipe.BacpipeError, match="no label is of a class"):
         recogniser.evaluate(loader, rows_of(truth).assign(label="owl"))
+
+
+def test_it_runs_as_a_model_of_ones_own(sounds, loader, recogniser, tmp_path):
+    folder = tmp_path / "lake"
+    write_sounds(folder, ["c.wav", "d.wav"], seed=5)
+    arguments = {"audio_dir": folder, "main_results_dir": tmp_path / "r", "device": "cpu"}
+    model = recogniser.as_model(Spectra, device="cpu")
+    own = bacpipe.generate_embeddings(model_name="ponds", CustomModel=model, **arguments)
+    plain = bacpipe.generate_embeddings(model_name="spectra", CustomModel=Spectra, **arguments)
+    columns = ["recording", "start", "end", "common_name", "score"]
+    found, expected = bacpipe.detections_table(own), recogniser.detections(plain)
+    assert len(found) > 10
+    pd.testing.assert_frame_equal(found[columns], expected[columns], atol=1e-5)
+    np.testing.assert_array_equal(own.embeddings("array"), plain.embeddings("array"))
+    # A recogniser that was taught anew is another model: nothing of the former is continued.
+    other = train(loader, rows_of(sounds[1], range(5)), "other").as_model(Spectra, device="cpu")
+    again = bacpipe.generate_embeddings(model_name="ponds", CustomModel=other, **arguments)
+    assert again.get_embedding_dir() != own.get_embedding_dir()
+    with pytest.raises(bacpipe.BacpipeError, match=r"weights.*Spectra.*OtherSpectra"):
+        recogniser.as_model(OtherSpectra)
+    with pytest.raises(bacpipe.BacpipeError, match=r"hand its class over"):
+        recogniser.as_model()
+
+
+def test_onnx_says_the_same(loader, recogniser, tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    file = recogniser.export_onnx(tmp_path / "ponds.onnx")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(["scores"], {"embeddings": loader.embeddings("array")})
+    np.testing.assert_allclose(scores, recogniser.predict(loader), atol=1e-6)
+    words = session.get_modelmeta().custom_metadata_map
+    assert words["model"] == "spectra" and json.loads(words["classes"]) == ["hiss", "hum"]
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(bacpipe.BacpipeError, match=r"to ONNX needs .*pip install .*onnx"):
+        recogniser.export_onnx(tmp_path / "none.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["ponds.onnx"]
 
 
 def test_own_labels_are_judged_by_other_recordings(loader, recogniser, sounds):
