@@ -840,6 +840,7 @@ def review_plan(
     model_or_recogniser: str | Path | Recogniser,
     *,
     width: float = 0.1,
+    precision: float | None = None,
     classes: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     seed: int | None = None,
@@ -861,6 +862,10 @@ def review_plan(
         A model with stored predictions, or a recogniser: itself, its name or its folder.
     width : float
         Of the interval, between 0 and 1: 0.1 is ± 5 percentage points.
+    precision : float, optional
+        Only detections above the threshold for this precision matter to you: what is to be known
+        is then the share of right ones among them.  The threshold is that of the checks so far; as
+        long as it is above all scores, or there are no checks, all windows with a score count.
     classes : str or sequence of str, optional
         Classes; all that were found unless given.
     labels : pandas.DataFrame, optional
@@ -876,7 +881,8 @@ def review_plan(
         Windows of the next round: recording, start, end, label, score, stratum, chosen_by,
         inclusion_probability (of a window of this stratum in this round), model, and an empty
         value, to be filled with yes, no or unsure for `label_windows`.  ``attrs['bacpipe']`` says
-        for each class its checks, the width so far, and how many more are expected to be needed.
+        for each class its checks, the width so far, how many more are expected to be needed, and
+        the threshold from which on windows count (None: all).
         A class that is known well enough has no row.
 
     Raises
@@ -895,10 +901,12 @@ def review_plan(
     """
     import pandas as pd
 
-    if not 0 < _number(width, "width") < 1:
-        raise SettingsError(
-            f"width={width!r} is not possible: expected a number between 0 and 1, such as 0.1."
-        )
+    wanted = {"width": width} | ({} if precision is None else {"precision": precision})
+    for key, value in wanted.items():
+        if not 0 < _number(value, key) < 1:
+            raise SettingsError(
+                f"{key}={value!r} is not possible: expected a number between 0 and 1."
+            )
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
     scores = _read_scores(loader, lambda name: True)
     chosen = [_found(scores, c) for c in class_names(classes)] or list(scores.classes)
@@ -909,7 +917,7 @@ def review_plan(
     about: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(chosen)):
         found, about[name] = _next_round(
-            scores, name, checked.get(name), checks.get(name), scale, prior, width, rng
+            scores, name, checked.get(name), checks.get(name), scale, prior, wanted, rng
         )
         row = np.array(found.pop("row"), dtype=np.int64)
         scored = scores.classes[name]
@@ -936,6 +944,15 @@ def _found(scores: _Scores, name: str) -> str:
     return known
 
 
+def _least(checks: Checks, prior: Prior | None, precision: float | None, x: np.ndarray) -> float:
+    """Least of the scores (on the scale of the curves) that count for a precision; -inf: all."""
+    a, b = fit_line(checks, prior or PLAIN)
+    if precision is None or b <= 0:
+        return -math.inf
+    least = float((logit(precision) - a) / b)
+    return least if x.min() < least <= x.max() else -math.inf
+
+
 def _next_round(
     scores: _Scores,
     name: str,
@@ -943,7 +960,7 @@ def _next_round(
     checks: Checks | None,
     scale: Scale,
     prior: Prior | None,
-    width: float,
+    wanted: Mapping[str, float],
     rng: np.random.Generator,
 ) -> tuple[dict[str, list[Any]], dict[str, float | int | None]]:
     """Columns of the plan of one class, and what is known of it."""
@@ -954,16 +971,25 @@ def _next_round(
         order = np.repeat(np.unique(cell), -(-_PILOT // len(np.unique(cell))))
         site = np.zeros(len(x), dtype=np.int64)
         about: dict[str, float | int | None] = {"checks": 0, "width": None, "more": None}
+        about["threshold"] = None
     else:
         known = _known(name, scores, found, checks, scale, prior)
         rows, cell, site = known.rows, known.unchecked.cell, known.site
-        share = known.right.sum(axis=0) / len(known.x)
+        least = _least(checks, prior, wanted.get("precision"), known.x)
+        cells = np.flatnonzero(known.unchecked.x >= least)
+        unchecked = Windows(*(part[cells] for part in known.unchecked[:3]), cell)
+        all_, checked = (int((x >= least).sum()) for x in (known.x, known.x[found.row]))
+        right = known.right
+        if least > -math.inf:
+            right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
+        share = right.sum(axis=0) / all_
         now = float(np.diff(np.quantile(share, [0.025, 0.975]))[0])
         needed = allocate(
-            known.p[:, ::4], known.unchecked, checked=len(found.row), now=now, wanted=width
+            known.p[cells, ::4], unchecked, checked=checked, now=now, wanted=wanted["width"]
         )
-        order = needed.order[: max(_PILOT // 2, len(found.row) // 2)]
+        order = cells[needed.order[: max(_PILOT // 2, len(found.row) // 2)]]
         about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
+        about["threshold"] = None if least == -math.inf else float(scale.score(least))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
     for number, wanted in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
