@@ -991,9 +991,9 @@ def _next_round(
         about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
         about["threshold"] = None if least == -math.inf else float(scale.score(least))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
-    for number, wanted in zip(*np.unique(order, return_counts=True), strict=True):
+    for number, count in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
-        drawn = rng.choice(there, min(wanted, len(there)), replace=False)
+        drawn = rng.choice(there, min(count, len(there)), replace=False)
         ends = scored.score[there].min(), scored.score[there].max()
         place = f", {scores.sites[site[there[0]]]}" if found is not None else ""
         plan["row"] += drawn.tolist()

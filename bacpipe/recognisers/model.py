@@ -13,10 +13,10 @@ from bacpipe.errors import ModelUnavailableError
 from bacpipe.extras import cannot_import
 from bacpipe.models.base import Inputs, Model, ModelBaseClass
 from bacpipe.store.files import write_bytes
+from bacpipe.store.recognisers import StoredRecogniser
 
 if TYPE_CHECKING:
     from bacpipe.models.base import Rows
-    from bacpipe.recognisers.recogniser import Recogniser
 
 _LARGEST = 60.0  # logit; scores beyond it differ by nothing that float32 can say
 
@@ -26,12 +26,14 @@ class RecogniserModel(ModelBaseClass):
 
     Parameters
     ----------
-    recogniser : Recogniser
+    recogniser : StoredRecogniser
     backbone : Model
         Ready to run, and the one that the recogniser was trained on.
+    version : str
+        What tells this state of the recogniser from others.
     """
 
-    def __init__(self, recogniser: Recogniser, backbone: Model) -> None:
+    def __init__(self, recogniser: StoredRecogniser, backbone: Model, *, version: str) -> None:
         super().__init__(
             sr=backbone.sr,
             segment_length=backbone.segment_length,
@@ -42,7 +44,7 @@ class RecogniserModel(ModelBaseClass):
             model_base_path=backbone.model_base_path,
         )
         self.classes = recogniser.classes
-        self.version = f"{recogniser.model} {recogniser.checkpoint} {recogniser.digest}"
+        self.version = f"{recogniser.model} {recogniser.checkpoint} {version}"
         self.accelerator, self.concurrent = backbone.accelerator, backbone.concurrent
         self._backbone = backbone
         self._weight = torch.from_numpy(np.array(recogniser.weight, np.float32))
@@ -65,7 +67,7 @@ class RecogniserModel(ModelBaseClass):
         return logits.clamp(-_LARGEST, _LARGEST).sigmoid()
 
 
-def write_onnx(recogniser: Recogniser, path: Path) -> None:
+def write_onnx(recogniser: StoredRecogniser, path: Path) -> None:
     """Write the head as an ONNX graph: ``embeddings`` (n, dim) in, ``scores`` (n, classes) out.
 
     Raises
@@ -99,14 +101,7 @@ def write_onnx(recogniser: Recogniser, path: Path) -> None:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="bacpipe"
     )
-    words = {
-        "name": recogniser.name,
-        "model": recogniser.model,
-        "checkpoint": recogniser.checkpoint,
-        "classes": list(recogniser.classes),
-        **recogniser.about,
-    }
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in words.items()}
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in recogniser.words.items()}
     helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())

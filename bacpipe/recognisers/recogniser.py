@@ -47,6 +47,7 @@ from bacpipe.recognisers.labelled import (
     labels_for,
 )
 from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, learn
+from bacpipe.recognisers.model import RecogniserModel, write_onnx
 from bacpipe.recognisers.searched_windows import SearchedWindows, embeddings_of, searched_windows
 from bacpipe.store.class_list import ClassList, write_class_list
 from bacpipe.store.detections import Detections
@@ -314,10 +315,14 @@ class Recogniser:
             Becomes the recogniser: a former one in it is replaced.
         """
         folder = typed_path(folder)
-        StoredRecogniser(
-            self.name, self.model, self.checkpoint, self.classes, self.weight, self.bias, self.about
-        ).write(folder)
+        self._stored.write(folder)
         return folder
+
+    @property
+    def _stored(self) -> StoredRecogniser:
+        return StoredRecogniser(
+            self.name, self.model, self.checkpoint, self.classes, self.weight, self.bias, self.about
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Recogniser:
@@ -369,8 +374,6 @@ class Recogniser:
         >>> model.sr, model.segment_length, model.classes
         (48000, 144000, ('synthetic hoot',))
         """
-        from bacpipe.recognisers.model import RecogniserModel
-
         options = make_options(**kwargs)
         device, base = choose_device(options.device), options.model_base_path
         if CustomModel is None and self.model not in CARDS:
@@ -389,7 +392,7 @@ class Recogniser:
                 f"{_shown(self.checkpoint)}, but those here are {_shown(known)}; put the former "
                 f"ones there, or train it again."
             )
-        return RecogniserModel(self, backbone)
+        return RecogniserModel(self._stored, backbone, version=self.digest)
 
     def export_onnx(self, path: str | Path) -> Path:
         """Write it as an ONNX graph, for programs without bacpipe; needs the extra ``onnx``.
@@ -419,10 +422,8 @@ class Recogniser:
         >>> recogniser.export_onnx("hoots.onnx").name
         'hoots.onnx'
         """
-        from bacpipe.recognisers.model import write_onnx
-
         target = typed_path(path)
-        write_onnx(self, target)
+        write_onnx(self._stored, target)
         return target
 
     @property
