@@ -977,8 +977,9 @@ def _next_round(
         rows, cell, site = known.rows, known.unchecked.cell, known.site
         least = _least(checks, prior, wanted.get("precision"), known.x)
         cells = np.flatnonzero(known.unchecked.x >= least)
-        unchecked = Windows(*(part[cells] for part in known.unchecked[:3]), cell)
-        all_, checked = (int((x >= least).sum()) for x in (known.x, known.x[found.row]))
+        x, place, windows = (part[cells] for part in known.unchecked[:3])
+        unchecked = Windows(x, place, windows, cell)
+        all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[found.row]))
         right = known.right
         if least > -math.inf:
             right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
@@ -989,7 +990,7 @@ def _next_round(
         )
         order = cells[needed.order[: max(_PILOT // 2, len(found.row) // 2)]]
         about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
-        about["threshold"] = None if least == -math.inf else float(scale.score(least))
+        about["threshold"] = None if least == -math.inf else float(scale.score(np.array(least)))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
     for number, count in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
