@@ -977,8 +977,8 @@ def _next_round(
         rows, cell, site = known.rows, known.unchecked.cell, known.site
         least = _least(checks, prior, wanted.get("precision"), known.x)
         cells = np.flatnonzero(known.unchecked.x >= least)
-        x, place, windows = (part[cells] for part in known.unchecked[:3])
-        unchecked = Windows(x, place, windows, cell)
+        x, sites, windows = (part[cells] for part in known.unchecked[:3])
+        unchecked = Windows(x, sites, windows, cell)
         all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[found.row]))
         right = known.right
         if least > -math.inf:
