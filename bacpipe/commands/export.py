@@ -33,7 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="bacpipe export",
         description="Write the stored detections of audio_dir for another program, with those "
-        "settings that matter to its format and min_score=, the lowest score.",
+        "settings that matter to its format and min_score=, the lowest score; recogniser=NAME "
+        "takes the detections of a recogniser.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.exports.chosen import SETTINGS
     from bacpipe.exports.export import export, own_options
     from bacpipe.options import make_options
-    from bacpipe.store.layout import computed_models
+    from bacpipe.recognisers.recogniser import find_recogniser
+    from bacpipe.store.layout import computed_models, paths_of
     from bacpipe.store.loader import Loader
 
     own = {key: settings.pop(key) for key in own_options(parsed.format) if key in settings}
@@ -58,8 +60,14 @@ def run(arguments: Sequence[str]) -> int:
     named = "models" in settings
     models = list(options.models) if named else computed_models(options.audio_dir, options)
     audio_dir = settings.pop("audio_dir", options.audio_dir)
-    loaders = [Loader(audio_dir, model, **settings) for model in models]
-    loaders = [loader for loader in loaders if named or loader.has_predictions] or loaders[:1]
+    if options.recogniser is not None:
+        recogniser = find_recogniser(options.recogniser, paths_of(audio_dir, "none", options))
+        loaders: list[Loader] = [
+            recogniser.results(Loader(audio_dir, recogniser.model, **settings))
+        ]
+    else:
+        loaders = [Loader(audio_dir, model, **settings) for model in models]
+        loaders = [loader for loader in loaders if named or loader.has_predictions] or loaders[:1]
     if parsed.to is not None and len(loaders) > 1:
         raise SettingsError(
             f"--to names one folder, but there are results of {', '.join(models)}; choose one of "

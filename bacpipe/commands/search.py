@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bacpipe.commands.arguments import parse_words, read_settings
+from bacpipe.annotations.cells import listed
+from bacpipe.commands.arguments import parse_words, read_settings, split_words
 from bacpipe.errors import SettingsError
 from bacpipe.user_input import load_yaml
 
@@ -25,15 +26,16 @@ def run(arguments: Sequence[str]) -> int:
         "  bacpipe search /data/recordings/A/dawn.wav start=12 audio_dir=/data/recordings k=20\n"
         "  bacpipe search 'the song of a robin' audio_dir=/data/recordings model=biolingual\n"
         "  bacpipe search clip.wav audio_dir=/data/recordings where='{site: A, hour: 22..4}' \\\n"
-        "      min_gap=10 --csv found.csv --clips found",
+        "      min_gap=10 --csv found.csv --clips found\n"
+        "  bacpipe search recogniser=my_frogs audio_dir=/data/recordings",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("query", help="a clip, or words for models that understand them")
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="key=value",
-        help="audio_dir; model; start and end of the sound in the clip (seconds); k, how many "
+        metavar="query | key=value",
+        help="a clip, or words for models that understand them, or recogniser=NAME; audio_dir; "
+        "model; start and end of the sound in the clip (seconds); k, how many "
         "(default: 50); where='{column: value}'; min_gap (seconds); exclude_same_recording=true; "
         "or a key of config.yaml or settings.yaml",
     )
@@ -42,7 +44,13 @@ def run(arguments: Sequence[str]) -> int:
         "--clips", type=Path, metavar="FOLDER", help="write the sounds as WAV files"
     )
     parsed = parser.parse_intermixed_args(arguments)
-    given = parse_words(parsed.words)
+    queries, words = split_words(parsed.words)
+    given = parse_words(words)
+    if len(queries) + ("recogniser" in given) != 1:
+        raise SettingsError(
+            f"search takes one clip, words in quotes, or recogniser=NAME, but got "
+            f"{listed(parsed.words) or 'none'}."
+        )
     own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
     settings: dict[str, object] = {**own, **given}
     settings.pop("models", None)
@@ -51,13 +59,21 @@ def run(arguments: Sequence[str]) -> int:
         settings["where"] = where = load_yaml(where)
     if where is not None and not isinstance(where, dict):
         raise SettingsError(f"where={where!r} is not understood; expected where='{{site: A}}'.")
+    from bacpipe.options import make_options
+    from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
     from bacpipe.search.find import save_clips, search
     from bacpipe.store.files import write_csv
+    from bacpipe.store.layout import paths_of
 
     audio_dir, model = settings.pop("audio_dir", None), settings.pop("model", None)
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected audio_dir=FOLDER with the recordings.")
-    table = search(parsed.query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
+    query: str | Recogniser = queries[0] if queries else str(settings.pop("recogniser"))
+    if not queries:
+        options = make_options(**{key: settings[key] for key in settings if key not in KEYS})
+        query = find_recogniser(query, paths_of(str(audio_dir), "none", options))
+        model = model or query.model
+    table = search(query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
     print(table.dropna(axis=1, how="all").to_string(index=False, max_colwidth=60))  # noqa: T201
     if parsed.csv is not None:
         write_csv(parsed.csv, table)

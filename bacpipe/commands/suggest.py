@@ -52,9 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         per_site=not options.any_site, **settings,
     )  # fmt: skip
     if options.csv is None:
-        print(table.to_string(index=False, float_format="%.3f"))  # noqa: T201
+        print(table.drop(columns="value").to_string(index=False, float_format="%.3f"))  # noqa: T201
         return 0
-    table.insert(5, "value", "")
     write_csv(options.csv, table)
     print(f"{counted(len(table), 'window')} in {options.csv}; fill in the column value.")  # noqa: T201
     return 0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe.labels.people import NO, YES, people_labels
+from bacpipe.labels.people import people_labels
+from bacpipe.store.judgements import NO, YES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,13 +20,12 @@ count, and one that was moved is found by its content.
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -45,12 +44,12 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import (
     AnnotationsError,
     NoRecordingsError,
-    ResultsError,
     counted,
 )
 from bacpipe.options import make_options
 from bacpipe.store.files import write_all, writing
 from bacpipe.store.journal import encode_line
+from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, read_judgements
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
@@ -61,8 +60,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-YES, NO, UNSURE, UNDO = "yes", "no", "unsure", "undo"
 COLUMNS = (
     "recording", "start", "end", "label", "value", "annotator", "time", "chosen_by", "model",
     "score",
@@ -78,41 +75,6 @@ _EXPECTED = (
     "undo, to take the last one back)"
 )
 _LOCK = "people_labels"
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a person said of a label in some seconds of a recording: a line of the journal."""
-
-    recording: str  # posix path relative to the audio folder
-    fingerprint: str  # of its content, in hexadecimal digits
-    start: float  # seconds
-    end: float
-    label: str
-    value: str  # one of YES, NO, UNSURE, UNDO
-    annotator: str
-    time: str  # ISO 8601, UTC
-    chosen_by: str = ""  # strategy by which the clip was chosen
-    model: str = ""  # whose score the person saw
-    score: float | None = None
-
-    @classmethod
-    def read(cls, line: object) -> Judgement:
-        """Take a line of the journal; a ValueError says what is wrong with it."""
-        if not isinstance(line, dict):
-            raise ValueError("it is no entry")
-        values = {field.name: line[field.name] for field in fields(cls) if field.name in line}
-        try:
-            entry = cls(**values)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        texts = [value for value in astuple(entry) if isinstance(value, str)]
-        times = [entry.start, entry.end, 0.0 if entry.score is None else entry.score]
-        if len(texts) != 8 or entry.value not in {YES, NO, UNSURE, UNDO}:
-            raise ValueError("a value is not of its kind")
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in times):
-            raise ValueError("a number is none")
-        return entry
 
 
 # --- Writing ------------------------------------------------------------------------------------
@@ -135,7 +97,8 @@ def label_windows(
     rows : pandas.DataFrame, mappings, or path
         A row per judgement, with the columns (or keys) recording, start, end (seconds), label, and
         value: ``yes``, ``no``, ``unsure``, or ``undo``, which takes the same person's last
-        judgement on these seconds and this label back; without the column or key, ``yes``.
+        judgement on these seconds and this label back; without the column or key, ``yes``.  Rows
+        whose value is empty are left out.  What `search` and `suggest` have found needs the column.
         Optional are annotator, chosen_by (how the clip was chosen), model and score (what the
         person saw).
         Annotations (audiofilename, start, end, label:<kind>), as `import_annotations` returns
@@ -196,9 +159,10 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"labels: the {'columns' if len(missing) > 1 else 'column'} {', '.join(missing)} "
             f"{'are' if len(missing) > 1 else 'is'} missing; {_EXPECTED}."
         )
+    table = _answered(table)
     known = _recordings_of(loader, table["recording"])
     plain = table.rename(columns={"recording": "audiofilename"})[[*REQUIRED_COLUMNS]]
-    plain[f"{LABEL_PREFIX}row"] = [str(row) for row in range(len(table))]
+    plain[f"{LABEL_PREFIX}row"] = table.index.astype(str)
     checked = check_annotations(
         plain, known, source="labels", length_of=length_in_header(loader.audio_dir)
     )
@@ -213,9 +177,9 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"labels: {listed(unreadable)} cannot be read, so a label of it could not be told from "
             f"one of another recording; give yourself read permission."
         )
-    entries = []
+    entries, rows = [], dict(table.iterrows())
     for name, start, end, row in checked.itertuples(index=False):
-        number, cells = int(row) + 1, table.iloc[int(row)]
+        number, cells = int(row) + 1, rows[int(row)]
 
         def text(column: str, other: str = "", cells: pd.Series = cells) -> str:
             value = cells.get(column)
@@ -235,6 +199,25 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             )
         entries.append(entry)
     return entries
+
+
+def _answered(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that somebody has given a value; none of what was only proposed is a label."""
+    if "value" not in table:
+        if {"chosen_by", "similarity"} & {*table.columns}:
+            raise AnnotationsError(
+                "labels: these windows were found for you to listen to, and nobody has said yet "
+                "what is in them; add a column value with yes, no or unsure."
+            )
+        return table
+    given = table["value"].notna() & (table["value"].astype(str).str.strip() != "")
+    if not given.any():
+        raise AnnotationsError(
+            "labels: the column value is empty; fill it with yes, no, unsure or undo."
+        )
+    if not given.all():
+        logger.warning("labels: %s without a value left out.", counted(int((~given).sum()), "row"))
+    return table[given]
 
 
 def _table_of(loader: Loader, rows: Any, format: str | None) -> pd.DataFrame:
@@ -392,57 +375,6 @@ def current_labels(loader: Loader, *, changed: bool = False) -> pd.DataFrame:
     rows = [[getattr(entry, name) for name in COLUMNS] for entry in held]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.astype({"start": "float64", "end": "float64", "score": "float64"})
-
-
-def read_judgements(folder: Path) -> list[Judgement]:
-    """All entries of the journals in a folder, in their order; damaged lines are named."""
-    paths = sorted(folder.glob(ALL_PEOPLE_LABELS))
-    found: list[tuple[str, Judgement]] = []
-    for path in paths:
-        latest = ""
-        for entry in _entries_in(path_inside(folder, path.name, what="a link")):
-            # The order within a file is certain, whatever the clocks of its writers said.
-            latest = max(latest, entry.time)
-            found.append((latest, entry))
-    if len(paths) == 1:
-        return [entry for _, entry in found]
-    return list(dict.fromkeys(entry for _, entry in sorted(found, key=lambda pair: pair[0])))
-
-
-def _entries_in(path: Path) -> Iterator[Judgement]:
-    damaged = []
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    line = json.loads(raw) if raw.strip() else {"format": FORMAT}
-                    if isinstance(line, dict) and "format" in line:
-                        _check_format(path, line["format"])
-                        continue
-                    yield Judgement.read(line)
-                except (ValueError, RecursionError):
-                    damaged.append(number)
-    except OSError as error:
-        raise ResultsError(
-            f"{path}: these labels cannot be read ({error.strerror or error}); give yourself read "
-            f"permission for them."
-        ) from None
-    if damaged:
-        logger.warning(
-            "%s: %s cannot be read, as a crash or a full disk leaves it, and is left out (line "
-            "%s); it stays in the file, all other labels count.",
-            path,
-            counted(len(damaged), "line"),
-            listed(damaged),
-        )
-
-
-def _check_format(path: Path, found: object) -> None:
-    if not isinstance(found, int) or found > FORMAT:
-        raise ResultsError(
-            f"{path}: written by a newer bacpipe (format {found}, this one reads up to {FORMAT}); "
-            f"update bacpipe."
-        )
 
 
 def _names_now(

@@ -23,10 +23,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from scipy.special import expit
 
-from bacpipe.errors import EvaluationError, SettingsError, TooLittleDataError, counted
-from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.errors import (
+    EvaluationError,
+    ResultsNotFoundError,
+    SettingsError,
+    TooLittleDataError,
+    counted,
+)
+from bacpipe.labels.people import current_labels, settled_labels
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
-from bacpipe.recognisers.recogniser import Recogniser
+from bacpipe.recognisers.labelled import class_names
+from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.reliability import (
     PLAIN,
     USUAL,
@@ -47,7 +55,8 @@ from bacpipe.store.calibrations import (
     logit,
     read_calibration,
 )
-from bacpipe.store.layout import RECOGNISER_WEIGHTS, calibration_path
+from bacpipe.store.judgements import NO, UNSURE, YES
+from bacpipe.store.layout import calibration_path, paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.user_input import typed_path
@@ -579,7 +588,7 @@ def _ms(seconds: Any) -> np.ndarray:
 
 def calibrate(
     audio_dir: str | Path,
-    model_or_recogniser: str | Recogniser,
+    model_or_recogniser: str | Path | Recogniser,
     labels: pd.DataFrame | None = None,
     *,
     save: bool = True,
@@ -596,8 +605,8 @@ def calibrate(
     ----------
     audio_dir : str or Path
         Folder with the recordings.
-    model_or_recogniser : str or Recogniser
-        A model with stored predictions, or a recogniser.
+    model_or_recogniser : str, Path or Recogniser
+        A model with stored predictions, or a recogniser: itself, its name or its folder.
     labels : pandas.DataFrame, optional
         The checks, with the columns of `people_labels` (of which recording, start, end, label and
         value are needed); those of the journal unless given.  Where people contradict each other
@@ -661,19 +670,25 @@ def calibrate(
     return result
 
 
-def _results(audio_dir: str | Path, which: str | Recogniser, options: Options) -> Loader:
+def _results(audio_dir: str | Path, which: str | Path | Recogniser, options: Options) -> Loader:
     """Scores of a model, or of a recogniser, which is applied if that is not done yet."""
-    if isinstance(which, str):
-        folder = Loader(audio_dir, options=options).paths.recognisers_path / which
-        if not (folder / RECOGNISER_WEIGHTS).is_file():
-            return Loader(audio_dir, which, options=options)
-        which = Recogniser.load(folder)
-    if not isinstance(which, Recogniser):
+    if not isinstance(which, str | Path | Recogniser):
         raise SettingsError(
             f"{which!r} is not possible: expected a Recogniser, or the name of a model or "
             f"recogniser."
         )
-    return which.results(Loader(audio_dir, which.model, options=options))
+    if isinstance(which, str):
+        of_model = Loader(audio_dir, which, options=options)
+        if of_model.embedding_set is not None or of_model.model_name in CARDS:
+            return of_model
+    try:
+        found = find_recogniser(which, paths_of(audio_dir, "none", options))
+    except ResultsNotFoundError as error:
+        raise ResultsNotFoundError(
+            f"{audio_dir}: there are no results of {str(which)!r}: no model of this name has run "
+            f"there, and {str(error).partition(': ')[2]}"
+        ) from None
+    return found.results(Loader(audio_dir, found.model, options=options))
 
 
 def _fitted(
@@ -822,10 +837,11 @@ def _rates(
 
 def review_plan(
     audio_dir: str | Path,
-    model_or_recogniser: str | Recogniser,
+    model_or_recogniser: str | Path | Recogniser,
     *,
     width: float = 0.1,
-    classes: Sequence[str] | None = None,
+    precision: float | None = None,
+    classes: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     seed: int | None = None,
     **kwargs: Any,
@@ -842,11 +858,15 @@ def review_plan(
     ----------
     audio_dir : str or Path
         Folder with the recordings.
-    model_or_recogniser : str or Recogniser
-        A model with stored predictions, or a recogniser.
+    model_or_recogniser : str, Path or Recogniser
+        A model with stored predictions, or a recogniser: itself, its name or its folder.
     width : float
         Of the interval, between 0 and 1: 0.1 is ± 5 percentage points.
-    classes : sequence of str, optional
+    precision : float, optional
+        Only detections above the threshold for this precision matter to you: what is to be known
+        is then the share of right ones among them.  The threshold is that of the checks so far; as
+        long as it is above all scores, or there are no checks, all windows with a score count.
+    classes : str or sequence of str, optional
         Classes; all that were found unless given.
     labels : pandas.DataFrame, optional
         Checks that were made, as for `calibrate`; those of the journal unless given.
@@ -861,7 +881,8 @@ def review_plan(
         Windows of the next round: recording, start, end, label, score, stratum, chosen_by,
         inclusion_probability (of a window of this stratum in this round), model, and an empty
         value, to be filled with yes, no or unsure for `label_windows`.  ``attrs['bacpipe']`` says
-        for each class its checks, the width so far, and how many more are expected to be needed.
+        for each class its checks, the width so far, how many more are expected to be needed, and
+        the threshold from which on windows count (None: all).
         A class that is known well enough has no row.
 
     Raises
@@ -880,15 +901,15 @@ def review_plan(
     """
     import pandas as pd
 
-    if not 0 < _number(width, "width") < 1:
-        raise SettingsError(
-            f"width={width!r} is not possible: expected a number between 0 and 1, such as 0.1."
-        )
-    if isinstance(classes, str):
-        classes = [classes]
+    wanted = {"width": width} | ({} if precision is None else {"precision": precision})
+    for key, value in wanted.items():
+        if not 0 < _number(value, key) < 1:
+            raise SettingsError(
+                f"{key}={value!r} is not possible: expected a number between 0 and 1."
+            )
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
     scores = _read_scores(loader, lambda name: True)
-    chosen = list(scores.classes) if classes is None else [_found(scores, c) for c in classes]
+    chosen = [_found(scores, c) for c in class_names(classes)] or list(scores.classes)
     checked = _match(scores, _labels_of(loader, labels))
     scale, checks, prior = _fitted(scores, checked)
     rng = np.random.default_rng(seed)
@@ -896,7 +917,7 @@ def review_plan(
     about: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(chosen)):
         found, about[name] = _next_round(
-            scores, name, checked.get(name), checks.get(name), scale, prior, width, rng
+            scores, name, checked.get(name), checks.get(name), scale, prior, wanted, rng
         )
         row = np.array(found.pop("row"), dtype=np.int64)
         scored = scores.classes[name]
@@ -923,6 +944,15 @@ def _found(scores: _Scores, name: str) -> str:
     return known
 
 
+def _least(checks: Checks, prior: Prior | None, precision: float | None, x: np.ndarray) -> float:
+    """Least of the scores (on the scale of the curves) that count for a precision; -inf: all."""
+    a, b = fit_line(checks, prior or PLAIN)
+    if precision is None or b <= 0:
+        return -math.inf
+    least = float((logit(precision) - a) / b)
+    return least if x.min() < least <= x.max() else -math.inf
+
+
 def _next_round(
     scores: _Scores,
     name: str,
@@ -930,7 +960,7 @@ def _next_round(
     checks: Checks | None,
     scale: Scale,
     prior: Prior | None,
-    width: float,
+    wanted: Mapping[str, float],
     rng: np.random.Generator,
 ) -> tuple[dict[str, list[Any]], dict[str, float | int | None]]:
     """Columns of the plan of one class, and what is known of it."""
@@ -941,20 +971,30 @@ def _next_round(
         order = np.repeat(np.unique(cell), -(-_PILOT // len(np.unique(cell))))
         site = np.zeros(len(x), dtype=np.int64)
         about: dict[str, float | int | None] = {"checks": 0, "width": None, "more": None}
+        about["threshold"] = None
     else:
         known = _known(name, scores, found, checks, scale, prior)
         rows, cell, site = known.rows, known.unchecked.cell, known.site
-        share = known.right.sum(axis=0) / len(known.x)
+        least = _least(checks, prior, wanted.get("precision"), known.x)
+        cells = np.flatnonzero(known.unchecked.x >= least)
+        x, sites, windows = (part[cells] for part in known.unchecked[:3])
+        unchecked = Windows(x, sites, windows, cell)
+        all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[found.row]))
+        right = known.right
+        if least > -math.inf:
+            right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
+        share = right.sum(axis=0) / all_
         now = float(np.diff(np.quantile(share, [0.025, 0.975]))[0])
         needed = allocate(
-            known.p[:, ::4], known.unchecked, checked=len(found.row), now=now, wanted=width
+            known.p[cells, ::4], unchecked, checked=checked, now=now, wanted=wanted["width"]
         )
-        order = needed.order[: max(_PILOT // 2, len(found.row) // 2)]
+        order = cells[needed.order[: max(_PILOT // 2, len(found.row) // 2)]]
         about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
+        about["threshold"] = None if least == -math.inf else float(scale.score(np.array(least)))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
-    for number, wanted in zip(*np.unique(order, return_counts=True), strict=True):
+    for number, count in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
-        drawn = rng.choice(there, min(wanted, len(there)), replace=False)
+        drawn = rng.choice(there, min(count, len(there)), replace=False)
         ends = scored.score[there].min(), scored.score[there].max()
         place = f", {scores.sites[site[there[0]]]}" if found is not None else ""
         plan["row"] += drawn.tolist()

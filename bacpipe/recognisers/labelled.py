@@ -22,8 +22,9 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
 from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.model_windows import ModelWindows, model_windows
-from bacpipe.labels.people import NO, UNSURE, YES, current_labels, settled_labels
+from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.detections import Intervals
+from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class LabelledWindows(NamedTuple):
     rows: np.ndarray
     values: np.ndarray
     classes: tuple[str, ...]
+
+
+def class_names(classes: str | Sequence[str] | None) -> list[str]:
+    """Names of classes as somebody has given them: one, several, or none."""
+    return [classes] if isinstance(classes, str) else list(classes or ())
 
 
 def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -127,6 +133,13 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise AnnotationsError(
+            f"labels={table!r} is not possible: expected a DataFrame, such as "
+            f"bacpipe.people_labels or bacpipe.import_annotations return it."
+        )
     if "audiofilename" in table:
         names = sorted({*loader.entries})
         return _as_labels(check_annotations(table, names, source="labels"), loader, "labels")
@@ -147,7 +160,7 @@ def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def labelled_windows(
-    loader: Loader, table: pd.DataFrame, classes: Sequence[str] | None = None
+    loader: Loader, table: pd.DataFrame, classes: str | Sequence[str] | None = None
 ) -> LabelledWindows:
     """Lay settled labels onto windows.
 
@@ -162,7 +175,7 @@ def labelled_windows(
     """
     windows = model_windows(loader)
     table = _of_these_windows(loader, table)
-    names = tuple(sorted(set(table["label"]))) if classes is None else tuple(classes)
+    names = tuple(class_names(classes) or sorted(set(table["label"])))
     unknown = [name for name in names if name not in set(table["label"])]
     if unknown:
         raise RecogniserError(

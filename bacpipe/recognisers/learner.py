@@ -81,7 +81,8 @@ class Whitening(NamedTuple):
         """Features of embeddings, float32 of their shape or with the same number of columns."""
         centred = embeddings - self.mean
         matrix = self.matrix(kind)
-        return centred * matrix if matrix.ndim == 1 else centred @ matrix
+        features: np.ndarray = centred * matrix if matrix.ndim == 1 else centred @ matrix
+        return features
 
     def on_embeddings(self, weight: np.ndarray, bias: float, kind: str) -> tuple[np.ndarray, float]:
         """Weights and bias that give for embeddings what these give for features."""

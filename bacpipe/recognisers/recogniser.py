@@ -24,9 +24,17 @@ import numpy as np
 
 from bacpipe._version import __version__
 from bacpipe.annotations.cells import listed
-from bacpipe.errors import RecogniserError, ResultsError, ResultsNotFoundError, counted, first_line
+from bacpipe.errors import (
+    RecogniserError,
+    ResultsNotFoundError,
+    SettingsError,
+    counted,
+)
 from bacpipe.exports.detections import detections_table
-from bacpipe.inference.run_data_set import write_prediction_tables
+from bacpipe.inference.run_data_set import model_identity, write_prediction_tables
+from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.base import Model
+from bacpipe.models.loading import load_custom_model, load_model
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 from bacpipe.recognisers.labelled import (
@@ -39,17 +47,16 @@ from bacpipe.recognisers.labelled import (
     labels_for,
 )
 from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, learn
+from bacpipe.recognisers.model import RecogniserModel, write_onnx
 from bacpipe.recognisers.searched_windows import SearchedWindows, embeddings_of, searched_windows
 from bacpipe.store.class_list import ClassList, write_class_list
 from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import prediction_settings, read_embeddings
 from bacpipe.store.entries import PredictionSettings
-from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import (
     PREDICTIONS,
     PROVENANCE,
     RECOGNISER_WEIGHTS,
-    RECOGNISER_WORDS,
     RECOGNISERS,
     ResultPaths,
     class_list_path,
@@ -57,6 +64,7 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import SparsePredictions
+from bacpipe.store.recognisers import StoredRecogniser, read_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
 from bacpipe.user_input import typed_path
 
@@ -65,7 +73,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 _CHUNK = 65_536
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 _FOLDS = 5
@@ -175,6 +182,11 @@ class Recogniser:
         RecogniserError
             If they are another model's, or of other weights; names both.
         """
+        if not isinstance(loader, Loader):
+            raise RecogniserError(
+                f"The recogniser {self.name!r} takes results of {self.model}, not a "
+                f"{type(loader).__name__}; expected bacpipe.Loader(audio_dir, {self.model!r})."
+            )
         loader.get_embedding_dir()  # or says that there are none
         found = loader.embedding_set
         identity = (found.identity if found is not None else None) or {}
@@ -233,7 +245,7 @@ class Recogniser:
 
         Labels of the data set that it was trained on are divided by recording into five parts, and
         each is judged by what the same learner makes of the other four; labels of any other data
-        set are judged by the recogniser as it is.
+        set are judged by the recogniser as it is, without those of recordings that it knows.
 
         Parameters
         ----------
@@ -264,14 +276,33 @@ class Recogniser:
             )
         known = [name for name in self.classes if name in set(table["label"])]
         found = _with_negatives(labelled_windows(loader, table, known))
+        learnt_from = self._has_learnt_from(loader, found)
+        own = (
+            self.about.get("embeddings") == loader.get_embedding_dir().name
+            or self.about.get("audio_dir") == str(loader.audio_dir.resolve())
+            or bool(learnt_from.all())
+        )
+        if learnt_from.any() and not own:
+            logger.warning(
+                "%s of recordings that %s has learnt from left out.",
+                counted(int(learnt_from.sum()), "window"),
+                self.name,
+            )
+            kept = ~learnt_from
+            found = found._replace(rows=found.rows[kept], values=found.values[kept])
         embeddings = embeddings_of(loader, found.rows)
-        own = self.about.get("embeddings") == loader.get_embedding_dir().name
         if own:
             scores, how = _cross_validated(loader, found, embeddings, self.about)
         else:
             columns = [self.classes.index(name) for name in known]
             scores, how = self._scores(embeddings)[:, columns], "labels that it has not learnt from"
         return _judged(found, scores, how)
+
+    def _has_learnt_from(self, loader: Loader, found: LabelledWindows) -> np.ndarray:
+        """Whether each judged window is of a recording with labels that it was taught with."""
+        known = set(self.about.get("recordings", ()))
+        prints = [entry.fingerprint for entry in loader.entries.values()]
+        return np.array([prints[i] in known for i in _recording_of(found)], dtype=bool)
 
     # ------------------------------------------------------------------ on disk
 
@@ -283,24 +314,15 @@ class Recogniser:
         folder : str or Path
             Becomes the recogniser: a former one in it is replaced.
         """
-        from safetensors.numpy import save
-
         folder = typed_path(folder)
-        words = {
-            "format": FORMAT,
-            "name": self.name,
-            "model": self.model,
-            "checkpoint": self.checkpoint,
-            "classes": list(self.classes),
-            "dim": self.weight.shape[1],
-            **self.about,
-        }
-        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": self.bias}
-        with replacing(folder / RECOGNISER_WEIGHTS) as file:
-            # The words travel with the numbers: neither is taken for the other's after a crash.
-            file.write(save(arrays, {"bacpipe": json.dumps(words, ensure_ascii=False)}))
-        write_json(folder / RECOGNISER_WORDS, words)
+        self._stored.write(folder)
         return folder
+
+    @property
+    def _stored(self) -> StoredRecogniser:
+        return StoredRecogniser(
+            self.name, self.model, self.checkpoint, self.classes, self.weight, self.bias, self.about
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Recogniser:
@@ -313,38 +335,96 @@ class Recogniser:
         ResultsError
             If it is damaged, or was written by a newer bacpipe.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = typed_path(path)
-        file = path if path.suffix == ".safetensors" else path / RECOGNISER_WEIGHTS
-        try:
-            with safe_open(file, framework="numpy") as content:
-                words = json.loads((content.metadata() or {})["bacpipe"])
-                weight, bias = content.get_tensor("weight"), content.get_tensor("bias")
-            if not isinstance(words["format"], int) or words["format"] > FORMAT:
-                raise ResultsError(f"{file}: written by a newer bacpipe; update bacpipe.")
-            classes = tuple(str(name) for name in words["classes"])
-            if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
-                raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
-            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise ValueError("its weights are no numbers")
-            own = ("format", "name", "model", "checkpoint", "classes", "dim")
-            about = {key: value for key, value in words.items() if key not in own}
-            texts = [str(words[key]) for key in ("name", "model")]
-        except (FileNotFoundError, NotADirectoryError):
-            raise ResultsNotFoundError(
-                f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
-                f"bacpipe train."
-            ) from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-                SafetensorError) as error:  # fmt: skip
-            raise ResultsError(
-                f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
-            ) from None
+        found = read_recogniser(typed_path(path))
         return cls(
-            texts[0], texts[1], words["checkpoint"], classes,
-            weight.astype(np.float32), bias.astype(np.float32), about,
+            found.name, found.model, found.checkpoint, found.classes, found.weight, found.bias,
+            found.about,
         )  # fmt: skip
+
+    # ------------------------------------------------------------------ elsewhere
+
+    def as_model(self, CustomModel: type | Model | None = None, **kwargs: Any) -> Model:
+        """Make a model of it that embeds recordings and scores its classes in one pass.
+
+        Run it as a ``CustomModel`` under a name of its own.  Its embeddings are stored under that
+        name, too, so where those of `model` are there already, `results` is quicker.
+
+        Parameters
+        ----------
+        CustomModel : class or object, optional
+            The model that it was trained on, if that is one of your own.
+        **kwargs
+            Any key of the configuration, such as ``device`` and ``model_base_path``.
+
+        Returns
+        -------
+        Model
+
+        Raises
+        ------
+        RecogniserError
+            If the weights are others than those that it was trained on; names both.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+        ...     labels_from="annotations", classes=["synthetic hoot"])
+        >>> model = recogniser.as_model()
+        >>> model.sr, model.segment_length, model.classes
+        (48000, 144000, ('synthetic hoot',))
+        """
+        options = make_options(**kwargs)
+        device, base = choose_device(options.device), options.model_base_path
+        if CustomModel is None and self.model not in CARDS:
+            raise RecogniserError(
+                f"The recogniser {self.name!r} was trained on {self.model}, a model of somebody's "
+                f"own; hand its class over: as_model(CustomModel=...)."
+            )
+        if CustomModel is None:
+            backbone = load_model(self.model, device=device, model_base_path=base)
+        else:
+            backbone = load_custom_model(CustomModel, device=device, model_base_path=base)
+        known = model_identity(self.model, options, backbone)["checkpoint"]
+        if self.checkpoint and known != self.checkpoint:
+            raise RecogniserError(
+                f"The recogniser {self.name!r} was trained on {self.model} with the weights "
+                f"{_shown(self.checkpoint)}, but those here are {_shown(known)}; put the former "
+                f"ones there, or train it again."
+            )
+        return RecogniserModel(self._stored, backbone, version=self.digest)
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write it as an ONNX graph, for programs without bacpipe; needs the extra ``onnx``.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, such as my_frogs.onnx.
+
+        Returns
+        -------
+        Path
+            The file.  Its input ``embeddings`` is float32 of shape (windows, dim), what the model
+            gives for its windows; its output ``scores`` is float32 of shape (windows, classes).
+            Model, checkpoint, classes and licence are in its metadata.
+
+        Raises
+        ------
+        ModelUnavailableError
+            If the package onnx is not installed.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+        ...     labels_from="annotations", classes=["synthetic hoot"])
+        >>> recogniser.export_onnx("hoots.onnx").name
+        'hoots.onnx'
+        """
+        target = typed_path(path)
+        write_onnx(self._stored, target)
+        return target
 
     @property
     def digest(self) -> str:
@@ -469,7 +549,7 @@ def train_recogniser(
     *,
     name: str,
     labels: pd.DataFrame | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     weak_negatives: bool = True,
     seed: int | None = None,
     loader: Loader | None = None,
@@ -494,7 +574,7 @@ def train_recogniser(
         Labels as `people_labels` returns them, or annotations as `import_annotations` does; by
         default those on disk that the setting ``labels_from`` names, else the labels of people, or
         where there are none the annotations.
-    classes : sequence of str, optional
+    classes : str or sequence of str, optional
         Which of the labels to learn; all unless given.
     weak_negatives : bool
         False learns from labels alone.
@@ -529,6 +609,8 @@ def train_recogniser(
     loader = loader or Loader(audio_dir, model, **kwargs)
     _check_name(name, loader)
     seed = 0 if seed is None else seed
+    if not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
     table = labels_for(loader, labels)
     found = labelled_windows(loader, table, classes)
     embeddings = embeddings_of(loader, found.rows)
@@ -541,6 +623,7 @@ def train_recogniser(
     about = {
         "embeddings": loader.get_embedding_dir().name,
         "audio_dir": str(loader.audio_dir.resolve()),
+        "recordings": _fingerprints(loader, found),
         "window": identity.get("window"),
         "sample_rate": identity.get("sample_rate"),
         "labels": {
@@ -575,13 +658,25 @@ def train_recogniser(
     return recogniser
 
 
+def _fingerprints(loader: Loader, found: LabelledWindows) -> list[str]:
+    """Of the content of all recordings with labels."""
+    prints = [entry.fingerprint for entry in loader.entries.values()]
+    return sorted({text for i in np.unique(_recording_of(found)) if (text := prints[i])})
+
+
+def _recording_of(found: LabelledWindows) -> np.ndarray:
+    """Number of the recording of each judged window, int64."""
+    return np.searchsorted(np.cumsum(found.windows.counts), found.rows, side="right")
+
+
 def _check_name(name: str, loader: Loader) -> None:
     folder = loader.paths.labels_path.parent.parent / name
     model = name in CARDS or name == loader.model_name or (folder / "labels").is_dir()
     if not _NAME.fullmatch(name) or model or name == "overview":
-        reason = "a model has this name" if model else "expected letters, digits, and _ . -"
+        reason = "a model has this name; expected another one" if model else "expected a name"
         raise RecogniserError(
-            f"name={name!r} is not possible for a recogniser: {reason}, such as my_frogs."
+            f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
+            f"_ . -, such as my_frogs."
         )
 
 
@@ -701,8 +796,7 @@ def _cross_validated(
     loader: Loader, found: LabelledWindows, embeddings: np.ndarray, about: Mapping[str, Any]
 ) -> tuple[np.ndarray, str]:
     """Scores of every window by what was learnt without its recording."""
-    stops = np.cumsum(found.windows.counts)
-    recording = np.searchsorted(stops, found.rows, side="right")
+    recording = _recording_of(found)
     groups = np.unique(recording)
     how = "each recording by what was learnt from the others"
     if len(groups) < 2:
@@ -740,8 +834,7 @@ def _judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFram
     import pandas as pd
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    stops = np.cumsum(found.windows.counts)
-    recording = np.searchsorted(stops, found.rows, side="right")
+    recording = _recording_of(found)
     rows = []
     for column, label in enumerate(found.classes):
         value, score = found.values[:, column], scores[:, column]
@@ -801,6 +894,10 @@ def find_recogniser(
     """
     if isinstance(named, Recogniser):
         return named
+    if not isinstance(named, str | Path):
+        raise SettingsError(
+            f"recogniser={named!r} is not possible: expected a Recogniser, its name or its folder."
+        )
     path = typed_path(named)
     if (path / RECOGNISER_WEIGHTS).is_file() or path.suffix == ".safetensors":
         return Recogniser.load(path)

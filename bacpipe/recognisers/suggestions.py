@@ -26,7 +26,7 @@ from bacpipe.errors import RecogniserError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.people import current_labels
 from bacpipe.options import make_options
-from bacpipe.recognisers.labelled import UNKNOWN, LabelledWindows, labelled_windows
+from bacpipe.recognisers.labelled import UNKNOWN, LabelledWindows, class_names, labelled_windows
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.layout import paths_of
@@ -52,7 +52,7 @@ def suggest(
     n: int = 20,
     strategy: Strategy = "mixed",
     per_site: bool = True,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     seed: int = 0,
     loader: Loader | None = None,
     **kwargs: Any,
@@ -71,7 +71,7 @@ def suggest(
         How they are chosen; see `bacpipe.recognisers.suggestions`.
     per_site : bool
         True takes sites, and the days of each, by turns.
-    classes : sequence of str, optional
+    classes : str or sequence of str, optional
         For which of the recogniser's classes, by turns; all unless given.
     seed : int
         Of what is drawn at random.
@@ -84,9 +84,9 @@ def suggest(
     -------
     pandas.DataFrame
         A row per window, with the columns recording, site, start, end (seconds), label (the class
-        that is in question), score, model (the recogniser) and chosen_by.  With a column ``value``
-        it is what `label_windows` takes.  Windows that people have labelled for the class are not
-        in it.
+        that is in question), value (empty: fill it with yes, no or unsure for `label_windows`),
+        score, model (the recogniser) and chosen_by.  Windows that people have labelled for the
+        class are not in it.
 
     Raises
     ------
@@ -107,13 +107,13 @@ def suggest(
             f"strategy={strategy!r} is not possible: expected one of "
             f"{', '.join(get_args(Strategy))}."
         )
-    if n < 1:
+    if not isinstance(n, int) or n < 1:
         raise SettingsError(f"n={n!r} is not possible: expected a whole number from 1.")
     options = loader.options if loader is not None else make_options(**kwargs)
     paths = loader.paths if loader is not None else paths_of(audio_dir, "none", options)
     found = find_recogniser(recogniser, paths)
     loader = loader or Loader(audio_dir, found.model, options=options)
-    wanted = list(classes) if classes is not None else list(found.classes)
+    wanted = class_names(classes) or list(found.classes)
     if unknown := [name for name in wanted if name not in found.classes]:
         raise RecogniserError(
             f"The recogniser {found.name!r} does not know {listed(unknown)}; it knows "
@@ -143,6 +143,7 @@ def suggest(
     table = table.rename(columns={"audiofilename": "recording"})
     table.insert(1, "site", [shown.site(name) for name in table["recording"]])
     table["label"] = [label for _, label, _ in rows]
+    table["value"] = ""
     columns = [found.classes.index(label) for _, label, _ in rows]
     table["score"] = scores[[row for row, _, _ in rows], columns]
     table["model"] = found.name

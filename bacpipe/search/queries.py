@@ -21,6 +21,7 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.search.index import SearchIndex
 from bacpipe.search.scan import Floats, Queries
 from bacpipe.store.embedding_set import differences, settings_of
+from bacpipe.store.layout import RECOGNISER_WEIGHTS
 from bacpipe.store.loader import Loader
 from bacpipe.user_input import typed_path
 
@@ -258,9 +259,16 @@ class QueryReader:
         if isinstance(query, Path) or self._found(query) or _looks_like_a_file(query):
             return self._clip(query, start, end)
         if not self._knows_words:
+            loader = self._index.loader
+            if (loader.paths.recognisers_path / query / RECOGNISER_WEIGHTS).is_file():
+                folder = str(loader.paths.recognisers_path / query)
+                raise SettingsError(
+                    f"{query!r} is a recogniser here; search with the recogniser itself, "
+                    f"bacpipe.Recogniser.load({folder!r})."
+                )
             able = " or ".join(name for name, card in CARDS.items() if _has_words(card))
             raise SettingsError(
-                f"{query!r}: there is no such file, and {self._index.loader.model_name} does not "
+                f"{query!r}: there is no such file, and {loader.model_name} does not "
                 f"understand words; name a clip, or search the results of {able}."
             )
         if start is not None or end is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bacpipe.errors import ResultsError, ResultsNotFoundError
+from bacpipe.errors import ResultsError, ResultsNotFoundError, first_line
 from bacpipe.store.files import write_json
 from bacpipe.store.layout import ResultPaths, calibration_path
 
@@ -128,10 +128,15 @@ def read_calibration(path: Path) -> StoredCalibration:
         raise ResultsNotFoundError(
             f"{path}: there is no such calibration; make it with bacpipe.calibrate."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
         raise ResultsError(
-            f"{path}: this calibration is damaged ({str(error).splitlines()[0]}); delete it and "
-            f"run bacpipe.calibrate again: the checks themselves are in the labels of people."
+            f"{path}: cannot be read as a calibration ({error.strerror or error}); expected a "
+            f"file calibration/<model>.json of the results."
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ResultsError(
+            f"{path}: this calibration is damaged ({first_line(error)}); run bacpipe.calibrate "
+            f"again, which replaces it: the checks themselves are in the labels of people."
         ) from None
 
 

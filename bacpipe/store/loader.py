@@ -45,6 +45,7 @@ from bacpipe.store.embedding_set import (
 from bacpipe.store.entries import DoneEntries, StoredPredictions
 from bacpipe.store.layout import (
     PREDICTIONS,
+    RECOGNISER_WEIGHTS,
     ResultPaths,
     claim_dataset,
     class_list_path,
@@ -913,6 +914,13 @@ class Loader:
 
     def _require_set(self) -> EmbeddingSet:
         if self.embedding_set is None or not self.embedding_set.content.recordings.has_done:
+            own = self.paths.recognisers_path / str(self.model_name)
+            if (own / RECOGNISER_WEIGHTS).is_file():
+                raise ResultsNotFoundError(
+                    f"{self.model_name} is a recogniser, not a model; its detections are read with "
+                    f"bacpipe.Recogniser.load({str(own)!r}).detections(loader), where loader is "
+                    f"the bacpipe.Loader of its model."
+                )
             raise ResultsNotFoundError(
                 f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
                 f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "

@@ -25,17 +25,24 @@ import yaml
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
+from bacpipe.store.calibrations import read_calibration
 from bacpipe.store.codes import why_damaged
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
 from bacpipe.store.entries import DAMAGED, FinishedEntry
 from bacpipe.store.file_checks import why_unreadable
 from bacpipe.store.files import TEMPORARY
 from bacpipe.store.journal import JournalContent, RunJournal
+from bacpipe.store.judgements import why_damaged as people_labels_damaged
 from bacpipe.store.layout import (
+    ALL_PEOPLE_LABELS,
+    CALIBRATIONS,
     CODES,
     JOURNALS,
     METADATA,
     PREDICTIONS,
+    PROVENANCE,
+    RECOGNISER_WEIGHTS,
+    RECOGNISER_WORDS,
     REDUCER,
     SOURCE,
     SPARSE_PREDICTIONS,
@@ -51,6 +58,7 @@ from bacpipe.store.maps import AXES
 from bacpipe.store.old_results import old_result, old_results_in
 from bacpipe.store.plan import look_at_name, looks_alike
 from bacpipe.store.predictions import predictions_source, read_predictions
+from bacpipe.store.recognisers import why_recogniser_damaged
 from bacpipe.store.tables import stored_state
 from bacpipe.user_input import load_yaml
 
@@ -145,7 +153,8 @@ class _Tree:
             raise ResultsNotFoundError(f"{root}: there is no such folder; expected results.")
         for name, folders, files in os.walk(root):
             self._sort(Path(name), folders, files)
-        if not (self.sets or self.maps or self.predictions or self.old):
+        labelled = any(fnmatch(path.name, ALL_PEOPLE_LABELS) for path in self.others)
+        if not (self.sets or self.maps or self.predictions or self.old or labelled):
             raise ResultsNotFoundError(
                 f"{root}: holds no results of bacpipe; expected a main_results_dir, or the folder "
                 f"of a data set in it."
@@ -373,12 +382,31 @@ def _check_file(path: Path) -> Iterator[Finding]:
         yield _temporary(path)
     elif (path.parent / SOURCE).is_file():
         return  # tables of predictions, which are checked with these
-    elif (reason := why_unreadable(path)) is not None:
-        yield Finding(
-            path,
-            f"{path}: cannot be read ({reason}); run what has written it again, evaluations with "
-            f"overwrite=true.",
+    elif (sentence := _why_wrong(path)) is not None:
+        yield Finding(path, sentence)
+    elif path.name != RECOGNISER_WORDS and (reason := why_unreadable(path)) is not None:
+        # A recogniser's tables are written anew where there are none.
+        applied = path.parent.name == PREDICTIONS and (path.parent / PROVENANCE).exists()
+        again = (
+            f"move {path.parent} away, and apply the recogniser again"
+            if applied
+            else "run what has written it again, evaluations with overwrite=true"
         )
+        yield Finding(path, f"{path}: cannot be read ({reason}); {again}.")
+
+
+def _why_wrong(path: Path) -> str | None:
+    """One sentence on a file of people, of a recogniser, or on the meaning of scores."""
+    try:
+        if fnmatch(path.name, ALL_PEOPLE_LABELS):
+            return people_labels_damaged(path)
+        if path.parent.name == CALIBRATIONS and path.suffix == ".json":
+            read_calibration(path)
+        elif path.name in {RECOGNISER_WEIGHTS, RECOGNISER_WORDS}:
+            return why_recogniser_damaged(path)
+    except ResultsError as error:
+        return str(error)
+    return None
 
 
 def _temporary(path: Path) -> Finding:

@@ -94,7 +94,6 @@ def test_last_judgement_holds_and_undo_brings_back_the_one_before(where, label):
     ("row", "sentence"),
     [
         ({"value": "maybe"}, "value of row 1 is 'maybe'"),
-        ({"value": None}, "value of row 1"),
         ({"label": "  "}, "row 1 has no label"),
         ({"start": "soon"}, "soon"),
         ({"start": 2}, "before it starts"),
@@ -120,6 +119,25 @@ def test_missing_columns_are_named(where):
         bacpipe.label_windows(rows={"recording": "north/a.wav", "end": 1}, **where)
     with pytest.raises(bacpipe.BacpipeError, match="no rows"):
         bacpipe.label_windows(rows=3, **where)
+
+
+def test_what_was_only_found_is_no_label(where, caplog):
+    """Windows to listen to, as `search`, `suggest` and `review_plan` list them, are no answers."""
+    found = pd.DataFrame([WINDOW] * 3).assign(start=[0.0, 1.0, 2.0], end=3.0)
+    for column in ("similarity", "chosen_by"):
+        with pytest.raises(bacpipe.BacpipeError, match="nobody has said yet"):
+            bacpipe.label_windows(rows=found.assign(**{column: 1}), **where)
+    with pytest.raises(bacpipe.BacpipeError, match="column value is empty"):
+        bacpipe.label_windows(rows=found.assign(value=["", None, " "]), **where)
+    assert not journal(where).exists()
+    # Who stops listening half-way has labelled what was heard.
+    found["value"] = ["", "no", None]
+    assert bacpipe.label_windows(rows=found, annotator="Ana", **where) == 1
+    assert held(where) == [["north/a.wav", 1.0, "wren", "no", "Ana"]]
+    assert "2 rows without a value left out" in caplog.text
+    found["value"] = ["", "no", "perhaps"]
+    with pytest.raises(bacpipe.BacpipeError, match="value of row 3 is 'perhaps'"):
+        bacpipe.label_windows(rows=found, **where)
 
 
 def test_an_unknown_recording_costs_only_its_rows(where, caplog):

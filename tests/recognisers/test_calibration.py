@@ -155,6 +155,40 @@ def test_rounds_of_a_plan_reach_the_width(survey):
     assert math.isclose(share, about["width"], rel_tol=1e-6)
 
 
+def test_a_wanted_precision_looks_at_what_is_above_its_threshold(survey):
+    audio, results, truth = survey
+    first = scored(truth).sample(24, random_state=3)
+    checks = {}
+    for precision in (None, 0.9):
+        heard_so_far = first
+        for _ in range(12):
+            plan = bacpipe.review_plan(
+                audio, MODEL, width=0.12, precision=precision, classes="wren", seed=1,
+                labels=heard_so_far, **results,
+            )  # fmt: skip
+            if plan.empty:
+                break
+            if precision is not None:
+                # Windows of a cell are alike to a thirtieth of the range of logits.
+                assert plan["score"].min() > plan.attrs["bacpipe"]["wren"]["threshold"] - 0.05
+            heard_so_far = pd.concat([heard_so_far, heard(plan, truth)])
+        about = plan.attrs["bacpipe"]["wren"]
+        assert about["width"] <= 0.12 and about["more"] == 0
+        checks[precision] = len(heard_so_far)
+    assert checks[0.9] < checks[None]
+    # The share of right ones among all above is what the curve says there.
+    above = scored(truth)[lambda table: table["score"] >= about["threshold"]]
+    said = calibrate(survey, heard_so_far).probability("wren", above["score"].to_numpy()).mean()
+    assert abs(said - (above["value"] == "yes").mean()) < 0.06
+    # A threshold above all scores is none.
+    plan = bacpipe.review_plan(
+        audio, MODEL, precision=0.999999, classes="wren", labels=first, **results
+    )
+    assert plan.attrs["bacpipe"]["wren"]["threshold"] is None
+    with pytest.raises(bacpipe.BacpipeError, match="precision=1 is not possible"):
+        bacpipe.review_plan(audio, MODEL, precision=1, **results)
+
+
 def test_the_plan_and_the_journal_of_people_belong_together(survey, caplog):
     audio, results, truth = survey
     plan = bacpipe.review_plan(audio, MODEL, classes=["owl"], seed=3, **results)

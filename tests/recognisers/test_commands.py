@@ -75,6 +75,9 @@ def typed_folder(results):
         (("label", "a", "b"), "label takes one table"),
         (("label", "nothing.csv"), "nothing.csv"),
         (("recogniser=nothing",), "no such recogniser"),
+        (("search", "recogniser=nothing"), "no such recogniser"),
+        (("search", "a.wav", "recogniser=b"), "search takes one clip"),
+        (("export", "csv", "recogniser=nothing"), "no such recogniser"),
     ],
 )
 def test_mistakes_are_sentences(typed, words, sentence):

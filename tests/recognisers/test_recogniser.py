@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -47,6 +49,19 @@ def test_same_labels_same_recogniser(loader, recogniser):
     assert again.digest == recogniser.digest
     other = bacpipe.train_recogniser(None, None, name="again", loader=loader, seed=7)
     assert other.digest != recogniser.digest or len(loader.embeddings("array")) < 500
+
+
+def test_the_name_of_a_recogniser_leads_to_it(sounds, loader, recogniser):
+    folder, _, results = sounds
+    named = bacpipe.Loader(folder, "pond_life", main_results_dir=results)
+    with pytest.raises(bacpipe.BacpipeError, match=r"a recogniser, not a model.*Recogniser\.load"):
+        named.predictions("dataframe")
+    with pytest.raises(bacpipe.BacpipeError, match=r"recogniser here.*Recogniser\.load"):
+        bacpipe.search("pond_life", folder, "spectra", loader=loader)
+    with pytest.raises(bacpipe.BacpipeError, match=r"no model of this name.*pond_life"):
+        bacpipe.review_plan(folder, "pond_live", main_results_dir=results)
+    best = bacpipe.search(recogniser, loader=loader, k=1)
+    assert set(best["query"]) == {"hiss", "hum"}
 
 
 def test_it_saves_and_loads_without_pickle(loader, recogniser, tmp_path):
@@ -118,7 +133,7 @@ def test_other_settings_are_other_tables(loader, recogniser):
     assert path.stat().st_mtime_ns == before
 
 
-def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_path):
+def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_path, caplog):
     folder = tmp_path / "lake"
     truth = write_sounds(folder, ["c.wav", "d.wav"], seed=5)
     loader = bacpipe.generate_embeddings(
@@ -128,8 +143,56 @@ def test_it_runs_on_new_recordings_and_is_judged_there(sounds, recogniser, tmp_p
     judged = recogniser.evaluate(loader, rows_of(truth, range(40))).set_index("class")
     assert (judged["average_precision"] > 0.9).all() and judged["present"].sum() > 20
     assert find_recogniser("pond_life", loader.paths).digest == recogniser.digest
+    # A copy of what it was taught with is no test of it.
+    shutil.copytree(sounds[0] / "east", folder / "east")
+    loader = bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=folder, device="cpu",
+        main_results_dir=sounds[2],
+    )  # fmt: skip
+    both = rows_of(
+        truth | {name: sounds[1][name] for name in ("east/a.wav", "east/b.wav")}, range(40)
+    )
+    again = recogniser.evaluate(loader, both).set_index("class")
+    pd.testing.assert_frame_equal(again, judged)
+    assert "80 windows of recordings" in caplog.text
     with pytest.raises(bacpipe.BacpipeError, match="no label is of a class"):
         recogniser.evaluate(loader, rows_of(truth).assign(label="owl"))
+
+
+def test_it_runs_as_a_model_of_ones_own(sounds, loader, recogniser, tmp_path):
+    folder = tmp_path / "lake"
+    write_sounds(folder, ["c.wav", "d.wav"], seed=5)
+    arguments = {"audio_dir": folder, "main_results_dir": tmp_path / "r", "device": "cpu"}
+    model = recogniser.as_model(Spectra, device="cpu")
+    own = bacpipe.generate_embeddings(model_name="ponds", CustomModel=model, **arguments)
+    plain = bacpipe.generate_embeddings(model_name="spectra", CustomModel=Spectra, **arguments)
+    columns = ["recording", "start", "end", "common_name", "score"]
+    found, expected = bacpipe.detections_table(own), recogniser.detections(plain)
+    assert len(found) > 10
+    pd.testing.assert_frame_equal(found[columns], expected[columns], atol=1e-5)
+    np.testing.assert_array_equal(own.embeddings("array"), plain.embeddings("array"))
+    # A recogniser that was taught anew is another model: nothing of the former is continued.
+    other = train(loader, rows_of(sounds[1], range(5)), "other").as_model(Spectra, device="cpu")
+    again = bacpipe.generate_embeddings(model_name="ponds", CustomModel=other, **arguments)
+    assert again.get_embedding_dir() != own.get_embedding_dir()
+    with pytest.raises(bacpipe.BacpipeError, match=r"weights.*Spectra.*OtherSpectra"):
+        recogniser.as_model(OtherSpectra)
+    with pytest.raises(bacpipe.BacpipeError, match=r"hand its class over"):
+        recogniser.as_model()
+
+
+def test_onnx_says_the_same(loader, recogniser, tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    file = recogniser.export_onnx(tmp_path / "ponds.onnx")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(["scores"], {"embeddings": loader.embeddings("array")})
+    np.testing.assert_allclose(scores, recogniser.predict(loader), atol=1e-6)
+    words = session.get_modelmeta().custom_metadata_map
+    assert words["model"] == "spectra" and json.loads(words["classes"]) == ["hiss", "hum"]
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(bacpipe.BacpipeError, match=r"to ONNX needs .*pip install .*onnx"):
+        recogniser.export_onnx(tmp_path / "none.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["ponds.onnx"]
 
 
 def test_own_labels_are_judged_by_other_recordings(loader, recogniser, sounds):
@@ -150,6 +213,9 @@ def test_another_backbone_is_refused_by_name(sounds, loader, recogniser, tmp_pat
     other = bacpipe.generate_embeddings(model_name="colours", CustomModel=Spectra, **arguments)
     with pytest.raises(bacpipe.BacpipeError, match=r"spectra, not of colours"):
         recogniser.predict(other)
+    for not_results in (folder, [[0.0] * 16], None):
+        with pytest.raises(bacpipe.BacpipeError, match=r"takes results of spectra, not a"):
+            recogniser.detections(not_results)
     with pytest.raises(bacpipe.BacpipeError, match=r"\(windows, 16\).*another model"):
         recogniser.predict(np.zeros((3, 5), np.float32))
     changed = bacpipe.generate_embeddings(
@@ -169,15 +235,18 @@ def test_another_backbone_is_refused_by_name(sounds, loader, recogniser, tmp_pat
         ({"recording": "z.wav"}, {}, "none of 24 labels"),
         ({"start": 900.0, "end": 901.0}, {}, "none of"),
         ({}, {"classes": ["owl"]}, "no labels of owl"),
+        ({}, {"classes": "owl"}, "no labels of owl"),
+        ({}, {"seed": "one"}, "seed='one' is not possible"),
+        ({}, {"labels": "heard.csv"}, "expected a DataFrame"),
         ({}, {"name": "spectra"}, "a model has this name"),
         ({}, {"name": "birdnet"}, "a model has this name"),
-        ({}, {"name": "../x"}, "expected letters"),
+        ({}, {"name": "../x"}, "of letters, digits"),
     ],
 )
 def test_what_cannot_be_learnt_is_a_sentence(sounds, loader, change, settings, sentence):
     rows = rows_of(sounds[1]).assign(**change)
     with pytest.raises(bacpipe.BacpipeError, match=sentence):
-        train(loader, rows, **{"name": "impossible", **settings})
+        train(loader, settings.pop("labels", rows), **{"name": "impossible", **settings})
     assert not (loader.paths.recognisers_path / "impossible").exists()
 
 

@@ -18,7 +18,7 @@ def test_lists_can_be_labelled_and_never_repeat(sounds, loader, recogniser, stra
     folder, truth, results = sounds
     table = bacpipe.suggest(folder, "pond_life", n=12, strategy=strategy, main_results_dir=results)
     assert list(table.columns) == [
-        "recording", "site", "start", "end", "label", "score", "model", "chosen_by",
+        "recording", "site", "start", "end", "label", "value", "score", "model", "chosen_by",
     ]  # fmt: skip
     assert len(table) == len(windows_in(table)) == 12
     assert table["label"].value_counts().to_dict() == {"hiss": 6, "hum": 6}
@@ -59,8 +59,11 @@ def test_no_list_holds_one_call_ten_times(sounds, loader, recogniser):
     [
         ({"strategy": "best"}, "strategy='best' is not possible"),
         ({"n": 0}, "n=0 is not possible"),
+        ({"n": 2.5}, "n=2.5 is not possible"),
         ({"classes": ["owl"]}, "does not know owl"),
+        ({"classes": "owl"}, "does not know owl"),
         ({"recogniser": "nothing"}, "no such recogniser"),
+        ({"recogniser": 5}, "recogniser=5 is not possible"),
     ],
 )
 def test_bad_input_is_a_sentence(loader, recogniser, settings, sentence):

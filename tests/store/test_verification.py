@@ -229,6 +229,62 @@ def test_results_of_evaluations_are_read(results: Path) -> None:
     assert len(verify_results(results)) == 3
 
 
+def test_labels_recognisers_and_calibrations_are_checked_and_kept(
+    results: Path, run: Run, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = run(classifier_threshold=0.0, save_raven_tables=True)
+    recording = next(iter(loader.entries))
+    starts, ends = loader.window_times(recording)
+    label = next(iter(loader.detections())).label[0]
+    rows = [
+        {"recording": recording, "start": starts[i], "end": ends[i], "label": label,
+         "value": ("yes", "no")[i]}
+        for i in range(2)
+    ]  # fmt: skip
+    where = {"audio_dir": recordings, "main_results_dir": results}
+    bacpipe.label_windows(rows=rows, **where)
+    recogniser = bacpipe.train_recogniser(model="tiny", name="sounds", **where)
+    recogniser.results(loader)
+    bacpipe.calibrate(model_or_recogniser="tiny", classifier_threshold=0.0, **where)
+    assert verify_results(results) == []
+    numbers, words = one(results, "recogniser.safetensors"), one(results, "recogniser.json")
+    labels, meaning = one(results, "people_labels.jsonl"), one(results, "calibration/tiny.json")
+    table = one(results, "sounds_detections.csv")
+
+    def cut_line(path: Path) -> None:
+        path.write_bytes(path.read_bytes().replace(b'"no"', b'"n', 1))
+
+    for path, damage, said in [
+        (numbers, cut, "train it again"),
+        (numbers, lambda path: path.write_bytes(without_numbers(path)), "train it again"),
+        (words, cut, "writes these words anew"),
+        (words, lambda path: path.write_text('{"name": "others"}'), "numbers beside it"),
+        (words, Path.unlink, "is missing"),
+        (labels, cut, "(line 3); it stays in the file"),
+        (labels, cut_line, "(line 3); it stays in the file"),
+        (labels, lambda path: path.write_text('{"format": 99}\n'), "newer bacpipe"),
+        (meaning, cut, "run bacpipe.calibrate again"),
+        (meaning, lambda path: path.write_text('{"format": 1}'), "run bacpipe.calibrate again"),
+        (table, cut, "apply the recogniser again"),
+    ]:
+        sound = path.read_bytes()
+        damage(path)
+        before = snapshot(results)
+        (finding,) = verify_results(results)
+        assert str(path) in str(finding) and said in str(finding)
+        assert repair_results([finding]) == 0 and snapshot(results) == before
+        path.write_bytes(sound)
+    assert main(["verify", str(results)]) == 0
+    numbers.unlink()
+    assert "is missing" in str(verify_results(results)[0])
+
+
+def without_numbers(path: Path) -> bytes:
+    """A recogniser of which the numbers are none."""
+    data = path.read_bytes()
+    return data[:-8] + np.array([np.nan, np.nan], "<f4").tobytes()
+
+
 def test_the_command_marks_and_says_what_to_do(
     results: Path, capsys: pytest.CaptureFixture
 ) -> None:

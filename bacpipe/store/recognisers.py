@@ -1,0 +1,121 @@
+"""The two files of a recogniser: numbers (safetensors) and words (JSON).
+
+The words travel with the numbers, too, so that neither is taken for the other's after a crash; the
+JSON file is for people and other programs.  Reading runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bacpipe.errors import ResultsError, ResultsNotFoundError, first_line
+from bacpipe.store.files import replacing, write_json
+from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
+
+FORMAT = 1
+_ANEW = (
+    "; the recogniser works, and bacpipe.Recogniser.load(folder).save(folder) writes these words "
+    "anew."
+)
+_OWN = ("format", "name", "model", "checkpoint", "classes", "dim")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRecogniser:
+    """Content of both files; for the attributes see `bacpipe.Recogniser`."""
+
+    name: str
+    model: str
+    checkpoint: Mapping[str, str] | str
+    classes: tuple[str, ...]
+    weight: np.ndarray
+    bias: np.ndarray
+    about: Mapping[str, Any]
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """All but the numbers."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "model": self.model,
+            "checkpoint": self.checkpoint,
+            "classes": list(self.classes),
+            "dim": self.weight.shape[1],
+            **self.about,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write both files, each whole or not at all."""
+        from safetensors.numpy import save
+
+        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": self.bias}
+        with replacing(folder / RECOGNISER_WEIGHTS) as file:
+            file.write(save(arrays, {"bacpipe": json.dumps(self.words, ensure_ascii=False)}))
+        write_json(folder / RECOGNISER_WORDS, self.words)
+
+
+def read_recogniser(path: Path) -> StoredRecogniser:
+    """Read a recogniser from its folder, or from its safetensors file.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If there is none.
+    ResultsError
+        If it is damaged, or was written by a newer bacpipe.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = path if path.suffix == ".safetensors" else path / RECOGNISER_WEIGHTS
+    try:
+        with safe_open(file, framework="numpy") as content:
+            words = json.loads((content.metadata() or {})["bacpipe"])
+            weight, bias = content.get_tensor("weight"), content.get_tensor("bias")
+        if not isinstance(words["format"], int) or words["format"] > FORMAT:
+            raise ResultsError(f"{file}: written by a newer bacpipe; update bacpipe.")
+        classes = tuple(str(name) for name in words["classes"])
+        if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
+            raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError("its weights are no numbers")
+        about = {key: value for key, value in words.items() if key not in _OWN}
+        name, model, checkpoint = str(words["name"]), str(words["model"]), words["checkpoint"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise ResultsNotFoundError(
+            f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
+            f"bacpipe train."
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+            SafetensorError) as error:  # fmt: skip
+        raise ResultsError(
+            f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
+        ) from None
+    return StoredRecogniser(
+        name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32), about
+    )
+
+
+def why_recogniser_damaged(path: Path) -> str | None:
+    """One sentence on what is wrong with one of the two files; None if it is sound."""
+    folder = path.parent
+    try:
+        stored = read_recogniser(folder)
+    except ResultsNotFoundError:
+        return f"{path}: {RECOGNISER_WEIGHTS} is missing beside it; train the recogniser again."
+    except ResultsError as error:
+        return str(error) if path.name == RECOGNISER_WEIGHTS else None  # said of the other file
+    if path.name == RECOGNISER_WEIGHTS:
+        words = folder / RECOGNISER_WORDS
+        return None if words.is_file() else f"{words}: is missing{_ANEW}"
+    try:
+        same = json.loads(path.read_bytes()) == json.loads(json.dumps(stored.words))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{path}: cannot be read ({first_line(error)}){_ANEW}"
+    return None if same else f"{path}: does not say what belongs to the numbers beside it{_ANEW}"
