@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.evaluation.labelled_clusters import read_clusters
+from bacpipe.evaluation.metrics import FEWEST_UNITS
 from bacpipe.evaluation.report import write_report
 from bacpipe.evaluation.retrieved_windows import RetrievedWindows, read_retrieved
 from bacpipe.evaluation.shared_ground import (
@@ -334,8 +335,23 @@ def _table(
     if not shared.rankable and not table.empty:
         table = _without_ranks(table, ["model", "probe"])
     left_out = [f"{model} is left out: {why}." for model, why in shared.missing.items()]
-    table.attrs = {"notes": left_out + shared.notes, "missing": shared.missing}
+    few = [] if table.empty else _few(table, "test_windows", "test_recordings")
+    table.attrs = {"notes": left_out + shared.notes + few, "missing": shared.missing}
     return table, tables
+
+
+def _few(table: pd.DataFrame, windows: str, recordings: str) -> list[str]:
+    """Note on scores that rest on too few recordings for intervals."""
+    numbers = table[recordings].dropna()
+    if numbers.empty or numbers.min() >= FEWEST_UNITS:
+        return []
+    least, most = int(table[windows].min()), int(table[windows].max())
+    n = str(least) if least == most else f"{least} to {most}"
+    return [
+        f"Scores rest on {n} windows of {counted(int(numbers.min()), 'recording')}, which is too "
+        f"few to say which model is better: even the highest score may be chance. Annotate more "
+        f"recordings; from {FEWEST_UNITS} there are intervals."
+    ]
 
 
 def _retrieval(
@@ -361,7 +377,7 @@ def _retrieval(
         tables["retrieval_pairs"] = pairs
         letter = letters(pairs, table["model"].tolist(), "neighbour_precision")
         table.insert(1, "letters", [letter[model] for model in table["model"]])
-    table.attrs = {"notes": notes, "missing": {}}
+    table.attrs = {"notes": notes + _few(table, "n_windows", "n_recordings"), "missing": {}}
     return table, tables
 
 
@@ -555,6 +571,7 @@ def retrieval_table(results: Mapping[str, Result]) -> pd.DataFrame:
     if shared != every and len(shared) < _FEWEST_LABELS:
         notes.append(f"No ranking: the models share {counted(len(shared), 'label')}.")
         table = _without_ranks(table, ["model"])
+    notes += _few(table, "n_windows", "n_recordings")
     table.attrs = {"notes": notes, "missing": {}}
     return table
 

@@ -162,8 +162,11 @@ def _of_task(task: str, tables: Mapping[str, pd.DataFrame]) -> str:
     by = f", {escape(str(first['clustering']))}" if task == "clustering" else ""
     text = (
         f"<p>{task.capitalize()}{by}: <b>{escape(str(first['model']))}</b> has the highest "
-        f"{title}, {_score(first, metric)}, for {counted(int(first['n_windows']), 'window')}. "
+        f"{title}, {_score(first, metric)}, for {counted(int(first['n_windows']), 'window')}"
     )
+    if first.get("n_recordings", 0):
+        text += f" of {counted(int(first['n_recordings']), 'recording')}"
+    text += ". "
     pairs = tables.get(f"{task}_pairs")
     rivals = table[table["model"] != first["model"]]
     if pairs is not None and "clustering" in pairs:

@@ -74,9 +74,9 @@ def pair_probabilities(table: pd.DataFrame) -> Figure:
     grid, names = grid[np.ix_(order, order)], [shorten(names[i]) for i in order]
     margin = text_width(names)
     side = float(np.clip(0.5 * len(names), 0.9, 6))
-    figure = new_figure(side + margin + 1.6, side + margin + 0.8)
+    figure = new_figure(side + margin + 1.6, side + margin + 1.0)
     axes = figure.add_subplot()
-    heat_map(figure, axes, grid, "probability that the row is better")
+    heat_map(figure, axes, grid, "row is better")
     axes.set_aspect("equal")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -84,7 +84,7 @@ def pair_probabilities(table: pd.DataFrame) -> Figure:
     if len(names) <= 15:
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
         numbers_in_cells(axes, grid, np.array(texts))
-    axes.set_title(f"Pairs of models, {_METRICS[metric]}", fontsize=8)
+    axes.set_title(f"Pairs of models:\n{_METRICS[metric]}", fontsize=8)
     return figure
 
 
