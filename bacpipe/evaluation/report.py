@@ -19,6 +19,9 @@ from bacpipe.options import Options
 from bacpipe.store.files import replacing
 from bacpipe.store.fingerprints import read_result
 from bacpipe.store.layout import (
+    BENCHMARK_CURVES,
+    BENCHMARK_RELIABILITY,
+    BENCHMARK_RESULTS,
     REPORT,
     ResultPaths,
     learning_curve_name,
@@ -67,6 +70,11 @@ _LEADERS = {
     "clustering": ("AMI", "agreement of clusters with annotations (AMI)"),
 }
 _METRICS = {"f1_macro": "macro F1", "neighbour_precision": "precision of neighbours", "AMI": "AMI"}
+_CURVES = (
+    "Dashed: chance. Diamond: the lowest threshold with the wanted precision, chosen on these "
+    "windows."
+)
+_RELIABILITY = "On the dashed line scores are probabilities; below it they promise too much."
 _SURE = 0.95
 _MOST_SITES = 30
 
@@ -142,6 +150,8 @@ def write_report(
             tables["probing"]["model"], tables["probing"]["probe"], strict=True
         ):
             parts.append(_of_model(str(model), str(probe), paths[model]))
+    for model, where in paths.items():
+        parts.append(_of_classifier(model, where))
     head = f"<meta charset='utf-8'><title>{escape(dataset)}</title><style>{_STYLE}</style>"
     with replacing(folder / REPORT) as file:
         file.write(
@@ -334,6 +344,40 @@ def _figure(path: Path, caption: str) -> str:
     )
 
 
+def _of_classifier(model: str, paths: ResultPaths) -> str:
+    """What `bacpipe.benchmark` found of the classifier that comes with a model."""
+    result = read_result(paths.preds_path / BENCHMARK_RESULTS)
+    if result is None:
+        return ""
+    threshold = result["threshold"]
+    rows = [
+        [f"<td>{escape(title)}</td>", f'<td class="n">{_of_result(result, metric)}</td>']
+        for metric, title in (
+            ("average_precision_macro", "average precision (macro)"),
+            ("roc_auc_macro", "AUROC (macro)"),
+            ("f1_macro", f"F1 (macro), threshold {threshold:g}"),
+            ("precision_macro", f"precision (macro), threshold {threshold:g}"),
+            ("recall_macro", f"recall (macro), threshold {threshold:g}"),
+        )
+    ]
+    parts = [
+        f"<h3>{escape(model)}, its own classifier</h3>",
+        *(f"<p>{escape(note)}</p>" for note in result["notes"]),
+        _html_table(("all classes that are annotated", "[95 %]"), rows),
+    ]
+    for name, caption in ((BENCHMARK_CURVES, _CURVES), (BENCHMARK_RELIABILITY, _RELIABILITY)):
+        if (paths.plot_path / name).is_file():
+            parts.append(_figure(paths.plot_path / name, caption))
+    return "".join(parts)
+
+
+def _of_result(result: Mapping[str, Any], metric: str) -> str:
+    low, high = result["intervals"].get(metric) or (None, None)
+    return _score(
+        {metric: result["overall"][metric], f"{metric}_low": low, f"{metric}_high": high}, metric
+    )
+
+
 def _of_model(model: str, probe: str, paths: ResultPaths) -> str:
     """What one probe is based on: windows, sites, labels, curves."""
     result = read_result(paths.probe_path / probe_results_name(probe))
@@ -359,10 +403,8 @@ def _of_model(model: str, probe: str, paths: ResultPaths) -> str:
     if len(result.get("per_site", {})) > 1:
         parts.append(_sites(result["per_site"]))
     for name, caption in (
-        (precision_recall_name(probe), "Dashed: chance. Diamond: the lowest threshold with the "
-         "wanted precision, chosen on these windows."),
-        (reliability_name(probe), "On the dashed line scores are probabilities; below it they "
-         "promise too much."),
+        (precision_recall_name(probe), _CURVES),
+        (reliability_name(probe), _RELIABILITY),
         (learning_curve_name(probe), "Would more labels help?"),
     ):  # fmt: skip
         file = paths.probe_path / name

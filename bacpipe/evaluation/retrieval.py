@@ -52,7 +52,7 @@ Result = dict[str, Any]
 
 _CHUNK = 512
 _BINS = 2000
-_REACH = 4  # times as many neighbours are kept as asked for: some may be left out
+_REACH = 6  # times as many neighbours are kept as asked for: some may be left out
 _SIMILARITIES = 65_536  # windows compared at once
 
 

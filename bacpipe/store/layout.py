@@ -114,6 +114,8 @@ LABEL_NUMBERS = "label2index.json"
 REPORT = "report.html"
 # In the folder of plots.
 BENCHMARK_FIGURE = "benchmark.png"
+BENCHMARK_CURVES = "benchmark_precision_recall.svg"
+BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
 CLUSTERING_FIGURE = "clustering.png"
 MAP_FIGURE = "embeddings.png"
 
