@@ -101,7 +101,7 @@ def retrieval_quality(
     EvaluationError
         If recordings are not known.
     """
-    return _retrieve(data, n_neighbors, most, samples, seed, unit)[0]
+    return retrieve(data, n_neighbors, most, samples, seed, unit)[0]
 
 
 def evaluate_retrieval(data: LabelledWindows, options: Options, *, overwrite: bool) -> Result:
@@ -121,15 +121,21 @@ def evaluate_retrieval(data: LabelledWindows, options: Options, *, overwrite: bo
     # Version 2.0 did not store the neighbours.
     if stored is not None and read_retrieved(neighbours, stored) is not None:
         return stored
-    result, windows = _retrieve(data, **chosen, unit=unit)
+    result, windows = retrieve(data, **chosen, unit=unit)
     write_retrieved(neighbours, windows, fingerprint)
     write_result(path, result, fingerprint)
     return result
 
 
-def _retrieve(
-    data: LabelledWindows, n_neighbors: int, most: int, samples: int, seed: int, unit: str
+def retrieve(
+    data: LabelledWindows,
+    n_neighbors: int = 10,
+    most: int = 20_000,
+    samples: int = 1000,
+    seed: int = 42,
+    unit: str = "recording",
 ) -> tuple[Result, RetrievedWindows]:
+    """Do what `retrieval_quality` does; also returns what models are compared by."""
     if data.recordings is None:
         raise EvaluationError(
             "Retrieval compares windows of different recordings, which are not known here; pass "
