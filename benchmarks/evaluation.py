@@ -18,9 +18,11 @@ from sklearn.metrics import average_precision_score
 from bacpipe.evaluation.clustering import clustering_pipeline
 from bacpipe.evaluation.cross_validation import cross_validate
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
+from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, group_by
 from bacpipe.evaluation.probes import TrainingData, make_probe
-from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table
+from bacpipe.evaluation.retrieval import retrieve
+from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.reduction.reducers import fit, fit_novelty
 
@@ -135,6 +137,44 @@ def clusters_with_background(rng: np.random.Generator) -> None:
         print(f"  {share:.0%}: before {before:.3f}, now {result['AMI']['kmeans-ground_truth']:.3f}")
 
 
+def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
+    """How often intervals hold the mean over data sets of their size."""
+    for n in (5, 8, 12, 20):
+        centres = rng.standard_normal((4, 6))
+        held: dict[str, list[tuple[float, list[float] | None]]] = {}
+        for _ in range(repeats):
+            labels = np.concatenate(
+                [rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)]
+            )
+            recording = np.repeat(np.arange(n), 12)
+            shift = 0.5 * rng.standard_normal((n, 6))[recording]
+            noise = rng.standard_normal((len(labels), 6))
+            names = np.array([f"{i:02}.wav" for i in recording], dtype=object)
+            models = {}
+            for model, strength in (("better", 1.0), ("worse", 0.8)):
+                own = 0.5 * rng.standard_normal(noise.shape)
+                points = (strength * centres[labels] + shift + noise + own).astype(np.float32)
+                data = LabelledWindows(model, points, labels, CLASSES, "species", names)
+                result, models[model] = retrieve(data)
+            held.setdefault("precision of neighbours", []).append(
+                (result["overall"]["neighbour_precision"],
+                 result["intervals"]["neighbour_precision"])
+            )  # fmt: skip
+            pair = pairs_of(models, "neighbour_precision", "recording").iloc[0]
+            sign = 1 if pair["better"] == "better" else -1
+            bounds = sorted((sign * pair["low"], sign * pair["high"]))
+            held.setdefault("its difference", []).append((sign * pair["difference"], bounds))
+            found = clustering_pipeline(
+                "points", labels, points, recordings=names, evaluate_with_silhouette=True,
+                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 1}},
+            )["silhouette"]["ground_truth"]  # fmt: skip
+            held.setdefault("silhouette", []).append((found["score"], found["interval"]))
+        for name, pairs_found in held.items():
+            truth = np.mean([value for value, _ in pairs_found])
+            inside = [low <= truth <= high for _, (low, high) in pairs_found]
+            print(f"{n} recordings, {name}: {truth:.3f}, held by {np.mean(inside):.2f}")
+
+
 def thresholds(repeats: int, rng: np.random.Generator) -> None:
     """F1 at the best threshold, chosen and judged on the same 150 windows, 5 % positive."""
     same, fitted, truth = [], [], []
@@ -231,6 +271,7 @@ def main() -> None:
     pairs(args.repeats, rng)
     rare_species(rng)
     clusters_with_background(rng)
+    neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
     thresholds(args.repeats, rng)
     repeated_cross_validation(max(args.repeats // 4, 20), rng)
     short_calls(rng)

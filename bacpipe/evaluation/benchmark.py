@@ -52,7 +52,9 @@ from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv
 from bacpipe.store.fingerprints import read_result_table, write_result, write_result_table
 from bacpipe.store.layout import (
+    BENCHMARK_CURVES,
     BENCHMARK_FIGURE,
+    BENCHMARK_RELIABILITY,
     BENCHMARK_RESULTS,
     BENCHMARK_SCORES,
     BENCHMARK_TABLE,
@@ -445,7 +447,7 @@ def _save(loader: Loader, result: Mapping[str, Any]) -> None:
     import pandas as pd
 
     # Whoever only imports this module need not wait for matplotlib.
-    from bacpipe.plotting.classifiers import class_benchmark
+    from bacpipe.plotting.classifiers import class_benchmark, precision_recall, reliability
     from bacpipe.plotting.style import save_figure
 
     folder = loader.paths.preds_path
@@ -456,7 +458,13 @@ def _save(loader: Loader, result: Mapping[str, Any]) -> None:
         for name, values in result["per_class"].items()
     ]
     write_csv(folder / BENCHMARK_TABLE, pd.DataFrame(rows))
-    save_figure(class_benchmark(result), loader.paths.plot_path / BENCHMARK_FIGURE)
+    plots, windows = loader.paths.plot_path, (result["ground_truth"], result["scores"])
+    save_figure(class_benchmark(result), plots / BENCHMARK_FIGURE)
+    for name, draw in (
+        (BENCHMARK_CURVES, precision_recall),
+        (BENCHMARK_RELIABILITY, reliability),
+    ):
+        save_figure(draw(result, *windows, result["ignored"]), plots / name)
 
 
 def _show(result: Mapping[str, Any]) -> None:

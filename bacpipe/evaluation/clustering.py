@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from bacpipe.errors import EvaluationError, TooLittleDataError, counted
+from bacpipe.evaluation.labelled_clusters import (
+    LabelledClusters,
+    adjusted_mutual_info,
+    adjusted_rand,
+    write_clusters,
+)
 from bacpipe.evaluation.labelled_windows import (
     NO_LABEL,
     Embeddings,
@@ -18,17 +24,22 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import interval, leave_out
+from bacpipe.evaluation.metrics import MOST_REPLICATES, Groups, interval, leave_out, ratio
 from bacpipe.evaluation.splits import units_left_out
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import CLUSTER_LABELS, CLUSTERING_FIGURE, CLUSTERING_RESULTS, ResultPaths
+from bacpipe.store.layout import (
+    CLUSTER_LABELS,
+    CLUSTERING_FIGURE,
+    CLUSTERING_RESULTS,
+    LABELLED_CLUSTERS,
+    ResultPaths,
+)
 
 logger = logging.getLogger(__name__)
 
 _NO_NOISE = "_no_noise"
-_MOST_REPLICATES = 50  # of the agreement with labels, which is slow to compute
 
 
 class Clusterer(Protocol):
@@ -124,11 +135,14 @@ def evaluate_clusterings(
     """Do what `clustering_pipeline` does, for windows whose labels are known."""
     several = int((data.labels.sum(axis=1) > 1).sum()) if data.multi_label else 0
     data = data.with_one()
+    unit = "site" if options.split == "site" else "recording"
     fingerprint = data.fingerprint(
         clusterings=options.clust_configs,
         silhouette=options.evaluate_with_silhouette,
         sample=options.max_windows_for_pairs,
         seed=options.evaluation_seed,
+        bootstrap=options.bootstrap_samples,
+        unit=unit,
         default_labels={key: [str(v) for v in values] for key, values in default_labels.items()},
     )
     path = None if data.paths is None else data.paths.clust_path / CLUSTERING_RESULTS
@@ -139,7 +153,7 @@ def evaluate_clusterings(
     points = _standardise(data.embeds)
     labelled = np.flatnonzero(data.labels != NO_LABEL)
     clusterings, skipped = _cluster_all(data.model, points, data.labels, options)
-    of_labelled = clusterings
+    of_labelled: Mapping[str, np.ndarray] = {}
     left_out = len(points) - len(labelled) if len(labelled) else 0
     if left_out:
         try:
@@ -148,23 +162,30 @@ def evaluate_clusterings(
             )[0]
         except TooLittleDataError as error:
             logger.info("%s: no clustering of the labelled windows alone (%s)", data.model, error)
-            of_labelled = {}
-        of_labelled = {name: _spread(c, labelled, len(points)) for name, c in of_labelled.items()}
+    elif len(labelled):
+        of_labelled = {name: clusters[labelled] for name, clusters in clusterings.items()}
+    # Windows whose recording is not known are recordings of their own.
+    where = np.arange(len(points)) if data.recordings is None else data.recordings
+    alone = {
+        name: LabelledClusters(data.classes, data.labels[labelled], clusters, where[labelled])
+        for name, clusters in of_labelled.items()
+    }
     embeds = points if options.evaluate_with_silhouette else None
     result = {
         "model": data.model,
         "label_column": data.column,
         "standardised": True,
         "left_out": left_out,
-        **_evaluate(clusterings, data.labels, embeds, default_labels, options),
+        "unit": unit,
+        **_evaluate(clusterings, data.labels, embeds, default_labels, options, data.recordings),
         "skipped": skipped,
     }
     for name, kinds in result["agreement"].items():
         if "ground_truth" in kinds:
             # First, as in all other results.
             rest = {kind: scores for kind, scores in kinds.items() if kind != "ground_truth"}
-            alone = _of_labelled(data, of_labelled.get(name), options)
-            result["agreement"][name] = {"ground_truth": alone, **rest} if alone else rest
+            known = {"ground_truth": _of_labelled(alone[name], options)} if name in alone else {}
+            result["agreement"][name] = {**known, **rest}
     if left_out and len(labelled):
         result["notes"].append(
             f"Agreement with the ground truth is that of "
@@ -180,6 +201,8 @@ def evaluate_clusterings(
     if data.paths is not None and path is not None:
         _write_labels(data, clusterings)
         _draw(data.paths, result)
+        if alone:
+            write_clusters(path.with_name(LABELLED_CLUSTERS), alone, fingerprint)
         write_result(path, result, fingerprint)
     return result
 
@@ -198,24 +221,13 @@ def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
     return every
 
 
-def _of_labelled(
-    data: LabelledWindows, clusters: np.ndarray | None, options: Options
-) -> dict[str, Any] | None:
+def _of_labelled(clusters: LabelledClusters, options: Options) -> dict[str, Any]:
     """Agreement of a clustering with the ground truth, and its intervals over recordings."""
-    if clusters is None:
-        return None
-    rows = np.flatnonzero(data.labels != NO_LABEL)
-    scores: dict[str, Any] = {**agreement(clusters[rows], data.labels[rows])}
-    recordings = None if data.recordings is None else data.recordings[rows]
-    groups = units_left_out(recordings, len(rows), options.split)
-    weights = leave_out(groups, min(options.bootstrap_samples, _MOST_REPLICATES))
-    values = [(scores["AMI"], scores["ARI"])]
-    for weight in weights[1:]:
-        kept = rows[weight[groups.code] > 0]
-        truth, group = data.labels[kept], clusters[kept]
-        values.append((adjusted_mutual_info(truth, group), adjusted_rand(truth, group)))
-    for i, name in enumerate(("AMI", "ARI")):
-        bounds = interval(np.array(values)[:, i], low=-1.0) or (None, None)
+    scores: dict[str, Any] = {**agreement(clusters.clusters, clusters.labels)}
+    groups = units_left_out(clusters.recordings, len(clusters.labels), options.split)
+    weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
+    for name, values in clusters.replicates(groups, weights).items():
+        bounds = interval(values, low=-1.0) or (None, None)
         scores[f"{name}_low"], scores[f"{name}_high"] = bounds
     return scores
 
@@ -339,6 +351,7 @@ def _evaluate(
     embeds: np.ndarray | None,
     default_labels: Mapping[str, Sequence[Any] | np.ndarray],
     options: Options,
+    recordings: np.ndarray | None = None,
 ) -> dict[str, Any]:
     kinds = _kinds(labels, default_labels)
     result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
@@ -359,9 +372,7 @@ def _evaluate(
         if labels is not None and (labels != NO_LABEL).any():
             groupings = {"ground_truth": labels, **groupings}
         for name, values in groupings.items():
-            score = _silhouette(
-                embeds, np.asarray(values), options.max_windows_for_pairs, options.evaluation_seed
-            )
+            score = _silhouette(embeds, np.asarray(values), options, recordings)
             result["silhouette"][name] = score
             if score["note"] and score["n_windows"]:
                 result["notes"].append(f"Silhouette of {name}: {score['note']}")
@@ -400,8 +411,9 @@ def eval_with_silhouette(
     -------
     dict
         `metrics` with ``silhouette``: ``score`` (-1 to 1; None if there is none), ``n_windows``
-        it was computed from, and a ``note`` if that is a sample or there is no score.  Of more
-        windows than ``settings.max_windows_for_pairs``, a random sample is used.
+        it was computed from, ``interval`` (None, because the recordings are not known here;
+        `clustering_pipeline` has one) and a ``note`` if that is a sample or there is no score.  Of
+        more windows than ``settings.max_windows_for_pairs``, a random sample is used.
 
     Examples
     --------
@@ -412,13 +424,8 @@ def eval_with_silhouette(
     0.99
     """
     labels = label_array(ground_truth)
-    settings = user_settings()
-    score = _silhouette(
-        embeds,
-        np.full(len(embeds), NO_LABEL) if labels is None else labels,
-        settings.max_windows_for_pairs,
-        settings.evaluation_seed,
-    )
+    codes = np.full(len(embeds), NO_LABEL) if labels is None else labels
+    score = _silhouette(embeds, codes, make_options())
     return {**(metrics or {}), "silhouette": score}
 
 
@@ -512,35 +519,83 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
     }
 
 
-def adjusted_mutual_info(truth: np.ndarray, clusters: np.ndarray) -> float:
-    """Mutual information, 0 for chance and 1 for agreement."""
-    from sklearn.metrics import adjusted_mutual_info_score
-
-    return float(adjusted_mutual_info_score(truth, clusters))
-
-
-def adjusted_rand(truth: np.ndarray, clusters: np.ndarray) -> float:
-    """Rand index, 0 for chance and 1 for agreement."""
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(truth, clusters))
-
-
-def _silhouette(embeds: np.ndarray, labels: np.ndarray, most: int, seed: int) -> dict[str, Any]:
-    from sklearn.metrics import silhouette_score
-
+def _silhouette(
+    embeds: np.ndarray,
+    labels: np.ndarray,
+    options: Options,
+    recordings: np.ndarray | None = None,
+) -> dict[str, Any]:
     rows = np.flatnonzero(labels >= 0)
-    total, note = len(rows), None
+    total, note, most = len(rows), None, options.max_windows_for_pairs
     if total > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        chosen = np.random.default_rng(options.evaluation_seed).choice(rows, most, replace=False)
+        rows = np.sort(chosen)
         note = f"computed from a random sample of {most} of {total} windows."
         logger.info("silhouette score: %s", note)
-    n_labels = len(np.unique(labels[rows]))
-    if not 2 <= n_labels < len(rows):
-        note = f"not defined for {counted(n_labels, 'label')} of {counted(len(rows), 'window')}."
-        return {"score": None, "n_windows": len(rows), "note": note}
-    score = float(silhouette_score(np.asarray(embeds)[rows], labels[rows]))
-    return {"score": score, "n_windows": len(rows), "note": note}
+    names, code = np.unique(labels[rows], return_inverse=True)
+    if not 2 <= len(names) < len(rows):
+        note = f"not defined for {counted(len(names), 'label')} of {counted(len(rows), 'window')}."
+        return {"score": None, "interval": None, "n_windows": len(rows), "note": note}
+    # Without recordings, windows are not independent, so that there is no interval.
+    groups = Groups(np.zeros(len(rows), np.int64), 1)
+    if recordings is not None:
+        groups = units_left_out(recordings[rows], len(rows), options.split)
+    weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
+    values = _silhouettes(np.asarray(embeds)[rows], code, groups, weights)
+    bounds = interval(values, low=-1.0)
+    return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
+
+
+def _silhouettes(
+    points: np.ndarray, code: np.ndarray, groups: Groups, weights: np.ndarray
+) -> np.ndarray:
+    """Mean silhouette (Rousseeuw 1987) of the windows that each row of weights keeps.
+
+    Distances to what a row leaves out do not count either, so that they are summed up by label and
+    by the row that leaves the other window out.
+    """
+    from sklearn.metrics import pairwise_distances_chunked
+
+    n_rows, n_labels = len(weights), int(code.max()) + 1
+    part = np.argmin(weights[:, groups.code], axis=0) if n_rows > 1 else np.zeros(len(code), int)
+    cell = part * n_labels + code
+    order = np.argsort(cell, kind="stable")
+    cells, first = np.unique(cell[order], return_index=True)
+    number = np.bincount(cell, minlength=n_rows * n_labels).reshape(n_rows, n_labels)
+    sums, kept = np.zeros((2, n_rows))
+
+    def add(distances: np.ndarray, start: int) -> None:
+        here = np.arange(start, start + len(distances))
+        by_cell = np.zeros((len(here), n_rows * n_labels))
+        by_cell[:, cells] = np.add.reduceat(distances[:, order], first, axis=1, dtype=np.float64)
+        to = by_cell.reshape(len(here), n_rows, n_labels)
+        own = code[here][:, None] == np.arange(n_labels)
+        everything, n_all = to.sum(axis=1), number.sum(axis=0)
+        for row in range(n_rows):
+            out = row > 0
+            total = everything - to[:, row] if out else everything
+            count = n_all - number[row] if out else n_all
+            # The mean over the others of the own label, itself left out.
+            inside = ratio(total[own], count[code[here]] - 1.0, np.nan)
+            outside = np.where(own | (count == 0), np.inf, ratio(total, count + 0 * total, np.inf))
+            between = outside.min(axis=1)
+            values = ratio(between - inside, np.maximum(inside, between), 0)
+            values[count[code[here]] == 1] = 0  # alone with its label
+            use = (part[here] != row) if out else np.ones(len(here), bool)
+            use &= np.isfinite(between)  # nothing else is left to be far from
+            sums[row] += values[use].sum()
+            kept[row] += use.sum()
+
+    for start, distances in _with_starts(pairwise_distances_chunked(points)):
+        add(distances, start)
+    return ratio(sums, kept, np.nan)
+
+
+def _with_starts(chunks: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    start = 0
+    for chunk in chunks:
+        yield start, chunk
+        start += len(chunk)
 
 
 def _kinds(

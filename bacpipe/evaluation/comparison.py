@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError, counted
+from bacpipe.evaluation.labelled_clusters import read_clusters
+from bacpipe.evaluation.metrics import FEWEST_UNITS
 from bacpipe.evaluation.report import write_report
-from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
+from bacpipe.evaluation.retrieved_windows import RetrievedWindows, read_retrieved
+from bacpipe.evaluation.shared_ground import (
+    letters,
+    on_shared_ground,
+    paired_table,
+    pairs_of,
+    share,
+    shared_scores,
+)
 from bacpipe.evaluation.tested_windows import read_tested
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
@@ -25,7 +35,9 @@ from bacpipe.store.files import remove_temporaries, write_csv
 from bacpipe.store.fingerprints import read_result, write_result
 from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
+    LABELLED_CLUSTERS,
     MAP_FIGURE,
+    RETRIEVAL_NEIGHBOURS,
     RETRIEVAL_RESULTS,
     ResultPaths,
     folder_name,
@@ -160,12 +172,12 @@ def compare_models(
         if table.empty:  # what was done gave no results, and said why
             continue
         tables[name] = table
+        tables |= more
         drawn[name] = figures.RANKINGS[name](tables[name])
         if name == "probing":
-            tables |= more
             drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
-            if "probing_pairs" in tables:
-                drawn["probing_pairs"] = figures.pair_probabilities(tables["probing_pairs"])
+        if f"{name}_pairs" in more and name != "clustering":
+            drawn[f"{name}_pairs"] = figures.pair_probabilities(more[f"{name}_pairs"])
     if nothing:
         raise ResultsNotFoundError(
             f"{folder}: there is nothing to compare, because there are no results of "
@@ -305,9 +317,8 @@ def _table(
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Table of a task, with ``notes`` and ``missing`` in its attributes, and tables beside it."""
     if name != "probing":
-        table = _single_table(name, results)
-        table.attrs = {"missing": {}, "notes": [], **table.attrs}
-        return table, {}
+        compare = _retrieval if name == "retrieval" else _clustering
+        return compare({model: mine[0] for model, mine in results.items()}, paths)
     every = _by_probe(results, probes)
     tested = [
         read_tested(paths[r["model"]].probe_path / test_scores_name(r["probe"]), r) for r in every
@@ -324,7 +335,119 @@ def _table(
     if not shared.rankable and not table.empty:
         table = _without_ranks(table, ["model", "probe"])
     left_out = [f"{model} is left out: {why}." for model, why in shared.missing.items()]
-    table.attrs = {"notes": left_out + shared.notes, "missing": shared.missing}
+    few = [] if table.empty else _few(table, "test_windows", "test_recordings")
+    table.attrs = {"notes": left_out + shared.notes + few, "missing": shared.missing}
+    return table, tables
+
+
+def _few(table: pd.DataFrame, windows: str, recordings: str) -> list[str]:
+    """Note on scores that rest on too few recordings for intervals."""
+    numbers = table[recordings].dropna()
+    if numbers.empty or numbers.min() >= FEWEST_UNITS:
+        return []
+    least, most = int(table[windows].min()), int(table[windows].max())
+    n = str(least) if least == most else f"{least} to {most}"
+    return [
+        f"Scores rest on {n} windows of {counted(int(numbers.min()), 'recording')}, which is too "
+        f"few to say which model is better: even the highest score may be chance. Annotate more "
+        f"recordings; from {FEWEST_UNITS} there are intervals."
+    ]
+
+
+def _retrieval(
+    results: Mapping[str, Result], paths: Mapping[str, ResultPaths]
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Models by the same labels and recordings, as far as their neighbours are stored."""
+    windows = {
+        model: read_retrieved(paths[model].clust_path / RETRIEVAL_NEIGHBOURS, result)
+        for model, result in results.items()
+    }
+    known = {model: each for model, each in windows.items() if each is not None}
+    if len(known) < len(results) or len(known) < 2:
+        return retrieval_table(results), {}
+    unit = next(iter(results.values())).get("unit", "recording")
+    parts, restricted, notes = share(known)
+    if restricted and parts:
+        results = {m: _retrieved(result, parts[m], unit) for m, result in results.items()}
+    table = retrieval_table(results)
+    if not parts:
+        table = _without_ranks(table, ["model"])
+    tables = {}
+    if parts and (pairs := pairs_of(parts, "neighbour_precision", unit)) is not None:
+        tables["retrieval_pairs"] = pairs
+        letter = letters(pairs, table["model"].tolist(), "neighbour_precision")
+        table.insert(1, "letters", [letter[model] for model in table["model"]])
+    table.attrs = {"notes": notes + _few(table, "n_windows", "n_recordings"), "missing": {}}
+    return table, tables
+
+
+def _retrieved(result: Result, windows: RetrievedWindows, unit: str) -> dict[str, Any]:
+    """Result of some of the windows; similarities of all pairs are not stored."""
+    overall, intervals = shared_scores(windows, unit)
+    return {
+        **result,
+        "overall": {**overall, "same_label_auroc": None},
+        "intervals": intervals,
+        "per_class": {name: result["per_class"][name] for name in windows.classes},
+        "n_windows": len(windows.recordings),
+        "n_recordings": len(set(windows.recordings)),
+    }
+
+
+def _clustering(
+    results: Mapping[str, Result], paths: Mapping[str, ResultPaths]
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Agreement with annotations for the same labels and recordings, and its differences."""
+    import pandas as pd
+
+    of_truth = {
+        model: kinds
+        for model, result in results.items()
+        if (kinds := {k for k, v in result["agreement"].items() if "ground_truth" in v})
+    }
+    stored = {
+        model: read_clusters(
+            paths[model].clust_path / LABELLED_CLUSTERS,
+            results[model]["agreement"][min(kinds)]["ground_truth"]["n_windows"],
+        )
+        for model, kinds in of_truth.items()
+    }
+    table, tables, notes, pairs = clustering_table(results), {}, [], []
+    without = sorted(model for model, each in stored.items() if not each)
+    stored = {model: each for model, each in stored.items() if each}
+    if without and len(of_truth) > 1:
+        notes.append(
+            f"{', '.join(without)}: the clusters of labelled windows are not stored, so that "
+            f"labels and recordings may differ from those of the others; evaluate again with "
+            f"overwrite=True."
+        )
+    unit = next(iter(results.values())).get("unit", "recording")
+    for clustering in sorted({name for each in stored.values() for name in each}):
+        windows = {m: each[clustering] for m, each in stored.items() if clustering in each}
+        if len(windows) < 2:
+            continue
+        parts, restricted, told = share(windows, "comparison of clusterings")
+        notes += [note for note in told if note not in notes]
+        rows = (table["label"] == "ground_truth") & (table["clustering"] == clustering)
+        for model in windows if restricted else ():
+            here = rows & (table["model"] == model)
+            if not parts:  # refused: scores about different labels are not put side by side
+                table = table[~here]
+                rows = rows[~here]
+                continue
+            part = parts[model]
+            overall, intervals = shared_scores(part, unit, low=-1.0)
+            for metric, value in overall.items():
+                low, high = intervals[metric] or (float("nan"), float("nan"))
+                table.loc[here, [metric, f"{metric}_low", f"{metric}_high"]] = value, low, high
+            table.loc[here, ["homogeneity", "completeness"]] = float("nan")
+            table.loc[here, ["n_windows", "n_labels"]] = len(part.labels), len(part.compared)
+        if parts and (found := pairs_of(parts, "AMI", unit)) is not None:
+            pairs.append(found.assign(clustering=clustering))
+    if pairs:
+        tables["clustering_pairs"] = pd.concat(pairs, ignore_index=True)
+    table = _sorted_clusterings(table)
+    table.attrs = {"notes": notes, "missing": {}}
     return table, tables
 
 
@@ -380,13 +503,25 @@ def clustering_table(results: Mapping[str, Result]) -> pd.DataFrame:
             "label": kind,
             **scores,
             **result["clusters"][name],
-            "silhouette": result.get("silhouette", {}).get(name, {}).get("score"),
+            "silhouette": (about := result.get("silhouette", {}).get(name, {})).get("score"),
+            **dict(
+                zip(
+                    ("silhouette_low", "silhouette_high"),
+                    about.get("interval") or (None, None),
+                    strict=True,
+                )
+            ),
         }
         for model, result in results.items()
         for name, kinds in result["agreement"].items()
         for kind, scores in kinds.items()
     ]
-    table = pd.DataFrame(rows)
+    return _sorted_clusterings(pd.DataFrame(rows))
+
+
+def _sorted_clusterings(table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
     if table.empty:
         return table
     order = (table["label"] != "ground_truth").rename("other")
@@ -436,6 +571,7 @@ def retrieval_table(results: Mapping[str, Result]) -> pd.DataFrame:
     if shared != every and len(shared) < _FEWEST_LABELS:
         notes.append(f"No ranking: the models share {counted(len(shared), 'label')}.")
         table = _without_ranks(table, ["model"])
+    notes += _few(table, "n_windows", "n_recordings")
     table.attrs = {"notes": notes, "missing": {}}
     return table
 

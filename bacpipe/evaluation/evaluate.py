@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from bacpipe.annotations.table import label_kind
 from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError, counted
 from bacpipe.evaluation.clustering import evaluate_clusterings
 from bacpipe.evaluation.comparison import compare_models
-from bacpipe.evaluation.labelled_windows import LabelledWindows, windows_of_results
+from bacpipe.evaluation.labelled_windows import windows_of_results
 from bacpipe.evaluation.probing import evaluate_probe
-from bacpipe.evaluation.retrieval import retrieval_quality
+from bacpipe.evaluation.retrieval import evaluate_retrieval
 from bacpipe.labels.default_labels import as_arrays, stored_labels
 from bacpipe.labels.ground_truth import GroundTruth, label_rule, stored_ground_truth
 from bacpipe.labels.model_windows import model_windows
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
-from bacpipe.store.fingerprints import read_result, write_result
-from bacpipe.store.layout import RETRIEVAL_RESULTS
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 
@@ -244,7 +242,9 @@ def _do_tasks(
             )
         if truth is not None:
             with attempt("retrieval"):
-                results["retrieval"] = _retrieval(data, options)
+                results["retrieval"] = evaluate_retrieval(
+                    data, options, overwrite=options.overwrite
+                )
     return results
 
 
@@ -265,30 +265,3 @@ def _ground_truth(loader: Loader, options: Options) -> GroundTruth:
             f"min_annotation_length and annotation_overlap."
         )
     return truth
-
-
-class _Retrieval(TypedDict):
-    n_neighbors: int
-    most: int
-    samples: int
-    seed: int
-    unit: str
-
-
-def _retrieval(data: LabelledWindows, options: Options) -> dict[str, Any]:
-    chosen: _Retrieval = {
-        "n_neighbors": options.retrieval_neighbors,
-        "most": options.max_windows_for_pairs,
-        "samples": options.bootstrap_samples,
-        "seed": options.evaluation_seed,
-        "unit": "site" if options.split == "site" else "recording",
-    }
-    assert data.paths is not None
-    fingerprint = data.fingerprint(retrieval=chosen)
-    path = data.paths.clust_path / RETRIEVAL_RESULTS
-    stored = None if options.overwrite else read_result(path, fingerprint)
-    if stored is not None:
-        return stored
-    result = retrieval_quality(data, **chosen)
-    write_result(path, result, fingerprint)
-    return result

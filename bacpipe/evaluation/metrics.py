@@ -27,6 +27,9 @@ _FOLDS = 5
 
 _MANY_WINDOWS = 500_000
 
+MOST_REPLICATES = 100
+"""Of what is slow to compute, no more than this."""
+
 FEWEST_UNITS = 5
 """There are no intervals of fewer recordings (or sites) than this."""
 

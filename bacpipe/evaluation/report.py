@@ -19,6 +19,9 @@ from bacpipe.options import Options
 from bacpipe.store.files import replacing
 from bacpipe.store.fingerprints import read_result
 from bacpipe.store.layout import (
+    BENCHMARK_CURVES,
+    BENCHMARK_RELIABILITY,
+    BENCHMARK_RESULTS,
     REPORT,
     ResultPaths,
     learning_curve_name,
@@ -41,13 +44,15 @@ _COLUMNS = {
         "classes": "classes", "test_windows": "test windows", "test_recordings": "test recordings",
     },
     "retrieval": {
-        "rank": "rank", "model": "model", "neighbour_precision": "precision of neighbours",
+        "rank": "rank", "letters": "letters", "model": "model",
+        "neighbour_precision": "precision of neighbours",
         "neighbour_precision_chance": "by chance", "same_label_auroc": "AUROC of pairs",
         "n_windows": "windows", "n_recordings": "recordings",
     },
     "clustering": {
         "model": "model", "clustering": "clustering", "label": "compared with", "AMI": "AMI",
-        "ARI": "ARI", "n_clusters": "clusters", "n_windows": "windows", "n_labels": "labels",
+        "ARI": "ARI", "silhouette": "silhouette", "n_clusters": "clusters",
+        "n_windows": "windows", "n_labels": "labels",
     },
 }  # fmt: skip
 _FIGURES = {
@@ -57,7 +62,19 @@ _FIGURES = {
     "probing_per_class": "F1 of every class; in brackets its test windows.",
     "clustering": "Whether groups that form by themselves are the labels.",
     "retrieval": "Whether the most similar windows of other recordings have the same label.",
+    "retrieval_pairs": "How probable it is that the model of the row is better than that of the "
+    "column, by the precision of neighbours in the same recordings.",
 }
+_LEADERS = {
+    "retrieval": ("neighbour_precision", "precision of neighbours"),
+    "clustering": ("AMI", "agreement of clusters with annotations (AMI)"),
+}
+_METRICS = {"f1_macro": "macro F1", "neighbour_precision": "precision of neighbours", "AMI": "AMI"}
+_CURVES = (
+    "Dashed: chance. Diamond: the lowest threshold with the wanted precision, chosen on these "
+    "windows."
+)
+_RELIABILITY = "On the dashed line scores are probabilities; below it they promise too much."
 _SURE = 0.95
 _MOST_SITES = 30
 
@@ -99,20 +116,25 @@ def write_report(
     drawn = list(figures)
     dataset = next(iter(paths.values())).dataset
     parts = [f"<h1>{escape(dataset)}: {counted(len(paths), 'model')} compared</h1>"]
-    if "probing" in tables:
-        parts.append(f'<div class="answer">{_answer(tables, options)}</div>')
+    answers = [_answer(tables)] if "probing" in tables else []
+    answers += [_of_task(task, tables) for task in _LEADERS if task in tables]
+    if any(answers):
+        parts.append(f'<div class="answer">{"".join(answers)}</div>')
     for name, title in (("probing", "Probing"), ("retrieval", "Retrieval"),
                         ("clustering", "Clustering")):  # fmt: skip
         if name not in tables:
             continue
         parts.append(f"<h2>{title}</h2>")
         parts += [f"<p>{escape(note)}</p>" for note in tables[name].attrs.get("notes", [])]
-        parts.append(_table(tables[name], _COLUMNS[name]))
-        if name == "probing" and "letters" in tables[name]:
-            parts.append('<p class="small">Models that share a letter cannot be told apart (macro '
-                         'F1, p ≥ 0.05 after Holm’s correction).</p>')  # fmt: skip
-        if name == "probing" and "probing_pairs" in tables:
-            parts.append(_pairs(tables["probing_pairs"]))
+        if name == "clustering":
+            parts += _clusterings(tables[name])
+        else:
+            parts.append(_table(tables[name], _COLUMNS[name]))
+        if "letters" in tables[name]:
+            parts.append('<p class="small">Models that share a letter cannot be told apart '
+                         '(p ≥ 0.05 after Holm’s correction).</p>')  # fmt: skip
+        if f"{name}_pairs" in tables:
+            parts.append(_pairs(tables[f"{name}_pairs"]))
         parts += [
             _figure(folder / f"{figure}.svg", _FIGURES.get(figure, ""))
             for figure in drawn
@@ -128,6 +150,8 @@ def write_report(
             tables["probing"]["model"], tables["probing"]["probe"], strict=True
         ):
             parts.append(_of_model(str(model), str(probe), paths[model]))
+    for model, where in paths.items():
+        parts.append(_of_classifier(model, where))
     head = f"<meta charset='utf-8'><title>{escape(dataset)}</title><style>{_STYLE}</style>"
     with replacing(folder / REPORT) as file:
         file.write(
@@ -136,7 +160,54 @@ def write_report(
         )
 
 
-def _answer(tables: Mapping[str, pd.DataFrame], options: Options) -> str:
+def _of_task(task: str, tables: Mapping[str, pd.DataFrame]) -> str:
+    """Which model is better in retrieval or clustering, in whose tables the best is first."""
+    metric, title = _LEADERS[task]
+    table = tables[task]
+    if task == "clustering":
+        table = table[table["label"] == "ground_truth"]
+    if table["model"].nunique() < 2 or ("rank" in table and table["rank"].isna().all()):
+        return ""
+    first = table.iloc[0]
+    by = f", {escape(str(first['clustering']))}" if task == "clustering" else ""
+    text = (
+        f"<p>{task.capitalize()}{by}: <b>{escape(str(first['model']))}</b> has the highest "
+        f"{title}, {_score(first, metric)}, for {counted(int(first['n_windows']), 'window')}"
+    )
+    if first.get("n_recordings", 0):
+        text += f" of {counted(int(first['n_recordings']), 'recording')}"
+    text += ". "
+    pairs = tables.get(f"{task}_pairs")
+    rivals = table[table["model"] != first["model"]]
+    if pairs is not None and "clustering" in pairs:
+        pairs = pairs[pairs["clustering"] == first["clustering"]]
+        rivals = rivals[rivals["clustering"] == first["clustering"]]
+    if pairs is None or not len(rivals):
+        return text + "How sure that is cannot be said: no 5 recordings are known to be shared.</p>"
+    rival = str(rivals.iloc[0]["model"])
+    two = {str(first["model"]), rival}
+    of = pairs[pairs["better"].isin(two) & pairs["other"].isin(two)]
+    return text + (_of_pair(of.iloc[0], rival) if len(of) else "") + "</p>"
+
+
+def _clusterings(table: pd.DataFrame) -> list[str]:
+    """Agreement with annotations, and what else clusters follow, folded up."""
+    columns = {key: title for key, title in _COLUMNS["clustering"].items() if key != "label"}
+    truth = table["label"] == "ground_truth"
+    parts = []
+    if truth.any():
+        parts += ["<p>Agreement with annotations.</p>", _table(table[truth], columns)]
+    if not truth.all():
+        rest = table[~truth].assign(label=table["label"].str.replace("_", " "))
+        inside = _table(rest, _COLUMNS["clustering"])
+        parts.append(
+            f"<details{'' if truth.any() else ' open'}><summary>Agreement with places, times and "
+            f"the like, which should be low</summary>{inside}</details>"
+        )
+    return parts
+
+
+def _answer(tables: Mapping[str, pd.DataFrame]) -> str:
     """Which model is better, on what, and how sure that is."""
     table = tables["probing"]
     first = table.iloc[0]
@@ -243,15 +314,19 @@ def _html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _pairs(pairs: pd.DataFrame) -> str:
+    metric = str(pairs["metric"].iloc[0])
+    shown = {"better": f"higher {_METRICS[metric]}", "other": "than"}
+    if "clustering" in pairs:
+        shown["clustering"] = "clustering"
     rows = []
-    for _, row in pairs[pairs["metric"] == "f1_macro"].iterrows():
+    for _, row in pairs[pairs["metric"] == metric].iterrows():
         bounds = f"{row['difference']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         rows.append(
-            [f"<td>{escape(str(row[key]))}</td>" for key in ("better", "other")]
+            [f"<td>{escape(str(row[key]))}</td>" for key in shown]
             + [f'<td class="n">{text}</td>'
                for text in (bounds, _share(row["probability"]), _share(row["p"]))]
         )  # fmt: skip
-    titles = ("higher macro F1", "than", "difference [95 %]", "probability", "p (Holm)")
+    titles = (*shown.values(), "difference [95 %]", "probability", "p (Holm)")
     return _html_table(titles, rows)
 
 
@@ -266,6 +341,40 @@ def _figure(path: Path, caption: str) -> str:
         f'<figure><img alt="{escape(caption or path.stem)}" '
         f'src="data:image/svg+xml;base64,{content}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _of_classifier(model: str, paths: ResultPaths) -> str:
+    """What `bacpipe.benchmark` found of the classifier that comes with a model."""
+    result = read_result(paths.preds_path / BENCHMARK_RESULTS)
+    if result is None:
+        return ""
+    threshold = result["threshold"]
+    rows = [
+        [f"<td>{escape(title)}</td>", f'<td class="n">{_of_result(result, metric)}</td>']
+        for metric, title in (
+            ("average_precision_macro", "average precision (macro)"),
+            ("roc_auc_macro", "AUROC (macro)"),
+            ("f1_macro", f"F1 (macro), threshold {threshold:g}"),
+            ("precision_macro", f"precision (macro), threshold {threshold:g}"),
+            ("recall_macro", f"recall (macro), threshold {threshold:g}"),
+        )
+    ]
+    parts = [
+        f"<h3>{escape(model)}, its own classifier</h3>",
+        *(f"<p>{escape(note)}</p>" for note in result["notes"]),
+        _html_table(("all classes that are annotated", "[95 %]"), rows),
+    ]
+    for name, caption in ((BENCHMARK_CURVES, _CURVES), (BENCHMARK_RELIABILITY, _RELIABILITY)):
+        if (paths.plot_path / name).is_file():
+            parts.append(_figure(paths.plot_path / name, caption))
+    return "".join(parts)
+
+
+def _of_result(result: Mapping[str, Any], metric: str) -> str:
+    low, high = result["intervals"].get(metric) or (None, None)
+    return _score(
+        {metric: result["overall"][metric], f"{metric}_low": low, f"{metric}_high": high}, metric
     )
 
 
@@ -294,10 +403,8 @@ def _of_model(model: str, probe: str, paths: ResultPaths) -> str:
     if len(result.get("per_site", {})) > 1:
         parts.append(_sites(result["per_site"]))
     for name, caption in (
-        (precision_recall_name(probe), "Dashed: chance. Diamond: the lowest threshold with the "
-         "wanted precision, chosen on these windows."),
-        (reliability_name(probe), "On the dashed line scores are probabilities; below it they "
-         "promise too much."),
+        (precision_recall_name(probe), _CURVES),
+        (reliability_name(probe), _RELIABILITY),
         (learning_curve_name(probe), "Would more labels help?"),
     ):  # fmt: skip
         file = paths.probe_path / name

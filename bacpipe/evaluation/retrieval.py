@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from bacpipe.errors import (
 )
 from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import (
-    Groups,
+    MOST_REPLICATES,
     group_by,
     leave_out,
     mean_of_defined,
@@ -33,16 +34,25 @@ from bacpipe.evaluation.metrics import (
     ratio,
     summarise,
 )
+from bacpipe.evaluation.retrieved_windows import (
+    RetrievedWindows,
+    read_retrieved,
+    write_retrieved,
+)
 from bacpipe.evaluation.splits import units_left_out
+from bacpipe.options import Options
 from bacpipe.store.embedding_set import read_embeddings
+from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.layout import RETRIEVAL_NEIGHBOURS, RETRIEVAL_RESULTS
 from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
 
+Result = dict[str, Any]
+
 _CHUNK = 512
 _BINS = 2000
-_REACH = 4  # times as many neighbours are kept as asked for
-_MOST_REPLICATES = 100
+_REACH = 6  # times as many neighbours are kept as asked for: some may be left out
 _SIMILARITIES = 65_536  # windows compared at once
 
 
@@ -91,6 +101,41 @@ def retrieval_quality(
     EvaluationError
         If recordings are not known.
     """
+    return retrieve(data, n_neighbors, most, samples, seed, unit)[0]
+
+
+def evaluate_retrieval(data: LabelledWindows, options: Options, *, overwrite: bool) -> Result:
+    """Do what `retrieval_quality` does, as the settings say, and store that."""
+    assert data.paths is not None
+    unit = "site" if options.split == "site" else "recording"
+    chosen = {
+        "n_neighbors": options.retrieval_neighbors,
+        "most": options.max_windows_for_pairs,
+        "samples": options.bootstrap_samples,
+        "seed": options.evaluation_seed,
+    }
+    fingerprint = data.fingerprint(retrieval={**chosen, "unit": unit})
+    path = data.paths.clust_path / RETRIEVAL_RESULTS
+    neighbours = path.with_name(RETRIEVAL_NEIGHBOURS)
+    stored = None if overwrite else read_result(path, fingerprint)
+    # Version 2.0 did not store the neighbours.
+    if stored is not None and read_retrieved(neighbours, stored) is not None:
+        return stored
+    result, windows = retrieve(data, **chosen, unit=unit)
+    write_retrieved(neighbours, windows, fingerprint)
+    write_result(path, result, fingerprint)
+    return result
+
+
+def retrieve(
+    data: LabelledWindows,
+    n_neighbors: int = 10,
+    most: int = 20_000,
+    samples: int = 1000,
+    seed: int = 42,
+    unit: str = "recording",
+) -> tuple[Result, RetrievedWindows]:
+    """Do what `retrieval_quality` does; also returns what models are compared by."""
     if data.recordings is None:
         raise EvaluationError(
             "Retrieval compares windows of different recordings, which are not known here; pass "
@@ -99,39 +144,41 @@ def retrieval_quality(
     rows, notes = _choose_rows(data, most, seed)
     presence = data.presence_of(rows)
     groups = group_by(data.recordings[rows], len(rows))
-    window, label = np.nonzero(presence)
-    pair = np.unique(np.stack([label, groups.code[window]]), axis=1)[0]
-    if len(np.unique(label)) < 2 or np.bincount(pair).max(initial=0) < 2:
+    windows = RetrievedWindows(
+        data.classes, presence, data.recordings[rows], np.empty((len(rows), 0), np.int32),
+        n_neighbors, data.multi_label,
+    )  # fmt: skip
+    n_labels = int(presence.any(axis=0).sum())
+    if n_labels < 2 or not windows.compared:
         raise TooLittleDataError(
             f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
-            f"found {counted(len(np.unique(label)), 'label')} in "
-            f"{counted(groups.number, 'recording')}."
+            f"found {counted(n_labels, 'label')} in {counted(groups.number, 'recording')}."
         )
     units = units_left_out(data.recordings[rows], len(rows), unit)
-    kept = leave_out(units, min(samples, _MOST_REPLICATES))
+    kept = leave_out(units, min(samples, MOST_REPLICATES))
     # The replicate that leaves out each window; all of them the first if there is only one.
     part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)
-    compared = _compare(
-        _normalise(data.embeds[rows]), presence, groups, part, len(kept), n_neighbors
+    nearest, same, other = _compare(
+        _normalise(data.embeds[rows]), presence, groups.code, part, len(kept), _REACH * n_neighbors
     )
-    precision, chance = (
-        _class_means(values, presence) for values in (compared.precision, compared.chance)
-    )
+    windows = replace(windows, nearest=nearest)
+    precision, chance = windows.by_class(units, kept)
     summary = summarise(
         {
             "neighbour_precision": mean_of_defined(precision),
             "neighbour_precision_chance": mean_of_defined(chance),
-            "same_label_auroc": _auroc(compared.same, compared.other),
+            "same_label_auroc": _auroc(same, other),
         },
         len(rows),
     )
-    return {
+    result = {
         "model": data.model,
         "label_column": data.column,
         **summary,
         "n_neighbors": n_neighbors,
         "n_windows": len(rows),
         "n_recordings": groups.number,
+        "unit": unit,
         "per_class": {
             name: {"neighbour_precision": number(precision[0, i]),
                    "chance": number(chance[0, i]),
@@ -141,6 +188,7 @@ def retrieval_quality(
         },
         "notes": notes + notes_on_intervals(units, samples),
     }  # fmt: skip
+    return result, windows
 
 
 def _choose_rows(data: LabelledWindows, most: int, seed: int) -> tuple[np.ndarray, list[str]]:
@@ -159,39 +207,32 @@ def _normalise(embeds: np.ndarray) -> np.ndarray:
     return centred / np.where(length > 0, length, 1)
 
 
-class _Compared(NamedTuple):
-    """Comparisons with everything in the first row, and without one part in each further row."""
-
-    precision: np.ndarray  # float32, (rows, windows): of neighbours; NaN where not defined
-    chance: np.ndarray  # float32, (rows, windows): expected of neighbours drawn at random
-    same: np.ndarray  # float64, (rows, bins): pairs of one label by similarity
-    other: np.ndarray  # float64, (rows, bins): pairs of two labels
-
-
 def _compare(
     points: np.ndarray,
     presence: np.ndarray,
-    groups: Groups,
+    recording: np.ndarray,
     part: np.ndarray,
     n_rows: int,
-    n_neighbors: int,
-) -> _Compared:
-    """Compare every window with those of other recordings; `part` is the row without it."""
-    n = len(points)
+    kept: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare every window with those of other recordings; `part` is the row without it.
+
+    Returns the nearest windows, int32 of shape (windows, kept), -1 where there is none, and pairs
+    with the same label and with another one by similarity, float64 of shape (rows, bins): with
+    everything in the first row, and without one part in each further row.
+    """
     nothing = ~presence.any(axis=1)
     # Single labels are compared as numbers, which is much faster; nothing equals nothing else.
     single = presence.sum(axis=1).max(initial=0) <= 1
     label = presence.argmax(axis=1) if single else presence.astype(np.float32)
-    k = min(n_neighbors, n)
-    reach = min(_REACH * k, n)  # when a part is left out, the next neighbours move up
-    precision, chance = np.full((2, n_rows, n), np.nan, np.float32)
+    nearest = np.full((len(points), min(kept, len(points))), -1, np.int32)
     # Pairs by part of the query, by whether the other window is of the same part, and by whether
     # it has the same label.
     histograms = np.zeros(n_rows * 4 * _BINS + 1, np.int64)
     nowhere = n_rows * 4 * _BINS
-    for span in _parts(n):
+    for span in _parts(len(points)):
         similarity = points[span] @ points.T
-        forbidden = groups.code[span, None] == groups.code
+        forbidden = recording[span, None] == recording
         forbidden |= nothing[span, None] & nothing  # two windows without labels say nothing
         if single:
             equal = (label[span, None] == label) & ~(nothing[span, None] | nothing | forbidden)
@@ -204,44 +245,20 @@ def _compare(
         cell[forbidden] = nowhere
         histograms += np.bincount(cell.ravel(), minlength=len(histograms))
         similarity[forbidden] = -np.inf
-        nearest = torch.from_numpy(similarity).topk(reach, dim=1).indices.numpy()
-        near_equal = np.take_along_axis(equal, nearest, axis=1)
-        near_part = np.take_along_axis(np.broadcast_to(part, equal.shape), nearest, axis=1)
-        allowed = ~forbidden
-        per_part = [
-            np.stack([np.bincount(part[row], minlength=n_rows) for row in chosen])
-            for chosen in (allowed, equal)
-        ]
-        for row in range(n_rows):
-            # Row 0 leaves out nothing, and no part has the number 0 when there are others.
-            out = row > 0
-            n_allowed, n_equal = (counts.sum(axis=1) - out * counts[:, row] for counts in per_part)
-            left = near_part != row if out else np.ones_like(near_equal)
-            taken = left & (left.cumsum(axis=1) <= k)
-            hits = (near_equal & taken).sum(axis=1)
-            asked = np.minimum(np.minimum(n_allowed, k), taken.sum(axis=1)).clip(1)
-            defined = (n_equal > 0) & ((part[span] != row) | (not out))
-            precision[row, span] = np.where(defined, hits / asked, np.nan)
-            chance[row, span] = np.where(defined, n_equal / np.maximum(n_allowed, 1), np.nan)
+        closeness, rows = torch.from_numpy(similarity).topk(nearest.shape[1], dim=1)
+        nearest[span] = np.where(np.isfinite(closeness.numpy()), rows.numpy(), -1)
     of_part = histograms[:-1].reshape(n_rows, 2, 2, _BINS).astype(np.float64)
     total = of_part.sum(axis=(0, 1))
     # A pair counts twice, once from either side, so that leaving out a part takes away twice what
     # its windows are compared with, but once what is within it.
     pairs = total - 2 * of_part.sum(axis=1) + of_part[:, 1]
     pairs[0] = total
-    return _Compared(precision, chance, pairs[:, 1], pairs[:, 0])
+    return nearest, pairs[:, 1], pairs[:, 0]
 
 
 def _parts(n: int) -> Iterator[slice]:
     for first in range(0, n, _CHUNK):
         yield slice(first, min(first + _CHUNK, n))
-
-
-def _class_means(values: np.ndarray, presence: np.ndarray) -> np.ndarray:
-    """Mean of the defined values by class, shape (rows, classes)."""
-    member = presence.astype(np.float64)
-    defined = np.isfinite(values)
-    return ratio(np.where(defined, values, 0) @ member, defined @ member, np.nan)
 
 
 def _auroc(same: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -14,10 +14,10 @@ correction; compact letter display, Piepho 2004, J. Comput. Graph. Stat. 13, 456
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -26,12 +26,12 @@ from bacpipe.errors import counted
 from bacpipe.evaluation.cross_validation import paired_difference
 from bacpipe.evaluation.metrics import (
     FEWEST_UNITS,
+    MOST_REPLICATES,
     Groups,
-    accuracy_replicates,
-    decide,
     evaluate_labels,
+    interval,
     leave_out,
-    score_replicates,
+    number,
 )
 from bacpipe.evaluation.splits import units_left_out, units_of
 from bacpipe.evaluation.tested_windows import TestedWindows
@@ -92,6 +92,9 @@ def on_shared_ground(
     in_all = set.intersection(*(set(windows.classes) for windows in known))
     classes = [name for name in known[0].classes if name in in_all]
     recordings = set.intersection(*(set(windows.recordings.tolist()) for windows in known))
+    parts = [windows.of(classes, recordings) for windows in known]
+    # A recording may have had no window but of a class that is left out.
+    recordings = set.intersection(*(set(part.recordings.tolist()) for part in parts))
     _tell(shared, known, classes, recordings)
     if len(classes) < _FEWEST_CLASSES or len(recordings) < _FEWEST_RECORDINGS:
         shared.rankable = False
@@ -101,8 +104,8 @@ def on_shared_ground(
             f"each are needed. Scores are those of each model's own classes and recordings."
         )
         return shared
-    for i, windows in enumerate(known):
-        part = windows.of(classes, recordings)
+    for i, part in enumerate(parts):
+        part = part.of(classes, recordings)
         shared.results[i] |= _evaluated(shared.results[i], part, samples)
         shared.tested[i] = part
     return shared
@@ -194,46 +197,145 @@ def paired_table(shared: Shared) -> pd.DataFrame | None:
     that the first is better, p (two-sided, after Holm's correction), recordings; and the same of
     the cross-validations, where there are any.
     """
-    import pandas as pd
-
     known = [windows for windows in shared.tested if windows is not None]
     if len(known) < 2 or len(known) < len(shared.tested) or not shared.rankable:
         return None
     strategy = shared.results[0]["split"]["strategy"]
     unit = "site" if strategy == "site" else "recording"
-    units = np.unique(units_of(known[0].recordings, unit))
+    names = [f"{result['model']} ({result['probe']})" for result in shared.results]
+    repeated = [result.get("cross_validation") for result in shared.results]
+
+    def cross_validated(i: int, j: int, metric: str) -> dict[str, Any]:
+        one, other = repeated[i], repeated[j]
+        if not one or not other:
+            return {}
+        values = paired_difference(one, other, metric) or {}
+        return {f"cross_validated_{key}": value for key, value in values.items()}
+
+    return _pairs(dict(zip(names, known, strict=True)), PAIRED, unit, cross_validated)
+
+
+class _Comparable(Protocol):
+    """Windows of a model that a score can be computed from."""
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """Recording of each."""
+
+    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores with each row of weights."""
+
+
+class _Divisible(_Comparable, Protocol):
+    """The same, where some of the labels and recordings can be taken alone."""
+
+    @property
+    def compared(self) -> set[str]:
+        """Labels that count."""
+
+    def of(self, classes: Sequence[str], recordings: Collection[str]) -> Self:
+        """Windows with some labels in some recordings."""
+
+
+_W = TypeVar("_W", bound=_Divisible)
+
+
+def share(
+    windows: Mapping[str, _W], what: str = "ranking"
+) -> tuple[dict[str, _W], bool, list[str]]:
+    """Windows of several models with the labels and in the recordings that all of them have.
+
+    Returns them, whether anything was left out, and notes on what; none of the windows if models
+    share fewer than two labels or recordings.
+    """
+    labels, heard = _own(windows)
+    common, places, parts = set[str](), set[str](), dict(windows)
+    # Without a label a recording may have no window left, and without that another label none.
+    while parts and (common, places) != (found := _in_all(*_own(parts))):
+        common, places = found
+        parts = {model: each.of(sorted(common), places) for model, each in windows.items()}
+    notes = []
+    for name in sorted(set().union(*labels.values()) - common):
+        lacking = ", ".join(sorted(model for model, mine in labels.items() if name not in mine))
+        notes.append(f"{name} is left out of the {what}: {lacking} has it in too few recordings.")
+    if rest := sorted(set().union(*heard.values()) - places):
+        notes.append(
+            f"{counted(len(rest), 'recording')} left out of the {what}, because not all models "
+            f"have a labelled window there: {', '.join(rest[:5])}{', …' if len(rest) > 5 else ''}."
+        )
+    if not notes:
+        return dict(windows), False, notes
+    if len(common) < _FEWEST_CLASSES or len(places) < _FEWEST_RECORDINGS:
+        notes.append(
+            f"No {what}: the models share {counted(len(common), 'label')} and "
+            f"{counted(len(places), 'recording')}, and at least {_FEWEST_CLASSES} of each are "
+            f"needed. Scores are those of each model's own labels and recordings."
+        )
+        return {}, True, notes
+    return parts, True, notes
+
+
+def _own(windows: Mapping[str, _Divisible]) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    labels = {model: each.compared for model, each in windows.items()}
+    return labels, {model: set(each.recordings.astype(str)) for model, each in windows.items()}
+
+
+def _in_all(
+    labels: Mapping[str, set[str]], heard: Mapping[str, set[str]]
+) -> tuple[set[str], set[str]]:
+    return set.intersection(*labels.values()), set.intersection(*heard.values())
+
+
+def shared_scores(
+    windows: _Comparable, unit: str, low: float = 0.0
+) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
+    """Scores of some windows, and their intervals."""
+    groups = units_left_out(windows.recordings, len(windows.recordings), unit)
+    weights = leave_out(groups, MOST_REPLICATES)
+    scores = windows.replicates(groups, weights)
+    return (
+        {name: number(values[0]) for name, values in scores.items()},
+        {name: interval(values, low=low) for name, values in scores.items()},
+    )
+
+
+def pairs_of(windows: Mapping[str, _Comparable], metric: str, unit: str) -> pd.DataFrame | None:
+    """Difference of every two models as in `paired_table`, of windows on shared ground."""
+    return _pairs(windows, (metric,), unit, lambda *_: {})
+
+
+def _pairs(
+    windows: Mapping[str, _Comparable],
+    metrics: Sequence[str],
+    unit: str,
+    more: Callable[[int, int, str], dict[str, Any]],
+) -> pd.DataFrame | None:
+    import pandas as pd
+
+    names, each = list(windows), list(windows.values())
+    if len(names) < 2:
+        return None
+    units = np.unique(np.concatenate([units_of(one.recordings, unit) for one in each]))
     if len(units) < FEWEST_UNITS:
         return None
-    weights = leave_out(Groups(np.arange(len(units)), len(units), unit), _REPLICATES)
-    replicates = [_replicates(windows, units, unit, weights) for windows in known]
-    names = [f"{result['model']} ({result['probe']})" for result in shared.results]
+    replicates = []
+    for one in each:
+        code = np.searchsorted(units, units_of(one.recordings, unit))
+        groups = Groups(code, len(units), unit)
+        replicates.append(one.replicates(groups, leave_out(groups, MOST_REPLICATES)))
     rows = []
-    for metric in PAIRED:
+    for metric in metrics:
         of_metric = []
-        for i, j in combinations(range(len(known)), 2):
+        for i, j in combinations(range(len(names)), 2):
             difference = replicates[i][metric] - replicates[j][metric]
             if difference[0] < 0:
                 i, j, difference = j, i, -difference
             row = {"metric": metric, "better": names[i], "other": names[j],
                    **_difference(difference), f"{unit}s": len(units)}  # fmt: skip
-            one, other = (shared.results[k].get("cross_validation") for k in (i, j))
-            if one and other and (repeated := paired_difference(one, other, metric)):
-                row |= {f"cross_validated_{key}": value for key, value in repeated.items()}
-            of_metric.append(row)
+            of_metric.append(row | more(i, j, metric))
         _correct(of_metric)
         rows += of_metric
     return pd.DataFrame(rows)
-
-
-def _replicates(
-    windows: TestedWindows, units: np.ndarray, unit: str, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    code = np.searchsorted(units, units_of(windows.recordings, unit))
-    groups = Groups(code, len(units), unit)
-    overall, _ = score_replicates(
-        *decide(windows.labels, windows.scores), windows.scores, groups, weights
-    )
-    return {**accuracy_replicates(windows.labels, windows.scores, groups, weights), **overall}
 
 
 def _difference(values: np.ndarray) -> dict[str, float]:

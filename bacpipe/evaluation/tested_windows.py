@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from bacpipe.evaluation.labelled_windows import LabelledWindows
-from bacpipe.evaluation.metrics import one_hot
+from bacpipe.evaluation.metrics import (
+    Groups,
+    accuracy_replicates,
+    decide,
+    one_hot,
+    score_replicates,
+)
 from bacpipe.evaluation.splits import Split
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
@@ -47,6 +53,13 @@ class TestedWindows:
         return TestedWindows(
             tuple(classes), labels[use], self.scores[use][:, columns], self.recordings[use]
         )
+
+    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores over all classes with each row of weights, shape (replicates,)."""
+        overall, _ = score_replicates(
+            *decide(self.labels, self.scores), self.scores, units, weights
+        )
+        return {**accuracy_replicates(self.labels, self.scores, units, weights), **overall}
 
 
 def write_tested(

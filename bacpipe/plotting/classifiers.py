@@ -163,7 +163,12 @@ def tested_on(result: Mapping[str, Any]) -> str:
 
 
 @styled
-def precision_recall(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray) -> Figure:
+def precision_recall(
+    result: Mapping[str, Any],
+    truth: np.ndarray,
+    scores: np.ndarray,
+    ignored: np.ndarray | None = None,
+) -> Figure:
     """Precision at every recall, a panel per class, from the scores of the test windows.
 
     Dashed is chance, the share of windows with the class; the diamond is the lowest threshold with
@@ -171,11 +176,12 @@ def precision_recall(result: Mapping[str, Any], truth: np.ndarray, scores: np.nd
     """
     figure, panels = _class_panels(result, truth, "precision and recall at all thresholds")
     for axes, i, name in panels:
-        order = np.argsort(-scores[:, i], kind="stable")
-        ranked, hits = scores[order, i], truth[order, i].cumsum()
+        positive, score = _of_class(i, truth, scores, ignored)
+        order = np.argsort(-score, kind="stable")
+        ranked, hits = score[order], positive[order].cumsum()
         last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
         recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
-        axes.axhline(truth[:, i].mean(), color=GREY, linewidth=0.8, linestyle="--")
+        axes.axhline(positive.mean(), color=GREY, linewidth=0.8, linestyle="--")
         axes.step(np.r_[0, recall], np.r_[precision[0], precision], where="pre", color=COLOURS[0])
         values = result["per_class"][name]
         threshold = values["threshold_at_precision"]
@@ -193,7 +199,12 @@ def precision_recall(result: Mapping[str, Any], truth: np.ndarray, scores: np.nd
 
 
 @styled
-def reliability(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray) -> Figure:
+def reliability(
+    result: Mapping[str, Any],
+    truth: np.ndarray,
+    scores: np.ndarray,
+    ignored: np.ndarray | None = None,
+) -> Figure:
     """How often a class is there, by its score: a panel per class, tenths of the scores.
 
     Where dots lie on the diagonal, scores are probabilities; below it they promise too much.  The
@@ -201,11 +212,12 @@ def reliability(result: Mapping[str, Any], truth: np.ndarray, scores: np.ndarray
     """
     figure, panels = _class_panels(result, truth, "what the scores mean")
     for axes, i, _ in panels:
-        part = np.minimum((scores[:, i] * _BINS).astype(int), _BINS - 1)
+        positive, score = _of_class(i, truth, scores, ignored)
+        part = np.minimum((score * _BINS).astype(int), _BINS - 1)
         windows = np.bincount(part, minlength=_BINS)
         used = windows > 0
-        mean = np.bincount(part, scores[:, i], _BINS)[used] / windows[used]
-        share = np.bincount(part, truth[:, i], _BINS)[used] / windows[used]
+        mean = np.bincount(part, score, _BINS)[used] / windows[used]
+        share = np.bincount(part, positive, _BINS)[used] / windows[used]
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         axes.plot(mean, share, color=COLOURS[0], linewidth=0.8, alpha=0.5)
         size = 4 + 40 * windows[used] / windows.max()
@@ -242,11 +254,19 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def _of_class(
+    i: int, truth: np.ndarray, scores: np.ndarray, ignored: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and scores of a class, where one can say whether it is there."""
+    use = np.ones(len(truth), bool) if ignored is None else ~ignored[:, i]
+    return truth[use, i], scores[use, i]
+
+
 def _class_panels(
     result: Mapping[str, Any], truth: np.ndarray, what: str
 ) -> tuple[Figure, list[tuple[Axes, int, str]]]:
     """Empty panels of the classes with most test windows, with the column and name of each."""
-    names, support = list(result["classes"]), truth.sum(axis=0)
+    names, support = list(result["per_class"]), truth.sum(axis=0)
     shown = [int(i) for i in np.argsort(-support, kind="stable") if support[i]][:_MOST_PANELS]
     columns = min(4, max(len(shown), 1))
     rows = -(-len(shown) // columns) or 1
@@ -259,6 +279,8 @@ def _class_panels(
         axes.tick_params(labelsize=6.5)
     left_out = int((support > 0).sum()) - len(shown)
     rest = f"; {left_out} rarer classes are not shown" if left_out else ""
-    title = f"{result['model']}, {result['probe']} probe: {what}\n{tested_on(result)}{rest}"
+    who = f"{result['probe']} probe" if "probe" in result else "its own classifier"
+    windows = tested_on(result) if "split" in result else counted(len(truth), "window")
+    title = f"{result['model']}, {who}: {what}\n{windows}{rest}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
     return figure, [(axes, i, names[i]) for axes, i in zip(grid, shown, strict=False)]

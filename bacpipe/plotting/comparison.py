@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CLASSES = 60
+_METRICS = {"f1_macro": "macro F1", "neighbour_precision": "precision of neighbours"}
 # What clusters ought to follow, and what they ought not to; others come after these.
 _ORDER = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name")
 
@@ -61,8 +62,9 @@ def probing_ranking(table: pd.DataFrame) -> Figure:
 
 @styled
 def pair_probabilities(table: pd.DataFrame) -> Figure:
-    """Probability that the model of a row is better than that of a column, by macro F1."""
-    rows = table[table["metric"] == "f1_macro"]
+    """Probability that the model of a row is better than that of a column, by the first metric."""
+    metric = str(table["metric"].iloc[0])
+    rows = table[table["metric"] == metric]
     names = list(dict.fromkeys([*rows["better"], *rows["other"]]))
     grid = np.full((len(names), len(names)), np.nan)
     for one, other, chance in zip(rows["better"], rows["other"], rows["probability"], strict=True):
@@ -72,9 +74,9 @@ def pair_probabilities(table: pd.DataFrame) -> Figure:
     grid, names = grid[np.ix_(order, order)], [shorten(names[i]) for i in order]
     margin = text_width(names)
     side = float(np.clip(0.5 * len(names), 0.9, 6))
-    figure = new_figure(side + margin + 1.6, side + margin + 0.8)
+    figure = new_figure(side + margin + 1.6, side + margin + 1.0)
     axes = figure.add_subplot()
-    heat_map(figure, axes, grid, "probability that the row is better")
+    heat_map(figure, axes, grid, "row is better")
     axes.set_aspect("equal")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -82,7 +84,7 @@ def pair_probabilities(table: pd.DataFrame) -> Figure:
     if len(names) <= 15:
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
         numbers_in_cells(axes, grid, np.array(texts))
-    axes.set_title("Pairs of models, macro F1", fontsize=8)
+    axes.set_title(f"Pairs of models:\n{_METRICS[metric]}", fontsize=8)
     return figure
 
 
@@ -237,7 +239,7 @@ def _ranking(
                         axes.text(1.03, at, letters, va="center", fontsize=6.5, color=colour)
         score_axis(axes, label)
     _model_axis(axes_of, models)
-    told = "; same letter: not told apart by F1" if "letters" in table else ""
+    told = "; same letter: not told apart" if "letters" in table else ""
     heading(figure, f"{title} (lines: 95 % intervals{told})")
     if len(names) > 1 or any(level is not None for level in chance.values()):
         most = max(axes_of, key=lambda axes: len(axes.get_legend_handles_labels()[0]))

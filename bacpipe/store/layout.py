@@ -107,13 +107,17 @@ SPLIT_TABLE = "probing_dataframe.csv"
 # In the folder of clusterings.
 CLUSTERING_RESULTS = "clust_results.json"
 CLUSTER_LABELS = "clust_labels.parquet"
+LABELLED_CLUSTERS = "labelled_clusters.parquet"
 RETRIEVAL_RESULTS = "retrieval_results.json"
+RETRIEVAL_NEIGHBOURS = "retrieval_neighbours.parquet"
 # In the folder of probes.
 LABEL_NUMBERS = "label2index.json"
 # In the folder of comparisons across models.
 REPORT = "report.html"
 # In the folder of plots.
 BENCHMARK_FIGURE = "benchmark.png"
+BENCHMARK_CURVES = "benchmark_precision_recall.svg"
+BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
 CLUSTERING_FIGURE = "clustering.png"
 MAP_FIGURE = "embeddings.png"
 

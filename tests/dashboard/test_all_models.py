@@ -13,6 +13,7 @@ from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.widgets import download_button
+from bacpipe.evaluation.comparison import stored_scores
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 
@@ -91,3 +92,12 @@ def test_a_table_downloads_as_it_is() -> None:
     content = download_button(table, "x.csv").callback()
     assert isinstance(content, io.BytesIO)
     pd.testing.assert_frame_equal(pd.read_csv(content), table)
+
+
+def test_a_ranking_says_how_little_it_rests_on(results: tuple[Path, Path]) -> None:
+    audio, stored = results
+    view = AllModelsView(open_data_set(["tiny", "other"], audio_dir=audio, main_results_dir=stored))
+    scores = stored_scores({m.name: m.loader.paths for m in view._models}, "species")
+    told = [str(pane.object) for pane in view._scores("probing", scores) if hasattr(pane, "object")]
+    number = int(scores.tables["probing"]["test_recordings"].min())
+    assert any("Scores rest on" in text for text in told) == (number < 5)

@@ -201,6 +201,9 @@ def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(
     results = data_set.model("tiny")
     assert list(sources(results)) == [CLASSIFIER, "probe_linear", "probe_knn"]
     found = read_detections(results, "probe_linear")
+    own = read_detections(results, CLASSIFIER)
+    assert (found.threshold(None), found.threshold(0.2)) == (0.5, 0.2)
+    assert own.threshold(None) == own.lowest
     probe, columns = bacpipe.prepare_probe_inference("tiny", paths=results.loader.paths)
     scores = bacpipe.run_probe_inference(
         "tiny", probe, 0.5, results.loader.embeddings("array"), return_binary_presence=False

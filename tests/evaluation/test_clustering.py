@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 
 import bacpipe
 from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.metrics import interval
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 
@@ -174,3 +175,20 @@ def test_a_clustering_that_fails_does_not_stop_the_others(caplog):
         bacpipe.clustering_pipeline(
             "points", None, data.embeds, clust_configs={"kmeans": {"n_clusters": 50}}
         )
+
+
+def test_intervals_of_silhouettes_are_those_of_leaving_out_recordings():
+    from sklearn.metrics import silhouette_score
+
+    data = make_windows(150, 3, n_recordings=10, separation=1.0)
+    result = bacpipe.clustering_pipeline(
+        "points", data.labels, data.embeds, recordings=data.recordings,
+        clust_configs={"kmeans": {"n_clusters": 3}}, evaluate_with_silhouette=True,
+    )["silhouette"]["ground_truth"]  # fmt: skip
+    x = (data.embeds - data.embeds.mean(axis=0)) / data.embeds.std(axis=0)
+    values = [silhouette_score(x, data.labels)]
+    for name in np.unique(data.recordings.astype(str)):
+        kept = data.recordings != name
+        values.append(silhouette_score(x[kept], data.labels[kept]))
+    assert result["score"] == pytest.approx(values[0], abs=1e-5)
+    assert result["interval"] == pytest.approx(interval(np.array(values), low=-1.0), abs=1e-4)

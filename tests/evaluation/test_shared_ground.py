@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import bacpipe
+from bacpipe.evaluation.clustering import evaluate_clusterings
+from bacpipe.evaluation.comparison import compare_models
 from bacpipe.evaluation.cross_validation import cross_validate, paired_difference
 from bacpipe.evaluation.learning_curve import learning_curve
 from bacpipe.evaluation.metrics import decide, group_by, score_replicates
+from bacpipe.evaluation.retrieval import evaluate_retrieval
 from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
 from bacpipe.evaluation.tested_windows import TestedWindows
+from bacpipe.options import make_options
+from bacpipe.store.layout import result_paths
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 CLASSES = ("a", "b", "c")
@@ -224,3 +233,78 @@ def test_the_threshold_has_the_wanted_precision():
         sum(site["windows"] for site in metrics["per_site"].values())
         == (metrics["split"]["windows"]["test"])
     )
+
+
+# ---------------------------------------------------------------------- retrieval, clusterings
+
+
+def stored_of_two(tmp_path: Path, lacking: str) -> tuple[dict[str, Any], list[Any]]:
+    """Two models; the second never met one of the labels and one of the recordings."""
+    results, data = {}, []
+    for model, separation in (("good", 1.0), ("bad", 0.2)):
+        windows = make_windows(360, 4, n_recordings=15, separation=separation)
+        if model == "bad":
+            keep = windows.labels != windows.classes.index(lacking)
+            keep &= windows.recordings != sorted(set(windows.recordings))[0]
+            windows = replace(windows, labels=np.where(keep, windows.labels, -1))
+        paths = result_paths(
+            Path("field"), model, main_results_dir=tmp_path, embed_parent_dir="embeddings",
+            dim_reduc_parent_dir="maps", evaluations_dir="evaluations",
+        )  # fmt: skip
+        data.append(replace(windows, model=model, paths=paths))
+        options = make_options(clust_configs={"kmeans": {"n_clusters": None}})
+        evaluate_retrieval(data[-1], options, overwrite=True)
+        evaluate_clusterings(data[-1], {}, options, overwrite=True)
+        results[model] = paths
+    return results, data
+
+
+def test_retrieval_and_clusterings_are_compared_on_what_models_share(tmp_path: Path) -> None:
+    lacking = make_windows(10, 4).classes[-1]
+    paths, (good, bad) = stored_of_two(tmp_path, lacking)
+    tables = compare_models(paths, ["clustering"], make_options(audio_dir="field"))
+    common = good.classes[:-1]
+    places = set(bad.recordings[bad.labels >= 0])
+    table = tables["retrieval"].set_index("model")
+    assert any(lacking in note for note in tables["retrieval"].attrs["notes"])
+    assert any("1 recording left out" in note for note in tables["retrieval"].attrs["notes"])
+    # As if the other windows had never been there.
+    use = np.isin(good.recordings, sorted(places)) & (good.labels < len(common))
+    x = (good.embeds - good.embeds[good.labels >= 0].mean(axis=0)) / good.embeds[
+        good.labels >= 0
+    ].std(axis=0)
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True))[use]
+    labels, recordings = good.labels[use], good.recordings[use]
+    shares = []
+    for row, label, recording in zip(x @ x.T, labels, recordings, strict=True):
+        others = np.flatnonzero(recordings != recording)
+        shares.append(np.mean(labels[others[np.argsort(-row[others])[:10]]] == label))
+    expected = np.mean([np.mean(np.array(shares)[labels == i]) for i in range(len(common))])
+    assert table.loc["good", "neighbour_precision"] == pytest.approx(expected, abs=2e-3)
+    assert table["n_recordings"].tolist() == [len(places)] * 2
+    pair = tables["retrieval_pairs"].iloc[0]
+    assert (pair["better"], pair["other"]) == ("good", "bad") and pair["probability"] > 0.99
+    assert pair["difference"] == pytest.approx(-table["neighbour_precision"].diff().iloc[1])
+    truth = tables["clustering"].set_index("model")
+    assert truth["n_labels"].tolist() == [3, 3]
+    assert set(truth["n_windows"]) == {int(use.sum()), int((bad.labels >= 0).sum())}
+    assert truth.loc["good", "AMI_low"] < truth.loc["good", "AMI"] < truth.loc["good", "AMI_high"]
+    assert tables["clustering_pairs"]["better"].tolist() == ["good"]
+
+
+def test_clusterings_about_different_labels_are_not_put_side_by_side(tmp_path: Path) -> None:
+    windows = make_windows(240, 4, n_recordings=12)
+    paths = {}
+    for model, labels in (("a", (0, 1)), ("b", (2, 3))):
+        paths[model] = result_paths(
+            Path("field"), model, main_results_dir=tmp_path, embed_parent_dir="embeddings",
+            dim_reduc_parent_dir="maps", evaluations_dir="evaluations",
+        )  # fmt: skip
+        mine = np.where(np.isin(windows.labels, labels), windows.labels, -1)
+        data = replace(windows, model=model, labels=mine, paths=paths[model])
+        options = make_options(clust_configs={"kmeans": {"n_clusters": None}})
+        evaluate_retrieval(data, options, overwrite=True)
+        evaluate_clusterings(data, {}, options, overwrite=True)
+    tables = compare_models(paths, ["clustering"], make_options(audio_dir="field"))
+    assert tables["retrieval"]["rank"].isna().all() and "retrieval_pairs" not in tables
+    assert "clustering" not in tables or "ground_truth" not in set(tables["clustering"]["label"])

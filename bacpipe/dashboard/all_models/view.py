@@ -53,10 +53,10 @@ _SAID = {
 _COLUMNS = {
     "clustering": ["model", "clustering", "label", "AMI", "ARI", "homogeneity", "completeness",
                    "silhouette", "n_clusters", "n_labels", "n_windows"],
-    "probing": ["rank", "model", "probe", "f1_macro", "f1_macro_low", "f1_macro_high",
+    "probing": ["rank", "letters", "model", "probe", "f1_macro", "f1_macro_low", "f1_macro_high",
                 "average_precision_macro", "balanced_accuracy", "accuracy", "classes",
                 "test_windows", "test_recordings"],
-    "retrieval": ["rank", "model", "neighbour_precision", "neighbour_precision_low",
+    "retrieval": ["rank", "letters", "model", "neighbour_precision", "neighbour_precision_low",
                   "neighbour_precision_high", "neighbour_precision_chance", "same_label_auroc",
                   "n_windows", "n_recordings"],
 }  # fmt: skip
@@ -188,11 +188,13 @@ It needs no training.
             "clustering": self._clustering, "probing": _probing, "retrieval": _retrieval
         }[part](table)  # fmt: skip
         shown = table[[name for name in _COLUMNS[part] if name in table]]
+        notes = [note(html.escape(text)) for text in table.attrs.get("notes", [])]
         return [
             html_pane(
                 f'<div class="bp-heading">{_title(part)}: {html.escape(scores.kind)}</div>'
                 f'<div class="bp-note">{_SAID[part]}</div>'
             ),
+            *notes,
             *charts,
             self._missing("Not shown", missing),
             table_widget(shown, layout="fit_data_table"),

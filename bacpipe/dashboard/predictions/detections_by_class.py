@@ -22,8 +22,10 @@ from bacpipe.labels.activity import (
 
 CLASSIFIER = "classifier"
 _PROBE = "probe_"
-# A probe gives every window scores that sum to 1, so lower ones say nothing.
+# A probe gives every window scores that sum to 1, so lower ones say nothing, and few below the
+# other number are right.
 _LOWEST_OF_PROBES = 0.05
+_LIKELY = 0.5
 
 
 def sources(results: ModelResults) -> dict[str, str]:
@@ -67,6 +69,12 @@ class DetectionsByClass:
         self.clock = clock_times(results)
         self._sun_clocks: dict[str, np.ndarray] = {}
         self._grids: dict[str, ActivityGrid] = {}
+
+    def threshold(self, wanted: float | None) -> float:
+        """Threshold to show: the wanted one, or else 0.5 for probes and everything stored."""
+        if wanted is None:
+            wanted = 0.0 if self.source == CLASSIFIER else _LIKELY
+        return max(self.lowest, wanted)
 
     def counts(self, threshold: float) -> np.ndarray:
         """Detections of every class with at least this score, int64 of shape (classes,)."""

@@ -94,12 +94,12 @@ class SpeciesPanel:
         return float(self._slider.value)
 
     def show(self, detections: DetectionsByClass, species: str, threshold: float | None) -> None:
-        """Show a class of a model; a `threshold` of None counts all."""
+        """Show a class of a model; a `threshold` of None is the usual one."""
         if detections is not self.detections:
             grid = {"start": min(detections.lowest, 0.99), "end": 1.0}
-            self._slider.param.update(value=max(detections.lowest, threshold or 0.0), **grid)
+            self._slider.param.update(value=detections.threshold(threshold), **grid)
         else:
-            self._slider.value = max(detections.lowest, threshold or 0.0)
+            self._slider.value = detections.threshold(threshold)
         self.detections, self.species = detections, species
         self._notice.say()
         self._shown.visible = True

@@ -346,7 +346,7 @@ class PredictionsView(View):
         for side, wanted in zip(self.sides, (self.threshold, self.other_threshold), strict=False):
             if side.detections is None or side.species is None:
                 continue
-            if side.threshold != max(side.detections.lowest, wanted or 0.0):
+            if side.threshold != side.detections.threshold(wanted):
                 side.show(side.detections, side.species, wanted)
         self._list_species()
         self._update_list()
