@@ -17,7 +17,7 @@ from bacpipe.errors import (
     StorageError,
     counted,
 )
-from bacpipe.exports.findings import say_findings
+from bacpipe.exports.findings import say_findings, write_readme
 from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
@@ -693,6 +693,7 @@ def _done_already(loader: Loader) -> RunReport | None:
         return None
     take_over(loader, plan)
     say_what_is_kept(loader, plan)
+    write_readme(loader.paths, loader.options)  # the results may have been moved
     return RunReport(card.name, kept=len(plan.keep), results=loader.embed_dir)
 
 

@@ -162,8 +162,10 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
     for what, command in _next_steps(bool(rows)).items():
         words = typed_command(command, audio_dir, options, **_read_with(options))
         lines += ["", f"{what}:", f"    {words}"]
-    write_text(paths.dataset_path / README, "\n".join(lines) + "\n")
-    return paths.dataset_path / README
+    path, text = paths.dataset_path / README, "\n".join(lines) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+        write_text(path, text)
+    return path
 
 
 def _read_with(options: Options) -> dict[str, object]:

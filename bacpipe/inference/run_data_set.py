@@ -117,6 +117,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         say_what_is_kept(loader, plan)
         if plan.is_empty and tables_are_complete(loader, predict=predict):
             report.kept, report.results = len(plan.keep), loader.embed_dir
+            write_readme(loader.paths, options)  # the results may have been moved
             return report
         full = {**identity, **settings_identity(options)}
         provenance = {

@@ -69,7 +69,7 @@ STAGES = {
     "probing": "bacpipe.evaluation.evaluate:evaluate_probe",
     "default labels": "bacpipe.evaluation.evaluate:stored_labels",
     "clustering": "bacpipe.evaluation.evaluate:evaluate_clusterings",
-    "retrieval": "bacpipe.evaluation.evaluate:_retrieval",
+    "retrieval": "bacpipe.evaluation.evaluate:evaluate_retrieval",
     "comparison of models": "bacpipe.evaluation.evaluate:compare_models",
 }
 # Imported before the forks, so that a run of some seconds is not mostly imports.
