@@ -277,7 +277,7 @@ class TestTableOfCalls:
     def test_nothing_to_read_leaves_no_table(self, tmp_path):
         (tmp_path / "audio").mkdir()
         (tmp_path / "audio" / "broken.wav").write_bytes(b"RIFF")
-        with pytest.raises(NothingEmbeddedError, match="none of 1 recordings"):
+        with pytest.raises(NothingEmbeddedError, match="none of 1 recording could be read"):
             bacpipe.detect_calls(
                 audio_dir=str(tmp_path / "audio"), main_results_dir=str(tmp_path / "results")
             )
