@@ -357,7 +357,7 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     try:
-        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise SitesError(
             f"{path}: this table of sites cannot be read ({error}); is there a quotation mark that "

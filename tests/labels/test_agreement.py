@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,10 @@ def test_default_labels(run, windows, folder, model):
     assert labels["audio_file_name"].tolist() == [name for name, _, _ in windows]
     assert labels["parent_directory"].tolist() == [name.split("/")[0] for name, _, _ in windows]
     for (name, start, _), stamp in zip(windows, labels["continuous_timestamp"], strict=True):
-        begin = np.datetime64(recording_start(folder / name).replace(tzinfo=None))
+        begin = recording_start(folder / name)
+        if begin.tzinfo is not None:  # these tell their position, too: labels show local time
+            begin = begin.astimezone(ZoneInfo("Europe/Amsterdam"))
+        begin = np.datetime64(begin.replace(tzinfo=None))
         assert (stamp - begin) / np.timedelta64(1, "s") == pytest.approx(start, abs=1e-6)
     scores, classes = loader.predictions("array")
     best = [classes[row.argmax()] if row.any() else None for row in scores]
