@@ -30,7 +30,7 @@ from bacpipe.store.journal import Journal
 from bacpipe.store.layout import detections_path
 from bacpipe.store.predictions import (
     SparsePredictions,
-    claim_predictions,
+    bring_forward,
     stage_predictions,
 )
 from bacpipe.store.tables import wide_frame, write_combined_tables
@@ -50,11 +50,14 @@ def draw(rng: np.random.Generator, classes: int) -> SparsePredictions:
     return SparsePredictions(window, label[order], score[order])
 
 
-def write_parquet(folder: Path, drawn: list[SparsePredictions], classes: np.ndarray) -> int:
-    return sum(
-        stage_predictions(folder / f"{i:06d}.parquet", item, classes, PROVENANCE)[0].commit()
-        for i, item in enumerate(drawn)
-    )
+def write_parquet(folder: Path, drawn: list[SparsePredictions], classes: np.ndarray) -> list[int]:
+    """Bytes of each file."""
+    sizes = []
+    for i, item in enumerate(drawn):
+        file, _ = stage_predictions(folder / f"{i:06d}.parquet", item, classes, PROVENANCE)
+        file.commit()
+        sizes.append(file.size)
+    return sizes
 
 
 def write_json(folder: Path, drawn: list[SparsePredictions], classes: np.ndarray) -> int:
@@ -81,7 +84,7 @@ def detections_from_json(folder: Path) -> Iterator[Detections]:
         yield Detections(f"{path.stem}.wav", window, start, start + SECONDS, label, score)
 
 
-def make_tree(audio_dir: Path, results: Path, drawn: list[SparsePredictions]) -> bacpipe.Loader:
+def make_tree(audio_dir: Path, results: Path, sizes: list[int]) -> bacpipe.Loader:
     """The journal of a run over all recordings; no audio, no embeddings."""
     identity = {
         "model": MODEL,
@@ -96,7 +99,7 @@ def make_tree(audio_dir: Path, results: Path, drawn: list[SparsePredictions]) ->
     parent = results / audio_dir.name / "embeddings"
     found = create_set(parent, MODEL, audio_dir.name, identity, PROVENANCE)
     journal = Journal(found.folder)
-    for i in range(len(drawn)):
+    for i, size in enumerate(sizes):
         journal.append(
             FinishedEntry(
                 f"{i:06d}.wav",
@@ -110,12 +113,12 @@ def make_tree(audio_dir: Path, results: Path, drawn: list[SparsePredictions]) ->
                 segments=None,
                 segments_hash=None,
                 embeddings=StoredEmbeddings(f"{i:06d}_{MODEL}.npy", 4 * WINDOWS, 1),
-                predictions=StoredPredictions(f"{i:06d}.parquet", 0, None, 0.5, 20),
+                predictions=StoredPredictions(f"{i:06d}.parquet", size, None, 0.5, 20),
             )
         )
     journal.close()
     loader = bacpipe.Loader(audio_dir, MODEL, main_results_dir=str(results))
-    claim_predictions(loader.paths.preds_path, found.folder.name)
+    bring_forward(loader.paths.preds_path, found.folder.name)
     return loader
 
 
@@ -140,14 +143,15 @@ def main() -> None:
     drawn = [draw(rng, arguments.classes) for _ in range(arguments.recordings)]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        loader = make_tree(root / "audio", root / "results", drawn)
+        sizes_of_files = write_parquet(root / "first", drawn, classes)
+        loader = make_tree(root / "audio", root / "results", sizes_of_files)
         parquet, as_json = loader.paths.sparse_predictions_path, root / "json"
         combined = detections_path(loader.paths.preds_path, MODEL)
         times: dict[str, list[float]] = {}
         for _ in range(arguments.repeats):  # interleaved, so that both see the same machine
             combined.unlink(missing_ok=True)
             for what, function in {
-                "write, Parquet": lambda: write_parquet(parquet, drawn, classes),
+                "write, Parquet": lambda: sum(write_parquet(parquet, drawn, classes)),
                 "write, JSON": lambda: write_json(as_json, drawn, classes),
                 "detections, Parquet, file by file": lambda: count(loader.detections()),
                 "write combined tables": lambda: write_combined_tables(
