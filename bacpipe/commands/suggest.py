@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     others, options.words = split_words(options.words)
     settings = read_settings(options)
     audio_dir = settings.pop("audio_dir", None)
+    settings.pop("recogniser", None)  # of a settings.yaml: the first word names it
     if len(others) != 1 or audio_dir is None:
         raise SettingsError(
             "suggest takes the name of a recogniser, and audio_dir=FOLDER with the recordings: "

@@ -44,6 +44,7 @@ def test_from_labels_to_a_recogniser_and_back(typed, tmp_path):
     assert code == 0 and "2 classes on spectra" in text and "average_precision" in text
     code, text = run("recognisers")
     assert code == 0 and text.startswith("pond_life  on spectra: hiss (")
+    (tmp_path / "settings.yaml").write_text("recogniser: null\n")  # as in the one that is shipped
     code, text = run("suggest", "pond_life", "-n", "6", "--csv", "next.csv")
     assert code == 0 and "6 windows in next.csv" in text
     table = pd.read_csv("next.csv")
