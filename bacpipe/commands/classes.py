@@ -95,8 +95,11 @@ def _who_knows(species: str, base: Path) -> int:
                 absent.append(card.name)
                 continue
             rows = _rows(card, base)
-        except (CheckpointError, CheckpointNotFoundError, ModelUnavailableError):
+        except (CheckpointNotFoundError, ModelUnavailableError):
             absent.append(card.name)
+            continue
+        except CheckpointError as error:  # damaged: nothing is missing
+            print(f"{card.name}: {error}")  # noqa: T201
             continue
         same = [row for row in rows if wanted in (name.casefold() for name in row)]
         known += [(card.name, *row) for row in same]

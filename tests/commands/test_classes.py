@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bacpipe.__main__ import main
@@ -34,3 +36,16 @@ def test_models_without_classes_and_odd_words_get_a_sentence(
     for words in ([], ["birdnet", "beats"], ["birdnet", "--species", "Strix aluco"]):
         assert main(["classes", *words]) == 2
         assert "takes one model" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_not_called_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "bat/bat_2_convnet_mixed.pth"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"no checkpoint")
+    words = ["classes", "--species", "Myotis myotis", f"model_base_path={tmp_path}"]
+    main(words)
+    said, _, absent = capsys.readouterr().out.partition("Not looked at")
+    assert f"bat: {damaged}" in said and "cannot be read" in said
+    assert " bat," not in absent and "(bat," not in absent
