@@ -8,8 +8,6 @@ kept in ``predictions/benchmark_scores.parquet``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -50,7 +48,12 @@ from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_csv
-from bacpipe.store.fingerprints import read_result_table, write_result, write_result_table
+from bacpipe.store.fingerprints import (
+    fingerprint_of,
+    read_result_table,
+    write_result,
+    write_result_table,
+)
 from bacpipe.store.layout import (
     BENCHMARK_CURVES,
     BENCHMARK_FIGURE,
@@ -515,7 +518,7 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
 
     names = [embedder.classifier.classes[column] for column in columns]
     content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    fingerprint = fingerprint_of(content)
     path = loader.paths.preds_path / BENCHMARK_SCORES
     if (stored := read_result_table(path, fingerprint)) is not None:
         return np.stack([column.to_numpy() for column in stored[0].columns], axis=1)

@@ -5,8 +5,6 @@ Everything here reads what the evaluations of the single models stored.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -31,8 +29,8 @@ from bacpipe.evaluation.shared_ground import (
 from bacpipe.evaluation.tested_windows import read_tested
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
-from bacpipe.store.files import remove_temporaries, write_csv
-from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.files import file_hash, remove_temporaries, write_csv
+from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
     LABELLED_CLUSTERS,
@@ -648,11 +646,6 @@ def _labelled(table: pd.DataFrame, folders: ResultPaths, kind: str) -> pd.DataFr
     return table[["x", "y", "label", "far"]]
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
     """Write ``plots/embeddings.png``, the newest map of a model, unless it is there already.
 
@@ -665,15 +658,16 @@ def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
         return None
     figure = paths.plot_path / MAP_FIGURE
     truth = paths.labels_path / ground_truth_name(file_part(kind), "csv")
-    read = [_hash(path) for path in (found.table_path, truth) if path.is_file()]
+    read = [file_hash(path) for path in (found.table_path, truth) if path.is_file()]
     content = [found.folder.name, kind, options.max_nr_categories, read]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    fingerprint = fingerprint_of(content)
     about = figure.with_suffix(".json")
     if figure.is_file() and read_result(about, fingerprint) is not None:
         return figure
-    table = _labelled(found.read(), paths, kind)
+    windows = found.read()
+    table = _labelled(windows, paths, kind)
     if table["label"].isna().all():
-        folders = found.read()["audiofilename"].astype(str).str.rpartition("/")[0]
+        folders = windows["audiofilename"].astype(str).str.rpartition("/")[0]
         table["label"], kind = folders.where(folders != "", folder_name(paths.audio_dir)), "folder"
     # Whoever only imports this module need not wait for matplotlib.
     from bacpipe.plotting import comparison as figures

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +13,7 @@ from bacpipe.errors import counted
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.options import Options
 from bacpipe.store.files import write_text
-from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
     FINDINGS,
     README,
@@ -82,7 +80,7 @@ def _count(loader: Loader) -> tuple[Counter[str], list[str], bool]:
         places.state,
         loader.paths.species_range_path.is_file(),  # the range model has come, or gone
     ]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    fingerprint = fingerprint_of(content)
     path = loader.paths.preds_path / FINDINGS
     stored = read_result(path, fingerprint)
     if stored is not None:

@@ -505,6 +505,12 @@ def _bytes(rows: np.ndarray) -> memoryview:
     return rows.data.cast("B") if rows.size else memoryview(b"")
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def array_hash(array: np.ndarray) -> str:
     """SHA-256 of an array's float32 rows, as the journal holds it."""
     return hashlib.sha256(_bytes(np.ascontiguousarray(array, dtype="<f4"))).hexdigest()

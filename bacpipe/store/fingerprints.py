@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
+
+
+def fingerprint_of(content: object) -> str:
+    """SHA-256 of what a result was made from, as JSON has it."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_result(path: Path, result: Mapping[str, Any], fingerprint: str) -> None:

@@ -7,7 +7,6 @@ read.  Classes without a range stay whatever the threshold.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -23,7 +22,7 @@ from bacpipe.places.sites import Sites, find_sites_table, sites_text
 from bacpipe.places.species_range import RangeModel, range_model
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import write_table, write_text
+from bacpipe.store.files import file_hash, write_table, write_text
 from bacpipe.store.layout import ResultPaths
 from bacpipe.user_input import typed_path, typed_text
 
@@ -68,7 +67,7 @@ class RangeFilter:
         """What of settings and tables decides what is read, and when; empty without any."""
         used = used_places(self.options, self.paths.audio_dir)
         if not used and self.paths.sites_path.is_file():
-            used["sites"] = _hash(self.paths.sites_path)
+            used["sites"] = file_hash(self.paths.sites_path)
         if self.hides:
             keys = ("range_filter", "range_threshold", "species_list")
             used |= {key: getattr(self.options, key) for key in keys}
@@ -337,9 +336,5 @@ def used_places(options: Options, audio_dir: Path) -> dict[str, object]:
     keys = ("latitude", "longitude", "time_zone")
     used = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     if table is not None:
-        used["sites"] = _hash(table)
+        used["sites"] = file_hash(table)
     return used
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
