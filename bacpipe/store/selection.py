@@ -30,6 +30,9 @@ AudioDir = str | PurePath | Sequence[str | PurePath]
 TABLES = (".csv", ".tsv", ".txt")
 """Suffixes of tables of files."""
 
+_LONGEST_PATH = 32_767
+"""Characters that a path may have on any system (Windows allows the most)."""
+
 _COLUMNS = (
     "audiofilename", "recording", "recordings", "file", "files", "filename", "path", "filepath",
     "file_path", "relative_path", "audio", "audiofile", "wavfile", "beginpath", "beginfile",
@@ -206,6 +209,11 @@ def read_list(path: Path) -> list[str]:
     names = [row[column or 0] for row in rows if len(row) > (column or 0) and row[column or 0]]
     if not names:
         raise NoRecordingsError(f"{path}: this table of files is empty; expected a file per line.")
+    # Not left to the csv module's own limit, which other libraries lift for the whole process.
+    if max(map(len, names)) > _LONGEST_PATH:
+        raise NoRecordingsError(
+            f"{path}: is no table of files (a name in it has over {_LONGEST_PATH} characters)."
+        )
     return list(dict.fromkeys(names))
 
 

@@ -40,12 +40,13 @@ def _typed(value: object) -> str:
 
 def _program() -> str:
     """How bacpipe is called: by its name where the shell finds this one, else by its path."""
-    beside = Path(sys.executable).with_name("bacpipe.exe" if sys.platform == "win32" else "bacpipe")
+    # Asked of the path that runs us, which may lie in a folder that this user cannot list.
+    beside = shutil.which(str(Path(sys.executable).with_name("bacpipe")))
     on_path = shutil.which("bacpipe")
-    if on_path is not None and (not beside.is_file() or Path(on_path).samefile(beside)):
+    if on_path is not None and (beside is None or Path(on_path).samefile(beside)):
         return "bacpipe"
-    if beside.is_file():
-        return _quoted(beside)
+    if beside is not None:
+        return _quoted(Path(beside))
     return f"{_quoted(Path(sys.executable))} -m bacpipe"
 
 

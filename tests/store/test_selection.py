@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import shutil
 from collections.abc import Callable
@@ -183,8 +184,17 @@ def test_tables_of_files(card: Path, content: bytes, tmp_path: Path) -> None:
     assert choose(place.recordings or (), NAMES, place.folder).names == [NAMES[0], "x.wav"]
 
 
-def test_tables_that_name_nothing_say_so(card: Path) -> None:
+@pytest.mark.parametrize("limit", [131_072, 2**31 - 1], ids=["usual", "lifted"])
+def test_tables_that_name_nothing_say_so(card: Path, limit: int) -> None:
     table = card / "list.csv"
+    usual = csv.field_size_limit(limit)
+    try:
+        tables_that_name_nothing_say_so(card, table)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def tables_that_name_nothing_say_so(card: Path, table: Path) -> None:
     for content, sentence in (
         (b"", "is empty"),
         (b"audiofilename\n", "is empty"),
