@@ -1167,7 +1167,7 @@ def _checked(change: Callable[..., Any]) -> Callable[..., Any]:
     """Let a method that changes a `dict` or `list` have its way only if the rules allow it."""
 
     @functools.wraps(change)
-    def checked_change(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as `change`
+    def checked_change(self: Any, *args: Any, **kwargs: object) -> Any:  # noqa: ANN401 - as `change`
         wanted = dict(self) if isinstance(self, dict) else list(self)
         result = change(wanted, *args, **kwargs)
         content = self._normal_form(wanted)

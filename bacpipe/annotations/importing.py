@@ -24,6 +24,7 @@ import codecs
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bacpipe import extras
@@ -63,7 +64,7 @@ def import_annotations(
     source_column: str | None = None,
     audio_suffixes: Sequence[str] | None = None,
     encoding: str | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Read annotations that another program wrote.
 
@@ -253,7 +254,7 @@ def _is_own(text: str) -> bool:
 # --- crowsetta --------------------------------------------------------------------------------
 
 
-def _crowsetta() -> Any:
+def _crowsetta() -> ModuleType:
     try:
         import crowsetta
     except Exception as error:  # whatever a broken package raises
@@ -268,7 +269,7 @@ def _crowsetta_suffix(kind: str) -> str:
     return str(suffix if isinstance(suffix, str) else suffix[0])
 
 
-def _crowsetta_format(kind: str) -> Any:
+def _crowsetta_format(kind: str) -> Any:  # noqa: ANN401 (classes of crowsetta)
     crowsetta = _crowsetta()
     known = crowsetta.formats.as_list()
     if kind not in known:
@@ -297,7 +298,10 @@ def _read_crowsetta(
     return pd.DataFrame(rows, columns=["audiofilename", "start", "end", "label"])
 
 
-def _crowsetta_rows(annotation: Any, names: TableNames) -> Iterator[tuple[str, float, float, str]]:
+def _crowsetta_rows(
+    annotation: Any,  # noqa: ANN401 (objects of crowsetta)
+    names: TableNames,
+) -> Iterator[tuple[str, float, float, str]]:
     notated = getattr(annotation, "notated_path", None)
     name = str(notated) if notated is not None else names.by_table_name()
     if getattr(annotation, "bboxes", None):

@@ -59,7 +59,7 @@ def clustering_pipeline(
     *,
     default_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
     recordings: Sequence[str] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, Any]:
     """Cluster embeddings as the settings say, compare with labels, and store that.
 
@@ -297,7 +297,7 @@ def eval_clustering(
     label_column: str | None = None,
     *,
     metadata_labels: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, Any]:
     """Compare clusterings with ground truth and default labels.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
 from bacpipe.exports.raven import plain_label
@@ -14,7 +13,7 @@ from bacpipe.store.loader import Loader
 
 
 def export_audacity_labels(
-    loader: Loader, folder: str | Path | None = None, *, scores: bool = False, **kwargs: Any
+    loader: Loader, folder: str | Path | None = None, *, scores: bool = False, **kwargs: object
 ) -> list[Path]:
     """Write predictions as Audacity label tracks, one text file per recording.
 

@@ -25,10 +25,11 @@ from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 def detections_table(
-    loader: Loader | None, *, classifier_threshold: float | None = None, **kwargs: Any
+    loader: Loader | None, *, classifier_threshold: float | None = None, **kwargs: object
 ) -> pd.DataFrame:
     """Every stored detection as a table with a row for each.
 
@@ -115,7 +116,7 @@ def described_detections(chosen: Chosen) -> Iterator[Any]:
         yield described(no_detections(), describe)
 
 
-def _column(column: Any) -> Any:
+def _column(column: pa.ChunkedArray) -> np.ndarray:
     """Values of a pyarrow column: texts as Python's, numbers with NaN for nothing."""
     import pyarrow as pa
 
@@ -127,7 +128,7 @@ def _column(column: Any) -> Any:
     return column.to_numpy()
 
 
-def times_of(chosen: Chosen, table: Any) -> pd.Series:
+def times_of(chosen: Chosen, table: pa.Table) -> pd.Series:
     """When detections begin, as the column ``datetime`` of `detections_table`."""
     import pandas as pd
 
@@ -202,7 +203,7 @@ class Describer:
         parts = map(self._where.range_probability, block.detections())
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
-    def _times(self, block: Block) -> Any:
+    def _times(self, block: Block) -> pa.StringArray:
         """ISO times of the windows, to the millisecond, each formed once."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -230,7 +231,7 @@ class Describer:
         return number
 
 
-def _texts(values: list[str], code: np.ndarray) -> Any:
+def _texts(values: list[str], code: np.ndarray) -> pa.DictionaryArray:
     """Texts by their numbers as a pyarrow dictionary array, in which each is there once."""
     import pyarrow as pa
 

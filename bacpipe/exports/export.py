@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.exports.audacity import export_audacity_labels, write_audacity
@@ -27,6 +27,9 @@ from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import write_detections_csv
 from bacpipe.user_input import typed_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +100,13 @@ def write_occupancy(
     return [*written, path]
 
 
-def _flat(table: Any) -> Any:
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """Table with its sites as a column and occasions as ISO times."""
-    days = all(time == time.normalize() for time in table.columns)
-    table.columns = [f"{time:%Y-%m-%d}" if days else f"{time:%Y-%m-%dT%H:%M}" for time in table]
+    import pandas as pd
+
+    times = pd.DatetimeIndex(table.columns)
+    days = times.equals(times.normalize())
+    table.columns = [f"{time:%Y-%m-%d}" if days else f"{time:%Y-%m-%dT%H:%M}" for time in times]
     return table.copy().rename_axis("site").reset_index()  # the copy is in one piece
 
 
@@ -119,7 +125,7 @@ FORMATS: dict[str, Writer] = {
 
 
 def export(
-    loader: Loader | None, format: str, destination: str | Path | None = None, **options: Any
+    loader: Loader | None, format: str, destination: str | Path | None = None, **options: object
 ) -> list[Path]:
     """Write detections for another program.
 

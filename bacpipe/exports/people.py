@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from bacpipe.audio.files import read_recording
 from bacpipe.errors import AudioError, SettingsError
@@ -21,7 +21,7 @@ Format = Literal["csv", "raven", "audacity", "labels"]
 
 
 def export_people_labels(
-    audio_dir: str | Path, destination: str | Path, format: str = "csv", **kwargs: Any
+    audio_dir: str | Path, destination: str | Path, format: str = "csv", **kwargs: object
 ) -> list[Path]:
     """Write the labels of people for other programs.
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ _BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
 
 
 def export_raven_tables(
-    loader: Loader, folder: str | Path | None = None, *, combined: bool = False, **kwargs: Any
+    loader: Loader, folder: str | Path | None = None, *, combined: bool = False, **kwargs: object
 ) -> list[Path]:
     """Write predictions as Raven selection tables.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def survey_table(
     loader: Loader | None,
     by: Sequence[str] | str = ("site", "date"),
     min_score: float | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Detections and effort of every class in every group.
 
@@ -115,7 +115,7 @@ def detection_history(
     min_score: float | None = None,
     *,
     min_hours: float = 0.0,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Where and when a species was found, for models of occupancy.
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def label_agreement(audio_dir: str | Path, **kwargs: Any) -> pd.DataFrame:
+def label_agreement(
+    audio_dir: str | Path,
+    **kwargs: Any,  # noqa: ANN401 (handed on to people_labels)
+) -> pd.DataFrame:
     """Compare the judgements of every two people who have labelled the same windows.
 
     Parameters

@@ -79,7 +79,7 @@ class MetadataLabelMaker:
         paths: ResultPaths,
         model: str,
         metadata_label_keys: Sequence[str] | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ANN401 (handed on to the loader)
     ) -> None:
         self.loader = open_results(model, paths=paths, **kwargs)
         self.keys: Sequence[str] = self.loader.options.default_label_keys
@@ -170,7 +170,7 @@ class DefaultLabels(MetadataLabelMaker):
         paths: ResultPaths,
         model: str,
         default_label_keys: Sequence[str] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(paths, model, default_label_keys, **kwargs)
 
@@ -185,7 +185,7 @@ def create_default_labels(
     model: str | None = None,
     paths: ResultPaths | None = None,
     overwrite: bool = True,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, np.ndarray]:
     """Label every window of a model with when and where it was recorded, and store that.
 
@@ -218,7 +218,10 @@ def create_default_labels(
     return metadata_labels(audio_dir, model, paths, overwrite, return_type="dict", **kwargs)
 
 
-def get_default_labels(model_name: str, **kwargs: Any) -> dict[str, np.ndarray]:
+def get_default_labels(
+    model_name: str,
+    **kwargs: Any,  # noqa: ANN401 (handed on to create_default_labels)
+) -> dict[str, np.ndarray]:
     """Labels that `create_default_labels` stored; made first where they are missing or stale.
 
     Parameters
@@ -256,7 +259,7 @@ def metadata_labels(
     overwrite: bool = True,
     *,
     return_type: Literal["dataframe"] = "dataframe",
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame: ...
 @overload
 def metadata_labels(
@@ -266,7 +269,7 @@ def metadata_labels(
     overwrite: bool = True,
     *,
     return_type: Literal["dict"],
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, np.ndarray]: ...
 def metadata_labels(
     audio_dir: str | Path | None = None,
@@ -275,7 +278,7 @@ def metadata_labels(
     overwrite: bool = True,
     *,
     return_type: str = "dataframe",
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame | dict[str, np.ndarray]:
     """Label every window of a model with when and where it was recorded, and store that.
 

@@ -91,8 +91,8 @@ def ground_truth_by_model(
     bool_filter_labels: bool = False,
     *,
     return_type: str = "dict",
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Any:  # noqa: ANN401 (return_type says what)
     """Lay annotations onto the windows of a model.
 
     Parameters

@@ -16,7 +16,7 @@ import numpy as np
 from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.windows import count_windows
 from bacpipe.errors import AudioError, NoRecordingsError, SettingsError
-from bacpipe.options import user_config
+from bacpipe.options import make_options, user_config
 from bacpipe.store.embedding_set import hop_samples, settings_identity, window_times
 from bacpipe.store.entries import EXPECTED, FinishedEntry, StoredEmbeddings
 from bacpipe.store.layout import ResultPaths
@@ -160,7 +160,7 @@ def open_results(
     model: str | None,
     audio_dir: AudioDir | None = None,
     paths: ResultPaths | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Loader:
     """Open the results of a model for a data set, whether there are any yet or not.
 
@@ -184,4 +184,4 @@ def open_results(
         raise SettingsError("model is missing; expected the name of a model, such as 'birdnet'.")
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    return Loader(audio_dir, model, **kwargs)
+    return Loader(audio_dir, model, options=make_options(**kwargs))

@@ -86,7 +86,7 @@ def label_windows(
     annotator: str | None = None,
     *,
     format: str | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> int:
     """Write down what a person heard, or did not hear, in some seconds of recordings.
 
@@ -220,7 +220,11 @@ def _answered(table: pd.DataFrame) -> pd.DataFrame:
     return table[given]
 
 
-def _table_of(loader: Loader, rows: Any, format: str | None) -> pd.DataFrame:
+def _table_of(
+    loader: Loader,
+    rows: Any,  # noqa: ANN401 (what pandas makes a table of)
+    format: str | None,
+) -> pd.DataFrame:
     import pandas as pd
 
     if isinstance(rows, str | Path):
@@ -282,11 +286,11 @@ def _value(text: str, row: int) -> str:
     return value
 
 
-def _score(value: Any, row: int) -> float | None:
+def _score(value: object, row: int) -> float | None:
     if value is None or value != value or value == "":
         return None
     try:
-        number = float(value)
+        number = float(str(value))
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
@@ -326,7 +330,9 @@ def _append(folder: Path, entries: Sequence[Judgement]) -> None:
 # --- Reading ------------------------------------------------------------------------------------
 
 
-def people_labels(audio_dir: str | Path, *, changed: bool = False, **kwargs: Any) -> pd.DataFrame:
+def people_labels(
+    audio_dir: str | Path, *, changed: bool = False, **kwargs: object
+) -> pd.DataFrame:
     """Judgements of people on the recordings of a folder, as they hold now.
 
     Parameters

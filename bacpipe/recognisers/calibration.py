@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit
 
 from bacpipe.errors import (
@@ -578,7 +579,7 @@ def _match(scores: _Scores, labels: pd.DataFrame) -> dict[str, _Checked]:
     return found
 
 
-def _ms(seconds: Any) -> np.ndarray:
+def _ms(seconds: npt.ArrayLike) -> np.ndarray:
     """Whole milliseconds, as the journal of labels keeps times."""
     return np.rint(np.asarray(seconds, dtype=np.float64) * 1000).astype(np.int64)
 
@@ -592,7 +593,7 @@ def calibrate(
     labels: pd.DataFrame | None = None,
     *,
     save: bool = True,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Calibration:
     """Learn from checked windows what the scores of a model mean in these recordings.
 
@@ -844,7 +845,7 @@ def review_plan(
     classes: str | Sequence[str] | None = None,
     labels: pd.DataFrame | None = None,
     seed: int | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Choose the windows to listen to next, so that few checks tell what the scores mean.
 

@@ -205,7 +205,7 @@ class Recogniser:
                 f"the former weights."
             )
 
-    def results(self, loader: Loader, **kwargs: Any) -> RecogniserResults:
+    def results(self, loader: Loader, **kwargs: object) -> RecogniserResults:
         """Apply it, unless that is done: predictions as an integrated classifier's.
 
         Parameters
@@ -226,7 +226,11 @@ class Recogniser:
         found.write()
         return found
 
-    def detections(self, loader: Loader, **kwargs: Any) -> pd.DataFrame:
+    def detections(
+        self,
+        loader: Loader,
+        **kwargs: Any,  # noqa: ANN401 (handed on to detections_table)
+    ) -> pd.DataFrame:
         """Apply it and return its detections, with the columns of `detections_table`.
 
         Parameters
@@ -343,7 +347,7 @@ class Recogniser:
 
     # ------------------------------------------------------------------ elsewhere
 
-    def as_model(self, CustomModel: type | Model | None = None, **kwargs: Any) -> Model:
+    def as_model(self, CustomModel: type | Model | None = None, **kwargs: object) -> Model:
         """Make a model of it that embeds recordings and scores its classes in one pass.
 
         Run it as a ``CustomModel`` under a name of its own.  Its embeddings are stored under that
@@ -553,7 +557,7 @@ def train_recogniser(
     weak_negatives: bool = True,
     seed: int | None = None,
     loader: Loader | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Recogniser:
     """Learn classes of your own from labelled windows.
 
@@ -606,7 +610,7 @@ def train_recogniser(
     >>> table["common_name"].unique().tolist()
     ['synthetic hoot']
     """
-    loader = loader or Loader(audio_dir, model, **kwargs)
+    loader = loader or Loader(audio_dir, model, options=make_options(**kwargs))
     _check_name(name, loader)
     seed = 0 if seed is None else seed
     if not isinstance(seed, int) or seed < 0:

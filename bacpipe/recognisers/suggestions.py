@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def suggest(
     classes: str | Sequence[str] | None = None,
     seed: int = 0,
     loader: Loader | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Choose windows to listen to next.
 

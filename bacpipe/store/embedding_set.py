@@ -270,7 +270,7 @@ def _fits(candidate: EmbeddingSet, identity: Mapping[str, Any]) -> bool:
     return could_be(candidate.content.header, identity)
 
 
-def _missing(key: str, identity: Mapping[str, Any]) -> Any:
+def _missing(key: str, identity: Mapping[str, object]) -> object:
     return identity[key] if key == "code" else None
 
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -34,6 +34,7 @@ from bacpipe.errors import BacpipeError, ResultsError, StorageError
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 TEMPORARY = ".bacpipe-tmp"
 
@@ -268,17 +269,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a JSON file at once."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_yaml(path: Path, content: Any) -> None:
+def write_yaml(path: Path, content: object) -> None:
     """Write a YAML file at once, keys in the order given."""
     write_text(path, yaml_text(content))
 
 
-def yaml_text(content: Any) -> str:
+def yaml_text(content: object) -> str:
     """YAML of some values, keys in the order given."""
     # libyaml's dumper is ten times faster, but not in every build of PyYAML.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -327,12 +328,12 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def write_table(path: Path, table: Any) -> None:
+def write_table(path: Path, table: pa.Table) -> None:
     """Write a pyarrow table as Parquet at once."""
     stage_table(path, table)[0].commit()
 
 
-def stage_table(path: Path, table: Any) -> tuple[StagedFile, str]:
+def stage_table(path: Path, table: pa.Table) -> tuple[StagedFile, str]:
     """Do what `write_table` does, but leave it to the caller to commit the file.
 
     Returns

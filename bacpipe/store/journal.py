@@ -166,7 +166,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         )
 
 
-def _parse(raw: bytes) -> Any:
+def _parse(raw: bytes) -> object:
     # Half of what json.loads takes for a line goes into finding out how it is encoded.
     with suppress(ValueError):
         text = raw.decode()

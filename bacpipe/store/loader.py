@@ -149,7 +149,7 @@ class Loader:
         testing: bool = False,
         *,
         options: Options | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir, self._wanted = data_set_of(audio_dir)
@@ -567,7 +567,7 @@ class Loader:
         paths: ResultPaths,
         run_pretrained_classifier: bool,
         testing: bool,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> bool:
         """Whether predictions of the integrated classifier are wanted and not there yet.
 
@@ -587,9 +587,22 @@ class Loader:
         stored = [entry.predictions for entry in self.entries.values()]
         return not stored or not all(self._is_there(paths, item) for item in stored)
 
+    @overload
+    def predictions(
+        self, return_type: Literal["dict"] = "dict", *, parent_dir: str | Path | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[int, str]]: ...
+    @overload
+    def predictions(
+        self, return_type: Literal["array"], *, parent_dir: str | Path | None = None
+    ) -> tuple[np.ndarray, dict[int, str]]: ...
+    @overload
+    def predictions(
+        self, return_type: Literal["dataframe"], *, parent_dir: str | Path | None = None
+    ) -> pd.DataFrame: ...
+
     def predictions(
         self, return_type: str = "dict", *, parent_dir: str | Path | None = None
-    ) -> Any:
+    ) -> tuple[dict[str, np.ndarray] | np.ndarray, dict[int, str]] | pd.DataFrame:
         """Load class predictions that were computed before.
 
         Parameters
@@ -614,13 +627,13 @@ class Loader:
             If the model has no predictions for these recordings.
         """
         _check_return_type(return_type, "dict", "array", "dataframe")
+        loader = self
         if parent_dir is not None:
-            elsewhere = copy.copy(self)
-            elsewhere._preds_path = typed_path(parent_dir)
-            return elsewhere.predictions(return_type)
+            loader = copy.copy(self)
+            loader._preds_path = typed_path(parent_dir)
         if return_type == "dataframe":
-            return self.get_annotations_parquet()
-        return self.get_preds_array(return_type)
+            return loader.get_annotations_parquet()
+        return loader.get_preds_array(return_type)
 
     def filter_df_by_file(self, df: pd.DataFrame, file: str | Path) -> pd.DataFrame:
         """Rows of a table that are about one recording.
@@ -649,7 +662,7 @@ class Loader:
             )
         return df[df["audiofilename"] == self._relative(file)]
 
-    def get_annotations_parquet(self, **kwargs: Any) -> pd.DataFrame:
+    def get_annotations_parquet(self, **kwargs: object) -> pd.DataFrame:
         """Predictions as a table: a row per window with a prediction, a column per class.
 
         Parameters
@@ -670,7 +683,7 @@ class Loader:
         return frame
 
     def get_preds_array(
-        self, return_type: str = "dict", **kwargs: Any
+        self, return_type: str = "dict", **kwargs: object
     ) -> tuple[Any, dict[int, str]]:
         """Predictions as arrays.
 
@@ -771,7 +784,7 @@ class Loader:
         """Says of every recording when and where it starts."""
         return self.range_filter().clock
 
-    def range_filter(self, **settings: Any) -> RangeFilter:
+    def range_filter(self, **settings: object) -> RangeFilter:
         """What is known of places and species, with the settings of a call or of the loader.
 
         Parameters
@@ -779,15 +792,15 @@ class Loader:
         **settings
             Any key of the configuration; those about places and species matter.
         """
-        make_options(**settings)  # or says which of them is impossible
-        changed = {key: value for key, value in settings.items() if key in RANGE_OPTIONS}
+        asked = make_options(**settings)  # or says which of them is impossible
+        changed = {key: getattr(asked, key) for key in settings if key in RANGE_OPTIONS}
         options = replace(self.options, **changed) if changed else self.options
         key = tuple(getattr(options, name) for name in RANGE_OPTIONS)
         if key not in self._filters:
             self._filters[key] = RangeFilter(self.paths, options, partial(getattr, self, "classes"))
         return self._filters[key]
 
-    def detections(self, **settings: Any) -> Iterator[Detections]:
+    def detections(self, **settings: object) -> Iterator[Detections]:
         """Predictions of every recording with their times, in the order of the recordings.
 
         Parameters

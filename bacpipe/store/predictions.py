@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from bacpipe.store.entries import StoredPredictions
 from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
 from bacpipe.store.parquet import require_memory
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MOST_CLASSES = 2**20  # of a model
 
@@ -220,7 +223,7 @@ def sorted_classes(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [str(names[i]) for i in order], rank[code]
 
 
-def decode_dictionary(column: Any) -> tuple[np.ndarray, np.ndarray]:
+def decode_dictionary(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Codes and values of a dictionary column."""
     import pyarrow as pa
 
@@ -247,7 +250,7 @@ def detections_kinds() -> dict[str, Any]:
     return {"recording": text, **times, **kinds, "common_name": text}
 
 
-def require_columns(schema: Any, kinds: Mapping[str, Any]) -> None:
+def require_columns(schema: pa.Schema, kinds: Mapping[str, Any]) -> None:
     """Make sure that a file has certain columns.
 
     Parameters
@@ -271,7 +274,7 @@ def require_columns(schema: Any, kinds: Mapping[str, Any]) -> None:
             raise ValueError(f"its column {name!r} holds {found} instead of {kind}")
 
 
-def require_values(table: Any) -> None:
+def require_values(table: pa.Table) -> None:
     """Raise a ValueError if a cell of a table is empty."""
     for name in table.column_names:
         if table[name].null_count:

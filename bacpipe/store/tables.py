@@ -43,6 +43,7 @@ from bacpipe.store.predictions import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def channels_in(block: Block, channels: ChannelsOf) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int16), *parts])
 
 
-def described(block: Block, describe: Describe | None = None) -> Any:
+def described(block: Block, describe: Describe | None = None) -> pa.Table:
     """Detections as a pyarrow.Table with the columns of `DETECTION_COLUMNS` that are known.
 
     The index of the window stands behind its recording.
@@ -309,7 +310,7 @@ def write_detections_csv(
             pc.write_csv(plain, file, pc.WriteOptions(include_header=not number))
 
 
-def _plain_text(table: Any, *, escape_formulas: bool) -> Any:
+def _plain_text(table: pa.Table, *, escape_formulas: bool) -> pa.Table:
     """Table whose dictionaries are texts, which CSV needs."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -373,7 +374,7 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
         ) from error
 
 
-def _as_block(table: Any) -> Block:
+def _as_block(table: pa.Table) -> Block:
     recording, names = decode_dictionary(table["recording"])
     label, classes = decode_dictionary(table["common_name"])
     window, start, end, score = (
@@ -394,7 +395,7 @@ def stored_state(path: Path) -> str | None:
     return state if isinstance(state, str) else None
 
 
-def _state_in(schema: Any) -> Any:
+def _state_in(schema: pa.Schema) -> object:
     return json.loads((schema.metadata or {}).get(b"bacpipe", b"{}")).get("state")
 
 
@@ -674,7 +675,7 @@ def write_wide_table(
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _annotations(block: Block | None, channels: ChannelsOf | None) -> Any:
+def _annotations(block: Block | None, channels: ChannelsOf | None) -> pd.DataFrame:
     """Predictions as annotations, the best of a window first."""
     import pandas as pd
 

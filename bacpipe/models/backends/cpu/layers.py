@@ -91,7 +91,7 @@ class DerivedTensors(nn.Module):
     # By name: the state of what it comes from, the tensor, and what it comes from.
     _derived: dict[str, tuple[object, Tensor, list[Tensor]]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._derived = {}
 
@@ -112,7 +112,7 @@ class DerivedTensors(nn.Module):
         module: nn.Module = super()._apply(fn, recurse)
         return module
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, *args: Any, **kwargs: object) -> None:
         self._derived = {}
         super()._load_from_state_dict(*args, **kwargs)
 
