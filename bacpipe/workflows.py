@@ -24,8 +24,9 @@ from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, needed_to_read
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
+from bacpipe.store.data_set_folder import computed_models, paths_of
 from bacpipe.store.files import RunLog, write_yaml
-from bacpipe.store.layout import ResultPaths, computed_models, paths_of
+from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
 from bacpipe.store.selection import AudioDir, data_set_of

@@ -98,7 +98,7 @@ def results_folder(words: Sequence[str], *, command: str) -> Path:
     options = make_options(**{"main_results_dir": main, **given})
     if "audio_dir" not in given:
         return typed_path(options.main_results_dir)
-    from bacpipe.store.layout import paths_of
+    from bacpipe.store.data_set_folder import paths_of
 
     return paths_of(given["audio_dir"], "none", options).dataset_path
 

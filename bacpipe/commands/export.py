@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.exports.export import export, own_options
     from bacpipe.options import make_options
     from bacpipe.recognisers.recogniser import find_recogniser
-    from bacpipe.store.layout import computed_models, paths_of
+    from bacpipe.store.data_set_folder import computed_models, paths_of
     from bacpipe.store.loader import Loader
 
     own = {key: settings.pop(key) for key in own_options(parsed.format) if key in settings}

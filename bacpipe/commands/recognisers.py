@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = read_settings(parser.parse_intermixed_args(arguments))
     from bacpipe.options import make_options
     from bacpipe.recognisers.recogniser import Recogniser, stored_recognisers
-    from bacpipe.store.layout import paths_of
+    from bacpipe.store.data_set_folder import paths_of
 
     options, code = make_options(**settings), 0
     folders = stored_recognisers(Path(options.main_results_dir))

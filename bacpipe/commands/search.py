@@ -62,8 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.options import make_options
     from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
     from bacpipe.search.find import save_clips, search
+    from bacpipe.store.data_set_folder import paths_of
     from bacpipe.store.files import write_csv
-    from bacpipe.store.layout import paths_of
 
     audio_dir, model = settings.pop("audio_dir", None), settings.pop("model", None)
     if audio_dir is None:

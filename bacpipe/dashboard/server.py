@@ -21,7 +21,7 @@ from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import make_options
-from bacpipe.store.layout import computed_models
+from bacpipe.store.data_set_folder import computed_models
 from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import in_notebook
 

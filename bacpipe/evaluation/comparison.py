@@ -29,6 +29,7 @@ from bacpipe.evaluation.shared_ground import (
 from bacpipe.evaluation.tested_windows import read_tested
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
+from bacpipe.store.data_set_folder import folder_name, paths_of
 from bacpipe.store.files import file_hash, remove_temporaries, write_csv
 from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
@@ -38,9 +39,7 @@ from bacpipe.store.layout import (
     RETRIEVAL_NEIGHBOURS,
     RETRIEVAL_RESULTS,
     ResultPaths,
-    folder_name,
     ground_truth_name,
-    paths_of,
     probe_results_name,
     test_scores_name,
 )

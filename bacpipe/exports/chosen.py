@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from bacpipe.errors import SettingsError
 from bacpipe.options import make_options
 from bacpipe.store.class_list import ClassList
+from bacpipe.store.data_set_folder import computed_models
 from bacpipe.store.detections import Detections, above, merge_detections
 from bacpipe.store.files import without_formulas, write_csv, writing
-from bacpipe.store.layout import PROVENANCE, computed_models, embeddings_name
+from bacpipe.store.layout import PROVENANCE, embeddings_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import OPTIONS
 from bacpipe.store.whereabouts import Whereabouts

@@ -34,8 +34,9 @@ from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
 from bacpipe.places.clock import SunEvent, hours_after, on_one_clock
+from bacpipe.store.data_set_folder import folder_name
 from bacpipe.store.fingerprints import read_result_table, write_result_table
-from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths, folder_name
+from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:

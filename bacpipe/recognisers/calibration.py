@@ -56,8 +56,9 @@ from bacpipe.store.calibrations import (
     logit,
     read_calibration,
 )
+from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.judgements import NO, UNSURE, YES
-from bacpipe.store.layout import calibration_path, paths_of
+from bacpipe.store.layout import calibration_path
 from bacpipe.store.loader import Loader
 from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.user_input import typed_path

@@ -29,7 +29,7 @@ from bacpipe.options import make_options
 from bacpipe.recognisers.labelled import UNKNOWN, LabelledWindows, class_names, labelled_windows
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
-from bacpipe.store.layout import paths_of
+from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.whereabouts import Whereabouts
 

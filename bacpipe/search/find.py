@@ -17,9 +17,10 @@ from bacpipe.options import make_options
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import Found, SearchIndex
 from bacpipe.search.queries import Query, QueryReader
+from bacpipe.store.data_set_folder import computed_models
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import replacing
-from bacpipe.store.layout import computed_models, path_inside
+from bacpipe.store.layout import path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import read_predictions
 from bacpipe.store.whereabouts import Whereabouts, times_after

@@ -26,6 +26,7 @@ from bacpipe.options import Options, make_options, user_settings
 from bacpipe.places.clock import Clock
 from bacpipe.store.arrays import stack_rows
 from bacpipe.store.class_list import ClassList, read_class_list
+from bacpipe.store.data_set_folder import claim_dataset, paths_of, recorded_folder, without_results
 from bacpipe.store.detections import ChannelsOf, Detections, above
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -47,15 +48,11 @@ from bacpipe.store.layout import (
     PREDICTIONS,
     RECOGNISER_WEIGHTS,
     ResultPaths,
-    claim_dataset,
     class_list_path,
     detections_path,
     path_inside,
-    paths_of,
-    recorded_folder,
     result_stems,
     stamped_folders,
-    without_results,
 )
 from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import coordinates_of, stored_maps

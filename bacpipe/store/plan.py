@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.store.data_set_folder import moved_at
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.entries import DONE, REMOVED, Entries, FinishedEntry, PredictionSettings
-from bacpipe.store.layout import ResultPaths, moved_at, path_inside
+from bacpipe.store.layout import ResultPaths, path_inside
 from bacpipe.store.predictions import predictions_source
 
 logger = logging.getLogger(__name__)
@@ -327,8 +328,8 @@ def looks_alike(entry: FinishedEntry, source: Source, moved: int) -> bool:
     source : Source
         As it is now.
     moved : int
-        `bacpipe.store.layout.moved_at` of the results: copies that are older may have any time,
-        since their content is compared, too.
+        `bacpipe.store.data_set_folder.moved_at` of the results: copies that are older may have
+        any time, since their content is compared, too.
     """
     if entry.size is None or (entry.size, entry.mtime_ns) == (source.size, source.mtime_ns):
         return True

@@ -27,6 +27,7 @@ from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.calibrations import read_calibration
 from bacpipe.store.codes import why_damaged
+from bacpipe.store.data_set_folder import moved_at, recorded_folder
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
 from bacpipe.store.entries import DAMAGED, FinishedEntry
 from bacpipe.store.file_checks import why_unreadable
@@ -48,9 +49,7 @@ from bacpipe.store.layout import (
     SPARSE_PREDICTIONS,
     detections_path,
     is_stamped,
-    moved_at,
     path_inside,
-    recorded_folder,
     stamped_name,
 )
 from bacpipe.store.lock import exclusive

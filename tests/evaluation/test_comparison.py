@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bacpipe.evaluation.comparison import stored_scores
+from bacpipe.store.data_set_folder import result_paths
 from bacpipe.store.fingerprints import write_result
-from bacpipe.store.layout import ResultPaths, result_paths
+from bacpipe.store.layout import ResultPaths
 
 
 def paths_of(base: Path, *models: str) -> dict[str, ResultPaths]:

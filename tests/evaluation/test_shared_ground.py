@@ -20,7 +20,7 @@ from bacpipe.evaluation.retrieval import evaluate_retrieval
 from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.options import make_options
-from bacpipe.store.layout import result_paths
+from bacpipe.store.data_set_folder import result_paths
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 CLASSES = ("a", "b", "c")

@@ -62,7 +62,7 @@ def test_from_labels_to_a_recogniser_and_back(typed, tmp_path):
 
 
 def typed_folder(results):
-    return bacpipe.store.layout.recorded_folder(results / "pond")
+    return bacpipe.store.data_set_folder.recorded_folder(results / "pond")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
+from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.embedding_set import settings_of
-from bacpipe.store.layout import JOURNALS, ResultPaths, paths_of, stamped_folders
+from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
