@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bacpipe.user_input import typed_setting
-
 
 def run(arguments: Sequence[str]) -> int:
     """Make the demo recordings and say where they are."""
@@ -17,10 +15,12 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("bacpipe_demo"))
     options = parser.parse_intermixed_args(arguments)
     from bacpipe.demo import make_demo
+    from bacpipe.options import make_options
+    from bacpipe.store.typed_command import typed_command
 
     folder = make_demo(options.folder)
     print(  # noqa: T201
         f"Demo recordings with annotations are in {folder}. Run the models on them with:\n"
-        f"  bacpipe {typed_setting('audio_dir', folder)}"
+        f"  {typed_command('', folder, make_options())}"
     )
     return 0

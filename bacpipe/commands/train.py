@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from bacpipe.commands.arguments import add_settings, read_settings, split_words
 from bacpipe.errors import SettingsError, counted
-from bacpipe.user_input import typed_setting
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -37,6 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.options import make_options
     from bacpipe.recognisers.recogniser import train_recogniser
     from bacpipe.store.loader import Loader
+    from bacpipe.store.typed_command import typed_command
 
     models = make_options(**settings).models
     if len(models) != 1:
@@ -51,7 +51,6 @@ def run(arguments: Sequence[str]) -> int:
         f"{recogniser.name}: {counted(len(recogniser.classes), 'class', 'classes')} on "
         f"{recogniser.model}, in {loader.paths.recognisers_path / recogniser.name}\n"
         f"Judged on {judged.attrs['how']}:\n{judged.to_string(index=False, float_format='%.3f')}\n"
-        f"Apply it: bacpipe {typed_setting('audio_dir', audio_dir)} "
-        f"{typed_setting('recogniser', recogniser.name)}"
+        f"Apply it: {typed_command('', audio_dir, loader.options, recogniser=recogniser.name)}"
     )
     return 0
