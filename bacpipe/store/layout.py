@@ -9,6 +9,7 @@
         evaluations/overview/
         exports/<format>/<model>/                              detections for other programs
         places/                                                where and when, and what can be there
+        shards/                                                parts of the data set, and who has them
         logs/
         README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
@@ -32,7 +33,7 @@ import stat
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,6 +77,10 @@ CALIBRATIONS = "calibration"
 EXPORTS = "exports"
 README = "README.txt"
 PLACES = "places"
+SHARDS = "shards"
+# In the folder of shards.
+MANIFEST = "manifest.parquet"
+CLAIMS = "claims"
 # In the folder of the labels of people.
 PEOPLE_LABELS = "people_labels.jsonl"
 ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
@@ -120,6 +125,16 @@ BENCHMARK_CURVES = "benchmark_precision_recall.svg"
 BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
 CLUSTERING_FIGURE = "clustering.png"
 MAP_FIGURE = "embeddings.png"
+
+
+def shard_journal(number: int) -> str:
+    """Journal of a shard, in the folder of a set."""
+    return f"journal-shard-{number:05d}.jsonl"
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """Journals of a set of embeddings, in the order in which later lines replace earlier ones."""
+    return sorted(folder.glob(JOURNALS), key=lambda path: (path.name != JOURNAL, path.name))
 
 
 def embeddings_name(stem: str, model: str) -> str:
@@ -315,6 +330,20 @@ class ResultPaths:
     def species_range_path(self) -> Path:
         """Table of which species can be there."""
         return self.dataset_path / PLACES / "species_range.parquet"
+
+    @property
+    def manifest_path(self) -> Path:
+        """Which recordings belong to which shard."""
+        return self.dataset_path / SHARDS / MANIFEST
+
+    @property
+    def claims_path(self) -> Path:
+        """Folder that says who works on which shard."""
+        return self.dataset_path / SHARDS / CLAIMS
+
+    def contract_path(self, model: str) -> Path:
+        """What all workers on the shards must have in common, for a model."""
+        return self.dataset_path / SHARDS / f"{model}.json"
 
     @property
     def logs_path(self) -> Path:
@@ -557,7 +586,7 @@ def _exists(folder: Path) -> bool:
 
 
 def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
-    for path in sorted(embeddings.glob(f"*___*/{JOURNAL}"), reverse=True):
+    for path in sorted(embeddings.glob(f"*___*/{JOURNALS}"), reverse=True):
         with suppress(OSError), path.open("rb") as file:
             yield from islice(_finished_in(file), _LOOKED_AT)
 
@@ -841,6 +870,18 @@ class Stems:
             if count[seen] > 1 or seen in full_names:
                 twice = full_names[_as_others_see(name)] > 1
                 self._unusual[name] = _shorten(name, always=twice)
+
+    @classmethod
+    def given(cls, unusual: Mapping[str, str]) -> Stems:
+        """Stems of a part of the recordings, of which those that are unusual are known."""
+        stems = cls(())
+        stems._unusual.update(unusual)
+        return stems
+
+    @property
+    def unusual(self) -> Mapping[str, str]:
+        """Stems that do not follow from the recording's name alone, by the recording."""
+        return self._unusual
 
     def of(self, recording: str) -> str:
         """``folder/stem`` of the results of one of the recordings."""
