@@ -16,7 +16,7 @@ from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashe
 from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError
 from bacpipe.models.backends.cpu.memory import keep_freed_memory
 
-_RUN_MODELS = ("bench", "calls", "demo")
+_RUN_MODELS = ("bench", "calls", "demo", "shards")
 
 _EXAMPLES = """\
 examples:

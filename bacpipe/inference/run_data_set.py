@@ -69,7 +69,6 @@ from bacpipe.store.layout import (
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.predictions import bring_forward, predictions_source
 from bacpipe.store.range_filter import used_places, write_places
@@ -144,7 +143,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
 def prepare_set(loader: Loader, model: Model) -> None:
     """Make the set of embeddings that several workers are going to fill, or find it.
 
-    The caller sees to it that one of them does it at a time.
+    The caller sees to it that one of them does it at a time, and no run over all recordings.
 
     Parameters
     ----------
@@ -152,32 +151,25 @@ def prepare_set(loader: Loader, model: Model) -> None:
         Data set and results tree, for a part of the recordings.
     model : Model
         The model.
-
-    Raises
-    ------
-    ResultsLockedError
-        If a run over all recordings writes these results.
     """
     options, name = loader.options, str(loader.model_name)
     predict = options.run_pretrained_classifier and bool(model.classes)
     identity = model_identity(name, options, model)
-    loader.claim()
-    with exclusive(loader.paths.main_embeds_path, name):
-        _remove_unfinished_sets(loader)
-        _locate_set(loader, identity)
-        if predict and (model.scientific_names or model.codes):
-            _write_class_list(loader, model)
-        if loader.embedding_set is not None:
-            complete_identity(loader.embedding_set, identity)
-        _prepare_set(loader, {**identity, **settings_identity(options)}, _provenance(model))
-        found = loader.embedding_set
-        assert found is not None
-        loader.locate_predictions(newest=predict)
-        if predict and not bring_forward(loader.paths.preds_path, found.folder.name):
-            # Files of another set may happen to have the size that our journal names.
-            journal = RunJournal(found.folder, found.content.recordings)
-            journal.drop_all_predictions()
-            journal.close()
+    _remove_unfinished_sets(loader)
+    _locate_set(loader, identity)
+    if predict and (model.scientific_names or model.codes):
+        _write_class_list(loader, model)
+    if loader.embedding_set is not None:
+        complete_identity(loader.embedding_set, identity)
+    _prepare_set(loader, {**identity, **settings_identity(options)}, _provenance(model))
+    found = loader.embedding_set
+    assert found is not None
+    loader.locate_predictions(newest=predict)
+    if predict and not bring_forward(loader.paths.preds_path, found.folder.name):
+        # Files of another set may happen to have the size that our journal names.
+        journal = RunJournal(found.folder, found.content.recordings)
+        journal.drop_all_predictions()
+        journal.close()
 
 
 def embed_part(handler: AudioHandler, loader: Loader, claim: Claim, *, threads: bool) -> RunReport:

@@ -26,7 +26,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,11 +86,15 @@ class Holder(NamedTuple):
 
 @dataclass
 class _Watched:
-    """A claim that somebody waits for: when it was looked at last, and for how long it is still."""
+    """A claim that somebody waits for: when it was looked at last, and for how long it is still.
+
+    `changed` is when it was found to be another than before; None if it never was.
+    """
 
     content: bytes
     looked: float
     still: float = 0.0
+    changed: float | None = None
 
 
 class Claims:
@@ -112,8 +116,15 @@ class Claims:
         self.folder, self.lease, self.clock = folder, lease, clock
         self._watched: dict[Path, _Watched] = {}
 
-    def take(self, what: str) -> Claim | None:
+    def take(self, what: str, generations: Mapping[str, int] | None = None) -> Claim | None:
         """Take a claim; None if another holds it, for all that is known so far.
+
+        Parameters
+        ----------
+        what : str
+            What it is on.
+        generations : mapping, optional
+            What `generations` returned, of whoever tries many.
 
         Raises
         ------
@@ -122,7 +133,7 @@ class Claims:
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        generation = self.generations().get(what, 0)
+        generation = (self.generations() if generations is None else generations).get(what, 0)
         if generation and not self._is_over(self._path(what, generation)):
             return None
         path = self._path(what, generation + 1)
@@ -175,33 +186,43 @@ class Claims:
                 found[what] = holder
         return found
 
-    def is_alive(self, what: str) -> bool | None:
-        """Whether a claim has changed since it was looked at first; None as long as it is open.
+    def is_alive(self, what: str, since: float) -> bool | None:
+        """Whether a claim has changed since a moment of the clock; None as long as it is open.
 
         False when it may be taken.
         """
         generation = self.generations().get(what, 0)
-        if not generation:
+        if not generation or self._is_over(path := self._path(what, generation)):
             return False
-        path = self._path(what, generation)
-        before = self._watched.get(path)
-        if self._is_over(path):
-            return False
-        changed = before is not None and self._watched[path].content != before.content
-        return True if changed else None
+        changed = self._watched[path].changed
+        return True if changed is not None and changed >= since else None
 
-    def require_none(self) -> None:
+    @contextmanager
+    def holding(self, what: str, *, seconds: float = 0) -> Iterator[Claim]:
+        """Hold a claim for the length of the block; see `wait`."""
+        claim = self.wait(what, seconds)
+        try:
+            yield claim
+        finally:
+            claim.release()
+
+    def require_none(self, *, but: Container[str] = ()) -> None:
         """Make sure that nobody works on a part of the data set.
+
+        Parameters
+        ----------
+        but : container of str
+            Claims that do not matter.
 
         Raises
         ------
         ResultsLockedError
             Naming somebody who does.
         """
-        told = False
-        while held := self.held():
+        told, since = False, self.clock()
+        while held := {what: holder for what, holder in self.held().items() if what not in but}:
             for what, holder in held.items():
-                alive = holder.machine == _machine() or self.is_alive(what)
+                alive = holder.machine == _machine() or self.is_alive(what, since)
                 if alive:
                     raise ResultsLockedError(
                         f"{self.folder}: {what} is being worked on by {holder.who}; wait until "
@@ -232,7 +253,7 @@ class Claims:
             return True
         now, watched = self.clock(), self._watched.get(path)
         if watched is None or watched.content != content:
-            self._watched[path] = _Watched(content, now)
+            self._watched[path] = _Watched(content, now, changed=None if watched is None else now)
             return False
         # One look counts for little, whatever a clock says that jumps or a computer that slept.
         watched.still += min(max(now - watched.looked, 0.0), self.lease / 10)
@@ -247,10 +268,12 @@ class Claim:
     ----------
     what : str
         What it is on.
+    who : str
+        This process, in words.
     """
 
     def __init__(self, claims: Claims, path: Path, what: str, who: str) -> None:
-        self.what, self._who = what, who
+        self.what, self.who = what, who
         self._claims, self._path = claims, path
         generation = int(path.name.rpartition(".")[2])
         self._next = path.with_name(f"{what}.{generation + 1:06d}")
@@ -288,7 +311,7 @@ class Claim:
             if self._claims.generations().get(self.what, 0) != int(self._path.suffix[1:]):
                 return False
             self._beat += 1
-            self._write(_content(_HELD, self._who, self._beat))
+            self._write(_content(_HELD, self.who, self._beat))
             self._renewed = now
             return True
 
@@ -297,7 +320,7 @@ class Claim:
         self._ended.set()
         self._thread.join()
         with suppress(OSError), self._lock:  # else it ends by itself
-            self._write(_content(_FREE, self._who, self._beat))
+            self._write(_content(_FREE, self.who, self._beat))
 
     def _write(self, content: bytes) -> None:
         # No flush: a sign of life that a power cut takes with it has served its purpose.
@@ -333,9 +356,24 @@ def alone(embeddings: Path, model: str, *, wait: float = 0) -> Iterator[None]:
     ResultsLockedError
         Naming who writes there.
     """
+    claims, what = Claims(embeddings.parent / SHARDS / CLAIMS), whole(model)
     with exclusive(embeddings, model, wait=wait):
-        Claims(embeddings.parent / SHARDS / CLAIMS).require_none()
-        yield
+        if not claims.folder.is_dir():  # shards are planned only while nobody runs this
+            yield
+            return
+        with claims.holding(what):
+            claims.require_none(but={other for other in claims.held() if is_whole(other)})
+            yield
+
+
+def whole(model: str) -> str:
+    """What a run over all recordings claims."""
+    return f"run-{model}"
+
+
+def is_whole(what: str) -> bool:
+    """Whether a claim is that of a run over all recordings."""
+    return what.startswith("run-")
 
 
 def create_once(path: Path, text: str) -> bool:

@@ -862,13 +862,13 @@ class Stems:
 
     def __init__(self, recordings: Sequence[str]) -> None:
         doubtful = _alike(recordings)
-        count = Counter(_as_others_see(_without_suffix(name)) for name in doubtful)
-        full_names = Counter(_as_others_see(name) for name in doubtful)
+        count = Counter(as_others_see(_without_suffix(name)) for name in doubtful)
+        full_names = Counter(as_others_see(name) for name in doubtful)
         self._unusual: dict[str, str] = {}
         for name in doubtful:
-            seen = _as_others_see(_without_suffix(name))
+            seen = as_others_see(_without_suffix(name))
             if count[seen] > 1 or seen in full_names:
-                twice = full_names[_as_others_see(name)] > 1
+                twice = full_names[as_others_see(name)] > 1
                 self._unusual[name] = _shorten(name, always=twice)
 
     @classmethod
@@ -891,8 +891,8 @@ class Stems:
 def _alike(names: Sequence[str]) -> list[str]:
     """Names that may collide with others once their suffix is gone: all that do, and few more."""
     # Hashes of a hundred thousand names take a megabyte, the names twenty.
-    stems = np.fromiter((hash(_as_others_see(_without_suffix(n))) for n in names), np.int64)
-    full = np.fromiter((hash(_as_others_see(name)) for name in names), np.int64)
+    stems = np.fromiter((hash(as_others_see(_without_suffix(n))) for n in names), np.int64)
+    full = np.fromiter((hash(as_others_see(name)) for name in names), np.int64)
     found, count = np.unique(np.concatenate([stems, full]), return_counts=True)
     shared = found[count > 1]
     chosen = np.isin(stems, shared) | np.isin(full, shared)
@@ -907,7 +907,7 @@ def _without_suffix(name: str) -> str:
     return f"{folder}{slash}{last[:dot]}" if 0 < dot < len(last) - 1 else name
 
 
-def _as_others_see(name: str) -> str:
+def as_others_see(name: str) -> str:
     """Name as it looks to file systems that know neither case nor ways to write an accent.
 
     Those of Windows and macOS do not, and results may be kept there or copied to them.
