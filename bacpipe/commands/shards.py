@@ -110,9 +110,7 @@ def _work(options: Options, parsed: argparse.Namespace) -> int:
     most = None if parsed.next in (None, -1) else parsed.next
     failed = number = 0
     reports = (
-        iter([worker.work(parsed.shard)])
-        if parsed.shard is not None
-        else worker.work_on_all(most)
+        iter([worker.work(parsed.shard)]) if parsed.shard is not None else worker.work_on_all(most)
     )
     for report in reports:
         number += 1

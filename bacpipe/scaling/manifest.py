@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording, recordings_by_folder
-from bacpipe.errors import AudioError, ResultsError, ResultsNotFoundError, counted
+from bacpipe.errors import AudioError, ResultsError, ResultsNotFoundError
 from bacpipe.options import Options
 from bacpipe.places.sites import Sites, folder_of
 from bacpipe.store.files import replacing
@@ -138,7 +138,9 @@ class Manifest:
 
         frames = []
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(_ROWS, columns=["shard", "recording", "site", "seconds"]):
+            for batch in file.iter_batches(
+                _ROWS, columns=["shard", "recording", "site", "seconds"]
+            ):
                 grouped = batch.to_pandas().groupby("shard", sort=False)
                 frames.append(
                     grouped.agg(

@@ -30,8 +30,8 @@ from bacpipe.errors import (
     StorageError,
     counted,
 )
-from bacpipe.models.weights import checkpoints
 from bacpipe.models.loading import find_card
+from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, with_changes
 from bacpipe.scaling.manifest import (
@@ -56,7 +56,6 @@ from bacpipe.store.journal import Journal, read_journals
 from bacpipe.store.layout import (
     JOURNAL,
     ResultPaths,
-    claim_dataset,
     journals_in,
     paths_of,
     shard_journal,
@@ -154,7 +153,7 @@ def plan_shards(
 
 
 def plan(
-    options: Options, *, custom: Mapping[str, object] | None = None, anew: bool = False
+    options: Options, *, custom: Mapping[str, object] | None = None, anew: bool | None = False
 ) -> Manifest:
     """Do what `plan_shards` does, but return the manifest without its rows.
 
@@ -164,8 +163,9 @@ def plan(
         Of the call; ``models`` are those of the shards.
     custom : mapping, optional
         Users' own models, by the names that they have in ``models``.
-    anew : bool
-        Forget the shards that were planned before; what is done is kept.
+    anew : bool or None
+        Forget the shards that were planned before; what is done is kept.  None: if they were
+        planned for other models or settings.
     """
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
@@ -183,11 +183,20 @@ def plan(
         before = None
         if paths.manifest_path.is_file() and not anew:
             before = read_manifest(paths)
-            _require_same_settings(before, settings, paths.manifest_path)
-            models = list(dict.fromkeys([*before.models, *models]))
+            changed = _changed(before, settings)
+            if anew is None and (changed or before.models != models):
+                before = None
+            elif changed:
+                raise SettingsError(
+                    f"{paths.manifest_path}: these shards were planned with other settings than "
+                    f"now ({', '.join(changed)}); a data set has one manifest at a time. Finish it "
+                    f"with its own settings, or plan with --anew, which keeps what is done."
+                )
+            else:
+                models = list(dict.fromkeys([*before.models, *models]))
         _one_journal_each(paths, models)
-        changed = _write_contracts(paths, options, models, custom or {})
-        if before is None or before.models != models or changed:
+        renewed = _write_contracts(paths, options, models, custom or {})
+        if before is None or before.models != models or renewed:
             for path in paths.claims_path.glob(f"*{_DONE}"):
                 path.unlink()
         remove_temporaries(paths.manifest_path.parent)
@@ -230,22 +239,15 @@ def _shared_settings(options: Options) -> dict[str, Any]:
     return values
 
 
-def _require_same_settings(before: Manifest, settings: Mapping[str, Any], path: Path) -> None:
-    """Make sure that a plan does not contradict the one that is there."""
+def _changed(before: Manifest, settings: Mapping[str, Any]) -> list[str]:
+    """Decisive settings in which a plan differs from the one that is there."""
     usual = _shared_settings_of(make_options())
-    old, new = ({**usual, **given} for given in (before.settings, settings))
-    changed = [key for key in _DECISIVE if old[key] != new[key]]
-    if changed:
-        raise SettingsError(
-            f"{path}: these shards were planned with "
-            f"{', '.join(f'{key}={old[key]}' for key in changed)}, not with "
-            f"{', '.join(f'{key}={new[key]}' for key in changed)}; a data set has one manifest at "
-            f"a time. Finish it with its own settings, or plan with --anew, which keeps what is "
-            f"done."
-        )
+    now, then = ({**usual, **given} for given in (settings, before.settings))
+    return differences(now, {key: then[key] for key in _DECISIVE})
 
 
 def _shared_settings_of(options: Options) -> dict[str, Any]:
+    """Decisive settings, asked for or not, as JSON holds them."""
     values: dict[str, Any] = json.loads(
         json.dumps({key: getattr(options, key) for key in _DECISIVE}, default=str)
     )
@@ -286,7 +288,9 @@ def _write_contracts(
         chosen = options_for(options, model)
         contract = _contract(model_identity(model, chosen), chosen, predict=predict)
         write_json(path, contract)
-        changed = changed or (before is not None and _without_version(before) != _without_version(contract))
+        changed = changed or (
+            before is not None and _without_version(before) != _without_version(contract)
+        )
     return changed
 
 
@@ -682,7 +686,7 @@ def _merge(audio_dir: Path, model: str, options: Options, paths: ResultPaths) ->
         raise ResultsNotFoundError(
             f"{paths.main_embeds_path}: no shard has results of {model} yet; work on them first."
         )
-    from bacpipe.inference.run_data_set import write_tables
+    from bacpipe.inference.run_data_set import tables_are_complete, write_tables
 
     with exclusive(paths.main_embeds_path, model, wait=SECONDS_FOR_OTHERS):
         Journal(folder).close()
@@ -698,5 +702,6 @@ def _merge(audio_dir: Path, model: str, options: Options, paths: ResultPaths) ->
         predict = loader.has_predictions
         if predict:
             remove_temporaries(loader.paths.preds_path)
-        write_tables(loader, predict=predict)
+        if not tables_are_complete(loader, predict=predict):
+            write_tables(loader, predict=predict)
     return loader

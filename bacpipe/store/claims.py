@@ -444,7 +444,7 @@ def _read(path: Path) -> tuple[bytes, Holder | None]:
 
 
 def _machine() -> str:
-    """This computer, since it was switched on, and the container that we are in."""
+    """The computer, since it was switched on, and the container that we are in."""
     parts = [platform.node()]
     with suppress(OSError):  # Linux alone tells
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -476,4 +476,3 @@ def _in_words() -> str:
     job = os.environ.get("SLURM_JOB_ID")
     where = f"{platform.node()}{f' (Slurm job {job})' if job else ''}"
     return f"process {os.getpid()} of {user} on {where} since {datetime.now():%Y-%m-%d %H:%M:%S}"
-

@@ -9,7 +9,7 @@
         evaluations/overview/
         exports/<format>/<model>/                              detections for other programs
         places/                                                where and when, and what can be there
-        shards/                                                parts of the data set, and who has them
+        shards/                                                its parts, and who has them
         logs/
         README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
