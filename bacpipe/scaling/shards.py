@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bacpipe._version import __version__
+from bacpipe.audio.files import recordings_by_folder
 from bacpipe.errors import (
     NoRecordingsError,
     ResultsError,
@@ -174,6 +175,10 @@ def plan(
     for name in models:
         if name not in (custom or {}):
             find_card(name)
+    if loader.is_part or options.testing:
+        _ = loader.selection  # or says that there is none
+    else:
+        next(recordings_by_folder(loader.audio_dir, options.audio_suffixes))
     loader.claim()
     paths = loader.paths
     settings = _shared_settings(options)
