@@ -48,12 +48,14 @@ import bacpipe
 import bacpipe.embedder
 import bacpipe.inference.run_data_set
 from bacpipe.options import Options, make_options
-from bacpipe.scaling.shards import ShardWorker, merge, plan
+from bacpipe.scaling.shards import ShardWorker, done_shards, merge, plan
 from bacpipe.store import claims, files, journal
 from bacpipe.store.files import TEMPORARY
+from bacpipe.store.layout import paths_of
 from bacpipe.store.verification import verify_results
 
 RATE = 8000
+_LEAST_LIFE = 0.7  # seconds between kills, or workers do nothing but start
 FIELD, ONE, MANY, SEEN = "field", "one", "many", "seen.txt"
 
 
@@ -91,10 +93,10 @@ def make_recordings(folder: Path, number: int) -> None:
         sf.write(path, noise * (0.1 + 0.8 * i / number), RATE)
 
 
-def options_for(base: Path, results: str, shard: int) -> Options:
+def options_of(base: Path, shard: int) -> Options:
     return make_options(
         audio_dir=base / FIELD,
-        main_results_dir=base / results,
+        main_results_dir=base / MANY,
         models=["level"],
         device="cpu",
         nr_parallel_workers=1,
@@ -160,7 +162,14 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def run(
-    base: Path, *, recordings: int, workers: int, kills: int, shard: int, seed: int, any_moment: bool
+    base: Path,
+    *,
+    recordings: int,
+    workers: int,
+    kills: int,
+    shard: int,
+    seed: int,
+    any_moment: bool,
 ) -> dict[str, Any]:
     """Kill workers, and say what came of it."""
     rng = random.Random(seed)
@@ -179,7 +188,7 @@ def run(
 
     assert os.waitpid(fork(undisturbed), 0)[1] == 0
     alone = time.perf_counter() - started
-    options = options_for(base, MANY, shard)
+    options = options_of(base, shard)
     custom = {"level": Level}
     faults: list[str] = []
 
@@ -190,31 +199,33 @@ def run(
             pass
 
     assert os.waitpid(fork(lambda: plan(options, custom=custom) and None), 0)[1] == 0
+    paths = paths_of(base / FIELD, "none", options)
+    number = -(-recordings // shard)
     # Steps of a worker's share: naming, a line, and the claims of its shards.
     steps = max(20, 2 * (4 * recordings + 6 * recordings // shard) // max(1, kills))
     living: dict[int, bool] = {}
-    done = 0
+    done, idle = 0, False
     started = time.perf_counter()
     while True:
-        while len(living) < workers and done + len(living) < kills + workers:
+        while len(living) < workers and not idle:
             moment = 0
             if not any_moment and done + sum(living.values()) < kills:
                 moment = rng.randint(1, steps)
             living[fork(lambda moment=moment: work(moment))] = moment > 0
         if any_moment and done < kills:
-            time.sleep(rng.uniform(0, 2 * alone / kills))
+            time.sleep(rng.uniform(0, 2 * max(alone / kills, _LEAST_LIFE)))
             os.kill(rng.choice(list(living)), signal.SIGKILL)
         pid, status = os.wait()
         living.pop(pid)
-        if os.WIFSIGNALED(status):
-            done += 1
-        elif status:
+        done += os.WIFSIGNALED(status)
+        idle = idle or status == 0  # one has found nothing left that is free
+        if status and not os.WIFSIGNALED(status):
             faults.append("a worker ended with an error")
-            done += 1
-        elif not living:
             break
-        else:
-            kills = min(kills, done)  # nothing is left to be killed at
+        if not living:
+            if len(done_shards(paths)) == number:
+                break
+            idle = False  # the last of them was killed over its shard
     seconds = time.perf_counter() - started
     assert os.waitpid(fork(lambda: merge(options) and None), 0)[1] == 0
     one, many = (contents(base / name / FIELD) for name in (ONE, MANY))

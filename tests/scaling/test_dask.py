@@ -82,9 +82,7 @@ def test_results_are_those_of_one_process(place: SimpleNamespace, scheduler: str
     )["tiny"]
     assert list(there.entries) == list(here.entries)
     np.testing.assert_array_equal(there.embeddings("array"), here.embeddings("array"))
-    np.testing.assert_array_equal(
-        there.predictions("array")[0], here.predictions("array")[0]
-    )
+    np.testing.assert_array_equal(there.predictions("array")[0], here.predictions("array")[0])
     assert [path.name for path in there.get_embedding_dir().glob("journal*")] == ["journal.jsonl"]
     assert any(there.paths.dim_reduc_parent_dir.iterdir())
     pids = place.loaded.read_text().split()
@@ -106,9 +104,7 @@ def test_failures_come_back_to_whoever_asked(
         CustomModel=Loaded,
         **{
             key: value
-            for key, value in settings(
-                place, "told", engine="dask", scheduler=scheduler
-            ).items()
+            for key, value in settings(place, "told", engine="dask", scheduler=scheduler).items()
             if key != "audio_dir"
         },
     )
@@ -147,7 +143,10 @@ def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, schedul
     [
         ({"scheduler": "tcp://127.0.0.1:9"}, "no scheduler of Dask answers there"),
         ({"scheduler": "tcp://nowhere"}, "scheduler"),
-        ({"scheduler": "slurm", "cluster_settings": {"cores": 1, "scheduler_options": NO_PAGE}}, r"scheduler=slurm: .*memory"),
+        (
+            {"scheduler": "slurm", "cluster_settings": {"cores": 1, "scheduler_options": NO_PAGE}},
+            r"scheduler=slurm: .*memory",
+        ),
         ({"check_if_already_processed": False}, "not possible with engine=dask"),
     ],
 )
@@ -221,5 +220,3 @@ def test_each_local_worker_has_a_gpu_of_its_own(
     assert dask_engine._local_workers(options) == 4
     devices = [dask_engine._for_worker(options, number).device for number in range(4)]
     assert devices == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
-
-

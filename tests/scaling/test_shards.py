@@ -194,7 +194,9 @@ def test_two_workers_exclude_each_other_and_a_plan_excludes_all(
     assert worker.work(1).reports["tiny"].done
 
 
-def _next(options: Options, custom: dict[str, object], most: int) -> list[shards_module.ShardReport]:
+def _next(
+    options: Options, custom: dict[str, object], most: int
+) -> list[shards_module.ShardReport]:
     return list(ShardWorker(options, custom=custom).work_on_all(most))
 
 
