@@ -160,7 +160,8 @@ class Manifest:
         )  # fmt: skip
         several = table["site"] != table["other"]
         table.loc[several, "site"] += " ... " + table.loc[several, "other"]
-        return table.drop(columns="other").reset_index()
+        shards: pd.DataFrame = table.drop(columns="other").reset_index()
+        return shards
 
     def frame(self) -> pd.DataFrame:
         """A row for each recording: shard, recording, site, seconds, bytes."""

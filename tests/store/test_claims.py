@@ -219,9 +219,11 @@ def test_a_run_over_all_recordings_and_work_on_shards_exclude_each_other(tmp_pat
     claims = Claims(tmp_path / "shards" / "claims")
     claim = claims.take("shard-00001")
     assert claim is not None
-    with pytest.raises(ResultsLockedError, match="shard-00001 is being worked on"):
-        with alone(embeddings, "birdnet"):
-            pytest.fail("it must not begin")
+    with (
+        pytest.raises(ResultsLockedError, match="shard-00001 is being worked on"),
+        alone(embeddings, "birdnet"),
+    ):
+        pytest.fail("it must not begin")
     claim.release()
     with alone(embeddings, "birdnet"), alone(embeddings, "beats"):
         assert claims.held().keys() == {"run-birdnet", "run-beats"}
