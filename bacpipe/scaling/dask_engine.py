@@ -157,7 +157,8 @@ def _work_on(
 
 def _most(client: Client) -> int:
     """Shards that the scheduler is given at a time: it need not know a hundred thousand."""
-    return max(8, _WAITING * sum(client.nthreads().values()))
+    workers: dict[str, int] = client.nthreads()
+    return max(8, _WAITING * sum(workers.values()))
 
 
 def _task(number: int) -> ShardReport | BacpipeError:

@@ -144,8 +144,8 @@ def plan_shards(
     --------
     >>> import bacpipe
     >>> plan = bacpipe.plan_shards("recordings", "birdnet", hours_per_shard=0.05)
-    >>> plan.groupby("shard")["recording"].size().to_list()
-    [6, 6]
+    >>> len(plan), plan.columns.to_list()
+    (12, ['shard', 'recording', 'site', 'seconds', 'bytes'])
     """
     options = make_options(
         **{**kwargs, "audio_dir": audio_dir, "models": models, "hours_per_shard": hours_per_shard}
