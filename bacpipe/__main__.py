@@ -16,7 +16,7 @@ from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashe
 from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError
 from bacpipe.models.backends.cpu.memory import keep_freed_memory
 
-_RUN_MODELS = ("bench", "calls", "demo")
+_RUN_MODELS = ("bench", "calls", "demo", "shards")
 
 _EXAMPLES = """\
 examples:
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Other libraries' chatter would hide what the user needs to read.
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("bacpipe").setLevel(logging.INFO)
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     try:
         refuse_dashes(words)
         if not words or words[0] not in COMMANDS or words[0] in _RUN_MODELS:

@@ -52,6 +52,7 @@ RangeFilter = Literal["mark", "hide", "off"]
 Split = Literal["recording", "site", "random"]
 LabelSource = Literal["annotations", "people", "both"]
 Protocol = Literal["windows", "birdset"]
+Engine = Literal["local", "dask"]
 Auto = Literal["auto"]
 Parameters = Mapping[str, Mapping[str, Any]]
 """Names, each with its parameters: probe_configs and clust_configs."""
@@ -194,6 +195,26 @@ def _file_or_names(value: object) -> tuple[str, ...] | None:
     return (
         None if value is None else _list_of(_text)(str(value) if isinstance(value, Path) else value)
     )
+
+
+_SCHEDULERS = ("local", "slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab", "kubernetes")
+
+
+def _scheduler(value: object) -> str:
+    if isinstance(value, str) and (
+        value in _SCHEDULERS or re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://\S+", value)
+    ):
+        return value
+    raise ValueError(
+        f"expected one of {', '.join(_SCHEDULERS)}, or the address of a scheduler such as "
+        f"tcp://node01:8786"
+    )
+
+
+def _keywords(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("expected names with values, such as {cores: 4, memory: 16GB}")
+    return copy.deepcopy(dict(value))
 
 
 def _hosts(value: object) -> str:
@@ -524,6 +545,30 @@ class Options(_Asked):
     nr_parallel_workers: int | Auto = _option(
         "auto", _workers,
         "Threads that decode recordings. Allowed: auto, or a whole number from 1.", unit="threads",
+    )
+    engine: Engine = _option(
+        "local", _choice(*get_args(Engine)),
+        "Where the recordings are worked on: local: in this process; dask: in shards, by the "
+        "workers of Dask (needs the extra cluster), on this computer or many that share a disk. "
+        "Allowed: local, dask",
+    )
+    scheduler: str = _option(
+        "local", _scheduler,
+        "Which workers engine=dask has: local starts them on this computer, one for each GPU or "
+        "core; slurm, pbs, lsf, sge, htcondor, oar and moab let dask-jobqueue start them as jobs; "
+        "kubernetes needs dask-kubernetes; or the address of a scheduler that runs already, such "
+        "as tcp://node01:8786.",
+    )
+    cluster_settings: Mapping[str, Any] = _option(
+        {}, _keywords,
+        "Keywords of the cluster that scheduler starts, such as "
+        "{n_workers: 20, cores: 4, memory: 16GB, walltime: '04:00:00'} for slurm, as the pages of "
+        "dask-jobqueue and dask.distributed have them.",
+    )
+    hours_per_shard: float = _option(
+        10, _number(0, open_low=True),
+        "Sound in each shard, about, into which bacpipe shards plan and engine=dask part a data "
+        "set. Above 0.", unit="hours",
     )
     avoid_pipelined_gpu_inference: bool = _option(
         False, _boolean,

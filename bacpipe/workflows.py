@@ -22,7 +22,7 @@ from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
-from bacpipe.options import KEYS, Options, make_options, needed_to_read
+from bacpipe.options import KEYS, Options, make_options, needed_to_read, with_changes
 from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.data_set_folder import computed_models, paths_of
 from bacpipe.store.files import RunLog, write_yaml
@@ -367,6 +367,8 @@ def generate_embeddings(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
         )
     _look_into(options)
+    if options.engine == "dask":
+        return _told(_run_on_dask([(model_name, CustomModel)], options)[canonical_name(model_name)])
     return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
 
 
@@ -566,10 +568,29 @@ def _generate(
     return loader, report
 
 
+def _run_on_dask(
+    models: Sequence[tuple[str, object]], options: Options
+) -> dict[str, tuple[Loader, RunReport]]:
+    """Embed with several models, on the workers of Dask."""
+    # Others need not wait for it.
+    from bacpipe.scaling.dask_engine import run_on_dask
+
+    names = [canonical_name(name) for name, _ in models]
+    custom = {canonical_name(name): own for name, own in models if own is not None}
+    return run_on_dask(with_changes(options, models=names), custom)
+
+
 def _run_single(model_name: str, custom: object, options: Options) -> tuple[Loader, RunReport]:
-    loader, report = _generate(
-        model_name, custom, options, reuse=options.check_if_already_processed
-    )
+    if options.engine == "dask":
+        run = _run_on_dask([(model_name, custom)], options)[canonical_name(model_name)]
+    else:
+        run = _generate(model_name, custom, options, reuse=options.check_if_already_processed)
+    return _reduced(run, options)
+
+
+def _reduced(run: tuple[Loader, RunReport], options: Options) -> tuple[Loader, RunReport]:
+    """Also make the map, if one is asked for."""
+    loader, report = run
     if options.dim_reduction_model != "None":
         reduce_data_set(loader, options.dim_reduction_model, options)
         _draw_map(loader, options)
@@ -599,6 +620,9 @@ def _run_models(
     """Run models one after the other; also return the errors of those that failed."""
     runs: dict[str, tuple[Loader, RunReport]] = {}
     errors: dict[str, BacpipeError] = {}
+    if options.engine == "dask":
+        runs = _run_on_dask(models, options)
+        return {name: _reduced(run, options) for name, run in runs.items()}, errors
     for name, custom in models:
         try:
             runs[name] = _run_single(name, custom, options)

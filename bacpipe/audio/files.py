@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +118,21 @@ def find_recording_names(
     They take a sixth of the memory.  In `others`, files that may be recordings, too, but for
     their suffix, are counted by it; those that usually lie beside recordings are not among them.
     """
+    names = [name for some in recordings_by_folder(audio_dir, suffixes, others) for name in some]
+    names.sort()
+    return names
+
+
+def recordings_by_folder(
+    audio_dir: str | os.PathLike[str],
+    suffixes: Iterable[str] = AUDIO_SUFFIXES,
+    others: Counter[str] | None = None,
+) -> Iterator[list[str]]:
+    """Do what `find_recording_names` does, but folder by folder, for more than fit into memory.
+
+    The names of a folder are sorted, and folders come in the order of their names, each before
+    those in it.
+    """
     root = Path(audio_dir)
     endings = _normalise_suffixes(suffixes)
     looked_for = f"(looked for {', '.join(endings)} in it and its subfolders)"
@@ -133,15 +148,17 @@ def find_recording_names(
             f"The audio folder {root} cannot be read: {error.strerror} {looked_for}."
         ) from error
     others = Counter() if others is None else others
-    names = _walk(root, endings, others)
-    if not names:
+    is_empty = True
+    for names in _walk(root, endings, others):
+        if names:
+            is_empty = False
+            yield sorted(names)
+    if is_empty:
         found = ", ".join(f"{suffix} ({number:,})" for suffix, number in others.most_common(5))
         raise NoRecordingsError(
             f"The audio folder {root} holds no recordings {looked_for}"
             + (f"; it holds files with other suffixes: {found}." if found else ".")
         )
-    names.sort()
-    return names
 
 
 def _normalise_suffixes(suffixes: Iterable[str]) -> tuple[str, ...]:
@@ -153,9 +170,8 @@ def _normalise_suffixes(suffixes: Iterable[str]) -> tuple[str, ...]:
     return endings
 
 
-def _walk(root: Path, endings: tuple[str, ...], others: Counter[str]) -> list[str]:
-    """Posix paths, relative to `root`, of all files whose names have one of the endings."""
-    names: list[str] = []
+def _walk(root: Path, endings: tuple[str, ...], others: Counter[str]) -> Iterator[list[str]]:
+    """Posix paths, relative to `root`, of the files in each folder with one of the endings."""
     visited: set[str] = set()  # real paths, which are looked up for links alone
     real = [("", os.path.realpath(root))]  # folders still to visit: relative paths with a slash
     linked: list[str] = []
@@ -169,13 +185,15 @@ def _walk(root: Path, endings: tuple[str, ...], others: Counter[str]) -> list[st
         if path in visited:
             continue
         visited.add(path)
-        for name, is_link in _scan(root, prefix, endings, names, others):
+        names: list[str] = []
+        # The last comes first from the stack.
+        for name, is_link in sorted(_scan(root, prefix, endings, names, others), reverse=True):
             if is_link:
                 linked.append(f"{prefix}{name}/")
             else:
                 real.append((f"{prefix}{name}/", os.path.join(path, name)))  # noqa: PTH118
         linked.sort()
-    return names
+        yield names
 
 
 def _scan(

@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "list the models, fetch their weights ahead, and check that each of them works",
     "recognisers": "list the recognisers that were trained here",
     "search": "find the windows that are most similar to a sound",
+    "shards": "part a data set, work on it with many machines, and put the results together",
     "sites": "write a table of where the recorders stood, or check it",
     "species": "list the species that can be at a place and in a season",
     "suggest": "say which windows to listen to next, so that a recogniser learns most",

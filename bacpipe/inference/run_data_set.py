@@ -42,6 +42,7 @@ from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
 from bacpipe.store.calibrations import calibration_state
+from bacpipe.store.claims import Claim, alone
 from bacpipe.store.class_list import ClassList, read_class_list, write_class_list
 from bacpipe.store.embedding_set import (
     EmbeddingSet,
@@ -57,7 +58,7 @@ from bacpipe.store.embedding_set import (
 )
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
-from bacpipe.store.journal import Journal
+from bacpipe.store.journal import Journal, RunJournal
 from bacpipe.store.layout import (
     METADATA,
     annotations_path,
@@ -68,9 +69,8 @@ from bacpipe.store.layout import (
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
-from bacpipe.store.predictions import predictions_source
+from bacpipe.store.predictions import bring_forward, predictions_source
 from bacpipe.store.range_filter import used_places, write_places
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.whereabouts import Whereabouts
@@ -105,7 +105,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
     report = RunReport(str(loader.model_name))
     predict = options.run_pretrained_classifier and bool(model.classes)
     identity = model_identity(str(loader.model_name), options, model)
-    with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+    with alone(loader.paths.main_embeds_path, str(loader.model_name)):
         _remove_unfinished_sets(loader)
         plan = plan_run(loader, identity, predict=predict)
         if predict and (model.scientific_names or model.codes):
@@ -120,12 +120,7 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
             write_readme(loader.paths, options)  # the results may have been moved
             return report
         full = {**identity, **settings_identity(options)}
-        provenance = {
-            "version": __version__,
-            "device": model.accelerator or str(model.device),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        }
+        provenance = _provenance(model)
         created = loader.embedding_set is None
         _prepare_set(loader, full, provenance)
         try:
@@ -141,13 +136,93 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
                 f"{loader.audio_dir}: none of {counted(len(report.failed), 'recording')} could be "
                 f"embedded ({reasons})."
             )
-        loader.write_metadata_file()
-        if predict:
-            write_prediction_tables(loader)
-            write_places(loader.range_filter(), list(loader.entries))
-        write_readme(loader.paths, options)
-        record_tables(loader, predict=predict)
+        write_tables(loader, predict=predict)
     return report
+
+
+def prepare_set(loader: Loader, model: Model) -> None:
+    """Make the set of embeddings that several workers are going to fill, or find it.
+
+    The caller sees to it that one of them does it at a time, and no run over all recordings.
+
+    Parameters
+    ----------
+    loader : Loader
+        Data set and results tree, for a part of the recordings.
+    model : Model
+        The model.
+    """
+    options, name = loader.options, str(loader.model_name)
+    predict = options.run_pretrained_classifier and bool(model.classes)
+    identity = model_identity(name, options, model)
+    _remove_unfinished_sets(loader)
+    _locate_set(loader, identity)
+    if predict and (model.scientific_names or model.codes):
+        _write_class_list(loader, model)
+    if loader.embedding_set is not None:
+        complete_identity(loader.embedding_set, identity)
+    _prepare_set(loader, {**identity, **settings_identity(options)}, _provenance(model))
+    found = loader.embedding_set
+    assert found is not None
+    loader.locate_predictions(newest=predict)
+    if predict and not bring_forward(loader.paths.preds_path, found.folder.name):
+        # Files of another set may happen to have the size that our journal names.
+        journal = RunJournal(found.folder, found.content.recordings)
+        journal.drop_all_predictions()
+        journal.close()
+
+
+def embed_part(handler: AudioHandler, loader: Loader, claim: Claim, *, threads: bool) -> RunReport:
+    """Embed what is not done yet of a part of a data set, while others work on other parts.
+
+    Parameters
+    ----------
+    handler : AudioHandler
+        The model, such as an `Embedder`.
+    loader : Loader
+        Data set, results tree and the part; `prepare_set` was called with its like.
+    claim : Claim
+        On this part.
+    threads : bool
+        False decodes and computes by turns.
+
+    Raises
+    ------
+    ResultsLockedError
+        If somebody else has taken over the part.
+    """
+    options, model = loader.options, handler.loaded_model
+    report = RunReport(str(loader.model_name))
+    predict = options.run_pretrained_classifier and bool(model.classes)
+    identity = model_identity(str(loader.model_name), options, model)
+    plan = plan_run(loader, identity, predict=predict)
+    say_what_is_kept(loader, plan)
+    report.kept, report.results = len(plan.keep), loader.embed_dir
+    if not plan.is_empty:
+        _work(
+            handler, loader, plan, report, _provenance(model),
+            predict=predict, threads=threads, claim=claim,
+        )  # fmt: skip
+    return report
+
+
+def write_tables(loader: Loader, *, predict: bool) -> None:
+    """Write everything that is written when all recordings are done."""
+    loader.write_metadata_file()
+    if predict:
+        write_prediction_tables(loader)
+        write_places(loader.range_filter(), list(loader.entries))
+    write_readme(loader.paths, loader.options)
+    record_tables(loader, predict=predict)
+
+
+def _provenance(model: Model) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "device": model.accelerator or str(model.device),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 def _write_class_list(loader: Loader, model: Model) -> None:
@@ -232,17 +307,7 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
     and the model has a classifier.
     """
     options = loader.options
-    wanted = {**identity, **settings_identity(options)}
-    if loader.check_if_combination_exists and options.check_if_already_processed:
-        loader.embedding_set = find_set(
-            loader.paths.main_embeds_path,
-            str(loader.model_name),
-            loader.paths.dataset,
-            wanted,
-            known=loader.embedding_set,
-        )
-    else:
-        loader.embedding_set = None
+    _locate_set(loader, identity)
     known = loader.embedding_set
     loader.locate_predictions()
     stored: list[PredictionSettings] = []
@@ -255,6 +320,22 @@ def plan_run(loader: Loader, identity: Mapping[str, Any], *, predict: bool) -> R
         predictions=wider_settings(options, stored) if predict else None,
         allow_truncated=options.allow_truncated,
         part=loader.is_part,
+    )
+
+
+def _locate_set(loader: Loader, identity: Mapping[str, Any]) -> None:
+    """Let the loader point to the set to continue, if there is one."""
+    options = loader.options
+    if not (loader.check_if_combination_exists and options.check_if_already_processed):
+        loader.embedding_set = None
+        return
+    loader.embedding_set = find_set(
+        loader.paths.main_embeds_path,
+        str(loader.model_name),
+        loader.paths.dataset,
+        {**identity, **settings_identity(options)},
+        known=loader.embedding_set,
+        part=None if loader.part is None else loader.part.journal,
     )
 
 
@@ -344,7 +425,7 @@ def take_over(loader: Loader, plan: RunPlan) -> None:
     if not plan.unmarked:
         return
     try:
-        with exclusive(loader.paths.main_embeds_path, str(loader.model_name)):
+        with alone(loader.paths.main_embeds_path, str(loader.model_name)):
             _take_over(loader, plan.unmarked)
     except (ResultsLockedError, StorageError) as error:  # another run does, or nobody can
         logger.info("The journal does not say yet what the recordings hold: %s", error)
@@ -428,7 +509,7 @@ def _sources(loader: Loader) -> Iterator[Source]:
             yield look_at_name(name, loader.audio_dir)
         return
     segments = loader.annotated_segments()
-    if not segments:
+    if not segments and loader.part is None:
         raise AnnotationsError(
             f"{loader.audio_dir / loader.options.annotations_filename}: holds no annotation of "
             f"these recordings that is at least {loader.options.min_annotation_length} s long, so "
@@ -481,7 +562,8 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", known.folder
         )
-        sources = [look_at_name(name, loader.audio_dir) for name in loader.recording_names]
+        there = filter(lambda name: (loader.audio_dir / name).is_file(), known.content.done)
+        sources = [look_at_name(name, loader.audio_dir) for name in there]
         stamps = {s.name: (s.size, s.mtime_ns, content_fingerprint(s.path)) for s in sources}
         adopt_old_set(known, identity, provenance, stamps)
     elif known is None:
@@ -490,7 +572,8 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
             changed = differences(identity, earlier.identity) or ["a new set was asked for"]
             logger.info("%s: starting a new set of embeddings (%s).", name, ", ".join(changed))
         parent = loader.paths.main_embeds_path
-        loader.embedding_set = create_set(parent, name, dataset, identity, provenance)
+        part = None if loader.part is None else loader.part.journal
+        loader.embedding_set = create_set(parent, name, dataset, identity, provenance, part)
 
 
 def _drop_empty_set(loader: Loader) -> None:
@@ -513,6 +596,7 @@ def _work(
     *,
     predict: bool,
     threads: bool,
+    claim: Claim | None = None,
 ) -> None:
     options, embedding_set = loader.options, loader.embedding_set
     assert embedding_set is not None
@@ -527,6 +611,8 @@ def _work(
         classes=list(handler.loaded_model.classes) if predict else (),
         prediction_settings=settings,
         provenance={**(embedding_set.identity or {}), **provenance, **settings},
+        part=loader.part,
+        claim=claim,
     )
     runner = handler.runner(scores=predict, stored=settings)
     progress = RunProgress(

@@ -30,7 +30,7 @@ from bacpipe.store.entries import FinishedEntry, read_entry
 from bacpipe.store.files import write_json
 from bacpipe.store.layout import (
     DATA_SET,
-    JOURNAL,
+    JOURNALS,
     LONGEST_STEM,
     METADATA,
     PREDICTIONS,
@@ -360,7 +360,7 @@ def _exists(folder: Path) -> bool:
 
 
 def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
-    for path in sorted(embeddings.glob(f"*___*/{JOURNAL}"), reverse=True):
+    for path in sorted(embeddings.glob(f"*___*/{JOURNALS}"), reverse=True):
         with suppress(OSError), path.open("rb") as file:
             yield from islice(_finished_in(file), _LOOKED_AT)
 

@@ -39,11 +39,18 @@ from bacpipe.store.entries import (
     settings_with,
 )
 from bacpipe.store.files import array_hash, replacing, write_bytes, yaml_text
-from bacpipe.store.journal import FORMAT, Journal, JournalContent, encode_line, read_journals
+from bacpipe.store.journal import (
+    FORMAT,
+    Journal,
+    JournalContent,
+    encode_line,
+    read_for,
+    read_journals,
+)
 from bacpipe.store.layout import (
     JOURNAL,
-    JOURNALS,
     METADATA,
+    journals_in,
     path_inside,
     stamped_folder,
     stamped_folders,
@@ -64,6 +71,9 @@ class EmbeddingSet:
     ----------
     folder : Path
         An existing set.
+    part : str, optional
+        Name of the journal of a part of the data set, if those of other parts do not matter: of
+        these there may be thousands.
 
     Attributes
     ----------
@@ -74,8 +84,9 @@ class EmbeddingSet:
         The journal as it was when read last.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part: str | None = None) -> None:
         self.folder = folder
+        self.part = part
         self.reload()
 
     def reload(self) -> None:
@@ -83,8 +94,9 @@ class EmbeddingSet:
         self._by_path: dict[str, str] | None = None
         self._states: dict[str, tuple[int, str]] = {}
         self.content = JournalContent()  # of a large data set, two take too much memory
-        self._files = _stamps_of_journals(self.folder)  # before reading: later lines change them
-        self.content = read_journals(self.folder)
+        # Before reading: later lines change them.
+        self._files = _stamps_of_journals(self.folder, self.part)
+        self.content = read_journals(self.folder, self.part)
         if not self.content.header and (self.folder / METADATA).is_file():
             self.content = read_old_metadata(self.folder)
         else:
@@ -128,7 +140,7 @@ class EmbeddingSet:
     @property
     def is_current(self) -> bool:
         """Whether the journals are what they were when they were read."""
-        return self._files == _stamps_of_journals(self.folder)
+        return self._files == _stamps_of_journals(self.folder, self.part)
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -171,7 +183,7 @@ class EmbeddingSet:
             journal.close()
         if was_current:  # the caller holds the lock: nobody else has written since
             self.content.tables = known
-            self._files = _stamps_of_journals(self.folder)
+            self._files = _stamps_of_journals(self.folder, self.part)
         else:
             self.reload()
 
@@ -186,9 +198,9 @@ class EmbeddingSet:
         return path_inside(self.folder, entry.embeddings.path, what="the journal")
 
 
-def _stamps_of_journals(folder: Path) -> list[tuple[str, int, int, int]]:
+def _stamps_of_journals(folder: Path, part: str | None) -> list[tuple[str, int, int, int]]:
     # Beside a journal, metadata.yml is only for other programs to read.
-    paths = sorted(folder.glob(JOURNALS)) or [folder / METADATA]
+    paths = read_for(folder, part) or [folder / METADATA]
     found = []
     for path in paths:
         with suppress(OSError):  # readers say what is wrong
@@ -204,6 +216,7 @@ def find_set(
     identity: Mapping[str, Any] | None,
     *,
     known: EmbeddingSet | None = None,
+    part: str | None = None,
 ) -> EmbeddingSet | None:
     """Newest set of a model.
 
@@ -218,6 +231,8 @@ def find_set(
         the newest set, whatever it is.
     known : EmbeddingSet, optional
         A set that was read before; it is not read again unless its journals have changed.
+    part : str, optional
+        As in `EmbeddingSet`.
 
     Returns
     -------
@@ -227,7 +242,7 @@ def find_set(
         if known is not None and known.folder == folder and known.is_current:
             candidate = known
         else:
-            candidate = EmbeddingSet(folder)
+            candidate = EmbeddingSet(folder, part)
         if not candidate.content.header and not candidate.content.recordings:
             continue  # a folder without journal and metadata is not a set
         if identity is None or _fits(candidate, identity):
@@ -241,6 +256,7 @@ def create_set(
     dataset: str,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    part: str | None = None,
 ) -> EmbeddingSet:
     """Make the folder of a new set, with the first line of its journal."""
     folder = stamped_folder(parent, f"{model}-{dataset}", datetime.now())
@@ -251,7 +267,7 @@ def create_set(
         with suppress(OSError):  # nothing is in it, or it could not even be made
             folder.rmdir()
         raise
-    return EmbeddingSet(folder)
+    return EmbeddingSet(folder, part)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -278,7 +294,7 @@ def complete_identity(found: EmbeddingSet, identity: Mapping[str, Any]) -> None:
     """Let the journals of a set of version 2.0 name the code of the user's own model, too."""
     if found.identity is None or "code" not in identity or "code" in found.identity:
         return
-    for path in sorted(found.folder.glob(JOURNALS)):
+    for path in journals_in(found.folder):
         with path.open("rb") as old, replacing(path) as new:
             header = json.loads(old.readline())
             if isinstance(header.get("identity"), dict):

@@ -360,6 +360,17 @@ def remove_temporaries(*folders: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def remove_temporaries_of(paths: Iterable[Path]) -> None:
+    """Remove what interrupted writes left of certain files, and of no others."""
+    by_folder: dict[Path, set[str]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parent, set()).add(path.name)
+    for folder, names in by_folder.items():
+        for path in folder.glob(f".*{TEMPORARY}"):
+            if path.name[1 : -len(f".{'0' * 8}{TEMPORARY}")] in names:
+                path.unlink(missing_ok=True)
+
+
 def remove_unfinished(folder: Path, *names: str) -> None:
     """Remove a result folder that a killed run left, if nothing else is in it.
 

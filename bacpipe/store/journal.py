@@ -8,8 +8,11 @@ vouches for are replaced, another line takes it back.  A run's last line says th
 over all recordings are complete, until another line follows.
 
 Invariants: lines are only ever appended; a line cut short by a crash is ignored by readers
-and taken away by the next writer; ``journal-<anything>.jsonl`` files beside it are read before
-it, so that disjoint parts of a data set can be computed by several machines into one tree.
+and taken away by the next writer; ``journal-<anything>.jsonl`` files beside it are read after
+it, so that disjoint parts of a data set can be computed by several machines into one tree.  Whoever
+opens ``journal.jsonl`` to write takes their lines over and removes them, so that nothing that they
+say is older than a line after which it is read; parts are not worked on meanwhile
+(`bacpipe.store.claims.alone`).
 
 Failure policy: a line that cannot be read, or that contradicts itself, costs its recording's
 results and nothing else; a journal of a newer format, or journals of different sets in one folder,
@@ -41,7 +44,7 @@ from bacpipe.store.entries import (
     read_entry,
 )
 from bacpipe.store.files import write_all, writing
-from bacpipe.store.layout import JOURNAL, JOURNALS, path_inside
+from bacpipe.store.layout import JOURNAL, journals_in, path_inside
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +94,15 @@ class JournalContent:
         return self.recordings.done
 
 
-def read_journals(folder: Path) -> JournalContent:
+def read_journals(folder: Path, part: str | None = None) -> JournalContent:
     """Read all journals of a folder; an absent journal is an empty one.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the set.
+    part : str, optional
+        Name of the journal of a part of the data set: those of other parts are not read.
 
     Raises
     ------
@@ -100,7 +110,7 @@ def read_journals(folder: Path) -> JournalContent:
         If a journal cannot be read, is of a newer format, or describes another set than others.
     """
     content = JournalContent()
-    for path in sorted(folder.glob(JOURNALS)):
+    for path in read_for(folder, part):
         for line in _lines(path_inside(folder, path.name, what="a link")):
             if "format" in line:
                 _check_header(path, line, content.header)
@@ -111,6 +121,11 @@ def read_journals(folder: Path) -> JournalContent:
             elif isinstance(line.get("tables"), dict):
                 content.tables = line["tables"]
     return content
+
+
+def read_for(folder: Path, part: str | None) -> list[Path]:
+    """Journals of a folder that a part of the data set needs; all for None."""
+    return [path for path in journals_in(folder) if part is None or path.name in {JOURNAL, part}]
 
 
 def _check_header(path: Path, header: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -195,15 +210,28 @@ class Journal:
     ----------
     folder : Path
         Folder of the set.
+    part : str, optional
+        Name of the journal of a part of the data set, instead of ``journal.jsonl``.
+    header : mapping, optional
+        First line of a journal that is not there yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = path_inside(folder, JOURNAL, what="a link")
+    def __init__(
+        self,
+        folder: Path,
+        part: str | None = None,
+        header: Mapping[str, object] | None = None,
+    ) -> None:
+        self.path = path_inside(folder, part or JOURNAL, what="a link")
         self._synced = time.monotonic()
         with writing(self.path):
             # Without a buffer, a line that the disk did not take is not written later on.
             self._file = self.path.open("ab+", buffering=0)
             self._mend_last_line()
+            if header and not self._file.seek(0, os.SEEK_END):
+                self._write(encode_line(header))
+            if part is None:
+                self._take_over_parts(folder)
 
     def append(self, entry: Entry) -> None:
         """Append the entry of a recording.
@@ -273,6 +301,24 @@ class Journal:
                 self._file.truncate(end)
             raise
 
+    def _take_over_parts(self, folder: Path) -> None:
+        """Append what the journals of parts say, and remove them.
+
+        A crash in between leaves some lines twice, which say the same when they are read again.
+        """
+        for path in journals_in(folder):
+            if path.name == JOURNAL:
+                continue
+            with closing(_raw_lines(path_inside(folder, path.name, what="a link"))) as lines:
+                for raw in lines:
+                    with suppress(ValueError, RecursionError):  # half a line of a crash
+                        line = _parse(raw)
+                        is_first = not self._file.seek(0, os.SEEK_END)
+                        if isinstance(line, dict) and (is_first or "format" not in line):
+                            self._write(raw if raw.endswith(b"\n") else raw + b"\n")
+            os.fsync(self._file.fileno())
+            path.unlink()
+
     def _mend_last_line(self) -> None:
         """Take away the piece of a line that a crash left, so that nobody warns of it again."""
         end = start = self._file.seek(0, os.SEEK_END)
@@ -306,10 +352,18 @@ class RunJournal(Journal):
         Folder of the set.
     entries : Entries
         What its journals say; what this run appends is added to it.
+    part, header
+        As in `Journal`.
     """
 
-    def __init__(self, folder: Path, entries: Entries) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        folder: Path,
+        entries: Entries,
+        part: str | None = None,
+        header: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(folder, part, header)
         self.entries = entries
         # Of files that were there before; those that one run writes have different names.
         self._owners: dict[FileKind, dict[str, str]] = {"embeddings": {}, "predictions": {}}

@@ -9,6 +9,7 @@
         evaluations/overview/
         exports/<format>/<model>/                              detections for other programs
         places/                                                where and when, and what can be there
+        shards/                                                its parts, and who has them
         logs/
         README.txt                                             which of these files people look for
         dataset.json                                           which folder of recordings it is of
@@ -23,7 +24,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,6 +52,10 @@ CALIBRATIONS = "calibration"
 EXPORTS = "exports"
 README = "README.txt"
 PLACES = "places"
+SHARDS = "shards"
+# In the folder of shards.
+MANIFEST = "manifest.parquet"
+CLAIMS = "claims"
 # In the folder of the labels of people.
 PEOPLE_LABELS = "people_labels.jsonl"
 ALL_PEOPLE_LABELS = "people_labels*.jsonl"  # those that others wrote elsewhere lie beside the first
@@ -95,6 +100,16 @@ BENCHMARK_CURVES = "benchmark_precision_recall.svg"
 BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
 CLUSTERING_FIGURE = "clustering.png"
 MAP_FIGURE = "embeddings.png"
+
+
+def shard_journal(number: int) -> str:
+    """Journal of a shard, in the folder of a set."""
+    return f"journal-shard-{number:05d}.jsonl"
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """Journals of a set of embeddings, in the order in which later lines replace earlier ones."""
+    return sorted(folder.glob(JOURNALS), key=lambda path: (path.name != JOURNAL, path.name))
 
 
 def embeddings_name(stem: str, model: str) -> str:
@@ -292,6 +307,20 @@ class ResultPaths:
         return self.dataset_path / PLACES / "species_range.parquet"
 
     @property
+    def manifest_path(self) -> Path:
+        """Which recordings belong to which shard."""
+        return self.dataset_path / SHARDS / MANIFEST
+
+    @property
+    def claims_path(self) -> Path:
+        """Folder that says who works on which shard."""
+        return self.dataset_path / SHARDS / CLAIMS
+
+    def contract_path(self, model: str) -> Path:
+        """What all workers on the shards must have in common, for a model."""
+        return self.dataset_path / SHARDS / f"{model}.json"
+
+    @property
     def logs_path(self) -> Path:
         """Folder of logs and of the settings of past runs."""
         return self.dataset_path / "logs"
@@ -463,14 +492,26 @@ class Stems:
 
     def __init__(self, recordings: Sequence[str]) -> None:
         doubtful = _alike(recordings)
-        count = Counter(_as_others_see(_without_suffix(name)) for name in doubtful)
-        full_names = Counter(_as_others_see(name) for name in doubtful)
+        count = Counter(as_others_see(_without_suffix(name)) for name in doubtful)
+        full_names = Counter(as_others_see(name) for name in doubtful)
         self._unusual: dict[str, str] = {}
         for name in doubtful:
-            seen = _as_others_see(_without_suffix(name))
+            seen = as_others_see(_without_suffix(name))
             if count[seen] > 1 or seen in full_names:
-                twice = full_names[_as_others_see(name)] > 1
+                twice = full_names[as_others_see(name)] > 1
                 self._unusual[name] = _shorten(name, always=twice)
+
+    @classmethod
+    def given(cls, unusual: Mapping[str, str]) -> Stems:
+        """Stems of a part of the recordings, of which those that are unusual are known."""
+        stems = cls(())
+        stems._unusual.update(unusual)
+        return stems
+
+    @property
+    def unusual(self) -> Mapping[str, str]:
+        """Stems that do not follow from the recording's name alone, by the recording."""
+        return self._unusual
 
     def of(self, recording: str) -> str:
         """``folder/stem`` of the results of one of the recordings."""
@@ -480,8 +521,8 @@ class Stems:
 def _alike(names: Sequence[str]) -> list[str]:
     """Names that may collide with others once their suffix is gone: all that do, and few more."""
     # Hashes of a hundred thousand names take a megabyte, the names twenty.
-    stems = np.fromiter((hash(_as_others_see(_without_suffix(n))) for n in names), np.int64)
-    full = np.fromiter((hash(_as_others_see(name)) for name in names), np.int64)
+    stems = np.fromiter((hash(as_others_see(_without_suffix(n))) for n in names), np.int64)
+    full = np.fromiter((hash(as_others_see(name)) for name in names), np.int64)
     found, count = np.unique(np.concatenate([stems, full]), return_counts=True)
     shared = found[count > 1]
     chosen = np.isin(stems, shared) | np.isin(full, shared)
@@ -496,7 +537,7 @@ def _without_suffix(name: str) -> str:
     return f"{folder}{slash}{last[:dot]}" if 0 < dot < len(last) - 1 else name
 
 
-def _as_others_see(name: str) -> str:
+def as_others_see(name: str) -> str:
     """Name as it looks to file systems that know neither case nor ways to write an accent.
 
     Those of Windows and macOS do not, and results may be kept there or copied to them.

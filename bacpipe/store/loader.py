@@ -25,6 +25,7 @@ from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.places.clock import Clock
 from bacpipe.store.arrays import stack_rows
+from bacpipe.store.claims import alone
 from bacpipe.store.class_list import ClassList, read_class_list
 from bacpipe.store.data_set_folder import claim_dataset, paths_of, recorded_folder, without_results
 from bacpipe.store.detections import ChannelsOf, Detections, above
@@ -54,10 +55,9 @@ from bacpipe.store.layout import (
     result_stems,
     stamped_folders,
 )
-from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import coordinates_of, stored_maps
 from bacpipe.store.old_results import old_results_in
-from bacpipe.store.plan import StreamEnd, look_at
+from bacpipe.store.plan import Part, StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
     predictions_folder,
@@ -108,6 +108,9 @@ class Loader:
         Whether this is a trial run, whose results are kept apart.
     options : Options, optional
         All options of the call, `testing` too, instead of keywords.
+    part : Part, optional
+        Work on this part of the data set, whose recordings are not searched for, and read no
+        results of other parts.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -146,8 +149,10 @@ class Loader:
         testing: bool = False,
         *,
         options: Options | None = None,
+        part: Part | None = None,
         **kwargs: object,
     ) -> None:
+        self.part = part
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.audio_dir, self._wanted = data_set_of(audio_dir)
         if self._wanted is not None and self.options.recordings is not None:
@@ -167,6 +172,9 @@ class Loader:
         self._filters: dict[tuple[object, ...], RangeFilter] = {}
         self._preds_path: Path | None = None
         self._selection: Selection | None = None
+        if part is not None:
+            self._names, self._wanted = part.names, tuple(part.names)
+            self._selection = Selection(part.names, [])
         self.other_files: Counter[str] = Counter()
         self.paths: ResultPaths = paths_of(self.audio_dir, model_name or "none", self.options)
         self.embedding_set: EmbeddingSet | None = None
@@ -312,7 +320,10 @@ class Loader:
             If the annotation table is missing or cannot be understood.
         """
         path = self.audio_dir / self.options.annotations_filename
-        table = read_annotations(path, self.recording_names, length_in_header(self.audio_dir))
+        names = self.recording_names
+        if self.part is not None:  # the table is about those of other parts, too
+            names = find_recording_names(self.audio_dir, tuple(self.options.audio_suffixes))
+        table = read_annotations(path, names, length_in_header(self.audio_dir))
         return annotated_segments(table, self.options.min_annotation_length)
 
     # ------------------------------------------------------------------ embeddings
@@ -452,7 +463,7 @@ class Loader:
         name, model = self._relative(file), self.model_name or "none"
         parent = self.paths.main_embeds_path
         self.claim()
-        with exclusive(parent, model):
+        with alone(parent, model):
             found = self.embedding_set
             if found is None:
                 identity = {"model": model, **settings_identity(self.options)}
@@ -893,7 +904,8 @@ class Loader:
         assert self.model_name is not None
         parent, dataset = self.paths.main_embeds_path, self.paths.dataset
         wanted = settings_identity(self.options, asked=not exact)
-        found = find_set(parent, self.model_name, dataset, wanted)
+        journal = None if self.part is None else self.part.journal
+        found = find_set(parent, self.model_name, dataset, wanted, part=journal)
         if exact:
             return found
         owner = recorded_folder(self.paths.dataset_path, self.options.embed_parent_dir)

@@ -13,7 +13,7 @@ import logging
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +24,7 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.store.data_set_folder import moved_at
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.entries import DONE, REMOVED, Entries, FinishedEntry, PredictionSettings
-from bacpipe.store.layout import ResultPaths, path_inside
+from bacpipe.store.layout import ResultPaths, path_inside, shard_journal
 from bacpipe.store.predictions import predictions_source
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,29 @@ class Source(NamedTuple):
         if self.segments is None:
             return None
         return hashlib.sha256(json.dumps(self.segments).encode()).hexdigest()[:16]
+
+
+class Part(NamedTuple):
+    """A part of a data set, on which nobody else works.
+
+    Attributes
+    ----------
+    number : int
+        By which its journal is called.
+    names : list of str
+        Its recordings: posix paths relative to the audio folder, sorted.
+    unusual_stems : mapping of str to str
+        `bacpipe.store.layout.Stems.unusual` of these, which depends on all recordings.
+    """
+
+    number: int
+    names: list[str]
+    unusual_stems: Mapping[str, str]
+
+    @property
+    def journal(self) -> str:
+        """Name of its journal."""
+        return shard_journal(self.number)
 
 
 class StreamEnd(NamedTuple):

@@ -26,6 +26,7 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.calibrations import read_calibration
+from bacpipe.store.claims import alone
 from bacpipe.store.codes import why_damaged
 from bacpipe.store.data_set_folder import moved_at, recorded_folder
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
@@ -52,7 +53,6 @@ from bacpipe.store.layout import (
     path_inside,
     stamped_name,
 )
-from bacpipe.store.lock import exclusive
 from bacpipe.store.maps import AXES
 from bacpipe.store.old_results import old_result, old_results_in
 from bacpipe.store.plan import look_at_name, looks_alike
@@ -541,7 +541,7 @@ def _repair(folder: Path, findings: Sequence[Finding]) -> int:
     if not findings:
         return laid_aside
     found = EmbeddingSet(folder)
-    with exclusive(folder.parent, _model_of(found)):
+    with alone(folder.parent, _model_of(found)):
         found.reload()
         if found.identity is None:
             return laid_aside + sum(_lay_aside(finding.path) for finding in findings)

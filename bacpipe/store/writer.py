@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bacpipe.errors import StorageError, counted, unexpected
+from bacpipe.errors import ResultsLockedError, StorageError, counted, unexpected
+from bacpipe.store.claims import Claim
 from bacpipe.store.embedding_set import LEAST_HEARD, EmbeddingSet, heard_windows
 from bacpipe.store.entries import (
     DONE,
@@ -41,6 +42,7 @@ from bacpipe.store.files import (
     concerns_one_file,
     remove_empty_folders,
     remove_temporaries,
+    remove_temporaries_of,
 )
 from bacpipe.store.journal import FileKind, RunJournal
 from bacpipe.store.layout import (
@@ -52,7 +54,7 @@ from bacpipe.store.layout import (
     path_inside,
     predictions_name,
 )
-from bacpipe.store.plan import Source, StreamEnd
+from bacpipe.store.plan import Part, Source, StreamEnd
 from bacpipe.store.predictions import (
     SparsePredictions,
     bring_forward,
@@ -140,6 +142,10 @@ class ResultWriter:
         Threshold and number per window, as the journal records them.
     provenance : mapping
         Kept with every table of predictions.
+    part : Part, optional
+        The recordings are this part of the data set; others work on other parts meanwhile.
+    claim : Claim, optional
+        What gives the right to, as long as nobody else has taken it over.
 
     Attributes
     ----------
@@ -162,11 +168,14 @@ class ResultWriter:
         classes: Sequence[str] = (),
         prediction_settings: PredictionSettings,
         provenance: Mapping[str, object],
+        part: Part | None = None,
+        claim: Claim | None = None,
     ) -> None:
+        self._part, self._claim = part, claim
         self._set = found
         self._paths = paths
         self._model = model
-        self._stems = Stems(recordings)
+        self._stems = Stems(recordings) if part is None else Stems.given(part.unusual_stems)
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = prediction_settings
         self._provenance = dict(provenance)
@@ -188,14 +197,39 @@ class ResultWriter:
         check_lengths(found.folder, map(self._embeddings_name, recordings))
         if self._classes.size:
             check_lengths(paths.sparse_predictions_path, map(self._predictions_name, recordings))
-        remove_temporaries(found.folder)
-        self._journal = RunJournal(found.folder, found.content.recordings)
+        self._remove_temporaries(found.folder, recordings, self._embeddings_name)
+        self._journal = self._open_journal()
         self._before = predictions_source(paths.preds_path)
         if self._classes.size and not bring_forward(paths.preds_path, found.folder.name):
             # Files of another set may happen to have the size that our journal names.
             self._journal.drop_all_predictions()
-        remove_temporaries(paths.preds_path)
+        if part is None:
+            remove_temporaries(paths.preds_path)
+        else:
+            folder = paths.sparse_predictions_path
+            self._remove_temporaries(folder, recordings, self._predictions_name)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bacpipe-writer")
+
+    def _open_journal(self) -> RunJournal:
+        folder, content = self._set.folder, self._set.content
+        if self._part is None:
+            return RunJournal(folder, content.recordings)
+        return RunJournal(folder, content.recordings, self._part.journal, content.header)
+
+    def _remove_temporaries(
+        self, folder: Path, recordings: Sequence[str], name_of: Callable[[str], str]
+    ) -> None:
+        """Remove what a killed run left, but nothing that others are writing now."""
+        if self._part is None:
+            remove_temporaries(folder)
+        else:
+            remove_temporaries_of([folder / name_of(name) for name in recordings])
+
+    def _check(self) -> None:
+        """Make sure that nobody has moved the results or taken over this part of them."""
+        self._journal.check()
+        if self._claim is not None:
+            self._claim.check()
 
     def add(
         self, source: Source, embeddings: np.ndarray, predictions: SparsePredictions | None
@@ -286,7 +320,7 @@ class ResultWriter:
     def discard_run(self) -> None:
         """Delete what this run wrote, and nothing else, after `close`."""
         # The journal first: a run that is killed here must not leave lines about missing files.
-        journal = RunJournal(self._set.folder, self._set.content.recordings)
+        journal = self._open_journal()
         for name in self._finished:
             journal.discard(name)
         for name in set(self._classified) - set(self._finished):
@@ -300,6 +334,8 @@ class ResultWriter:
         if self._is_new:
             journal.path.unlink()
         preds = self._paths.preds_path
+        if self._part is not None:
+            return  # others may be about to write there
         if not any((preds / SPARSE_PREDICTIONS).rglob("*.parquet")):
             (preds / SOURCE).unlink(missing_ok=True)
         remove_empty_folders(preds)
@@ -382,6 +418,7 @@ class ResultWriter:
         for job in jobs:
             with _kept(errors):
                 if not isinstance(job, _Result):
+                    self._check()
                     job()
                 elif id(job) in ready:
                     self._attempt(job, self._commit)
@@ -395,9 +432,11 @@ class ResultWriter:
             function(result)
             done = True
             return True
+        except ResultsLockedError:
+            raise
         except StorageError as error:
             if not concerns_one_file(error):
-                self._journal.check()
+                self._check()
                 raise
             reason = str(error)
         except Exception as error:
@@ -422,7 +461,7 @@ class ResultWriter:
             )
 
     def _commit(self, result: _Result) -> None:
-        self._journal.check()
+        self._check()
         entry, name = result.entry, result.entry.file
         before = self._journal.entries.finished(name)
         if result.embeddings is not None:

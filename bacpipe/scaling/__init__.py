@@ -1,0 +1,1 @@
+"""Data sets too large for one process: shards, and the engines that work on them."""

@@ -1,0 +1,316 @@
+"""Shards as tasks of Dask: on this computer, on a cluster's queue, or wherever a scheduler runs.
+
+Whoever asks plans the shards, hands their numbers to the scheduler, a few for each worker at a
+time, and gets a report of each back.  A worker process loads each model once, and claims the
+shards that it is given (`bacpipe.store.claims`), so that one which was lost, or is believed to be,
+never works on a shard together with the one that was sent in its place.
+
+Failure policy: what a shard cannot do is told when all others are done; a task whose worker was
+lost is given to another by the scheduler.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from bacpipe import extras
+from bacpipe.errors import BacpipeError, SettingsError, StorageError, counted, said, unexpected
+from bacpipe.inference.report import RunReport, is_interactive
+from bacpipe.options import Options, with_changes
+from bacpipe.scaling.shards import ShardReport, ShardWorker, merge, plan
+from bacpipe.store.loader import Loader
+
+if TYPE_CHECKING:
+    from distributed import Client, Worker
+
+logger = logging.getLogger(__name__)
+
+_JOB_QUEUES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "htcondor": "HTCondorCluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+}
+_PLUGIN = "bacpipe-shards"
+_WAITING = 2  # shards that wait for each worker, so that none is ever idle
+_SHOWN = 5  # errors
+
+
+def run_on_dask(
+    options: Options, custom: Mapping[str, object]
+) -> dict[str, tuple[Loader, RunReport]]:
+    """Run models over a data set in shards, and put the results together.
+
+    Parameters
+    ----------
+    options : Options
+        Of the call; ``models``, ``scheduler``, ``cluster_settings`` and ``hours_per_shard`` say
+        what is run and where.
+    custom : mapping
+        Users' own models, by the names that they have in ``models``.
+
+    Returns
+    -------
+    dict of str to (Loader, RunReport)
+        One for each model.
+
+    Raises
+    ------
+    SettingsError
+        If a package of the extra ``cluster`` is missing, or a setting is impossible.
+    BacpipeError
+        If shards could not be done; all others are.
+    """
+    if not options.check_if_already_processed:
+        raise SettingsError(
+            "check_if_already_processed=false is not possible with engine=dask, whose workers go "
+            "on with what is there; use engine=local, or another main_results_dir."
+        )
+    _import("distributed")
+    started = time.perf_counter()
+    with _client(options) as client:
+        manifest = plan(options, custom=custom, anew=None)
+        # Elsewhere, a relative path would mean something else.
+        for_workers = with_changes(
+            options,
+            audio_dir=str(manifest.audio_dir),
+            main_results_dir=str(Path(options.main_results_dir).resolve()),
+            model_base_path=str(Path(options.model_base_path).resolve()),
+            recordings=None,
+            engine="local",
+        )
+        reports, errors = _work_on(client, manifest.shards, for_workers, custom)
+    if errors:
+        told = "; ".join(f"shard {n}: {text}" for n, text in sorted(errors.items())[:_SHOWN])
+        more = f"; and {len(errors) - _SHOWN:,} more" if len(errors) > _SHOWN else ""
+        raise BacpipeError(
+            f"{counted(len(errors), 'shard')} of {len(manifest.shards):,} could not be done, all "
+            f"others are ({told}{more}). The same command again goes on with them."
+        )
+    loaders = merge(for_workers)
+    seconds = time.perf_counter() - started
+    return {
+        name: (loader, _sum(name, loader, reports.values(), seconds))
+        for name, loader in loaders.items()
+    }
+
+
+def _work_on(
+    client: Client, shards: list[int], options: Options, custom: Mapping[str, object]
+) -> tuple[dict[int, ShardReport], dict[int, str]]:
+    """Have all shards worked on; returns reports, and errors of those that could not be done."""
+    from distributed import as_completed
+
+    reports: dict[int, ShardReport] = {}
+    errors: dict[int, str] = {}
+    client.register_plugin(_plugin(options, custom), name=_PLUGIN)
+    left = iter(shards)
+    run = f"{time.time_ns():x}"
+    numbers: dict[str, int] = {}
+
+    def submit(number: int) -> Any:  # noqa: ANN401 - a future of Dask
+        # Shards early in the list come first, also those of a lost worker.
+        future = client.submit(
+            _task, number, key=f"shard-{run}-{number}", pure=False, priority=-number, retries=2
+        )
+        numbers[future.key] = number
+        return future
+
+    first = [submit(number) for number, _ in zip(left, range(_most(client)), strict=False)]
+    running = as_completed(first)
+    bar = tqdm(total=len(shards), unit=" shards", disable=not is_interactive())
+    try:
+        for future in running:
+            number = numbers.pop(future.key)
+            if future.status == "finished":
+                found = future.result()
+                if isinstance(found, BacpipeError):
+                    errors[number] = said(found)
+                else:
+                    reports[number] = found
+                    logger.info("%s", found)
+            else:
+                errors[number] = unexpected("its worker", future.exception())
+            if number in errors:
+                logger.error("shard %d: %s", number, errors[number])
+            bar.update()
+            future.release()
+            while len(numbers) < _most(client) and (following := next(left, None)) is not None:
+                running.add(submit(following))
+    finally:
+        bar.close()
+    return reports, errors
+
+
+def _most(client: Client) -> int:
+    """Shards that the scheduler is given at a time: it need not know a hundred thousand."""
+    workers: dict[str, int] = client.nthreads()
+    return max(8, _WAITING * sum(workers.values()))
+
+
+def _task(number: int) -> ShardReport | BacpipeError:
+    """Work on a shard, in a worker process."""
+    from distributed import get_worker
+
+    try:
+        report: ShardReport = get_worker().plugins[_PLUGIN].work(number)
+        return report
+    except StorageError:
+        raise  # a disk may come back: tried again
+    except BacpipeError as error:
+        return error  # the same again
+
+
+def _plugin(options: Options, custom: Mapping[str, object]) -> Any:  # noqa: ANN401 - its class is made here
+    """What each worker process gets: it holds the models, which it loads with its first shard."""
+    from distributed import WorkerPlugin
+
+    class Models(WorkerPlugin):  # type: ignore[misc]
+        """Models of one worker process."""
+
+        def __init__(self) -> None:
+            self.shards: ShardWorker | None = None
+
+        def setup(self, worker: Worker) -> None:
+            self.number = worker.name
+            self.lock = threading.Lock()
+
+        def work(self, number: int) -> ShardReport:
+            with self.lock:
+                if self.shards is None:
+                    self.shards = ShardWorker(_for_worker(options, self.number), custom=custom)
+            return self.shards.wait_and_work(number)
+
+    return Models()
+
+
+def _for_worker(options: Options, number: object) -> Options:
+    """Options of one of the workers on a computer, which share its GPUs or cores."""
+    if options.scheduler != "local" or not isinstance(number, int):
+        return options
+    gpus = _gpus(options)
+    if gpus > 1:
+        return with_changes(options, device=f"cuda:{number % gpus}")
+    if gpus == 0 and hasattr(os, "sched_setaffinity"):
+        # All threads that this one starts have its share.
+        cores = sorted(os.sched_getaffinity(0))
+        workers = _local_workers(options)
+        if workers <= len(cores):
+            os.sched_setaffinity(0, set(cores[number % workers :: workers]))
+    return options
+
+
+def _local_workers(options: Options) -> int:
+    given = options.cluster_settings.get("n_workers")
+    return given if isinstance(given, int) and given > 0 else _gpus(options) or _cores()
+
+
+def _gpus(options: Options) -> int:
+    """GPUs of this computer that the models may use; 0 if they compute on the CPU."""
+    if options.device not in {"auto", "cuda"}:
+        return 1 if options.device != "cpu" else 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  # noqa: ANN401
+    """One report of those of all shards."""
+    total = RunReport(name, wall_seconds=seconds, results=loader.embed_dir)
+    number = 0
+    for part in parts:
+        number += 1
+        report = part.reports[name]
+        total.done += report.done
+        total.kept += report.kept
+        total.windows += report.windows
+        total.audio_seconds += report.audio_seconds
+        total.failed += report.failed
+        total.device = report.device
+    total.failed += loader.selection.missing
+    total.notes.append(f"in {counted(number, 'shard')}, by Dask")
+    return total
+
+
+# ---------------------------------------------------------------------- where the workers are
+
+
+@contextmanager
+def _client(options: Options) -> Iterator[Client]:
+    """A client of the scheduler that is wanted, and what this call has started for it."""
+    from distributed import Client
+
+    if "://" in options.scheduler:
+        try:
+            client = Client(options.scheduler, timeout="20s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SettingsError(
+                f"scheduler={options.scheduler}: no scheduler of Dask answers there "
+                f"({said(error) or type(error).__name__}); start one with dask scheduler, or check "
+                f"the address."
+            ) from None
+        cluster = None
+    else:
+        cluster = _cluster(options)
+        client = Client(cluster)
+    try:
+        logger.info("Dask shows the work at %s", client.dashboard_link)
+        if not client.nthreads():
+            logger.info("No worker is there yet; waiting for the first.")
+        yield client
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of several packages
+    name, settings = options.scheduler, dict(options.cluster_settings)
+    if name == "local":
+        kind = _import("distributed").LocalCluster
+        defaults = {"n_workers": _local_workers(options), "threads_per_worker": 1}
+        settings = {**defaults, **settings}
+    elif name == "kubernetes":
+        try:
+            kind = import_module("dask_kubernetes.operator").KubeCluster
+        except ImportError:
+            raise SettingsError(
+                "scheduler=kubernetes needs the package dask-kubernetes, which is not installed; "
+                "install it with: pip install dask-kubernetes"
+            ) from None
+    else:
+        kind = getattr(_import("dask_jobqueue"), _JOB_QUEUES[name])
+        # One task at a time, which uses all cores of its job.
+        given = list(settings.get("worker_extra_args") or ())
+        settings = {"n_workers": 1, **settings, "worker_extra_args": ["--nthreads", "1", *given]}
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        raise SettingsError(
+            f"cluster_settings={dict(options.cluster_settings)} is not possible with "
+            f"scheduler={name}: {said(error) or type(error).__name__}"
+        ) from None
+
+
+def _import(package: str) -> Any:  # noqa: ANN401 - a module without types
+    try:
+        return import_module(package)
+    except Exception as error:  # packages that are broken raise anything
+        raise SettingsError(extras.cannot_import("engine=dask", "cluster", error)) from None
