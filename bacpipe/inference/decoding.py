@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bacpipe.audio.files import Recording
 from bacpipe.audio.fingerprint import content_fingerprint
@@ -15,6 +15,9 @@ from bacpipe.errors import AudioError
 from bacpipe.store.plan import Source, StreamEnd, look_at_name
 
 logger = logging.getLogger(__name__)
+
+Block = TypeVar("Block")
+End = TypeVar("End")
 
 Part = tuple[float, float, int]
 """Start and stop in seconds of a part of a recording, and how many windows it makes."""
@@ -147,6 +150,24 @@ def decode_together(
         )
         for number, rate in enumerate(sharing)
     ]
+
+
+def storable(
+    decode: Callable[[Source], Generator[Block, None, End]],
+) -> Callable[[Source], Generator[Block, None, End]]:
+    """Decode only recordings whose names can be written into tables."""
+
+    def checked(source: Source) -> Generator[Block, None, End]:
+        try:
+            source.name.encode()
+        except UnicodeEncodeError:
+            raise AudioError(
+                f"{source.name}: its name is not valid text (UTF-8), so no table can hold it; "
+                f"rename the file or its folder."
+            ) from None
+        return (yield from decode(source))
+
+    return checked
 
 
 class _Channel(NamedTuple):
