@@ -641,7 +641,7 @@ def _embed_models(
             yield name, partial(_generate, name, custom, options, reuse=reuse)
         return
     # Loading PyTorch takes seconds, which bad settings need not wait for.
-    from bacpipe.inference.together import Job, Together, run_together
+    from bacpipe.inference.together import Job, run_together
 
     def job(name: str, custom: object) -> Job[tuple[Loader, RunReport]]:
         def work(together: Together) -> tuple[Loader, RunReport]:

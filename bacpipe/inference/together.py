@@ -44,6 +44,9 @@ _TO_COMPUTE = 2 * 10**9
 """Bytes for batches and for what computing them takes, which models take by turns."""
 
 
+_MOMENT = 0.5  # seconds; on Windows, Ctrl-C interrupts no waiting without an end
+
+
 class Job(NamedTuple, Generic[Result]):
     """The run of one model.
 
@@ -116,6 +119,11 @@ def _has_room(job: Job[Result], options: Options) -> bool:
     return True
 
 
+def _wait(runs: Sequence[Future[Result]]) -> None:
+    while wait(runs, _MOMENT).not_done:
+        pass
+
+
 @dataclass(eq=False)
 class _Lane:
     """The recordings that one model waits for; `position` is that of the next."""
@@ -152,17 +160,15 @@ class Together:
         futures: list[Future[Result]] = []
         with ThreadPoolExecutor(len(jobs), thread_name_prefix="bacpipe-run") as pool:
             try:
-                for job in jobs:
-                    if futures and not _has_room(job, options):
-                        break
-                    futures.append(pool.submit(self._do, job.work))
-                    self._wait_until_waiting(futures[-1])
-                with decoding_threads(self._share(), self._decode):
-                    wait(futures)
-            except BaseException as error:
-                self._break_off(error)
-                wait(futures)
-                raise
+                with self._ending(futures):
+                    for job in jobs:
+                        if futures and not _has_room(job, options):
+                            break
+                        before = len(self._lanes)
+                        futures.append(pool.submit(self._do, job.work))
+                        self._wait_until_waiting(futures[-1], before)
+                with decoding_threads(self._share(), self._decode), self._ending(futures):
+                    _wait(futures)
             finally:
                 torch.set_num_threads(threads)  # which runs change for the whole process
         return futures
@@ -175,9 +181,8 @@ class Together:
         with self._turn:
             return work(self)
 
-    def _wait_until_waiting(self, run: Future[Result]) -> None:
-        """Wait until a run waits for recordings, or has ended without needing any."""
-        before = len(self._lanes)
+    def _wait_until_waiting(self, run: Future[Result], before: int) -> None:
+        """Wait until one more run waits for recordings, or has ended without needing any."""
 
         def tell(_: Future[Result]) -> None:
             with self._changed:
@@ -185,7 +190,8 @@ class Together:
 
         run.add_done_callback(tell)
         with self._changed:
-            self._changed.wait_for(lambda: run.done() or len(self._lanes) > before)
+            while not (run.done() or len(self._lanes) > before):
+                self._changed.wait(_MOMENT)
 
     def _share(self) -> int:
         """Let all reports tell of what is shared; returns the number of threads that decode."""
@@ -195,11 +201,18 @@ class Together:
             lane.report.models = len(self._lanes)
         return decoders
 
-    def _break_off(self, error: BaseException) -> None:
-        with self._changed:
-            self._broken = error
-            for lane in self._lanes:
-                lane.buffer.break_off(error)
+    @contextmanager
+    def _ending(self, runs: Sequence[Future[Result]]) -> Iterator[None]:
+        """Let all runs end properly with what interrupts the block."""
+        try:
+            yield
+        except BaseException as error:
+            with self._changed:
+                self._broken = error
+                for lane in self._lanes:
+                    lane.buffer.break_off(error)
+            _wait(runs)
+            raise
 
     # ------------------------------------------------------------------ decoding
 
