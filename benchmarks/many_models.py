@@ -120,6 +120,7 @@ def main() -> None:
         write_folder(folder, arguments.files, 60, ".flac")
         write_folder(Path(scratch, "one"), 1, 60, ".flac")
         files = sorted(folder.glob("*.flac"))
+        one_run(models, Path(scratch, "one"), Path(scratch, "warm-up"), base)  # loads libraries
         first = one_run(models, Path(scratch, "one"), Path(scratch, "results"), base)
         loaded = resident()
         every = one_run(models, folder, Path(scratch, "results"), base)
