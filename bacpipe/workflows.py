@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
+    from bacpipe.inference.together import Together
     from bacpipe.recognisers.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
@@ -485,7 +487,10 @@ def run_pipeline_for_models(
     CustomModel: object = None,
     **kwargs: object,
 ) -> dict[str, Loader]:
-    """Run several models over a folder.
+    """Run several models over a folder; each recording is decoded once for all of them.
+
+    Results are those of one run after the other.  Where memory is short, the models run in
+    groups, or one after the other, and with ``avoid_pipelined_gpu_inference`` they always do.
 
     Parameters
     ----------
@@ -538,7 +543,12 @@ def _told(run: tuple[Loader, RunReport]) -> Loader:
 
 
 def _generate(
-    model_name: str, custom: object, options: Options, *, reuse: bool
+    model_name: str,
+    custom: object,
+    options: Options,
+    *,
+    reuse: bool,
+    together: Together | None = None,
 ) -> tuple[Loader, RunReport]:
     """Embed with one model; `reuse` False starts a new set of embeddings."""
     if custom is None:
@@ -563,7 +573,7 @@ def _generate(
 
     embedder = Embedder(model_name, loader, CustomModel=custom)
     threads = not options.avoid_pipelined_gpu_inference
-    report = embed_data_set(embedder, loader, threads=threads)
+    report = embed_data_set(embedder, loader, threads=threads, together=together)
     report.failed += loader.selection.missing
     return loader, report
 
@@ -581,20 +591,20 @@ def _run_on_dask(
 
 
 def _run_single(model_name: str, custom: object, options: Options) -> tuple[Loader, RunReport]:
+    reuse = options.check_if_already_processed
     if options.engine == "dask":
         run = _run_on_dask([(model_name, custom)], options)[canonical_name(model_name)]
     else:
-        run = _generate(model_name, custom, options, reuse=options.check_if_already_processed)
+        run = _generate(model_name, custom, options, reuse=reuse)
     return _reduced(run, options)
 
 
 def _reduced(run: tuple[Loader, RunReport], options: Options) -> tuple[Loader, RunReport]:
-    """Also make the map, if one is asked for."""
-    loader, report = run
+    """A run whose embeddings are reduced, too, if that is asked for."""
     if options.dim_reduction_model != "None":
-        reduce_data_set(loader, options.dim_reduction_model, options)
-        _draw_map(loader, options)
-    return loader, report
+        reduce_data_set(run[0], options.dim_reduction_model, options)
+        _draw_map(run[0], options)
+    return run
 
 
 def _with_custom(
@@ -617,15 +627,15 @@ def _with_custom(
 def _run_models(
     models: Sequence[tuple[str, object]], options: Options
 ) -> tuple[dict[str, tuple[Loader, RunReport]], dict[str, BacpipeError]]:
-    """Run models one after the other; also return the errors of those that failed."""
+    """Run models, together where possible; also return the errors of those that failed."""
     runs: dict[str, tuple[Loader, RunReport]] = {}
     errors: dict[str, BacpipeError] = {}
     if options.engine == "dask":
         runs = _run_on_dask(models, options)
         return {name: _reduced(run, options) for name, run in runs.items()}, errors
-    for name, custom in models:
+    for name, result in _embed_models(models, options):
         try:
-            runs[name] = _run_single(name, custom, options)
+            runs[name] = _reduced(result(), options)
         except BacpipeError as error:
             if len(models) == 1:
                 raise
@@ -637,6 +647,33 @@ def _run_models(
             logger.error("%s: %s", *other)
         raise first[1]
     return runs, errors
+
+
+def _embed_models(
+    models: Sequence[tuple[str, object]], options: Options
+) -> Iterator[tuple[str, Callable[[], tuple[Loader, RunReport]]]]:
+    """Names of models, each with a function that gives its run or raises its error.
+
+    Each recording is decoded once for all models, or for as many of them as memory allows.
+    """
+    reuse = options.check_if_already_processed
+    distinct = len({name for name, _ in models})
+    if distinct < 2 or distinct < len(models) or options.avoid_pipelined_gpu_inference:
+        for name, custom in models:
+            yield name, partial(_generate, name, custom, options, reuse=reuse)
+        return
+    # Loading PyTorch takes seconds, which bad settings need not wait for.
+    from bacpipe.inference.together import Job, run_together
+
+    def job(name: str, custom: object) -> Job[tuple[Loader, RunReport]]:
+        def work(together: Together) -> tuple[Loader, RunReport]:
+            return _generate(name, custom, options, reuse=reuse, together=together)
+
+        return Job(name, CARDS[name] if custom is None else None, work)
+
+    runs = run_together([job(*model) for model in models], options)
+    for (name, _), run in zip(models, runs, strict=True):
+        yield name, run.result
 
 
 # ---------------------------------------------------------------------- what is there, and where

@@ -17,7 +17,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -81,8 +81,8 @@ class AudioStream:
         As given.
     frames_read : int
         Native samples per channel that the latest part decoded has delivered so far.
-    resample_seconds : float
-        Wall-clock seconds spent on resampling so far.
+    resample_seconds : dict of int to float
+        Wall-clock seconds spent so far on resampling to each rate.
     truncated_at : float or None
         Seconds of the recording where its data ended too early, once that has been met (with
         `allow_truncated`).  A WAV or AIFF tells at once, other formats while decoding.
@@ -118,7 +118,7 @@ class AudioStream:
         self.sample_rate = sample_rate
         self.speed = speed
         self.frames_read = 0
-        self.resample_seconds = 0.0
+        self.resample_seconds: dict[int, float] = {}
         self.truncated_at: float | None = None
         self._sound = opened.sound
         self._position: int | None = 0  # of the decoder; None after an error
@@ -199,8 +199,34 @@ class AudioStream:
         ValueError
             If `start` is negative or not before `stop`.
         """
+        return (block for _, block in self.blocks_at([self.sample_rate], start, stop))
+
+    def blocks_at(
+        self, rates: Sequence[int], start: float = 0.0, stop: float | None = None
+    ) -> Iterator[tuple[int, Samples]]:
+        """Decode a part of the recording once, for several sample rates.
+
+        Parameters
+        ----------
+        rates : sequence of int
+            Rates in Hz, each once; `sample_rate`, which bounds the size of blocks, is the highest.
+        start, stop : float
+            As for `blocks`.
+
+        Yields
+        ------
+        int
+            One of the rates.
+        ndarray, shape (n,), float32
+            The next samples at this rate, the same as `blocks` yields.
+
+        Raises
+        ------
+        AudioError, ValueError
+            As for `blocks`.
+        """
         first, last = self._frame_range(start, stop)
-        return self._resample(self._decode(first, last))
+        return self._resample(self._decode(first, last), rates)
 
     def _frame_range(self, start: float, stop: float | None) -> tuple[int, int]:
         """First and last (exclusive) native frame of a part."""
@@ -221,24 +247,34 @@ class AudioStream:
         lasts, begins = seconds(self.recording.duration, start)
         return f"{self.recording.name}: has nothing at {begins} seconds, it lasts {lasts} seconds."
 
-    def _resample(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
-        if self._source_rate == self.sample_rate:
-            yield from blocks
-            return
-        resampler = soxr.ResampleStream(
-            self._source_rate, self.sample_rate, 1, dtype="float32", quality="HQ"
-        )
+    def _resample(
+        self, blocks: Iterator[Samples], rates: Sequence[int]
+    ) -> Iterator[tuple[int, Samples]]:
+        resamplers = {
+            rate: soxr.ResampleStream(self._source_rate, rate, 1, dtype="float32", quality="HQ")
+            for rate in rates
+            if rate != self._source_rate
+        }
         for block in blocks:
-            started = time.perf_counter()
-            resampled = resampler.resample_chunk(block)
-            self.resample_seconds += time.perf_counter() - started
-            if len(resampled):
-                yield resampled
+            for rate in rates:
+                resampler = resamplers.get(rate)
+                if resampler is None:
+                    yield rate, block
+                elif len(resampled := self._resampled(resampler, rate, block)):
+                    yield rate, resampled
+        for rate, resampler in resamplers.items():
+            rest = self._resampled(resampler, rate, np.empty(0, dtype=np.float32), last=True)
+            if len(rest):
+                yield rate, rest
+
+    def _resampled(
+        self, resampler: soxr.ResampleStream, rate: int, block: Samples, *, last: bool = False
+    ) -> Samples:
         started = time.perf_counter()
-        rest = resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
-        self.resample_seconds += time.perf_counter() - started
-        if len(rest):
-            yield rest
+        resampled: Samples = resampler.resample_chunk(block, last=last)
+        spent = self.resample_seconds.get(rate, 0.0) + time.perf_counter() - started
+        self.resample_seconds[rate] = spent
+        return resampled
 
     def _decode(self, first: int, last: int) -> Iterator[Samples]:
         """Yield mono blocks of the frames from `first` to `last` at the native rate."""

@@ -96,10 +96,13 @@ def cut_windows(
     ValueError
         If `window`, `hop` or `padding` is impossible.
     """
-    hop = _check_sizes(window, hop)
-    if padding not in PADDING_MODES:
-        raise ValueError(f"padding must be one of {', '.join(PADDING_MODES)}, got {padding!r}.")
-    return _cut_windows(blocks, window, hop, padding, first)
+    return _cut_blocks(blocks, WindowCutter(window, hop, padding, first))
+
+
+def _cut_blocks(blocks: Iterable[Samples], cutter: WindowCutter) -> Iterator[WindowBlock]:
+    for block in blocks:
+        yield from cutter.add(block)
+    yield from cutter.end()
 
 
 def _check_sizes(window: int, hop: int | None) -> int:
@@ -110,36 +113,49 @@ def _check_sizes(window: int, hop: int | None) -> int:
     return hop
 
 
-def _cut_windows(
-    blocks: Iterable[Samples], window: int, hop: int, padding: str, first: int
-) -> Iterator[WindowBlock]:
-    index = first
-    largest = max(1, _MAX_BLOCK_VALUES // window)
-    pieces: list[Samples] = []  # samples not yet cut, from the start of the next window on
-    length = 0  # of all pieces
-    skip = 0  # samples still to drop before the next window starts, in a gap between windows
-    for block in blocks:
-        piece = block[skip:]
-        skip -= len(block) - len(piece)
-        pieces.append(piece)
-        length += len(piece)
-        if length < window:  # joining only now keeps small blocks from being copied often
-            continue
-        signal = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        count = (length - window) // hop + 1
-        for start in range(0, count, largest):
-            windows = _stack(signal[start * hop :], min(largest, count - start), window, hop)
-            yield WindowBlock(index, windows, 0)
-            index += len(windows)
+class WindowCutter:
+    """Cuts a signal that somebody hands over block by block; see `cut_windows`."""
+
+    def __init__(
+        self, window: int, hop: int | None = None, padding: str = "wrap", first: int = 0
+    ) -> None:
+        self._window, self._hop = window, _check_sizes(window, hop)
+        if padding not in PADDING_MODES:
+            raise ValueError(f"padding must be one of {', '.join(PADDING_MODES)}, got {padding!r}.")
+        self._padding, self._first, self._index = padding, first, first
+        self._largest = max(1, _MAX_BLOCK_VALUES // window)
+        self._pieces: list[Samples] = []  # not yet cut, from the start of the next window on
+        self._length = 0  # of all pieces
+        self._skip = 0  # samples still to drop before the next window starts, in a gap
+
+    def add(self, block: Samples) -> Iterator[WindowBlock]:
+        """Take the next samples; yields the windows that are complete now."""
+        window, hop = self._window, self._hop
+        piece = block[self._skip :]
+        self._skip -= len(block) - len(piece)
+        self._pieces.append(piece)
+        self._length += len(piece)
+        if self._length < window:  # joining only now keeps small blocks from being copied often
+            return
+        signal = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
+        count = (self._length - window) // hop + 1
+        for start in range(0, count, self._largest):
+            windows = _stack(signal[start * hop :], min(self._largest, count - start), window, hop)
+            yield WindowBlock(self._index, windows, 0)
+            self._index += len(windows)
         rest = signal[count * hop :]
-        skip = max(0, count * hop - length)
-        pieces, length = [rest], len(rest)
-    # With overlap, the beginning of the rest is the end of the previous window.
-    known = max(0, window - hop) if index > first else 0
-    if length > known:
-        padded = window - length
-        last = np.pad(np.concatenate(pieces), (0, padded), mode=padding)  # type: ignore[call-overload]
-        yield WindowBlock(index, last[np.newaxis], padded)
+        self._skip = max(0, count * hop - self._length)
+        self._pieces, self._length = [rest], len(rest)
+
+    def end(self) -> Iterator[WindowBlock]:
+        """Yield the last window, if samples are left that are in none yet."""
+        # With overlap, the beginning of the rest is the end of the previous window.
+        known = max(0, self._window - self._hop) if self._index > self._first else 0
+        if self._length > known:
+            padded = self._window - self._length
+            signal = np.concatenate(self._pieces)
+            last = np.pad(signal, (0, padded), mode=self._padding)  # type: ignore[call-overload]
+            yield WindowBlock(self._index, last[np.newaxis], padded)
 
 
 def _stack(signal: Samples, count: int, window: int, hop: int) -> Samples:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bacpipe.annotations.table import check_annotations, length_in_header, read_annotations
-from bacpipe.audio.files import Recording, find_recording_names, read_recording
-from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.audio.stream import AudioStream, Samples, read_audio
+from bacpipe.audio.files import find_recording_names, read_recording
+from bacpipe.audio.stream import Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
 from bacpipe.errors import AnnotationsError, AudioError, SettingsError
+from bacpipe.inference.decoding import Decoder
 from bacpipe.inference.pipeline import Workload
 from bacpipe.inference.runner import (
     ModelRunner,
@@ -30,7 +30,7 @@ from bacpipe.models.loading import find_card, load_custom_model, load_model
 from bacpipe.options import Options, make_options
 from bacpipe.store.embedding_set import hop_samples, prediction_settings
 from bacpipe.store.entries import PredictionSettings
-from bacpipe.store.plan import Source, StreamEnd, look_at_name
+from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import typed_path
 
@@ -38,23 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-
-
-class _Decoded(NamedTuple):
-    """What was decoded of one channel."""
-
-    recording: Recording
-    seconds: float
-    cut: float | None
-    windows: int
-    segments: list[tuple[float, float, int]] | None
-    padded: int
-    resampling: float
-
-    @property
-    def parts(self) -> list[tuple[float, float, int]]:
-        """Start and stop in seconds and number of windows of its annotated segments, or of all."""
-        return [(0.0, self.seconds, self.windows)] if self.segments is None else self.segments
 
 
 class AudioHandler:
@@ -382,80 +365,22 @@ class AudioHandler:
         AudioError
             If it cannot be read, or somebody writes to it meanwhile.
         """
-        each = self.options.channel == "each"
-        first = yield from self._decode_channel(source, 0 if each else self.options.channel)
-        segments, resampling = first.segments, first.resampling
-        if each and first.recording.channels > 1:
-            # One after the other: memory does not grow with their number.
-            segments = list(first.parts)
-            for number in range(1, first.recording.channels):
-                further = yield from self._decode_channel(source, number)
-                segments += further.parts
-                resampling += further.resampling
-        recording = first.recording
-        read = (recording.size, recording.mtime_ns, content_fingerprint(source.path))
-        now = look_at_name(source.name, source.audio_dir)
-        if (now.size, now.mtime_ns) != read[:2]:
-            raise AudioError(
-                f"{source.name}: was changed or removed while it was read; run again once it "
-                f"is complete."
-            )
-        return StreamEnd(first.seconds, first.padded, first.cut, segments, read, resampling)
+        return self.decoder(source)
 
-    def _decode_channel(
-        self, source: Source, channel: str | int
-    ) -> Generator[Samples, None, _Decoded]:
-        with AudioStream(
-            source.path,
-            self._rate_and_window[0],
-            audio_dir=source.audio_dir,
-            speed=self.speed,
-            allow_truncated=self.options.allow_truncated,
-            channel=channel,
-        ) as stream:
-            segments, padded, windows = None, 0, 0
-            if source.segments is None:
-                for block in self._cut(stream):
-                    yield block.windows
-                    windows += len(block.windows)
-                    padded = block.padded
-            else:
-                segments, padded = yield from self._decode_segments(stream, source)
-            cut = stream.truncated_at
-            seconds = stream.recording.duration if cut is None else cut
-            return _Decoded(
-                stream.recording, seconds, cut, windows, segments, padded, stream.resample_seconds
-            )
-
-    def _decode_segments(
-        self, stream: AudioStream, source: Source
-    ) -> Generator[Samples, None, tuple[list[tuple[float, float, int]], int]]:
-        duration = stream.recording.duration
-        decoded: list[tuple[float, float, int]] = []
-        padded = 0
-        for start, stop in source.segments or ():
-            if start >= duration:
-                logger.warning(
-                    "%s: skipped the annotated segment at %.1f s; the recording is %.1f s long.",
-                    source.name,
-                    start,
-                    duration,
-                )
-                continue
-            if any(part[:2] == (start, min(stop, duration)) for part in decoded):
-                continue  # several that end behind the recording
-            count = 0
-            for block in self._cut(stream.blocks(start, stop)):
-                yield block.windows
-                count += len(block.windows)
-                padded = block.padded
-            decoded.append((start, min(stop, duration), count))
-        if not decoded:
-            raise AudioError(
-                f"{source.name}: none of its annotated segments lies inside the recording, which "
-                f"is {duration:.1f} s long."
-            )
-        return decoded, padded
+    @property
+    def decoder(self) -> Decoder:
+        """How recordings become the windows of this model."""
+        rate, window = self._rate_and_window
+        options = self.options
+        return Decoder(
+            rate,
+            window,
+            self.hop,
+            options.padding,
+            self.speed,
+            options.allow_truncated,
+            options.channel,
+        )
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterable[WindowBlock]:
         window = self._rate_and_window[1]

@@ -129,6 +129,7 @@ class BatchBuffer:
         self._free: list[Samples] = []
         self._begun = False  # the first batch is full, or the first recording has ended
         self._closed = False
+        self._broken: BaseException | None = None
         lock = threading.Lock()
         # Two, since most calls that change something concern the other side only.
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
@@ -182,14 +183,24 @@ class BatchBuffer:
             yield batch
 
     def take(self, *, wait: bool = True) -> Batch | None:
-        """Hand out the next batch; None after the last, or if it is not complete yet."""
+        """Hand out the next batch; None after the last, or if it is not complete yet.
+
+        Raises whatever `break_off` was given.
+        """
         with self._ready:
             if wait:
                 self._ready.wait_for(
                     lambda: (
-                        self._queue[0].complete if self._queue else self._ended == self._recordings
+                        self._broken is not None
+                        or (
+                            self._queue[0].complete
+                            if self._queue
+                            else self._ended == self._recordings
+                        )
                     )
                 )
+            if self._broken is not None:
+                raise self._broken
             if not (self._queue and self._queue[0].complete):
                 return None
             self._room.notify_all()
@@ -207,6 +218,12 @@ class BatchBuffer:
         with self._room:
             self._closed = True
             self._room.notify_all()
+
+    def break_off(self, error: BaseException) -> None:
+        """Let whoever takes batches get an error instead of the next one."""
+        with self._ready:
+            self._broken = error
+            self._ready.notify_all()
 
     def _reserve(self, recording: int, windows: int, samples: int) -> tuple[Batch, int, int]:
         """Rows of the batch that is being filled: the batch, the first of them, how many."""

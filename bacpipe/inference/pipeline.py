@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 Decode = Callable[[Source], Generator[Samples, None, StreamEnd]]
 """Decodes one recording: yields windows, float32 of shape (n, samples), and returns its end."""
 
+DecodeForAll = Callable[[Source], Generator[tuple[int, Samples], None, Sequence[StreamEnd | None]]]
+"""Does so for several who take it: yields for which of them, too, and returns an end for each."""
+
 
 class ResultReceiver(Protocol):
     """Takes the results of a run, recording after recording."""
@@ -62,6 +66,21 @@ class ResultReceiver(Protocol):
 
     def fail(self, source: Source, reason: str) -> None:
         """Drop a recording."""
+
+
+class Crew(Protocol):
+    """Who decodes for a run in threads, and when the run may compute."""
+
+    def decoding(
+        self, buffer: BatchBuffer, sources: Sequence[Source], report: RunReport
+    ) -> AbstractContextManager[None]:
+        """Fill a buffer with the recordings, numbered in their order, while the block lasts.
+
+        At its end the buffer is closed, and nobody puts anything into it any more.
+        """
+
+    def computing(self, threads: int) -> AbstractContextManager[None]:
+        """Wait for the turn to compute a batch with so many threads."""
 
 
 class Outcome(NamedTuple):
@@ -99,6 +118,7 @@ def run(
     progress: RunProgress | None = None,
     *,
     isolate: bool = True,
+    crew: Crew | None = None,
 ) -> None:
     """Embed recordings.
 
@@ -123,6 +143,8 @@ def run(
     isolate : bool
         Whether an error of the model makes only those recordings failures whose windows it
         cannot do; False raises it.
+    crew : Crew, optional
+        Who decodes, if not threads of this run alone; runs without threads decode by themselves.
 
     Raises
     ------
@@ -138,7 +160,7 @@ def run(
     compute = _Computer(runner, report, [source.name for source in sources], isolate=isolate)
     try:
         if workload.decoders:
-            _run_in_threads(sources, decode, compute, workload, delivery, report)
+            _run_in_threads(sources, crew or _OwnCrew(decode), compute, workload, delivery, report)
         else:
             for batch in _decode_by_turns(sources, decode, workload.batch_size, report):
                 delivery(batch, compute(batch))
@@ -150,7 +172,7 @@ def run(
 
 def _run_in_threads(
     sources: Sequence[Source],
-    decode: Decode,
+    crew: Crew,
     compute: _Computer,
     workload: Workload,
     delivery: _Delivery,
@@ -164,17 +186,13 @@ def _run_in_threads(
         ahead=ahead,
         allocate=compute.allocate,
     )
-    producers = [
-        threading.Thread(
-            target=_produce,
-            args=(buffer, sources, decode, report),
-            name=f"bacpipe-decoder-{i}",
-            daemon=True,
-        )
-        for i in range(report.threads["decoders"])
-    ]
     waiting: deque[tuple[Batch, Future[list[Outcome | Failure]]]] = deque()
     with limited_threads(workload.workers) as threads:
+
+        def compute_in_turn(batch: Batch) -> list[Outcome | Failure]:
+            with crew.computing(threads):
+                return compute(batch)
+
         pool = ThreadPoolExecutor(
             workload.workers,
             thread_name_prefix="bacpipe-model",
@@ -183,25 +201,62 @@ def _run_in_threads(
             initargs=(threads,),
         )
         try:
-            _start(producers)
-            for batch in buffer:
-                waiting.append((batch, pool.submit(compute, batch)))
-                while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
+            with crew.decoding(buffer, sources, report):
+                for batch in buffer:
+                    waiting.append((batch, pool.submit(compute_in_turn, batch)))
+                    while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
+                        first, future = waiting.popleft()
+                        delivery(first, future.result())
+                        buffer.release(first)
+                while waiting:
                     first, future = waiting.popleft()
                     delivery(first, future.result())
-                    buffer.release(first)
-            while waiting:
-                first, future = waiting.popleft()
-                delivery(first, future.result())
         finally:
-            buffer.close()
-            report.blocked_seconds += buffer.seconds_blocked
-            if buffer.ended_at is not None:
-                report.blocked_seconds += len(producers) * (time.perf_counter() - buffer.ended_at)
             pool.shutdown(wait=True, cancel_futures=True)
-            for producer in producers:
-                if producer.ident is not None:  # None: this computer had no thread left
-                    producer.join()
+
+
+class _OwnCrew:
+    """Threads that decode for one run, which computes whenever it likes."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+
+    @contextmanager
+    def decoding(
+        self, buffer: BatchBuffer, sources: Sequence[Source], report: RunReport
+    ) -> Iterator[None]:
+        def produce() -> None:
+            while (number := buffer.claim()) is not None:
+                feed_all(sources[number], _alone(self._decode), [Target(buffer, number, report)])
+
+        with decoding_threads(report.threads["decoders"], produce) as producers:
+            try:
+                yield
+            finally:
+                buffer.close()
+                report.blocked_seconds += buffer.seconds_blocked
+                if buffer.ended_at is not None:
+                    idle = time.perf_counter() - buffer.ended_at
+                    report.blocked_seconds += producers * idle
+
+    def computing(self, threads: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@contextmanager
+def decoding_threads(number: int, work: Callable[[], None]) -> Iterator[int]:
+    """Threads that decode, as many of them as this computer has left; waits for their end."""
+    threads = [
+        threading.Thread(target=work, name=f"bacpipe-decoder-{i}", daemon=True)
+        for i in range(number)
+    ]
+    try:
+        _start(threads)
+        yield number
+    finally:
+        for thread in threads:
+            if thread.ident is not None:  # None: this computer had no thread left
+                thread.join()
 
 
 def _start(threads: Sequence[threading.Thread]) -> None:
@@ -215,23 +270,67 @@ def _start(threads: Sequence[threading.Thread]) -> None:
             return
 
 
-def _produce(
-    buffer: BatchBuffer, sources: Sequence[Source], decode: Decode, report: RunReport
-) -> None:
-    while (number := buffer.claim()) is not None:
+class Target(NamedTuple):
+    """Who takes the windows of a recording: a buffer, its number there, and who counts."""
+
+    buffer: BatchBuffer
+    number: int
+    report: RunReport
+
+
+def feed_all(source: Source, decode: DecodeForAll, targets: Sequence[Target]) -> None:
+    """Decode a recording into buffers, in a thread that nobody watches."""
+    try:
+        for _ in _feed(source, decode, targets):
+            pass
+    except BaseException as error:
+        # Whatever ends this thread: somebody waits for the end of this recording.
+        logger.exception("%s: unexpected error while decoding", source.name)
+        for buffer, number, _ in targets:
+            buffer.end(number, Ended(number, Failure(unexpected(source.name, error))))
+
+
+def _feed(source: Source, decode: DecodeForAll, targets: Sequence[Target]) -> Iterator[None]:
+    """Decode a recording into buffers, with a stop after each block; what goes wrong is an end."""
+    blocks: Generator[tuple[int, Samples], None, Sequence[StreamEnd | None]] | None = None
+    ends: Sequence[StreamEnd | Failure | None] | None = None
+    taking, spent = set(range(len(targets))), 0.0
+    while ends is None and taking:
+        started = time.perf_counter()
         try:
-            for item in _decode_one(sources[number], decode, number, report):
-                if isinstance(item, Ended):
-                    buffer.end(number, item)
-                else:
-                    buffer.put(number, item)
-        except BufferClosedError:
-            return
-        except BaseException as error:
-            # Whatever ends this thread: somebody waits for the end of this recording.
-            name = sources[number].name
-            logger.exception("%s: unexpected error while decoding", name)
-            buffer.end(number, Ended(number, Failure(unexpected(name, error))))
+            blocks = blocks or decode(source)
+            which, windows = next(blocks)
+        except StopIteration as stop:
+            ends = stop.value
+        except AudioError as error:
+            ends = [Failure(str(error))] * len(targets)
+        except OSError as error:
+            reason = f"{source.name}: cannot be read ({error.strerror or error})"
+            ends = [Failure(reason)] * len(targets)
+        except Exception as error:
+            # A fault of ours in one recording must not cost the user all the others.
+            logger.exception("%s: unexpected error while decoding", source.name)
+            ends = [Failure(unexpected(source.name, error))] * len(targets)
+        finally:
+            spent += time.perf_counter() - started
+        if ends is None and which in taking:
+            try:
+                targets[which].buffer.put(targets[which].number, windows)
+            except BufferClosedError:
+                taking.discard(which)
+            yield
+    if blocks is not None:
+        blocks.close()
+    if ends is None:  # nobody is there any more
+        return
+    resampling = [end.resampling if isinstance(end, StreamEnd) else 0.0 for end in ends]
+    decoding = (spent - sum(resampling)) / len(targets)
+    for (buffer, number, report), end, resampled in zip(targets, ends, resampling, strict=True):
+        report.add_time("decode", decoding)
+        report.add_time("resample", resampled)
+        silent = Failure(f"{source.name}: its decoder stopped without a word")
+        buffer.end(number, Ended(number, end or silent))
+    yield
 
 
 def _decode_by_turns(
@@ -239,45 +338,27 @@ def _decode_by_turns(
 ) -> Iterator[Batch]:
     buffer = BatchBuffer(len(sources), batch_size)
     while (number := buffer.claim()) is not None:
-        for item in _decode_one(sources[number], decode, number, report):
-            if isinstance(item, Ended):
-                buffer.end(number, item)
-            else:
-                buffer.put(number, item)
+        for _ in _feed(sources[number], _alone(decode), [Target(buffer, number, report)]):
             while (batch := buffer.take(wait=False)) is not None:
                 yield batch
                 buffer.release(batch)
 
 
-def _decode_one(
-    source: Source, decode: Decode, number: int, report: RunReport
-) -> Iterator[Samples | Ended]:
-    """Windows of one recording, then its end; whatever goes wrong is an end, too."""
-    blocks: Generator[Samples, None, StreamEnd] | None = None
-    result: StreamEnd | Failure | None = None
-    while result is None:
-        started = time.perf_counter()
-        try:
-            blocks = blocks or decode(source)
-            windows = next(blocks)
-        except StopIteration as stop:
-            result = stop.value or Failure(f"{source.name}: its decoder stopped without a word")
-            if isinstance(result, StreamEnd):
-                report.add_time("resample", result.resampling)
-                report.add_time("decode", -result.resampling)
-        except AudioError as error:
-            result = Failure(str(error))
-        except OSError as error:
-            result = Failure(f"{source.name}: cannot be read ({error.strerror or error})")
-        except Exception as error:
-            # A fault of ours in one recording must not cost the user all the others.
-            logger.exception("%s: unexpected error while decoding", source.name)
-            result = Failure(unexpected(source.name, error))
-        finally:
-            report.add_time("decode", time.perf_counter() - started)
-        if result is None:
-            yield windows
-    yield Ended(number, result)
+def _alone(decode: Decode) -> DecodeForAll:
+    """Decode for the only one who takes the windows."""
+
+    def decode_alone(
+        source: Source,
+    ) -> Generator[tuple[int, Samples], None, Sequence[StreamEnd | None]]:
+        blocks = decode(source)
+        while True:
+            try:
+                windows = next(blocks)
+            except StopIteration as stop:
+                return [stop.value]
+            yield 0, windows
+
+    return decode_alone
 
 
 class _Computer:

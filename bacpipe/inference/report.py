@@ -73,6 +73,9 @@ class RunReport:
         That this process may use.
     gpu_here : bool
         Whether there is a GPU that PyTorch can use.
+    models : int
+        For how many models the recordings were decoded; `wall_seconds` and `threads` are those of
+        all of them then, seconds of decoding and of waiting this one's share.
     results : Path or None
         Where the embeddings are.
     notes : list of str
@@ -92,6 +95,7 @@ class RunReport:
     device: str = "cpu"
     cores: int = 1
     gpu_here: bool = False
+    models: int = 1
     results: Path | None = None
     notes: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -156,7 +160,9 @@ class RunReport:
             ]
         # Without it, nothing went through the model: predictions came from stored embeddings.
         if self.wall_seconds:
-            rows += [("speed", f"{self.times_real_time:.0f} × real time"), *self._time_rows()]
+            shared = f", {self.models} models at once" if self.models > 1 else ""
+            speed = f"{self.times_real_time:.0f} × real time{shared}"
+            rows += [("speed", speed), *self._time_rows()]
         if self.results is not None:
             rows.append(("results", str(self.results)))
         width = max(len(name) for name, _ in rows)

@@ -9,7 +9,7 @@ import logging
 import platform
 import shutil
 import textwrap
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,8 @@ import torch
 
 from bacpipe._version import __version__
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.audio.stream import Samples
 from bacpipe.errors import (
     AnnotationsError,
-    AudioError,
     NothingEmbeddedError,
     ResultsLockedError,
     SettingsError,
@@ -34,9 +32,11 @@ from bacpipe.exports.detections import Describer
 from bacpipe.exports.export import renew_exports
 from bacpipe.exports.findings import write_readme
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.inference.pipeline import Decode, run
+from bacpipe.inference.decoding import storable
+from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunProgress, RunReport
 from bacpipe.inference.runner import ModelRunner
+from bacpipe.inference.together import Together
 from bacpipe.models.base import Model, is_extended
 from bacpipe.models.weights.checkpoints import checkpoint_hash, resolve
 from bacpipe.models.zoo import CARDS
@@ -69,7 +69,7 @@ from bacpipe.store.layout import (
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
+from bacpipe.store.plan import RunPlan, Source, Sources, look_at_name, make_plan
 from bacpipe.store.predictions import bring_forward, predictions_source
 from bacpipe.store.range_filter import used_places, write_places
 from bacpipe.store.tables import write_combined_tables
@@ -81,7 +81,9 @@ logger = logging.getLogger(__name__)
 _SHOWN = ("range_filter", "range_threshold", "species_list")  # decide what exports hold
 
 
-def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> RunReport:
+def embed_data_set(
+    handler: AudioHandler, loader: Loader, *, threads: bool, together: Together | None = None
+) -> RunReport:
     """Embed what is not done yet and store the results.
 
     Parameters
@@ -92,6 +94,8 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         Data set and results tree; reads the results afterwards.
     threads : bool
         False decodes and computes by turns.
+    together : Together, optional
+        The runs of other models that share the decoding, if this is one of several; needs threads.
 
     Raises
     ------
@@ -124,7 +128,16 @@ def embed_data_set(handler: AudioHandler, loader: Loader, *, threads: bool) -> R
         created = loader.embedding_set is None
         _prepare_set(loader, full, provenance)
         try:
-            _work(handler, loader, plan, report, provenance, predict=predict, threads=threads)
+            _work(
+                handler,
+                loader,
+                plan,
+                report,
+                provenance,
+                predict=predict,
+                threads=threads,
+                together=together,
+            )
         except BaseException:
             if created:
                 _drop_empty_set(loader)
@@ -596,6 +609,7 @@ def _work(
     *,
     predict: bool,
     threads: bool,
+    together: Together | None = None,
     claim: Claim | None = None,
 ) -> None:
     options, embedding_set = loader.options, loader.embedding_set
@@ -627,7 +641,9 @@ def _work(
         embed.extend(_classify(embedding_set, plan, runner, writer, report, progress))
         if embed:
             workload = handler.workload(runner, threads=threads)
-            run(embed, _storable(handler.decode), runner, writer, workload, report, progress)
+            decode = storable(handler.decode)
+            crew = None if together is None else together.crew(handler.decoder)
+            run(embed, decode, runner, writer, workload, report, progress, crew=crew)
         writer.close()
     except KeyboardInterrupt:
         writer.close()
@@ -650,22 +666,6 @@ def _work(
         report.add_time("write", writer.seconds_written - writer.seconds_waited)
         report.failed += writer.unwritten.items()
         report.done -= len(writer.unwritten)
-
-
-def _storable(decode: Decode) -> Decode:
-    """Decode only recordings whose names can be written into tables."""
-
-    def checked(source: Source) -> Generator[Samples, None, StreamEnd]:
-        try:
-            source.name.encode()
-        except UnicodeEncodeError:
-            raise AudioError(
-                f"{source.name}: its name is not valid text (UTF-8), so no table can hold it; "
-                f"rename the file or its folder."
-            ) from None
-        return (yield from decode(source))
-
-    return checked
 
 
 def _with_rest(error: StorageError, writer: ResultWriter, sources: Sources) -> StorageError:

@@ -1,11 +1,12 @@
 """Kill runs at random moments, start them again, and compare with a run that nobody killed.
 
-    python tests/faults/kill_runs.py --count 100 [--seed N] [--report FILE.json]
+    python tests/faults/kill_runs.py --count 100 [--seed N] [--report FILE.json] [--together]
 
 A run here is `bacpipe.play` over a small annotated data set: embeddings, predictions with Raven
 tables, a map, ground truth, two probes, default labels, clustering, retrieval, and the tables and
-figures across models.  Each run is a process group of its own, forked from this process, which
-has imported everything and started no thread; SIGKILL ends the whole group.  A third of the
+figures across models.  With ``--together``, it is only embeddings and predictions, but of two
+models that share the decoding.  Each run is a process group of its own, forked from this process,
+which has imported everything and started no thread; SIGKILL ends the whole group.  A third of the
 moments are drawn from the whole length of an uninterrupted run; for the others, a stage is drawn,
 then a moment from its length, counted from when the run says that it begins: short stages, which
 write as much, get their share of the kills.
@@ -72,9 +73,15 @@ STAGES = {
     "retrieval": "bacpipe.evaluation.evaluate:evaluate_retrieval",
     "comparison of models": "bacpipe.evaluation.evaluate:compare_models",
 }
+STAGES_TOGETHER = {
+    "planning": "bacpipe.workflows:_generate",
+    "embedding": "bacpipe.inference.run_data_set:run",
+    "tables of predictions": "bacpipe.inference.run_data_set:write_prediction_tables",
+}
 # Imported before the forks, so that a run of some seconds is not mostly imports.
 IMPORTS = (
     "bacpipe.workflows", "bacpipe.embedder", "bacpipe.inference.run_data_set",
+    "bacpipe.inference.together",
     "bacpipe.evaluation.evaluate", "bacpipe.plotting.clustering", "bacpipe.plotting.classifiers",
     "bacpipe.plotting.comparison", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors",
     "sklearn.decomposition", "pandas", "pyarrow.parquet", "safetensors.torch", "scipy.sparse",
@@ -88,9 +95,11 @@ class Watched(bacpipe.ModelBaseClass):
     """Embeds the spectrum of a window, and writes down which recordings it computes."""
 
     calls: Path
+    name = "tiny"
+    batch = 4
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(sr=RATE, segment_length=RATE, batch_size=4, **kwargs)
+        super().__init__(sr=RATE, segment_length=RATE, batch_size=self.batch, **kwargs)
         self.classes = ["low", "high"]
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
@@ -109,7 +118,18 @@ class Watched(bacpipe.ModelBaseClass):
 
     def _note(self, what: str, levels: torch.Tensor) -> None:
         numbers = sorted({round(float(level) * LEVELS) - 1 for level in levels})
-        append(self.calls, f"{what} {' '.join(map(str, numbers))}\n")
+        append(self.calls, f"{what} {' '.join(f'{self.name}:{number}' for number in numbers)}\n")
+
+
+class SlowerWatched(Watched):
+    """Another model, which falls behind."""
+
+    name = "slower"
+    batch = 3
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().__call__(x)
 
 
 def append(path: Path, text: str) -> None:
@@ -165,7 +185,7 @@ class Place:
         return cls(*(folder / name for name in ("field", "results", "calls.txt", "stages.txt")))
 
 
-def one_run(place: Place) -> None:
+def one_run(place: Place, together: bool) -> None:
     """Do what a user's run does; in a process of its own."""
     import bacpipe.reduction.reduce_data_set
     import bacpipe.store.embedding_set
@@ -179,26 +199,34 @@ def one_run(place: Place) -> None:
     bacpipe.store.files._WAITING_ROWS = 256
     Watched.calls = place.calls
     append(place.stages, f"{time.monotonic()} start\n")
-    for stage, target in STAGES.items():
+    for stage, target in stages(together).items():
         _mark(stage, target, place.stages)
+    evaluation: dict[str, Any] = {
+        "dim_reduction_model": "pca",
+        "evaluation_task": ["probing", "clustering"],
+        "probe_configs": {"linear": {"max_epochs": 10}, "knn": {"n_neighbors": 3}},
+        "clust_configs": {"kmeans": {"n_clusters": None}},
+        "bootstrap_samples": 10,
+    }
+    models = [Watched, SlowerWatched] if together else [Watched]
     bacpipe.play(
         audio_dir=place.audio,
         main_results_dir=place.results,
-        models=["tiny"],
-        CustomModel=Watched,
+        models=[model.name for model in models],
+        CustomModels=models,
         device="cpu",
         nr_parallel_workers=2,
-        global_batch_size=4,
+        global_batch_size="auto" if together else 4,
         classifier_threshold=0.5,
         save_raven_tables=True,
-        dim_reduction_model="pca",
-        evaluation_task=["probing", "clustering"],
-        probe_configs={"linear": {"max_epochs": 10}, "knn": {"n_neighbors": 3}},
-        clust_configs={"kmeans": {"n_clusters": None}},
-        bootstrap_samples=10,
         dashboard=False,
+        **({"dim_reduction_model": "None", "evaluation_task": []} if together else evaluation),
     )
     append(place.stages, f"{time.monotonic()} end\n")
+
+
+def stages(together: bool) -> dict[str, str]:
+    return STAGES_TOGETHER if together else STAGES
 
 
 def _draw_coarsely() -> None:
@@ -326,7 +354,7 @@ def half_written(results: Path) -> list[str]:
 
 
 def done_recordings(results: Path) -> list[str]:
-    """Recordings with embeddings and predictions, as the journal says."""
+    """Models and recordings with embeddings and predictions, as the journals say."""
     done: dict[str, bool] = {}
     for journal in results.rglob("journal*.jsonl"):
         for raw in journal.read_bytes().splitlines():
@@ -335,8 +363,15 @@ def done_recordings(results: Path) -> list[str]:
             except ValueError:
                 continue  # cut by the kill
             if "file" in line:
-                done[line["file"]] = line["status"] == "done" and bool(line["predictions"])
+                done[key_of(journal, line["file"])] = line["status"] == "done" and bool(
+                    line["predictions"]
+                )
     return sorted(name for name, is_done in done.items() if is_done)
+
+
+def key_of(journal: Path, recording: str) -> str:
+    model = next(m.name for m in (Watched, SlowerWatched) if f"___{m.name}-" in journal.parent.name)
+    return f"{model}:{recording}"
 
 
 def look_after_kill(results: Path) -> dict[str, list[str]]:
@@ -344,11 +379,12 @@ def look_after_kill(results: Path) -> dict[str, list[str]]:
 
 
 def computed(calls: Path, offset: int) -> set[str]:
-    """Recordings that the model has seen since."""
+    """Recordings that each model has seen since."""
     if not calls.exists():
         return set()
     lines = calls.read_bytes()[offset:].decode().splitlines()
-    return {recording_name(int(number)) for line in lines for number in line.split()[1:]}
+    seen = (word.split(":") for line in lines for word in line.split()[1:])
+    return {f"{model}:{recording_name(int(number))}" for model, number in seen}
 
 
 def tree(results: Path) -> dict[str, str]:
@@ -402,7 +438,8 @@ class Report:
 class Experiment:
     """Kills runs and keeps the figures."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, together: bool) -> None:
+        self.together = together
         self.folder, self.place, self.log = folder, Place.below(folder), folder / "output.txt"
         self.random = random.Random(seed)
         self.report = Report(seed)
@@ -418,7 +455,7 @@ class Experiment:
         spans: dict[str, float] = {}
         for _ in range(2):
             self._clear()
-            if finish(start(one_run, self.place, log=self.log)) != 0:
+            if finish(start(one_run, self.place, self.together, log=self.log)) != 0:
                 raise RuntimeError(f"an uninterrupted run failed:\n{self.log.read_text()[-3000:]}")
             trees.append(tree(self.place.results))
             marks = stages_of(self.place.stages)
@@ -427,7 +464,7 @@ class Experiment:
         if trees[0] != trees[1]:
             raise RuntimeError(f"two uninterrupted runs differ: {differences(*trees)}")
         broken = elsewhere(half_written, self.place.results, log=self.log)
-        missing = set(STAGES) - set(spans)
+        missing = set(stages(self.together)) - set(spans)
         if broken or missing:
             raise RuntimeError(f"the uninterrupted run is no standard: {broken}, {missing}")
         return length, spans, trees[0]
@@ -440,7 +477,7 @@ class Experiment:
     def _moment(self) -> Moment:
         if self.random.random() < 1 / 3:
             return Moment("start", self.random.uniform(0, self.length))
-        stage = self.random.choice(list(STAGES))
+        stage = self.random.choice(list(stages(self.together)))
         return Moment(stage, self.random.uniform(0, self.spans[stage]))
 
     def kill_one_tree(self, most: int) -> None:
@@ -452,7 +489,7 @@ class Experiment:
         for moment in moments:
             seen = self.place.calls.stat().st_size if self.place.calls.exists() else 0
             self.place.stages.unlink(missing_ok=True)
-            pid = start(one_run, self.place, log=self.log)
+            pid = start(one_run, self.place, self.together, log=self.log)
             code = kill_at(pid, moment, self.place.stages)
             self._check_calls(seen, done, moments)
             self.report.runs += 1
@@ -468,7 +505,7 @@ class Experiment:
             done = set(found["done"])
         seen = self.place.calls.stat().st_size if self.place.calls.exists() else 0
         self.report.recordings_kept += len(done)
-        code = finish(start(one_run, self.place, log=self.log))
+        code = finish(start(one_run, self.place, self.together, log=self.log))
         self.report.runs += 1
         self.report.trees += 1
         self._expect(code == 0, f"the last run ended with {code}; see {self.log}", moments)
@@ -514,13 +551,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="number of kills")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--report", type=Path, help="JSON file for the figures")
+    parser.add_argument("--together", action="store_true", help="two models in one run")
     options = parser.parse_args()
     for name in IMPORTS:
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
         raise RuntimeError("a library has started threads, which would be lost in a fork")
     with tempfile.TemporaryDirectory() as folder:
-        report = Experiment(Path(folder), options.seed).run(options.count)
+        report = Experiment(Path(folder), options.seed, together=options.together).run(
+            options.count
+        )
     text = json.dumps(asdict(report), indent=2)
     print(text)
     if options.report is not None:
