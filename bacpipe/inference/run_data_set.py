@@ -71,7 +71,7 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.predictions import predictions_source
-from bacpipe.store.range_filter import used_places, write_places
+from bacpipe.store.range_filter import lacks_range_table, used_places, write_places
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.store.writer import ResultWriter
@@ -394,6 +394,8 @@ def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
         ]
         if loader.options.save_raven_tables:
             files.append(loader.paths.raven_path)
+        if lacks_range_table(loader.paths, loader.options):
+            return False
     return wanted.items() <= known.content.tables.items() and all(map(Path.exists, files))
 
 
