@@ -56,8 +56,9 @@ def survey_table(
     Returns
     -------
     pandas.DataFrame
-        A row for each class found anywhere in each group in which anything was listened to, so
-        that zeros are there.  Columns: those of `by`; common_name, scientific_name; ``detections``
+        A row for each class found anywhere, or named by ``species_list``, in each group in which
+        anything was listened to, so that zeros are there; where there is no such class, a row
+        without a name for each group.  Columns: those of `by`; common_name, scientific_name; ``detections``
         (windows of a class that overlap or follow one another within ``event_gap`` count once);
         ``windows`` (with the class); ``best_score`` (NaN for none); ``windows_listened`` and
         ``hours_listened``, the effort of the group.  Times are those of the site's clock; they are
@@ -95,7 +96,8 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     on = [*keys, "common_name"]
     groups = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
     found = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
-    names = sorted(found["common_name"].unique().tolist())
+    # What was asked for and not found is zeros; with nothing at all, the effort stays.
+    names = sorted({*found["common_name"], *chosen.where.listed_species}) or [""]
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
     table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
     for count in ("detections", "windows"):

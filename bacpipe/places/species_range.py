@@ -19,7 +19,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -166,7 +166,7 @@ def species_at(
     longitude: float,
     week: int | None = None,
     threshold: float = 0.03,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> pd.DataFrame:
     """Species that can be at a place, by BirdNET's range model.
 

@@ -546,9 +546,14 @@ class Loader:
         return None if channels is None else channels(recording)
 
     @property
+    def channel(self) -> str:
+        """What became of several channels, as the setting of that name when this was computed."""
+        return str((self._require_set().identity or {}).get("channel", "mix"))
+
+    @property
     def channels(self) -> ChannelsOf | None:
         """Tells the channels of all windows of a recording; None if all channels became one."""
-        if (self._require_set().identity or {}).get("channel") != "each":
+        if self.channel != "each":
             return None
         recordings = self._require_set().content.recordings
 

@@ -94,6 +94,12 @@ class RangeFilter:
         """Whether some detections may be left out."""
         return self.options.range_filter == "hide" or self.options.species_list is not None
 
+    @property
+    def listed(self) -> list[str]:
+        """Classes of the model that ``species_list`` means, as far as these are known."""
+        chosen = self._chosen or ()
+        return [label for label in self.classes.names if label in chosen]
+
     def probabilities(self, item: Detections) -> NDArray[np.float32]:
         """Probability of each detection's species where and when it was recorded, shape (n,).
 

@@ -106,6 +106,11 @@ class Whereabouts:
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     @property
+    def listed_species(self) -> list[str]:
+        """Classes that ``species_list`` asks for; empty without it."""
+        return self._found.listed
+
+    @property
     def is_selective(self) -> bool:
         """Whether what is shown is another choice than what is stored with the places."""
         return self._found.hides or self._found.options.range_filter == "off"

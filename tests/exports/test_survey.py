@@ -110,7 +110,14 @@ def test_history_knows_silence_from_absence(survey: bacpipe.Loader) -> None:
 def test_nothing_above_the_score_is_zeros(survey: bacpipe.Loader) -> None:
     history = bacpipe.detection_history(survey, "loud", min_score=1.0)
     assert set(history.stack().dropna()) == {0}
-    assert len(bacpipe.survey_table(survey, min_score=1.0)) == 0
+    table = bacpipe.survey_table(survey, min_score=1.0)
+    effort = bacpipe.survey_table(survey).drop_duplicates(["site", "date"])
+    columns = ["site", "date", "windows_listened", "hours_listened"]
+    pd.testing.assert_frame_equal(table[columns], effort[columns].reset_index(drop=True))
+    assert set(table["common_name"]) == set(table["scientific_name"]) == {""}
+    assert not table[["detections", "windows"]].any().any() and table["best_score"].isna().all()
+    asked = bacpipe.survey_table(survey, by="site", min_score=1.0, species_list=["loud"])
+    assert asked["hours_listened"].sum() == pytest.approx(24 / 3600)
 
 
 @pytest.mark.parametrize(
