@@ -197,6 +197,12 @@ class ResultWriter:
         remove_temporaries(paths.preds_path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bacpipe-writer")
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; empty when no predictions are stored."""
+        names: list[str] = self._classes.tolist()
+        return names
+
     def add(
         self, source: Source, embeddings: np.ndarray, predictions: SparsePredictions | None
     ) -> None:
