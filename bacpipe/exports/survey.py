@@ -58,8 +58,9 @@ def survey_table(
     pandas.DataFrame
         A row for each class found anywhere, or named by ``species_list``, in each group in which
         anything was listened to, so that zeros are there; where there is no such class, a row
-        without a name for each group.  Columns: those of `by`; common_name, scientific_name; ``detections``
-        (windows of a class that overlap or follow one another within ``event_gap`` count once);
+        without a name for each group.  Columns: those of `by`; common_name, scientific_name;
+        ``detections`` (windows of a class that overlap or follow one another within ``event_gap``
+        count once);
         ``windows`` (with the class); ``best_score`` (NaN for none); ``windows_listened`` and
         ``hours_listened``, the effort of the group.  Times are those of the site's clock; they are
         empty for recordings of which the time is not known.

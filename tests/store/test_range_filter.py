@@ -236,6 +236,12 @@ def test_labels_and_heat_maps_of_the_sun(made):
     hours, files = labels["hours_after_sunrise"], labels["audio_file_name"]
     assert np.isnan(hours[files == "hide/b.wav"]).all()
     assert abs(hours[files == "pond/20250520_040000.wav"][0] + 1.05) < 0.1  # sunrise at 05:03
+    dawn = labels["hours_after_civil_dawn"] - hours  # 40 minutes before sunrise
+    assert np.isnan(dawn[files == "hide/b.wav"]).all() and 0.6 < np.nanmin(dawn) < 0.75
+    moon = dict(zip(files, labels["moon_illumination"], strict=True))
+    assert np.isnan(moon["hide/b.wav"])
+    assert abs(moon["pond/20250520_040000.wav"] - 0.5) < 0.1  # last quarter
+    assert abs(moon["pond/20250105_090000.wav"] - 0.35) < 0.15  # first quarter was on the 6th
     activity = class_activity(loader, "sunrise_day")
     counts = activity.counts["Dog"]
     assert counts.sum() == 4 and activity.grid.rows[0] == "-12"
