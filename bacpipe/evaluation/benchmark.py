@@ -87,7 +87,7 @@ def benchmark(
     annotations_file: str | None = None,
     CustomModel: object = None,
     check_if_already_processed: bool = True,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, Any]:
     """Compare a model's own classifier with annotations.
 

@@ -79,7 +79,7 @@ def cross_model_evaluation(
     dim_reduction_model: bool | str,
     evaluation_task: str | Sequence[str],
     models: str | Sequence[str],
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, pd.DataFrame]:
     """Compare models by what their evaluations found.
 

@@ -113,7 +113,7 @@ def model_specific_evaluation(
     probe_configs: Mapping[str, Any] | None = None,
     models: str | Sequence[str] | None = None,
     dim_reduction_model: bool | str = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, dict[str, Any]]:
     """Evaluate models one by one.
 

@@ -132,7 +132,7 @@ class LabelledWindows:
         """Name of the label column: 'label:species'."""
         return LABEL_PREFIX + self.kind
 
-    def fingerprint(self, **settings: Any) -> str:
+    def fingerprint(self, **settings: object) -> str:
         """Hash of the data and of settings; results with another hash are stale."""
         digest = hashlib.sha256((self.state or array_hash(self.embeds)).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="?" if self.multi_label else "<i8"))
@@ -150,7 +150,7 @@ def labelled_windows(
     *,
     label_column: str = "species",
     recordings: Sequence[str] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> LabelledWindows:
     """Bring embeddings, labels and recordings together.
 

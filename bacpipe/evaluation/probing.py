@@ -94,7 +94,7 @@ def probing_pipeline(
     label_column: str = "species",
     *,
     recordings: Sequence[str] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Probe, dict[str, int], dict[str, Any]]:
     """Train a probe, test it on recordings it has never met, and store probe, metrics, figures.
 
@@ -447,7 +447,7 @@ def prepare_probe_inference(
     *,
     name: str = "linear",
     paths: ResultPaths | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Probe, dict[str, int]]:
     """Load a trained probe.
 
@@ -523,7 +523,7 @@ def run_probe_inference(
     device: str = "cpu",
     *,
     paths: ResultPaths | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> np.ndarray:
     """Classify windows with a trained probe.
 

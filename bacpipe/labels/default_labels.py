@@ -17,8 +17,8 @@ default_classifier      class with the best score among the stored predictions
 
 Times are those of `bacpipe.places.clock`, from metadata or the name of the recording; they are
 missing where neither tells.  How many recordings they come from which source, and whether zones
-differ, is said once.  Sunrise, sunset and dawn need the position of the recorder, too.  The class is
-missing where the model has no classifier or found nothing.
+differ, is said once.  Sunrise, sunset and dawn need the position of the recorder, too.  The class
+is missing where the model has no classifier or found nothing.
 """
 
 from __future__ import annotations

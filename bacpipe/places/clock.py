@@ -265,6 +265,7 @@ class SunAndMoon:
     moon: float
 
 
+@lru_cache(maxsize=2**14)
 def sun_and_moon(position: Position, day: date, zone: tzinfo) -> SunAndMoon:
     """Sun and moon at a position on a day of its zone."""
     from astral import Observer, sun
@@ -288,17 +289,11 @@ def moon_illumination(day: date) -> float:
     return (1 - math.cos(2 * math.pi * moon.phase(day) / _MOON_CYCLE)) / 2
 
 
-@lru_cache(maxsize=2**16)
-def _event(latitude: float, longitude: float, ordinal: int, event: SunEvent) -> float | None:
+def _event(position: Position, ordinal: int, event: SunEvent) -> float | None:
     """Seconds since 1970 of a dawn, sunrise or sunset; None if there is none on that day."""
-    from astral import Observer, sun
-
-    find = {"dawn": sun.dawn, "sunrise": sun.sunrise, "sunset": sun.sunset}
-    try:
-        time = find[event](Observer(latitude, longitude), date.fromordinal(ordinal), tzinfo=UTC)
-    except ValueError:  # polar day or night
-        return None
-    return time.timestamp()
+    sky = sun_and_moon(position, date.fromordinal(ordinal), UTC)
+    time = {"dawn": sky.dawn, "sunrise": sky.sunrise, "sunset": sky.sunset}[event]
+    return None if time is None else time.timestamp()
 
 
 def hours_after(
@@ -327,7 +322,7 @@ def hours_after(
         return np.zeros(0)
     first = datetime.fromtimestamp(times.min(), UTC).toordinal() - 1
     last = datetime.fromtimestamp(times.max(), UTC).toordinal() + 1
-    found = {_event(*position, day, event) for day in range(first, last + 1)} - {None}
+    found = {_event(position, day, event) for day in range(first, last + 1)} - {None}
     if not found:
         return np.full(len(times), np.nan)
     events = np.array(sorted(time for time in found if time is not None))

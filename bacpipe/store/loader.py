@@ -118,6 +118,8 @@ class Loader:
     ----------
     paths : ResultPaths
         Folders of the results.
+    named : path, or sequence of paths
+        `audio_dir` as it was given.
     embed_dir : Path or None
         Folder of the embeddings; None while there are none.
     other_files : Counter of str
@@ -152,6 +154,7 @@ class Loader:
         **kwargs: Any,
     ) -> None:
         self.options = options or make_options(**{**kwargs, "testing": testing})
+        self.named = audio_dir
         self.audio_dir, self._wanted = data_set_of(audio_dir)
         if self._wanted is not None and self.options.recordings is not None:
             raise SettingsError(
