@@ -41,8 +41,12 @@ class BenchmarkedWindows:
         """Windows of some recordings with some of the classes."""
         columns = [self.classes.index(name) for name in classes]
         use = np.isin(self.recordings.astype(str), sorted(recordings))
-        arrays = (part[use][:, columns] for part in (self.truth, self.ignored, self.scores))
-        return BenchmarkedWindows(tuple(classes), *arrays, self.recordings[use], self.threshold)
+        truth, ignored, scores = (
+            part[use][:, columns] for part in (self.truth, self.ignored, self.scores)
+        )
+        return BenchmarkedWindows(
+            tuple(classes), truth, ignored, scores, self.recordings[use], self.threshold
+        )
 
     def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Scores with each row of weights, shape (replicates,)."""
@@ -75,9 +79,10 @@ def read_benchmarked(path: Path, result: Mapping[str, Any]) -> BenchmarkedWindow
     names = {f"{what} {i}" for what in _COLUMNS for i, _ in enumerate(classes)}
     if not classes or len(classes) != len(result["per_class"]) or names - {*table.column_names}:
         return None
-    arrays = (
+    truth, ignored, scores = (
         np.stack([table[f"{what} {i}"].to_numpy() for i, _ in enumerate(classes)], axis=1)
         for what in _COLUMNS
     )
     recordings = np.array(table["audiofilename"].to_pylist(), dtype=object)
-    return BenchmarkedWindows(classes, *arrays, recordings, float(result["threshold"]))
+    threshold = float(result["threshold"])
+    return BenchmarkedWindows(classes, truth, ignored, scores, recordings, threshold)

@@ -6,11 +6,11 @@ the others, of which one chooses what is tuned (nested).
 
 The k tests of one repetition are on different recordings, but share most of their training
 windows; those of another repetition are on the same recordings again and add little.  So the
-variance of the k · r scores is multiplied by 1 / k for the tests, and by 1 / k² for what they
+variance of the k · r scores is divided by k for the tests, and a third is added for what they
 share, for Student's t with k · r - 1 degrees of freedom.  How much scores of the same training
 windows have in common cannot be estimated from one data set (Bengio & Grandvalet 2004, Journal of
-Machine Learning Research 5, 1089-1105); 1 / k² is from simulations (``benchmarks/intervals.py``),
-in which 93 to 97 % of the intervals of scores and of differences hold the truth.  The correction of
+Machine Learning Research 5, 1089-1105); the third is from simulations, whose results
+``benchmarks/README.md`` has.  The correction of
 Nadeau & Bengio (2003, Machine Learning 52, 239-281) takes 1 / (k · r) + 1 / (k - 1), which is for
 r random divisions; here its intervals hold up to 99 %.
 """
@@ -30,6 +30,8 @@ from bacpipe.evaluation.metrics import (
     number,
     score_replicates,
 )
+
+_SHARED = 1 / 3  # of the variance of the tests, for what they have in common
 
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 """Trains with some rows, tunes with others, and returns what gives the scores of further rows."""
@@ -84,7 +86,7 @@ def cross_validate(
 
 def _error(values: np.ndarray, k: int) -> float:
     """Corrected standard error of the mean."""
-    return float(np.sqrt((1 / k + 1 / k**2) * values.var(ddof=1)))
+    return float(np.sqrt((1 + _SHARED) / k * values.var(ddof=1)))
 
 
 def corrected_interval(
