@@ -46,7 +46,8 @@ Padding = Literal[
 Channel = Literal["mix", "left", "right", "loudest", "each"]
 LabelKey = Literal[
     "time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "hours_after_sunrise",
-    "hours_after_sunset", "parent_directory", "audio_file_name", "default_classifier",
+    "hours_after_sunset", "hours_after_civil_dawn", "moon_illumination", "parent_directory",
+    "audio_file_name", "default_classifier",
 ]  # fmt: skip
 RangeFilter = Literal["mark", "hide", "off"]
 Split = Literal["recording", "site", "random"]
@@ -751,8 +752,8 @@ class Options(_Asked):
     default_label_keys: tuple[LabelKey, ...] = _option(
         list(get_args(LabelKey)), _list_of(_choice(*get_args(LabelKey))),
         "Labels made without annotations. Allowed: time_of_day, day_of_year, week_of_year, "
-        "continuous_timestamp, hours_after_sunrise, hours_after_sunset, parent_directory, "
-        "audio_file_name, default_classifier",
+        "continuous_timestamp, hours_after_sunrise, hours_after_sunset, hours_after_civil_dawn, "
+        "moon_illumination, parent_directory, audio_file_name, default_classifier",
     )
     label_map: str | Mapping[str, str] | None = _option(
         None, _label_map,

@@ -10,17 +10,14 @@ Every line is a question that decides which model a paper recommends: what the o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 from bacpipe.evaluation.clustering import clustering_pipeline
-from bacpipe.evaluation.cross_validation import cross_validate
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
 from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, group_by
-from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
 from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
 from bacpipe.evaluation.tested_windows import TestedWindows
@@ -194,35 +191,6 @@ def thresholds(repeats: int, rng: np.random.Generator) -> None:
           f"{np.nanmean(fitted):.3f}, on new data {np.mean(truth):.3f}")  # fmt: skip
 
 
-def repeated_cross_validation(repeats: int, rng: np.random.Generator) -> None:
-    """How often the interval of 5 x 4 parts holds the mean accuracy over data sets."""
-    lows, highs, means = [], [], []
-    centres = 0.5 * rng.standard_normal((3, 8))
-    for _ in range(repeats):
-        n_recordings, n = 20, 240
-        recording = rng.integers(0, n_recordings, n)
-        labels = rng.integers(0, 3, n)
-        embeds = centres[labels] + 0.5 * rng.standard_normal((n_recordings, 8))[recording]
-        embeds = (embeds + rng.standard_normal((n, 8))).astype(np.float32)
-
-        def train(
-            rows: np.ndarray, _: np.ndarray, x: np.ndarray = embeds, y: np.ndarray = labels
-        ) -> Callable[[np.ndarray], np.ndarray]:
-            probe = make_probe("linear", 8, "abc", {"penalty": 0.01})
-            probe.learn(TrainingData(x, y, rows, np.arange(0), 3), seed=0)
-            return lambda test: probe.predict(x[test])
-
-        folds = [rng.permutation(np.arange(n_recordings) % 5)[recording] for _ in range(2)]
-        result = cross_validate(labels, folds, 5, train)
-        means.append(result["overall"]["accuracy"])
-        low, high = result["intervals"]["accuracy"]
-        lows.append(low)
-        highs.append(high)
-    held = np.mean((np.array(lows) <= np.mean(means)) & (np.mean(means) <= np.array(highs)))
-    print(f"\ncross-validation 5 x 2: {held:.2f} of intervals hold the mean accuracy "
-          f"({np.mean(means):.3f}) over {repeats} data sets")  # fmt: skip
-
-
 def maps(rng: np.random.Generator) -> None:
     """A species 17 deviations away from all others, on a map that has never met it."""
     print("\nnew species on a map of others")
@@ -273,7 +241,6 @@ def main() -> None:
     clusters_with_background(rng)
     neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
     thresholds(args.repeats, rng)
-    repeated_cross_validation(max(args.repeats // 4, 20), rng)
     short_calls(rng)
     maps(rng)
 

@@ -501,7 +501,7 @@ def read_audio(
     stop: float | None = None,
     speed: float = 1.0,
     allow_truncated: bool = False,
-    channel: str = "mix",
+    channel: str | int = "mix",
 ) -> Samples:
     """Decode a recording, or a part of it, into one array.
 

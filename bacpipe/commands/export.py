@@ -40,7 +40,9 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("format", help="one of those below")
     parser.add_argument(
-        "--to", metavar="FOLDER", help="where to; exports/FORMAT/MODEL of the results by default"
+        "--to",
+        metavar="FOLDER",
+        help="where to (or destination=FOLDER); exports/FORMAT/MODEL of the results by default",
     )
     add_settings(parser)
     parsed = parser.parse_intermixed_args(arguments)
@@ -53,6 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.store.data_set_folder import computed_models, paths_of
     from bacpipe.store.loader import Loader
 
+    if (to := settings.pop("destination", None)) is not None:  # as Python calls it
+        parsed.to = parsed.to or str(to)
     own = {key: settings.pop(key) for key in own_options(parsed.format) if key in settings}
     options = make_options(**settings)
     if options.audio_dir is None:

@@ -23,6 +23,7 @@ from bacpipe.annotations.table import (
     require_label_column,
 )
 from bacpipe.errors import AnnotationsError, EvaluationError, ResultsError, counted
+from bacpipe.evaluation.benchmarked_windows import BenchmarkedWindows, write_benchmarked
 from bacpipe.evaluation.events import evaluate_events
 from bacpipe.evaluation.metrics import (
     accuracy_replicates,
@@ -61,6 +62,7 @@ from bacpipe.store.layout import (
     BENCHMARK_RESULTS,
     BENCHMARK_SCORES,
     BENCHMARK_TABLE,
+    BENCHMARK_WINDOWS,
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd, look_at
@@ -136,6 +138,9 @@ def benchmark(
         score of their windows; every annotation that touches one is in it), and
         ``overall["average_precision_macro"]``, ``["roc_auc_macro"]`` and ``["top_1_accuracy"]``
         are BirdSet's cmAP, AUROC and T1-Acc.  ``threshold`` and ``notes``.
+
+        The scores are stored, so that `cross_model_evaluation` compares the classifiers of all
+        models that were benchmarked, in pairs.
 
     Raises
     ------
@@ -218,8 +223,24 @@ def benchmark(
     result["missing"] = [match.annotation for match in matches if match.column is None]
     result["notes"] += _notes(matches, table, column, windows, result["dropped"], shortest)
     _save(loader, result)
+    write_benchmarked(
+        loader.paths.preds_path / BENCHMARK_WINDOWS,
+        BenchmarkedWindows(
+            _names_of_species(result["per_class"]), truth, ignored, scores,
+            np.repeat(np.array(windows.recordings, dtype=object), counted_windows.counts),
+            options.classifier_threshold,
+        ),
+        loader.embeddings_state,
+    )  # fmt: skip
     _show(result)
     return result
+
+
+def _names_of_species(per_class: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Scientific names of classes, where they are known and mean one class alone."""
+    wanted = {name: str(about["scientific_name"]) for name, about in per_class.items()}
+    known = list(wanted.values())
+    return tuple(name if not s or known.count(s) > 1 else s for name, s in wanted.items())
 
 
 def _open(

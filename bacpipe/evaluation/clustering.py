@@ -26,6 +26,7 @@ from bacpipe.evaluation.labelled_windows import (
 )
 from bacpipe.evaluation.metrics import MOST_REPLICATES, Groups, interval, leave_out, ratio
 from bacpipe.evaluation.splits import units_left_out
+from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
@@ -150,7 +151,7 @@ def evaluate_clusterings(
         stored = read_result(path, fingerprint)
         if stored is not None:
             return stored
-    points = _standardise(data.embeds)
+    points = Standardiser.of(data.embeds)(data.embeds)
     labelled = np.flatnonzero(data.labels != NO_LABEL)
     clusterings, skipped = _cluster_all(data.model, points, data.labels, options)
     of_labelled: Mapping[str, np.ndarray] = {}
@@ -205,14 +206,6 @@ def evaluate_clusterings(
             write_clusters(path.with_name(LABELLED_CLUSTERS), alone, fingerprint)
         write_result(path, result, fingerprint)
     return result
-
-
-def _standardise(embeds: np.ndarray) -> np.ndarray:
-    # A dimension that does not vary says nothing; it must not be blown up either.
-    deviation = embeds.std(axis=0, dtype=np.float64)
-    deviation[deviation < 1e-6 * max(deviation.max(initial=0), 1e-12)] = 1
-    mean = embeds.mean(axis=0, dtype=np.float64)
-    return ((embeds - mean) / deviation).astype(np.float32)
 
 
 def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bacpipe.annotations.table import LABEL_PREFIX, file_part, label_kind
 from bacpipe.errors import ResultsError, ResultsNotFoundError, SettingsError, counted
+from bacpipe.evaluation.benchmarked_windows import read_benchmarked
 from bacpipe.evaluation.labelled_clusters import read_clusters
 from bacpipe.evaluation.metrics import FEWEST_UNITS
 from bacpipe.evaluation.report import write_report
@@ -33,6 +34,8 @@ from bacpipe.store.data_set_folder import folder_name, paths_of
 from bacpipe.store.files import file_hash, remove_temporaries, write_csv
 from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
+    BENCHMARK_RESULTS,
+    BENCHMARK_WINDOWS,
     CLUSTERING_RESULTS,
     LABELLED_CLUSTERS,
     MAP_FIGURE,
@@ -59,6 +62,8 @@ _TABLES_OF = {"probing": ("probing",), "clustering": ("clustering", "retrieval")
 _DAMAGED = "its results are damaged; evaluate it again with overwrite=True"
 
 _FEWEST_LABELS = 2
+
+_CLASSIFIER_METRICS = ("average_precision_macro", "f1_macro", "roc_auc_macro")
 
 _PROBING_METRICS = (
     "f1_macro",
@@ -98,7 +103,8 @@ def cross_model_evaluation(
     dict of pandas.DataFrame
         ``probing``, ``probing_per_class``, ``probing_pairs`` (difference of every two probes, with
         the probability that the first is better), ``clustering`` and ``retrieval``, as far as
-        there are results; the best model first, with 95 % intervals (<metric>_low,
+        there are results, and ``classifiers`` and ``classifiers_pairs`` where `benchmark` was run
+        for several of the models; the best model first, with 95 % intervals (<metric>_low,
         <metric>_high).  Models are ranked on the classes and test recordings that all share;
         ``attrs["notes"]`` of a table says what was left out and why, and models that share too
         little have no rank.  Tables are stored as CSV in ``evaluations/overview``, with figures
@@ -175,6 +181,14 @@ def compare_models(
             drawn["probing_per_class"] = figures.per_class_scores(tables["probing_per_class"])
         if f"{name}_pairs" in more and name != "clustering":
             drawn[f"{name}_pairs"] = figures.pair_probabilities(more[f"{name}_pairs"])
+    compared = _classifiers(paths)
+    if compared:
+        nothing = False
+        for note in compared["classifiers"].attrs["notes"]:
+            logger.warning("classifiers: %s", note)
+        tables |= compared
+        if "classifiers_pairs" in compared:
+            drawn["classifiers_pairs"] = figures.pair_probabilities(compared["classifiers_pairs"])
     if nothing:
         raise ResultsNotFoundError(
             f"{folder}: there is nothing to compare, because there are no results of "
@@ -446,6 +460,49 @@ def _clustering(
     table = _sorted_clusterings(table)
     table.attrs = {"notes": notes, "missing": {}}
     return table, tables
+
+
+def _classifiers(paths: Mapping[str, ResultPaths]) -> dict[str, pd.DataFrame]:
+    """The models' own classifiers that were benchmarked, if there are two: scores and pairs."""
+    results: dict[str, Result] = {}
+    for model, where in paths.items():
+        if (result := read_result(where.preds_path / BENCHMARK_RESULTS)) is not None:
+            results[model] = result
+    protocols = Counter(result["protocol"] for result in results.values())
+    protocol = protocols.most_common(1)[0][0] if protocols else None
+    stored = {
+        model: read_benchmarked(paths[model].preds_path / BENCHMARK_WINDOWS, result)
+        for model, result in results.items()
+        if result["protocol"] == protocol
+    }
+    known = {model: each for model, each in stored.items() if each is not None}
+    if len(known) < 2:
+        return {}
+    parts, _, notes = share(known, lacks="has no such class, or no annotation of it")
+    if rest := sorted(results.keys() - known.keys()):
+        notes.append(f"{', '.join(rest)}: left out; benchmark it again with protocol={protocol}.")
+    unit = next(iter(results.values())).get("unit", "recording")
+    rows = []
+    for model, windows in (parts or known).items():
+        overall, intervals = shared_scores(windows, unit)
+        about = {"overall": overall, "intervals": intervals}
+        rows.append({
+            "model": model,
+            **_with_intervals(about, _CLASSIFIER_METRICS),
+            "threshold": windows.threshold,
+            "classes": len(windows.classes),
+            "n_windows": len(windows.recordings),
+            "n_recordings": len(set(windows.recordings)),
+        })  # fmt: skip
+    metric = _CLASSIFIER_METRICS[0]
+    table = _ranked(rows, metric)
+    tables = {"classifiers": table if parts else _without_ranks(table, ["model"])}
+    if parts and (pairs := pairs_of(parts, metric, unit)) is not None:
+        tables["classifiers_pairs"] = pairs
+        letter = letters(pairs, table["model"].tolist(), metric)
+        table.insert(1, "letters", [letter[model] for model in table["model"]])
+    tables["classifiers"].attrs = {"notes": notes + _few(table, "n_windows", "n_recordings")}
+    return tables
 
 
 def _single_table(name: str, results: Mapping[str, Sequence[Result]]) -> pd.DataFrame:

@@ -2,10 +2,17 @@
 
 One division into training and testing says nothing of how much the score depends on it.  Here the
 recordings are divided into k parts, r times; each part is tested by a probe that has learnt from
-the others, of which one chooses what is tuned (nested).  The scores of the k · r tests share most
-of their training windows, so that their variance is corrected: it is multiplied by
-1 / (k · r) + 1 / (k - 1), the share of test to training windows (Nadeau & Bengio 2003, Machine
-Learning 52, 239-281), for Student's t with k · r - 1 degrees of freedom.
+the others, of which one chooses what is tuned (nested).
+
+The k tests of one repetition are on different recordings, but share most of their training
+windows; those of another repetition are on the same recordings again and add little.  So the
+variance of the k · r scores is divided by k for the tests, and a third is added for what they
+share, for Student's t with k · r - 1 degrees of freedom.  How much scores of the same training
+windows have in common cannot be estimated from one data set (Bengio & Grandvalet 2004, Journal of
+Machine Learning Research 5, 1089-1105); the third is from simulations, whose results
+``benchmarks/README.md`` has.  The correction of
+Nadeau & Bengio (2003, Machine Learning 52, 239-281) takes 1 / (k · r) + 1 / (k - 1), which is for
+r random divisions; here its intervals hold up to 99 %.
 """
 
 from __future__ import annotations
@@ -23,6 +30,8 @@ from bacpipe.evaluation.metrics import (
     number,
     score_replicates,
 )
+
+_SHARED = 1 / 3  # of the variance of the tests, for what they have in common
 
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 """Trains with some rows, tunes with others, and returns what gives the scores of further rows."""
@@ -77,7 +86,7 @@ def cross_validate(
 
 def _error(values: np.ndarray, k: int) -> float:
     """Corrected standard error of the mean."""
-    return float(np.sqrt((1 / len(values) + 1 / (k - 1)) * values.var(ddof=1)))
+    return float(np.sqrt((1 + _SHARED) / k * values.var(ddof=1)))
 
 
 def corrected_interval(

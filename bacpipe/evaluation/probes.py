@@ -33,6 +33,7 @@ from bacpipe.errors import (
     counted,
     first_line,
 )
+from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.inference.runner import available_cores, limited_threads
 from bacpipe.models.backends.pytorch import read_checkpoint
 from bacpipe.store.files import replacing, write_json
@@ -98,7 +99,7 @@ class Probe(nn.Module):
     deviation: torch.Tensor
 
     def __init__(
-        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: object
     ) -> None:
         super().__init__()
         self.dim, self.n_classes, self.multi_label = dim, n_classes, multi_label
@@ -168,17 +169,9 @@ class Probe(nn.Module):
         return result
 
     def _fit_standardiser(self, embeds: np.ndarray, rows: np.ndarray) -> None:
-        total, squares = np.zeros(self.dim), np.zeros(self.dim)
-        for first in range(0, len(rows), _CHUNK):
-            part = embeds[rows[first : first + _CHUNK]].astype(np.float64)
-            total += part.sum(axis=0)
-            squares += np.square(part).sum(axis=0)
-        mean = total / len(rows)
-        deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
-        # A dimension that does not vary says nothing; it must not be blown up either.
-        deviation[deviation < 1e-6 * max(deviation.max(), 1e-12)] = 1
-        self.mean = torch.from_numpy(mean.astype(np.float32))
-        self.deviation = torch.from_numpy(deviation.astype(np.float32))
+        fitted = Standardiser.of(embeds, rows)
+        self.mean = torch.from_numpy(fitted.mean.astype(np.float32))
+        self.deviation = torch.from_numpy(fitted.deviation.astype(np.float32))
 
 
 class LinearProbe(Probe):
@@ -206,7 +199,7 @@ class LinearProbe(Probe):
     }
 
     def __init__(
-        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: object
     ) -> None:
         super().__init__(dim, n_classes, multi_label=multi_label, **parameters)
         self.layer = nn.Linear(dim, n_classes)
@@ -431,7 +424,7 @@ class KnnProbe(Probe):
     labels: torch.Tensor
 
     def __init__(
-        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: Any
+        self, dim: int, n_classes: int, *, multi_label: bool = False, **parameters: object
     ) -> None:
         super().__init__(dim, n_classes, multi_label=multi_label, **parameters)
         self.register_buffer("windows", torch.zeros(0, dim))
@@ -485,7 +478,7 @@ class KnnProbe(Probe):
         return votes / self._neighbours
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **more: Any
+        self, state_dict: Mapping[str, Any], prefix: str, *rest: object, **more: object
     ) -> None:
         # The number of training windows is only known from the file.
         for name in ("windows", "labels"):

@@ -43,6 +43,17 @@ _COLUMNS = {
         "top_1_accuracy": "top-1 accuracy",
         "classes": "classes", "test_windows": "test windows", "test_recordings": "test recordings",
     },
+    "classifiers": {
+        "model": "model",
+        "letters": "",
+        "average_precision_macro": "mean average precision",
+        "f1_macro": "macro F1 at its threshold",
+        "threshold": "threshold",
+        "roc_auc_macro": "mean AUROC",
+        "classes": "classes",
+        "n_windows": "windows",
+        "n_recordings": "recordings",
+    },
     "retrieval": {
         "rank": "rank", "letters": "letters", "model": "model",
         "neighbour_precision": "precision of neighbours",
@@ -60,16 +71,24 @@ _FIGURES = {
     "probing_pairs": "How probable it is that the model of the row is better than that of the "
     "column, by macro F1 of the same recordings.",
     "probing_per_class": "F1 of every class; in brackets its test windows.",
+    "classifiers_pairs": "How probable it is that the classifier of the row is better than that of "
+    "the column, by mean average precision in the same recordings.",
     "clustering": "Whether groups that form by themselves are the labels.",
     "retrieval": "Whether the most similar windows of other recordings have the same label.",
     "retrieval_pairs": "How probable it is that the model of the row is better than that of the "
     "column, by the precision of neighbours in the same recordings.",
 }
 _LEADERS = {
+    "classifiers": ("average_precision_macro", "mean average precision of its own classifier"),
     "retrieval": ("neighbour_precision", "precision of neighbours"),
     "clustering": ("AMI", "agreement of clusters with annotations (AMI)"),
 }
-_METRICS = {"f1_macro": "macro F1", "neighbour_precision": "precision of neighbours", "AMI": "AMI"}
+_METRICS = {
+    "f1_macro": "macro F1",
+    "average_precision_macro": "mean average precision",
+    "neighbour_precision": "precision of neighbours",
+    "AMI": "AMI",
+}
 _CURVES = (
     "Dashed: chance. Diamond: the lowest threshold with the wanted precision, chosen on these "
     "windows."
@@ -120,7 +139,8 @@ def write_report(
     answers += [_of_task(task, tables) for task in _LEADERS if task in tables]
     if any(answers):
         parts.append(f'<div class="answer">{"".join(answers)}</div>')
-    for name, title in (("probing", "Probing"), ("retrieval", "Retrieval"),
+    for name, title in (("probing", "Probing"), ("classifiers", "The models' own classifiers"),
+                        ("retrieval", "Retrieval"),
                         ("clustering", "Clustering")):  # fmt: skip
         if name not in tables:
             continue

@@ -40,6 +40,7 @@ from bacpipe.evaluation.retrieved_windows import (
     write_retrieved,
 )
 from bacpipe.evaluation.splits import units_left_out
+from bacpipe.evaluation.standardiser import directions
 from bacpipe.options import Options
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
@@ -159,7 +160,7 @@ def retrieve(
     # The replicate that leaves out each window; all of them the first if there is only one.
     part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)
     nearest, same, other = _compare(
-        _normalise(data.embeds[rows]), presence, groups.code, part, len(kept), _REACH * n_neighbors
+        directions(data.embeds[rows]), presence, groups.code, part, len(kept), _REACH * n_neighbors
     )
     windows = replace(windows, nearest=nearest)
     precision, chance = windows.by_class(units, kept)
@@ -198,13 +199,6 @@ def _choose_rows(data: LabelledWindows, most: int, seed: int) -> tuple[np.ndarra
     note = f"Computed from a random sample of {most} of {len(rows)} labelled windows."
     logger.info("%s, retrieval: %s", data.model, note)
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False)), [note]
-
-
-def _normalise(embeds: np.ndarray) -> np.ndarray:
-    deviation = embeds.std(axis=0)
-    centred = (embeds - embeds.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return centred / np.where(length > 0, length, 1)
 
 
 def _compare(

@@ -241,12 +241,14 @@ _W = TypeVar("_W", bound=_Divisible)
 
 
 def share(
-    windows: Mapping[str, _W], what: str = "ranking"
+    windows: Mapping[str, _W],
+    what: str = "ranking",
+    lacks: str = "has it in too few recordings",
 ) -> tuple[dict[str, _W], bool, list[str]]:
     """Windows of several models with the labels and in the recordings that all of them have.
 
     Returns them, whether anything was left out, and notes on what; none of the windows if models
-    share fewer than two labels or recordings.
+    share fewer than two labels or recordings.  `lacks` is what notes say of models without a label.
     """
     labels, heard = _own(windows)
     common, places, parts = set[str](), set[str](), dict(windows)
@@ -257,7 +259,7 @@ def share(
     notes = []
     for name in sorted(set().union(*labels.values()) - common):
         lacking = ", ".join(sorted(model for model, mine in labels.items() if name not in mine))
-        notes.append(f"{name} is left out of the {what}: {lacking} has it in too few recordings.")
+        notes.append(f"{name} is left out of the {what}: {lacking} {lacks}.")
     if rest := sorted(set().union(*heard.values()) - places):
         notes.append(
             f"{counted(len(rest), 'recording')} left out of the {what}, because not all models "

@@ -18,6 +18,7 @@ from bacpipe.errors import AudioError, SettingsError
 from bacpipe.exports.chosen import Chosen
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_bytes, write_csv
+from bacpipe.store.tables import CHANNEL
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class _Found(NamedTuple):
     start: float
     end: float
     score: float
+    channel: int | None
 
 
 def write_clips(
@@ -61,7 +63,8 @@ def write_clips(
     pad : float
         Seconds before and after the window, as far as the recording goes.
     clip_format : {'wav', 'flac'}
-        Of the clips: mono, 16 bit, with the recording's sample rate.
+        Of the clips: mono, 16 bit, with the recording's sample rate; the channel that was heard
+        where ``channel`` was not mix.
     seed : int
         Of random choices.
 
@@ -79,7 +82,7 @@ def write_clips(
         )
     if not isinstance(n, int) or n < 1 or not 0 <= float(pad) <= 3600:
         raise SettingsError(f"n={n!r}, pad={pad!r} is not possible: expected n from 1, pad from 0.")
-    rng = np.random.default_rng(seed)
+    rng, mixed = np.random.default_rng(seed), chosen.loader.channel
     written: list[Path] = []
     rows: list[tuple[object, ...]] = []
     for label, found in sorted(_best_windows(chosen).items()):
@@ -91,7 +94,10 @@ def write_clips(
             try:
                 rate = read_recording(audio).sample_rate
                 end = item.end + pad
-                samples = read_audio(audio, rate, start=start, stop=end, allow_truncated=True)
+                heard = mixed if item.channel is None else item.channel - 1
+                samples = read_audio(
+                    audio, rate, start=start, stop=end, allow_truncated=True, channel=heard
+                )
             except AudioError as error:
                 logger.warning("no clip: %s", error)
                 continue
@@ -100,9 +106,12 @@ def write_clips(
             write_bytes(folder / name, buffer.getvalue())
             written.append(folder / name)
             times = (item.start, item.end, start)
-            rows.append((name, label, item.score, item.site, item.recording, *times))
+            place = (item.site, item.recording, *times, item.channel)
+            rows.append((name, label, item.score, *place))
     columns = ["clip", "common_name", "score", "site", "recording", "start", "end", "clip_start"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=[*columns, CHANNEL])
+    if chosen.loader.channels is None:
+        table = table.drop(columns=CHANNEL)
     write_csv(folder / "clips.csv", table.round({"score": 4, "start": 6, "end": 6}))
     return [*written, folder / "clips.csv"]
 
@@ -114,13 +123,17 @@ def _best_windows(chosen: Chosen) -> dict[str, list[_Found]]:
         if not len(item.window):
             continue
         site = chosen.where.of(item.recording).site
-        labels, code = np.unique(item.label.astype(str), return_inverse=True)
+        _, code = np.unique(item.label.astype(str), return_inverse=True)
+        channels = chosen.loader.window_channels(item.recording)
+        if channels is not None:  # each is a recording of its own
+            code = code * (int(channels.max()) + 1) + channels[item.window]
         _, event = merge_intervals(Intervals(item.start, item.end, code), chosen.gap or 0.0)
         order = np.lexsort((item.start, -item.score, event))
         best = order[np.diff(event[order], prepend=-1) > 0]
         for i in best.tolist():
             times = (float(item.start[i]), float(item.end[i]), float(item.score[i]))
-            found[str(labels[code[i]])].append(_Found(item.recording, site, *times))
+            channel = None if channels is None else int(channels[item.window[i]])
+            found[str(item.label[i])].append(_Found(item.recording, site, *times, channel))
     return found
 
 

@@ -189,7 +189,9 @@ class Describer:
             "datetime": self._times(block),
             "scientific_name": _texts([name.scientific_name for name in names], block.label),
             "code": _texts([name.code for name in names], block.label),
-            "range_probability": pa.array(self._range_probability(block), from_pandas=True),
+            "range_probability": pa.array(
+                self._where.range_probability(*block.detections()), from_pandas=True
+            ),
             "probability": pa.array(
                 self._probability(block.classes[block.label], block.score), from_pandas=True
             ),
@@ -198,10 +200,6 @@ class Describer:
         if self._channels is not None:
             columns[CHANNEL] = pa.array(channels_in(block, self._channels))
         return columns
-
-    def _range_probability(self, block: Block) -> np.ndarray:
-        parts = map(self._where.range_probability, block.detections())
-        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _times(self, block: Block) -> pa.StringArray:
         """ISO times of the windows, to the millisecond, each formed once."""

@@ -133,9 +133,10 @@ def _say_nothing(loader: Loader, least: float) -> str:
     )
     if lower is None:
         return f"{text}. Listen to some of them: is the right model chosen for these sounds?"
-    command = typed_command(
-        "", loader.audio_dir, loader.options, models=loader.model_name, classifier_threshold=lower
-    )
+    further: dict[str, object] = {"models": loader.model_name, "classifier_threshold": lower}
+    if loader.options.recordings is not None:
+        further["recordings"] = loader.options.recordings
+    command = typed_command("", loader.named, loader.options, **further)
     return f"{text}. To see what scores lower, try: {command}"
 
 

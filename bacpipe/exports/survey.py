@@ -56,9 +56,11 @@ def survey_table(
     Returns
     -------
     pandas.DataFrame
-        A row for each class found anywhere in each group in which anything was listened to, so
-        that zeros are there.  Columns: those of `by`; common_name, scientific_name; ``detections``
-        (windows of a class that overlap or follow one another within ``event_gap`` count once);
+        A row for each class found anywhere, or named by ``species_list``, in each group in which
+        anything was listened to, so that zeros are there; where there is no such class, a row
+        without a name for each group.  Columns: those of `by`; common_name, scientific_name;
+        ``detections`` (windows of a class that overlap or follow one another within ``event_gap``
+        count once);
         ``windows`` (with the class); ``best_score`` (NaN for none); ``windows_listened`` and
         ``hours_listened``, the effort of the group.  Times are those of the site's clock; they are
         empty for recordings of which the time is not known.
@@ -95,7 +97,8 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     on = [*keys, "common_name"]
     groups = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
     found = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
-    names = sorted(found["common_name"].unique().tolist())
+    # What was asked for and not found is zeros; with nothing at all, the effort stays.
+    names = sorted({*found["common_name"], *chosen.where.listed_species}) or [""]
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
     table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
     for count in ("detections", "windows"):
@@ -137,8 +140,9 @@ def detection_history(
     Returns
     -------
     pandas.DataFrame
-        Rows are sites, columns the beginnings of occasions (clock of the site), without gaps
-        from the first to the last.  1: found; 0: listened to, not found; NA: nothing recorded.
+        Rows are sites, columns the beginnings of those occasions in which any site was recorded
+        (clock of the site), so that the years between two seasons have none.  1: found; 0:
+        listened to, not found; NA: nothing recorded at this site.
         ``attrs['hours_listened']`` is the effort, lists of the same shape.
 
     Raises
@@ -239,32 +243,33 @@ def histories(
             counted(unknown, "recording"),
         )
     first = min(item.begin.min() for item in dated).astype("datetime64[D]").astype(_EPOCH.dtype)
-    last = max(item.end.max() for item in dated)
-    count = int((last - first - np.timedelta64(1, "us")) // length) + 1
-    if count > _MOST_OCCASIONS:
+    parts = [
+        (item.place.site, i, part) for item in dated for i, part in _split(item, first, length)
+    ]
+    numbers = np.unique(np.array([i for _, i, _ in parts], np.int64))
+    if len(numbers) > _MOST_OCCASIONS:
         raise SettingsError(
-            f"occasion={occasion!r} makes {count:,} occasions of this survey; expected at most "
-            f"{_MOST_OCCASIONS:,}, so choose longer ones."
+            f"occasion={occasion!r} makes {len(numbers):,} occasions of this survey; expected at "
+            f"most {_MOST_OCCASIONS:,}, so choose longer ones."
         )
     sites = sorted({item.place.site for item in dated})
     row = {site: i for i, site in enumerate(sites)}
-    hours = np.zeros((len(sites), count))
-    for item in dated:
-        for i, part in _split(item, first, length):
-            hours[row[item.place.site], i] += part
+    hours = np.zeros((len(sites), len(numbers)))
+    for site, i, part in parts:
+        hours[row[site], np.searchsorted(numbers, i)] += part
     present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
     named = {label: name for name, labels in (classes or {}).items() for label in labels}
     for found in chosen.windows():
         place = chosen.where.of(found.recording)
         if np.isnat(place.local):
             continue
-        column = (place.local + _seconds(found.start) - first) // length
+        column = np.searchsorted(numbers, (place.local + _seconds(found.start) - first) // length)
         for label, i in set(zip(found.label.tolist(), column.tolist(), strict=True)):
             name = str(label) if classes is None else named.get(str(label))
             if name is not None:
                 cells = present.setdefault(name, np.zeros(hours.shape, bool))
                 cells[row[place.site], i] = True
-    occasions = first + np.arange(count) * length
+    occasions = first + numbers * length
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
 
 from bacpipe._version import __version__
@@ -23,6 +24,7 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import (
     AnnotationsError,
     NothingEmbeddedError,
+    ResultsError,
     ResultsLockedError,
     SettingsError,
     StorageError,
@@ -56,7 +58,7 @@ from bacpipe.store.embedding_set import (
     settings_identity,
     wider_settings,
 )
-from bacpipe.store.entries import PredictionSettings
+from bacpipe.store.entries import FinishedEntry, PredictionSettings
 from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
 from bacpipe.store.journal import Journal, RunJournal
 from bacpipe.store.layout import (
@@ -65,13 +67,19 @@ from bacpipe.store.layout import (
     class_list_path,
     detections_csv_path,
     detections_path,
+    path_inside,
     stamped_folders,
     wide_table_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.plan import RunPlan, Source, Sources, look_at_name, make_plan
-from bacpipe.store.predictions import bring_forward, predictions_source
-from bacpipe.store.range_filter import used_places, write_places
+from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
+from bacpipe.store.predictions import (
+    SparsePredictions,
+    bring_forward,
+    predictions_source,
+    read_predictions,
+)
+from bacpipe.store.range_filter import lacks_range_table, used_places, write_places
 from bacpipe.store.tables import write_combined_tables
 from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.store.writer import ResultWriter
@@ -488,6 +496,8 @@ def tables_are_complete(loader: Loader, *, predict: bool) -> bool:
         ]
         if loader.options.save_raven_tables:
             files.append(loader.paths.raven_path)
+        if lacks_range_table(loader.paths, loader.options):
+            return False
     return wanted.items() <= known.content.tables.items() and all(map(Path.exists, files))
 
 
@@ -636,6 +646,7 @@ def _work(
     )
     embed = plan.embed
     try:
+        embed.extend(_take_renamed(embedding_set, plan, writer, loader, report))
         writer.mark(plan.removed, "removed")
         writer.mark(plan.restored, "done")
         embed.extend(_classify(embedding_set, plan, runner, writer, report, progress))
@@ -666,6 +677,70 @@ def _work(
         report.add_time("write", writer.seconds_written - writer.seconds_waited)
         report.failed += writer.unwritten.items()
         report.done -= len(writer.unwritten)
+
+
+def _take_renamed(
+    embedding_set: EmbeddingSet,
+    plan: RunPlan,
+    writer: ResultWriter,
+    loader: Loader,
+    report: RunReport,
+) -> Iterator[Source]:
+    """Store the results of renamed recordings under their new names.
+
+    They are copied, so that a run that breaks off has lost nothing.  Yields the recordings whose
+    results cannot be read, which must be embedded again.
+    """
+    taken: list[tuple[str, str]] = []
+    for old, source in plan.renamed.items():
+        entry = embedding_set.content.recordings.finished(old)
+        assert entry is not None
+        try:
+            embeddings = read_embeddings(embedding_set, entry, verify=True)
+            predictions = None
+            if plan.predictions is not None:
+                predictions = _stored_predictions(entry, loader, writer.classes)
+        except (ResultsError, KeyError) as error:
+            logger.warning("%s is embedded again (%s)", source.name, error)
+            yield source
+            continue
+        read = (source.size, source.mtime_ns, entry.fingerprint)
+        segments = None if entry.segments is None else list(entry.segments)
+        writer.add(source, embeddings, predictions)
+        writer.finish(
+            source, StreamEnd(entry.duration, entry.padded, entry.truncated, segments, read)
+        )
+        report.kept += 1
+        taken.append((old, source.name))
+    if taken:
+        logger.info(
+            "%s: the results of %s are kept under new names, because the recordings were renamed, "
+            "such as %s to %s.",
+            loader.audio_dir,
+            counted(len(taken), "recording"),
+            *taken[0],
+        )
+
+
+def _stored_predictions(
+    entry: FinishedEntry, loader: Loader, classes: Sequence[str]
+) -> SparsePredictions:
+    """Predictions of a recording with the numbers of their classes.
+
+    Raises
+    ------
+    ResultsError, KeyError
+        If they cannot be read, or the model has no such class.
+    """
+    stored = entry.predictions
+    if stored is None or stored.path is None:
+        return SparsePredictions.join([])
+    path = path_inside(loader.paths.sparse_predictions_path, stored.path, what="the journal")
+    window, label, score = read_predictions(path, entry.windows, stored)
+    number = {name: i for i, name in enumerate(classes)}
+    return SparsePredictions(
+        window, np.array([number[name] for name in label.tolist()], np.int32), score
+    )
 
 
 def _with_rest(error: StorageError, writer: ResultWriter, sources: Sources) -> StorageError:

@@ -7,6 +7,8 @@ week_of_year            1 to 53 (ISO 8601)
 continuous_timestamp    date and time at which the window starts
 hours_after_sunrise     hours from the nearest sunrise, negative before it, to the window's start
 hours_after_sunset      the same for sunset
+hours_after_civil_dawn  the same for civil dawn, when the rising sun is 6° below the horizon
+moon_illumination       illuminated share of the moon's disc on that day, 0 (new) to 1 (full)
 parent_directory        folder of the recording, relative to the audio folder; for recordings
                         in the audio folder itself, its name
 audio_file_name         the recording, relative to the audio folder
@@ -15,8 +17,8 @@ default_classifier      class with the best score among the stored predictions
 
 Times are those of `bacpipe.places.clock`, from metadata or the name of the recording; they are
 missing where neither tells.  How many recordings they come from which source, and whether zones
-differ, is said once.  Sunrise and sunset need the position of the recorder, too.  The class is
-missing where the model has no classifier or found nothing.
+differ, is said once.  Sunrise, sunset and dawn need the position of the recorder, too.  The class
+is missing where the model has no classifier or found nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import numpy as np
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.options import normal_value
-from bacpipe.places.clock import SunEvent, hours_after, on_one_clock
+from bacpipe.places.clock import SunEvent, hours_after, moon_illumination, on_one_clock
 from bacpipe.store.data_set_folder import folder_name
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 from bacpipe.store.layout import DEFAULT_LABELS, ResultPaths
@@ -129,6 +131,14 @@ class MetadataLabelMaker:
     def hours_after_sunset(self) -> np.ndarray:
         """Hours from the nearest sunset, float64 of shape (windows,), NaN without a position."""
         return self._one("hours_after_sunset")
+
+    def hours_after_civil_dawn(self) -> np.ndarray:
+        """Hours from the nearest civil dawn, float64 of shape (windows,), or NaN."""
+        return self._one("hours_after_civil_dawn")
+
+    def moon_illumination(self) -> np.ndarray:
+        """Illuminated share of the moon, float64 of shape (windows,), 0 to 1, NaN if unknown."""
+        return self._one("moon_illumination")
 
     def parent_directory(self) -> np.ndarray:
         """Folder of the recording of each window, object of shape (windows,)."""
@@ -340,6 +350,8 @@ def make_labels(loader: Loader, windows: ModelWindows, keys: Sequence[str]) -> p
         "continuous_timestamp": lambda: time,
         "hours_after_sunrise": lambda: _hours_after(loader, windows, "sunrise"),
         "hours_after_sunset": lambda: _hours_after(loader, windows, "sunset"),
+        "hours_after_civil_dawn": lambda: _hours_after(loader, windows, "dawn"),
+        "moon_illumination": lambda: _moon(loader, windows),
         "parent_directory": lambda: _of_recordings(windows, _folders(loader, windows)),
         "audio_file_name": lambda: table["audiofilename"],
         "default_classifier": lambda: _best_classes(loader, windows),
@@ -367,6 +379,18 @@ def _hours_after(loader: Loader, windows: ModelWindows, event: SunEvent) -> np.n
         if position is not None and start.time is not None:
             hours[rows] = hours_after(event, position, start.time, windows.times[0][rows])
     return hours
+
+
+def _moon(loader: Loader, windows: ModelWindows) -> np.ndarray:
+    """Illuminated share of the moon on the day of each window, by the clock of its place."""
+    light = np.full(len(windows), np.nan)
+    for name, rows in windows.slices():
+        if (start := loader.clock.of(name).local) is not None:
+            begin = np.datetime64(start.replace(tzinfo=None), "us")
+            seconds = np.rint(windows.times[0][rows] * 1e6).astype("timedelta64[us]")
+            days, day = np.unique((begin + seconds).astype("datetime64[D]"), return_inverse=True)
+            light[rows] = np.array([moon_illumination(each) for each in days.tolist()])[day]
+    return light
 
 
 def _times(loader: Loader, windows: ModelWindows) -> pd.Series:

@@ -35,7 +35,8 @@ from bacpipe.user_input import typed_zone
 logger = logging.getLogger(__name__)
 
 ZoneSource = Literal["metadata", "name", "site", "setting", "position", "nothing"]
-SunEvent = Literal["sunrise", "sunset"]
+SunEvent = Literal["dawn", "sunrise", "sunset"]
+"""Dawn is civil: the sun is 6° below the horizon, and rises."""
 
 _NOON = datetime.min.replace(hour=12).time()
 _MOON_CYCLE = 28  # of astral's phases: 0 is new, 14 full
@@ -264,9 +265,10 @@ class SunAndMoon:
     moon: float
 
 
+@lru_cache(maxsize=2**14)
 def sun_and_moon(position: Position, day: date, zone: tzinfo) -> SunAndMoon:
     """Sun and moon at a position on a day of its zone."""
-    from astral import Observer, moon, sun
+    from astral import Observer, sun
 
     observer = Observer(*position)
     times: list[datetime | None] = []
@@ -275,32 +277,33 @@ def sun_and_moon(position: Position, day: date, zone: tzinfo) -> SunAndMoon:
             times.append(event(observer, day, tzinfo=zone))
         except ValueError:  # polar day or night
             times.append(None)
-    light = (1 - math.cos(2 * math.pi * moon.phase(day) / _MOON_CYCLE)) / 2
     dawn, sunrise, sunset, dusk = times
-    return SunAndMoon(dawn, sunrise, sunset, dusk, light)
+    return SunAndMoon(dawn, sunrise, sunset, dusk, moon_illumination(day))
 
 
-@lru_cache(maxsize=2**16)
-def _event(latitude: float, longitude: float, ordinal: int, event: SunEvent) -> float | None:
-    """Seconds since 1970 of a sunrise or sunset; None if there is none on that day."""
-    from astral import Observer, sun
+@lru_cache(maxsize=2**12)
+def moon_illumination(day: date) -> float:
+    """Illuminated share of the moon's disc on a day, 0 to 1."""
+    from astral import moon
 
-    find = sun.sunrise if event == "sunrise" else sun.sunset
-    try:
-        time = find(Observer(latitude, longitude), date.fromordinal(ordinal), tzinfo=UTC)
-    except ValueError:  # polar day or night
-        return None
-    return time.timestamp()
+    return (1 - math.cos(2 * math.pi * moon.phase(day) / _MOON_CYCLE)) / 2
+
+
+def _event(position: Position, ordinal: int, event: SunEvent) -> float | None:
+    """Seconds since 1970 of a dawn, sunrise or sunset; None if there is none on that day."""
+    sky = sun_and_moon(position, date.fromordinal(ordinal), UTC)
+    time = {"dawn": sky.dawn, "sunrise": sky.sunrise, "sunset": sky.sunset}[event]
+    return None if time is None else time.timestamp()
 
 
 def hours_after(
     event: SunEvent, position: Position, start: datetime, seconds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Hours from the nearest sunrise or sunset, from -12 to 12; negative before it.
+    """Hours from the nearest dawn, sunrise or sunset, from -12 to 12; negative before it.
 
     Parameters
     ----------
-    event : {'sunrise', 'sunset'}
+    event : {'dawn', 'sunrise', 'sunset'}
         Which.
     position : Position
         Where.
@@ -319,7 +322,7 @@ def hours_after(
         return np.zeros(0)
     first = datetime.fromtimestamp(times.min(), UTC).toordinal() - 1
     last = datetime.fromtimestamp(times.max(), UTC).toordinal() + 1
-    found = {_event(*position, day, event) for day in range(first, last + 1)} - {None}
+    found = {_event(position, day, event) for day in range(first, last + 1)} - {None}
     if not found:
         return np.full(len(times), np.nan)
     events = np.array(sorted(time for time in found if time is not None))

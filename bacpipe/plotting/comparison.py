@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CLASSES = 60
-_METRICS = {"f1_macro": "macro F1", "neighbour_precision": "precision of neighbours"}
+_METRICS = {
+    "f1_macro": "macro F1",
+    "average_precision_macro": "mean average precision",
+    "neighbour_precision": "precision of neighbours",
+}
 # What clusters ought to follow, and what they ought not to; others come after these.
 _ORDER = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name")
 

@@ -584,7 +584,8 @@ def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) ->
     elif error.errno in _FORBIDDEN:
         text = (
             f"{path}: cannot be written ({_reason(error)}); give yourself write permission for "
-            f"{_existing(path)}, or choose another main_results_dir."
+            f"{_existing(path)}, or choose another main_results_dir (for exports, another "
+            f"destination)."
         )
     elif error.errno == errno.EBUSY:
         text = (

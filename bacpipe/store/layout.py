@@ -79,6 +79,7 @@ SOURCE = "source.json"
 PROVENANCE = "provenance.json"
 FINDINGS = "findings.json"
 BENCHMARK_SCORES = "benchmark_scores.parquet"
+BENCHMARK_WINDOWS = "benchmark_windows.parquet"
 BENCHMARK_RESULTS = "benchmark_results.json"
 BENCHMARK_TABLE = "benchmark_per_class.csv"
 # In the folder of labels.

@@ -118,6 +118,8 @@ class Loader:
     ----------
     paths : ResultPaths
         Folders of the results.
+    named : path, or sequence of paths
+        `audio_dir` as it was given.
     embed_dir : Path or None
         Folder of the embeddings; None while there are none.
     other_files : Counter of str
@@ -154,6 +156,7 @@ class Loader:
     ) -> None:
         self.part = part
         self.options = options or make_options(**{**kwargs, "testing": testing})
+        self.named = audio_dir
         self.audio_dir, self._wanted = data_set_of(audio_dir)
         if self._wanted is not None and self.options.recordings is not None:
             raise SettingsError(
@@ -554,9 +557,14 @@ class Loader:
         return None if channels is None else channels(recording)
 
     @property
+    def channel(self) -> str:
+        """What became of several channels, as the setting of that name when this was computed."""
+        return str((self._require_set().identity or {}).get("channel", "mix"))
+
+    @property
     def channels(self) -> ChannelsOf | None:
         """Tells the channels of all windows of a recording; None if all channels became one."""
-        if (self._require_set().identity or {}).get("channel") != "each":
+        if self.channel != "each":
             return None
         recordings = self._require_set().content.recordings
 

@@ -229,6 +229,8 @@ class RunPlan:
         In the journal, but no longer in the audio folder.
     restored : list of str
         Removed once and back again, unchanged: their results still hold.
+    renamed : dict of str to Source
+        Recordings that are there under another name, unchanged, by the name of their results.
     replaced : list of str
         Of `embed`, those that are called as before and hold something else.
     unmarked : list of str
@@ -242,6 +244,7 @@ class RunPlan:
     keep: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    renamed: dict[str, Source] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     unmarked: list[str] = field(default_factory=list)
     predictions: PredictionSettings | None = None
@@ -249,7 +252,7 @@ class RunPlan:
     @property
     def is_empty(self) -> bool:
         """Whether everything is done already."""
-        return not (self.embed or self.classify or self.removed or self.restored)
+        return not (self.embed or self.classify or self.removed or self.restored or self.renamed)
 
 
 def make_plan(
@@ -305,7 +308,39 @@ def make_plan(
             plan.classify.append(source)
     if not part:
         plan.removed = [name for name in found.content.done if name not in present]
+        gone = [name for name in found.content.recordings if name not in present]
+        if plan.embed and gone:
+            for source, entry in _renamed(plan.embed, gone, found.content.recordings, moved):
+                if _embeddings_hold(found, entry, source, moved, allow_truncated) and (
+                    predictions is None or (theirs and _predictions_hold(paths, entry, predictions))
+                ):
+                    plan.renamed[entry.file] = source
+            taken = {source.name for source in plan.renamed.values()}
+            left = [source for source in plan.embed if source.name not in taken]
+            plan.embed = Sources(paths.audio_dir)
+            plan.embed.extend(left)
     return plan
+
+
+def _renamed(
+    sources: Iterable[Source], gone: Iterable[str], entries: Entries, moved: int
+) -> Iterator[tuple[Source, FinishedEntry]]:
+    """Recordings of the size, time and content of one that is gone, each of which is one of them.
+
+    The content alone is not enough: it is known by a few kilobytes, which may be silent.
+    """
+    by_size: dict[int, list[FinishedEntry]] = {}
+    for name in gone:
+        entry = entries.finished(name)
+        if entry is not None and entry.size is not None and entry.fingerprint is not None:
+            by_size.setdefault(entry.size, []).append(entry)
+    for source in sources:
+        same = [e for e in by_size.get(source.size, ()) if looks_alike(e, source, moved)]
+        content = content_fingerprint(source.path) if same else None
+        entry = next((e for e in same if e.fingerprint == content), None)
+        if entry is not None:
+            by_size[source.size].remove(entry)
+            yield source, entry
 
 
 def _with_fingerprints(

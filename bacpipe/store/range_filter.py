@@ -7,6 +7,7 @@ read.  Classes without a range stay whatever the threshold.
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -18,11 +19,16 @@ from numpy.typing import NDArray
 from bacpipe.errors import CheckpointError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.places.clock import Clock, Start, say_once, tell_assumptions, week_of
-from bacpipe.places.sites import Sites, find_sites_table, sites_text
-from bacpipe.places.species_range import RangeModel, range_model
+from bacpipe.places.sites import Sites, find_sites_table, read_sites, sites_text
+from bacpipe.places.species_range import (
+    Place,
+    RangeModel,
+    range_model,
+    range_model_is_here,
+)
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import file_hash, write_table, write_text
+from bacpipe.store.files import file_hash, write_table, write_text, writing
 from bacpipe.store.layout import ResultPaths
 from bacpipe.user_input import typed_path, typed_text
 
@@ -34,6 +40,7 @@ OPTIONS = (
 
 _LEAST_STORED = 0.01  # so that the table stays small: some 250 of 6522 classes are more probable
 _NAMED = 5  # species in a message
+_AT_ONCE, _MOST_WAITING = 64, 2**17  # recordings, and detections, that wait for the range model
 _METADATA_DIGITS = 2  # of positions that receivers found, in degrees: they wander
 
 
@@ -87,6 +94,12 @@ class RangeFilter:
         """Whether some detections may be left out."""
         return self.options.range_filter == "hide" or self.options.species_list is not None
 
+    @property
+    def listed(self) -> list[str]:
+        """Classes of the model that ``species_list`` means, as far as these are known."""
+        chosen = self._chosen or ()
+        return [label for label in self.classes.names if label in chosen]
+
     def probabilities(self, item: Detections) -> NDArray[np.float32]:
         """Probability of each detection's species where and when it was recorded, shape (n,).
 
@@ -97,6 +110,13 @@ class RangeFilter:
             return np.full(len(item.label), np.nan, np.float32)
         numbers = np.array([self._number(label) for label in item.label.tolist()], np.int64)
         return np.where(numbers < 0, np.float32(np.nan), row[numbers])
+
+    def prepare(self, recordings: Iterable[str]) -> None:
+        """Ask the range model about many recordings at once, for `probabilities` of each."""
+        places = map(_place, map(self.clock.of, recordings))
+        asked = {place for place in places if place is not None}
+        if asked and self.model is not None:
+            self.model.prepare(sorted(asked, key=str))
 
     def _number(self, label: object) -> int:
         """Class of the range model that a label means; -1 for none."""
@@ -119,7 +139,7 @@ class RangeFilter:
         hidden: dict[str, int] = {}
         exempt: set[str] = set()
         placed = 0
-        for item in items:
+        for item in self._prepared(items) if by_range else items:
             shown = np.ones(len(item.label), dtype=bool)
             if chosen is not None:
                 shown &= np.array([str(label) in chosen for label in item.label.tolist()], bool)
@@ -135,6 +155,18 @@ class RangeFilter:
             yield Detections(item.recording, *(column[shown] for column in item[1:]))
         if by_range:
             self._tell(hidden, exempt, placed)
+
+    def _prepared(self, items: Iterable[Detections]) -> Iterator[Detections]:
+        """The same, for some recordings of which at a time the range model is asked."""
+        waiting: list[Detections] = []
+        for item in items:
+            waiting.append(item)
+            if len(waiting) == _AT_ONCE or sum(len(i.label) for i in waiting) > _MOST_WAITING:
+                self.prepare(each.recording for each in waiting)
+                yield from waiting
+                waiting = []
+        self.prepare(item.recording for item in waiting)
+        yield from waiting
 
     def _tell(self, hidden: Mapping[str, int], exempt: set[str], placed: int) -> None:
         """Say what the range left out, and what it could not judge."""
@@ -194,7 +226,7 @@ class RangeFilter:
         return frozenset({*chosen, *chosen.values()})
 
 
-def _place(start: Start) -> tuple[float, float, int | None] | None:
+def _place(start: Start) -> Place | None:
     """What the range model is asked: latitude, longitude and week."""
     site = start.site
     if site is None or site.position is None:
@@ -282,21 +314,38 @@ def write_places(found: RangeFilter, recordings: Iterable[str]) -> None:
     write_text(found.paths.sites_path, sites_text(sites, sources=True))
     tell_assumptions(found.paths.audio_dir, list(starts), list(starts.values()))
     _tell_missing(found.paths.audio_dir, starts)
-    asked: dict[tuple[float, float, int | None], str] = {}
+    asked: dict[Place, str] = {}
     for start in starts.values():
         place = _place(start)
         if place is not None and start.site is not None:
             asked.setdefault(place, start.site.name)
-    if asked and found.options.range_filter != "off" and found.model is not None:
-        write_table(found.paths.species_range_path, _range_table(found.model, asked))
+    path = found.paths.species_range_path
+    if not asked or found.options.range_filter == "off":
+        return
+    if found.model is None:  # an older table knows nothing of new recordings
+        with writing(path):
+            path.unlink(missing_ok=True)
+        return
+    write_table(path, _range_table(found.model, asked))
 
 
-def _range_table(model: RangeModel, asked: Mapping[tuple[float, float, int | None], str]) -> object:
+def lacks_range_table(paths: ResultPaths, options: Options) -> bool:
+    """Whether places are known and nothing says what can be there, though the model is at hand."""
+    if options.range_filter == "off" or not paths.sites_path.is_file():
+        return False
+    known = any(site.position is not None for site in read_sites(paths.sites_path))
+    base = Path(options.model_base_path)
+    return known and not paths.species_range_path.is_file() and range_model_is_here(base)
+
+
+def _range_table(model: RangeModel, asked: Mapping[Place, str]) -> object:
     import pyarrow as pa
 
     columns: dict[str, list[NDArray[np.generic]]] = {}
     names = np.array([model.common_names, model.scientific_names], dtype=object)
-    for (latitude, longitude, week), site in asked.items():
+    for number, ((latitude, longitude, week), site) in enumerate(asked.items()):
+        if number % _AT_ONCE == 0:
+            model.prepare(itertools.islice(asked, number, number + _AT_ONCE))
         row = model.at(latitude, longitude, week)
         kept = np.flatnonzero(row >= np.float32(_LEAST_STORED))  # false for NaN
         n = len(kept)

@@ -8,18 +8,19 @@ import sys
 from pathlib import Path
 
 from bacpipe.options import Options, needed_to_read
+from bacpipe.store.selection import AudioDir
 from bacpipe.user_input import typed_setting
 
 
-def typed_command(command: str, audio_dir: Path, options: Options, **further: object) -> str:
+def typed_command(command: str, audio_dir: AudioDir, options: Options, **further: object) -> str:
     """Words for the command line that work on the results of these settings, here and now.
 
     Parameters
     ----------
     command : str
         Such as ``export survey``; empty for a run.
-    audio_dir : Path
-        Folder with the recordings.
+    audio_dir : path, or sequence of paths
+        Folder with the recordings, or what else it may be.
     options : Options
         What of them is needed to find these results is named.
     **further

@@ -94,14 +94,21 @@ class Whereabouts:
         """Further columns of the table of sites."""
         return sorted({key for name in self._loader.entries for key in self.of(name).columns})
 
-    def range_probability(self, item: Detections) -> np.ndarray:
+    def range_probability(self, *items: Detections) -> np.ndarray:
         """How probable the classes are there at that time of the year, float32 of shape (n,).
 
         NaN where it is not known.
         """
-        if self._found.options.range_filter == "off":
-            return np.full(len(item.label), np.nan, np.float32)
-        return self._found.probabilities(item)
+        parts = [np.full(len(item.label), np.nan, np.float32) for item in items]
+        if self._found.options.range_filter != "off":
+            self._found.prepare(item.recording for item in items if len(item.label))
+            parts = [self._found.probabilities(item) for item in items]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    @property
+    def listed_species(self) -> list[str]:
+        """Classes that ``species_list`` asks for; empty without it."""
+        return self._found.listed
 
     @property
     def is_selective(self) -> bool:

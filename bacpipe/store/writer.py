@@ -231,6 +231,12 @@ class ResultWriter:
         if self._claim is not None:
             self._claim.check()
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; empty when no predictions are stored."""
+        names: list[str] = self._classes.tolist()
+        return names
+
     def add(
         self, source: Source, embeddings: np.ndarray, predictions: SparsePredictions | None
     ) -> None:

@@ -94,6 +94,49 @@ def test_two_annotated_names_of_one_class_are_one_label(data_set):
     }
 
 
+class Worse(TinyModel):
+    """Hears the same classes, under names of its own, and one more; often mistaken."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = ["Laut", "Leise", "rising"]
+        self.scientific_names = ["loud", "quiet", "rising"]
+
+    def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        scores = super().classifier_predictions(embeddings)
+        mistaken = (embeddings.abs().sum(dim=1, keepdim=True) * 1e4 % 1) < 0.4
+        return torch.cat([torch.where(mistaken, 1 - scores, scores), scores[:, :1]], dim=1)
+
+
+def test_own_classifiers_are_compared_in_pairs_on_what_they_share(data_set):
+    better = run(data_set, classifier_threshold=0.3)
+    worse = run(data_set, Worse, "worse", classifier_threshold=0.6)
+    assert worse["classes"] == {0: "Laut", 1: "Leise", 2: "rising"}
+    tables = bacpipe.cross_model_evaluation(
+        "None", "probing", ["tiny", "worse"], audio_dir=data_set.audio_dir,
+        main_results_dir=data_set.results,
+    )  # fmt: skip
+    table = tables["classifiers"].set_index("model")
+    # On the classes of both, whatever each calls them; of `worse`, rising is left out.
+    for model, result in (("tiny", better), ("worse", worse)):
+        precisions = [result["per_class"][n]["average_precision"]
+                      for n in list(result["classes"].values())[:2]]  # fmt: skip
+        assert table.loc[model, "average_precision_macro"] == pytest.approx(np.mean(precisions))
+    assert table["classes"].tolist() == [2, 2] and table["threshold"].to_dict() == {
+        "tiny": 0.3, "worse": 0.6,
+    }  # fmt: skip
+    assert list(table.index) == ["tiny", "worse"] and table["rank"].tolist() == [1, 2]
+    assert any("rising is left out" in note for note in tables["classifiers"].attrs["notes"])
+    (pair,) = tables["classifiers_pairs"].to_dict("records")
+    assert (pair["better"], pair["other"]) == ("tiny", "worse") and pair["probability"] > 0.9
+    assert pair["difference"] == pytest.approx(-table["average_precision_macro"].diff().iloc[1])
+    assert pair["low"] < pair["difference"] < pair["high"]
+    overview = next(data_set.results.rglob("report.html"))
+    page = overview.read_text(encoding="utf-8")
+    assert "The models&#x27; own classifiers" in page or "The models' own classifiers" in page
+    assert (overview.parent / "classifiers_pairs.csv").is_file()
+
+
 def test_short_calls_are_neither_right_nor_wrong(data_set):
     rows = pd.read_csv(data_set.audio_dir / "annotations.csv")
     loud = rows["label:species"] == "loud"

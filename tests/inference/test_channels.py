@@ -115,3 +115,18 @@ def test_channels_that_cancel_are_told(
             main_results_dir=tmp_path / "results",
         )
     assert ("dB below the loudest" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("channel", ["each", "right"])
+def test_clips_hold_the_channel_that_was_heard(run_each: Run, tmp_path: Path, channel: str) -> None:
+    loader = run_each(channel=channel)
+    bacpipe.export(loader, "clips", tmp_path / "clips", species_list=["loud"], pad=0.0)
+    table = pd.read_csv(tmp_path / "clips" / "clips.csv")
+    table = table[(table["common_name"] == "loud") & (table["recording"] == "three.wav")]
+    assert len(table) == (3 if channel == "each" else 1)  # an event for each channel
+    assert ("channel" in table) == (channel == "each")
+    for row in table.to_dict("records"):
+        clip, rate = sf.read(tmp_path / "clips" / row["clip"])
+        whole, _ = sf.read(loader.audio_dir / "three.wav")
+        part = whole[round(row["start"] * rate) : round(row["end"] * rate)]
+        np.testing.assert_allclose(clip, part[:, row.get("channel", 2) - 1], atol=1e-3)

@@ -19,7 +19,7 @@ from bacpipe.errors import CheckpointError, SettingsError
 from bacpipe.models.families.birdnet_range import NO_SEASON, RANGE_FILES, BirdNetRange
 from bacpipe.models.weights import checkpoints
 from bacpipe.places.clock import week_of
-from bacpipe.places.species_range import not_covered, range_model, range_probabilities
+from bacpipe.places.species_range import RangeModel, not_covered, range_model
 
 GOLDEN = Path(__file__).parents[1] / "data" / "range_golden.npz"
 BASE = Path(bacpipe.settings.model_base_path)
@@ -92,22 +92,24 @@ def test_classes_without_a_range_are_missing_and_never_zero():
     assert not missing & set(bacpipe.species_at(44.6, -84.5)["scientific_name"])
 
 
-def test_probabilities_of_single_species_agree_with_the_list():
-    rng = np.random.default_rng(3)
-    n = 700  # more than are computed at once
-    lat, lon, week = rng.uniform(-60, 70, n), rng.uniform(-180, 180, n), rng.integers(1, 49, n)
-    names = rng.choice(["Turdus merula", "Nucifraga columbiana", "Dog", "Nobody knows"], n)
-    found = range_probabilities(lat, lon, week, names)
-    model = range_model(BASE)
-    for i in (0, 300, n - 1):
-        row = model.at(lat[i], lon[i], int(week[i]))
-        number = model.index.get(names[i])
-        assert np.isnan(found[i]) if number is None else abs(found[i] - row[number]) < 1e-6
-    known = np.isin(names, ["Turdus merula", "Nucifraga columbiana"])
-    assert (np.isnan(found) == ~known).all()
-    lost = range_probabilities([52.0, np.nan], [13.0, 13.0], [np.nan, 20], ["Turdus merula"] * 2)
-    assert lost[0] > 0.9 and np.isnan(lost[1])
-    assert range_probabilities([], [], [], []).shape == (0,)
+def test_places_computed_together_are_those_computed_alone():
+    rng, n = np.random.default_rng(3), 1100  # more than are computed, and remembered, at once
+    weeks = [None, *rng.integers(1, 49, n - 1).tolist()]
+    places = list(zip(rng.uniform(-60, 70, n), rng.uniform(-180, 180, n), weeks, strict=True))
+    together, alone = RangeModel(BASE), RangeModel(BASE)
+    together.prepare([*places, *places])
+    for i in (0, 1, 300, n - 1):
+        row, single = together.at(*places[i]), alone.at(*places[i])
+        assert np.allclose(row, single, rtol=0, atol=1e-6, equal_nan=True)
+        assert not row.flags.writeable and row[together.index["Turdus merula"]] >= 0
+
+
+def test_weights_are_looked_for_where_the_settings_of_the_call_say(tmp_path):
+    here = {"latitude": 52.5, "longitude": 13.4}
+    assert len(bacpipe.species_at(**here, model_base_path=tmp_path, hop=2.0)) > 100
+    for wrong, told in (({"hops": 1}, "hops"), ({"range_threshold": 7}, "range_threshold")):
+        with pytest.raises(SettingsError, match=told):
+            bacpipe.species_at(**here, **wrong)
 
 
 def test_the_circle_of_longitudes_is_closed():

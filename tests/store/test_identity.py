@@ -361,6 +361,44 @@ def test_a_renamed_folder_of_recordings_costs_nothing(
     assert tiny_model.windows_seen == 12
 
 
+def test_a_renamed_recording_costs_nothing(
+    tmp_path: Path, embed: Run, tiny_model: type[TinyModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = card(tmp_path / "card", 1, ("a.wav", "b.wav", "c.wav"))
+    before = embed(folder)
+    embeddings, found = before.embeddings(), bacpipe.detections_table(before)
+    (folder / "site 1").mkdir()
+    (folder / "a.wav").rename(folder / "site 1" / "20240501_043000.wav")
+    (folder / "b.wav").rename(folder / "a.wav")  # the name of another one of before
+    with caplog.at_level(logging.INFO, logger="bacpipe"):
+        after = embed(folder)
+    assert tiny_model.windows_seen == 12  # a.wav's own results had to make room
+    assert "results of 1 recording are kept under new names" in caplog.text
+    assert set(after.entries) == {"a.wav", "c.wav", "site 1/20240501_043000.wav"}
+    moved = after.embeddings()["site 1/20240501_043000_tiny.npy"]
+    np.testing.assert_array_equal(moved, embeddings["a_tiny.npy"])
+    table = bacpipe.detections_table(after)
+    columns = ["start", "common_name", "score"]
+    old = found.loc[found["recording"] == "a.wav", columns].reset_index(drop=True)
+    new = table.loc[table["recording"] == "site 1/20240501_043000.wav", columns]
+    assert new.reset_index(drop=True).equals(old) and len(old)
+    assert verify_results(tmp_path / "results") == []
+    embed(folder)
+    assert tiny_model.windows_seen == 12
+    # Of another time it may be another one, and damaged results are computed again.
+    (folder / "c.wav").rename(folder / "d.wav")
+    os.utime(folder / "d.wav", ns=(YEAR_2023 + 2,) * 2)
+    embed(folder)
+    assert tiny_model.windows_seen == 15
+    stored = after.embed_dir / "d_tiny.npy"
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    (folder / "d.wav").rename(folder / "e.wav")
+    embed(folder)
+    assert tiny_model.windows_seen == 18
+
+
 def test_a_folder_that_was_not_moved_is_a_sentence(tmp_path: Path, embed: Run) -> None:
     first = card(tmp_path / "first", 1)
     embed(first)

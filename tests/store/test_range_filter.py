@@ -191,18 +191,39 @@ def test_bad_tables_and_lists_stop_a_run_before_it_begins(made, folder, tmp_path
     assert bacpipe.options.Options(range_filter=False).range_filter == "off"  # YAML's off
 
 
-def test_without_the_range_model_everything_stays(made, monkeypatch, caplog):
+def test_without_the_range_model_everything_stays(made, folder, monkeypatch, caplog):
     from bacpipe.errors import CheckpointNotFoundError
     from bacpipe.store import range_filter
 
     def missing(folder):
         raise CheckpointNotFoundError("it is not here")
 
-    monkeypatch.setattr(range_filter, "range_model", missing)
-    with caplog.at_level("WARNING"):
+    def marks(loader):
+        table = pd.read_csv(loader.paths.preds_path / "own_detections.csv")
+        return table["range_probability"].notna().any()
+
+    made(range_filter="hide", **HERE)
+    with monkeypatch.context() as patched, caplog.at_level("WARNING"):
+        patched.setattr(range_filter, "range_model", missing)
+        patched.setattr(range_filter, "range_model_is_here", lambda folder: False)
+        # New recordings: tables are written anew, and an old one would not know their places.
+        write_recording(folder / "pond/20250601_040000.wav", 2.0)
         loader = made(range_filter="hide", **HERE)
-        assert classes(loader) == set(SPECIES)
+        assert classes(loader) == set(SPECIES) and not marks(loader)
+        assert not loader.paths.species_range_path.exists()
+        made(range_filter="hide", **HERE)
     assert "no species is marked: it is not here" in caplog.text
+    # It has come: the next run marks what is there, and computes nothing else.
+    monkeypatch.setattr(Ornithologist, "__call__", missing)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        loader = made(range_filter="hide", **HERE)
+    assert marks(loader) and "Clark's Nutcracker" not in classes(loader)
+    weeks = pd.read_parquet(loader.paths.species_range_path)["week"]
+    assert set(weeks.dropna()) == {1, 19, 21}
+    before = loader.paths.species_range_path.stat().st_mtime_ns
+    made(range_filter="hide", **HERE)
+    assert loader.paths.species_range_path.stat().st_mtime_ns == before
 
 
 def test_labels_and_heat_maps_of_the_sun(made):
@@ -215,6 +236,12 @@ def test_labels_and_heat_maps_of_the_sun(made):
     hours, files = labels["hours_after_sunrise"], labels["audio_file_name"]
     assert np.isnan(hours[files == "hide/b.wav"]).all()
     assert abs(hours[files == "pond/20250520_040000.wav"][0] + 1.05) < 0.1  # sunrise at 05:03
+    dawn = labels["hours_after_civil_dawn"] - hours  # 40 minutes before sunrise
+    assert np.isnan(dawn[files == "hide/b.wav"]).all() and 0.6 < np.nanmin(dawn) < 0.75
+    moon = dict(zip(files, labels["moon_illumination"], strict=True))
+    assert np.isnan(moon["hide/b.wav"])
+    assert abs(moon["pond/20250520_040000.wav"] - 0.5) < 0.1  # last quarter
+    assert abs(moon["pond/20250105_090000.wav"] - 0.35) < 0.15  # first quarter was on the 6th
     activity = class_activity(loader, "sunrise_day")
     counts = activity.counts["Dog"]
     assert counts.sum() == 4 and activity.grid.rows[0] == "-12"

@@ -31,12 +31,17 @@ _TITLES = {
     "continuous_timestamp": "Date and time",
     "hours_after_sunrise": "Hours after sunrise",
     "hours_after_sunset": "Hours after sunset",
+    "hours_after_civil_dawn": "Hours after civil dawn",
+    "moon_illumination": "Illuminated share of the moon",
     "parent_directory": "Folder",
     "audio_file_name": "Recording",
     "default_classifier": "Best class of the classifier",
 }
-_HOURS = {"hours_after_sunrise", "hours_after_sunset"}
-_ORDERED = {"time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", *_HOURS}
+_HOURS = {"hours_after_sunrise", "hours_after_sunset", "hours_after_civil_dawn"}
+_ORDERED = {
+    *("time_of_day", "day_of_year", "week_of_year", "continuous_timestamp", "moon_illumination"),
+    *_HOURS,
+}
 _CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
 
 

@@ -76,7 +76,7 @@ class BirdNetRange(nn.Module):
         self.register_buffer("amplitude", torch.ones(()))
         sizes = (3 * n_waves, *hidden, n_classes)
         self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, one, other) for one, other in itertools.pairwise(sizes)
+            nn.Linear(one, other, device="meta") for one, other in itertools.pairwise(sizes)
         )
 
     @classmethod
@@ -115,7 +115,7 @@ class BirdNetRange(nn.Module):
             **{f"layers.{i}.bias": part for i, part in enumerate(biases)},
         }
         try:
-            network.load_state_dict(state)
+            network.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{path} does not hold BirdNET's range model: its layers do not fit each other."
