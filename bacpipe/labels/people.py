@@ -269,7 +269,9 @@ def _recordings_of(loader: Loader, given: pd.Series) -> list[str]:
 
 def _is_there(audio_dir: Path, name: str) -> bool:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != name:
+        return False
+    if os.name == "nt" and "\\" in name:  # elsewhere a letter like others
         return False
     try:
         return (audio_dir / name).is_file()
