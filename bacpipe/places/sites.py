@@ -26,6 +26,7 @@ import fnmatch
 import io
 import itertools
 import logging
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -39,7 +40,7 @@ from typing import Literal, get_args
 from bacpipe.errors import SitesError, counted
 from bacpipe.options import Options
 from bacpipe.places.positions import Position, recorder_position, zone_at
-from bacpipe.user_input import typed_path, typed_text, typed_zone
+from bacpipe.user_input import is_file, typed_path, typed_text, typed_zone
 
 logger = logging.getLogger(__name__)
 
@@ -314,11 +315,12 @@ def find_sites_table(audio_dir: Path, options: Options) -> Path | None:
     """The table that the settings name, or that beside the recordings."""
     if options.sites is None:
         beside = audio_dir / SITES
-        return beside if beside.is_file() else None
+        # Results are read without the recordings, too, which may lie where nobody may look.
+        return beside if os.path.isfile(beside) else None  # noqa: PTH113
     path = typed_path(options.sites)
-    if not path.is_file() and (audio_dir / path).is_file():
+    if not is_file(path) and is_file(audio_dir / path):
         path = audio_dir / path
-    if not path.is_file():
+    if not is_file(path):
         raise SitesError(
             f"{path}: there is no such file, which sites names; write a draft with `bacpipe sites "
             f"audio_dir=...`."
