@@ -52,6 +52,7 @@ _ALIASES = {
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
 _SOURCE = "position_from"  # in the copy beside the results only
+_EXCEL_SEPARATOR = re.compile(r'\A"?sep=."?\s*?\r?\n')  # a line that tells Excel what parts cells
 _ONE_DIGIT = re.compile(r"(?<=\d)([- T:])(\d)(?=$|[- T:])")
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
@@ -356,6 +357,7 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
+    text = _EXCEL_SEPARATOR.sub("\n", text)
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     try:
