@@ -144,7 +144,8 @@ def _path(value: object) -> str:
             "expected the path of a folder (in double quotes, \\ begins a special character: "
             "leave the quotes out)"
         )
-    return str(typed_path(value)) if str(value).startswith("~") else str(value)
+    path = typed_path(str(value))
+    return str(path) if str(value).startswith("~") else str(value)
 
 
 def _places(value: object) -> str | tuple[str, ...]:

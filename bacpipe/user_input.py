@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 import sys
 import zoneinfo
 from datetime import UTC, timedelta, timezone, tzinfo
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+from bacpipe.errors import SettingsError
 
 # libyaml's loader is ten times faster, but not in every build of PyYAML.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -48,6 +51,11 @@ def typed_path(path: str | Path) -> Path:
 
     Shells leave the ``~`` of ``audio_dir=~/recordings`` as it is, and so do YAML and Python.
 
+    Raises
+    ------
+    SettingsError
+        If no file or folder can have such a name.
+
     Examples
     --------
     >>> typed_path("~/recordings") == Path.home() / "recordings"
@@ -56,7 +64,45 @@ def typed_path(path: str | Path) -> Path:
     '~recordings'
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise SettingsError(f"{str(path)!r} is not the name of a file or folder.")
     return path.expanduser() if path.parts[:1] == ("~",) else path
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a path that a person has typed leads anywhere.
+
+    Words that are too long for a path lead nowhere; `Path.exists` raises an `OSError` for them
+    before Python 3.14, as `Path.is_file` and `Path.is_dir` do.
+
+    Raises
+    ------
+    SettingsError
+        If it lies where this user may not look.
+    """
+    return bool(_mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path that a person has typed leads to a file; the rest as for `is_there`."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path that a person has typed leads to a folder; the rest as for `is_there`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: str | Path) -> int:
+    try:
+        return Path(path).stat().st_mode
+    except PermissionError as error:
+        raise SettingsError(
+            f"{path}: nobody knows whether this is there ({error.strerror}); give yourself "
+            f"permission to look into its folders, or name another."
+        ) from error
+    except (OSError, ValueError):
+        return 0
 
 
 def typed_setting(key: str, value: str | Path) -> str:

@@ -32,6 +32,7 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
 from bacpipe.store.selection import AudioDir, data_set_of
 from bacpipe.store.typed_command import typed_command
+from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
@@ -833,7 +834,7 @@ def ensure_models_exist(
     names = [model_names] if isinstance(model_names, str) else list(model_names)
     models = _with_custom(names, CustomModels, CustomModel)
     cards = [find_card(name) for name, custom in models if custom is None]
-    checkpoints.ensure(Path(model_base_path), cards, repo_id=repo_id)
+    checkpoints.ensure(typed_path(model_base_path), cards, repo_id=repo_id)
     return str(model_base_path)
 
 

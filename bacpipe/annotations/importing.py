@@ -42,7 +42,7 @@ from bacpipe.annotations.table import (
 from bacpipe.audio.files import find_audio_files
 from bacpipe.errors import AnnotationsError, SettingsError, counted
 from bacpipe.options import normal_value, user_settings
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, is_folder, is_there, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,14 +126,14 @@ def import_annotations(
 
 
 def _guess_format(source: Path, encoding: str | None) -> str:
-    if source.is_file():
+    if is_file(source):
         text = decode(source, encoding)
         if _is_own(text):
             return "csv"
         guess = guess_program(text) or ("csv" if source.suffix.lower() in _CSV else None)
         if guess is not None:
             return guess
-    elif not source.exists():
+    elif not is_there(source):
         raise AnnotationsError(f"{source}: there is no such file or folder of annotations.")
     raise SettingsError(
         f"{source}: say which format these annotations have: format={_FORMATS}, "
@@ -168,7 +168,7 @@ def _read_all(source: Path, kind: str, recordings: list[str], read: _Read) -> pd
     import pandas as pd
 
     names = RecordingNames(recordings)
-    several = source.is_dir()
+    several = is_folder(source)
     tables, homeless = [], []
     for path in _files(source, kind):
         relative = PurePosixPath(path.relative_to(source).as_posix() if several else path.name)
@@ -199,7 +199,7 @@ def _read_all(source: Path, kind: str, recordings: list[str], read: _Read) -> pd
 
 def _files(source: Path, kind: str) -> list[Path]:
     """The file, or the files of this format in a folder; empty ones hold no annotations."""
-    if not source.is_dir():
+    if not is_folder(source):
         return [source]
     own = kind in {"csv", *PROGRAMS}
     program = PROGRAMS.get(kind)

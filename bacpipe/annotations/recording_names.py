@@ -33,14 +33,21 @@ class RecordingNames:
         """Recordings that may be meant: none, one, or several when the name is ambiguous.
 
         Either slash will do; so will a bare name, or a path that leads to the audio folder
-        from elsewhere.  Upper and lower case matter only to tell two recordings apart.
+        from elsewhere.  Upper and lower case, the form of accents and blanks around a name matter
+        only to tell two recordings apart.
         """
-        plain = given.replace("\\", "/").removeprefix("./")
-        if plain in self._exact:
-            return [plain]
-        path = _comparable(plain)
-        if path in self._by_path:
-            return self._by_path[path]
+        if given in self._exact:
+            return [given]
+        path = _comparable(given)
+        found = self._by_path.get(path) or self._elsewhere(path)
+        if len(found) < 2:
+            return found
+        plain = f"/{_with_slashes(given)}"
+        ends = [(name, f"/{_with_slashes(name)}") for name in found]
+        return [n for n, end in ends if plain.endswith(end) or end.endswith(plain)] or found
+
+    def _elsewhere(self, path: str) -> list[str]:
+        """Recordings that a bare name, or a path from outside of the audio folder, leads to."""
         folder, _, name = path.rpartition("/")
         same_name = self._by_name.get(name, [])
         if not folder:
@@ -50,9 +57,19 @@ class RecordingNames:
         return [other for other in tails if other.count("/") == deepest]
 
 
-def _comparable(path: str) -> str:
+def _with_slashes(path: str) -> str:
+    return path.replace("\\", "/").removeprefix("./")
+
+
+def _folded(name: str) -> str:
     # macOS writes decomposed accents into file names, spreadsheets composed ones.
-    return unicodedata.normalize("NFC", path).casefold()
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _comparable(path: str) -> str:
+    # Tables are read without the blanks around their cells, and hold no tabs and new lines.
+    parts = _folded(_with_slashes(path)).split("/")
+    return "/".join(" ".join(part.split()) for part in parts)
 
 
 class UnknownRecordingError(AnnotationsError):
@@ -92,6 +109,8 @@ class TableNames:
         candidates = [name for name, length in shared.items() if length == longest > 0]
         beside = [n for n in candidates if PurePosixPath(n).parent == self._table.parent]
         candidates = beside or candidates
+        spelt = [n for n in candidates if self._table.name.startswith(PurePosixPath(n).stem)]
+        candidates = spelt or candidates
         if len(candidates) == 1:
             return candidates[0]
         which = (
@@ -123,8 +142,8 @@ class TableNames:
 
     def _shared_length(self, recording: PurePosixPath) -> int:
         """Length of the recording's name, or of its stem, if the table's name starts with it."""
-        name = _comparable(self._table.name)
-        for start in (_comparable(recording.name), _comparable(recording.stem)):
-            if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_"}:
+        name = _folded(self._table.name)
+        for start in (_folded(recording.name), _folded(recording.stem)):
+            if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_", "~"}:
                 return len(start)
         return 0

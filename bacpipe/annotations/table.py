@@ -121,6 +121,7 @@ def check_rows(
     _check_columns([str(name) for name in table.columns], source)
     kinds = label_columns(table)
     texts = table[[*REQUIRED_COLUMNS, *kinds]].map(_text)
+    texts["audiofilename"] = table["audiofilename"].map(_whole_text)  # names may begin with a blank
     if texts.empty:
         raise AnnotationsError(f"{source}: this table has no rows; {EXPECTED}.")
     checked = texts.assign(start=seconds(texts["start"], source), end=seconds(texts["end"], source))
@@ -271,11 +272,14 @@ def _alias(wanted: str, names: Iterable[str]) -> str | None:
 # --- Checking ---------------------------------------------------------------------------------
 
 
-def _text(value: object) -> str:
+def _whole_text(value: object) -> str:
     """Cell as text; empty where a value is missing."""
-    if value is None or value != value:
-        return ""
-    return str(value).strip()
+    return "" if value is None or value != value else str(value)
+
+
+def _text(value: object) -> str:
+    """Cell as text, without the blanks around it."""
+    return _whole_text(value).strip()
 
 
 def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) -> pd.Series:
@@ -284,7 +288,7 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
     name_of: dict[str, str | None] = {}
     first_rows = column.drop_duplicates()
     for row, given in first_rows.items():
-        if not given:
+        if not given.strip():
             raise AnnotationsError(
                 f"{source}: the column 'audiofilename' is empty in row {row}; expected the path "
                 f"of a recording, relative to the audio folder."

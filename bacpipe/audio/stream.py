@@ -193,9 +193,10 @@ class AudioStream:
         Raises
         ------
         AudioError
-            If the part starts behind the end, holds NaN or infinite samples, cannot be decoded
-            or (unless truncated files are allowed) is not all there.  If the header shows that
-            data are missing, the error comes first, otherwise after the samples before it.
+            If the part starts behind the end, holds NaN, infinite or impossibly large samples,
+            cannot be decoded or (unless truncated files are allowed) is not all there.  If the
+            header shows that data are missing, the error comes first, otherwise after the samples
+            before it.
         ValueError
             If `start` is negative or not before `stop`.
         """
@@ -417,10 +418,13 @@ class AudioStream:
             return
         finite = np.abs(mono) < _LARGEST_SAMPLE  # false for NaN, too
         if not finite.all():
-            first = (position + int(np.argmin(finite))) / self.recording.sample_rate
+            row = int(np.argmin(finite))
+            first, value = (position + row) / self.recording.sample_rate, float(mono[row])
+            what = "that are NaN or infinite"
+            if math.isfinite(value):
+                what = f"such as {value:.0e}, where -1 to 1 are expected"
             raise AudioError(
-                f"{self.recording.name}: holds samples that are NaN or infinite, "
-                f"the first at {first:.3f} seconds."
+                f"{self.recording.name}: holds samples {what}, the first at {first:.3f} seconds."
             )
 
 

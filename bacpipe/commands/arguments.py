@@ -14,7 +14,7 @@ import yaml
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
 from bacpipe.options import KEYS, make_options, read_overrides, user_settings
-from bacpipe.user_input import load_yaml, typed_path, typed_setting
+from bacpipe.user_input import is_there, load_yaml, typed_path, typed_setting
 
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
 # Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
@@ -84,7 +84,7 @@ def results_folder(words: Sequence[str], *, command: str) -> Path:
     SettingsError
         If they name more than one.
     """
-    plain = [word for word in words if "=" not in word or Path(word).exists()]
+    plain = [word for word in words if "=" not in word or is_there(word)]
     if len(plain) > 1 or (plain and len(words) > 1):
         raise SettingsError(
             f"{command} takes one folder of results, but got {' and '.join(words)}; use {command} "
@@ -109,7 +109,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns the others first.
     """
     joined = list(_joined(words))
-    others = [word for word in joined if "=" not in word or Path(word).exists()]
+    others = [word for word in joined if "=" not in word or is_there(word)]
     return others, [word for word in joined if word not in others]
 
 
@@ -155,7 +155,7 @@ def _not_a_setting(word: str) -> str:
         meant = f"expected {key}=value, without spaces around the =."
     elif word.lower().endswith((".yaml", ".yml")):
         meant = f"files of settings are named with --config {word} or --settings {word}."
-    elif Path(word).exists():
+    elif is_there(word):
         meant = f"did you mean {typed_setting('audio_dir', word)}?"
     elif word in CARDS:
         meant = f"did you mean models={word}?"
@@ -176,7 +176,7 @@ def _parse_value(key: str, text: str) -> object:
             f"{key}=null for none."
         )
     if key in _PATHS:
-        if key in _SEVERAL_PATHS and text[0] == "[" and text[-1] == "]" and not Path(text).exists():
+        if key in _SEVERAL_PATHS and text[0] == "[" and text[-1] == "]" and not is_there(text):
             return ["".join(parts).strip() for parts in _ITEM.findall(text[1:-1])]
         return None if text == "null" else _without_quotes(text)
     try:

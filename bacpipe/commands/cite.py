@@ -15,6 +15,7 @@ from bacpipe.models.card import ModelCard, Paper
 from bacpipe.models.zoo import CARDS
 from bacpipe.store.embedding_set import EmbeddingSet, metadata_of
 from bacpipe.store.layout import JOURNALS, REDUCER, is_stamped
+from bacpipe.user_input import is_folder
 
 _BACPIPE = "bacpipe"
 _SYSTEM = (("Python", "python"), ("PyTorch", "torch"), ("on", "device"))
@@ -78,7 +79,7 @@ def citation_of(results: Path) -> str:
 
 def _sets(results: Path) -> Iterator[EmbeddingSet]:
     """Sets of embeddings below a folder that hold at least one finished recording."""
-    if not results.is_dir():
+    if not is_folder(results):
         raise ResultsNotFoundError(f"{results}: there is no such folder; expected results.")
     for name, folders, _ in os.walk(results):
         stamped = sorted(folder for folder in folders if is_stamped(folder))

@@ -54,10 +54,11 @@ def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Op
     from bacpipe.places.sites import Site, common_position, folder_of, sites_text
     from bacpipe.store.files import write_text
     from bacpipe.store.typed_command import typed_command
+    from bacpipe.user_input import is_there
 
     named = {} if target == audio_dir / "sites.csv" else {"sites": target}
     check = typed_command("sites", audio_dir, options, **named)
-    if target.exists():
+    if is_there(target):
         raise SitesError(
             f"{target}: this file is there already; name another with --to, or check it with: "
             f"{check}"

@@ -26,6 +26,7 @@ from bacpipe.options import Options, make_options
 from bacpipe.store.files import remove_temporaries
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import exclusive
+from bacpipe.user_input import is_there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +218,7 @@ def _do_tasks(
 ) -> dict[str, Any]:
     results: dict[str, Any] = {}
     truth = None
-    if "probing" in tasks or (loader.audio_dir / options.annotations_filename).exists():
+    if "probing" in tasks or is_there(loader.audio_dir / options.annotations_filename):
         with attempt("ground truth"):
             truth = _ground_truth(loader, options)
     else:

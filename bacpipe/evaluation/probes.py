@@ -35,7 +35,7 @@ from bacpipe.errors import (
 )
 from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.inference.runner import available_cores, limited_threads
-from bacpipe.models.backends.pytorch import read_checkpoint
+from bacpipe.models.backends.pytorch import computing_on, read_checkpoint
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name
 
@@ -159,7 +159,7 @@ class Probe(nn.Module):
             )
         self.to(device).eval()
         result = np.empty((len(embeds), self.n_classes), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_on(device):
             for first in range(0, len(embeds), _CHUNK):
                 part = np.ascontiguousarray(embeds[first : first + _CHUNK], np.float32)
                 x = torch.from_numpy(part).to(device)

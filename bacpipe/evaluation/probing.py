@@ -57,7 +57,7 @@ from bacpipe.evaluation.splits import (
 from bacpipe.evaluation.tested_windows import write_tested
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
-from bacpipe.models.backends.pytorch import choose_device
+from bacpipe.models.backends.pytorch import choose_device, computing_on
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
 from bacpipe.store.detections import Detections
@@ -299,12 +299,14 @@ class _Trainer:
         classes, several = self.split.classes, self.data.multi_label
         dim = self.data.embeds.shape[1]
         probe = make_probe(self.name, dim, classes, parameters, multi_label=several)
-        training = probe.learn(
-            TrainingData(self.data.embeds, self.split.labels, train, val, len(classes)),
-            seed=self.options.evaluation_seed,
-            device=choose_device(self.options.device),
-            progress=show,
-        )
+        device = choose_device(self.options.device)
+        with computing_on(device):
+            training = probe.learn(
+                TrainingData(self.data.embeds, self.split.labels, train, val, len(classes)),
+                seed=self.options.evaluation_seed,
+                device=device,
+                progress=show,
+            )
         return probe, training
 
     def _predict(self, probe: Probe) -> Callable[[np.ndarray], np.ndarray]:

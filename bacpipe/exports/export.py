@@ -26,7 +26,7 @@ from bacpipe.store.files import write_json, writing
 from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import write_detections_csv
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +178,7 @@ def export(
     if destination is not None and (not isinstance(destination, str | Path) or destination == ""):
         raise SettingsError(f"destination={destination!r} is not possible; expected a folder.")
     target = _folder(chosen.loader, format) if destination is None else typed_path(destination)
-    in_the_way = next((path for path in (target, *target.parents) if path.is_file()), None)
+    in_the_way = next((path for path in (target, *target.parents) if is_file(path)), None)
     if in_the_way is not None:
         raise SettingsError(
             f"destination={str(target)!r} is not possible: {in_the_way} is a file; expected a "

@@ -27,7 +27,7 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import decode_dictionary
 from bacpipe.store.tables import read_rows, stored_state
 from bacpipe.store.typed_command import typed_command
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, typed_path
 
 _NAMED = 5  # species in a sentence
 
@@ -176,7 +176,7 @@ def _read_with(options: Options) -> dict[str, object]:
     keys = ("time_zone", "range_filter", "range_threshold", "species_list")
     used = {k: getattr(options, k) for k in keys if getattr(options, k) != getattr(usual, k)}
     names = options.species_list or ()
-    if len(names) == 1 and (path := typed_path(names[0])).is_file():
+    if len(names) == 1 and is_file(path := typed_path(names[0])):
         used["species_list"] = str(path.resolve())
     return used
 

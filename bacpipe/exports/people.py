@@ -13,7 +13,7 @@ from bacpipe.labels.people import current_labels, people_annotations
 from bacpipe.options import make_options
 from bacpipe.store.files import write_csv, write_text
 from bacpipe.store.loader import Loader
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_folder, typed_path
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,11 @@ def export_people_labels(
             f"format={format!r} is not possible: expected one of {', '.join(get_args(Format))}."
         )
     loader, target = Loader(audio_dir, options=make_options(**kwargs)), typed_path(destination)
+    if format in {"csv", "labels"} and (not target.name or is_folder(target)):
+        raise SettingsError(
+            f"destination={str(destination)!r} is not possible: expected a file, such as "
+            f"people.csv."
+        )
     if format == "labels":
         write_csv(target, current_labels(loader))
         return [target]

@@ -32,7 +32,7 @@ from bacpipe.store.embedding_set import hop_samples, prediction_settings
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.selection import data_set_of
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_there, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,7 @@ class AudioHandler:
         """Where a recording is: as given, or in `audio_dir`."""
         given = typed_path(path)
         inside = None if self.audio_dir is None else self.audio_dir / given
-        return inside if inside is not None and inside.exists() and not given.exists() else given
+        return inside if inside is not None and not is_there(given) and is_there(inside) else given
 
     def get_file_length(self, path: str | Path) -> float:
         """Length of a recording in seconds, from its header.

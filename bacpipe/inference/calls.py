@@ -20,6 +20,7 @@ from bacpipe.errors import (
 )
 from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.runner import choose_batch_size
+from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import CallDetector, Calls
 from bacpipe.store.files import write_csv
 from bacpipe.store.layout import calls_path
@@ -197,5 +198,6 @@ def _run(
             end: StreamEnd = stop.value
             return found, end
         for first in range(0, len(windows), size):
-            with torch.inference_mode():
-                found += detector.calls(runner.preprocess(windows[first : first + size]))
+            spectrograms = runner.preprocess(windows[first : first + size])
+            with torch.inference_mode(), computing_on(runner.device, handler.options.precision):
+                found += detector.calls(spectrograms)

@@ -53,7 +53,7 @@ from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, r
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, is_folder, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,7 +230,7 @@ def _table_of(
     if isinstance(rows, str | Path):
         path = typed_path(rows)
         own = ("recording", "start", "end", "label")
-        if path.is_file() and path.suffix.lower() in {".csv", ".tsv"}:
+        if is_file(path) and path.suffix.lower() in {".csv", ".tsv"}:
             table = read_table(decode(path), path.name, _EXPECTED, wanted=own)
             if {*own} <= {*table.columns}:
                 return table.mask(table == "")
@@ -269,7 +269,9 @@ def _recordings_of(loader: Loader, given: pd.Series) -> list[str]:
 
 def _is_there(audio_dir: Path, name: str) -> bool:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != name:
+        return False
+    if os.name == "nt" and "\\" in name:  # elsewhere a letter like others
         return False
     try:
         return (audio_dir / name).is_file()
@@ -375,7 +377,7 @@ def current_labels(loader: Loader, *, changed: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     folder = loader.paths.people_path
-    if not any(folder.glob(ALL_PEOPLE_LABELS)) and not loader.audio_dir.is_dir():
+    if not any(folder.glob(ALL_PEOPLE_LABELS)) and not is_folder(loader.audio_dir):
         raise NoRecordingsError(f"The audio folder {loader.audio_dir} does not exist.")
     held = standing(_names_now(read_judgements(folder), loader, changed=changed))
     rows = [[getattr(entry, name) for name in COLUMNS] for entry in held]

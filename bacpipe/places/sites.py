@@ -26,6 +26,7 @@ import fnmatch
 import io
 import itertools
 import logging
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -39,7 +40,7 @@ from typing import Literal, get_args
 from bacpipe.errors import SitesError, counted
 from bacpipe.options import Options
 from bacpipe.places.positions import Position, recorder_position, zone_at
-from bacpipe.user_input import typed_path, typed_text, typed_zone
+from bacpipe.user_input import is_file, typed_path, typed_text, typed_zone
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ _ALIASES = {
 }  # fmt: skip
 _REQUIRED = ("site", "latitude", "longitude")
 _SOURCE = "position_from"  # in the copy beside the results only
+_EXCEL_SEPARATOR = re.compile(r'\A"?sep=."?\s*?\r?\n')  # a line that tells Excel what parts cells
 _ONE_DIGIT = re.compile(r"(?<=\d)([- T:])(\d)(?=$|[- T:])")
 _NEAR = 0.01  # degrees, about a kilometre: a recorder whose receiver wanders has not moved
 
@@ -314,11 +316,12 @@ def find_sites_table(audio_dir: Path, options: Options) -> Path | None:
     """The table that the settings name, or that beside the recordings."""
     if options.sites is None:
         beside = audio_dir / SITES
-        return beside if beside.is_file() else None
+        # Results are read without the recordings, too, which may lie where nobody may look.
+        return beside if os.path.isfile(beside) else None  # noqa: PTH113
     path = typed_path(options.sites)
-    if not path.is_file() and (audio_dir / path).is_file():
+    if not is_file(path) and is_file(audio_dir / path):
         path = audio_dir / path
-    if not path.is_file():
+    if not is_file(path):
         raise SitesError(
             f"{path}: there is no such file, which sites names; write a draft with `bacpipe sites "
             f"audio_dir=...`."
@@ -354,6 +357,7 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
+    text = _EXCEL_SEPARATOR.sub("\n", text)
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     try:

@@ -26,6 +26,7 @@ from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.detections import Intervals
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
+from bacpipe.user_input import is_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFra
         parts.append(current_labels(loader))
     if wanted in {"annotations", "both"} or (wanted is None and not len(parts[0])):
         path = loader.audio_dir / options.annotations_filename
-        if wanted is not None or path.is_file():
+        if wanted is not None or is_file(path):
             parts.append(_annotations(loader, path))
     found = [part for part in parts if len(part)]
     if not found:

@@ -66,7 +66,7 @@ from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import SparsePredictions
 from bacpipe.store.recognisers import StoredRecogniser, read_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, is_folder, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -674,9 +674,9 @@ def _recording_of(found: LabelledWindows) -> np.ndarray:
 
 
 def _check_name(name: str, loader: Loader) -> None:
-    folder = loader.paths.labels_path.parent.parent / name
-    model = name in CARDS or name == loader.model_name or (folder / "labels").is_dir()
-    if not _NAME.fullmatch(name) or model or name == "overview":
+    fits, folder = _NAME.fullmatch(name), loader.paths.labels_path.parent.parent / name
+    model = name in CARDS or name == loader.model_name or (fits and is_folder(folder / "labels"))
+    if not fits or model or name == "overview":
         reason = "a model has this name; expected another one" if model else "expected a name"
         raise RecogniserError(
             f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
@@ -903,9 +903,9 @@ def find_recogniser(
             f"recogniser={named!r} is not possible: expected a Recogniser, its name or its folder."
         )
     path = typed_path(named)
-    if (path / RECOGNISER_WEIGHTS).is_file() or path.suffix == ".safetensors":
+    if is_file(path / RECOGNISER_WEIGHTS) or path.suffix == ".safetensors":
         return Recogniser.load(path)
-    if paths is not None and (paths.recognisers_path / path / RECOGNISER_WEIGHTS).is_file():
+    if paths is not None and is_file(paths.recognisers_path / path / RECOGNISER_WEIGHTS):
         return Recogniser.load(paths.recognisers_path / path)
     folders = stored_recognisers(main or (paths.main_results_dir if paths else Path()))
     fitting = [folder for folder in folders if folder.name == str(named)]

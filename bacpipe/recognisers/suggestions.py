@@ -148,9 +148,7 @@ def suggest(
     table["score"] = scores[[row for row, _, _ in rows], columns]
     table["model"] = found.name
     table["chosen_by"] = [way for _, _, way in rows]
-    return (
-        table.astype({"start": "float64", "end": "float64"}) if len(table) else pd.DataFrame(table)
-    )
+    return table.astype({"start": "float64", "end": "float64"})
 
 
 def _labelled(loader: Loader, classes: Sequence[str]) -> LabelledWindows | None:

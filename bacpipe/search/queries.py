@@ -23,7 +23,7 @@ from bacpipe.search.scan import Floats, Queries
 from bacpipe.store.embedding_set import differences, settings_of
 from bacpipe.store.layout import RECOGNISER_WEIGHTS
 from bacpipe.store.loader import Loader
-from bacpipe.user_input import typed_path
+from bacpipe.user_input import is_file, typed_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,7 +180,7 @@ class QueryReader:
             recording = self._known(name)
             if len(times) == 1 and recording is not None:
                 return self._window(recording, times[0])
-            if len(times) == 1 and not typed_path(name).is_file():
+            if len(times) == 1 and not is_file(typed_path(name)):
                 raise self._unknown(str(name))
             return self._clip(name, times[0], times[1] if len(times) > 1 else None)
         return self._embedding(item)
@@ -244,7 +244,7 @@ class QueryReader:
 
     def _unknown(self, name: str) -> ResultsNotFoundError:
         folder, names = self._index.loader.audio_dir, self._index.names
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return ResultsNotFoundError(
                 f"{name}: has no embeddings of {self._index.loader.model_name} yet; run the "
                 f"pipeline again."
@@ -260,7 +260,7 @@ class QueryReader:
             return self._clip(query, start, end)
         if not self._knows_words:
             loader = self._index.loader
-            if (loader.paths.recognisers_path / query / RECOGNISER_WEIGHTS).is_file():
+            if is_file(loader.paths.recognisers_path / query / RECOGNISER_WEIGHTS):
                 folder = str(loader.paths.recognisers_path / query)
                 raise SettingsError(
                     f"{query!r} is a recogniser here; search with the recogniser itself, "
@@ -285,13 +285,8 @@ class QueryReader:
         return isinstance(self._embedder.loaded_model, TextModel)
 
     def _found(self, name: str | Path) -> Path | None:
-        for path in (typed_path(name), self._index.loader.audio_dir / name):
-            try:
-                if path.is_file():
-                    return path
-            except OSError:  # too long for a name: words
-                continue
-        return None
+        paths = (typed_path(name), self._index.loader.audio_dir / name)
+        return next(filter(is_file, paths), None)
 
     def _clip(self, name: str | Path, start: float | None, end: float | None) -> Floats:
         path = self._found(name)

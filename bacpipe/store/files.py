@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import yaml
 
-from bacpipe.errors import BacpipeError, ResultsError, StorageError
+from bacpipe.errors import BacpipeError, ResultsError, StorageError, counted
 
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
@@ -123,18 +123,22 @@ def check_lengths(folder: Path, names: Iterable[str]) -> None:
     StorageError
         If the longest path, with what is added while a file is written, is too long for Windows.
     """
-    most = longest_path()
-    if most is None:
-        return
     name = max(names, key=len, default="")
-    path = folder.absolute() / name
-    length = len(str(path)) + _TEMPORARY_ADDS
-    if name and length > most:
-        raise StorageError(
-            f"{path}: Windows takes paths of {most} characters, but this one has {length} while it "
-            f"is written; choose a main_results_dir with a path that is {length - most} characters "
-            f"shorter, such as C:\\b, or allow long paths in Windows (LongPathsEnabled)."
-        )
+    if name and (text := _too_long(folder / name)):
+        raise StorageError(text)
+
+
+def _too_long(path: Path) -> str:
+    """What is to be done about a path that is too long for Windows; empty where it is not."""
+    most, length = longest_path(), len(str(path.absolute())) + _TEMPORARY_ADDS
+    if most is None or length <= most:
+        return ""
+    return (
+        f"{path.absolute()}: Windows takes paths of {most} characters, but this one has {length} "
+        f"while it is written; choose a main_results_dir with a path that is "
+        f"{counted(length - most, 'character')} shorter, such as C:\\b, or allow long paths in "
+        f"Windows (LongPathsEnabled)."
+    )
 
 
 @contextmanager
@@ -576,6 +580,8 @@ def storage_error(path: Path, error: OSError, needed: int = 0, rest: int = 0) ->
     in_the_way = next((folder for folder in folders if os.path.isfile(folder)), None)  # noqa: PTH113
     if error.errno in _FULL:
         text = _full_disk(path, needed, rest)
+    elif error.errno == errno.ENOENT and (too_long := _too_long(path)):  # so Windows calls it
+        text = too_long
     elif in_the_way is not None:
         text = (
             f"{path}: cannot be written, because {in_the_way} is a file where a folder is needed; "

@@ -30,7 +30,7 @@ from bacpipe.store.class_list import ClassList
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import file_hash, write_table, write_text, writing
 from bacpipe.store.layout import ResultPaths
-from bacpipe.user_input import typed_path, typed_text
+from bacpipe.user_input import is_file, typed_path, typed_text
 
 OPTIONS = (
     "sites", "latitude", "longitude", "time_zone", "range_filter", "range_threshold",
@@ -279,7 +279,7 @@ def read_species_list(given: tuple[str, ...]) -> list[str]:
     if len(given) == 1:
         path = typed_path(given[0])
         is_path = path.suffix.lower() in {".txt", ".csv"} or "/" in given[0] or "\\" in given[0]
-        if path.is_file():
+        if is_file(path):
             try:
                 text = typed_text(path)
             except (OSError, ValueError) as error:

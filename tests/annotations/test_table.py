@@ -72,6 +72,8 @@ def test_case_counts_only_between_two_recordings():
     names = RecordingNames(["a.wav", "A.wav"])
     assert names.find("a.wav") == ["a.wav"]
     assert names.find("A.WAV") == ["a.wav", "A.wav"]
+    assert names.find(r"D:\garden\A.wav") == ["A.wav"]
+    assert names.find("/garden/a.wav") == ["a.wav"]
 
 
 @pytest.mark.parametrize(

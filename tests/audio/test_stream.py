@@ -428,14 +428,21 @@ class TestMendedHeaders:
 
 
 class TestDamaged:
-    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize(
+        ("bad", "said"),
+        [
+            *((bad, "that are NaN or infinite") for bad in (np.nan, np.inf, -np.inf)),
+            (1e38, r"such as 1e\+38, where -1 to 1 are expected"),
+            (-2e37, r"such as -2e\+37, where -1 to 1 are expected"),
+        ],
+    )
     @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
-    def test_samples_that_are_no_numbers(self, tmp_path, bad, subtype):
+    def test_samples_that_are_no_sound(self, tmp_path, bad, said, subtype):
         path = tmp_path / "x.wav"
         samples = np.zeros((32_000, 2))
         samples[20_000:21_000] = bad
         sf.write(path, samples, 16_000, subtype=subtype)
-        pattern = r"^x\.wav: holds samples that are NaN or infinite, the first at 1\.250 seconds"
+        pattern = rf"^x\.wav: holds samples {said}, the first at 1\.250 seconds"
         with pytest.raises(AudioError, match=pattern):
             read_audio(path, 16_000, allow_truncated=True, block_seconds=0.3)
 

@@ -1,6 +1,7 @@
 """Exports: what leaves for another program comes back the same."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from bacpipe.store.detections import (
     merge_detections,
     merge_intervals,
 )
+from tests.conftest import write_recording
 from tests.labels.conftest import Tiny
 
 KEYS = ["recording", "start", "end", "common_name"]
@@ -32,6 +34,29 @@ def normal(table):
 @pytest.fixture(params=[None, 0.0, 5.0], ids=["windows", "neighbours", "gap"])
 def gap(request):
     return request.param
+
+
+ODD = ("a.wav", "A.WAV", "a.flac", " lead/ x.wav", "back\\slash/b.wav", "trailing .wav",
+       "tab\t/new\nline.wav", "#1 50%/'q' \"dq\" 🐦.wav", "=1+1/-x.wav")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd_names(tmp_path_factory):
+    """Results of recordings whose names a table can hardly hold."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such names")
+    folder = tmp_path_factory.mktemp("odd") / "Rain #1 🦇"
+    for seed, name in enumerate(ODD):
+        write_recording(folder / name, 5.0, seed=seed)
+    if len(list(folder.rglob("*.*"))) < len(ODD):
+        pytest.skip("this disk does not tell upper from lower case")
+    return bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=Tiny,
+        audio_dir=folder,
+        main_results_dir=tmp_path_factory.mktemp("results"),
+        classifier_threshold=0.13,
+    )
 
 
 def test_events_are_fewer(loader):
@@ -70,6 +95,26 @@ def test_audacity_labels_come_back(loader, audio_dir, tmp_path, gap):
     assert len(written) == 4
     table = bacpipe.import_annotations(tmp_path, audio_dir, format="audacity")
     assert normal(table) == normal(bacpipe.detections_table(loader, event_gap=gap))
+
+
+@pytest.mark.parametrize("format", ["raven", "audacity", "kaleidoscope"])
+def test_tables_of_oddly_named_recordings_come_back(format, odd_names, tmp_path):
+    bacpipe.export(odd_names, format, tmp_path)
+    table = bacpipe.import_annotations(tmp_path, odd_names.audio_dir, format=format)
+    expected = bacpipe.detections_table(odd_names)
+    assert sorted(table["audiofilename"]) == sorted(expected["recording"])
+
+
+def test_people_label_oddly_named_recordings(odd_names, caplog):
+    rows = pd.DataFrame({"recording": list(odd_names.entries)})
+    where = {
+        "audio_dir": odd_names.audio_dir,
+        "main_results_dir": odd_names.options.main_results_dir,
+    }
+    rows = rows.assign(start=0.0, end=1.0, label="owl")
+    assert bacpipe.label_windows(rows=rows, annotator="Zoë", **where) == len(rows)
+    assert sorted(bacpipe.people_labels(**where)["recording"]) == sorted(rows["recording"])
+    assert not caplog.records
 
 
 def test_threshold_and_provenance_of_exports(loader, audio_dir, tmp_path):

@@ -14,6 +14,8 @@ import torch
 
 import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.evaluation import probes, probing
+from bacpipe.evaluation.probes import Probe
 from bacpipe.inference import runner as runner_module
 from bacpipe.inference.runner import ModelRunner, choose_batch_size, choose_workers
 from bacpipe.models.backends.pytorch import choose_device, computing_on
@@ -365,6 +367,33 @@ def test_one_thread_of_the_process_computes_on_apples_gpu(
     for thread in threads:
         thread.join()
     assert not errors
+
+
+@pytest.mark.parametrize("probe", ["linear", "knn"])
+def test_probes_take_their_turn_on_a_gpu(probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Apple's, two threads at once end the process, whatever they compute."""
+    turns: list[str] = []
+
+    @contextmanager
+    def turn(device: str, precision: str = "float32") -> Iterator[None]:
+        turns.append("begins")
+        yield
+        turns.append("ends")
+
+    def standardise(self: Probe, x: torch.Tensor) -> torch.Tensor:
+        assert turns[-1] == "begins", "outside of its turn"
+        return (x - self.mean) / self.deviation
+
+    for room in (probes, probing):
+        monkeypatch.setattr(room, "computing_on", turn)
+    monkeypatch.setattr(Probe, "standardise", standardise)
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 40)
+    embeds = (rng.normal(0, 1, (80, 4)) + labels[:, None]).astype(np.float32)
+    truth = {"label:species": labels, "label_dict:species": {"wren": 0, "owl": 1}}
+    trained, _, _ = bacpipe.probing_pipeline("tiny", truth, embeds, name=probe, split="random")
+    assert bacpipe.run_probe_inference("tiny", trained, embeds=embeds).shape == (80, 2)
+    assert turns[-1] == "ends"
 
 
 @pytest.mark.parametrize(

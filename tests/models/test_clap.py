@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
 
 from bacpipe.errors import CheckpointError, CheckpointNotFoundError, SettingsError
+from bacpipe.models.families import clap
 from bacpipe.models.loading import load_model
 from tests.models import parity
 
@@ -84,14 +86,19 @@ def test_sounds_are_embedded_as_by_transformers(theirs: tuple[Path, ClapModel, o
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_words_are_embedded_as_by_transformers(theirs: tuple[Path, ClapModel, object]) -> None:
+def test_words_are_embedded_as_by_transformers(
+    theirs: tuple[Path, ClapModel, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, reference, tokenizer = theirs
     model = load_model("clap", device="cpu", model_base_path=base)
     tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
     given = {key: tokens[key] for key in ("input_ids", "attention_mask")}
     with torch.inference_mode():
         expected = reference.get_text_features(**given).pooler_output
+    turns = []
+    monkeypatch.setattr(clap, "computing_on", lambda device: nullcontext(turns.append(device)))
     ours = model.embed_text(TEXTS)
+    assert turns == ["cpu"]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     assert (ours[0] - ours[1]).abs().max() > 1e-3
     torch.testing.assert_close(ours.norm(dim=1), torch.ones(3))

@@ -225,6 +225,20 @@ def test_paths_too_long_for_windows_are_told_before_the_run(
     assert not list((tmp_path / "resultsxxxx").rglob("*.npy"))
 
 
+def test_other_files_with_paths_too_long_for_windows_are_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables for other programs, say, whose names are longer than those of results."""
+    path = tmp_path / "a_tiny.selection.table.txt"
+    monkeypatch.setattr(files, "longest_path", lambda: len(str(path)) + 22)
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    assert "check the disk" in str(files.storage_error(path, error))
+    monkeypatch.setattr(files, "longest_path", lambda: len(str(path)) + 21)
+    assert "that is 1 character shorter" in str(files.storage_error(path, error))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert "is full" in str(files.storage_error(path, full))
+
+
 @pytest.mark.parametrize(("value", "expected"), [(1, None), (0, 259), (None, 259)])
 def test_windows_tells_how_long_paths_may_be(
     monkeypatch: pytest.MonkeyPatch, value: int | None, expected: int | None

@@ -32,7 +32,7 @@ from transformers.models.clap.modeling_clap import ClapAudioLayer, ClapAudioSelf
 from bacpipe.errors import CheckpointError, SettingsError, first_line
 from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.cpu.layers import GELU, FusedLinear
-from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
+from bacpipe.models.backends.pytorch import TorchModel, computing_on, read_checkpoint
 from bacpipe.models.card import HubFiles, ModelCard, Source
 from bacpipe.models.frontends import MelSpectrogram, exact_dtype, power_to_db
 from bacpipe.models.weights import checkpoints
@@ -119,7 +119,7 @@ class Clap(TorchModel):
             )
         tokenizer, network = self._words
         rows = []
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_on(self.device):
             # One at a time: no padding, on which nothing may depend.
             for text in texts:
                 tokens = tokenizer(

@@ -44,6 +44,7 @@ from bacpipe.models.card import (
     candidates,
 )
 from bacpipe.models.weights.transfer import DownloadError, Origin, hash_file, plain_reason, receive
+from bacpipe.user_input import is_there
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, needs: FileSet, b
 def present(needs: FileSet, base: Path, name: str) -> Path | None:
     """One of the files that are needed, or one that does as well, if the local folder has it."""
     paths = (base / candidate for candidate in candidates(needs, name))
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in paths if is_there(path)), None)
 
 
 def fetch(
