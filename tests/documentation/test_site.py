@@ -22,7 +22,7 @@ from bacpipe.exports.export import own_options
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import KEYS, check_value
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 OPTIONS = {*KEYS["config"], *KEYS["settings"]}
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
 
