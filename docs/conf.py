@@ -9,6 +9,8 @@ HERE = Path(__file__).parent
 # The documentation of a checkout is about this checkout.
 sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
 
+import notebook_page  # noqa: E402
+
 import bacpipe  # noqa: E402
 
 project = "bacpipe"
@@ -17,7 +19,7 @@ copyright = "the bacpipe authors, Apache-2.0"
 release = version = bacpipe.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -27,13 +29,21 @@ extensions = [
     "generated_pages",
     "links",
 ]
-exclude_patterns = ["_build", "_extensions"]
+exclude_patterns = ["_build", "_extensions", "examples/bacpipe_results", "examples/**/*.md"]
 templates_path: list[str] = []
 
 # ---------------------------------------------------------------- Markdown
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
+
+# ---------------------------------------------------------------- notebooks
+
+nb_execution_mode = "cache" if notebook_page.MAY_RUN else "off"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_in_temp = False
+nb_merge_streams = True
 
 # ---------------------------------------------------------------- docstrings
 
