@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from written import write_pages
 
 # On a code host, pages lead to what the repository has; on the site, to the page about it.
-_ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/notebooks.md"}
+_ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/reference/notebooks.md"}
 
 
 def make_pages(app: Sphinx) -> None:
@@ -28,11 +28,14 @@ def make_pages(app: Sphinx) -> None:
     write_pages(source / "models", model_pages.pages())
     write_pages(
         source / "reference",
-        {"settings.md": settings_page.page(), "command_line.md": command_page.page()},
+        {
+            "settings.md": settings_page.page(),
+            "command_line.md": command_page.page(),
+            "notebooks.md": notebook_page.index(),
+        },
     )
     write_pages(source / "reference" / "api", api_pages.pages())
     notebook_page.make_pages(source / "examples")
-    (source / "notebooks.md").write_text(notebook_page.index(), encoding="utf-8")
 
 
 def complete(app: Sphinx, docname: str, content: list[str]) -> None:

@@ -146,7 +146,12 @@ def _facts(card: ModelCard) -> str:
         ("Embedding", f"{card.dim} numbers per window"),
         ("Classes", _classes(card)),
         ("Runs on", _BACKENDS[card.backend]),
-        ("Install", f'`pip install ".[{card.extra}]"` in the folder of the code' if card.extra else "nothing more"),
+        (
+            "Install",
+            f'`pip install ".[{card.extra}]"` in the folder of the code'
+            if card.extra
+            else "nothing more",
+        ),
         ("Batch on a CPU", f"{_windows(card.cpu_batch)}, when you leave the choice to bacpipe"),
         ("Licence of the weights", _licence(card)),
     ]

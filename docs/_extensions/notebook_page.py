@@ -19,8 +19,8 @@ MAY_RUN = (RECORDINGS / "birds").is_dir() and (RECORDINGS / "bats").is_dir()
 _INTRODUCTION = """\
 # Notebooks
 
-Four stories on real recordings. To run them yourself, or on recordings of your own, open them in the
-folder `examples` of the code:
+Four stories on real recordings. To run them yourself, or on recordings of your own, open them in
+the folder `examples` of the code:
 
 ```bash
 pip install jupyterlab
@@ -50,14 +50,14 @@ def make_pages(folder: Path) -> None:
 def index() -> str:
     """Markdown of the list."""
     notebooks = sorted(_EXAMPLES.glob("*.ipynb"))
-    names = "\n".join(f"examples/{path.stem}" for path in notebooks)
+    names = "\n".join(f"/examples/{path.stem}" for path in notebooks)
     entries = "\n".join(map(_entry, notebooks))
     return f"{_INTRODUCTION}{entries}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
 
 
 def _entry(path: Path) -> str:
     title, summary = _beginning(path)
-    return f"## [{title}](examples/{path.name})\n\n{summary}\n"
+    return f"## [{title}](../examples/{path.name})\n\n{summary}\n"
 
 
 def _beginning(path: Path) -> tuple[str, str]:
