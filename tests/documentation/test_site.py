@@ -193,3 +193,6 @@ def test_pages_are_built_without_a_warning(tmp_path):
     )
     missing = [name for name in bacpipe.__all__ if f'id="bacpipe.{name}"' not in reference]
     assert missing == []
+    assert 'id="bacpipe.errors.SettingsError"' in reference
+    inner = (r"errors\.[a-z]\w+", "Options", "Source", "StreamEnd", "workload", "lines")
+    assert not re.search(rf'id="bacpipe\.([\w.]+\.)?({"|".join(inner)})\b', reference)
