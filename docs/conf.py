@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "accessible",
     "dashboard_views",
     "generated_pages",
     "links",
