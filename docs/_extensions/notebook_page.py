@@ -43,8 +43,13 @@ def make_pages(folder: Path) -> None:
     for old in {*folder.glob("*.ipynb")} - {folder / path.name for path in notebooks}:
         old.unlink()
     if MAY_RUN:
-        for name in ("birds", "bats"):
-            shutil.copytree(RECORDINGS / name, folder / name, dirs_exist_ok=True)
+        for source in (
+            path for name in ("birds", "bats") for path in RECORDINGS.glob(f"{name}/**/*")
+        ):
+            copy = folder / source.relative_to(RECORDINGS)
+            if source.is_file() and not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
 
 
 def index() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.models.test_batdetect2 import make_bats
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo as ``recordings``, with BirdNET's results and trained probes; bats; real birds.
 
     ``recordings/birds.csv`` gives the demo's calls the names that BirdNET gives them.
@@ -42,22 +41,26 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for bats in ("bats", "bat_recordings"):
             (folder / bats).mkdir()
             sf.write(folder / bats / "evening.wav", make_bats(0, 6), 256_000)
-        if (SHARED / "audio" / "birds").is_dir():
-            shutil.copytree(SHARED / "audio" / "birds", folder / "birds")
-        shutil.copytree(folder, folder.parent / "saved")
-        yield folder
+        for source in (SHARED / "audio" / "birds").rglob("*.*"):
+            copy = folder / source.relative_to(SHARED / "audio")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)  # without its mode, which may forbid writing
     finally:
         os.chdir(before)
+    shutil.copytree(folder, folder.parent / "saved")
+    return folder
+
+
+def lay_out(folder: Path) -> None:
+    """Put the prepared folder back as it was made: results know their folder by its path."""
+    shutil.rmtree(folder)
+    shutil.copytree(folder.parent / "saved", folder)
 
 
 @pytest.fixture
-def desk(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch, restored_settings: None
-) -> Iterator[Path]:
-    """The prepared folder as it was made, to work in: results know their folder by its path."""
-    monkeypatch.chdir(prepared.parent)
-    shutil.rmtree(prepared)
-    shutil.copytree(prepared.parent / "saved", prepared)
+def desk(prepared: Path, monkeypatch: pytest.MonkeyPatch, restored_settings: None) -> Path:
+    """The prepared folder, to work in."""
+    lay_out(prepared)
     monkeypatch.chdir(prepared)
     monkeypatch.setattr("webbrowser.open", lambda *_, **__: True)
-    yield prepared
+    return prepared

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import bacpipe
+from tests.documentation.conftest import lay_out
 
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _EXAMPLES = {
@@ -28,12 +29,19 @@ _EXAMPLES = {
 }
 
 
+@pytest.fixture(scope="module")
+def laid_out(prepared: Path) -> Path:
+    """The prepared folder, which examples share."""
+    lay_out(prepared)
+    return prepared
+
+
 @pytest.mark.parametrize("name", sorted(_EXAMPLES))
 def test_example_runs(
-    name: str, prepared: Path, restored_settings: None, monkeypatch: pytest.MonkeyPatch
+    name: str, laid_out: Path, restored_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every example gives what its docstring shows."""
-    monkeypatch.chdir(prepared)
+    monkeypatch.chdir(laid_out)
     bacpipe.settings.device = "cpu"
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=_OPTIONS, verbose=False)
