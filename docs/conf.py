@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -41,6 +42,8 @@ myst_heading_anchors = 3
 # ---------------------------------------------------------------- notebooks
 
 nb_execution_mode = "cache" if notebook_page.MAY_RUN else "off"
+# BatDetect2 is an extra.
+nb_execution_excludepatterns = [] if find_spec("batdetect2") else ["examples/*bats.ipynb"]
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_in_temp = False

@@ -14,9 +14,10 @@ def complete(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Change the HTML of a page before it is written."""
-    changes = (("body", "<pre>", '<pre tabindex="0">'),) + tuple(
-        (tree, 'role="heading"', 'role="heading" aria-level="2"')
-        for tree in ("furo_navigation_tree", "body")
+    changes = (
+        ("body", "<pre>", '<pre tabindex="0">'),
+        ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
+        ("body", 'role="heading"', 'role="heading" aria-level="2"'),
     )
     for part, old, new in changes:
         if isinstance(context.get(part), str):
