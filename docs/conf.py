@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
 # The documentation of a checkout is about this checkout.
 sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
+
+import notebook_page  # noqa: E402
 
 import bacpipe  # noqa: E402
 
@@ -17,23 +20,34 @@ copyright = "the bacpipe authors, Apache-2.0"
 release = version = bacpipe.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "accessible",
     "dashboard_views",
     "generated_pages",
     "links",
 ]
-exclude_patterns = ["_build", "_extensions"]
+exclude_patterns = ["_build", "_extensions", "examples/bacpipe_results", "examples/**/*.md"]
 templates_path: list[str] = []
 
 # ---------------------------------------------------------------- Markdown
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
+
+# ---------------------------------------------------------------- notebooks
+
+nb_execution_mode = "cache" if notebook_page.MAY_RUN else "off"
+# BatDetect2 is an extra.
+nb_execution_excludepatterns = [] if find_spec("batdetect2") else ["examples/*bats.ipynb"]
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_in_temp = False
+nb_merge_streams = True
 
 # ---------------------------------------------------------------- docstrings
 

@@ -24,8 +24,6 @@ from bacpipe.options import make_options, read_overrides
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "migration.md"
-
 
 def write_annotations(folder: Path) -> None:
     names = [f"{side}/2024050{day}_04300{day}.wav" for side in "ab" for day in range(1, 5)]
@@ -583,27 +581,3 @@ def test_weights_of_old_folders_are_compared_with_the_card(
     path.write_bytes(b"another file")
     assert name in checkpoints.missing_files(card, tmp_path / "new")
     assert "left aside" in caplog.text
-
-
-# ---------------------------------------------------------------------- the page
-
-
-def test_the_snippets_of_the_page_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_settings: None
-) -> None:
-    names = [f"SITE-{site}/2025050{day}_043001.wav" for site in "AB" for day in range(4, 8)]
-    for number, name in enumerate(names):
-        write_recording(tmp_path / "recordings" / name, 6.0, seed=number, rate=48000)
-    rows = [(name, *half) for name in names for half in ((0, 3, "owl"), (3, 6, "wren"))]
-    table = pd.DataFrame(rows, columns=["audiofilename", "start", "end", "label:species"])
-    table.to_csv(tmp_path / "recordings" / "annotations.csv", index=False)
-    monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text(encoding="utf-8")
-    Path("settings.yaml").write_text(re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)[0])
-    read_overrides(Path("settings.yaml"), "settings")
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
-    assert len(blocks) > 5
-    space: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), space)
-    assert space["present"].shape == (16, 2) and space["seconds"] == 6.0

@@ -8,6 +8,7 @@ from typing import Any
 from sphinx.pycode import ModuleAnalyzer
 
 import bacpipe
+from bacpipe import errors
 from bacpipe.options import Namespace, user_config, user_settings
 
 # Page, its heading, and the beginning of the modules whose names it holds; the first one fits.
@@ -50,8 +51,6 @@ _RETURNED = {
     "bacpipe.models.card": ("ModelCard", "Scope"),
     "bacpipe.options": ("Namespace",),
 }
-
-_ERROR_MODULES = ("bacpipe.errors",)
 
 _VARIABLES = {
     "__version__": "Version of the installed bacpipe.",
@@ -161,15 +160,18 @@ def _returned() -> str:
 
 
 def _errors() -> str:
-    modules = "\n\n".join(
-        f".. automodule:: {module}\n   :members:\n   :exclude-members: BacpipeError\n"
-        "   :show-inheritance:"
-        for module in _ERROR_MODULES
-    )
+    listed = [
+        f".. autoexception:: bacpipe.errors.{name}\n   :show-inheritance:"
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.BacpipeError)
+        and value is not errors.BacpipeError
+    ]
     return (
-        "# Errors\n\nAll are subclasses of `bacpipe.BacpipeError`; "
+        "# Errors\n\nAll are subclasses of `bacpipe.BacpipeError`, and imported as in "
+        "`from bacpipe.errors import SettingsError`; "
         "[Errors and what to do](../../errors.md) explains the messages.\n\n"
-        f"{_rst('.. autoexception:: BacpipeError', modules)}"
+        f"{_rst('.. autoexception:: BacpipeError', *listed)}"
     )
 
 
@@ -185,7 +187,8 @@ def _index(groups: dict[str, list[str]]) -> str:
     toctree = "\n".join(files)
     return (
         "# Python reference\n\nEverything that `import bacpipe` offers. Names are loaded when "
-        "they are first used, so that the import is quick.\n\n"
+        "they are first used, so that the import is quick. Examples speak of `recordings`, the "
+        'folder that `bacpipe.make_demo("recordings")` makes.\n\n'
         f"{listed}\n## Also\n\n- [Constants and settings](constants.md)\n"
         "- [What functions return](returned.md)\n- [Errors](errors.md)\n\n"
         f"```{{toctree}}\n:hidden:\n\n{toctree}\n```\n"

@@ -6,6 +6,7 @@ the command line from its own help, the API reference from the public names.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import settings_page
 from sphinx.application import Sphinx
 from written import write_pages
 
-_OPTIONAL = ("reliability", "reference/notebooks")
+# On a code host, pages lead to what the repository has; on the site, to the page about it.
+_ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/reference/notebooks.md"}
 
 
 def make_pages(app: Sphinx) -> None:
@@ -29,22 +31,24 @@ def make_pages(app: Sphinx) -> None:
         {
             "settings.md": settings_page.page(),
             "command_line.md": command_page.page(),
-            **notebook_page.pages(),
+            "notebooks.md": notebook_page.index(),
         },
     )
     write_pages(source / "reference" / "api", api_pages.pages())
+    notebook_page.make_pages(source / "examples")
 
 
-def drop_missing_pages(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Leave pages out of the menu that this checkout does not have."""
+def complete(app: Sphinx, docname: str, content: list[str]) -> None:
+    """Add the menu to the first page, and lead links to pages that only a build makes."""
+    for place, page in _ON_THE_SITE.items():
+        content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
     if docname == "index":
-        for page in _OPTIONAL:
-            if not (Path(app.srcdir) / f"{page}.md").exists():
-                content[0] = content[0].replace(f"\n{page}\n", "\n")
+        menu = Path(__file__).with_name("menu.md").read_text(encoding="utf-8")
+        content[0] += f"\n{menu}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", make_pages)
-    app.connect("source-read", drop_missing_pages)
+    app.connect("source-read", complete)
     return {"parallel_read_safe": True}

@@ -54,7 +54,7 @@ table with what is installed.
 
 *Hears*: frequencies that reach the network. *Dim*: length of one embedding. *Weights*: whether they
 come with bacpipe, or are downloaded when the model is first used. *Extra*: what
-`pip install "bacpipe[extra]"` must add; models without one run right away. *NC*: the licence of the
+`pip install ".[extra]"` must add; models without one run right away. *NC*: the licence of the
 weights forbids commercial use.
 
 {tables}
@@ -146,7 +146,12 @@ def _facts(card: ModelCard) -> str:
         ("Embedding", f"{card.dim} numbers per window"),
         ("Classes", _classes(card)),
         ("Runs on", _BACKENDS[card.backend]),
-        ("Install", f'`pip install "bacpipe[{card.extra}]"`' if card.extra else "nothing more"),
+        (
+            "Install",
+            f'`pip install ".[{card.extra}]"` in the folder of the code'
+            if card.extra
+            else "nothing more",
+        ),
         ("Batch on a CPU", f"{_windows(card.cpu_batch)}, when you leave the choice to bacpipe"),
         ("Licence of the weights", _licence(card)),
     ]
@@ -201,7 +206,7 @@ def _khz(hertz: float) -> str:
 def _usage(card: ModelCard) -> str:
     steps = []
     if card.extra:
-        steps.append(f'pip install "bacpipe[{card.extra}]"')
+        steps.append(f'pip install ".[{card.extra}]"')
     steps.append(f"bacpipe audio_dir=recordings models={card.name}")
     command = "\n".join(steps)
     lines = [

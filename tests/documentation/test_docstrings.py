@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import soundfile as sf
 
 import bacpipe
-from tests.models.test_batdetect2 import make_bats
+from tests.documentation.conftest import lay_out
 
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _EXAMPLES = {
@@ -33,38 +30,18 @@ _EXAMPLES = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder with the demo and BirdNET's results."""
-    folder = tmp_path_factory.mktemp("examples")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        recordings = bacpipe.make_demo("recordings")
-        loader = bacpipe.generate_embeddings(
-            model_name="birdnet", audio_dir="recordings", device="cpu"
-        )
-        truth = bacpipe.ground_truth_by_model("birdnet", "recordings")
-        for name in ("linear", "knn"):
-            bacpipe.probing_pipeline(
-                "birdnet", truth, loader.embeddings("array"), paths=loader.paths, name=name
-            )
-        found = bacpipe.detections_table(loader)
-        columns = {"recording": "audiofilename", "common_name": "label:species"}
-        table = found.rename(columns=columns)[["start", "end", *columns.values()]]
-        table.to_csv(recordings / "birds.csv", index=False)
-        (folder / "bats").mkdir()
-        sf.write(folder / "bats" / "evening.wav", make_bats(0, 6), 256_000)
-        yield folder
-    finally:
-        os.chdir(before)
+def laid_out(prepared: Path) -> Path:
+    """The prepared folder, which examples share."""
+    lay_out(prepared)
+    return prepared
 
 
 @pytest.mark.parametrize("name", sorted(_EXAMPLES))
 def test_example_runs(
-    name: str, prepared: Path, restored_settings: None, monkeypatch: pytest.MonkeyPatch
+    name: str, laid_out: Path, restored_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every example gives what its docstring shows."""
-    monkeypatch.chdir(prepared)
+    monkeypatch.chdir(laid_out)
     bacpipe.settings.device = "cpu"
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=_OPTIONS, verbose=False)
