@@ -82,7 +82,10 @@ The address of the page holds what you see: send it to others who use this dashb
         self._previous.on_click(lambda _: self._step(-1))
         self._next.on_click(lambda _: self._step(1))
         self.details = WindowDetails(
-            data_set, self.background, beside_player=(self._previous, self._next)
+            data_set,
+            self.background,
+            beside_player=(self._previous, self._next),
+            settings=self.spectrograms,
         )
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
@@ -175,7 +178,7 @@ The address of the page holds what you see: send it to others who use this dashb
                 )
             if moved or before is None or before.labels is not labels:
                 self.map.set_labels(labels)
-                self._legend.object = self._legend_of(labels)
+                self._legend.object = legend_html(self.map.groups, self.map.colours)
             self.map.show_only(content.shown)
         self._offer_choices(content)
         if other:
@@ -237,15 +240,6 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def _fail(self, sentence: str) -> None:
         self.say(f"{self._from_address} {sentence}".strip())
-
-    def _legend_of(self, labels: WindowLabels | None) -> str:
-        most = self.data_set.options.max_nr_categories
-        if labels is not None and not labels.ordered and len(labels.names) > most:
-            return (
-                f'<div class="bp-note">{len(labels.names):,} labels, too many for a legend: '
-                f"point at a window to see its label.</div>"
-            )
-        return legend_html(labels, self.map.colours, most=most)
 
     # ------------------------------------------------------------------ what visitors do
 
