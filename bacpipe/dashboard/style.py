@@ -238,7 +238,8 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
     plot.toolbar.autohide = not tools  # figures that cannot be moved show it when pointed at
     ink, paper = _ink_and_paper()
     plot.background_fill_color = plot.border_fill_color = paper
-    plot.title.text_color = ink
+    if plot.title is not None:
+        plot.title.text_color = ink
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = ink
     plot.axis.axis_line_color = plot.axis.major_tick_line_color = FRAME
     plot.axis.axis_label_text_font_style = "normal"

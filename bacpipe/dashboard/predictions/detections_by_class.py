@@ -118,9 +118,9 @@ class DetectionsByClass:
                 f"(classifier_threshold)."
             )
         return (
-            f"This probe knows {counted(len(self.names), 'class', 'classes')} only, and scores of a "
-            f"window sum to 1, so something scores high in every window. What no class reaches the "
-            f"threshold in counts as other."
+            f"This probe knows {counted(len(self.names), 'class', 'classes')} only and gives every "
+            f"window to one of them, more or less. Windows in which none reaches the threshold "
+            f"count as other."
         )
 
     def times(self, by: str) -> np.ndarray:

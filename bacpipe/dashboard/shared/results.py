@@ -18,6 +18,7 @@ import numpy as np
 
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
 from bacpipe.store.embedding_set import settings_of
@@ -190,6 +191,14 @@ class ModelResults:
             return "Put it back there to see and hear it."
         command = typed_command("dashboard", Path("FOLDER"), self.loader.options, moved_from=old)
         return f"Say where the recordings are now, instead of FOLDER: {command}"
+
+    @property
+    def highest_heard(self) -> float:
+        """Highest frequency in Hz of the real recordings that reaches the model's network."""
+        speed = self.windows.header.get("identity", {}).get("speed") or 1
+        highest = self.loader.highest_frequency
+        card = CARDS.get(self.name)
+        return highest if card is None else min(highest, card.frequencies[1] / speed)
 
     @property
     def window_rate(self) -> int | None:

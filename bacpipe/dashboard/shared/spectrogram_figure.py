@@ -36,7 +36,10 @@ _OVERLAPS = {"50 %": 50, "75 %": 75, "90 %": 90}
 _HIGHEST_OF_MEL = 24_000  # Hz; above, nobody hears as the mel scale says
 _LEAST_ABOVE_NOISE = 6  # dB: noise itself varies by as much
 _LEAST_TOP = 24  # dB above the noise for the brightest colour
-_TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 12, 16, 24, 48, 96, 192)  # kHz
+_TICKS = {  # kHz
+    "mel": (0, 0.5, 1, 2, 4, 8, 12, 16, 24, 48, 96, 192),
+    "log": (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
+}
 _NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "width": [], "height": []}
 _NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
@@ -195,14 +198,11 @@ class SpectrogramFigure:
         )  # fmt: skip
         self.frequencies.jscallback(value=_SET_FREQUENCIES, args={"range": self._frequencies})
         self.frequencies.param.watch(self._keep_frequencies, "value_throttled")
-        scales = dict.fromkeys([self._usual_scale, *SCALES])
         titles = {"gray": "gray (white on black)", "Greys": "Greys (for print)"}
+        usual = titles.get(self._usual_scale, self._usual_scale)
+        scales = {titles.get(n, n): n for n in SCALES if n != self._usual_scale}
         self.scale = choice(
-            "colours", "Colours", {titles.get(n, n): n for n in scales if n in SCALES}, width=170,
-            margin=(2, 10),
-        )  # fmt: skip
-        self.scale.value = settings.colours or (
-            self._usual_scale if self._usual_scale in SCALES else None
+            "colours", "Colours", {usual: None, **scales}, width=170, margin=(2, 10)
         )
         settings.param.watch(
             lambda event: self._mapper.update(
@@ -218,7 +218,7 @@ class SpectrogramFigure:
             pn.FlexBox(
                 choice("axis", "Frequency axis", _AXES, **narrow),
                 choice("above_noise", "Level", _NOISE, width=210, margin=(2, 10)),
-                choice("window", "Window", _WINDOWS, **narrow),
+                choice("window", "Length of a window", _WINDOWS, **narrow),
                 choice("overlap", "Overlap", _OVERLAPS, **narrow),
                 self.scale,
             ),
@@ -293,7 +293,7 @@ class SpectrogramFigure:
         self._frequencies.tags = [axis]
         self._frequencies.update(start=start, end=end, reset_start=start, reset_end=end)
         step = next(step for step in (2, 5, 10, 20, 50) if last - first <= 8 * step or step == 50)
-        ticks = np.arange(0, top, step) if axis == "linear" else np.array([0, *_TICKS])
+        ticks = np.arange(0, top, step) if axis == "linear" else np.array(_TICKS[axis])
         places = on_axis(1000 * ticks[ticks <= top], axis).tolist()
         self._spectrogram.yaxis.ticker = FixedTicker(ticks=places)
         self._spectrogram.yaxis.major_label_overrides = {

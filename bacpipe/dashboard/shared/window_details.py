@@ -172,7 +172,7 @@ class WindowDetails:
     def _show_clip(self, drawn: _DrawnClip, window: tuple[float, float]) -> None:
         self._problem.say()
         results = self._results
-        heard = None if results is None else results.loader.highest_frequency
+        heard = None if results is None else results.highest_heard
         self._figure.show(drawn.clip, drawn.picture, window, heard=heard)
         self._player.param.update(object=drawn.wav, time=0, paused=True)
         slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
