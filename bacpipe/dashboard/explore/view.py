@@ -38,8 +38,9 @@ a group of points is often one kind of sound.
 
 - **Click** a point to see and hear its window. ◀ and ▶ walk through its recording.
 - **Drag** with the lasso or the box (above the map) to select many windows, then download them.
-  A double click ends the selection.
-- **Wheel** and drag zoom and move the map; ↺ shows all of it again.
+  A double click ends the selection. The arrow down and *SVG* save the picture.
+- **Wheel** and drag zoom and move the map; ↺ shows all of it again. A map of three dimensions
+  turns when it is dragged.
 - **Colour by** shows what is known of the windows; grey points have no such label.
 - **Most similar windows** are found with all numbers of the model, not with the two of the map,
   which never keeps all distances.
