@@ -116,8 +116,8 @@ def test_filters_change_what_is_drawn(visit: Any, data_set: DataSetResults) -> N
     page.get_by_role("checkbox", name="only annotated windows", checked=True).wait_for()
     annotated = int(Filter(annotated=True).windows(data_set.model("tiny")).sum())
     note(page, f"{annotated} of 72 windows").wait_for()
-    page.get_by_label("Recording").fill("site2")
-    page.get_by_label("Recording").press("Enter")
+    page.get_by_label("Recording", exact=True).fill("site2")
+    page.get_by_label("Recording", exact=True).press("Enter")
     note(page, f"{annotated // 2} of 72 windows").wait_for()
     page.locator("option", has_text="3 of 6 recordings").wait_for(state="attached")
     page.get_by_role("button", name="Show all windows").click()
@@ -258,8 +258,9 @@ def test_a_recording_that_was_moved_away_is_told(
     details.show(moved.model("tiny"), 40)
     assert details.problem == ""
     assert details._figure._spectrogram.yaxis[0].visible
+    results_there = moved.model("tiny")
     shutil.move(tmp_path / "field", tmp_path / "card")
-    details.show(moved.model("tiny"), 41)
+    details.show(results_there, 41)
     assert f"moved_from={tmp_path / 'field'}" in details.problem
 
 
