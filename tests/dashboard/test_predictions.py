@@ -226,7 +226,8 @@ def test_what_no_class_of_a_probe_reaches_the_threshold_in_is_other(
 ) -> None:
     view = PredictionsView(data_set)
     view.opened()
-    view.param.update(model="tiny", source="probe_linear")
+    view.model = "tiny"  # which goes back to its usual source and threshold
+    view.source = "probe_linear"
     assert view.threshold == 0.5
     found, (side,) = view._detections, view.sides
     assert "count as other" in side._counts.object
@@ -239,7 +240,8 @@ def test_what_no_class_of_a_probe_reaches_the_threshold_in_is_other(
 def test_a_search_below_the_threshold_explains_itself(data_set: DataSetResults) -> None:
     view = PredictionsView(data_set)
     view.opened()
-    view.param.update(model="tiny", species="quiet", threshold=0.95)
+    view.model = "tiny"
+    view.param.update(species="quiet", threshold=0.95)
     scores = view._detections.of("loud")[1]
     said = view.species_list._explain("loud")
     assert f"{int((scores < 0.95).sum())} detections below the threshold" in said
