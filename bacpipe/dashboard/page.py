@@ -44,6 +44,18 @@ window.history.pushState = (state, title, url) => {
 };
 window.addEventListener("popstate", () => window.location.reload());
 """
+# Handles of Bokeh's sliders have no name for screen readers, and come and go with the views.
+_NAMES = """
+const name_handles = (root) => {
+  for (const part of root.querySelectorAll("*")) if (part.shadowRoot) name_handles(part.shadowRoot);
+  for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label])")) {
+    const title = root.querySelector(".bk-slider-title")?.textContent ?? "";
+    handle.setAttribute("aria-label", title.split(":")[0].trim() || "value");
+  }
+};
+name_handles(document);
+setInterval(() => name_handles(document), 1000);
+"""
 _TITLES = {view.title: view.key for view in VIEWS}
 
 
@@ -179,6 +191,7 @@ class Address:
         document = pn.state.curdoc
         if self._location is not None and document is not None:
             document.js_on_event("document_ready", CustomJS(code=_HISTORY))
+            document.js_on_event("document_ready", CustomJS(code=_NAMES))
 
     def keep(self, state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
         """Read parameters from the address, and write them there when they change.
