@@ -44,13 +44,16 @@ window.history.pushState = (state, title, url) => {
 };
 window.addEventListener("popstate", () => window.location.reload());
 """
-# Handles of Bokeh's sliders have no name for screen readers, and come and go with the views.
+# Bokeh's sliders and spinners have no names for screen readers, and come and go with the views.
 _NAMES = """
 const name_handles = (root) => {
   for (const part of root.querySelectorAll("*")) if (part.shadowRoot) name_handles(part.shadowRoot);
   for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label])")) {
     const title = root.querySelector(".bk-slider-title")?.textContent ?? "";
     handle.setAttribute("aria-label", title.split(":")[0].trim() || "value");
+  }
+  for (const button of root.querySelectorAll("button[class*=spinner]:not([aria-label])")) {
+    button.setAttribute("aria-label", /up/.test(button.className) ? "more" : "less");
   }
 };
 name_handles(document);
