@@ -52,7 +52,7 @@ const name_handles = (root) => {
     const title = root.querySelector(".bk-slider-title")?.textContent ?? "";
     handle.setAttribute("aria-label", title.split(":")[0].trim() || "value");
   }
-  for (const button of root.querySelectorAll("button[class*=spinner]:not([aria-label])")) {
+  for (const button of root.querySelectorAll(".bk-spin-btn:not([aria-label])")) {
     button.setAttribute("aria-label", /up/.test(button.className) ? "more" : "less");
   }
 };
