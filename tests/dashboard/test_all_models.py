@@ -36,8 +36,8 @@ def test_the_colour_goes_to_the_address(visit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("part", "heading", "cell"),
-    [("clustering", "AMI", "kmeans"), ("probing", "f1 macro", "linear"),
-     ("retrieval", "neighbour precision", "tiny")],
+    [("clustering", "AMI", "kmeans"), ("probing", "F1 (mean over labels)", "linear"),
+     ("retrieval", "neighbours with the same label", "tiny")],
 )  # fmt: skip
 def test_scores_are_drawn_and_in_a_table_that_downloads(
     visit: Any, part: str, heading: str, cell: str

@@ -17,10 +17,19 @@ from bacpipe.dashboard.explore.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
 from bacpipe.dashboard.server import open_data_set
-from bacpipe.dashboard.shared.clips import Clip, envelope
-from bacpipe.dashboard.shared.labels import WindowLabels, read_labels
+from bacpipe.dashboard.shared.clips import (
+    Clip,
+    Look,
+    envelope,
+    from_axis,
+    on_axis,
+    spectrogram,
+)
+from bacpipe.dashboard.shared.labels import WindowLabels, most_frequent, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
+from bacpipe.dashboard.style import contrast, palette
 from bacpipe.evaluation.retrieval import nearest_windows
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
@@ -103,11 +112,12 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSetResults
 def test_filters_change_what_is_drawn(visit: Any, data_set: DataSetResults) -> None:
     page = open_map(visit)
     note(page, "72 windows").wait_for()
-    page.locator(".bp-controls input[type=checkbox]").first.check()
+    page.get_by_text("only annotated windows").click()  # the words belong to the box
+    page.get_by_role("checkbox", name="only annotated windows", checked=True).wait_for()
     annotated = int(Filter(annotated=True).windows(data_set.model("tiny")).sum())
     note(page, f"{annotated} of 72 windows").wait_for()
-    page.get_by_label("Recording").fill("site2")
-    page.get_by_label("Recording").press("Enter")
+    page.get_by_label("Recording", exact=True).fill("site2")
+    page.get_by_label("Recording", exact=True).press("Enter")
     note(page, f"{annotated // 2} of 72 windows").wait_for()
     page.locator("option", has_text="3 of 6 recordings").wait_for(state="attached")
     page.get_by_role("button", name="Show all windows").click()
@@ -129,13 +139,9 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSetRe
     page.mouse.click(x, y)
     page.locator(".bp-when", has_text=HOSTILE_LABEL).first.wait_for()
     # The list of labels to choose from.
-    page.locator(".choices").first.click()
-    choice = page.locator(".choices__item--choice", has_text=HOSTILE_LABEL)
-    choice.wait_for()
-    choice.click()
+    page.get_by_label("Labels").select_option(label=HOSTILE_LABEL)
     count = int((labels.codes == labels.names.index(HOSTILE_LABEL)).sum())
     note(page, f"{count} of 72 windows").wait_for()
-    page.locator(".choices__item--selectable", has_text=HOSTILE_LABEL).first.wait_for()
     assert page.locator("img[src='x']").count() == 0
     assert page.evaluate("window.hacked") is None
 
@@ -247,8 +253,15 @@ def test_a_recording_that_was_moved_away_is_told(
     details = WindowDetails(moved, Background())
     details.show(moved.model("tiny"), 0)
     assert "is not there any more" in details.problem
+    assert "Put it back there" in details.problem
+    assert not details._figure._spectrogram.yaxis[0].visible
     details.show(moved.model("tiny"), 40)
     assert details.problem == ""
+    assert details._figure._spectrogram.yaxis[0].visible
+    results_there = moved.model("tiny")
+    shutil.move(tmp_path / "field", tmp_path / "card")
+    details.show(results_there, 41)
+    assert f"moved_from={tmp_path / 'field'}" in details.problem
 
 
 def test_best_predictions_come_first(data_set: DataSetResults) -> None:
@@ -290,6 +303,55 @@ def test_clips_that_cannot_be_read_are_named(results: tuple[Path, Path], tmp_pat
     assert made.remark.startswith("1 could not be read")
     with zipfile.ZipFile(io.BytesIO(made.content)) as archive:
         assert len(archive.namelist()) == 2
+
+
+@pytest.mark.parametrize("axis", ["linear", "mel", "log"])
+@pytest.mark.parametrize("above_noise", [True, False])
+def test_a_call_is_where_it_was_sung(axis: str, above_noise: bool) -> None:
+    rate, look = 48_000, Look(axis, above_noise)
+    time = np.arange(2 * rate) / rate
+    samples = np.random.default_rng(0).normal(0, 0.01, len(time))
+    samples[rate // 2 : rate] += 0.1 * np.sin(2 * np.pi * 700 * time[rate // 2 : rate])
+    found = spectrogram(Clip(samples.astype(np.float32), rate, 0.0), look)
+    row, column = np.unravel_index(found.levels.argmax(), found.levels.shape)
+    low, high = look.edges(found.top)
+    place = low + (row + 0.5) / len(found.levels) * (high - low)
+    assert float(from_axis(np.array([place]), axis)[0]) == pytest.approx(700, abs=45)
+    assert 0.24 < column / found.levels.shape[1] < 0.51
+    if above_noise:  # noise is as dark as silence
+        assert np.percentile(found.levels, 30) == pytest.approx(0, abs=1)
+
+
+def test_what_a_model_hears_is_shown_first(data_set: DataSetResults) -> None:
+    clip = Clip(np.zeros(48_000, np.float32), 48_000, 0.0)
+    drawn = SpectrogramFigure()
+    drawn.show(clip, spectrogram(clip, drawn.settings.look(clip)), (0, 1), heard=15_000.0)
+    assert drawn.frequencies.value == (0.0, 15.0)
+    assert drawn._frequencies.end == pytest.approx(float(on_axis(np.array([15e3]), "mel")[0]))
+
+
+def test_many_labels_share_a_colour_by_frequency() -> None:
+    codes = np.repeat(np.arange(200), np.arange(1, 201)).astype(np.int32)
+    labels = WindowLabels("x", np.append(codes, -1), tuple(f"{i:03}" for i in range(200)), False)
+    (found,) = most_frequent([labels], 25)
+    assert found.names[:2] == ("199", "198") and found.names[-1] == "other (176 labels)"
+    assert found.codes[-1] == -1 and found.codes.max() == 24
+    assert (found.codes[:-1] == 24).sum() == sum(range(1, 177))
+
+
+def test_colours_stand_out_in_both_themes() -> None:
+    for dark, paper in ((False, "#ffffff"), (True, "#212529")):
+        for ordered in (False, True):
+            colours = palette(24, ordered=ordered, dark=dark)
+            assert min(contrast(colour, paper) for colour in colours) >= 3
+
+
+def test_the_configured_model_and_the_best_map_come_first(results: tuple[Path, Path]) -> None:
+    audio, stored = results
+    places = {"audio_dir": audio, "main_results_dir": stored}
+    assert open_data_set(None, **places).models == ("other", "tiny")
+    found = open_data_set(["tiny", "other"], **places)
+    assert found.models == ("tiny", "other")
 
 
 def test_envelope_holds_the_peaks() -> None:

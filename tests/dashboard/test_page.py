@@ -25,6 +25,36 @@ def test_every_view_opens_and_explains_itself(visit: Any, view: type) -> None:
     assert page.evaluate("window.hacked") is None
 
 
+def test_back_returns_to_the_tab_before_as_it_was(visit: Any) -> None:
+    page = visit("?model=other&colour=parent_directory")
+    page.get_by_text("site2").first.wait_for()
+    page.get_by_role("button", name="Data").click()
+    page.get_by_text("recordings failed").first.wait_for()
+    page.wait_for_url("**view=data**")
+    page.get_by_label("Failures").check()
+    page.wait_for_url("**data=failures**")
+    page.go_back()  # over the other part: only tabs are steps
+    page.get_by_text("site2").first.wait_for()
+    eventually(page, lambda: "view=data" not in page.url and "model=other" in page.url)
+    eventually(page, page.get_by_label("Colour by").input_value, "Folder")
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.key)
+def test_nothing_serious_keeps_people_out(visit: Any, view: type) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(f"?view={view.key}")
+    page.locator(".bk-Figure >> visible=true").first.wait_for()
+
+    def serious() -> list[tuple[str, list[str]]]:
+        return [
+            (rule["id"], [node["html"][:120] for node in rule["nodes"]][:3])
+            for rule in axe.run(page).response["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
+
+    eventually(page, serious, [])  # what is still being drawn gets its names soon
+
+
 def test_visitors_do_not_disturb_each_other(visit: Any, server: Server) -> None:
     one, other = visit("?view=data"), visit("?view=explore")
     one.get_by_text("recordings failed").first.wait_for()

@@ -65,13 +65,15 @@ def test_the_threshold_changes_counts_heat_map_and_list(
     visit: Any, data_set: DataSetResults
 ) -> None:
     page = open_view(visit, "&model=tiny&species=quiet")
+    # What is usual for these results is not what is usual for others: the address has it.
+    page.wait_for_function("location.search.includes('threshold=0.3')")
     found = read_detections(data_set.model("tiny"), CLASSIFIER)
     before = len(found.of("quiet")[0])
     eventually(page, lambda: detections(page), before)
     eventually(page, lambda: drawn(page), before)
     track = page.locator(".noUi-base >> visible=true").bounding_box()
     page.mouse.click(track["x"] + 0.6 * track["width"], track["y"] + track["height"] / 2)
-    page.wait_for_function("location.search.includes('threshold')")
+    page.wait_for_function("!/threshold=0\\.3(&|$)/.test(location.search)")
     threshold = float(query_of(page)["threshold"])
     expected = len(found.of("quiet", threshold)[0])
     assert 0 < expected < before
@@ -89,6 +91,7 @@ def test_the_threshold_changes_counts_heat_map_and_list(
 def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
     page = open_view(visit, "&model=tiny&species=quiet")
     rows_of(page).nth(2).click()
+    page.wait_for_function("location.search.includes('recording=')")
     audio = page.locator("audio[src^='data:audio/wav']")
     audio.wait_for(state="attached")
     page.wait_for_function(
@@ -96,6 +99,9 @@ def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
             model => model.type === 'ImageRGBA' || model.type === 'Image'))"""
     )
     page.wait_for_selector(".bp-when:has-text('quiet')")
+    shown = page.locator(".bp-when >> visible=true").first.inner_text()
+    again = open_view(visit, f"&{urlsplit(page.url).query}")  # it is in the address
+    eventually(again, again.locator(".bp-when >> visible=true").first.inner_text, shown)
 
 
 def test_a_click_is_not_lost_while_another_widget_changes(visit: Any) -> None:
@@ -107,7 +113,7 @@ def test_a_click_is_not_lost_while_another_widget_changes(visit: Any) -> None:
         """row => {
             for (const document of Bokeh.documents)
                 for (const model of document._all_models.values())
-                    if (model.options?.includes?.('magma')) model.value = 'Greys';
+                    if (model.options?.includes?.('magma')) model.value = 'Greys (for print)';
             row.click();
         }"""
     )
@@ -165,7 +171,7 @@ def test_two_models_beside_each_other_and_the_address_restores_it(visit: Any) ->
     page.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
     eventually(page, page.locator(".noUi-handle >> visible=true").count, 2)
     eventually(page, lambda: 0 < detections(page) < detections(page, 1))
-    page.locator("input[type=checkbox] >> visible=true").click()
+    page.get_by_text("per recorded hour").click()  # the words belong to the box
     page.wait_for_function("location.search.includes('per_hour=true')")
     again = open_view(visit, f"&{urlsplit(page.url).query}")
     again.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
@@ -213,6 +219,34 @@ def test_a_probe_is_a_source_and_its_scores_are_those_of_the_library(
         expected = np.flatnonzero(scores[:, column] >= 0.2)
         assert sorted(rows) == expected.tolist()
         assert kept == pytest.approx(scores[rows, column])
+
+
+def test_what_no_class_of_a_probe_reaches_the_threshold_in_is_other(
+    data_set: DataSetResults,
+) -> None:
+    view = PredictionsView(data_set)
+    view.opened()
+    view.model = "tiny"  # which goes back to its usual source and threshold
+    view.source = "probe_linear"
+    assert view.threshold == 0.5
+    found, (side,) = view._detections, view.sides
+    assert "count as other" in side._counts.object
+    reached = {int(row) for name in found.names for row in found.of(name, 0.8)[0]}
+    assert found.others(0.8) == len(found.results) - len(reached)
+    view.source = CLASSIFIER
+    assert view.threshold == view._detections.lowest
+
+
+def test_a_search_below_the_threshold_explains_itself(data_set: DataSetResults) -> None:
+    view = PredictionsView(data_set)
+    view.opened()
+    view.model = "tiny"
+    view.param.update(species="quiet", threshold=0.95)
+    scores = view._detections.of("loud")[1]
+    said = view.species_list._explain("loud")
+    assert f"{int((scores < 0.95).sum())} detections below the threshold" in said
+    assert f"{scores.max():.2f}" in said
+    assert "is called like that" in view.species_list._explain("nightjar")
 
 
 def test_species_are_matched_by_name(data_set: DataSetResults) -> None:

@@ -11,11 +11,22 @@ import panel as pn
 from bokeh.models import ColumnDataSource, FactorRange, HoverTool, LinearColorMapper, Span
 from bokeh.transform import dodge
 
-from bacpipe.dashboard.shared.embedding_map import choose_points, drawing_order
-from bacpipe.dashboard.shared.labels import NONE, WindowLabels, read_labels, with_common_names
+from bacpipe.dashboard.shared.embedding_map import (
+    choose_points,
+    drawing_order,
+    group_colours,
+    shapes_of,
+)
+from bacpipe.dashboard.shared.labels import (
+    NONE,
+    WindowLabels,
+    most_frequent,
+    read_labels,
+    with_common_names,
+)
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import note
-from bacpipe.dashboard.style import FRAME, NO_LABEL, axis_categories, new_figure, palette
+from bacpipe.dashboard.style import FRAME, MOST_COLOURS, NO_LABEL, axis_categories, new_figure
 from bacpipe.errors import BacpipeError
 from bacpipe.plotting.style import COLOURS, GREY
 
@@ -126,8 +137,6 @@ def _one(
     plot.yaxis.major_tick_line_color = None
     plot.yaxis.major_label_text_font_size = "12px"
     plot.min_border_left = 8
-    plot.ygrid.grid_line_color = "#f0f2f4"
-    plot.axis.axis_line_color = GREY
     return plot
 
 
@@ -168,7 +177,9 @@ def small_map(results: ModelResults, reducer: str, kind: str) -> SmallMap:
     return SmallMap(results.name, points[rows, :2].copy(), chosen, len(points))
 
 
-def with_common_colours(maps: Sequence[SmallMap]) -> tuple[list[SmallMap], list[str]]:
+def with_common_colours(
+    maps: Sequence[SmallMap], *, dark: bool = False
+) -> tuple[list[SmallMap], list[str]]:
     """Number the labels of all maps alike, and find the colour of each."""
     parts = with_common_names([part.labels for part in maps])
     names = parts[0].names if parts else ()
@@ -181,22 +192,30 @@ def with_common_colours(maps: Sequence[SmallMap]) -> tuple[list[SmallMap], list[
             part._replace(codes=np.where(part.codes < 0, NONE, part.codes // step), names=names)
             for part in parts
         ]
+    parts = most_frequent(parts, MOST_COLOURS + 1)
     coloured = [item._replace(labels=part) for item, part in zip(maps, parts, strict=True)]
-    return coloured, palette(len(names), ordered=ordered)
+    return coloured, group_colours(parts[0], dark=dark) if parts else []
 
 
-def draw_small_map(item: SmallMap, colours: Sequence[str], size: int) -> Any:
-    """Figure of one model."""
+def draw_small_map(item: SmallMap, colours: Sequence[str], width: int) -> Any:
+    """Figure of one model, at least `width` pixels wide; it takes the place that there is."""
     count = max(len(item.labels.names), 1)
-    plot = new_figure(size, title=item.model, width=size, sizing_mode=None, output_backend="canvas")
+    # A step to the side means the same as one upwards.
+    plot = new_figure(
+        None, title=item.model, sizing_mode="scale_width", aspect_ratio=1, match_aspect=True,
+        tools="pan,wheel_zoom,box_zoom,reset", output_backend="canvas",
+    )  # fmt: skip
     # Bokeh warns about views of an array.
     x, y = (item.points[:, axis].copy() for axis in range(2))
-    source = ColumnDataSource({"x": x, "y": y, "code": item.labels.codes.astype(np.int32)})
+    codes = item.labels.codes.astype(np.int32)
+    source = ColumnDataSource(
+        {"x": x, "y": y, "code": codes, "shape": shapes_of(codes, item.labels)}
+    )
     used = list(colours[:count]) if item.labels.names else [NO_LABEL]
     mapper = LinearColorMapper(palette=used, low=-0.5, high=count - 0.5, low_color=NO_LABEL)
     plot.scatter(
         "x", "y", source=source, size=4 if len(item.points) > 400 else 6, line_color=None,
-        alpha=0.8, fill_color={"field": "code", "transform": mapper},
+        marker="shape", alpha=0.8, fill_color={"field": "code", "transform": mapper},
     )  # fmt: skip
     plot.axis.visible = False
     plot.grid.visible = False
@@ -205,4 +224,8 @@ def draw_small_map(item: SmallMap, colours: Sequence[str], size: int) -> Any:
     drawn = f"{item.windows:,} windows"
     if len(item.points) < item.windows:
         drawn = f"{len(item.points):,} of {drawn}"
-    return pn.Column(pn.pane.Bokeh(plot), note(drawn, margin=(0, 10, 8, 10)), width=size + 12)
+    return pn.Column(
+        pn.pane.Bokeh(plot, sizing_mode="stretch_width"),
+        note(drawn, margin=(0, 10, 8, 10)),
+        styles={"flex": f"1 1 {width}px", "max-width": "680px", "min-width": "230px"},
+    )

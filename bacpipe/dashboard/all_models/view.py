@@ -33,6 +33,7 @@ from bacpipe.dashboard.shared.widgets import (
     select,
     table_widget,
 )
+from bacpipe.dashboard.style import is_dark
 from bacpipe.evaluation.comparison import StoredScores, stored_scores
 
 if TYPE_CHECKING:
@@ -60,6 +61,25 @@ _COLUMNS = {
                   "neighbour_precision_high", "neighbour_precision_chance", "same_label_auroc",
                   "n_windows", "n_recordings"],
 }  # fmt: skip
+
+# Of the columns whose names are not words.
+_WORDS = {
+    "letters": "not told apart (same letter)",
+    "n_clusters": "clusters",
+    "n_labels": "labels",
+    "n_windows": "windows",
+    "n_recordings": "recordings",
+    "f1_macro": "F1 (mean over labels)",
+    "f1_macro_low": "F1, 95 % from",
+    "f1_macro_high": "F1, 95 % to",
+    "average_precision_macro": "average precision (mean over labels)",
+    "neighbour_precision": "neighbours with the same label",
+    "neighbour_precision_low": "neighbours, 95 % from",
+    "neighbour_precision_high": "neighbours, 95 % to",
+    "neighbour_precision_chance": "neighbours by chance",
+    "same_label_auroc": "same-label AUROC",
+    "classes": "labels",
+}
 
 
 class AllModelsView(ViewOfParts):
@@ -148,16 +168,19 @@ It needs no training.
             self._content.objects = [hint(text)]
             return
         models = [results for results in self._models if reducer in results.maps]
+        dark = is_dark()  # the thread that computes does not know the visitor
         self._run(
-            lambda: with_common_colours([small_map(results, reducer, kind) for results in models]),
+            lambda: with_common_colours(
+                [small_map(results, reducer, kind) for results in models], dark=dark
+            ),
             lambda drawn: self._maps(models, *drawn),
         )
 
     def _maps(
         self, models: Sequence[ModelResults], maps: list[SmallMap], colours: list[str]
     ) -> list[Any]:
-        size = 470 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
-        figures = [draw_small_map(item, colours, size) for item in maps]
+        width = 420 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
+        figures = [draw_small_map(item, colours, width) for item in maps]
         # Grey is in the legend if any model has windows without a label.
         bare = [item.labels for item in maps if (item.labels.codes < 0).any()]
         legend = legend_html((bare or [maps[0].labels])[0], colours) if maps else ""
@@ -165,7 +188,7 @@ It needs no training.
         reasons = dict.fromkeys(without, f"it has no {self.reducer} map yet")
         return [
             html_pane(legend),
-            pn.FlexBox(*figures, gap="4px"),
+            pn.FlexBox(*figures, gap="4px", sizing_mode="stretch_width"),
             self._missing("Not shown", reasons),
         ]
 
@@ -187,7 +210,7 @@ It needs no training.
         charts = {
             "clustering": self._clustering, "probing": _probing, "retrieval": _retrieval
         }[part](table)  # fmt: skip
-        shown = table[[name for name in _COLUMNS[part] if name in table]]
+        shown = table[[name for name in _COLUMNS[part] if name in table]].rename(columns=_WORDS)
         notes = [note(html.escape(text)) for text in table.attrs.get("notes", [])]
         return [
             html_pane(

@@ -21,6 +21,7 @@ from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
 from bacpipe.dashboard.shared.labels import (
     WindowLabels,
     kinds_of_all,
+    most_frequent,
     read_labels,
     with_common_names,
 )
@@ -28,7 +29,7 @@ from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import hint, html_pane, legend_html, offer, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.style import CSS, MOST_COLOURS
 from bacpipe.errors import BacpipeError, ResultsNotFoundError, counted
 from bacpipe.evaluation.agreement import NeighbourAgreement
 from bacpipe.labels.matching import NO_MATCH, best_matches, overlapping_windows
@@ -103,7 +104,9 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             label="Compare the neighbourhoods", color="primary", variant="outline", visible=False
         )
         self._ask.on_click(lambda _: self._compare())
-        self._details = WindowDetails(data_set, self.background, height=180)
+        self._details = WindowDetails(
+            data_set, self.background, height=150, settings=self.spectrograms
+        )
         self._placed = False
         self._greeting = ""
         self._asked: set[tuple[str, str, int]] = set()
@@ -139,18 +142,29 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             for missing, part in zip(self._missing, self._maps, strict=True)
         ]
         return pn.Column(
-            # What is below may be long; it is scrolled to rather than squeezing the maps.
-            pn.Row(*columns, sizing_mode="stretch_both", styles={"flex": "1 0 360px"}),
+            # As high as leaves room for the player in the window of the browser.
+            pn.Row(
+                *columns, sizing_mode="stretch_both", css_classes=["bp-maps"], stylesheets=[CSS]
+            ),
             self._legend,
             self._linked,
             pn.Row(
-                pn.Column(self._agreement.panel, self._ask, sizing_mode="stretch_width"),
-                pn.Column(self._details.panel, sizing_mode="stretch_width"),
+                pn.Column(
+                    self._agreement.panel, self._ask, css_classes=["bp-side"], stylesheets=[CSS],
+                    sizing_mode="stretch_width",
+                ),
+                pn.Column(
+                    self._details.panel, css_classes=["bp-side"], stylesheets=[CSS],
+                    sizing_mode="stretch_width",
+                ),
+                css_classes=["bp-beside"],
+                stylesheets=[CSS],
                 sizing_mode="stretch_width",
             ),
+            stylesheets=[CSS],
             sizing_mode="stretch_both",
             margin=(4, 8),
-        )
+        )  # fmt: skip
 
     def opened(self) -> None:
         if not self._maps:
@@ -239,18 +253,21 @@ do not count as neighbours. It is not a score: two models may agree and both be 
 
     def _show_colours(self, colouring: _Colouring) -> None:
         self.say(self._greeting)
-        for part, labels in zip(self._maps, colouring.labels, strict=True):
-            if part.panel.visible:
-                part.set_labels(labels)
         coloured = [
             (labels, part)
             for labels, part in zip(colouring.labels, self._maps, strict=True)
             if labels is not None and part.panel.visible
         ]
+        for part, labels in zip(self._maps, colouring.labels, strict=True):
+            if part.panel.visible and labels is None:
+                part.set_labels(None)
+        groups = most_frequent([labels for labels, _ in coloured], MOST_COLOURS + 1)
+        for (labels, part), group in zip(coloured, groups, strict=True):
+            part.set_labels(labels, group)
         self._legend.object = ""
         if coloured:
-            labels = coloured[0][0]
-            everything = np.concatenate([part.codes for part, _ in coloured])
+            labels = groups[0]
+            everything = np.concatenate([group.codes for group in groups])
             colours = coloured[0][1].colours
             self._legend.object = legend_html(labels._replace(codes=everything), colours)
         if colouring.agreement is not None:

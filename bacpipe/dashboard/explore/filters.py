@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from bacpipe.dashboard.shared.labels import (
     read_labels,
 )
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.shared.widgets import heading
+from bacpipe.dashboard.shared.widgets import TickBox, heading
 from bacpipe.errors import ResultsNotFoundError, counted
 
 ALL_DAY = (0.0, 24.0)
@@ -25,6 +24,7 @@ ALL_DAY = (0.0, 24.0)
 _MOST_LABELS = 1000
 _MOST_FILES = 100
 _NO_FILE = ""
+_ALL_LABELS = "Labels (none chosen: all)"
 
 
 class Filter(NamedTuple):
@@ -114,21 +114,17 @@ class FilterControls:
         self._on_change = on_change
         self._setting = False
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
-        self._annotated = pn.widgets.Checkbox(label="only annotated windows", margin=(2, 5))
-        self._labels = pn.widgets.MultiChoice(
-            label="Labels", options={}, placeholder="all", solid=False, **wide
-        )
+        self._annotated = TickBox("only annotated windows")
+        self._labels = pn.widgets.MultiSelect(label=_ALL_LABELS, options=[], size=4, **wide)
         self._file = pn.widgets.TextInput(
             label="Recording", placeholder="part of a file or folder name", **wide
         )
-        self._matches = pn.widgets.Select(options={}, disabled=True, **wide)
+        self._matches = pn.widgets.Select(label="Found", options={}, disabled=True, **wide)
         self._hours = pn.widgets.RangeSlider(
             label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
             sizing_mode="stretch_width", margin=(2, 12),
         )  # fmt: skip
-        self._night = pn.widgets.Checkbox(
-            label="the other hours (over midnight)", margin=(0, 5), disabled=True
-        )
+        self._night = TickBox("the other hours (over midnight)", margin=(0, 5), disabled=True)
         self._clear = pn.widgets.Button(label="Show all windows", height=28, disabled=True, **wide)
         for widget in (self._annotated, self._labels, self._file, self._night):
             widget.param.watch(self._changed, "value")
@@ -166,7 +162,7 @@ class FilterControls:
         self._setting = True
         self._annotated.value = wanted.annotated
         self._labels.param.update(
-            options={**self._labels.options, **_as_options(wanted.labels)},
+            options=list(dict.fromkeys([*self._labels.options, *wanted.labels])),
             value=list(wanted.labels),
         )
         self._file.value = wanted.file
@@ -181,10 +177,10 @@ class FilterControls:
         self._setting = True
         many = len(names) > _MOST_LABELS
         self._labels.param.update(
-            options={} if many else _as_options(names),
+            options=[] if many else list(names),
             value=[name for name in wanted.labels if name in set(names) and not many],
             disabled=many or not names,
-            placeholder=f"{len(names):,} labels are too many" if many else "all",
+            label=f"Labels ({len(names):,} are too many to choose)" if many else _ALL_LABELS,
         )
         self._offer_files(results, wanted.file)
         self._setting = False
@@ -217,8 +213,3 @@ class FilterControls:
     def _reset(self) -> None:
         self.set(Filter())
         self._on_change()
-
-
-def _as_options(names: Iterable[str]) -> dict[str, str]:
-    """Labels by what the widget shows; it takes that for markup."""
-    return {html.escape(name): name for name in names}

@@ -12,7 +12,7 @@ import panel as pn
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.shared.widgets import Spinner, heading, html_pane
+from bacpipe.dashboard.shared.widgets import Spinner, TickBox, html_pane
 from bacpipe.evaluation.retrieval import Neighbours, nearest_windows
 
 _COUNT = 12
@@ -34,23 +34,20 @@ class NeighbourList:
         self._newest = itertools.count()
         self._search_number = -1
         self._list = pn.widgets.MultiSelect(  # of which none need be chosen
-            label="", options={}, size=6, sizing_mode="stretch_width", margin=(0, 10),
-            css_classes=["bp-neighbours"],
+            label="Most similar windows", options={}, size=6, sizing_mode="stretch_width",
+            margin=(0, 10), css_classes=["bp-neighbours"],
         )  # fmt: skip
-        self._elsewhere = pn.widgets.Checkbox(
-            label="in other recordings only", value=False, margin=(0, 10)
-        )
+        self._elsewhere = TickBox("in other recordings only", margin=(0, 10))
         self._ask = pn.widgets.Button(label="Search", visible=False, margin=(0, 10), height=28)
         self._note = html_pane("", "bp-note", margin=(0, 10))
         self._list.param.watch(self._chosen, "value")
         self._elsewhere.param.watch(lambda _: self._search(), "value")
         self._ask.on_click(lambda _: self._search())
         self._spinner = Spinner()
-        title = heading("Most similar windows", margin=(0, 10))
         self.panel = pn.Column(
             self._spinner.panel,
-            pn.Row(title, self._elsewhere, self._ask, sizing_mode="stretch_width"),
             self._list,
+            pn.Row(self._elsewhere, self._ask, sizing_mode="stretch_width"),
             self._note,
             sizing_mode="stretch_width",
         )

@@ -38,8 +38,9 @@ a group of points is often one kind of sound.
 
 - **Click** a point to see and hear its window. ◀ and ▶ walk through its recording.
 - **Drag** with the lasso or the box (above the map) to select many windows, then download them.
-  A double click ends the selection.
-- **Wheel** and drag zoom and move the map; ↺ shows all of it again.
+  A double click ends the selection. The arrow down and *SVG* save the picture.
+- **Wheel** and drag zoom and move the map; ↺ shows all of it again. A map of three dimensions
+  turns when it is dragged.
 - **Colour by** shows what is known of the windows; grey points have no such label.
 - **Most similar windows** are found with all numbers of the model, not with the two of the map,
   which never keeps all distances.
@@ -82,7 +83,10 @@ The address of the page holds what you see: send it to others who use this dashb
         self._previous.on_click(lambda _: self._step(-1))
         self._next.on_click(lambda _: self._step(1))
         self.details = WindowDetails(
-            data_set, self.background, beside_player=(self._previous, self._next)
+            data_set,
+            self.background,
+            beside_player=(self._previous, self._next),
+            settings=self.spectrograms,
         )
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
@@ -175,7 +179,7 @@ The address of the page holds what you see: send it to others who use this dashb
                 )
             if moved or before is None or before.labels is not labels:
                 self.map.set_labels(labels)
-                self._legend.object = self._legend_of(labels)
+                self._legend.object = legend_html(self.map.groups, self.map.colours)
             self.map.show_only(content.shown)
         self._offer_choices(content)
         if other:
@@ -237,15 +241,6 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def _fail(self, sentence: str) -> None:
         self.say(f"{self._from_address} {sentence}".strip())
-
-    def _legend_of(self, labels: WindowLabels | None) -> str:
-        most = self.data_set.options.max_nr_categories
-        if labels is not None and not labels.ordered and len(labels.names) > most:
-            return (
-                f'<div class="bp-note">{len(labels.names):,} labels, too many for a legend: '
-                f"point at a window to see its label.</div>"
-            )
-        return legend_html(labels, self.map.colours, most=most)
 
     # ------------------------------------------------------------------ what visitors do
 

@@ -13,7 +13,7 @@ from bokeh.models import NumberFormatter, StringFormatter
 
 from bacpipe.audio.files import read_recording
 from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
-from bacpipe.dashboard.shared.widgets import html_pane, table_widget
+from bacpipe.dashboard.shared.widgets import html_pane, table_widget, text_formatter
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
 from bacpipe.exports.raven import raven_rows, raven_table
@@ -35,8 +35,8 @@ class DetectionList:
             layout="fit_columns",
             formatters={
                 "score": NumberFormatter(format="0.000"),
-                "time": StringFormatter(),  # names are text, never markup
-                "recording": StringFormatter(),
+                "time": StringFormatter(),
+                "recording": text_formatter(),
                 "at (s)": NumberFormatter(format="0.00"),
             },
             text_align={"score": "right", "at (s)": "right"},

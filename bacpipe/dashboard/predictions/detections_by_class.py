@@ -9,7 +9,7 @@ import numpy as np
 
 from bacpipe.dashboard.shared.labels import clock_times
 from bacpipe.dashboard.shared.results import ModelResults, Predictions
-from bacpipe.errors import ResultsNotFoundError
+from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.evaluation.probing import probe_detections, trained_probes
 from bacpipe.evaluation.species_names import Match, known_species, match_names
 from bacpipe.labels.activity import (
@@ -90,6 +90,21 @@ class DetectionsByClass:
         return self._row[part][:stop], score[:stop]
 
     @property
+    def known_names(self) -> tuple[str, ...]:
+        """All classes that the source could have found, as far as they are known."""
+        return tuple(self.results.loader.classes.names) if self.source == CLASSIFIER else self.names
+
+    def below(self, name: str, threshold: float) -> tuple[int, float]:
+        """Detections of a class with a lower score, and the best score of all."""
+        scores = self.of(name)[1]
+        return int((scores < np.float32(threshold)).sum()), float(scores.max(initial=0))
+
+    def others(self, threshold: float) -> int:
+        """Windows in which no class reaches the threshold."""
+        named = np.unique(self._row[self._score >= np.float32(threshold)])
+        return len(self.results) - len(named)
+
+    @property
     def title(self) -> str:
         """Model and source, for people."""
         return f"{self.results.name}, {_title(self.source)}"
@@ -102,7 +117,11 @@ class DetectionsByClass:
                 f"The slider starts at {self.lowest:g}: the run stored nothing below "
                 f"(classifier_threshold)."
             )
-        return f"The slider starts at {self.lowest:g}: lower scores of a probe say nothing."
+        return (
+            f"This probe knows {counted(len(self.names), 'class', 'classes')} only and gives every "
+            f"window to one of them, more or less. Windows in which none reaches the threshold "
+            f"count as other."
+        )
 
     def times(self, by: str) -> np.ndarray:
         """Start of every window on the clock of a heat map, datetime64[us] of shape (windows,)."""

@@ -10,7 +10,6 @@ import panel as pn
 from bokeh.events import Tap
 from bokeh.models import (
     BasicTicker,
-    ColorBar,
     ColumnDataSource,
     CustomJSHover,
     FixedTicker,
@@ -22,7 +21,7 @@ from bokeh.models import (
 )
 from matplotlib.colors import to_hex
 
-from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.dashboard.style import FRAME, new_colour_bar, new_figure
 from bacpipe.labels.activity import ActivityGrid
 from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks, row_title
 from bacpipe.plotting.style import COLOURS
@@ -47,7 +46,7 @@ class ActivityFigure:
         self._grid: ActivityGrid | None = None
         self._x, self._y = Range1d(-0.5, 0.5), Range1d(-0.5, 23.5)
         self.figure = new_figure(
-            height, tools="xpan,xwheel_zoom,reset,save", x_range=self._x, y_range=self._y
+            height, tools="xpan,xwheel_zoom,xbox_zoom,reset", x_range=self._x, y_range=self._y
         )
         self.figure.grid.visible = False
         self.figure.axis.minor_tick_line_color = None
@@ -63,12 +62,8 @@ class ActivityFigure:
             image="image", x="x", y="y", dw="dw", dh="dh", source=self._source,
             color_mapper=self._mapper,
         )  # fmt: skip
-        ticker = BasicTicker(desired_num_ticks=3)
-        bar = ColorBar(
-            color_mapper=self._mapper, width=8, padding=4, ticker=ticker,
-            major_label_text_font_size="10px",
-        )  # fmt: skip
-        self.figure.add_layout(bar, "right")
+        self._bar = new_colour_bar(self._mapper, "detections")
+        self.figure.add_layout(self._bar, "right")
         names: dict[str, list[str]] = {"names": []}
         self._columns = CustomJSHover(
             args=names, code="return names[Math.round(special_vars.x)] ?? ''"
@@ -98,6 +93,7 @@ class ActivityFigure:
         # A scale of whole numbers from 1 would hide that 0.2 per hour is more than nothing.
         high = float(np.nanmax(values, initial=0.0)) or 1.0
         self._mapper.update(low=1e-6 * high, high=high)
+        self._bar.title = "per hour" if per_hour else "detections"
         rows, columns = grid.hours.shape
         self._source.data = {
             "image": [values.astype(np.float32)],
@@ -157,7 +153,6 @@ class ScoreHistogram:
         self.figure = new_figure(
             height,
             tools="hover",
-            toolbar_location=None,
             tooltips=[("score", "@left{0.00} – @right{0.00}"), ("detections", "@top{0,0}")],
             x_range=self._x,
             y_range=self._y,
@@ -176,7 +171,6 @@ class ScoreHistogram:
         self.figure.yaxis.ticker = BasicTicker(desired_num_ticks=4, min_interval=1)
         self.figure.xgrid.visible = False
         self.figure.axis.minor_tick_line_color = None
-        self.figure.ygrid.grid_line_color = "#eceff2"
         self.figure.outline_line_color = FRAME
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 

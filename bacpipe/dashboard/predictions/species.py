@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import panel as pn
-from bokeh.models import NumberFormatter, StringFormatter
+from bokeh.models import NumberFormatter
 
-from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
+from bacpipe.dashboard.predictions.detections_by_class import CLASSIFIER, DetectionsByClass
 from bacpipe.dashboard.predictions.figures import LEGEND, ActivityFigure, ScoreHistogram
-from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, table_widget
+from bacpipe.dashboard.shared.widgets import (
+    Notice,
+    Spinner,
+    html_pane,
+    table_widget,
+    text_formatter,
+)
 from bacpipe.dashboard.style import CSS
+from bacpipe.errors import counted
 from bacpipe.evaluation.species_names import plain
 from bacpipe.labels.activity import SUN, ActivityGrid
 
@@ -64,8 +71,8 @@ class SpeciesPanel:
         self._counts = html_pane(margin=(0, 10))
         self._notice = Notice()
         self.spinner = Spinner()
-        self._histogram = ScoreHistogram(240 if wide else 110)
-        self._activity = ActivityFigure(240 if wide else 180, on_cell)
+        self._histogram = ScoreHistogram(210 if wide else 120)
+        self._activity = ActivityFigure(210 if wide else 180, on_cell)
         self._no_time = Notice()
         self._legend = html_pane(LEGEND, "bp-note", margin=(0, 10), wide=False)
         self._over_time = pn.Column(
@@ -76,10 +83,19 @@ class SpeciesPanel:
         kind: Any = pn.Column
         figures = [self._over_time, self._histogram.panel]
         if wide:
-            kind, figures = pn.Row, [pn.Column(self._histogram.panel, width=310), self._over_time]
+            kind, figures = (
+                pn.Row,
+                [
+                    pn.Column(
+                        self._histogram.panel, width=310, css_classes=["bp-side"], stylesheets=[CSS]
+                    ),
+                    self._over_time,
+                ],
+            )
         self._shown = pn.Column(
-            top, kind(*figures, sizing_mode="stretch_width", margin=0),
-            sizing_mode="stretch_width", visible=False,
+            top, kind(*figures, css_classes=["bp-beside"], stylesheets=[CSS],
+                      sizing_mode="stretch_width", margin=0),
+            stylesheets=[CSS], sizing_mode="stretch_width", visible=False,
         )  # fmt: skip
         self.panel = pn.Column(
             self.spinner.panel, self._title, self._notice.panel, self._shown, stylesheets=[CSS],
@@ -174,9 +190,13 @@ class SpeciesList:
         self._plain: list[str] = []
         self._counts = np.zeros(0, np.int64)
         self._chosen: str | None = None
+        self._detections: DetectionsByClass | None = None
+        self._threshold = 0.0
         self._search = pn.widgets.TextInput(
-            placeholder="search species", sizing_mode="stretch_width", margin=(0, 10)
-        )
+            label="Search species", placeholder="part of a name", sizing_mode="stretch_width",
+            margin=(0, 10),
+        )  # fmt: skip
+        self._below = html_pane("", "bp-note", margin=(0, 10))
         self._search.param.watch(lambda _: self._fill(), "value_input")
         self._table = table_widget(
             pd.DataFrame({"species": [], "detections": []}),
@@ -184,28 +204,34 @@ class SpeciesList:
             selectable=1,
             layout="fit_columns",
             formatters={
-                "species": StringFormatter(),  # names are text, never markup
+                "species": text_formatter(),
                 "detections": NumberFormatter(format="0,0"),
             },
             text_align={"detections": "right"},
-            titles={"detections": "n"},
-            widths={"detections": 62},
+            widths={"detections": 92},
             margin=(0, 10),
         )
         self._table.on_click(lambda event: self._choose(event.row))
         self._heading = html_pane("", "bp-note", margin=(4, 10, 2, 10), wide=False)
         self.panel = pn.Column(
-            self._heading, self._search, self._table, stylesheets=[CSS],
+            self._heading, self._search, self._below, self._table, stylesheets=[CSS],
             sizing_mode="stretch_width",
         )  # fmt: skip
 
-    def show(self, names: Sequence[str], counts: np.ndarray, chosen: str | None) -> None:
-        """List classes with their counts (int64), without those that have none."""
-        if tuple(names) != self._names:
-            self._names, self._plain = tuple(names), [plain(name) for name in names]
-        self._counts, self._chosen = counts, chosen
-        kinds = int((counts > 0).sum())
-        self._heading.object = f"{kinds:,} species (classes) at this threshold"
+    def show(
+        self, detections: DetectionsByClass | None, threshold: float, chosen: str | None
+    ) -> None:
+        """List classes with a detection of this score or more, and how many they have."""
+        names = () if detections is None else detections.names
+        if names != self._names:
+            self._names, self._plain = names, [plain(name) for name in names]
+        self._detections, self._threshold, self._chosen = detections, threshold, chosen
+        self._counts = np.zeros(0, np.int64) if detections is None else detections.counts(threshold)
+        kinds = int((self._counts > 0).sum())
+        others = ""
+        if detections is not None and detections.source != CLASSIFIER:
+            others = f"; other: {counted(detections.others(threshold), 'window')}"
+        self._heading.object = f"{kinds:,} species (classes) at this threshold{others}"
         self._fill()
 
     def _fill(self) -> None:
@@ -216,6 +242,7 @@ class SpeciesList:
             if self._counts[i] and wanted in self._plain[i]
         ]
         listed = [self._names[i] for i in order]
+        self._below.object = html.escape(self._explain(wanted)) if wanted else ""
         self._table.selection = []
         self._table.value = pd.DataFrame({"species": listed, "detections": self._counts[order]})
         if self._chosen in listed:
@@ -224,6 +251,33 @@ class SpeciesList:
             self._table.selection = [place]
         else:
             self._table.page = 1
+
+    def _explain(self, wanted: str, most: int = 3) -> str:
+        """Why what is searched for is not in the list."""
+        detections = self._detections
+        if detections is None:
+            return ""
+        found = [i for i, name in enumerate(self._plain) if wanted in name]
+        hidden = [self._names[i] for i in found if not self._counts[i]]
+        parts = []
+        for name in hidden[:most]:
+            number, best = detections.below(name, self._threshold)
+            parts.append(
+                f"{name}: {counted(number, 'detection')} below the threshold of "
+                f"{self._threshold:.2f}, the best with {best:.2f}."
+            )
+        if len(hidden) > most:
+            parts.append(f"{len(hidden) - most:,} more are below the threshold.")
+        if found:
+            return " ".join(parts)
+        names = detections.known_names
+        known = next((name for name in names if wanted in plain(name)), None)
+        if known is not None:
+            return (
+                f"{detections.results.name} knows {known}, but found none with a score of "
+                f"{detections.lowest:g} or more, below which nothing is kept."
+            )
+        return f"No class of {detections.title} is called like that."
 
     def _choose(self, row: int) -> None:
         self._on_choice(str(self._table.value["species"].iloc[row]))

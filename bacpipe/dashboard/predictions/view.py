@@ -24,10 +24,10 @@ from bacpipe.dashboard.predictions.detections_by_class import (
 from bacpipe.dashboard.predictions.species import SpeciesList, SpeciesPanel
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import Spinner
+from bacpipe.dashboard.shared.widgets import Spinner, TickBox
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
-from bacpipe.errors import ResultsNotFoundError
+from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.evaluation.species_names import Match
 from bacpipe.labels.activity import BY
 from bacpipe.models.zoo import CARDS
@@ -73,7 +73,7 @@ class PredictionsView(View):
     in_address: ClassVar[dict[str, str]] = {
         name: name
         for name in ("model", "source", "species", "threshold", "by", "per_hour", "other",
-                     "other_threshold")
+                     "other_threshold", "recording", "start")
     }  # fmt: skip
 
     model = param.Selector(objects=[])
@@ -85,6 +85,9 @@ class PredictionsView(View):
     per_hour = param.Boolean(default=False)
     other = param.String(default="")
     other_threshold = param.Number(default=None, bounds=(0, 1), allow_None=True)
+    # The detection that is shown.
+    recording = param.String(default="")
+    start = param.Number(default=None, allow_None=True)
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
@@ -96,7 +99,9 @@ class PredictionsView(View):
         self._pair = (self._make_side(0, wide=False), self._make_side(1, wide=False))
         self.species_list = SpeciesList(lambda name: self.param.update(species=name))
         self.list = DetectionList(self._show_window)
-        self.details = WindowDetails(data_set, self.background, height=180)
+        self.details = WindowDetails(
+            data_set, self.background, height=180, settings=self.spectrograms
+        )
         self._make_widgets()
         self._lay_out()
         models = data_set.available
@@ -106,7 +111,7 @@ class PredictionsView(View):
             return
         self.model = next((name for name in models if self._sources_of(name)), models[0])
         self.param.watch(self._change_model, "model")
-        self.param.watch(lambda _: self._load(), "source")
+        self.param.watch(self._change_source, "source")
         self.param.watch(lambda _: self._show_species(), "species")
         self.param.watch(lambda _: self._show_thresholds(), ["threshold", "other_threshold"])
         self.param.watch(lambda _: self._draw_maps(), ["by", "per_hour"])
@@ -135,9 +140,7 @@ class PredictionsView(View):
             self.param.by, label="Heat map", options={title: key for key, title in BY.items()},
             **wide,
         )  # fmt: skip
-        self._per_hour = pn.widgets.Checkbox.from_param(
-            self.param.per_hour, label="per recorded hour", margin=(4, 10)
-        )
+        self._per_hour = TickBox.of(self, "per_hour", "per recorded hour", margin=(4, 10))
         self._other = pn.widgets.Select(label="Compare with", **wide)
         self._source.param.watch(lambda event: self.param.update(source=event.new or ""), "value")
         self._other.param.watch(lambda event: self.param.update(other=event.new or ""), "value")
@@ -177,13 +180,21 @@ class PredictionsView(View):
             self._alone.panel,
             self._both,
             pn.Row(
-                pn.Column(pn.Row(self._which, self._everything), self.list.panel, width=500),
-                pn.Column(self.details.panel, sizing_mode="stretch_width"),
+                pn.Column(
+                    pn.Row(self._which, self._everything), self.list.panel,
+                    css_classes=["bp-side"], stylesheets=[CSS], sizing_mode="stretch_width",
+                ),
+                pn.Column(
+                    self.details.panel, css_classes=["bp-side"], stylesheets=[CSS],
+                    sizing_mode="stretch_width",
+                ),
+                css_classes=["bp-beside"],
+                stylesheets=[CSS],
                 sizing_mode="stretch_width",
             ),
             sizing_mode="stretch_width",
             visible=False,
-        )
+        )  # fmt: skip
         self._body = pn.Column(
             self._spinner.panel, self._shown, stylesheets=[CSS], sizing_mode="stretch_width",
             min_height=600,
@@ -204,6 +215,11 @@ class PredictionsView(View):
     def _change_model(self, event: Any) -> None:
         # Scores of two models cannot be compared, so neither can thresholds.
         self.param.update(source="", threshold=None)
+        self._load()
+
+    def _change_source(self, event: Any) -> None:
+        if self._detections is not None and event.new != self._detections.source:
+            self.threshold = None
         self._load()
 
     def opened(self) -> None:
@@ -272,7 +288,11 @@ class PredictionsView(View):
         )
         self._enable_downloads(True)
         before = self.species
-        self.param.update(source=loaded.detections.source, species=loaded.species, other=other)
+        # What is shown goes to the address as it is, not as what is usual for these results.
+        self.param.update(
+            source=loaded.detections.source, species=loaded.species, other=other,
+            threshold=loaded.detections.threshold(self.threshold),
+        )  # fmt: skip
         if self.species == before:
             self._show_species()
 
@@ -280,7 +300,7 @@ class PredictionsView(View):
         self._detections = None
         self.say(sentence)
         self._shown.visible = False
-        self.species_list.show((), np.zeros(0, np.int64), None)
+        self.species_list.show(None, 0.0, None)
         self._enable_downloads(False)
 
     def _enable_downloads(self, enabled: bool) -> None:
@@ -301,11 +321,25 @@ class PredictionsView(View):
         self._load_other()
         self._list_species()
         self._update_list()
+        self._show_again()
+
+    def _show_again(self) -> None:
+        """Show the detection that the address names, once its class is shown."""
+        recording, start, self.recording, self.start = self.recording, self.start, "", None
+        side = self.sides[0]
+        if not recording or side.detections is None or side.species is None:
+            return
+        try:
+            row = side.detections.results.row_at(recording, start if start is not None else 0.0)
+        except BacpipeError as error:
+            self.say(str(error)[:300])
+            return
+        if row in side.detections.of(side.species)[0]:
+            self._show_window(row)
 
     def _list_species(self) -> None:
         if self._detections is not None:
-            counts = self._detections.counts(self.sides[0].threshold)
-            self.species_list.show(self._detections.names, counts, self.species)
+            self.species_list.show(self._detections, self.sides[0].threshold, self.species)
 
     def _load_other(self) -> None:
         if self._detections is None or self.species not in self._detections.names:
@@ -390,6 +424,8 @@ class PredictionsView(View):
         side = self.sides[self._which.value]
         if side.detections is not None:
             self.details.show(side.detections.results, row, label=side.species)
+            recording, begin, _ = side.detections.results.window(row)
+            self.param.update(recording=recording, start=round(begin, 3))
 
 
 def _species_in(detections: DetectionsByClass, wanted: str) -> str:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from bokeh.models import (
     AdaptiveTicker,
-    ColorBar,
     ColumnDataSource,
     FactorRange,
     HoverTool,
     LinearColorMapper,
 )
 
-from bacpipe.dashboard.style import axis_categories, new_figure, scale_colours
-from bacpipe.plotting.style import COLOURS, GREY
+from bacpipe.dashboard.style import axis_categories, new_colour_bar, new_figure, scale_colours
+from bacpipe.plotting.style import COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,10 +71,7 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> Any:
     plot.add_tools(
         HoverTool(renderers=[blocks_drawn], tooltips=tooltips, formatters={"@left": "datetime"})
     )
-    bar = ColorBar(
-        color_mapper=mapper, width=10, padding=4, title=word, title_text_font_size="11px"
-    )
-    plot.add_layout(bar, "right")
+    plot.add_layout(new_colour_bar(mapper, word), "right")
     return plot
 
 
@@ -112,10 +108,7 @@ def _time_unit(seconds: float) -> tuple[int, str]:
 def _new_figure(height: int, title: str, **options: Any) -> Any:
     plot = new_figure(height, title=title, **options)
     plot.title.text_font_size = "13px"
-    plot.axis.axis_line_color = GREY
     plot.axis.minor_tick_line_color = None
-    plot.axis.axis_label_text_font_style = "normal"
-    plot.ygrid.grid_line_color = "#eef1f3"
     return plot
 
 

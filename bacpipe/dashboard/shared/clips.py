@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from bacpipe.dashboard.shared.results import ModelResults
 # Browsers play up to 48 kHz everywhere; above, a recording is slowed down by powers of ten.
 _HIGHEST_PLAYED_RATE = 48_000
 _COLUMNS = 600  # about one per pixel
+_ROWS, _MOST_ROWS = 320, 1025
+_LOWEST_OF_LOG = 50.0  # Hz
 
 
 class Clip(NamedTuple):
@@ -56,19 +59,48 @@ class Clip(NamedTuple):
         return file.getvalue()
 
 
+class Look(NamedTuple):
+    """How a spectrogram is computed.
+
+    Attributes
+    ----------
+    axis : {'linear', 'mel', 'log'}
+        How frequencies are spread over the rows.
+    above_noise : bool
+        True gives levels above the noise of each band, False below the loudest point.
+    window : float
+        Milliseconds of sound behind each column; 0 chooses by the sample rate, about 20.
+    overlap : int
+        Percent that neighbouring columns share; less where a clip is long.
+    """
+
+    axis: str = "linear"
+    above_noise: bool = False
+    window: float = 0.0
+    overlap: int = 87
+
+    def edges(self, top: float) -> np.ndarray:
+        """Lower edge of the first row and upper edge of the last, on the axis; `top` is in Hz."""
+        bottom = min(_LOWEST_OF_LOG, top / 10) if self.axis == "log" else 0.0
+        return on_axis(np.array([bottom, top]), self.axis)
+
+
 class Spectrogram(NamedTuple):
     """Levels over time and frequency.
 
     Attributes
     ----------
     levels : np.ndarray, float32, shape (frequencies, times)
-        dB below the loudest point, from -100 to 0.
+        dB below the loudest point, from -100 to 0; or above the noise, from -20 to 100.
     top : float
-        Highest frequency in Hz; the lowest is 0.
+        Highest frequency in Hz.
     """
 
     levels: np.ndarray
     top: float
+
+
+PLAIN = Look()
 
 
 def read_clip(
@@ -98,22 +130,61 @@ def read_clip(
     return Clip(samples, rate, max(0.0, start))
 
 
-def spectrogram(clip: Clip) -> Spectrogram:
-    """Spectrogram of a clip: Hann windows of about 20 ms, on a scale for the eye.
+def spectrogram(clip: Clip, look: Look = PLAIN) -> Spectrogram:
+    """Spectrogram of a clip with Hann windows.
 
-    The number of columns follows the width of a figure, not the length of the clip.
+    The noise of a band is its 30th percentile over the clip, so that what lasts less than most of
+    the clip stands out from it.
     """
-    size = int(2 ** np.clip(np.round(np.log2(clip.rate * 0.02)), 7, 11))
+    size = round(clip.rate * look.window / 1000) if look.window else _window_of(clip.rate)
+    size = int(np.clip(size, 16, 2**14))
     samples = clip.samples
     if len(samples) < size:
         samples = np.pad(samples, (0, size - len(samples)))
-    hop = max(size // 8, (len(samples) - size) // _COLUMNS, 1)
+    hop = max(size * (100 - look.overlap) // 100, (len(samples) - size) // _COLUMNS, 1)
     starts = np.arange(0, len(samples) - size + 1, hop)
     frames = np.lib.stride_tricks.sliding_window_view(samples, size)[starts]
-    power = np.abs(np.fft.rfft(frames * signal.get_window("hann", size), axis=1)) ** 2
-    levels = 10 * np.log10(np.maximum(power, 1e-20))
-    levels = np.clip(levels - levels.max(), -100, 0)
-    return Spectrogram(levels.T.astype(np.float32), clip.rate / 2)
+    window = signal.get_window("hann", size).astype(np.float32)
+    # Zeros make the lowest rows of a mel axis smooth.
+    length = 2 * 2 ** math.ceil(math.log2(size))
+    power = np.abs(np.fft.rfft(frames * window, length, axis=1)) ** 2
+    top = clip.rate / 2
+    rows = _ROWS if look.axis != "linear" else min(size // 2 + 1, _MOST_ROWS)
+    places = np.linspace(*look.edges(top), rows + 1)
+    banded = _mean_between(power, from_axis(places, look.axis) * length / clip.rate)
+    levels = 10 * np.log10(np.maximum(banded, 1e-20))
+    if look.above_noise:
+        levels = np.clip(levels - np.percentile(levels, 30, axis=0), -20, 100)
+    else:
+        levels = np.clip(levels - levels.max(), -100, 0)
+    return Spectrogram(levels.T.astype(np.float32), top)
+
+
+def _window_of(rate: int) -> int:
+    return int(2 ** np.clip(np.round(np.log2(rate * 0.02)), 7, 11))
+
+
+def _mean_between(power: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean power between edges, in bins; float of shape (columns, edges - 1)."""
+    below = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
+    place = np.clip(edges + 0.5, 0, power.shape[1])
+    first = np.minimum(place.astype(np.int64), power.shape[1] - 1)
+    upto = below[:, first] + (place - first) * power[:, first]
+    return np.diff(upto, axis=1) / np.maximum(np.diff(place), 1e-9)
+
+
+def on_axis(frequency: np.ndarray, axis: str) -> np.ndarray:
+    """Place of frequencies (Hz) on an axis: mel (O'Shaughnessy 1987), decades, or kHz."""
+    if axis == "mel":
+        return 2595 * np.log10(1 + frequency / 700)
+    return np.log10(np.maximum(frequency, 1.0)) if axis == "log" else frequency / 1000
+
+
+def from_axis(place: np.ndarray, axis: str) -> np.ndarray:
+    """Frequencies (Hz) at places of an axis."""
+    if axis == "mel":
+        return 700 * (10 ** (place / 2595) - 1)
+    return 10**place if axis == "log" else 1000 * place
 
 
 def envelope(clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,26 +12,59 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
+from bokeh.events import DoubleTap, Pan, RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import (
+    BoxZoomTool,
     ColumnDataSource,
     CustomJS,
     CustomJSHover,
     HoverTool,
     LinearColorMapper,
+    PanTool,
     Range1d,
     Slider,
 )
 from matplotlib.path import Path as Polygon
 
-from bacpipe.dashboard.shared.labels import NONE, WindowLabels
+from bacpipe.dashboard.shared.labels import NONE, WindowLabels, most_frequent
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import FRAME, NO_LABEL, new_figure, palette
+from bacpipe.dashboard.style import (
+    FRAME,
+    MARKERS,
+    MOST_COLOURS,
+    NO_LABEL,
+    is_dark,
+    new_figure,
+    palette,
+)
 
 # Browsers without a graphics card take 30 µs for each in every frame.
 MOST_POINTS = 10_000
 _FEW = 3000  # points that are drawn large
 _REST = 250  # milliseconds without movement
+# A step to the side means the same as one upwards.  The whole is fitted into the figure, and what
+# is zoomed into keeps its middle when the figure changes its size.
+_EQUAL_ASPECT = """
+const [w, h] = [figure.inner_width, figure.inner_height];
+if (!(w > 0 && h > 0)) return;
+const fit = ([left, right], [low, high]) => {
+    const unit = Math.max((right - left) / w, (high - low) / h) / 2;
+    const [x0, y0] = [(left + right) / 2, (low + high) / 2];
+    return [[x0 - unit * w, x0 + unit * w], [y0 - unit * h, y0 + unit * h]];
+};
+const seen_whole = cb_obj === bounds || (x.start === x.reset_start && x.end === x.reset_end);
+const whole = fit(bounds.data.x, bounds.data.y);
+const now = seen_whole ? whole : fit([x.start, x.end], [y.start, y.end]);
+[x, y].forEach((range, i) => range.setv({
+    start: now[i][0], end: now[i][1], reset_start: whole[i][0], reset_end: whole[i][1],
+}));
+if (cb_obj === bounds) pan.active = !bounds.tags.includes("turns");
+"""
+_DRAG = """
+if (!bounds.tags.includes("turns") || figure.toolbar.gestures.pan.active != null) return;
+azimuth.value = ((azimuth.value + cb_obj.delta_x / 3 + 540) % 360) - 180;
+elevation.value = Math.min(90, Math.max(-90, elevation.value + cb_obj.delta_y / 3));
+"""
 _TURN = """
 const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
 const [ca, sa, ce, se] = [Math.cos(a), Math.sin(a), Math.cos(e), Math.sin(e)];
@@ -83,6 +116,8 @@ class EmbeddingMap:
         self._shown = np.zeros(0, bool)
         self._order = np.zeros(0, np.float32)
         self._labels: WindowLabels | None = None
+        self._groups: WindowLabels | None = None
+        self._dark = is_dark()
         self._recording_code = np.zeros(0, np.int32)
         self._start = np.zeros(0)
         self._view: tuple[float, float, float, float] | None = None
@@ -102,28 +137,48 @@ class EmbeddingMap:
         self.figure = new_figure(
             None, title=title or None, min_height=min_height, sizing_mode="stretch_both",
             tags=["map"],
-            tools="pan,wheel_zoom,box_zoom,lasso_select,box_select,reset",
+            tools="wheel_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom", x_range=self.x_range, y_range=self.y_range,
             lod_threshold=None, output_backend="webgl",
         )  # fmt: skip
         self.figure.axis.visible = False
         self.figure.grid.visible = False
         self.figure.outline_line_color = FRAME
-        empty: dict[str, Any] = {"x": [], "y": [], "code": [], "recording": [], "start": []}
+        pan = PanTool()
+        self.figure.add_tools(pan, BoxZoomTool(match_aspect=True))
+        self._bounds = ColumnDataSource({"x": [0.0, 1.0], "y": [0.0, 1.0]})
+        fit = CustomJS(
+            args={
+                "figure": self.figure, "bounds": self._bounds, "x": self.x_range,
+                "y": self.y_range, "pan": pan,
+            },
+            code=_EQUAL_ASPECT,
+        )  # fmt: skip
+        self._bounds.js_on_change("data", fit)
+        for size in ("inner_width", "inner_height"):
+            self.figure.js_on_change(size, fit)
+        empty: dict[str, Any] = {
+            "x": [], "y": [], "code": [], "label": [], "shape": [], "recording": [], "start": [],
+        }  # fmt: skip
         self._points_source = ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
         self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
         points = self.figure.scatter(
-            "x", "y", source=self._points_source, size=6, alpha=0.75, line_color=None,
-            fill_color={"field": "code", "transform": self._mapper},
+            "x", "y", source=self._points_source, size=6, alpha=0.8, line_color=None,
+            marker="shape", fill_color={"field": "code", "transform": self._mapper},
         )  # fmt: skip
         self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
         points.nonselection_glyph = None
         points.selection_glyph = None
         self.figure.scatter(
-            "x", "y", source=self._picked_source, size=9, fill_color=None, line_color="#111111"
+            "x",
+            "y",
+            source=self._picked_source,
+            size=9,
+            fill_color=None,
+            line_color="#f8f9fa" if self._dark else "#111111",
         )
         self.figure.scatter(
             "x", "y", source=self._current_source, size=18, fill_color=None, line_color="#D55E00",
@@ -134,11 +189,11 @@ class EmbeddingMap:
         hover = HoverTool(
             renderers=[points],
             tooltips=[
-                ("label", "@code{custom}"),
+                ("label", "@label{custom}"),
                 ("recording", "@recording{custom}"),
                 ("time", "@start{0.00} s"),
             ],
-            formatters={"@code": self._hover_label, "@recording": self._hover_recording},
+            formatters={"@label": self._hover_label, "@recording": self._hover_recording},
             point_policy="follow_mouse",
             limit=1,  # dozens lie below one another in a large map
         )
@@ -147,8 +202,9 @@ class EmbeddingMap:
         self.figure.on_event(DoubleTap, lambda _: self._select(np.zeros(0, np.int64)))
         self.figure.on_event(SelectionGeometry, self._lassoed)
         self.figure.on_event(RangesUpdate, self._moved)
-        self._azimuth = Slider(start=-180, end=180, step=2, value=0, title="turn (degrees)")
-        self._elevation = Slider(start=-90, end=90, step=2, value=20, title="tilt (degrees)")
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "step": 1, "format": "0"}
+        self._azimuth = Slider(start=-180, end=180, value=0, title="turn (degrees)", **wide)
+        self._elevation = Slider(start=-90, end=90, value=20, title="tilt (degrees)", **wide)
         turn = CustomJS(
             args={
                 "sources": [self._points_source, self._picked_source, self._current_source],
@@ -159,10 +215,20 @@ class EmbeddingMap:
         )
         for slider in (self._azimuth, self._elevation):
             slider.js_on_change("value", turn)
-            slider.on_change("value_throttled", self._turned)
-        self._turning = pn.Row(
-            pn.pane.Bokeh(self._azimuth), pn.pane.Bokeh(self._elevation), visible=False
-        )
+            slider.on_change("value", self._turned)
+        drag = CustomJS(
+            args={
+                "figure": self.figure, "bounds": self._bounds, "azimuth": self._azimuth,
+                "elevation": self._elevation,
+            },
+            code=_DRAG,
+        )  # fmt: skip
+        self.figure.js_on_event(Pan, drag)
+        sliders = [
+            pn.pane.Bokeh(slider, sizing_mode="stretch_width", margin=(0, 16))
+            for slider in (self._azimuth, self._elevation)
+        ]
+        self._turning = pn.Row(*sliders, visible=False, sizing_mode="stretch_width")
         self.panel = pn.Column(
             pn.pane.Bokeh(self.figure, sizing_mode="stretch_both"),
             self._turning,
@@ -204,7 +270,7 @@ class EmbeddingMap:
         self._hover_recording.args = {"names": list(recordings)}
         self._shown = np.ones(len(points), bool)
         self._order = drawing_order(np.zeros(len(points), np.int64))
-        self._labels, self._current = None, None
+        self._labels = self._groups = self._current = None
         self._picked = np.zeros(0, np.int64)
         self._turning.visible = points.shape[1] == 3
         self._azimuth.value = 0
@@ -213,23 +279,33 @@ class EmbeddingMap:
         self._fit_view()
         self._draw()
 
-    def set_labels(self, labels: WindowLabels | None) -> None:
-        """Colour the windows by labels; None colours all alike."""
-        self._labels = labels
-        names = labels.names if labels is not None else ()
-        colours = self.colours
-        self._mapper.update(palette=colours, low=-0.5, high=max(len(names), 1) - 0.5)
-        self._hover_label.args = {"names": list(names)}
+    def set_labels(self, labels: WindowLabels | None, groups: WindowLabels | None = None) -> None:
+        """Colour the windows by labels; None colours all alike.
+
+        `groups` says how labels share colours and shapes; by default the rarest of many share one.
+        """
+        if labels is not None and groups is None:
+            (groups,) = most_frequent([labels], MOST_COLOURS + 1)
+        self._labels, self._groups = labels, groups
+        count = max(len(groups.names), 1) if groups is not None else 1
+        self._mapper.update(palette=self.colours, low=-0.5, high=count - 0.5)
+        self._hover_label.args = {"names": list(labels.names) if labels is not None else []}
         if labels is not None:
             self._order = drawing_order(labels.codes)
         self._draw()
 
     @property
     def colours(self) -> list[str]:
-        """Colour of every label."""
-        if self._labels is None or not self._labels.names:
+        """Colour of every group of labels."""
+        groups = self._groups
+        if groups is None or not groups.names:
             return [NO_LABEL]
-        return palette(len(self._labels.names), ordered=self._labels.ordered, scale=self._scale)
+        return group_colours(groups, scale=self._scale, dark=self._dark)
+
+    @property
+    def groups(self) -> WindowLabels | None:
+        """What has a colour of its own: the labels, or the most frequent of them and the others."""
+        return self._groups
 
     def show_only(self, shown: np.ndarray) -> None:
         """Draw only some windows: bool, shape (n,)."""
@@ -270,10 +346,10 @@ class EmbeddingMap:
         behind = np.sin(azimuth) * x - np.cos(azimuth) * y
         return np.stack([right, np.cos(elevation) * z + np.sin(elevation) * behind], axis=1)
 
-    def _places(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _places(self, rows: np.ndarray) -> dict[str, Any]:
         seen = self._seen()[rows].astype(np.float32)
         # Bokeh warns about views of an array.
-        columns = {"x": seen[:, 0].copy(), "y": seen[:, 1].copy()}
+        columns: dict[str, Any] = {"x": seen[:, 0].copy(), "y": seen[:, 1].copy()}
         if self._points.shape[1] == 3:
             for axis, name in enumerate(("x0", "y0", "z0")):
                 columns[name] = self._points[rows, axis].copy()
@@ -292,17 +368,25 @@ class EmbeddingMap:
         for axis, limits in enumerate((self.x_range, self.y_range)):
             start, end = float(low[axis] - margin[axis]), float(high[axis] + margin[axis])
             limits.update(start=start, end=end, reset_start=start, reset_end=end)
+        self._bounds.tags = ["turns"] if self._points.shape[1] == 3 else []
+        self._bounds.data = {
+            name: [limits.start, limits.end]
+            for name, limits in (("x", self.x_range), ("y", self.y_range))
+        }
         self._view = None
 
     def _draw(self) -> None:
         if self._waiting:
             return
         rows, inside = choose_points(self._seen(), self._shown, self._order, self._view)
-        codes = self._labels.codes if self._labels is not None else None
         columns = self._places(rows)
-        columns["code"] = (
-            np.full(len(rows), NONE, np.int32) if codes is None else codes[rows].astype(np.int32)
-        )
+        for name, labels in (("code", self._groups), ("label", self._labels)):
+            columns[name] = (
+                np.full(len(rows), NONE, np.int32)
+                if labels is None
+                else labels.codes[rows].astype(np.int32)
+            )
+        columns["shape"] = shapes_of(columns["code"], self._groups)
         columns["recording"] = self._recording_code[rows].astype(np.int32)
         columns["start"] = self._start[rows].astype(np.float32)
         self._glyph.size = 6 if len(rows) <= _FEW else 4
@@ -321,6 +405,8 @@ class EmbeddingMap:
             text += f"; {missing:,} are newer than this map"
         if drawn < inside:
             text += f"; {drawn:,} of the {inside:,} here are drawn – zoom in to see all"
+        if total and self._points.shape[1] == 3:
+            text += "; drag to turn"
         return text
 
     # ------------------------------------------------------------------ what visitors do
@@ -382,6 +468,21 @@ class EmbeddingMap:
 
     def _turned(self, attr: str, old: Any, new: Any) -> None:
         self._turn = (float(self._azimuth.value), float(self._elevation.value))
+
+
+def group_colours(groups: WindowLabels, *, scale: str = "viridis", dark: bool = False) -> list[str]:
+    """Colour of every label; grey for the last of those that `most_frequent` has made."""
+    colours = palette(len(groups.names), ordered=groups.ordered, scale=scale, dark=dark)
+    if not groups.ordered and len(groups.names) > MOST_COLOURS:
+        colours[MOST_COLOURS:] = [NO_LABEL] * (len(colours) - MOST_COLOURS)
+    return colours
+
+
+def shapes_of(codes: np.ndarray, labels: WindowLabels | None) -> list[str]:
+    """Marker of every window by the code of its label, since not everybody tells colours apart."""
+    if labels is None or labels.ordered:
+        return [MARKERS[0]] * len(codes)
+    return [MARKERS[code % len(MARKERS)] if code >= 0 else MARKERS[0] for code in codes.tolist()]
 
 
 def drawing_order(codes: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -83,6 +83,25 @@ class WindowLabels(NamedTuple):
         return None if code == NONE else self.names[code]
 
 
+def most_frequent(parts: Sequence[WindowLabels], most: int) -> list[WindowLabels]:
+    """Labels with at most so many names, numbered alike in all parts: the rarest become one.
+
+    Names then stand in the order of their frequency, with 'other' last; ordered labels and those
+    with few names stay as they are.  All parts must have the same names.
+    """
+    names = parts[0].names if parts else ()
+    if len(names) <= most or any(part.ordered for part in parts):
+        return list(parts)
+    counts = sum(np.bincount(part.codes[part.codes >= 0], minlength=len(names)) for part in parts)
+    kept = np.argsort(-np.asarray(counts), kind="stable")[: most - 1]
+    place = np.full(len(names) + 1, len(kept), np.int32)
+    place[kept] = np.arange(len(kept), dtype=np.int32)
+    place[NONE] = NONE
+    others = f"other ({len(names) - len(kept):,} labels)"
+    said = (*(names[i] for i in kept), others)
+    return [part._replace(codes=place[part.codes], names=said, species=()) for part in parts]
+
+
 def label_kinds(results: ModelResults) -> dict[str, str]:
     """Kinds of labels that a model's windows have, each with its title for people."""
     kinds = {}

@@ -18,6 +18,7 @@ import numpy as np
 
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
 from bacpipe.reduction.reducers import REDUCERS
 from bacpipe.store.data_set_folder import paths_of
@@ -26,9 +27,14 @@ from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
+from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# UMAP and t-SNE keep together what is alike, which two axes of variance do not.
+_BEST_MAPS = ("umap", "t_sne", "pca", "sparse_pca")
 
 
 class Predictions(NamedTuple):
@@ -175,9 +181,25 @@ class ModelResults:
         if not path.is_file():
             raise ResultsNotFoundError(
                 f"{path}: this recording is not there any more, so it can be neither shown nor "
-                f"played; its embeddings and predictions are still here."
+                f"played; its embeddings and predictions are still here. {self._how_to_find()}"
             )
         return path
+
+    def _how_to_find(self) -> str:
+        """How to say where the recordings are now."""
+        old = self.loader.audio_dir
+        if old.is_dir():
+            return "Put it back there to see and hear it."
+        command = typed_command("dashboard", Path("FOLDER"), self.loader.options, moved_from=old)
+        return f"Say where the recordings are now, instead of FOLDER: {command}"
+
+    @property
+    def highest_heard(self) -> float:
+        """Highest frequency in Hz of the real recordings that reaches the model's network."""
+        speed = self.windows.header.get("identity", {}).get("speed") or 1
+        highest = self.loader.highest_frequency
+        card = CARDS.get(self.name)
+        return highest if card is None else min(highest, card.frequencies[1] / speed)
 
     @property
     def window_rate(self) -> int | None:
@@ -190,11 +212,11 @@ class ModelResults:
 
     @cached_property
     def maps(self) -> dict[str, StoredMap]:
-        """Newest map by reducer of these embeddings; empty when there is none."""
+        """Newest map by reducer of these embeddings, the best kind first; empty without any."""
         parent, folder = self.loader.paths.dim_reduc_parent_dir, self.loader.get_embedding_dir()
         dataset = self.loader.paths.dataset
         newest = {}
-        for reducer in REDUCERS:
+        for reducer in sorted(REDUCERS, key=_BEST_MAPS.index):
             for item in stored_maps(parent, reducer, dataset, self.name):
                 if item.metadata.get("embeddings") == folder.name:
                     newest[reducer] = item

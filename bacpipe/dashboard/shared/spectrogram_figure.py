@@ -2,45 +2,132 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import panel as pn
-from bokeh.models import BoxAnnotation, ColumnDataSource, LinearColorMapper, Range1d, Span
+import param
+from bokeh.models import (
+    BoxAnnotation,
+    BoxZoomTool,
+    ColumnDataSource,
+    FixedTicker,
+    LinearColorMapper,
+    Range1d,
+    Span,
+)
 
-from bacpipe.dashboard.shared.clips import Clip, envelope, spectrogram
-from bacpipe.dashboard.style import new_figure, scale_colours
+from bacpipe.dashboard.shared.clips import (
+    Clip,
+    Look,
+    Spectrogram,
+    envelope,
+    on_axis,
+    spectrogram,
+)
+from bacpipe.dashboard.style import is_dark, new_colour_bar, new_figure, scale_colours
 
-SCALES = ("magma", "viridis", "inferno", "cividis", "Greys")
-_DEEPEST = 100  # dB below the loudest point
-_NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "width": [], "height": []}
+SCALES = ("magma", "viridis", "inferno", "cividis", "Greys", "gray")
+_AXES = {"automatic": "auto", "mel": "mel", "logarithmic": "log", "linear": "linear"}
+_NOISE = {"above the noise of each band": True, "below the loudest point": False}
+_WINDOWS = {"automatic": 0.0, "3 ms": 3.0, "6 ms": 6.0, "12 ms": 12.0, "25 ms": 25.0,
+            "50 ms": 50.0, "100 ms": 100.0}  # fmt: skip
+_OVERLAPS = {"50 %": 50, "75 %": 75, "90 %": 90}
+_HIGHEST_OF_MEL = 24_000  # Hz; above, nobody hears as the mel scale says
+_LEAST_ABOVE_NOISE = 6  # dB: noise itself varies by as much
+_LEAST_TOP = 24  # dB above the noise for the brightest colour
+_TICKS = {  # kHz
+    "mel": (0, 0.5, 1, 2, 4, 8, 12, 16, 24, 48, 96, 192),
+    "log": (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
+}
+_NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "width": [], "height": []}
 _NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
-# Runs in the browser, so that the picture follows the slider without waiting for the server.
-_SET_FREQUENCIES = "range.setv({start: cb_obj.value[0], end: cb_obj.value[1]})"
-_SET_DEPTH = "mapper.low = 255 * (1 - cb_obj.value / deepest)"
+# Runs in the browser, so that the picture follows the sliders without waiting for the server.
+_SET_FREQUENCIES = """
+const place = {
+    mel: (khz) => 2595 * Math.log10(1 + khz / 0.7),
+    log: (khz) => Math.log10(Math.max(1000 * khz, 50)),
+    linear: (khz) => khz,
+}[range.tags[0]];
+range.setv({start: place(cb_obj.value[0]), end: place(cb_obj.value[1])});
+"""
+_SET_DEPTH = "mapper.low = Math.max(mapper.tags[0], mapper.high - cb_obj.value)"
 _MOVE_CURSOR = """
 const [start, expansion] = cursor.tags;
 cursor.setv({location: start + cb_obj.time / expansion, visible: cb_obj.time > 0});
 """
 
 
+class SpectrogramSettings(param.Parameterized):
+    """How visitors want spectrograms to look; the page keeps it in its address.
+
+    Attributes
+    ----------
+    in_address : dict of str to str
+        Key in the address by parameter.
+    """
+
+    in_address: ClassVar[dict[str, str]] = {
+        "axis": "axis", "above_noise": "above_noise", "window": "window_ms",
+        "overlap": "overlap", "frequencies": "khz", "colours": "colours", "contrast": "contrast",
+        "model_rate": "model_rate", "around": "around",
+    }  # fmt: skip
+
+    axis = param.Selector(objects=list(_AXES.values()), default="auto")
+    above_noise = param.Boolean(default=True)
+    window = param.Selector(objects=list(_WINDOWS.values()), default=0.0)
+    overlap = param.Selector(objects=list(_OVERLAPS.values()), default=75)
+    frequencies = param.NumericTuple(default=None, length=2, allow_None=True)
+    colours = param.Selector(objects=[None, *SCALES], default=None, allow_None=True)
+    contrast = param.Integer(default=60, bounds=(20, 100))
+    model_rate = param.Boolean(default=False)
+    around = param.Number(default=0.0, bounds=(0, 60))
+
+    def look(self, clip: Clip) -> Look:
+        """How the spectrogram of a clip is computed."""
+        axis = self.axis
+        if axis == "auto":
+            axis = "mel" if clip.rate / 2 <= _HIGHEST_OF_MEL else "linear"
+        return Look(axis, self.above_noise, self.window, self.overlap)
+
+
 class SpectrogramFigure:
     """Spectrogram with the waveform below it.
 
-    `panel` holds the two figures, `controls` the frequency range, colour scale and contrast.
+    `panel` holds the two figures, `controls` what changes their look.
+
+    Parameters
+    ----------
+    height : int
+        Pixels of the spectrogram.
+    colour_scale : str
+        matplotlib's name of the scale unless the visitor has chosen another.
+    settings : SpectrogramSettings, optional
+        Of the visitor.
     """
 
-    def __init__(self, *, height: int = 300, colour_scale: str = "magma") -> None:
+    def __init__(
+        self,
+        *,
+        height: int = 300,
+        colour_scale: str = "magma",
+        settings: SpectrogramSettings | None = None,
+    ) -> None:
+        self.settings = settings or SpectrogramSettings()
+        self._usual_scale = colour_scale
         self._times = Range1d(0, 1)
-        self._frequencies = Range1d(0, 1)
+        self._frequencies = Range1d(0, 1, tags=["linear"])
         self._image, self._wave = ColumnDataSource(_NO_IMAGE), ColumnDataSource(_NO_WAVE)
-        self._mapper = LinearColorMapper(palette=scale_colours(colour_scale), low=76.5, high=255)
+        self._mapper = LinearColorMapper(
+            palette=scale_colours(self.settings.colours or colour_scale), low=-60, high=0,
+            tags=[-100],
+        )  # fmt: skip
         self._outside = [
-            BoxAnnotation(fill_color="#ffffff", fill_alpha=0.35, line_color=None) for _ in range(2)
+            BoxAnnotation(fill_color="#808080", fill_alpha=0.4, line_color=None) for _ in range(2)
         ]
         self._cursor = Span(
-            dimension="height", line_color="#ffffff", line_width=2, visible=False, tags=[0.0, 1]
+            dimension="height", line_color="#56B4E9", line_width=2, visible=False, tags=[0.0, 1]
         )
         self._spectrogram = self._draw_spectrogram(height)
         self._waveform = self._draw_waveform()
@@ -50,64 +137,93 @@ class SpectrogramFigure:
             sizing_mode="stretch_width",
             css_classes=["bp-spectrogram"],
         )
-        self._make_controls(colour_scale)
+        self._make_controls()
 
     def _draw_spectrogram(self, height: int) -> Any:
         drawn = self._new_figure(
-            height, self._frequencies, tools="xpan,xwheel_zoom,reset", output_backend="canvas"
-        )
+            height, self._frequencies, tools="xpan,xwheel_zoom,reset", output_backend="canvas",
+            toolbar_location="right", toolbar_inner=True,
+        )  # fmt: skip
+        drawn.add_tools(BoxZoomTool())
+        drawn.toolbar.autohide = True
         drawn.image(
-            "image", x="x", y=0, dw="width", dh="height", source=self._image,
+            "image", x="x", y="y", dw="width", dh="height", source=self._image,
             color_mapper=self._mapper,
         )  # fmt: skip
         drawn.yaxis.axis_label = "frequency (kHz)"
         drawn.xaxis.visible = False
+        self._bar = new_colour_bar(self._mapper, "dB")
+        drawn.add_layout(self._bar, "right")
         for part in self._outside:
             drawn.add_layout(part)
         drawn.add_layout(self._cursor)
         return drawn
 
     def _draw_waveform(self) -> Any:
-        drawn = self._new_figure(92, Range1d(-1, 1))
-        drawn.varea("time", "low", "high", source=self._wave, fill_color="#0b4f6c")
+        drawn = self._new_figure(84, Range1d(-1, 1), toolbar_location=None)
+        drawn.varea(
+            "time", "low", "high", source=self._wave,
+            fill_color="#56B4E9" if is_dark() else "#0b4f6c",
+        )  # fmt: skip
         drawn.xaxis.axis_label = "time in the recording (s)"
         drawn.yaxis.ticker = []
         drawn.yaxis.axis_label = "level"
+        # As wide as the one above and not seen: sounds lie below one another.
+        unseen = new_colour_bar(self._mapper, "dB")
+        for name in ("bar_line", "major_label_text", "title_text", "background_fill",
+                     "major_tick_line", "scale"):  # fmt: skip
+            if hasattr(unseen, f"{name}_alpha"):
+                setattr(unseen, f"{name}_alpha", 0)
+        drawn.add_layout(unseen, "right")
         return drawn
 
     def _new_figure(self, height: int, y_range: Range1d, **options: Any) -> Any:
-        drawn = new_figure(
-            height, x_range=self._times, y_range=y_range, toolbar_location=None, **options
-        )
-        drawn.outline_line_color = "#e5e5e5"
+        drawn = new_figure(height, x_range=self._times, y_range=y_range, **options)
         drawn.grid.visible = False
-        # Both figures begin at the same pixel, so that sounds lie below one another.
         drawn.min_border_left, drawn.min_border_right = 58, 8
         return drawn
 
-    def _make_controls(self, colour_scale: str) -> None:
-        scales = list(dict.fromkeys([colour_scale, *SCALES]))
+    def _make_controls(self) -> None:
+        settings, wide = self.settings, {"sizing_mode": "stretch_width", "margin": (2, 10)}
+        narrow: dict[str, Any] = {"width": 130, "margin": (2, 10)}
+
+        def choice(name: str, label: str, options: Any, **place: Any) -> Any:
+            return pn.widgets.Select.from_param(
+                settings.param[name], label=label, options=options, description=None, **place
+            )
+
         self.frequencies = pn.widgets.RangeSlider(
             label="Frequencies (kHz)", start=0, end=24, value=(0, 24), step=0.1, disabled=True,
-            sizing_mode="stretch_width", margin=(2, 10),
+            **wide,
         )  # fmt: skip
         self.frequencies.jscallback(value=_SET_FREQUENCIES, args={"range": self._frequencies})
-        self.scale = pn.widgets.Select(
-            label="Colours", options=scales, value=colour_scale, width=100, margin=(2, 10)
+        self.frequencies.param.watch(self._keep_frequencies, "value_throttled")
+        titles = {"gray": "gray (white on black)", "Greys": "Greys (for print)"}
+        usual = titles.get(self._usual_scale, self._usual_scale)
+        scales = {titles.get(n, n): n for n in SCALES if n != self._usual_scale}
+        self.scale = choice(
+            "colours", "Colours", {usual: None, **scales}, width=170, margin=(2, 10)
         )
-        self.scale.param.watch(
-            lambda event: self._mapper.update(palette=scale_colours(event.new)), "value"
+        settings.param.watch(
+            lambda event: self._mapper.update(
+                palette=scale_colours(event.new or self._usual_scale)
+            ),
+            "colours",
         )
-        self.depth = pn.widgets.IntSlider(
-            label="Contrast (dB)", start=20, end=_DEEPEST, value=70, step=5,
-            sizing_mode="stretch_width", margin=(2, 10),
-        )  # fmt: skip
-        self.depth.jscallback(
-            value=_SET_DEPTH, args={"mapper": self._mapper, "deepest": float(_DEEPEST)}
+        self.depth = pn.widgets.IntSlider.from_param(
+            settings.param.contrast, label="Contrast (dB)", start=20, end=100, step=5, **wide
         )
+        self.depth.jscallback(value=_SET_DEPTH, args={"mapper": self._mapper})
         self.controls = pn.Column(
+            pn.FlexBox(
+                choice("axis", "Frequency axis", _AXES, **narrow),
+                choice("above_noise", "Level", _NOISE, width=210, margin=(2, 10)),
+                choice("window", "Length of a window", _WINDOWS, **narrow),
+                choice("overlap", "Overlap", _OVERLAPS, **narrow),
+                self.scale,
+            ),
             self.frequencies,
-            pn.Row(self.scale, self.depth, sizing_mode="stretch_width"),
+            self.depth,
             sizing_mode="stretch_width",
         )
 
@@ -115,46 +231,97 @@ class SpectrogramFigure:
         """Show where a player is."""
         player.jscallback(time=_MOVE_CURSOR, args={"cursor": self._cursor})
 
-    def show(self, clip: Clip, image: np.ndarray, window: tuple[float, float]) -> None:
+    def show(
+        self,
+        clip: Clip,
+        picture: Spectrogram,
+        window: tuple[float, float],
+        *,
+        heard: float | None = None,
+    ) -> None:
         """Draw a clip.
 
         Parameters
         ----------
         clip : Clip
             What is heard.
-        image : np.ndarray, uint8, shape (frequencies, times)
-            From `picture_of`.
+        picture : Spectrogram
+            Of the clip.
         window : (start, end)
             Seconds of the recording; what lies outside is paled.
+        heard : float, optional
+            Highest frequency in Hz that the model hears, up to which is shown.
         """
-        top, end = clip.rate / 2000, clip.start + clip.duration
+        end = clip.start + clip.duration
+        look = self.settings.look(clip)
+        low, high = look.edges(picture.top).tolist()
         self._image.data = {
-            "image": [image], "x": [clip.start], "width": [clip.duration], "height": [top],
+            # A quarter of the bytes for the same picture.
+            "image": [np.rint(picture.levels).astype(np.int8)], "x": [clip.start], "y": [low],
+            "width": [clip.duration], "height": [high - low],
         }  # fmt: skip
-        times, low, high = envelope(clip)
+        self._fit_levels(picture)
+        times, lowest, highest = envelope(clip)
         level = max(float(np.abs(clip.samples).max(initial=0)), 1e-6)
-        self._wave.data = {"time": times, "low": low / level, "high": high / level}
+        self._wave.data = {"time": times, "low": lowest / level, "high": highest / level}
         self._times.update(start=clip.start, end=end, reset_start=clip.start, reset_end=end)
         self._outside[0].update(left=None, right=window[0], visible=window[0] > clip.start)
         self._outside[1].update(left=window[1], right=None, visible=window[1] < end)
         self._cursor.update(tags=[clip.start, clip.expansion], visible=False)
-        self._fit_frequencies(top)
+        self._fit_frequencies(look.axis, picture, min(heard or picture.top, picture.top) / 1000)
+        self._show_axes(True)
 
-    def _fit_frequencies(self, top: float) -> None:
-        """Keep the chosen range unless the clip has another highest frequency."""
-        if self.frequencies.disabled or self.frequencies.end != top:
-            self.frequencies.param.update(end=top, value=(0, top), step=top / 100, disabled=False)
-            self._frequencies.update(start=0, end=top, reset_start=0, reset_end=top)
+    def _fit_levels(self, picture: Spectrogram) -> None:
+        above = self.settings.above_noise
+        least = _LEAST_ABOVE_NOISE if above else -100
+        high = max(int(picture.levels.max(initial=0)), _LEAST_TOP) if above else 0
+        self._mapper.update(high=high, low=max(least, high - self.settings.contrast), tags=[least])
+        self._bar.title = "dB above noise" if above else "dB"
+
+    def _fit_frequencies(self, axis: str, picture: Spectrogram, heard: float) -> None:
+        """Show what the visitor has chosen, or else what the model hears."""
+        top = picture.top / 1000
+        first, last = self.settings.frequencies or (0.0, heard)
+        first, last = max(0.0, min(first, 0.9 * top)), min(last, top)
+        if last <= first:
+            first, last = 0.0, heard
+        self.frequencies.param.update(
+            start=0, end=top, value=(first, last), step=top / 120, disabled=False
+        )
+        start, end = on_axis(1000 * np.array([first, last]), axis).tolist()
+        start = max(start, self._image.data["y"][0])
+        self._frequencies.tags = [axis]
+        self._frequencies.update(start=start, end=end, reset_start=start, reset_end=end)
+        step = next(step for step in (2, 5, 10, 20, 50) if last - first <= 8 * step or step == 50)
+        ticks = np.arange(0, top, step) if axis == "linear" else np.array(_TICKS[axis])
+        places = on_axis(1000 * ticks[ticks <= top], axis).tolist()
+        self._spectrogram.yaxis.ticker = FixedTicker(ticks=places)
+        self._spectrogram.yaxis.major_label_overrides = {
+            place: f"{tick:g}" for place, tick in zip(places, ticks, strict=False)
+        }
+
+    def _keep_frequencies(self, event: Any) -> None:
+        self.settings.frequencies = tuple(round(float(value), 3) for value in event.new)
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Show nothing, and no axes that would speak of what was shown before."""
         self._image.data, self._wave.data = _NO_IMAGE, _NO_WAVE
         self._cursor.visible = False
         for part in self._outside:
             part.visible = False
+        self._show_axes(False)
+
+    def _show_axes(self, shown: bool) -> None:
+        self._spectrogram.yaxis.visible = self._bar.visible = shown
+        self._waveform.axis.visible = shown
 
 
 def picture_of(clip: Clip) -> np.ndarray:
-    """Spectrogram in 256 steps of level, uint8: a quarter of the bytes for the same picture."""
-    levels = spectrogram(clip).levels
-    return np.rint((levels + _DEEPEST) * (255 / _DEEPEST)).astype(np.uint8)
+    """Spectrogram above the noise of each band on a linear axis, in 256 steps, uint8.
+
+    For pictures that are drawn without a scale: 0 is hardly more than the noise, 255 the loudest.
+    """
+    levels = spectrogram(clip, Look(above_noise=True)).levels
+    high = max(float(levels.max(initial=0)), _LEAST_TOP)
+    share = (levels - _LEAST_ABOVE_NOISE) / (high - _LEAST_ABOVE_NOISE)
+    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)

@@ -10,6 +10,7 @@ import param
 
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings
 from bacpipe.dashboard.shared.widgets import Notice, heading
 
 
@@ -24,6 +25,8 @@ class View(param.Parameterized):
         Markdown for people who are not programmers.
     in_address : dict of str to str
         Key in the address by parameter, for those parameters that the address keeps.
+    spectrograms : SpectrogramSettings
+        How the visitor wants spectrograms to look; the address keeps it, too.
     """
 
     key: ClassVar[str]
@@ -36,6 +39,7 @@ class View(param.Parameterized):
         self.data_set = data_set
         self.notice = Notice()
         self.background = Background(self.notice.panel)
+        self.spectrograms = SpectrogramSettings()
 
     def controls(self) -> Any:
         """Widgets for the column at the left."""

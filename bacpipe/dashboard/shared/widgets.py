@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,16 @@ import param
 from bokeh.models import HTMLTemplateFormatter, NumberFormatter
 
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels
-from bacpipe.dashboard.style import CSS, NO_LABEL, TABLE_CSS
+from bacpipe.dashboard.style import CSS, NO_LABEL, SHAPES, TABLE_CSS, is_dark
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_LEGEND_ENTRIES = 24
+MOST_LEGEND_ENTRIES = 25  # as many as have colours, and the others
 # Text never becomes markup: the template escapes it.
-_TEXT = "<%- value === null || value === undefined ? '' : value %>"
+_VALUE = "<%- value === null || value === undefined ? '' : value %>"
+# What is too long for its column is read by pointing at it.
+_TEXT = f'<bdi title="{_VALUE}">{_VALUE}</bdi>'
 _TURNING = '<div class="bp-turning" role="status" aria-label="working"></div>'
 
 # ---------------------------------------------------------------------- texts
@@ -106,6 +109,43 @@ class Spinner:
 # ---------------------------------------------------------------------- choices
 
 
+class TickBox(pn.viewable.Viewer):
+    """Checkbox whose words belong to it: a click on them counts, and screen readers say them.
+
+    `value` and `disabled` are those of `panel.widgets.Checkbox`, which draws its words beside the
+    box without a tie (Panel 1.9, 1.10); this is a group of one.
+    """
+
+    value = param.Boolean(default=False)
+    disabled = param.Boolean(default=False)
+
+    def __init__(
+        self, label: str, *, margin: int | tuple[int, ...] = (2, 5), **values: Any
+    ) -> None:
+        super().__init__(**values)
+        self._group = pn.widgets.CheckBoxGroup(options=[label], margin=margin)
+        self._group.param.watch(lambda event: self.param.update(value=bool(event.new)), "value")
+        self.param.watch(lambda _: self._follow(), ["value", "disabled"])
+        self._follow()
+
+    @classmethod
+    def of(
+        cls, state: param.Parameterized, name: str, label: str, margin: tuple[int, ...] = (2, 5)
+    ) -> TickBox:
+        """Box that is ticked as long as a parameter is true."""
+        box = cls(label, margin=margin, value=getattr(state, name))
+        box.param.watch(lambda event: state.param.update({name: event.new}), "value")
+        state.param.watch(lambda event: box.param.update(value=event.new), name)
+        return box
+
+    def _follow(self) -> None:
+        value = list(self._group.options) if self.value else []
+        self._group.param.update(value=value, disabled=self.disabled)
+
+    def __panel__(self) -> Any:
+        return self._group
+
+
 def select(parameter: Any, label: str, options: Mapping[str, Any] | None = None) -> Any:
     """Drop-down list for a parameter; `options` give its values titles."""
     titles = {} if options is None else {"options": options}
@@ -154,7 +194,7 @@ def table_widget(table: pd.DataFrame, *, decimals: int = 3, **options: Any) -> A
             "formatters": _formatters(table, decimals),
             # Titles are markup to Tabulator.
             "titles": {str(n): html.escape(str(n).replace("_", " ")) for n in table.columns},
-            "theme": "simple",
+            "theme": "midnight" if is_dark() else "simple",
             "stylesheets": [TABLE_CSS],
             **options,
         },
@@ -170,8 +210,13 @@ def _formatters(table: pd.DataFrame, decimals: int) -> dict[str, Any]:
         elif column.dtype.kind in "iu":
             formatters[str(name)] = NumberFormatter(format="0,0")
         elif column.dtype.kind == "O":
-            formatters[str(name)] = HTMLTemplateFormatter(template=_TEXT)
+            formatters[str(name)] = text_formatter()
     return formatters
+
+
+def text_formatter() -> Any:
+    """How a column of texts is shown; names are never markup."""
+    return HTMLTemplateFormatter(template=_TEXT)
 
 
 def download_button(table: pd.DataFrame, filename: str) -> Any:
@@ -207,7 +252,11 @@ def legend_html(
         ]
     else:
         named = zip(labels.names[:most], colours, strict=False)
-        entries = [legend_entry(colour, name) for name, colour in named]
+        shapes = itertools.repeat("●") if labels.ordered else itertools.cycle(SHAPES)
+        entries = [
+            legend_entry(colour, name, shape)
+            for (name, colour), shape in zip(named, shapes, strict=False)
+        ]
         if len(labels.names) > most:
             entries.append(f'<span class="bp-entry">… and {len(labels.names) - most} more</span>')
     if (labels.codes == NONE).any():
@@ -215,9 +264,10 @@ def legend_html(
     return f'<div class="bp-legend">{"".join(entries)}</div>'
 
 
-def legend_entry(colour: str, name: str) -> str:
-    """One colour of a legend, as HTML."""
+def legend_entry(colour: str, name: str, shape: str = "●") -> str:
+    """One colour of a legend with its shape, as HTML."""
     return (
-        f'<span class="bp-entry"><span class="bp-dot" style="background: {colour}"></span>'
+        f'<span class="bp-entry"><span class="bp-dot" style="color: {colour}" aria-hidden="true">'
+        f"{shape}</span>"
         f"{html.escape(name)}</span>"
     )

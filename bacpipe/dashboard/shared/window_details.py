@@ -13,13 +13,14 @@ import panel as pn
 
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.clips import Clip, read_clip
+from bacpipe.dashboard.shared.clips import Clip, Spectrogram, read_clip, spectrogram
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
-from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, picture_of
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, SpectrogramSettings
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
 from bacpipe.dashboard.style import CSS
 
 _HINT = '<div class="bp-hint">Choose a window to see and hear it.</div>'
+_RATES = {"recording's own": False, "what the model hears": True}
 _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 
 
@@ -27,7 +28,7 @@ class _DrawnClip(NamedTuple):
     """What a visitor sees and hears of a window."""
 
     clip: Clip
-    image: np.ndarray
+    picture: Spectrogram
     wav: bytes
 
 
@@ -42,6 +43,8 @@ class WindowDetails:
         Pixels of the spectrogram; ``settings.spectrogram_figure_height`` unless given.
     beside_player : sequence of panel objects
         What is to stand at the right of the player.
+    settings : SpectrogramSettings, optional
+        How the visitor wants spectrograms to look.
 
     Attributes
     ----------
@@ -57,6 +60,7 @@ class WindowDetails:
         *,
         height: int | None = None,
         beside_player: Sequence[Any] = (),
+        settings: SpectrogramSettings | None = None,
     ) -> None:
         options = data_set.options
         self.row: int | None = None
@@ -67,7 +71,9 @@ class WindowDetails:
         self._figure = SpectrogramFigure(
             height=height or options.spectrogram_figure_height,
             colour_scale=options.spectrogram_colour_scale,
+            settings=settings,
         )
+        wanted = self._figure.settings
         self._title = html_pane("", "bp-window-title", wide=False)
         self._problem = Notice()
         self._spinner = Spinner()
@@ -77,17 +83,18 @@ class WindowDetails:
         self._figure.follow(self._player)
         self._slowed = html_pane("", "bp-note", margin=(0, 10), wide=False)
         self._predictions = html_pane(margin=(4, 10))
-        self._rate = pn.widgets.Select(
-            label="Sample rate", options={"recording's own": False, "what the model hears": True},
-            value=False, width=160, margin=(2, 10),
+        self._rate = pn.widgets.Select.from_param(
+            wanted.param.model_rate, label="Sample rate", options=_RATES, width=190,
+            margin=(2, 10),
         )  # fmt: skip
-        self._context = pn.widgets.Select(
-            label="Seconds around", options=_CONTEXTS, value=0.0, width=110, margin=(2, 10)
-        )
-        for widget in (self._rate, self._context):
-            widget.param.watch(lambda _: self._look(), "value")
-        settings = pn.Card(
-            pn.Row(self._rate, self._context),
+        self._context = pn.widgets.Select.from_param(
+            wanted.param.around, label="Seconds around", options=_CONTEXTS, width=130,
+            margin=(2, 10),
+        )  # fmt: skip
+        changes = ["axis", "above_noise", "window", "overlap", "model_rate", "around"]
+        wanted.param.watch(lambda *_: self._look(), changes)
+        card = pn.Card(
+            pn.FlexBox(self._rate, self._context),
             self._figure.controls,
             title="Spectrogram settings",
             collapsed=True,
@@ -109,7 +116,7 @@ class WindowDetails:
             self._title,
             self._problem.panel,
             drawn,
-            settings,
+            card,
             self._predictions,
             sizing_mode="stretch_width",
         )
@@ -147,11 +154,12 @@ class WindowDetails:
         if results is None or row is None:
             return
         name, start, end = results.window(row)
-        around, model_rate = self._context.value, self._rate.value
+        wanted = self._figure.settings
+        around, model_rate = wanted.around, wanted.model_rate
 
         def compute() -> _DrawnClip:
             clip = read_clip(results, name, start - around, end + around, model_rate=model_rate)
-            return _DrawnClip(clip, picture_of(clip), clip.wav())
+            return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav())
 
         self._background.run(
             self._key,
@@ -163,7 +171,9 @@ class WindowDetails:
 
     def _show_clip(self, drawn: _DrawnClip, window: tuple[float, float]) -> None:
         self._problem.say()
-        self._figure.show(drawn.clip, drawn.image, window)
+        results = self._results
+        heard = None if results is None else results.highest_heard
+        self._figure.show(drawn.clip, drawn.picture, window, heard=heard)
         self._player.param.update(object=drawn.wav, time=0, paused=True)
         slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
         self._slowed.object = (
