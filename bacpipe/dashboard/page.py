@@ -18,16 +18,20 @@ from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.recordings.view import RecordingsView
-from bacpipe.dashboard.shared.results import DataSetResults
-from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.review.view import ReviewView
+from bacpipe.dashboard.shared.results import DataSetResults, is_local
+from bacpipe.dashboard.shared.to_review import ClipsToReview
+from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS
+from bacpipe.labels.people import user_name
 
 logger = logging.getLogger(__name__)
 
 # In the order of their tabs.
 VIEWS: tuple[type[View], ...] = (
     ExploreView,
+    ReviewView,
     CompareView,
     AllModelsView,
     PredictionsView,
@@ -47,6 +51,8 @@ class Page:
 
     def __init__(self, data_set: DataSetResults) -> None:
         self.data_set = data_set
+        self._visitor = Visitor(annotator=annotator_here(data_set))
+        self._views: dict[str, View] = {}
         self._places: dict[str, pn.Column] = {
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS
         }
@@ -94,9 +100,17 @@ class Page:
             kind = next(view for view in VIEWS if view.key == self._choice.view)
             place.append(self._build(kind))
 
+    def _review(self, clips: ClipsToReview) -> None:
+        """Open the Review tab with the windows that another view sends."""
+        self._choice.view = ReviewView.key
+        view = self._views.get(ReviewView.key)
+        if isinstance(view, ReviewView):
+            view.take(clips)
+
     def _build(self, kind: type[View]) -> Any:
         try:
             view = kind(self.data_set)
+            view.put_on_page(self._visitor, self._review)
             controls, body = view.controls(), view.body()
             ignored = keep_in_address(view, view.in_address)
             if ignored:
@@ -104,6 +118,7 @@ class Page:
                     f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
                 )
             view.opened()
+            self._views[kind.key] = view
         except Exception as error:  # one view that cannot be shown must not blank the page
             return Notice(sentence_of(error)).panel
         help_card = pn.Card(
@@ -126,6 +141,11 @@ class Page:
             pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
             sizing_mode="stretch_both",
         )
+
+
+def annotator_here(data_set: DataSetResults) -> str:
+    """Name of the user of this computer where nobody else can be the visitor; empty elsewhere."""
+    return user_name() if is_local(data_set.options.dashboard_address) else ""
 
 
 def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:
