@@ -44,7 +44,8 @@ button:disabled { color: #6b7680; border-color: #cfd8df; cursor: default; }
 button[aria-pressed="true"] { background: #0b4f6c; color: #ffffff; border-color: #0b4f6c; }
 kbd { font: 11px monospace; border: 1px solid currentColor; border-radius: 3px; padding: 0 4px; }
 .status { font-size: 13px; color: #52606d; margin: 4px 0; min-height: 18px; }
-.alert { font-size: 13px; color: #8a1c00; font-weight: 600; margin: 4px 0; overflow-wrap: anywhere; }
+.alert { font-size: 13px; color: #8a1c00; font-weight: 600; margin: 4px 0;
+  overflow-wrap: anywhere; }
 .alert:empty { display: none; }
 """
 
@@ -77,12 +78,14 @@ class Desk:
         The page's worker.
     colour_scale : str
         Of the spectrogram, a name of matplotlib's.
-    may_label : callable
+    why_not : callable
         Tells why this visitor may not mark; empty if they may.
     annotator : callable
         Tells under which name marks are kept.
     on_stored : callable
         Called when marks have reached the disk.
+    on_ready : callable
+        Called when the browser has laid out the desk.
 
     Attributes
     ----------
@@ -97,9 +100,10 @@ class Desk:
         why_not: Callable[[], str],
         annotator: Callable[[], str],
         on_stored: Callable[[], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self._background, self._why_not, self._annotator = background, why_not, annotator
-        self._on_stored = on_stored
+        self._on_stored, self._on_ready = on_stored, on_ready
         self._palette = scale_colours(colour_scale)
         self._journal = Journal(background, self._tell_written)
         self._queue: Queue | None = None
@@ -155,6 +159,7 @@ class Desk:
         kind = message.get("type")
         if kind == "ready":
             self.update()
+            self._on_ready()
         elif message.get("ticket") != self._ticket or self._queue is None:
             return  # about a queue that was left
         elif kind == "want":
@@ -189,14 +194,15 @@ class Desk:
     def _mark(self, queue: Queue, message: dict[str, Any], value: object) -> None:
         number, index, label = (message.get(key) for key in ("number", "index", "label"))
         possible = value in (YES, NO, UNSURE, UNDO) and isinstance(label, str) and label.strip()
-        if not (possible and isinstance(number, int) and self._has(index)):
+        known = isinstance(number, int) and isinstance(index, int) and self._has(index)
+        if not (possible and known):
             logger.info("ignored what a page sent as a mark: %.200r", message)
             return
         if why := self._why_not():
-            self._tell_written([Written(number, why)])
+            self._tell_written([Written(int(number), why)])
             return
-        row = queue.judgement(index, str(label)[:_LONGEST], str(value), self._annotator())
-        self._journal.store(number, queue.results, [row])
+        row = queue.judgement(int(index), str(label)[:_LONGEST], str(value), self._annotator())
+        self._journal.store(int(number), queue.results, [row])
 
     def _tell_written(self, outcomes: list[Written]) -> None:
         if outcomes:

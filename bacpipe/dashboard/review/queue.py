@@ -124,10 +124,9 @@ def make_queue(results: ModelResults, asked: Asked) -> Queue:
     labels = {stored.names[i]: int(counts[i]) for i in order.tolist()}
     label = asked.label if asked.label in labels else next(iter(labels))
     if asked.order == SPREAD:
-        plan = review_plan(
-            results.loader.audio_dir, asked.scores or results.name, classes=[label],
-            **results.settings,
-        )  # fmt: skip
+        # Its own `precision` is that of detections, not the one of numbers.
+        settings = {key: value for key, value in results.settings.items() if key != "precision"}
+        plan = review_plan(results.loader.audio_dir, scored_by, classes=[label], **settings)
         sent = ClipsToReview.of_table(results, plan, "", label)
         chosen_by, title = "review_plan", "chosen so that few marks tell how far to trust scores"
     elif asked.order == SUGGESTED and asked.scores:

@@ -97,14 +97,15 @@ class ReviewView(View):
         self._sent: ClipsToReview | None = None
         self._queue: Queue | None = None
         self._changing = self._opened = False
+        self.precision = PrecisionPanel(self.background)
         self.desk = Desk(
             self.background,
             colour_scale=data_set.options.spectrogram_colour_scale,
             why_not=self._why_not,
             annotator=lambda: self.visitor.annotator.strip(),
-            on_stored=self._stored,
+            on_stored=self.precision.refresh,
+            on_ready=self._begin,
         )
-        self.precision = PrecisionPanel(self.background)
         self._spinner = Spinner()
         self._left = html_pane("", "bp-note", margin=(0, 10))
         models = data_set.available
@@ -160,13 +161,17 @@ class ReviewView(View):
 
     # ------------------------------------------------------------------ queue
 
+    def _begin(self) -> None:
+        # Bokeh fails on changes of widgets that it has not laid out yet.
+        if not self._opened:
+            self._opened = True
+            self._load()
+
     def opened(self) -> None:
-        self._opened = True
         self.param.watch(lambda *_: self._load(), ["model", "scores", "label", "order", "left_out"])
         self.param.watch(lambda _: self.desk.set_around(self.around), "around")
         self._around.value = self.around if self.around in _AROUND.values() else 1.0
         self.desk.set_around(self.around)
-        self._load()
 
     def take(self, clips: ClipsToReview) -> None:
         """Review the windows that another view sends."""
@@ -281,9 +286,6 @@ class ReviewView(View):
         if not self.data_set.may_edit:
             return "Listening only: this dashboard was started without edit=true."
         return "" if self.may_label else "To mark clips, type your name at the left."
-
-    def _stored(self) -> None:
-        self.precision.refresh()
 
     def _annotations(self) -> io.BytesIO:
         if self._queue is None:

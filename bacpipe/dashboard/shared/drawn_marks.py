@@ -91,7 +91,8 @@ def _annotations(results: ModelResults, state: tuple[int, int] | None) -> dict[s
     if not kinds:
         return {}
     # One label after the other, as 'Wren · song'.
-    texts = table[kinds].fillna("").agg(lambda row: " · ".join(filter(None, row)), axis=1)
+    rows = table[kinds].fillna("").itertuples(index=False)
+    texts = [" · ".join(filter(None, row)) for row in rows]
     return _by_recording(table.assign(text=texts).rename(columns={"audiofilename": "recording"}))
 
 
