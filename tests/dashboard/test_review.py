@@ -53,6 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     bacpipe.play(
         audio_dir=base / "field", main_results_dir=base / "results", models=["tiny"],
         CustomModels=[TinyModel], device="cpu", classifier_threshold=0.01,
+        dim_reduction_model="pca",
     )  # fmt: skip
     return base / "field", base / "results"
 
@@ -190,6 +191,32 @@ def test_marks_survive_a_killed_server(
     page.keyboard.press("n")  # nobody answers any more, and the page says so
     page.get_by_role("alert").filter(has_text="not stored yet").wait_for()
     assert len(people(places)) == 3
+
+
+def test_a_group_of_the_map_gets_a_name_and_is_heard(
+    served: Callable[..., str], open_review: Callable[..., Any], places: tuple[Path, Path]
+) -> None:
+    page = open_review(served(edit=True))
+    page.get_by_label("Your name").fill("Ana")
+    page.get_by_label("Your name").press("Tab")
+    page.get_by_role("radio", name="Explore").or_(
+        page.get_by_role("button", name="Explore")
+    ).first.click()
+    page.get_by_label("Colour by").select_option(label="Folder")
+    page.get_by_label("Select all windows of").select_option(label="site2")
+    page.locator(".bp-note", has_text="12 windows will be labelled").wait_for()
+    page.get_by_label("Label for what is selected").fill(HOSTILE_LABEL)
+    page.get_by_role("button", name="Label", exact=True).click()
+    page.locator(".bp-note", has_text="12 windows labelled").wait_for()
+    table = people(places)
+    assert set(table["label"]) == {HOSTILE_LABEL} and len(table) == 12
+    assert {name.split("/")[0] for name in table["recording"]} == {"site2"}
+    page.get_by_label("Colour by").select_option(label="Labels of people")
+    page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
+    page.get_by_role("button", name="Listen in Review").click()
+    page.locator(".title", has_text=HOSTILE_LABEL).wait_for()
+    page.locator(".progress", has_text=re.compile("^1 of 12$")).wait_for()
+    assert page.evaluate("window.hacked") is None
 
 
 def test_who_may_not_edit_can_listen_only(

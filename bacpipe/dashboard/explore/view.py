@@ -16,7 +16,7 @@ from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
-from bacpipe.dashboard.shared.labels import PEOPLE, WindowLabels
+from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
@@ -119,11 +119,14 @@ The address of the page holds what you see: send it to others who use this dashb
         self.labelling.allow(self.visitor.annotator, may_edit=self.data_set.may_edit)
 
     def _labelled(self) -> None:
-        """Show labels of people that have changed, if they colour the map."""
-        if self.details.row is not None and self._content is not None:
-            self.details.show(self._content.results, self.details.row)
-        if self.colour == PEOPLE:
-            self._load()
+        """Show what people have labelled just now."""
+        content = self._content
+        if content is None:
+            return
+        self._content = content._replace(kinds=label_kinds(content.results))
+        if self.details.row is not None:
+            self.details.show(content.results, self.details.row)
+        self._load()
 
     def body(self) -> Any:
         return pn.Row(
