@@ -902,6 +902,11 @@ class Options(_Asked):
         "Other hosts under which the dashboard may be opened, such as myserver:5006, "
         "https://bio.example.org or *.example.org, with commas between several. false: none.",
     )
+    edit: bool | None = _option(
+        None, _either(None, _boolean),
+        "Whether visitors of the dashboard may label sounds and train recognisers. null: only "
+        "where it can be reached from this machine alone. Allowed: true, false, null",
+    )
     embedding_figure_height: int = _option(
         500, _PIXELS,
         "Least height in pixels of the map in Explore, which fills the window of the browser.",

@@ -19,16 +19,20 @@ from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.recordings.view import RecordingsView
-from bacpipe.dashboard.shared.results import DataSetResults
-from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.review.view import ReviewView
+from bacpipe.dashboard.shared.results import DataSetResults, is_local
+from bacpipe.dashboard.shared.to_review import ClipsToReview
+from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS, is_dark
+from bacpipe.labels.people import user_name
 
 logger = logging.getLogger(__name__)
 
 # In the order of their tabs.
 VIEWS: tuple[type[View], ...] = (
     ExploreView,
+    ReviewView,
     CompareView,
     AllModelsView,
     PredictionsView,
@@ -73,13 +77,14 @@ class Page:
 
     def __init__(self, data_set: DataSetResults) -> None:
         self.data_set = data_set
+        self._visitor = Visitor(annotator=annotator_here(data_set))
+        self._views: dict[str, View] = {}
         self._places: dict[str, pn.Column] = {
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS
         }
         self._choice = _Choice()
         self._address = Address()
         self._address.keep(self._choice, {"view": "view"})
-        self._views: dict[str, View] = {}
         tabs = pn.widgets.RadioButtonGroup.from_param(
             self._choice.param.view,
             options=_TITLES,
@@ -124,18 +129,26 @@ class Page:
         if (view := self._views.get(self._choice.view)) is not None:
             self._address.write(view, view.spectrograms)
 
+    def _review(self, clips: ClipsToReview) -> None:
+        """Open the Review tab with the windows that another view sends."""
+        self._choice.view = ReviewView.key
+        view = self._views.get(ReviewView.key)
+        if isinstance(view, ReviewView):
+            view.take(clips)
+
     def _build(self, kind: type[View]) -> Any:
         try:
             view = kind(self.data_set)
+            view.put_on_page(self._visitor, self._review)
             controls, body = view.controls(), view.body()
             ignored = self._address.keep(view, view.in_address)
             ignored += self._address.keep(view.spectrograms, view.spectrograms.in_address)
-            self._views[kind.key] = view
             if ignored:
                 view.say(
                     f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
                 )
             view.opened()
+            self._views[kind.key] = view
         except Exception as error:  # one view that cannot be shown must not blank the page
             return Notice(sentence_of(error)).panel
         help_card = pn.Card(
@@ -178,6 +191,11 @@ def _theme_button() -> Any:
         args={"other": other},
     )
     return button
+
+
+def annotator_here(data_set: DataSetResults) -> str:
+    """Name of the user of this computer where nobody else can be the visitor; empty elsewhere."""
+    return user_name() if is_local(data_set.options.dashboard_address) else ""
 
 
 class Address:

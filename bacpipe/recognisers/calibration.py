@@ -235,6 +235,28 @@ class Calibration:
         columns = {"score": values, "probability": found.probability(values)}
         return pd.DataFrame({**columns, "low": low, "high": high, "checked": inside})
 
+    def precision(self, label: str) -> pd.DataFrame:
+        """Share of right ones among all windows from a score on, with its 95 % interval.
+
+        Checked windows count as what they are, the others as the curve says.
+
+        Parameters
+        ----------
+        label : str
+            The class.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns threshold (scores between the lowest and the highest that are stored),
+            windows (how many have at least this score), precision, low, high.  Without a row in
+            a calibration that an earlier version has written.
+        """
+        import pandas as pd
+
+        columns = ["threshold", "windows", "precision", "low", "high"]
+        return pd.DataFrame(self._of(label).precision, columns=columns)
+
     def threshold(self, label: str, precision: float) -> Estimate:
         """Score from which each detection of a class is right with a probability.
 
@@ -746,6 +768,7 @@ def _calibrate_class(
         high.tolist(),
         _rates(scores, known.scored, found, known.right),
         notes,
+        _precision(known, found, at, np.clip(scale.score(at), 0, 1)),
     )
 
 
@@ -832,6 +855,38 @@ def _rates(
 
     heard = [i for i in range(sites) if windows[i]]
     return [*(row(scores.sites[i], i) for i in heard), row(_WHOLE, slice(None))]
+
+
+def _precision(
+    known: _Known, found: _Checked, at: np.ndarray, score: np.ndarray
+) -> list[dict[str, float]]:
+    """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves."""
+    rng = np.random.default_rng(0)  # the same checks, the same result
+    cells = np.argsort(known.unchecked.x)
+    x = known.unchecked.x[cells]
+    drawn = rng.binomial(known.unchecked.windows[cells, None], known.p[cells])
+    # Sums from each cell to the last; the windows of a cell count together.
+    right = np.vstack([np.cumsum(drawn[::-1], axis=0)[::-1], np.zeros_like(drawn[:1])])
+    windows = np.append(np.cumsum(known.unchecked.windows[cells][::-1])[::-1], 0)
+    checked = known.x[found.row]
+    rows = []
+    for least, threshold in zip(at, score, strict=True):
+        first, above = np.searchsorted(x, least), checked >= least
+        total = int(windows[first] + above.sum())
+        if not total:
+            continue
+        share = (right[first] + found.right[above].sum()) / total
+        low, high = np.quantile(share, [0.025, 0.975])
+        rows.append(
+            {
+                "threshold": float(threshold),
+                "windows": float(total),
+                "precision": float(share.mean()),
+                "low": float(low),
+                "high": float(high),
+            }
+        )
+    return rows
 
 
 # --- What to check next -------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class ClassCalibration:
         Share of windows with the class: a row per site, the last is that of all.
     notes : list of str
         Sentences on what these checks cannot tell.
+    precision : list of dict
+        Share of right ones among the windows from a score on: a row per score, ascending.
     """
 
     checks: int
@@ -65,6 +67,7 @@ class ClassCalibration:
     high: list[float]
     rates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    precision: list[dict[str, float]] = field(default_factory=list)
 
     def probability(self, score: np.ndarray) -> np.ndarray:
         """P(correct) at these scores, float64 of their shape."""
@@ -165,6 +168,7 @@ def _as_class(name: str, item: Mapping[str, Any]) -> ClassCalibration:
         and found.rates
         and all(isinstance(row, dict) for row in found.rates)
         and isinstance(found.notes, list)
+        and all(_is_number(value) for row in found.precision for value in row.values())
     ):
         raise ValueError(f"what it says of {name!r} is impossible")
     return found

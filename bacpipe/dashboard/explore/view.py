@@ -12,10 +12,11 @@ import param
 
 from bacpipe.dashboard.explore.export import ExportPanel
 from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
+from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
-from bacpipe.dashboard.shared.labels import WindowLabels
+from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
@@ -37,8 +38,11 @@ window by a long list of numbers. The map draws windows with similar numbers **c
 a group of points is often one kind of sound.
 
 - **Click** a point to see and hear its window. ◀ and ▶ walk through its recording.
-- **Drag** with the lasso or the box (above the map) to select many windows, then download them.
-  A double click ends the selection. The arrow down and *SVG* save the picture.
+- **Drag** with the lasso or the box (above the map) to select many windows, then label them,
+  listen to them in Review, or download them. A double click ends the selection. The arrow down
+  and *SVG* save the picture.
+- **Select all windows of** a cluster and give it a label, and it has a name. Labels are kept with
+  your name, like those of Review; *Colour by: Labels of people* shows them.
 - **Wheel** and drag zoom and move the map; ↺ shows all of it again. A map of three dimensions
   turns when it is dragged.
 - **Colour by** shows what is known of the windows; grey points have no such label.
@@ -91,6 +95,10 @@ The address of the page holds what you see: send it to others who use this dashb
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
         self.export = ExportPanel(data_set.name)
+        self.labelling = LabellingPanel(
+            self.background, on_group=self.map.select, on_review=self.send_to_review,
+            on_labelled=self._labelled,
+        )  # fmt: skip
         self._make_widgets(data_set)
 
     # ------------------------------------------------------------------ layout
@@ -105,10 +113,25 @@ The address of the page holds what you see: send it to others who use this dashb
             widget.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
 
     def controls(self) -> Any:
+        self.visitor.param.watch(lambda _: self._allow(), "annotator")
+        self._allow()
         return pn.Column(
-            self._model, self._reducer, self._colour, self.filters.panel, self.export.panel,
-            sizing_mode="stretch_width",
+            self._model, self._reducer, self._colour, self.filters.panel, self.labelling.panel,
+            self.export.panel, sizing_mode="stretch_width",
         )  # fmt: skip
+
+    def _allow(self) -> None:
+        self.labelling.allow(self.visitor.annotator, may_edit=self.data_set.may_edit)
+
+    def _labelled(self) -> None:
+        """Show what people have labelled just now."""
+        content = self._content
+        if content is None:
+            return
+        self._content = content._replace(kinds=label_kinds(content.results))
+        if self.details.row is not None:
+            self.details.show(content.results, self.details.row)
+        self._load()
 
     def body(self) -> Any:
         return pn.Row(
@@ -189,6 +212,7 @@ The address of the page holds what you see: send it to others who use this dashb
             self._previous.disabled = self._next.disabled = True
         elif moved and self.details.row is not None:
             self.map.mark(self.details.row)
+        self.labelling.offer_groups(labels if labels is not None and not labels.ordered else None)
         kept = np.zeros(0, np.int64) if other else self._selected[content.shown[self._selected]]
         self._select(kept)
         self.map.pick(kept)
@@ -286,6 +310,7 @@ The address of the page holds what you see: send it to others who use this dashb
         if content is None:
             return
         self._picked.object = _composition(content.labels, rows)
+        self.labelling.offer(content.results, rows)
         if len(rows):
             self.export.offer(content.results, rows, content.labels, "selected")
         else:

@@ -13,6 +13,7 @@ import param
 
 from bacpipe.dashboard.recordings.recordings_table import Recordings, Totals, read_recordings
 from bacpipe.dashboard.recordings.time_line import duration_histogram, time_line
+from bacpipe.dashboard.recordings.whole_recording import WholeRecording
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import ViewOfParts
 from bacpipe.dashboard.shared.widgets import (
@@ -29,8 +30,9 @@ from bacpipe.models.zoo import CARDS
 if TYPE_CHECKING:
     import pandas as pd
 
-_PARTS = {"Overview": "overview", "Recordings": "recordings", "Failures": "failures",
-          "Settings and licences": "settings"}  # fmt: skip
+_PARTS = {"Overview": "overview", "Recordings": "recordings", "Whole recording": "whole",
+          "Failures": "failures", "Settings and licences": "settings"}  # fmt: skip
+_MOST_OFFERED = 300  # recordings in the list to choose from
 _BLOCKS = {"automatic": "", "hours": "hour", "days": "day", "weeks": "week"}
 _ONLY = {"all": "all", "those that failed": "failed", "those without a time": "no time"}
 
@@ -49,6 +51,10 @@ or a recorder). Turn the wheel over the figure to zoom into time.
 
 **Recordings**: every file, with a search. Click on a row to open it in *Explore*.
 
+**Whole recording**: a recording from its beginning to its end, over time lines of annotations,
+labels of people and the best classes; turn the wheel to zoom into time, click to hear 10 seconds
+from there.
+
 **Failures**: recordings that could not be read or computed, and why. Everything else in these
 results is complete; when the files are mended, run bacpipe again, and only these are done.
 
@@ -64,12 +70,14 @@ as the recorder's clock said.
         "block": "block",
         "search": "search",
         "only": "only",
+        "whole": "whole",
     }
 
     part = param.Selector(objects=list(_PARTS.values()), default="overview")
     block = param.Selector(objects=list(_BLOCKS.values()), default="")
     search = param.String("")
     only = param.Selector(objects=list(_ONLY.values()), default="all")
+    whole = param.String("")
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
@@ -80,7 +88,15 @@ as the recorder's clock said.
             self.param.search, label="Search", placeholder="part of the name",
             sizing_mode="stretch_width",
         )  # fmt: skip
+        self._offered = pn.widgets.Select(
+            label="Recording", options=[], sizing_mode="stretch_width"
+        )
+        self._offered.param.watch(lambda event: self.param.update(whole=event.new or ""), "value")
+        self._whole_recording = WholeRecording(
+            self.background, data_set.options.spectrogram_colour_scale
+        )
         self._choices = {
+            "whole": [self._offered],
             "overview": [select(self.param.block, "Blocks of the time line", _BLOCKS)],
             "recordings": [search, select(self.param.only, "Only", _ONLY)],
         }
@@ -110,6 +126,7 @@ as the recorder's clock said.
         make = {
             "overview": self._overview,
             "recordings": self._table,
+            "whole": self._whole,
             "failures": self._failures,
             "settings": self._settings,
         }[self.part]
@@ -150,6 +167,22 @@ as the recorder's clock said.
             download_button(rows, f"{self.data_set.name}_recordings.csv"),
         ]
 
+    def _whole(self, recordings: Recordings) -> list[Any]:
+        heard = [
+            str(name)
+            for name in recordings.table["recording"]
+            if any(name in results.windows.entries for results in self._models)
+        ]
+        if not heard:
+            return [hint("No recording was done yet.")]
+        chosen = self.whole if self.whole in heard else heard[0]
+        near = max(0, heard.index(chosen) - _MOST_OFFERED // 2)
+        self._offered.param.update(options=heard[near : near + _MOST_OFFERED], value=chosen)
+        with_it = [model for model in self._models if chosen in model.windows.entries]
+        classifiers = [model for model in with_it if model.loader.has_predictions]
+        self._whole_recording.show((classifiers or with_it)[0], chosen)
+        return [self._whole_recording.panel]
+
     def _offer_link(self, recording: str) -> None:
         """Say where the recording is looked at from near."""
         model = next((m.name for m in self._models if recording in m.windows.entries), None)
@@ -158,9 +191,11 @@ as the recorder's clock said.
             self._link.object = f'<div class="bp-open"><b>{name}</b> has no results to show.</div>'
             return
         query = urlencode({"view": "explore", "model": model, "recording": recording})
+        whole = urlencode({"view": "data", "data": "whole", "whole": recording})
         self._link.object = (
             f'<div class="bp-open"><b>{name}</b>: '
-            f'<a href="?{html.escape(query)}">show in Explore</a></div>'
+            f'<a href="?{html.escape(query)}">show in Explore</a> · '
+            f'<a href="?{html.escape(whole)}">show all of it</a></div>'
         )
 
     def _failures(self, recordings: Recordings) -> list[Any]:

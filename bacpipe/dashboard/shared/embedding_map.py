@@ -199,7 +199,7 @@ class EmbeddingMap:
         )
         self.figure.add_tools(hover)
         self.figure.on_event(Tap, self._tapped)
-        self.figure.on_event(DoubleTap, lambda _: self._select(np.zeros(0, np.int64)))
+        self.figure.on_event(DoubleTap, lambda _: self.select(np.zeros(0, np.int64)))
         self.figure.on_event(SelectionGeometry, self._lassoed)
         self.figure.on_event(RangesUpdate, self._moved)
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "step": 1, "format": "0"}
@@ -437,9 +437,10 @@ class EmbeddingMap:
             inside &= (y >= geometry["y0"]) & (y <= geometry["y1"])
         else:
             return
-        self._select(np.flatnonzero(inside & self._shown))
+        self.select(np.flatnonzero(inside & self._shown))
 
-    def _select(self, rows: np.ndarray) -> None:
+    def select(self, rows: np.ndarray) -> None:
+        """Outline some windows (int64), as a lasso around them would."""
         self.pick(rows)
         if self._on_select is not None:
             self._on_select(rows)

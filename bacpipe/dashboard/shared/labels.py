@@ -14,7 +14,9 @@ from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.default_labels import make_labels, metadata_labels
 from bacpipe.labels.ground_truth import ground_truth_by_model
-from bacpipe.store.layout import CLUSTER_LABELS
+from bacpipe.labels.people import current_labels, settled_labels
+from bacpipe.store.judgements import YES
+from bacpipe.store.layout import ALL_PEOPLE_LABELS, CLUSTER_LABELS
 from bacpipe.store.parquet import read_parquet
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _ORDERED = {
     *_HOURS,
 }
 _CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
+PEOPLE = "people"
 
 
 class WindowLabels(NamedTuple):
@@ -108,6 +111,8 @@ def label_kinds(results: ModelResults) -> dict[str, str]:
     for column in _annotation_columns(results):
         kind = label_kind(column)
         kinds[_ANNOTATIONS + kind] = f"Annotations: {kind}"
+    if any(results.loader.paths.people_path.glob(ALL_PEOPLE_LABELS)):
+        kinds[PEOPLE] = "Labels of people"
     if any(entry.predictions for entry in results.loader.entries.values()):
         kinds["default_classifier"] = _TITLES["default_classifier"]
     for name in _cluster_columns(results):
@@ -118,7 +123,6 @@ def label_kinds(results: ModelResults) -> dict[str, str]:
     return kinds
 
 
-@lru_cache(maxsize=64)
 def read_labels(results: ModelResults, kind: str) -> WindowLabels:
     """Labels of one kind; the arrays are shared, do not change them.
 
@@ -127,6 +131,12 @@ def read_labels(results: ModelResults, kind: str) -> WindowLabels:
     BacpipeError
         If they are missing or cannot be read.
     """
+    # Those of people change while they are looked at.
+    return _people(results) if kind == PEOPLE else _read_labels(results, kind)
+
+
+@lru_cache(maxsize=64)
+def _read_labels(results: ModelResults, kind: str) -> WindowLabels:
     if kind.startswith(_ANNOTATIONS):
         return _annotations(results, kind)
     if kind.startswith(_CLUSTERS):
@@ -195,6 +205,21 @@ def _annotations(results: ModelResults, kind: str) -> WindowLabels:
     for index, name in enumerate(names):
         place[numbers[name]] = index
     return WindowLabels(kind, place[codes], tuple(names), False)
+
+
+def _people(results: ModelResults) -> WindowLabels:
+    """What people heard in windows; of several labels the last one that was given."""
+    table = settled_labels(current_labels(results.loader))
+    table = table[table["value"] == YES].sort_values("time", kind="stable")
+    names = tuple(sorted(set(table["label"])))
+    number = {name: i for i, name in enumerate(names)}
+    codes = np.full(len(results), NONE, np.int32)
+    columns = zip(table["recording"], table["start"], table["label"], strict=True)
+    for recording, start, label in columns:
+        row = results.row_of(str(recording), float(start))
+        if row is not None:
+            codes[row] = number[label]
+    return WindowLabels(PEOPLE, codes, names, False)
 
 
 def _cluster_table(results: ModelResults) -> pd.DataFrame | None:

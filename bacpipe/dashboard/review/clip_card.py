@@ -1,0 +1,59 @@
+"""One clip of a queue as the browser gets it, some ahead of the one that is heard."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from bacpipe.audio.timestamps import recording_start
+from bacpipe.dashboard.review.queue import Queue
+from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.drawn_marks import DETECTION, marks_between
+from bacpipe.dashboard.shared.spectrogram_figure import picture_of
+
+
+def clip_card(queue: Queue, index: int, around: float) -> dict[str, Any]:
+    """Picture, sound and words of a clip, with `around` seconds before and after it.
+
+    ``levels`` are the bytes of a uint8 picture (rows from the lowest frequency, columns in time),
+    ``sound`` those of a WAV file; times are seconds of the recording.
+
+    Raises
+    ------
+    BacpipeError
+        If the recording is gone or cannot be read.
+    """
+    results, row = queue.results, int(queue.rows[index])
+    name, start, end = results.window(row)
+    clip = read_clip(results, name, start - around, end + around)
+    picture = picture_of(clip)
+    stop = clip.start + clip.duration
+    marks = marks_between(results, name, clip.start, stop)
+    score = float(queue.scores[index])
+    begin = recording_start(results.loader.audio_dir / PurePosixPath(name))
+    clock = "" if begin is None else f"{begin + timedelta(seconds=start):%Y-%m-%d %H:%M:%S}"
+    return {
+        "index": index,
+        "name": name,
+        "clock": clock,
+        "start": start,
+        "end": end,
+        "from": clip.start,
+        "to": stop,
+        "slower": clip.expansion,
+        "score": score if np.isfinite(score) else None,
+        "levels": np.ascontiguousarray(picture).tobytes(),
+        "rows": picture.shape[0],
+        "columns": picture.shape[1],
+        "top": clip.rate / 2,
+        "sound": clip.wav(),
+        # What the model says of the class in question is in the title already.
+        "marks": [
+            mark._asdict()
+            for mark in marks
+            if not (mark.kind == DETECTION and mark.text.rpartition(" ")[0] == queue.label)
+        ],
+    }

@@ -1,0 +1,165 @@
+"""How far scores can be trusted by the marks so far: precision by threshold."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import panel as pn
+from bokeh.models import ColumnDataSource, Range1d, Span
+
+from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.review.queue import Queue
+from bacpipe.dashboard.shared.widgets import html_pane
+from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.errors import EvaluationError
+from bacpipe.plotting.style import COLOURS
+from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
+
+_EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
+
+
+class _Found(NamedTuple):
+    table: pd.DataFrame
+    threshold: Estimate
+    checks: int
+    right: int
+
+
+class PrecisionPanel:
+    """Figure of precision by threshold, and the threshold for a wanted precision.
+
+    Attributes
+    ----------
+    panel : panel object
+    """
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._queue: Queue | None = None
+        self._busy = self._again = False
+        self._source = ColumnDataSource(_EMPTY)
+        self._x = Range1d(0, 1)
+        figure = new_figure(
+            220, title="Precision by threshold", tools="save", x_range=self._x,
+            y_range=Range1d(0, 1.02),
+        )  # fmt: skip
+        figure.outline_line_color = FRAME
+        figure.xaxis.axis_label = "threshold (score)"
+        figure.yaxis.axis_label = "share of right ones"
+        figure.varea(
+            "threshold", "low", "high", source=self._source, fill_color=COLOURS[0], fill_alpha=0.2,
+            legend_label="95 % interval",
+        )  # fmt: skip
+        figure.line(
+            "threshold", "precision", source=self._source, line_color=COLOURS[0], line_width=2,
+            legend_label="from this score on",
+        )  # fmt: skip
+        figure.legend.location = "bottom_right"
+        figure.legend.background_fill_alpha = 0.7
+        self._at = Span(
+            dimension="height", line_color="#b33c00", line_dash="dashed", line_width=2,
+            visible=False,
+        )  # fmt: skip
+        self._wanted_line = Span(
+            dimension="width", line_color="#7b8794", line_dash="dotted", location=0.9
+        )
+        figure.add_layout(self._at)
+        figure.add_layout(self._wanted_line)
+        self.wanted = pn.widgets.FloatInput(
+            label="Wanted precision", value=0.9, start=0.05, end=0.99, step=0.05, width=140,
+            margin=(2, 10),
+        )  # fmt: skip
+        self.wanted.param.watch(lambda _: self.refresh(), "value")
+        self._words = html_pane("", margin=(2, 10))
+        self.panel = pn.Column(
+            pn.Row(self.wanted, self._words, sizing_mode="stretch_width"),
+            pn.pane.Bokeh(figure, sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+            visible=False,
+        )
+
+    def show(self, queue: Queue | None) -> None:
+        """Follow the class in question of a queue with scores."""
+        scored = queue is not None and bool(queue.label) and bool(np.isfinite(queue.scores).any())
+        self._queue = queue if scored else None
+        self.panel.visible = scored
+        self._source.data, self._at.visible = _EMPTY, False
+        self._words.object = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compute anew from the labels on the disk; what is asked for meanwhile is done after."""
+        queue = self._queue
+        wanted = min(max(float(self.wanted.value or 0.9), 0.01), 0.99)
+        self._wanted_line.location = wanted
+        if queue is None:
+            return
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+        self._background.run(
+            "precision",
+            lambda: _find(queue, wanted),
+            lambda found: self._done(queue, wanted, found),
+            fail=lambda sentence: self._done(queue, wanted, sentence),
+        )
+
+    def _done(self, queue: Queue, wanted: float, found: _Found | str) -> None:
+        self._busy = False
+        if self._again or queue is not self._queue:
+            self._again = False
+            self.refresh()
+        if queue is self._queue:
+            self._draw(queue, wanted, found)
+
+    def _draw(self, queue: Queue, wanted: float, found: _Found | str) -> None:
+        if isinstance(found, str):
+            self._source.data, self._at.visible = _EMPTY, False
+            self._words.object = f'<div class="bp-note">{html.escape(found)}</div>'
+            return
+        table = found.table
+        self._source.data = {name: table[name].to_numpy() for name in _EMPTY}
+        low, high = table["threshold"].min(), table["threshold"].max()
+        self._x.update(start=float(low), end=float(max(high, low + 1e-3)))
+        known = not math.isnan(found.threshold)
+        self._at.update(visible=known, location=float(found.threshold) if known else 0.0)
+        self._words.object = _sentence(queue.label, wanted, found)
+
+
+def _find(queue: Queue, wanted: float) -> _Found | str:
+    results = queue.results
+    try:
+        calibration: Calibration = calibrate(
+            results.loader.audio_dir, queue.scored_by, save=False, **results.settings
+        )
+        label = queue.label
+        about = calibration.classes.get(label)
+        table, threshold = calibration.precision(label), calibration.threshold(label, wanted)
+    except EvaluationError:  # nothing of this class is marked yet
+        return (
+            "Once you have marked clips as right or wrong, this shows how far the scores can be "
+            "trusted."
+        )
+    assert about is not None
+    return _Found(table, threshold, about.checks, about.right)
+
+
+def _sentence(label: str, wanted: float, found: _Found) -> str:
+    counts = (
+        f'<span class="bp-count">{found.right:,}</span> of '
+        f'<span class="bp-count">{found.checks:,}</span> marked are right. '
+    )
+    threshold = found.threshold
+    if math.isnan(threshold):
+        return counts + html.escape(threshold.note) + "."
+    note = f" ({threshold.note})" if threshold.note else ""
+    return counts + (
+        f"For {wanted:.0%}: threshold "
+        f'<span class="bp-count bp-threshold">{float(threshold):.3f}</span> '
+        f"({threshold.low:.3f} to {threshold.high:.3f}){html.escape(note)}."
+    )
