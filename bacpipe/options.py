@@ -855,6 +855,11 @@ class Options(_Asked):
         "Other hosts under which the dashboard may be opened, such as myserver:5006, "
         "https://bio.example.org or *.example.org, with commas between several. false: none.",
     )
+    edit: bool | None = _option(
+        None, _either(None, _boolean),
+        "Whether visitors of the dashboard may store labels and train recognisers. null: where only "
+        "this machine can reach it (dashboard_address=localhost, no dashboard_websocket_origin).",
+    )
     embedding_figure_height: int = _option(
         500, _PIXELS,
         "Least height in pixels of the map in Explore, which fills the window of the browser.",

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
 class Predictions(NamedTuple):
     """All stored predictions of a model, in the order of its windows.
 
@@ -279,6 +282,19 @@ class DataSetResults:
             except BacpipeError as error:
                 sentences[name] = str(error)
         return sentences
+
+    @property
+    def can_edit(self) -> bool:
+        """Whether visitors may store labels and train recognisers."""
+        if self.options.edit is not None:
+            return self.options.edit
+        return self.is_private
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the dashboard, as far as the options tell."""
+        options = self.options
+        return options.dashboard_address in _LOOPBACK and not options.dashboard_websocket_origin
 
     @property
     def available(self) -> list[str]:
