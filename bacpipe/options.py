@@ -857,8 +857,8 @@ class Options(_Asked):
     )
     edit: bool | None = _option(
         None, _either(None, _boolean),
-        "Whether visitors of the dashboard may store labels and train recognisers. null: where only "
-        "this machine can reach it (dashboard_address=localhost, no dashboard_websocket_origin).",
+        "Whether visitors of the dashboard may label sounds and train recognisers. null: only "
+        "where it can be reached from this machine alone. Allowed: true, false, null",
     )
     embedding_figure_height: int = _option(
         500, _PIXELS,

@@ -18,16 +18,19 @@ from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.recordings.view import RecordingsView
-from bacpipe.dashboard.shared.results import DataSetResults
-from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.search.view import SearchView
+from bacpipe.dashboard.shared.results import DataSetResults, is_local
+from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS
+from bacpipe.labels.people import user_name
 
 logger = logging.getLogger(__name__)
 
 # In the order of their tabs.
 VIEWS: tuple[type[View], ...] = (
     ExploreView,
+    SearchView,
     CompareView,
     AllModelsView,
     PredictionsView,
@@ -47,6 +50,7 @@ class Page:
 
     def __init__(self, data_set: DataSetResults) -> None:
         self.data_set = data_set
+        self._visitor = Visitor(annotator=annotator_here(data_set))
         self._places: dict[str, pn.Column] = {
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS
         }
@@ -97,6 +101,7 @@ class Page:
     def _build(self, kind: type[View]) -> Any:
         try:
             view = kind(self.data_set)
+            view.put_on_page(self._visitor)
             controls, body = view.controls(), view.body()
             ignored = keep_in_address(view, view.in_address)
             if ignored:
@@ -126,6 +131,11 @@ class Page:
             pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
             sizing_mode="stretch_both",
         )
+
+
+def annotator_here(data_set: DataSetResults) -> str:
+    """Name of the user of this computer where nobody else can be the visitor; empty elsewhere."""
+    return user_name() if is_local(data_set.options.dashboard_address) else ""
 
 
 def keep_in_address(state: param.Parameterized, keys: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.models.zoo import canonical_name
-from bacpipe.options import make_options
+from bacpipe.options import make_options, with_changes
 from bacpipe.store.layout import computed_models
 from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import in_notebook
@@ -66,6 +66,9 @@ def app(models: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
     """
     _load_extensions()
     data_set = open_data_set(models, **kwargs)
+    if data_set.options.edit is None:  # who can reach the server of `panel serve` is not known
+        changed = with_changes(data_set.options, edit=in_notebook())
+        data_set = DataSetResults(data_set.audio_dir, data_set.models, changed)
     # `panel serve` runs its script for every visitor; what was read for one serves the others.
     shared = f"bacpipe {data_set.models} {data_set.options}"
     return Page(pn.state.cache.setdefault(shared, data_set)).panel

@@ -166,7 +166,7 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
     checked = check_annotations(
         plain, known, source="labels", length_of=length_in_header(loader.audio_dir)
     )
-    now, given = datetime.now(UTC).isoformat(timespec="microseconds"), annotator or _user()
+    now, given = datetime.now(UTC).isoformat(timespec="microseconds"), annotator or user_name()
     prints = {
         name: content_fingerprint(loader.audio_dir / name)
         for name in checked["audiofilename"].unique()
@@ -294,7 +294,8 @@ def _score(value: Any, row: int) -> float | None:
     return number
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Name of the user of this computer."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # containers lack a table of users

@@ -13,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.explore.export import as_clips, as_csv, as_raven_table
+from bacpipe.dashboard.shared.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
 from bacpipe.dashboard.server import open_data_set

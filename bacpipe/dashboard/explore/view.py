@@ -10,7 +10,7 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.export import ExportPanel
+from bacpipe.dashboard.shared.export import ExportPanel
 from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +30,7 @@ from bacpipe.store.predictions import sorted_classes
 if TYPE_CHECKING:
     import pandas as pd
 
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_SAME = 1e-3  # seconds: journals and tables round the times of windows
 
 
 class Predictions(NamedTuple):
@@ -138,6 +138,12 @@ class ModelResults:
         if rows.stop == rows.start:
             raise ResultsNotFoundError(f"{recording!r} has no windows of {self.name}.")
         return rows.start + int(np.abs(self.start[rows] - start).argmin())
+
+    def row_of(self, recording: str, start: float) -> int | None:
+        """Row of the window of a recording that starts at a time in seconds; None without one."""
+        rows = self._slices.get(recording, slice(0, 0))
+        near = rows.start + int(np.searchsorted(self.start[rows], start - _SAME))
+        return near if near < rows.stop and abs(self.start[near] - start) <= _SAME else None
 
     def recording_of(self, row: int) -> str:
         """Recording of a window."""
@@ -284,23 +290,26 @@ class DataSetResults:
         return sentences
 
     @property
-    def can_edit(self) -> bool:
-        """Whether visitors may store labels and train recognisers."""
-        if self.options.edit is not None:
-            return self.options.edit
-        return self.is_private
-
-    @property
-    def is_private(self) -> bool:
-        """Whether only this machine can reach the dashboard, as far as the options tell."""
+    def may_edit(self) -> bool:
+        """Whether visitors may label and train; unless it was said, only those of this machine."""
         options = self.options
-        return options.dashboard_address in _LOOPBACK and not options.dashboard_websocket_origin
+        if options.edit is not None:
+            return options.edit
+        return is_local(options.dashboard_address) and not options.dashboard_websocket_origin
 
     @property
     def available(self) -> list[str]:
         """Models that have results."""
         problems = self.problems()
         return [name for name in self.models if name not in problems]
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach a server that listens at an address."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address.lower() == "localhost"
 
 
 def settings_for_reading(options: Options) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import panel as pn
@@ -10,7 +10,20 @@ import param
 
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.widgets import Notice, heading
+
+
+class Visitor(param.Parameterized):
+    """Who looks at a page.
+
+    Attributes
+    ----------
+    annotator : str
+        The name under which labels are kept; empty until it is known.
+    """
+
+    annotator: Any = param.String(default="")
 
 
 class View(param.Parameterized):
@@ -34,8 +47,31 @@ class View(param.Parameterized):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(**values)
         self.data_set = data_set
+        self.visitor = Visitor()
+        self._review: Callable[[ClipsToReview], None] | None = None
         self.notice = Notice()
         self.background = Background(self.notice.panel)
+
+    def put_on_page(
+        self, visitor: Visitor, review: Callable[[ClipsToReview], None] | None = None
+    ) -> None:
+        """Called once, before anything is laid out: who looks, and what opens the Review tab."""
+        self.visitor, self._review = visitor, review
+
+    @property
+    def may_label(self) -> bool:
+        """Whether visitors of this server may label, and the one of this page has a name."""
+        return self.data_set.may_edit and bool(self.visitor.annotator.strip())
+
+    @property
+    def can_review(self) -> bool:
+        """Whether there is a Review tab to send windows to."""
+        return self._review is not None
+
+    def send_to_review(self, clips: ClipsToReview) -> None:
+        """Open the Review tab with these windows as its queue."""
+        if self._review is not None:
+            self._review(clips)
 
     def controls(self) -> Any:
         """Widgets for the column at the left."""

@@ -1,0 +1,70 @@
+"""Windows on their way to the Review tab, from whatever view has found them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bacpipe.dashboard.shared.results import ModelResults
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ClipsToReview:
+    """Windows that somebody wants to hear and to mark, in this order.
+
+    Attributes
+    ----------
+    model : str
+        Whose windows they are.
+    rows : np.ndarray, int64, shape (n,)
+        Windows, as `ModelResults` numbers them.
+    title : str
+        What they are, for people: 'windows like the chosen one'.
+    label : str
+        Class that is in question; empty if visitors are to say one for each.
+    scores : np.ndarray, float, shape (n,), optional
+        What a model said of that class.
+    chosen_by : str
+        How they were chosen, as the journal of labels keeps it: 'search', 'top', 'review_plan'.
+    scored_by : str
+        Model or recogniser whose scores they are; `model` unless given.
+    """
+
+    model: str
+    rows: np.ndarray
+    title: str
+    label: str = ""
+    scores: np.ndarray | None = None
+    chosen_by: str = ""
+    scored_by: str = ""
+
+    @classmethod
+    def of_table(
+        cls, results: ModelResults, table: pd.DataFrame, title: str, label: str = ""
+    ) -> ClipsToReview:
+        """Take what `bacpipe.search`, `suggest` or `review_plan` returns for a model.
+
+        Windows that its results do not have any more are left out.
+        """
+        keys = zip(table["recording"], table["start"], strict=True)
+        rows = [results.row_of(str(name), float(start)) for name, start in keys]
+        found = np.array([row is not None for row in rows], bool)
+        kept = table[found]
+
+        def one(column: str) -> str:
+            return str(kept[column].iloc[0]) if column in kept and len(kept) else ""
+
+        return cls(
+            results.name,
+            np.array([row for row in rows if row is not None], np.int64),
+            title,
+            label or one("label"),
+            kept["score"].to_numpy(np.float64) if "score" in kept else None,
+            one("chosen_by"),
+            one("model"),
+        )
