@@ -23,6 +23,7 @@ from bacpipe.dashboard.shared.results import DataSetResults, is_local
 from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.teach.view import TeachView
 from bacpipe.labels.people import user_name
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 VIEWS: tuple[type[View], ...] = (
     ExploreView,
     SearchView,
+    TeachView,
     CompareView,
     AllModelsView,
     PredictionsView,

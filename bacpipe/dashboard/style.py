@@ -79,6 +79,10 @@ CSS = """
   flex: 0 0 43% !important; min-width: 400px; max-width: 760px; overflow-y: auto;
   overflow-x: hidden; border-left: 1px solid #e4e8ec;
 }
+.bp-counts { font-size: 13px; border-collapse: collapse; overflow-wrap: anywhere; }
+.bp-counts th { text-align: right; font-weight: 600; color: #52606d; }
+.bp-counts th, .bp-counts td { padding: 2px 12px 2px 0; text-align: right; }
+.bp-counts th:first-child, .bp-counts td:first-child { text-align: left; }
 .bp-count { font-weight: 700; color: #0b4f6c; font-variant-numeric: tabular-nums; }
 """
 

@@ -10,11 +10,11 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.shared.export import ExportPanel
 from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
+from bacpipe.dashboard.shared.export import ExportPanel
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View

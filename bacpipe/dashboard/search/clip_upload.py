@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import panel as pn
 import param
@@ -115,7 +115,7 @@ class ClipUpload(pn.custom.JSComponent):
     most_bytes = param.Integer(default=MOST_BYTES)
 
     _esm = _SCRIPT
-    _stylesheets: list[str] = [_STYLE]
+    _stylesheets: ClassVar[list[str]] = [_STYLE]
 
     def __init__(
         self,

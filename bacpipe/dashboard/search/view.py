@@ -123,7 +123,7 @@ class SearchView(View):
     # ------------------------------------------------------------------ layout
 
     def _make_widgets(self) -> None:
-        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
         parameters = self.param
         self._model = pn.widgets.Select(label="Model", options=list(self.data_set.models), **wide)
         self._model.param.watch(self._change_model, "value")
@@ -134,7 +134,7 @@ class SearchView(View):
             label="Recording", placeholder="part of its name", **wide
         )
         self._second = pn.widgets.FloatInput(label="Second", value=0.0, start=0.0, width=90,
-                                             margin=(2, 5))  # fmt: skip
+                                             margin=(2, 10))  # fmt: skip
         add = pn.widgets.Button(label="Search with this window", color="primary", **wide)
         add.on_click(lambda _: self._add_typed())
         chosen: dict[str, Any] = {"options": {}, "value": [], "solid": False, **wide}
@@ -175,7 +175,7 @@ class SearchView(View):
         self._sites.param.watch(lambda event: self._filter(sites=list(event.new)), "value")
         self._first_day, self._last_day = (
             pn.widgets.TextInput.from_param(
-                parameter, label=label, placeholder="2025-05-01", width=112, margin=(2, 5)
+                parameter, label=label, placeholder="2025-05-01", width=104, margin=(2, 10)
             )
             for parameter, label in (
                 (parameters.first_day, "From day"),
@@ -199,7 +199,7 @@ class SearchView(View):
             parameters.score, label="with a score of at least", step=0.05, start=0, end=1, **wide
         )
         self._elsewhere = pn.widgets.Checkbox.from_param(
-            parameters.elsewhere, label="other recordings only", margin=(4, 5)
+            parameters.elsewhere, label="other recordings only", margin=(4, 10)
         )
         self._gap = pn.widgets.FloatInput.from_param(
             parameters.gap, label="Seconds between results", step=1, start=0, end=3600, **wide
@@ -209,17 +209,17 @@ class SearchView(View):
     def _download(self, title: str, ending: str, make: Any) -> Any:
         button = pn.widgets.FileDownload(
             callback=make, filename=f"found.{ending}", label=f"Download {title}", color="default",
-            disabled=True, height=32, width=118, margin=(2, 4),
+            disabled=True, height=32, width=112, margin=(2, 5),
         )  # fmt: skip
         return button
 
     def controls(self) -> Any:
         return pn.Column(
             self._model,
-            heading("Search with", margin=(4, 5)),
+            heading("Search with", margin=(4, 10)),
             self._by,
             *self._parts.values(),
-            heading("Show only", margin=(8, 5)),
+            heading("Show only", margin=(8, 10)),
             self._sites,
             pn.Row(self._first_day, self._last_day, margin=0),
             self._hours,

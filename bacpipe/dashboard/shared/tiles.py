@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import panel as pn
@@ -155,7 +155,8 @@ export function render({model, el}) {
 _STYLE = """
 :host { width: 100%; }
 .bp-tiles {
-  width: 100%; box-sizing: border-box; list-style: none; margin: 0; padding: 2px; display: grid; gap: 10px;
+  width: 100%; box-sizing: border-box; list-style: none; margin: 0; padding: 2px;
+  display: grid; gap: 10px;
   grid-template-columns: repeat(auto-fill, minmax(168px, 1fr));
 }
 .bp-tiles li {
@@ -170,10 +171,14 @@ _STYLE = """
 }
 .picture img { width: 100%; height: 100%; display: block; }
 .picture img:not([src]) { visibility: hidden; }
-.cursor { position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff; display: none; }
+.cursor {
+  position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff; display: none;
+}
 .playing .cursor { display: block; }
 .line { display: flex; align-items: center; gap: 4px; margin-top: 3px; }
-.line label { flex: 1; min-width: 0; display: flex; gap: 4px; align-items: center; cursor: pointer; }
+.line label {
+  flex: 1; min-width: 0; display: flex; gap: 4px; align-items: center; cursor: pointer;
+}
 .line input { width: 18px; height: 18px; margin: 0; flex: none; }
 .caption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; }
 .line button {
@@ -211,7 +216,7 @@ class Tiles(pn.custom.JSComponent):
     round = param.Integer(default=0)
 
     _esm = _SCRIPT
-    _stylesheets: list[str] = [_STYLE]
+    _stylesheets: ClassVar[list[str]] = [_STYLE]
 
     def __init__(
         self,
