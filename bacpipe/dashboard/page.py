@@ -16,9 +16,11 @@ from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.background import sentence_of
 from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
+from bacpipe.dashboard.places.view import PlacesView
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.recordings.view import RecordingsView
 from bacpipe.dashboard.search.view import SearchView
+from bacpipe.dashboard.shared.drawn import Drawn
 from bacpipe.dashboard.shared.results import DataSetResults, is_local
 from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
@@ -36,6 +38,7 @@ VIEWS: tuple[type[View], ...] = (
     CompareView,
     AllModelsView,
     PredictionsView,
+    PlacesView,
     RecordingsView,
 )
 _TITLES = {view.title: view.key for view in VIEWS}
@@ -110,7 +113,7 @@ class Page:
                 view.say(
                     f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
                 )
-            view.opened()
+            drawn = Drawn(lambda: self._fill(view))
         except Exception as error:  # one view that cannot be shown must not blank the page
             return Notice(sentence_of(error)).panel
         help_card = pn.Card(
@@ -130,9 +133,16 @@ class Page:
                 css_classes=["bp-controls"],
                 stylesheets=[CSS],
             ),
-            pn.Column(view.notice.panel, body, sizing_mode="stretch_both"),
+            pn.Column(view.notice.panel, body, drawn, sizing_mode="stretch_both"),
             sizing_mode="stretch_both",
         )
+
+    @staticmethod
+    def _fill(view: View) -> None:
+        try:
+            view.opened()
+        except Exception as error:  # one view that cannot be shown must not blank the page
+            view.say(sentence_of(error))
 
 
 def annotator_here(data_set: DataSetResults) -> str:

@@ -68,8 +68,8 @@ def learning_curve(
     found = with_negatives(labelled_windows(loader, table, known))
     if not any((col == PRESENT).any() and (col == ABSENT).any() for col in found.values.T):
         raise RecogniserError(
-            f"Nobody has said of a window that {listed(known)} is not heard in it, so nothing tells "
-            f"right from wrong; label some windows with no."
+            f"Nobody has said of a window that {listed(known)} is not heard in it, so nothing "
+            f"tells right from wrong; label some windows with no."
         )
     embeddings = embeddings_of(loader, found.rows)
     counts = {

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from bacpipe.dashboard.shared.recognisers import recogniser_of, recognisers_of
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import RecogniserError
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 AUTOMATIC = "automatic"
 
-# Two visitors who train the same recogniser, or apply it, do so one after the other.
+# Two visitors who train the same recogniser, or apply it, do so one after the other.  Each learns
+# with one thread: its matrices are small, and threads that wait for busy cores take ten times as
+# long.
 _ONE_BY_ONE = threading.Lock()
 
 
@@ -77,7 +81,7 @@ def read_lesson(results: ModelResults, labels_from: str) -> Lesson:
 
 def train(results: ModelResults, name: str, classes: Sequence[str], labels_from: str) -> Recogniser:
     """Learn some classes."""
-    with _ONE_BY_ONE:
+    with _ONE_BY_ONE, threadpool_limits(1):
         return train_recogniser(
             results.loader.audio_dir,
             results.name,
@@ -89,7 +93,8 @@ def train(results: ModelResults, name: str, classes: Sequence[str], labels_from:
 
 def curve(results: ModelResults, name: str, labels_from: str) -> pd.DataFrame:
     """How well it would have been learnt from fewer labels."""
-    return learning_curve(recogniser_of(results, name), _reader(results, labels_from))
+    with threadpool_limits(1):
+        return learning_curve(recogniser_of(results, name), _reader(results, labels_from))
 
 
 def proposals(
