@@ -48,6 +48,8 @@ def site_map(
     plot.xaxis.axis_label, plot.yaxis.axis_label = "longitude (°)", "latitude (°)"
     found = np.array([values.get(site.name, 0.0) for site in placed], float)
     most = float(found.max(initial=0.0)) or 1.0
+    # By area, as people compare circles.
+    sizes = _SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(found / most)
     source = ColumnDataSource(
         {
             "x": longitudes,
@@ -57,8 +59,8 @@ def site_map(
             "recordings": [site.recordings for site in placed],
             "hours": [hours.get(site.name, float("nan")) for site in placed],
             "value": found.tolist(),
-            # By area, as people compare circles.
-            "size": (_SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(found / most)).tolist(),
+            "size": sizes.tolist(),
+            "right": (sizes / 2 + 4).tolist(),
             "fill": [0.75 if value > 0 else 0.0 for value in found],
         }
     )
@@ -68,7 +70,7 @@ def site_map(
     )  # fmt: skip
     if len(placed) <= _NAMED:
         plot.text(
-            "x", "y", text="short", source=source, x_offset=8, y_offset=-8,
+            "x", "y", text="short", source=source, x_offset="right", text_baseline="middle",
             text_font_size="12px", text_color="#1f2933",
         )  # fmt: skip
     plot.add_tools(

@@ -256,8 +256,10 @@ class PlacesView(ViewOfParts):
         if self.part != "activity":
             return
         stem = _file_name(self.data_set.name, self.model, self.species, self.by)
+        svg = drawing.svg.decode()
         self._content.objects = [
-            pn.pane.SVG(drawing.svg.decode(), sizing_mode="stretch_width", max_width=1000,
+            # The pane takes no declaration of XML before it.
+            pn.pane.SVG(svg[svg.index("<svg") :], sizing_mode="stretch_width", max_width=1000,
                         alt_text="Heat maps of activity", margin=(5, 10)),
             pn.Row(
                 *(
@@ -272,9 +274,7 @@ class PlacesView(ViewOfParts):
 
     def _say_no_activity(self, sentence: str) -> None:
         if self.part == "activity":
-            self._content.objects = [
-                html_pane(f'<div class="bp-say">{html.escape(sentence)}</div>')
-            ]
+            self._content.objects = [hint(html.escape(sentence))]
 
 
 def _file_name(*parts: str) -> str:
