@@ -13,11 +13,11 @@ import pytest
 import soundfile as sf
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.clips import Clip, envelope
+from bacpipe.dashboard.shared.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.shared.labels import WindowLabels, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions

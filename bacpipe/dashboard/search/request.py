@@ -71,7 +71,7 @@ class Request(NamedTuple):
         if self.by == "windows" and not self.like:
             return (
                 "Choose a window to search with: type its recording and second at the left, or "
-                "click on one in Explore and on “Search” below its neighbours."
+                "click on one in Explore and then on “Search with this window”."
             )
         if self.by == "clip" and self.clip is None:
             return "Choose a clip at the left."

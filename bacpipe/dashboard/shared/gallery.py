@@ -71,7 +71,7 @@ class Gallery:
         self._storing = False
         self._key = f"gallery-{id(self)}"
         self._tiles = Tiles(self._play, self._look_near, sizing_mode="stretch_width")
-        self._tiles.param.watch(lambda _: self._count(), ["selected", "round"])
+        self._tiles.param.watch(lambda *_: self._count(), ["selected", "round"])
         self._note = html_pane("", "bp-note", margin=(2, 10))
         self._problem = Notice()
         self._spinner = Spinner()

@@ -195,7 +195,7 @@ class TeachView(View):
             self.model = next(iter(self.data_set.available), "")
         self.param.watch(lambda _: self._read(), ["labels_from"])
         self.param.watch(lambda _: self._show_recogniser(), ["recogniser"])
-        self.param.watch(lambda _: self._propose(), ["strategy", "of_class", "count"])
+        self.param.watch(lambda *_: self._propose(), ["strategy", "of_class", "count"])
         self._read()
 
     def _read(self, *, then: str = "") -> None:
