@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_map_table_and_activity_show_what_the_survey_has(
     page.get_by_text("Activity", exact=True).locator("visible=true").first.click()
     with page.expect_download() as download:
         page.get_by_text("Download SVG").click()
-    text = open(download.value.path(), encoding="utf-8").read()
+    text = Path(download.value.path()).read_text(encoding="utf-8")
     assert text.startswith("<?xml")
 
 

@@ -1,4 +1,4 @@
-"""Search: by windows, clips and words; filters; the gallery plays and marks; nothing else is read."""
+"""Search: by windows, clips and words; filters; a gallery that plays and marks; safety."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ You have one sound and want the others: a search compares it with **every window
 has embedded. Nothing is trained for it.
 
 1. **Search with** a window of your recordings (type its name and second, or click on a point in
-   *Explore* and then on *Search with this window*), a clip of your own, words (models that understand them), or a
-   recogniser from *Teach*.
+   *Explore* and then on *Search with this window*), a clip of your own, words (models that
+   understand them), or a recogniser from *Teach*.
 2. **Listen** to what was found: click on a picture. The number is the similarity, at most 1; for
    a recogniser it is its logit, and above 0 means yes.
 3. **More like these**: select good ones and click *More like these*; select false ones and click
