@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_ma
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
 from bacpipe.dashboard.shared.export import ExportPanel
+from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
@@ -87,6 +89,11 @@ The address of the page holds what you see: send it to others who use this dashb
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
         self.export = ExportPanel(data_set.name)
+        self._side_by_side = pn.widgets.Button(
+            label="Selected side by side", description="see, hear and mark the selected windows",
+            disabled=True, sizing_mode="stretch_width", margin=(4, 5),
+        )  # fmt: skip
+        self._side_by_side.on_click(lambda _: self._show_gallery())
         self._make_widgets(data_set)
 
     # ------------------------------------------------------------------ layout
@@ -103,8 +110,14 @@ The address of the page holds what you see: send it to others who use this dashb
     def controls(self) -> Any:
         return pn.Column(
             self._model, self._reducer, self._colour, self.filters.panel, self.export.panel,
+            self._side_by_side,
             sizing_mode="stretch_width",
         )  # fmt: skip
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Many windows side by side; made when the visitor is known."""
+        return Gallery(self, on_near=self._show_row)
 
     def body(self) -> Any:
         return pn.Row(
@@ -120,6 +133,7 @@ The address of the page holds what you see: send it to others who use this dashb
             pn.Column(
                 self.details.panel,
                 self.neighbours.panel,
+                self.gallery.panel,
                 css_classes=["bp-details"],
                 stylesheets=[CSS],
                 sizing_mode="stretch_both",
@@ -291,11 +305,24 @@ The address of the page holds what you see: send it to others who use this dashb
         if content is None:
             return
         self._picked.object = _composition(content.labels, rows)
+        self._side_by_side.disabled = not len(rows)
+        self.gallery.clear()
         if len(rows):
             self.export.offer(content.results, rows, content.labels, "selected")
         else:
             what = "" if content.shown.all() else "filtered"
             self.export.offer(content.results, np.flatnonzero(content.shown), content.labels, what)
+
+    def _show_gallery(self) -> None:
+        content = self._content
+        if content is None or not len(self._selected):
+            return
+        table = content.results.window_table(self._selected)
+        self.gallery.show(
+            content.results, table.rename(columns={"audiofilename": "recording"}),
+            chosen_by="map", known=() if content.labels is None else content.labels.names,
+            title="windows selected on the map",
+        )  # fmt: skip
 
 
 def _composition(labels: WindowLabels | None, rows: np.ndarray, most: int = 6) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import html
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -170,7 +171,7 @@ class SearchView(View):
 
     def _make_filters(self, wide: dict[str, Any]) -> None:
         parameters = self.param
-        self._sites = pn.widgets.MultiChoice(label="Sites", options=[], placeholder="all",
+        self._sites = pn.widgets.MultiChoice(label="Sites", options={}, placeholder="all",
                                              solid=False, **wide)  # fmt: skip
         self._sites.param.watch(lambda event: self._filter(sites=list(event.new)), "value")
         self._first_day, self._last_day = (
@@ -256,6 +257,9 @@ class SearchView(View):
     def opened(self) -> None:
         self.like, self.unlike = _places(self.like), _places(self.unlike)
         self._greeting = self.notice.sentence
+        if not all(math.isfinite(hour) and 0 <= hour <= 24 for hour in self.hours):
+            self._greeting += " The hours of the day are numbers from 0 to 24."
+            self.hours = ALL_DAY
         if not self.model:
             self.model = next(iter(self.data_set.available), "")
         self.param.watch(lambda *_: self._search(), list(self.in_address))
@@ -280,7 +284,9 @@ class SearchView(View):
             options=list(offer.recognisers), value=self.recogniser or None
         )
         known = [site for site in self.sites if site in offer.sites]
-        self._sites.param.update(options=offer.sites, value=known)
+        # The widget takes what it shows for markup.
+        options = {html.escape(site): site for site in offer.sites}
+        self._sites.param.update(options=options, value=known)
         self._label.options = offer.classes[:_MOST_OFFERED]
         self._label.value = self.label
         for widget in (self._label, self._score):
