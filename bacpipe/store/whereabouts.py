@@ -139,6 +139,6 @@ def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> 
         return column
     zones = {str(time.tzinfo) for time in times if not pd.isna(time)}
     if len(offsets) == 1 and len(zones) > 1:  # by name and as an offset: pandas takes one of them
-        (offset,) = offsets
+        offset = next(offset for offset in offsets if offset is not None)
         return pd.to_datetime(column, utc=True).dt.tz_convert(timezone(offset))
     return pd.to_datetime(column, utc=len(offsets) > 1)

@@ -49,7 +49,7 @@ class Request(NamedTuple):
         Whether to leave out recordings that examples are from.
     gap : float
         Least seconds between results of one recording; 0 for none.
-    count : int
+    most : int
         How many windows.
     """
 
@@ -63,7 +63,7 @@ class Request(NamedTuple):
     where: Mapping[str, object] = {}
     elsewhere: bool = False
     gap: float = 0.0
-    count: int = 60
+    most: int = 60
 
     @property
     def lacks(self) -> str:
@@ -119,7 +119,7 @@ def _search(
         query,
         loader=index,
         embedder=embedder,
-        k=request.count,
+        k=request.most,
         where=request.where,
         exclude_same_recording=request.elsewhere,
         min_gap=request.gap or None,

@@ -237,7 +237,7 @@ class SearchView(View):
         self.gallery = Gallery(self, actions=(self._more, self._less), on_near=self._show_near)
         close = pn.widgets.Button(label="✕ close", color="light", height=28, margin=(2, 10))
         close.on_click(lambda _: self._near.param.update(visible=False))
-        self._near = pn.Column(
+        self._near: Any = pn.Column(
             close, self.details.panel, visible=False, min_width=320, styles={"flex": "1 1 340px"},
         )  # fmt: skip
         return pn.FlexBox(
@@ -393,7 +393,7 @@ class SearchView(View):
             where=self._where(),
             elsewhere=self.elsewhere,
             gap=float(self.gap),
-            count=int(self.count),
+            most=int(self.count),
         )
 
     def _where(self) -> dict[str, object]:

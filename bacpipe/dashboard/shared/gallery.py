@@ -192,8 +192,8 @@ class Gallery:
         if self._table is None:
             return []
         last = self._first + self._size.value
-        rows: list[dict[str, Any]] = self._table.iloc[self._first : last].to_dict("records")
-        return rows
+        rows = self._table.iloc[self._first : last].to_dict("records")
+        return [{str(name): cell for name, cell in row.items()} for row in rows]
 
     def _turn(self, by: int) -> None:
         self._turn_to(self._first + by * self._size.value)
@@ -393,10 +393,12 @@ def _stored_marks(results: ModelResults, windows: Sequence[Window]) -> Marks:
     table = current_labels(results.loader)
     shown = {_rounded(window) for window in windows}
     marks: Marks = {}
-    for row in table[table["recording"].isin({name for name, _, _ in shown})].to_dict("records"):
-        window = _rounded(window_of(row))
+    table = table[table["recording"].isin({name for name, _, _ in shown})]
+    columns = (table[name] for name in ("recording", "start", "end", "value", "label"))
+    for recording, start, end, value, label in zip(*columns, strict=True):
+        window = _rounded((str(recording), float(start), float(end)))
         if window in shown:
-            text = f"{_SAID[row['value']]} {row['label']}"
+            text = f"{_SAID[value]} {label}"
             if text not in marks.setdefault(window, []):
                 marks[window].append(text)
     return marks

@@ -68,12 +68,12 @@ def read_lesson(results: ModelResults, labels_from: str) -> Lesson:
             "mark them there or in Review; ten are enough for a beginning."
         )
         table = pd.DataFrame({name: [] for name in ("label", "value", "recording")})
-    grouped = table.groupby("label")
     counts = {
-        value: grouped["value"].agg(lambda said, value=value: int((said == value).sum()))
+        value: (table["value"] == value).groupby(table["label"]).sum().astype(int)
         for value in (YES, NO, UNSURE)
     }
-    labels = pd.DataFrame({**counts, "recordings": grouped["recording"].nunique()})
+    recordings = table.groupby("label")["recording"].nunique()
+    labels = pd.DataFrame({**counts, "recordings": recordings})
     labels = labels.sort_values([YES, NO], ascending=False).reset_index()
     people = len(current_labels(results.loader))
     return Lesson(results, labels, people, remark, recognisers_of(results))

@@ -146,7 +146,7 @@ class TeachView(View):
         self.gallery = Gallery(self, on_near=self._show_near, on_marked=self._marked)
         close = pn.widgets.Button(label="✕ close", color="light", height=28, margin=(2, 10))
         close.on_click(lambda _: self._near.param.update(visible=False))
-        self._near = pn.Column(
+        self._near: Any = pn.Column(
             close, self.details.panel, visible=False, min_width=320,
             styles={"flex": "1 1 340px"},
         )  # fmt: skip
