@@ -17,14 +17,18 @@ from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.background import sentence_of
 from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
+from bacpipe.dashboard.places.view import PlacesView
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.recordings.view import RecordingsView
 from bacpipe.dashboard.review.view import ReviewView
+from bacpipe.dashboard.search.view import SearchView
+from bacpipe.dashboard.shared.drawn import Drawn
 from bacpipe.dashboard.shared.results import DataSetResults, is_local
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS, is_dark
+from bacpipe.dashboard.teach.view import TeachView
 from bacpipe.labels.people import user_name
 
 logger = logging.getLogger(__name__)
@@ -32,10 +36,13 @@ logger = logging.getLogger(__name__)
 # In the order of their tabs.
 VIEWS: tuple[type[View], ...] = (
     ExploreView,
+    SearchView,
     ReviewView,
+    TeachView,
     CompareView,
     AllModelsView,
     PredictionsView,
+    PlacesView,
     RecordingsView,
 )
 # Panel writes every change of the address as a step of the history, and does not follow it back.
@@ -147,7 +154,7 @@ class Page:
                 view.say(
                     f"Ignored in the address, because it is not possible: {', '.join(ignored)}."
                 )
-            view.opened()
+            drawn = Drawn(lambda: self._fill(view))
             self._views[kind.key] = view
         except Exception as error:  # one view that cannot be shown must not blank the page
             return Notice(sentence_of(error)).panel
@@ -169,13 +176,20 @@ class Page:
                 stylesheets=[CSS],
             ),
             pn.Column(
-                view.notice.panel, body, css_classes=["bp-body"], stylesheets=[CSS],
+                view.notice.panel, body, drawn, css_classes=["bp-body"], stylesheets=[CSS],
                 sizing_mode="stretch_both",
             ),
             css_classes=["bp-view"],
             stylesheets=[CSS],
             sizing_mode="stretch_both",
         )  # fmt: skip
+
+    @staticmethod
+    def _fill(view: View) -> None:
+        try:
+            view.opened()
+        except Exception as error:  # one view that cannot be shown must not blank the page
+            view.say(sentence_of(error))
 
 
 def _theme_button() -> Any:

@@ -98,6 +98,10 @@ CSS = """
   flex: 0 0 43% !important; min-width: 400px; max-width: 900px; overflow-y: auto;
   overflow-x: hidden; border-left: 1px solid var(--panel-border-color);
 }
+.bp-counts { font-size: 13px; border-collapse: collapse; overflow-wrap: anywhere; }
+.bp-counts th { text-align: right; font-weight: 600; color: QUIET; }
+.bp-counts th, .bp-counts td { padding: 2px 12px 2px 0; text-align: right; }
+.bp-counts th:first-child, .bp-counts td:first-child { text-align: left; }
 .bp-count { font-weight: 700; color: BRAND; font-variant-numeric: tabular-nums; }
 .bp-maps { flex: none !important; height: max(300px, calc(100vh - 510px)) !important; }
 /* On narrow screens parts stand below one another, each as wide as the screen. */

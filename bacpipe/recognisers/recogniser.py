@@ -279,7 +279,7 @@ class Recogniser:
                 f"which knows {listed(self.classes)}."
             )
         known = [name for name in self.classes if name in set(table["label"])]
-        found = _with_negatives(labelled_windows(loader, table, known))
+        found = with_negatives(labelled_windows(loader, table, known))
         learnt_from = self._has_learnt_from(loader, found)
         own = (
             self.about.get("embeddings") == loader.get_embedding_dir().name
@@ -296,11 +296,11 @@ class Recogniser:
             found = found._replace(rows=found.rows[kept], values=found.values[kept])
         embeddings = embeddings_of(loader, found.rows)
         if own:
-            scores, how = _cross_validated(loader, found, embeddings, self.about)
+            scores, how = cross_validated(loader, found, embeddings, self.about)
         else:
             columns = [self.classes.index(name) for name in known]
             scores, how = self._scores(embeddings)[:, columns], "labels that it has not learnt from"
-        return _judged(found, scores, how)
+        return judged(found, scores, how)
 
     def _has_learnt_from(self, loader: Loader, found: LabelledWindows) -> np.ndarray:
         """Whether each judged window is of a recording with labels that it was taught with."""
@@ -784,7 +784,7 @@ def _say(without: list[str], only: list[str], few: list[str], found: LabelledWin
 # --- Judging ------------------------------------------------------------------------------------
 
 
-def _with_negatives(found: LabelledWindows) -> LabelledWindows:
+def with_negatives(found: LabelledWindows) -> LabelledWindows:
     """Where nothing but presence was labelled, as in annotations, windows of other classes lack it.
 
     Windows without any label are not among them: nobody says that they were listened to.
@@ -796,10 +796,38 @@ def _with_negatives(found: LabelledWindows) -> LabelledWindows:
     return found._replace(values=values)
 
 
-def _cross_validated(
-    loader: Loader, found: LabelledWindows, embeddings: np.ndarray, about: Mapping[str, Any]
+def cross_validated(
+    loader: Loader,
+    found: LabelledWindows,
+    embeddings: np.ndarray,
+    about: Mapping[str, Any],
+    *,
+    share: float = 1.0,
+    draw: int = 0,
 ) -> tuple[np.ndarray, str]:
-    """Scores of every window by what was learnt without its recording."""
+    """Scores of every window by what was learnt without its recording.
+
+    Parameters
+    ----------
+    loader : Loader
+    found : LabelledWindows
+        The windows to be judged.
+    embeddings : np.ndarray, float32, shape (n, dim)
+        Of these.
+    about : mapping
+        How the recogniser was taught: its ``seed`` and ``weak_negatives``.
+    share : float
+        Part of the labels to learn from, of each class and its absence alike.
+    draw : int
+        Which draw of that part.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (n, classes)
+        NaN where nothing could be learnt.
+    str
+        How windows were left out.
+    """
     recording = _recording_of(found)
     groups = np.unique(recording)
     how = "each recording by what was learnt from the others"
@@ -815,13 +843,14 @@ def _cross_validated(
     searched = searched_windows(loader)
     for number in np.unique(fold):
         out = fold == number
-        rest = found._replace(rows=found.rows[~out], values=found.values[~out])
+        known = _part(found, np.flatnonzero(~out), share, [draw, int(number)])
+        rest = found._replace(rows=found.rows[known], values=found.values[known])
         # Windows that are judged must not be among the weak negatives either.
         free = ~np.isin(searched.rows, found.rows[out])
         others = searched._replace(rows=searched.rows[free], embeddings=searched.embeddings[free])
         try:
             learnt = learn_classes(
-                rest, embeddings[~out], others,
+                rest, embeddings[known], others,
                 weak_negatives=bool(about.get("weak_negatives", True)),
                 seed=int(about.get("seed", 0)),
             )  # fmt: skip
@@ -834,7 +863,21 @@ def _cross_validated(
     return scores, how
 
 
-def _judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame:
+def _part(found: LabelledWindows, rows: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
+    """A share of some judged windows: of every combination of labels, at least one window."""
+    if share >= 1:
+        return rows
+    rng = np.random.default_rng(seed)
+    _, kind = np.unique(found.values[rows], axis=0, return_inverse=True)
+    parts = []
+    for number in np.unique(kind):
+        mine = rng.permutation(rows[kind.ravel() == number])
+        parts.append(mine[: max(1, round(share * len(mine)))])
+    return np.sort(np.concatenate(parts))
+
+
+def judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame:
+    """Measures of each class, as `Recogniser.evaluate` returns them."""
     import pandas as pd
     from sklearn.metrics import average_precision_score, roc_auc_score
 

@@ -266,7 +266,7 @@ class QueryReader:
                     f"{query!r} is a recogniser here; search with the recogniser itself, "
                     f"bacpipe.Recogniser.load({folder!r})."
                 )
-            able = " or ".join(name for name, card in CARDS.items() if _has_words(card))
+            able = " or ".join(name for name, card in CARDS.items() if has_words(card))
             raise SettingsError(
                 f"{query!r}: there is no such file, and {loader.model_name} does not "
                 f"understand words; name a clip, or search the results of {able}."
@@ -281,7 +281,7 @@ class QueryReader:
     def _knows_words(self) -> bool:
         card = CARDS.get(str(self._index.loader.model_name))
         if self._given is None and self._custom is None:
-            return card is not None and _has_words(card)  # without loading it
+            return card is not None and has_words(card)  # without loading it
         return isinstance(self._embedder.loaded_model, TextModel)
 
     def _found(self, name: str | Path) -> Path | None:
@@ -348,28 +348,7 @@ class QueryReader:
         """The model, with the settings that the embeddings were made with."""
         if self._given is not None:
             return self._given
-        # Takes a second, which only clips and words need.
-        from bacpipe.embedder import Embedder
-        from bacpipe.inference.run_data_set import model_identity
-
-        loader = self._index.loader
-        identity = self._index.identity
-        settings = settings_of(identity) | {"only_embed_annotations": False}
-        options = replace(loader.options, **settings)
-        name = str(loader.model_name)
-        if self._custom is None and name not in CARDS:
-            raise SettingsError(
-                f"{name} is a model of your own; to embed a clip with it, give it as CustomModel, "
-                f"or search for (recording, start)."
-            )
-        embedder = Embedder(name, CustomModel=self._custom, options=options)
-        now = {**identity, **model_identity(name, options, embedder.loaded_model)}
-        if identity and (changed := differences(now, identity)):
-            raise SettingsError(
-                f"{name} is not what these embeddings were made with ({', '.join(changed)}), so a "
-                f"clip cannot be compared with them; run the pipeline again."
-            )
-        return embedder
+        return embedder_for(self._index, self._custom)
 
     # ------------------------------------------------------------------ recognisers
 
@@ -392,6 +371,37 @@ class QueryReader:
         )
         names: list[int | str] = list(recogniser.classes) if len(weights) > 1 else []
         return Sought(Queries(directions, by_length=True), names, set(), lengths, bias)
+
+
+def embedder_for(index: SearchIndex, custom: object = None) -> Embedder:
+    """The model of some embeddings, with the settings that they were made with.
+
+    Raises
+    ------
+    SettingsError
+        If it is not the same any more, or the user's own and not given as `custom`.
+    """
+    # Takes a second, which only clips and words need.
+    from bacpipe.embedder import Embedder
+    from bacpipe.inference.run_data_set import model_identity
+
+    loader, identity = index.loader, index.identity
+    settings = settings_of(identity) | {"only_embed_annotations": False}
+    options = replace(loader.options, **settings)
+    name = str(loader.model_name)
+    if custom is None and name not in CARDS:
+        raise SettingsError(
+            f"{name} is a model of your own; to embed a clip with it, give it as CustomModel, "
+            f"or search for (recording, start)."
+        )
+    embedder = Embedder(name, CustomModel=custom, options=options)
+    now = {**identity, **model_identity(name, options, embedder.loaded_model)}
+    if identity and (changed := differences(now, identity)):
+        raise SettingsError(
+            f"{name} is not what these embeddings were made with ({', '.join(changed)}), so a "
+            f"clip cannot be compared with them; run the pipeline again."
+        )
+    return embedder
 
 
 # ---------------------------------------------------------------------- what a query is
@@ -438,7 +448,8 @@ def _is_list(item: object) -> bool:
     return isinstance(item, list) or (isinstance(item, np.ndarray) and item.ndim == 2)
 
 
-def _has_words(card: ModelCard) -> bool:
+def has_words(card: ModelCard) -> bool:
+    """Whether a model embeds words, too."""
     return ".clap:" in card.wrapper
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -142,4 +142,10 @@ def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> 
     offsets = {time.utcoffset() for time in times if not pd.isna(time)}
     if offsets <= {None}:
         return column.astype("datetime64[us]")
-    return column if None in offsets else pd.to_datetime(column, utc=len(offsets) > 1)
+    if None in offsets:
+        return column
+    zones = {str(time.tzinfo) for time in times if not pd.isna(time)}
+    if len(offsets) == 1 and len(zones) > 1:  # by name and as an offset: pandas takes one of them
+        offset = next(offset for offset in offsets if offset is not None)
+        return pd.to_datetime(column, utc=True).dt.tz_convert(timezone(offset))
+    return pd.to_datetime(column, utc=len(offsets) > 1)

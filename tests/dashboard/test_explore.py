@@ -13,7 +13,6 @@ import pytest
 import soundfile as sf
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.explore.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
 from bacpipe.dashboard.server import open_data_set
@@ -25,6 +24,7 @@ from bacpipe.dashboard.shared.clips import (
     on_axis,
     spectrogram,
 )
+from bacpipe.dashboard.shared.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.shared.labels import WindowLabels, most_frequent, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure

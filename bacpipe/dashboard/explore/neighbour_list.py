@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from urllib.parse import urlencode
 
 import panel as pn
 
@@ -40,6 +42,7 @@ class NeighbourList:
         self._elsewhere = TickBox("in other recordings only", margin=(0, 10))
         self._ask = pn.widgets.Button(label="Search", visible=False, margin=(0, 10), height=28)
         self._note = html_pane("", "bp-note", margin=(0, 10))
+        self._side_by_side = html_pane("", "bp-note", margin=(0, 10))
         self._list.param.watch(self._chosen, "value")
         self._elsewhere.param.watch(lambda _: self._search(), "value")
         self._ask.on_click(lambda _: self._search())
@@ -49,12 +52,20 @@ class NeighbourList:
             self._list,
             pn.Row(self._elsewhere, self._ask, sizing_mode="stretch_width"),
             self._note,
+            self._side_by_side,
             sizing_mode="stretch_width",
         )
 
     def show(self, results: ModelResults, row: int, labels: WindowLabels | None) -> None:
         """Find the neighbours of a window; labels are what is said about them."""
         self._results, self._row, self._labels = results, row, labels
+        recording, start, _ = results.window(row)
+        query = {"view": "search", "model": results.name,
+                 "like": json.dumps([[recording, round(start, 3)]])}  # fmt: skip
+        self._side_by_side.object = (
+            f'<a href="?{html.escape(urlencode(query))}">Search with this window</a>: many side '
+            f"by side, to hear, filter and mark"
+        )
         if len(results) <= _MOST_UNASKED:
             self._search()
         else:
@@ -64,6 +75,7 @@ class NeighbourList:
     def clear(self) -> None:
         """Show nothing."""
         self._results = self._row = None
+        self._side_by_side.object = ""
         self._search_number = next(self._newest)  # ends a search that is under way
         self._list.param.update(options={}, value=[])
 

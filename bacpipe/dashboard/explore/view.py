@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import html
 import math
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.export import ExportPanel
 from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
 from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
+from bacpipe.dashboard.shared.export import ExportPanel
+from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
@@ -99,6 +101,11 @@ The address of the page holds what you see: send it to others who use this dashb
             self.background, on_group=self.map.select, on_review=self.send_to_review,
             on_labelled=self._labelled,
         )  # fmt: skip
+        self._side_by_side = pn.widgets.Button(
+            label="Selected side by side", description="see, hear and mark the selected windows",
+            disabled=True, sizing_mode="stretch_width", margin=(4, 5),
+        )  # fmt: skip
+        self._side_by_side.on_click(lambda _: self._show_gallery())
         self._make_widgets(data_set)
 
     # ------------------------------------------------------------------ layout
@@ -117,7 +124,7 @@ The address of the page holds what you see: send it to others who use this dashb
         self._allow()
         return pn.Column(
             self._model, self._reducer, self._colour, self.filters.panel, self.labelling.panel,
-            self.export.panel, sizing_mode="stretch_width",
+            self.export.panel, self._side_by_side, sizing_mode="stretch_width",
         )  # fmt: skip
 
     def _allow(self) -> None:
@@ -133,6 +140,11 @@ The address of the page holds what you see: send it to others who use this dashb
             self.details.show(content.results, self.details.row)
         self._load()
 
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Many windows side by side; made when the visitor is known."""
+        return Gallery(self, on_near=self._show_row)
+
     def body(self) -> Any:
         return pn.Row(
             pn.Column(
@@ -147,6 +159,7 @@ The address of the page holds what you see: send it to others who use this dashb
             pn.Column(
                 self.details.panel,
                 self.neighbours.panel,
+                self.gallery.panel,
                 css_classes=["bp-details"],
                 stylesheets=[CSS],
                 sizing_mode="stretch_both",
@@ -311,11 +324,24 @@ The address of the page holds what you see: send it to others who use this dashb
             return
         self._picked.object = _composition(content.labels, rows)
         self.labelling.offer(content.results, rows)
+        self._side_by_side.disabled = not len(rows)
+        self.gallery.clear()
         if len(rows):
             self.export.offer(content.results, rows, content.labels, "selected")
         else:
             what = "" if content.shown.all() else "filtered"
             self.export.offer(content.results, np.flatnonzero(content.shown), content.labels, what)
+
+    def _show_gallery(self) -> None:
+        content = self._content
+        if content is None or not len(self._selected):
+            return
+        table = content.results.window_table(self._selected)
+        self.gallery.show(
+            content.results, table.rename(columns={"audiofilename": "recording"}),
+            chosen_by="map", known=() if content.labels is None else content.labels.names,
+            title="windows selected on the map",
+        )  # fmt: skip
 
 
 def _composition(labels: WindowLabels | None, rows: np.ndarray, most: int = 6) -> str:

@@ -1,4 +1,4 @@
-"""Detections of a model by class, from its own classifier or from a trained probe."""
+"""Detections of a model by class, from its own classifier, a trained probe or a recogniser."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bacpipe.dashboard.shared.labels import clock_times
+from bacpipe.dashboard.shared.recognisers import recogniser_of, recognisers_of
 from bacpipe.dashboard.shared.results import ModelResults, Predictions
 from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.evaluation.probing import probe_detections, trained_probes
@@ -19,9 +20,11 @@ from bacpipe.labels.activity import (
     recorded_stretches,
     starts_for,
 )
+from bacpipe.recognisers.recogniser import RecogniserResults
 
 CLASSIFIER = "classifier"
 _PROBE = "probe_"
+_RECOGNISER = "recogniser_"
 # A probe gives every window scores that sum to 1, so lower ones say nothing, and few below the
 # other number are right.
 _LOWEST_OF_PROBES = 0.05
@@ -33,12 +36,15 @@ def sources(results: ModelResults) -> dict[str, str]:
     keys = [_PROBE + name for name in trained_probes(results.loader)]
     if any(entry.predictions for entry in results.loader.entries.values()):
         keys.insert(0, CLASSIFIER)
+    keys += [_RECOGNISER + name for name in recognisers_of(results)]
     return {key: _title(key) for key in keys}
 
 
 def _title(source: str) -> str:
     if source == CLASSIFIER:
         return "own classifier"
+    if source.startswith(_RECOGNISER):
+        return f"recogniser {source.removeprefix(_RECOGNISER)}"
     return f"trained probe ({source.removeprefix(_PROBE)})"
 
 
@@ -71,7 +77,7 @@ class DetectionsByClass:
         self._grids: dict[str, ActivityGrid] = {}
 
     def threshold(self, wanted: float | None) -> float:
-        """Threshold to show: the wanted one, or else 0.5 for probes and everything stored."""
+        """Threshold to show: the wanted one, or else all of the classifier, 0.5 for the others."""
         if wanted is None:
             wanted = 0.0 if self.source == CLASSIFIER else _LIKELY
         return max(self.lowest, wanted)
@@ -117,6 +123,8 @@ class DetectionsByClass:
                 f"The slider starts at {self.lowest:g}: the run stored nothing below "
                 f"(classifier_threshold)."
             )
+        if self.source.startswith(_RECOGNISER):
+            return f"The slider starts at {self.lowest:g}: nothing below is stored."
         return (
             f"This probe knows {counted(len(self.names), 'class', 'classes')} only and gives every "
             f"window to one of them, more or less. Windows in which none reaches the threshold "
@@ -154,7 +162,6 @@ class DetectionsByClass:
         return self._grids[by]
 
 
-@lru_cache(maxsize=8)
 def read_detections(results: ModelResults, source: str) -> DetectionsByClass:
     """Detections of a model, by class; those of a probe are computed now.
 
@@ -163,11 +170,21 @@ def read_detections(results: ModelResults, source: str) -> DetectionsByClass:
     ResultsNotFoundError
         If there is no such source or nothing was found.
     """
+    version = ""
+    if source.startswith(_RECOGNISER):  # may have been trained again
+        version = recogniser_of(results, source.removeprefix(_RECOGNISER)).digest
+    return _read(results, source, version)
+
+
+@lru_cache(maxsize=8)
+def _read(results: ModelResults, source: str, version: str) -> DetectionsByClass:
     available = sources(results)
     if source not in available:
         raise ResultsNotFoundError(
             f"{results.name} has no {source!r}; it has {', '.join(available) or 'nothing'}."
         )
+    if source.startswith(_RECOGNISER):
+        return _of_recogniser(results, source)
     if source != CLASSIFIER:
         items = list(
             probe_detections(results.loader, source.removeprefix(_PROBE), _LOWEST_OF_PROBES)
@@ -187,6 +204,26 @@ def read_detections(results: ModelResults, source: str) -> DetectionsByClass:
             f"run it again with a lower classifier_threshold to see less certain detections."
         )
     return DetectionsByClass(results, source, results.predictions, lowest)
+
+
+def _of_recogniser(results: ModelResults, source: str) -> DetectionsByClass:
+    """What a recogniser has found, or finds now if it was not applied since it was trained."""
+    name = source.removeprefix(_RECOGNISER)
+    found = RecogniserResults(recogniser_of(results, name), results.loader)
+    items = [item for item in found.detections() if len(item.window)]
+    lowest = float(found.stored_settings["threshold"] or 0.0)
+    if not items:
+        raise ResultsNotFoundError(
+            f"The recogniser {name} found nothing with a score of {lowest:g} or more in these "
+            f"recordings; label more windows and train it again."
+        )
+    rows = [results.rows_of(item.recording).start + item.window for item in items]
+    predictions = Predictions.of(
+        np.concatenate(rows),
+        np.concatenate([item.label for item in items]),
+        np.concatenate([item.score for item in items]),
+    )
+    return DetectionsByClass(results, source, predictions, lowest)
 
 
 def same_class(name: str, other: DetectionsByClass) -> Match:

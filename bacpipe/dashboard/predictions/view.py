@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from bacpipe.dashboard.predictions.detections_by_class import (
     sources,
 )
 from bacpipe.dashboard.predictions.species import SpeciesList, SpeciesPanel
+from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, TickBox
@@ -45,7 +47,8 @@ two models cannot be compared.
 4. **The heat map** shows when the species was found. Grey: somebody listened, but nothing was
    found. Blank: nothing was recorded then. Click on a cell to list its detections only.
    *Per recorded hour* is fairer when the recorder did not always run for equally long.
-5. **Click on a detection** in the list to see and hear it.
+5. **Click on a detection** in the list to see and hear it; *Side by side* shows many, to hear and
+   mark at once.
 
 *Trained probe* is a small classifier that was trained on your annotations. It knows nothing but
 the classes that you annotated, so it finds one of them in every window; choose a high threshold.
@@ -94,6 +97,7 @@ class PredictionsView(View):
         self._detections: DetectionsByClass | None = None
         self._others: dict[str, tuple[str, str]] = {}
         self._cell: tuple[int, int] | None = None
+        self._listed = np.zeros(0, np.int64), np.zeros(0, np.float32)
         self._opened = False
         self._alone = self._make_side(0, wide=True)
         self._pair = (self._make_side(0, wide=False), self._make_side(1, wide=False))
@@ -151,6 +155,11 @@ class PredictionsView(View):
         self._which.param.watch(lambda _: self._change_list(), "value")
         self._everything = pn.widgets.Button(label="", visible=False, color="light", margin=(2, 10))
         self._everything.on_click(lambda _: self._pick(self._which.value, None, None))
+        self._side_by_side = pn.widgets.Button(
+            label="Side by side", description="see, hear and mark the listed detections",
+            margin=(2, 10),
+        )  # fmt: skip
+        self._side_by_side.on_click(lambda _: self._show_gallery())
         self._downloads = [
             self._download("CSV", "csv", detections_csv),
             self._download("Raven", "selection.table.txt", detections_raven),
@@ -181,7 +190,7 @@ class PredictionsView(View):
             self._both,
             pn.Row(
                 pn.Column(
-                    pn.Row(self._which, self._everything), self.list.panel,
+                    pn.Row(self._side_by_side, self._which, self._everything), self.list.panel,
                     css_classes=["bp-side"], stylesheets=[CSS], sizing_mode="stretch_width",
                 ),
                 pn.Column(
@@ -207,7 +216,13 @@ class PredictionsView(View):
             sizing_mode="stretch_width",
         )  # fmt: skip
 
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Many windows side by side; made when the visitor is known."""
+        return Gallery(self, on_near=self._show_window)
+
     def body(self) -> Any:
+        self._shown.append(self.gallery.panel)
         return self._body
 
     # ------------------------------------------------------------------ what is loaded
@@ -412,13 +427,29 @@ class PredictionsView(View):
         if side.detections is None or side.species is None:
             self.list.show(None, np.zeros(0, np.int64), np.zeros(0, np.float32))
             return
+        self.gallery.clear()
         rows, scores = side.detections.of(side.species, side.threshold)
         if self._cell is not None and side.grid is not None:
             row, column = side.grid.cells(side.detections.times(side.grid.by)[rows])
             here = (row == self._cell[0]) & (column == self._cell[1])
             rows, scores = rows[here], scores[here]
             self._everything.label = f"only {side.grid.describe(*self._cell)} ✕"
+        self._listed = rows, scores
         self.list.show(side.detections, rows, scores)
+
+    def _show_gallery(self) -> None:
+        """Show the listed detections, the best first."""
+        side = self.sides[self._which.value]
+        if side.detections is None or side.species is None:
+            return
+        rows, scores = self._listed
+        results = side.detections.results
+        table = results.window_table(rows).rename(columns={"audiofilename": "recording"})
+        self.gallery.show(
+            results, table.assign(score=scores, label=side.species), chosen_by="detections",
+            label=side.species, known=side.detections.names,
+            title=f"detections of {side.species}",
+        )  # fmt: skip
 
     def _show_window(self, row: int) -> None:
         side = self.sides[self._which.value]

@@ -67,6 +67,11 @@ class View(param.Parameterized):
         """Whether visitors of this server may label, and the one of this page has a name."""
         return self.data_set.may_edit and bool(self.visitor.annotator.strip())
 
+    @property
+    def can_review(self) -> bool:
+        """Whether there is a Review tab to send windows to."""
+        return self._review is not None
+
     def send_to_review(self, clips: ClipsToReview) -> None:
         """Open the Review tab with these windows as its queue."""
         if self._review is not None:

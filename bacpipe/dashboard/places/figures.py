@@ -1,0 +1,103 @@
+"""Figures of places: sites on a plain map, and activity as on paper."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import panel as pn
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
+
+from bacpipe.dashboard.places.found import SiteSummary
+from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.plotting.activity import activity_maps
+from bacpipe.plotting.style import COLOURS, save_figure, shorten
+
+if TYPE_CHECKING:
+    from bacpipe.labels.activity import Activity
+
+_NAMED = 40  # sites, above which their names would cover one another
+_SMALLEST, _LARGEST = 9.0, 44.0  # pixels
+
+
+def site_map(
+    sites: Sequence[SiteSummary],
+    values: Mapping[str, float],
+    hours: Mapping[str, float],
+    title: str,
+) -> Any:
+    """Sites by longitude and latitude, as large as their values; those without any are empty.
+
+    A degree of longitude is as long beside one of latitude as it is on the ground.
+    """
+    placed = [site for site in sites if site.position is not None]
+    latitudes = [site.position.latitude for site in placed if site.position is not None]
+    longitudes = [site.position.longitude for site in placed if site.position is not None]
+    middle = math.radians((min(latitudes) + max(latitudes)) / 2) if placed else 0.0
+    plot = new_figure(
+        460, tools="pan,wheel_zoom,box_zoom,reset,save", active_scroll="wheel_zoom", title=title,
+        match_aspect=True, aspect_scale=max(math.cos(middle), 0.05),
+        x_range=DataRange1d(range_padding=0.25, min_interval=0.02),
+        y_range=DataRange1d(range_padding=0.25, min_interval=0.02),
+    )  # fmt: skip
+    plot.outline_line_color = FRAME
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "longitude (°)", "latitude (°)"
+    found = np.array([values.get(site.name, 0.0) for site in placed], float)
+    most = float(found.max(initial=0.0)) or 1.0
+    # By area, as people compare circles.
+    sizes = _SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(found / most)
+    source = ColumnDataSource(
+        {
+            "x": longitudes,
+            "y": latitudes,
+            "name": [site.name for site in placed],
+            "short": [shorten(site.name, 24) for site in placed],
+            "recordings": [site.recordings for site in placed],
+            "hours": [hours.get(site.name, float("nan")) for site in placed],
+            "value": found.tolist(),
+            "size": sizes.tolist(),
+            "right": (sizes / 2 + 4).tolist(),
+            "fill": [0.75 if value > 0 else 0.0 for value in found],
+        }
+    )
+    circles = plot.scatter(
+        "x", "y", source=source, size="size", fill_color=COLOURS[0], fill_alpha="fill",
+        line_color="#1f2933", line_width=1.5,
+    )  # fmt: skip
+    if len(placed) <= _NAMED:
+        plot.text(
+            "x", "y", text="short", source=source, x_offset="right", text_baseline="middle",
+            text_font_size="12px", text_color="#1f2933",
+        )  # fmt: skip
+    plot.add_tools(
+        HoverTool(
+            renderers=[circles],
+            tooltips=[
+                ("site", "@name"),
+                ("latitude, longitude", "@y{0.0000}, @x{0.0000}"),
+                ("recordings", "@recordings"),
+                ("hours listened", "@hours{0.00}"),
+                (title, "@value{0,0.[00]}"),
+            ],
+        )
+    )
+    return pn.pane.Bokeh(plot, sizing_mode="stretch_width")
+
+
+class Drawing(NamedTuple):
+    """A figure as files."""
+
+    png: bytes
+    svg: bytes
+
+
+def activity_drawing(activity: Activity, title: str) -> Drawing:
+    """Heat maps of classes as `bacpipe.plotting` draws them."""
+    with tempfile.TemporaryDirectory(prefix="bacpipe_figure_") as folder:
+        path = Path(folder, "activity.png")
+        save_figure(activity_maps(activity, title), path, vector=True)
+        return Drawing(path.read_bytes(), path.with_suffix(".svg").read_bytes())

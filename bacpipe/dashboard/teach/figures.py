@@ -1,0 +1,50 @@
+"""Figure of a learning curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import panel as pn
+from bokeh.models import HoverTool, Range1d
+
+from bacpipe.dashboard.style import FRAME, new_figure, palette
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex")
+_MOST = 6  # classes that are told apart
+
+
+def learning_curve_figure(curve: pd.DataFrame) -> Any:
+    """Average precision by the number of labels, a line for each of at most six classes.
+
+    `curve` is what `bacpipe.recognisers.learning_curve` returns.
+    """
+    plot = new_figure(
+        230, tools="save,reset", title="Would more labels help?", y_range=Range1d(0, 1.03)
+    )
+    plot.outline_line_color = FRAME
+    plot.xaxis.axis_label = "labels that were learnt from"
+    plot.yaxis.axis_label = "average precision"
+    names = curve["class"].drop_duplicates().tolist()[:_MOST]
+    for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
+        part = curve[curve["class"] == name].dropna(subset=["average_precision"])
+        source = {
+            "labels": part["labels"].round().tolist(),
+            "precision": part["average_precision"].tolist(),
+            "name": [name] * len(part),
+        }
+        options = {"color": colour, "legend_label": name}
+        plot.line("labels", "precision", source=source, line_width=2, **options)
+        plot.scatter("labels", "precision", source=source, size=9, marker=_MARKERS[i], **options)
+    plot.add_tools(
+        HoverTool(
+            tooltips=[("class", "@name"), ("labels", "@labels"), ("precision", "@precision{0.00}")]
+        )
+    )
+    if names:
+        plot.legend.location = "bottom_right"
+        plot.legend.label_text_font_size = "11px"
+        plot.legend.padding = 4
+    return pn.pane.Bokeh(plot, sizing_mode="stretch_width")

@@ -1,0 +1,451 @@
+"""Teach: from a few labels to a recogniser of one's own, round after round."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from urllib.parse import urlencode
+
+import panel as pn
+import param
+
+from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.view import View
+from bacpipe.dashboard.shared.widgets import Spinner, heading, html_pane, select, table_widget
+from bacpipe.dashboard.shared.window_details import WindowDetails
+from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.teach import lesson
+from bacpipe.dashboard.teach.figures import learning_curve_figure
+from bacpipe.dashboard.teach.lesson import AUTOMATIC, Lesson
+from bacpipe.errors import counted
+from bacpipe.recognisers.recogniser import Recogniser
+from bacpipe.recognisers.suggestions import Strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STRATEGIES: dict[str, Strategy] = {
+    "best scores, then the unsure": "mixed",
+    "best scores": "top",
+    "where it is least sure": "margin",
+    "unlike all labels": "novel",
+    "from all scores": "stratified",
+    "at random": "random",
+}
+_SOURCES = {
+    "people, else annotations": AUTOMATIC,
+    "people": "people",
+    "annotations": "annotations",
+    "both": "both",
+}
+_COUNTS = (12, 24, 60)
+
+_HELP = """
+A **recogniser** learns your own classes from windows that you have labelled, on top of a model's
+embeddings: a call type, an individual, a species that no model knows. Ten labels are enough for a
+beginning.
+
+1. **Label** some windows: find one call in *Search*, mark those that are it with *is*, and some
+   that are not with *is not*.
+2. **Train**. It takes about a second. Training again under the same name replaces it.
+3. **How good is it?** Every recording is judged by what was learnt from the others. The curve
+   shows what fewer labels would have given: if it still climbs, more labels help.
+4. **Label next** shows the windows that teach it most. Listen, mark, train again; two or three
+   rounds do more than any single long one.
+5. **Apply** it to all recordings; its detections are then in *Predictions*, and in everything
+   that bacpipe exports.
+
+*Scores are no probabilities*: 0.5 is the border that was learnt. What a score is worth, Review and
+`bacpipe.calibrate` tell.
+"""
+_TITLES = {
+    "label": "label", "yes": "is", "no": "is not", "unsure": "unsure", "recordings": "recordings"
+}  # fmt: skip
+
+
+class TeachView(View):
+    """Labels, recognisers, how good they are, and what to label next."""
+
+    key: ClassVar[str] = "teach"
+    title: ClassVar[str] = "Teach"
+    help_text: ClassVar[str] = _HELP
+    in_address: ClassVar[dict[str, str]] = {
+        name: name
+        for name in ("model", "recogniser", "labels_from", "strategy", "of_class", "count")
+    }
+
+    model: Any = param.Selector(default="", objects=[""])
+    recogniser: Any = param.String(default="")
+    labels_from: Any = param.Selector(default=AUTOMATIC, objects=list(_SOURCES.values()))
+    strategy: Any = param.Selector(default="mixed", objects=list(get_args(Strategy)))
+    of_class: Any = param.String(default="")
+    count: Any = param.Selector(default=12, objects=list(_COUNTS))
+
+    def __init__(self, data_set: DataSetResults, **values: Any) -> None:
+        super().__init__(data_set, **values)
+        self.param.model.objects = ["", *data_set.models]
+        self._lesson: Lesson | None = None
+        self._setting = False
+        self._trained_with = 0  # judgements of people that the recogniser knows
+        self.details = WindowDetails(data_set, self.background, height=200)
+        self._spinner, self._curve_spinner = Spinner(), Spinner()
+        self._make_widgets()
+
+    # ------------------------------------------------------------------ layout
+
+    def _make_widgets(self) -> None:
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
+        parameters = self.param
+        self._model = pn.widgets.Select(label="Model", options=list(self.data_set.models), **wide)
+        self._model.param.watch(self._change_model, "value")
+        self._from = select(parameters.labels_from, "Labels of", _SOURCES)
+        self._classes = pn.widgets.MultiChoice(
+            label="Classes", options={}, placeholder="all", solid=False, **wide
+        )
+        self._name = pn.widgets.TextInput(
+            label="Name", placeholder="that of the first class", **wide
+        )
+        self._train = pn.widgets.Button(label="Train", color="primary", **wide)
+        self._train.on_click(lambda _: self._start_training())
+        self._recogniser = pn.widgets.Select(label="Recogniser", options=[], **wide)
+        self._recogniser.param.watch(self._choose, "value")
+        self._strategy = select(parameters.strategy, "Label next", _STRATEGIES)
+        self._of_class = pn.widgets.Select(label="Class", options={"all": ""}, **wide)
+        self._of_class.param.watch(self._choose_class, "value")
+        self._count_widget = select(parameters.count, "Windows")
+        self._apply = pn.widgets.Button(
+            label="Apply to all recordings", color="primary", disabled=True, **wide
+        )
+        self._apply.on_click(lambda _: self._start_applying())
+        self._labels = html_pane()
+        self._state = html_pane("", "bp-window-title")
+        self._applied = html_pane()
+        self._quality = pn.Column(sizing_mode="stretch_width")
+        if not self.data_set.may_edit:
+            self._train.disabled = True
+
+    def controls(self) -> Any:
+        return pn.Column(
+            self._model,
+            heading("Learn", margin=(4, 10)),
+            self._from,
+            self._classes,
+            self._name,
+            self._train,
+            heading("Use", margin=(8, 10)),
+            self._recogniser,
+            self._strategy,
+            self._of_class,
+            self._count_widget,
+            self._apply,
+            sizing_mode="stretch_width",
+        )
+
+    def body(self) -> Any:
+        self.gallery = Gallery(self, on_near=self._show_near, on_marked=self._marked)
+        close = pn.widgets.Button(label="✕ close", color="light", height=28, margin=(2, 10))
+        close.on_click(lambda _: self._near.param.update(visible=False))
+        self._near: Any = pn.Column(
+            close, self.details.panel, visible=False, min_width=320,
+            styles={"flex": "1 1 340px"},
+        )  # fmt: skip
+        self._next = pn.Column(
+            heading("What to label next"),
+            pn.FlexBox(
+                self._near,
+                pn.Column(self.gallery.panel, styles={"flex": "3 1 420px", "min-width": "300px"}),
+                flex_direction="row-reverse",
+                align_items="start",
+                sizing_mode="stretch_width",
+            ),
+            visible=False,
+            sizing_mode="stretch_width",
+        )
+        half: dict[str, Any] = {"styles": {"flex": "1 1 320px", "min-width": "300px"}}
+        return pn.Column(
+            self._spinner.panel,
+            self._state,
+            self._applied,
+            pn.FlexBox(
+                pn.Column(heading("Labels"), self._labels, **half),
+                pn.Column(
+                    self._curve_spinner.panel, heading("How good is it?"), self._quality, **half
+                ),
+                align_items="start",
+                sizing_mode="stretch_width",
+            ),
+            self._next,
+            stylesheets=[CSS],
+            sizing_mode="stretch_width",
+            min_height=500,
+        )
+
+    # ------------------------------------------------------------------ what is shown
+
+    def opened(self) -> None:
+        self._greeting = self.notice.sentence
+        if not self.data_set.may_edit:
+            self._greeting += (
+                " Nothing can be stored here: start the dashboard with edit=true to label and "
+                "train."
+            )
+            self.say(self._greeting.strip())
+        if not self.model:
+            self.model = next(iter(self.data_set.available), "")
+        self.param.watch(lambda _: self._read(), ["labels_from"])
+        self.param.watch(lambda _: self._show_recogniser(), ["recogniser"])
+        self.param.watch(lambda *_: self._propose(), ["strategy", "of_class", "count"])
+        self._read()
+
+    def _read(self, *, then: str = "") -> None:
+        model, labels_from = self.model, self.labels_from
+        self.background.run(
+            "lesson",
+            lambda: lesson.read_lesson(self.data_set.model(model), labels_from),
+            lambda found: self._take(found, then),
+            fail=self._fail,
+            busy=self._spinner,
+        )
+
+    def _take(self, found: Lesson, then: str) -> None:
+        other = self._lesson is None or self._lesson.results.name != found.results.name
+        self._lesson = found
+        self.say(self._greeting.strip())
+        self._labels.object = (
+            f'<div class="bp-note">{html.escape(found.remark)}</div>'
+            if found.remark
+            else _labels_html(found.labels)
+        )
+        self._setting = True
+        self._model.value = self.model
+        # The widget takes its options for markup.
+        names = {html.escape(name): name for name in found.labels["label"]}
+        kept = [name for name in self._classes.value if name in set(names.values())]
+        self._classes.param.update(options=names, value=kept)
+        wanted = then or self.recogniser
+        if wanted not in found.recognisers:
+            wanted = next(iter(found.recognisers), "")
+        self._recogniser.param.update(options=list(found.recognisers), value=wanted or None)
+        self._setting = False
+        changed = wanted != self.recogniser
+        self.recogniser = wanted
+        if not changed and (other or then):
+            self._show_recogniser()
+        if not wanted:
+            self._show_nothing()
+
+    def _show_nothing(self) -> None:
+        self._state.object = (
+            "No recogniser of this model yet: choose classes and a name at the left, and train."
+        )
+        self._quality.objects = []
+        self._next.visible, self._apply.disabled = False, True
+        self.gallery.clear()
+
+    def _show_recogniser(self) -> None:
+        found, name = self._lesson, self.recogniser
+        if found is None or name not in found.recognisers:
+            return
+        recogniser = found.recognisers[name]
+        self._apply.disabled = not self.data_set.may_edit
+        self._applied.object = ""
+        self._state.object = _described(name, recogniser)
+        self._trained_with = found.people
+        options = {"all": "", **{label: label for label in recogniser.classes}}
+        self._setting = True
+        of_class = self.of_class if self.of_class in recogniser.classes else ""
+        self._of_class.param.update(options=options, value=of_class)
+        self.of_class = of_class
+        self._setting = False
+        results, labels_from = found.results, self.labels_from
+        self._quality.objects = []
+        self.background.run(
+            "curve",
+            lambda: lesson.curve(results, name, labels_from),
+            self._show_curve,
+            fail=lambda sentence: self._quality.param.update(objects=[_note(sentence)]),
+            busy=self._curve_spinner,
+        )
+        self._propose()
+
+    def _show_curve(self, curve: pd.DataFrame) -> None:
+        last = curve[curve["share"] == curve["share"].max()]
+        table = last[["class", "labels", "average_precision", "precision", "recall"]]
+        table = table.assign(labels=table["labels"].round().astype(int)).reset_index(drop=True)
+        remark = curve.attrs.get("how", "")
+        if table["average_precision"].isna().any():
+            remark += (
+                ". A dash: nothing can be said yet, for want of windows that are it and of such "
+                "that are not, in several recordings"
+            )
+        self._quality.objects = [
+            table_widget(table, decimals=2, layout="fit_columns", page_size=8),
+            _note(f"{remark[:1].upper()}{remark[1:]}. Precision and recall at a score of 0.5."),
+            learning_curve_figure(curve),
+        ]
+
+    def _propose(self) -> None:
+        found, name = self._lesson, self.recogniser
+        if self._setting or found is None or name not in found.recognisers:
+            return
+        results, strategy, label, count = found.results, self.strategy, self.of_class, self.count
+        self._next.visible = True
+        self.background.run(
+            "next",
+            lambda: lesson.proposals(results, name, strategy, label, count),
+            self._show_proposals,
+            fail=self.say,
+            busy=self._spinner,
+        )
+
+    def _show_proposals(self, table: pd.DataFrame) -> None:
+        found = self._lesson
+        if found is None:
+            return
+        if table.empty:
+            self.gallery.clear()
+            self.say("All windows are labelled.")
+            return
+        labels = table["label"].unique().tolist()
+        self.gallery.show(
+            found.results, table, chosen_by="suggestion", label=str(labels[0]),
+            known=[*labels, *found.labels["label"]], title="what to label next",
+        )  # fmt: skip
+
+    def _show_near(self, row: int) -> None:
+        if self._lesson is not None:
+            self._near.visible = True
+            self.details.show(self._lesson.results, row)
+
+    def _fail(self, sentence: str) -> None:
+        self._lesson = None
+        self.say(sentence)
+        self._labels.object = self._state.object = ""
+        self._show_nothing()
+
+    # ------------------------------------------------------------------ what visitors do
+
+    def _change_model(self, event: Any) -> None:
+        if self._setting or event.new is None or event.new == self.model:
+            return
+        self.param.update(model=event.new, recogniser="", of_class="")
+        self._read()
+
+    def _choose(self, event: Any) -> None:
+        if not self._setting and event.new:
+            self.recogniser = event.new
+
+    def _choose_class(self, event: Any) -> None:
+        if not self._setting and event.new is not None:
+            self.of_class = event.new
+
+    def _marked(self) -> None:
+        """Count anew, and say that the recogniser does not know the new labels yet."""
+        found = self._lesson
+        if found is None:
+            return
+        results, labels_from = found.results, self.labels_from
+        self.background.run(
+            "recount",
+            lambda: lesson.read_lesson(results, labels_from),
+            self._take_recount,
+            fail=self.say,
+        )
+
+    def _take_recount(self, found: Lesson) -> None:
+        self._lesson = found
+        self._labels.object = _labels_html(found.labels)
+        new = found.people - self._trained_with
+        if new > 0:
+            self._train.label = f"Train again ({counted(new, 'new label')})"
+
+    def _start_training(self) -> None:
+        found = self._lesson
+        if found is None or not self.data_set.may_edit:
+            return
+        named = [*self._classes.value, *found.labels["label"]]
+        name = (self._name.value_input or self._name.value).strip()
+        name = name or (_possible_name(named[0]) if named else "")
+        results, classes, labels_from = found.results, list(self._classes.value), self.labels_from
+        self._train.disabled = True
+
+        def fail(sentence: str) -> None:
+            self._train.disabled = False
+            self.say(sentence)
+
+        def show(_: Recogniser) -> None:
+            self._train.param.update(disabled=False, label="Train")
+            self._read(then=name)
+
+        self.background.run(
+            "train",
+            lambda: lesson.train(results, name, classes, labels_from),
+            show,
+            fail=fail,
+            busy=self._spinner,
+        )
+
+    def _start_applying(self) -> None:
+        found, name = self._lesson, self.recogniser
+        if found is None or name not in found.recognisers or not self.data_set.may_edit:
+            return
+        results = found.results
+        self._apply.disabled = True
+
+        def finish(sentence: str, link: str = "") -> None:
+            self._apply.disabled = False
+            self._applied.object = f'<div class="bp-open">{html.escape(sentence)} {link}</div>'
+
+        def show(counts: dict[str, int]) -> None:
+            said = ", ".join(f"{label} in {counted(n, 'window')}" for label, n in counts.items())
+            query = {"view": "predictions", "model": results.name, "source": f"recogniser_{name}"}
+            link = f'<a href="?{html.escape(urlencode(query))}">Show them in Predictions</a>'
+            finish(f"Found with a score from 0.5: {said}.", link)
+
+        self.background.run(
+            "apply",
+            lambda: lesson.apply(results, name),
+            show,
+            fail=finish,
+            busy=self._spinner,
+        )
+
+
+def _note(sentence: str) -> Any:
+    return html_pane(f'<div class="bp-note">{html.escape(sentence)}</div>')
+
+
+def _labels_html(labels: pd.DataFrame) -> str:
+    """Table of labels; they are text."""
+    head = "".join(f"<th>{title}</th>" for title in _TITLES.values())
+    rows = "".join(
+        f"<tr><td>{html.escape(str(row['label']))}</td>"
+        + "".join(f"<td>{row[name]:,}</td>" for name in list(_TITLES)[1:])
+        + "</tr>"
+        for row in labels.to_dict("records")
+    )
+    return f'<table class="bp-counts"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _described(name: str, recogniser: Recogniser) -> str:
+    learnt = recogniser.about.get("labels", {})
+    parts = [
+        f"{label} ({about.get('present', 0):,} is, {about.get('absent', 0):,} is not)"
+        for label, about in learnt.items()
+    ]
+    made = str(recogniser.about.get("created", ""))[:16].replace("T", " ")
+    text = f"learnt {', '.join(parts) or ', '.join(recogniser.classes)}; {made} UTC"
+    only = [label for label, about in learnt.items() if not about.get("absent")]
+    if only:
+        text += (
+            f". Nobody has marked a window as not {' or not '.join(only)} yet, so windows without "
+            f"labels stand for its absence; mark some below with “is not”"
+        )
+    return f"<b>{html.escape(name)}</b> {html.escape(text)}."
+
+
+def _possible_name(label: str) -> str:
+    """Name for a recogniser of a label, of the signs that names may have."""
+    kept = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in label)
+    return "_".join(part for part in kept.split("_") if part)[:60].lower()
