@@ -44,10 +44,10 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--shard", type=int, metavar="N", help="work: on this shard")
     chosen.add_argument(
-        "--next", type=int, nargs="?", const=-1, metavar="MOST",
-        help="work: on one free shard after the other, until none is left or MOST are done "
-        "(default)",
+        "--next", action="store_true",
+        help="work: on one free shard after the other, until none is left (default)",
     )  # fmt: skip
+    parser.add_argument("--most", type=int, metavar="N", help="work: end after N shards")
     parser.add_argument(
         "--anew", action="store_true",
         help="plan: forget the shards that were planned before; what is done is kept",
@@ -69,16 +69,17 @@ def run(arguments: Sequence[str]) -> int:
 def _refuse_others(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
     """Say which option belongs to another word, instead of doing without it."""
     given = {
-        "work": ("--shard" if parsed.shard is not None else "")
-        or ("--next" if parsed.next is not None else ""),
+        "work": next(
+            (f"--{name}" for name in ("shard", "next", "most") if getattr(parsed, name)), ""
+        ),
         "plan": "--anew" if parsed.anew else "",
         "merge": "--incomplete" if parsed.incomplete else "",
     }
     for what, option in given.items():
         if option and what != parsed.what:
             parser.error(f"{option} belongs to bacpipe shards {what}, not to {parsed.what}")
-    if parsed.next is not None and parsed.next != -1 and parsed.next < 1:
-        parser.error(f"--next {parsed.next} is not possible: expected a number from 1, or none")
+    if parsed.most is not None and parsed.most < 1:
+        parser.error(f"--most {parsed.most} is not possible: expected a number from 1")
 
 
 def _plan(options: Options, parsed: argparse.Namespace) -> int:
@@ -107,10 +108,11 @@ def _work(options: Options, parsed: argparse.Namespace) -> int:
     from bacpipe.scaling.shards import ShardWorker, done_shards
 
     worker = ShardWorker(options)
-    most = None if parsed.next in (None, -1) else parsed.next
     failed = number = 0
     reports = (
-        iter([worker.work(parsed.shard)]) if parsed.shard is not None else worker.work_on_all(most)
+        iter([worker.work(parsed.shard)])
+        if parsed.shard is not None
+        else worker.work_on_all(parsed.most)
     )
     for report in reports:
         number += 1

@@ -341,6 +341,9 @@ def test_the_command_line(recordings: Path, tmp_path: Path, capsys: pytest.Captu
     assert "are not done (1, " in capsys.readouterr().err
     assert main(["shards", "work", "--shard", "1", *words, "hop=1"]) == 1
     assert "hop=1 instead of None" in capsys.readouterr().err
+    # A word behind an option is no value of it.
+    assert main(["shards", "work", "--next", *words, "hop=1"]) == 1
+    assert "hop=1 instead of None" in capsys.readouterr().err
     assert main(["shards", "work", "--shard", "77", *words]) == 1
     assert "there is no shard 77" in capsys.readouterr().err
     with pytest.raises(SystemExit):
