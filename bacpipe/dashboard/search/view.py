@@ -116,7 +116,9 @@ class SearchView(View):
         )  # fmt: skip
         self._more.on_click(lambda _: self._add("like"))
         self._less.on_click(lambda _: self._add("unlike"))
-        self.details = WindowDetails(data_set, self.background, height=200)
+        self.details = WindowDetails(
+            data_set, self.background, height=200, settings=self.spectrograms
+        )
         self._spinner = Spinner()
         self._title = html_pane("", "bp-window-title")
         self._make_widgets()

@@ -88,7 +88,9 @@ class TeachView(View):
         self._lesson: Lesson | None = None
         self._setting = False
         self._trained_with = 0  # judgements of people that the recogniser knows
-        self.details = WindowDetails(data_set, self.background, height=200)
+        self.details = WindowDetails(
+            data_set, self.background, height=200, settings=self.spectrograms
+        )
         self._spinner, self._curve_spinner = Spinner(), Spinner()
         self._make_widgets()
 
