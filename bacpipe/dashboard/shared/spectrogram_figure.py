@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,15 @@ import panel as pn
 from bokeh.models import BoxAnnotation, ColumnDataSource, LinearColorMapper, Range1d, Span
 
 from bacpipe.dashboard.shared.clips import Clip, envelope, spectrogram
+from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, DETECTION, PERSON, DrawnMark
 from bacpipe.dashboard.style import new_figure, scale_colours
 
 SCALES = ("magma", "viridis", "inferno", "cividis", "Greys")
 _DEEPEST = 100  # dB below the loudest point
 _NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "width": [], "height": []}
+_NO_MARKS: dict[str, list[Any]] = {"start": [], "end": [], "lane": [], "text": [], "colour": []}
+_COLOUR_OF = {ANNOTATION: "#ffd166", PERSON: "#06d6a0", DETECTION: "#8ecae6"}
+_MOST_MARKS = 8
 _NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
 # Runs in the browser, so that the picture follows the slider without waiting for the server.
@@ -64,8 +69,35 @@ class SpectrogramFigure:
         drawn.xaxis.visible = False
         for part in self._outside:
             drawn.add_layout(part)
+        self._draw_marks(drawn)
         drawn.add_layout(self._cursor)
         return drawn
+
+    def _draw_marks(self, drawn: Any) -> None:
+        """Lines over the spectrogram for what is known of these seconds, each with its label."""
+        self._marks = ColumnDataSource(_NO_MARKS)
+        drawn.extra_y_ranges = {"marks": Range1d(0, 1)}
+        lanes: dict[str, Any] = {"source": self._marks, "y_range_name": "marks"}
+        drawn.segment("start", "lane", "end", "lane", line_color="colour", line_width=3, **lanes)
+        drawn.text(
+            "start", "lane", "text", text_color="#ffffff", text_font_size="11px", x_offset=3,
+            y_offset=2, text_baseline="top", background_fill_color="#000000",
+            background_fill_alpha=0.7, **lanes,
+        )  # fmt: skip
+
+    def _show_marks(self, clip: Clip, marks: Sequence[DrawnMark]) -> None:
+        shown = marks[:_MOST_MARKS]
+        end = clip.start + clip.duration
+        self._marks.data = {
+            "start": [max(mark.start, clip.start) for mark in shown],
+            "end": [min(mark.end, end) for mark in shown],
+            "lane": [0.98 - 0.075 * lane for lane in range(len(shown))],
+            "text": [
+                mark.text if mark.kind == DETECTION else f"{mark.text} ({mark.kind})"
+                for mark in shown
+            ],
+            "colour": [_COLOUR_OF[mark.kind] for mark in shown],
+        }
 
     def _draw_waveform(self) -> Any:
         drawn = self._new_figure(92, Range1d(-1, 1))
@@ -115,7 +147,13 @@ class SpectrogramFigure:
         """Show where a player is."""
         player.jscallback(time=_MOVE_CURSOR, args={"cursor": self._cursor})
 
-    def show(self, clip: Clip, image: np.ndarray, window: tuple[float, float]) -> None:
+    def show(
+        self,
+        clip: Clip,
+        image: np.ndarray,
+        window: tuple[float, float],
+        marks: Sequence[DrawnMark] = (),
+    ) -> None:
         """Draw a clip.
 
         Parameters
@@ -126,7 +164,10 @@ class SpectrogramFigure:
             From `picture_of`.
         window : (start, end)
             Seconds of the recording; what lies outside is paled.
+        marks : sequence of DrawnMark
+            What is known of these seconds.
         """
+        self._show_marks(clip, marks)
         top, end = clip.rate / 2000, clip.start + clip.duration
         self._image.data = {
             "image": [image], "x": [clip.start], "width": [clip.duration], "height": [top],
@@ -148,7 +189,7 @@ class SpectrogramFigure:
 
     def clear(self) -> None:
         """Show nothing."""
-        self._image.data, self._wave.data = _NO_IMAGE, _NO_WAVE
+        self._image.data, self._wave.data, self._marks.data = _NO_IMAGE, _NO_WAVE, _NO_MARKS
         self._cursor.visible = False
         for part in self._outside:
             part.visible = False

@@ -14,6 +14,7 @@ import panel as pn
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, read_clip
+from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, picture_of
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
@@ -29,6 +30,7 @@ class _DrawnClip(NamedTuple):
     clip: Clip
     image: np.ndarray
     wav: bytes
+    marks: list[DrawnMark]
 
 
 class WindowDetails:
@@ -151,7 +153,8 @@ class WindowDetails:
 
         def compute() -> _DrawnClip:
             clip = read_clip(results, name, start - around, end + around, model_rate=model_rate)
-            return _DrawnClip(clip, picture_of(clip), clip.wav())
+            marks = marks_between(results, name, clip.start, clip.start + clip.duration)
+            return _DrawnClip(clip, picture_of(clip), clip.wav(), marks)
 
         self._background.run(
             self._key,
@@ -163,7 +166,7 @@ class WindowDetails:
 
     def _show_clip(self, drawn: _DrawnClip, window: tuple[float, float]) -> None:
         self._problem.say()
-        self._figure.show(drawn.clip, drawn.image, window)
+        self._figure.show(drawn.clip, drawn.image, window, drawn.marks)
         self._player.param.update(object=drawn.wav, time=0, paused=True)
         slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
         self._slowed.object = (
