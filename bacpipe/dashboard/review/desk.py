@@ -193,16 +193,21 @@ class Desk:
 
     def _mark(self, queue: Queue, message: dict[str, Any], value: object) -> None:
         number, index, label = (message.get(key) for key in ("number", "index", "label"))
-        possible = value in (YES, NO, UNSURE, UNDO) and isinstance(label, str) and label.strip()
-        known = isinstance(number, int) and isinstance(index, int) and self._has(index)
-        if not (possible and known):
+        if not (
+            isinstance(number, int)
+            and isinstance(index, int)
+            and self._has(index)
+            and isinstance(label, str)
+            and label.strip()
+            and value in (YES, NO, UNSURE, UNDO)
+        ):
             logger.info("ignored what a page sent as a mark: %.200r", message)
             return
         if why := self._why_not():
-            self._tell_written([Written(int(number), why)])
+            self._tell_written([Written(number, why)])
             return
-        row = queue.judgement(int(index), str(label)[:_LONGEST], str(value), self._annotator())
-        self._journal.store(int(number), queue.results, [row])
+        row = queue.judgement(index, label[:_LONGEST], str(value), self._annotator())
+        self._journal.store(number, queue.results, [row])
 
     def _tell_written(self, outcomes: list[Written]) -> None:
         if outcomes:

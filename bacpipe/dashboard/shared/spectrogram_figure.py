@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from bacpipe.dashboard.shared.clips import (
     on_axis,
     spectrogram,
 )
+from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, DETECTION, PERSON, DrawnMark
 from bacpipe.dashboard.style import is_dark, new_colour_bar, new_figure, scale_colours
 
 SCALES = ("magma", "viridis", "inferno", "cividis", "Greys", "gray")
@@ -41,6 +43,9 @@ _TICKS = {  # kHz
     "log": (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
 }
 _NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "width": [], "height": []}
+_NO_MARKS: dict[str, list[Any]] = {"start": [], "end": [], "lane": [], "text": [], "colour": []}
+_COLOUR_OF = {ANNOTATION: "#ffd166", PERSON: "#06d6a0", DETECTION: "#8ecae6"}
+_MOST_MARKS = 8
 _NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
 # Runs in the browser, so that the picture follows the sliders without waiting for the server.
@@ -156,8 +161,35 @@ class SpectrogramFigure:
         drawn.add_layout(self._bar, "right")
         for part in self._outside:
             drawn.add_layout(part)
+        self._draw_marks(drawn)
         drawn.add_layout(self._cursor)
         return drawn
+
+    def _draw_marks(self, drawn: Any) -> None:
+        """Lines over the spectrogram for what is known of these seconds, each with its label."""
+        self._marks = ColumnDataSource(_NO_MARKS)
+        drawn.extra_y_ranges = {"marks": Range1d(0, 1)}
+        lanes: dict[str, Any] = {"source": self._marks, "y_range_name": "marks"}
+        drawn.segment("start", "lane", "end", "lane", line_color="colour", line_width=3, **lanes)
+        drawn.text(
+            "start", "lane", "text", text_color="#ffffff", text_font_size="11px", x_offset=3,
+            y_offset=2, text_baseline="top", background_fill_color="#000000",
+            background_fill_alpha=0.7, **lanes,
+        )  # fmt: skip
+
+    def _show_marks(self, clip: Clip, marks: Sequence[DrawnMark]) -> None:
+        shown = marks[:_MOST_MARKS]
+        end = clip.start + clip.duration
+        self._marks.data = {
+            "start": [max(mark.start, clip.start) for mark in shown],
+            "end": [min(mark.end, end) for mark in shown],
+            "lane": [0.98 - 0.075 * lane for lane in range(len(shown))],
+            "text": [
+                mark.text if mark.kind == DETECTION else f"{mark.text} ({mark.kind})"
+                for mark in shown
+            ],
+            "colour": [_COLOUR_OF[mark.kind] for mark in shown],
+        }
 
     def _draw_waveform(self) -> Any:
         drawn = self._new_figure(84, Range1d(-1, 1), toolbar_location=None)
@@ -236,6 +268,7 @@ class SpectrogramFigure:
         clip: Clip,
         picture: Spectrogram,
         window: tuple[float, float],
+        marks: Sequence[DrawnMark] = (),
         *,
         heard: float | None = None,
     ) -> None:
@@ -249,9 +282,12 @@ class SpectrogramFigure:
             Of the clip.
         window : (start, end)
             Seconds of the recording; what lies outside is paled.
+        marks : sequence of DrawnMark
+            What is known of these seconds.
         heard : float, optional
             Highest frequency in Hz that the model hears, up to which is shown.
         """
+        self._show_marks(clip, marks)
         end = clip.start + clip.duration
         look = self.settings.look(clip)
         low, high = look.edges(picture.top).tolist()
@@ -305,7 +341,7 @@ class SpectrogramFigure:
 
     def clear(self) -> None:
         """Show nothing, and no axes that would speak of what was shown before."""
-        self._image.data, self._wave.data = _NO_IMAGE, _NO_WAVE
+        self._image.data, self._wave.data, self._marks.data = _NO_IMAGE, _NO_WAVE, _NO_MARKS
         self._cursor.visible = False
         for part in self._outside:
             part.visible = False

@@ -14,6 +14,7 @@ import panel as pn
 from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, Spectrogram, read_clip, spectrogram
+from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, SpectrogramSettings
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
@@ -30,6 +31,7 @@ class _DrawnClip(NamedTuple):
     clip: Clip
     picture: Spectrogram
     wav: bytes
+    marks: list[DrawnMark]
 
 
 class WindowDetails:
@@ -159,7 +161,8 @@ class WindowDetails:
 
         def compute() -> _DrawnClip:
             clip = read_clip(results, name, start - around, end + around, model_rate=model_rate)
-            return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav())
+            marks = marks_between(results, name, clip.start, clip.start + clip.duration)
+            return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
 
         self._background.run(
             self._key,
@@ -173,7 +176,7 @@ class WindowDetails:
         self._problem.say()
         results = self._results
         heard = None if results is None else results.highest_heard
-        self._figure.show(drawn.clip, drawn.picture, window, heard=heard)
+        self._figure.show(drawn.clip, drawn.picture, window, drawn.marks, heard=heard)
         self._player.param.update(object=drawn.wav, time=0, paused=True)
         slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
         self._slowed.object = (
