@@ -150,7 +150,8 @@ def spectrogram(clip: Clip, look: Look = PLAIN) -> Spectrogram:
     power = np.abs(np.fft.rfft(frames * window, length, axis=1)) ** 2
     top = clip.rate / 2
     rows = _ROWS if look.axis != "linear" else min(size // 2 + 1, _MOST_ROWS)
-    places = np.linspace(*look.edges(top), rows + 1)
+    lowest, highest = look.edges(top).tolist()
+    places = np.linspace(lowest, highest, rows + 1)
     banded = _mean_between(power, from_axis(places, look.axis) * length / clip.rate)
     levels = 10 * np.log10(np.maximum(banded, 1e-20))
     if look.above_noise:
