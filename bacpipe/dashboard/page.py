@@ -134,7 +134,8 @@ class Page:
             kind = next(view for view in VIEWS if view.key == self._choice.view)
             place.append(self._build(kind))
         if (view := self._views.get(self._choice.view)) is not None:
-            self._address.write(view, view.spectrograms)
+            self._address.shown = (view, view.spectrograms)
+        self._address.write()
 
     def _review(self, clips: ClipsToReview) -> None:
         """Open the Review tab with the windows that another view sends."""
@@ -218,11 +219,17 @@ class Address:
     What is shown can be sent to others whole: only values that every dashboard has by default are
     left out, not those that depend on the results.  Another tab is a step in the history of the
     browser, and *Back* returns to the one before as it was; other changes are no steps.
+
+    Attributes
+    ----------
+    shown : tuple of param.Parameterized
+        What the open tab shows: of a key that several tabs have, its value counts.
     """
 
     def __init__(self) -> None:
         self._location = pn.state.location
         self._kept: list[tuple[param.Parameterized, Mapping[str, str]]] = []
+        self.shown: tuple[param.Parameterized, ...] = ()
         document = pn.state.curdoc
         if self._location is not None and document is not None:
             document.js_on_event("document_ready", CustomJS(code=_HISTORY))
@@ -241,15 +248,17 @@ class Address:
             key for name, key in keys.items() if key in given and not _take(state, name, given[key])
         ]
         self._kept.append((state, keys))
-        state.param.watch(lambda *_: self.write(state), list(keys))
+        state.param.watch(lambda *_: self.write(), list(keys))
         return ignored
 
-    def write(self, *shown: param.Parameterized) -> None:
-        """Write all that is kept; of a key that several have, what those `shown` say counts."""
+    def write(self) -> None:
+        """Write all that is kept."""
         if self._location is None:
             return
         query = self._query()
-        for state, keys in sorted(self._kept, key=lambda kept: kept[0] in shown):
+        for state, keys in sorted(
+            self._kept, key=lambda kept: any(kept[0] is part for part in self.shown)
+        ):
             for name, key in keys.items():
                 value = getattr(state, name)
                 if value is None or value == type(state).param[name].default:
