@@ -47,6 +47,7 @@ nb_execution_excludepatterns = [] if find_spec("batdetect2") else ["examples/*ba
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_in_temp = False
+nb_execution_cache_path = str(HERE / "_build" / "notebooks")
 nb_merge_streams = True
 
 # ---------------------------------------------------------------- docstrings

@@ -44,6 +44,9 @@ _MANAGING = {
 # Within a page, the names that people look for come first.
 _FIRST = ("play", "generate_embeddings", "Loader", "Embedder", "AudioHandler", "ModelBaseClass")
 
+# Members that other rooms of the package need, and users do not.
+_INNER = ("workload", "lines")
+
 _RETURNED = {
     "bacpipe.store.layout": ("ResultPaths",),
     "bacpipe.inference.report": ("RunReport",),
@@ -104,7 +107,12 @@ def _page(heading: str, names: list[str]) -> str:
 def _directive(name: str) -> str:
     if not inspect.isclass(getattr(bacpipe, name)):
         return f".. autofunction:: {name}"
-    lines = [f".. autoclass:: {name}", "   :members:", "   :show-inheritance:"]
+    lines = [
+        f".. autoclass:: {name}",
+        "   :members:",
+        f"   :exclude-members: {', '.join(_INNER)}",
+        "   :show-inheritance:",
+    ]
     if name == "ModelBaseClass":
         lines.append("   :special-members: __call__")
     return "\n".join(lines)

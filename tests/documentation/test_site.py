@@ -161,9 +161,12 @@ def pages_with(words: list[str], index: dict[str, Any]) -> set[str]:
     """Pages that the search of the site finds for words."""
     from sphinx.search.en import SearchEnglish
 
-    stem = SearchEnglish({}).stem
+    language = SearchEnglish({})
+    stem = language.stem
     found = []
     for word in words:
+        if word in language.stopwords:  # which the search skips
+            continue
         numbers = [index[part].get(stem(word), []) for part in ("terms", "titleterms")]
         flat = [n if isinstance(n, list) else [n] for n in numbers]
         found.append({index["docnames"][number] for part in flat for number in part})
