@@ -497,14 +497,10 @@ export function render({model, el}) {
     if (!other || other === document.body) root.focus({preventScroll: true});
   }
 
-  function colours_of({palette, low}) {
-    const little_endian = palette.map((hex) => {
+  function colours_of({palette}) {
+    return palette.map((hex) => {  // little-endian
       const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
       return (255 << 24 | b << 16 | g << 8 | r) >>> 0;
-    });
-    return Array.from({length: 256}, (_, level) => {
-      const place = Math.round(255 * Math.max(0, level - low) / (255 - low));
-      return little_endian[place];
     });
   }
 

@@ -19,7 +19,6 @@ from bacpipe.store.judgements import NO, UNDO, UNSURE, YES
 logger = logging.getLogger(__name__)
 
 AHEAD = 6  # clips that the browser has before their turn
-_LOW = 76.5  # level of the darkest colour, of 255
 _LONGEST = 200  # letters of a label
 
 _STYLE = """
@@ -150,7 +149,6 @@ class Desk:
             "why": why,
             "ahead": AHEAD,
             "palette": self._palette,
-            "low": _LOW,
         }
 
     # ------------------------------------------------------------------ what the browser says
