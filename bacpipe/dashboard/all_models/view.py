@@ -134,7 +134,7 @@ It needs no training.
         }
 
     def opened(self) -> None:
-        self.param.watch(lambda _: self._show(), ["part", "reducer", "colour", "score"])
+        self.param.watch(lambda *_: self._show(), ["part", "reducer", "colour", "score"])
         self._show()
 
     def _show(self) -> None:

@@ -117,8 +117,8 @@ class PredictionsView(View):
         self.param.watch(self._change_model, "model")
         self.param.watch(self._change_source, "source")
         self.param.watch(lambda _: self._show_species(), "species")
-        self.param.watch(lambda _: self._show_thresholds(), ["threshold", "other_threshold"])
-        self.param.watch(lambda _: self._draw_maps(), ["by", "per_hour"])
+        self.param.watch(lambda *_: self._show_thresholds(), ["threshold", "other_threshold"])
+        self.param.watch(lambda *_: self._draw_maps(), ["by", "per_hour"])
         self.param.watch(lambda _: self._load_other(), "other")
 
     @property

@@ -125,7 +125,7 @@ class TickBox(pn.viewable.Viewer):
         super().__init__(**values)
         self._group = pn.widgets.CheckBoxGroup(options=[label], margin=margin)
         self._group.param.watch(lambda event: self.param.update(value=bool(event.new)), "value")
-        self.param.watch(lambda _: self._follow(), ["value", "disabled"])
+        self.param.watch(lambda *_: self._follow(), ["value", "disabled"])
         self._follow()
 
     @classmethod
