@@ -866,7 +866,9 @@ def _precision(
     x = known.unchecked.x[cells]
     drawn = rng.binomial(known.unchecked.windows[cells, None], known.p[cells])
     # Sums from each cell to the last; the windows of a cell count together.
-    right = np.vstack([np.cumsum(drawn[::-1], axis=0)[::-1], np.zeros_like(drawn[:1])])
+    right = np.vstack(
+        [np.cumsum(drawn[::-1], axis=0)[::-1], np.zeros((1, drawn.shape[1]), drawn.dtype)]
+    )
     windows = np.append(np.cumsum(known.unchecked.windows[cells][::-1])[::-1], 0)
     checked = known.x[found.row]
     rows = []

@@ -171,7 +171,7 @@ def test_two_models_beside_each_other_and_the_address_restores_it(visit: Any) ->
     page.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")
     eventually(page, page.locator(".noUi-handle >> visible=true").count, 2)
     eventually(page, lambda: 0 < detections(page) < detections(page, 1))
-    page.get_by_text("per recorded hour").click()  # the words belong to the box
+    page.get_by_text("per recorded hour", exact=True).click()  # the words belong to the box
     page.wait_for_function("location.search.includes('per_hour=true')")
     again = open_view(visit, f"&{urlsplit(page.url).query}")
     again.wait_for_selector(".bp-window-title:has-text('other') >> visible=true")

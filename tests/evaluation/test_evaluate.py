@@ -177,7 +177,9 @@ def test_a_run_opens_each_results_tree_once(data_set, tmp_path, monkeypatch):
     # A loader without a model only looks for recordings.
     made = counted("loaders", Loader.__init__, lambda *given: len(given) > 2)
     monkeypatch.setattr(Loader, "__init__", made)
-    read = counted("journals", embedding_set.read_journals, lambda folder: any(folder.iterdir()))
+    read = counted(
+        "journals", embedding_set.read_journals, lambda folder, *_: any(folder.iterdir())
+    )
     monkeypatch.setattr(embedding_set, "read_journals", read)
     for module in (embedding_set, labelled_windows):
         hashed = counted("hashes", module.array_hash, is_whole)

@@ -57,7 +57,8 @@ class Found(NamedTuple):
     @property
     def species(self) -> list[str]:
         """What was found anywhere, the most windows first."""
-        total = self.survey.groupby("common_name")["windows"].sum()
+        named = self.survey[self.survey["common_name"] != ""]  # one row without tells the effort
+        total = named.groupby("common_name")["windows"].sum()
         return [str(name) for name in total.sort_values(ascending=False, kind="stable").index]
 
     def by_site(self, column: str = "detections") -> pd.DataFrame:

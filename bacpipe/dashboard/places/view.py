@@ -203,7 +203,7 @@ class PlacesView(ViewOfParts):
         self._content.objects = parts
 
     def _table(self, found: Found) -> None:
-        if found.survey.empty:
+        if not found.species:
             self._content.objects = [hint("Nothing was found at or above this score.")]
             return
         table = self._measured(found)
@@ -237,7 +237,7 @@ class PlacesView(ViewOfParts):
         return table / [hours[str(site)] for site in table.columns]
 
     def _activity(self, found: Found) -> None:
-        if found.survey.empty:
+        if not found.species:
             self._content.objects = [hint("Nothing was found at or above this score.")]
             return
         results, source, by = found.results, self.source, self.by

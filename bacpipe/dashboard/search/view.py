@@ -25,7 +25,7 @@ from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.recognisers import recognisers_of
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import Spinner, heading, html_pane, select
+from bacpipe.dashboard.shared.widgets import Spinner, TickBox, heading, html_pane, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError, SettingsError, counted
@@ -201,9 +201,7 @@ class SearchView(View):
         self._score = pn.widgets.FloatInput.from_param(
             parameters.score, label="with a score of at least", step=0.05, start=0, end=1, **wide
         )
-        self._elsewhere = pn.widgets.Checkbox.from_param(
-            parameters.elsewhere, label="other recordings only", margin=(4, 10)
-        )
+        self._elsewhere = TickBox.of(self, "elsewhere", "other recordings only", margin=(4, 10))
         self._gap = pn.widgets.FloatInput.from_param(
             parameters.gap, label="Seconds between results", step=1, start=0, end=3600, **wide
         )
