@@ -1406,7 +1406,11 @@ def read_overrides(path: Path, name: str) -> dict[str, Any]:
             except SettingsError as error:
                 problems.append(str(error))
     if len(problems) > 1:
-        lines = "".join(f"\n- {problem}" for problem in problems)
+        # Once is enough for the list of all keys.
+        keys = f"; the keys are {', '.join(KEYS[name])}."
+        first = next((i for i, text in enumerate(problems) if keys in text), 0)
+        told = [t if i == first else t.replace(keys, ".") for i, t in enumerate(problems)]
+        lines = "".join(f"\n- {problem}" for problem in told)
         raise SettingsError(f"{path} has {counted(len(problems), 'problem')}:{lines}")
     if problems:
         raise SettingsError(problems[0])

@@ -27,7 +27,7 @@ from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
-from bacpipe.store.files import write_json
+from bacpipe.store.files import remove_temporaries_of, write_json
 from bacpipe.store.layout import (
     DATA_SET,
     JOURNALS,
@@ -283,6 +283,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str, moved_from: str | N
                 main / folder_name(ours),
                 recorded_folder(main / folder_name(ours), embed_parent_dir),
             )
+        remove_temporaries_of([folder / DATA_SET])
         content: dict[str, object] = {"audio_dir": str(ours), "results": str(folder.resolve())}
         write_json(folder / DATA_SET, content | ({"moved": moved} if moved else {}))
     return folder
