@@ -48,13 +48,18 @@ def test_nothing_serious_keeps_people_out(visit: Any, view: type) -> None:
     page.locator(f"{drawn} >> visible=true").first.wait_for()
 
     def serious() -> list[tuple[str, list[str]]]:
-        return [
-            (rule["id"], nodes[:3])
+        found = [
+            (rule["id"], [node["html"][:120] for node in rule["nodes"]])
             for rule in axe.run(page).response["violations"]
             if rule["impact"] in ("serious", "critical")
-            # Tabulator calls itself a grid, but not its rows.
-            and (nodes := [n["html"][:120] for n in rule["nodes"] if "tabulator" not in n["html"]])
         ]
+        # Tabulator's own: its grid has a footer of pages beside the rows.
+        own = [
+            (rule, nodes)
+            for rule, nodes in found
+            if rule == "aria-required-children" and all("tabulator" in node for node in nodes)
+        ]
+        return [violation for violation in found if violation not in own]
 
     eventually(page, serious, [])  # what is still being drawn gets its names soon
 
