@@ -56,6 +56,7 @@ class LabellingPanel:
         self._rows = np.zeros(0, np.int64)
         self._annotator, self._may_edit = "", False
         self._sure: tuple[str, int] | None = None
+        self._told = ""
         self._chosen_by = "map"
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
         self._groups = pn.widgets.Select(label="Select all windows of", options=[_NONE], **wide)
@@ -88,8 +89,10 @@ class LabellingPanel:
 
     def offer(self, results: ModelResults, rows: np.ndarray) -> None:
         """Offer the selected windows (int64)."""
-        self._results, self._rows, self._sure = results, rows, None
-        self._update()
+        # The map is drawn anew after labelling; that can be read until others are selected.
+        told = self._told if np.array_equal(rows, self._rows) else ""
+        self._results, self._rows, self._sure, self._told = results, rows, None, told
+        self._update(told)
 
     def _update(self, sentence: str = "") -> None:
         none = not len(self._rows)
@@ -151,5 +154,6 @@ class LabellingPanel:
         )
 
     def _done(self, sentence: str) -> None:
+        self._told = sentence
         self._update(sentence)
         self._on_labelled()
