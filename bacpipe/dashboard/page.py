@@ -198,7 +198,7 @@ def _theme_button() -> Any:
     other = "default" if is_dark() else "dark"
     button = pn.widgets.Button(
         label="Light" if is_dark() else "Dark", description="light or dark colours", width=64,
-        color="light" if not is_dark() else "dark", margin=(5, 10),
+        color="light", margin=(5, 10),
     )  # fmt: skip
     button.js_on_click(
         code="const url = new URL(window.location.href); url.searchParams.set('theme', other);"

@@ -14,7 +14,7 @@ from bacpipe.plotting.style import COLOURS, shorten
 
 # Colours come from Panel's theme, which gives every component its variables: one style sheet for
 # light and dark.
-_QUIET = "color-mix(in srgb, var(--panel-on-background-color) 76%, var(--panel-background-color))"
+QUIET = "color-mix(in srgb, var(--panel-on-background-color) 76%, var(--panel-background-color))"
 _BRAND = "color-mix(in srgb, #0b6e99 70%, var(--panel-on-background-color))"
 CSS = """
 :host(.bp-page) {
@@ -106,6 +106,9 @@ CSS = """
 .bp-maps { flex: none !important; height: max(300px, calc(100vh - 510px)) !important; }
 /* On narrow screens parts stand below one another, each as wide as the screen. */
 @media (max-width: 900px) {
+  :host(.bp-header) { flex-wrap: wrap !important; height: auto !important; }
+  :host(.bp-header) > * { flex: 0 0 auto !important; }
+  :host(.bp-header) > :first-child { width: 100% !important; }
   :host(.bp-view), :host(.bp-explore), :host(.bp-beside) {
     flex-direction: column !important; height: auto !important; flex-wrap: nowrap !important;
   }
@@ -118,7 +121,7 @@ CSS = """
   .bp-map { height: 440px !important; }
   .bp-details { border-left: none; overflow-y: visible; }
 }
-""".replace("QUIET", _QUIET).replace("BRAND", _BRAND)
+""".replace("QUIET", QUIET).replace("BRAND", _BRAND)
 
 TABLE_CSS = """
 div.tabulator { font-size: 12px; }

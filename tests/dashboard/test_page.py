@@ -64,6 +64,16 @@ def test_nothing_serious_keeps_people_out(visit: Any, view: type) -> None:
     eventually(page, serious, [])  # what is still being drawn gets its names soon
 
 
+def test_the_dark_theme_is_a_click_away_and_back(visit: Any) -> None:
+    page = visit("?view=explore")
+    page.get_by_role("button", name="Dark", exact=True).click()
+    page.get_by_role("button", name="Light", exact=True).wait_for()
+    page.locator(".bk-Figure >> visible=true").first.wait_for()
+    assert "theme=dark" in page.url and "Traceback" not in page.content()
+    page.get_by_role("button", name="Light", exact=True).click()
+    page.get_by_role("button", name="Dark", exact=True).wait_for()
+
+
 def test_visitors_do_not_disturb_each_other(visit: Any, server: Server) -> None:
     one, other = visit("?view=data"), visit("?view=explore")
     one.get_by_text("recordings failed").first.wait_for()

@@ -13,7 +13,7 @@ from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.clip_card import clip_card
 from bacpipe.dashboard.review.journal import Journal, Written
 from bacpipe.dashboard.review.queue import Queue
-from bacpipe.dashboard.style import scale_colours
+from bacpipe.dashboard.style import QUIET, scale_colours
 from bacpipe.store.judgements import NO, UNDO, UNSURE, YES
 
 logger = logging.getLogger(__name__)
@@ -23,30 +23,35 @@ _LONGEST = 200  # letters of a label
 
 _STYLE = """
 :host { display: block; }
-.desk { color: #1f2933; padding: 4px 10px; outline: none; border: 2px solid transparent;
+.desk { color: var(--panel-on-background-color); padding: 4px 10px; outline: none;
+  border: 2px solid transparent;
   border-radius: 6px; }
 .desk:focus { border-color: #0072B2; }
 .head { display: flex; align-items: baseline; gap: 12px; }
 .title { font-size: 18px; margin: 0; overflow-wrap: anywhere; flex: 1; }
-.progress, .where, .given { font-size: 13px; color: #52606d; }
+.progress, .where, .given { font-size: 13px; color: QUIET; }
 .where { overflow-wrap: anywhere; min-height: 18px; }
-.given { display: block; min-height: 18px; font-weight: 600; color: #0b4f6c; }
+.given { display: block; min-height: 18px; font-weight: 600;
+  color: var(--panel-on-background-color); }
 .picture { width: 100%; height: 320px; display: block; }
 .done .picture { opacity: 0.3; }
 .bar, .labels { display: flex; flex-wrap: wrap; gap: 6px; margin: 6px 0; }
 button { font: inherit; font-size: 14px; padding: 5px 10px; border: 1px solid #7b8794;
-  border-radius: 5px; background: #ffffff; color: #1f2933; cursor: pointer; display: flex;
+  border-radius: 5px; background: var(--panel-background-color);
+  color: var(--panel-on-background-color); cursor: pointer; display: flex;
   gap: 8px; align-items: center; max-width: 300px; }
 button span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 button:focus-visible { outline: 3px solid #0072B2; outline-offset: 1px; }
-button:disabled { color: #6b7680; border-color: #cfd8df; cursor: default; }
+button:disabled { color: QUIET; border-style: dashed; cursor: default; }
 button[aria-pressed="true"] { background: #0b4f6c; color: #ffffff; border-color: #0b4f6c; }
 kbd { font: 11px monospace; border: 1px solid currentColor; border-radius: 3px; padding: 0 4px; }
-.status { font-size: 13px; color: #52606d; margin: 4px 0; min-height: 18px; }
-.alert { font-size: 13px; color: #8a1c00; font-weight: 600; margin: 4px 0;
+.status { font-size: 13px; color: QUIET; margin: 4px 0; min-height: 18px; }
+.alert { font-size: 13px;
+  color: color-mix(in srgb, #d62800 60%, var(--panel-on-background-color));
+  font-weight: 600; margin: 4px 0;
   overflow-wrap: anywhere; }
 .alert:empty { display: none; }
-"""
+""".replace("QUIET", QUIET)
 
 
 class ReviewSheet(JSComponent):
