@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import RecogniserError
-from bacpipe.recognisers.labelled import ABSENT, PRESENT, labelled_windows, labels_for
+from bacpipe.recognisers.labelled import ABSENT, PRESENT
 from bacpipe.recognisers.recogniser import (
     Recogniser,
     cross_validated,
     judged,
-    with_negatives,
+    windows_to_judge,
 )
 from bacpipe.recognisers.searched_windows import embeddings_of
 from bacpipe.store.loader import Loader
@@ -56,20 +56,11 @@ def learning_curve(
     """
     import pandas as pd
 
-    recogniser.check(loader)
-    table = labels_for(loader, labels)
-    table = table[table["label"].isin(recogniser.classes)]
-    if table.empty:
-        raise RecogniserError(
-            f"{loader.audio_dir}: no label is of a class of the recogniser {recogniser.name!r}, "
-            f"which knows {listed(recogniser.classes)}."
-        )
-    known = [name for name in recogniser.classes if name in set(table["label"])]
-    found = with_negatives(labelled_windows(loader, table, known))
+    found = windows_to_judge(recogniser, loader, labels)
     if not any((col == PRESENT).any() and (col == ABSENT).any() for col in found.values.T):
         raise RecogniserError(
-            f"Nobody has said of a window that {listed(known)} is not heard in it, so nothing "
-            f"tells right from wrong; label some windows with no."
+            f"Nobody has said of a window that {listed(found.classes)} is not heard in it, so "
+            f"nothing tells right from wrong; label some windows with no."
         )
     embeddings = embeddings_of(loader, found.rows)
     counts = {

@@ -270,16 +270,7 @@ class Recogniser:
         RecogniserError
             If the embeddings are another model's, or no label is of one of its classes.
         """
-        self.check(loader)
-        table = labels_for(loader, labels)
-        table = table[table["label"].isin(self.classes)]
-        if table.empty:
-            raise RecogniserError(
-                f"{loader.audio_dir}: no label is of a class of the recogniser {self.name!r}, "
-                f"which knows {listed(self.classes)}."
-            )
-        known = [name for name in self.classes if name in set(table["label"])]
-        found = with_negatives(labelled_windows(loader, table, known))
+        found = windows_to_judge(self, loader, labels)
         learnt_from = self._has_learnt_from(loader, found)
         own = (
             self.about.get("embeddings") == loader.get_embedding_dir().name
@@ -298,7 +289,7 @@ class Recogniser:
         if own:
             scores, how = cross_validated(loader, found, embeddings, self.about)
         else:
-            columns = [self.classes.index(name) for name in known]
+            columns = [self.classes.index(name) for name in found.classes]
             scores, how = self._scores(embeddings)[:, columns], "labels that it has not learnt from"
         return judged(found, scores, how)
 
@@ -784,7 +775,29 @@ def _say(without: list[str], only: list[str], few: list[str], found: LabelledWin
 # --- Judging ------------------------------------------------------------------------------------
 
 
-def with_negatives(found: LabelledWindows) -> LabelledWindows:
+def windows_to_judge(
+    recogniser: Recogniser, loader: Loader, labels: pd.DataFrame | None
+) -> LabelledWindows:
+    """Labelled windows of a recogniser's classes, with those in which others are not heard.
+
+    Raises
+    ------
+    RecogniserError
+        If the embeddings are another model's, or no label is of one of its classes.
+    """
+    recogniser.check(loader)
+    table = labels_for(loader, labels)
+    table = table[table["label"].isin(recogniser.classes)]
+    if table.empty:
+        raise RecogniserError(
+            f"{loader.audio_dir}: no label is of a class of the recogniser {recogniser.name!r}, "
+            f"which knows {listed(recogniser.classes)}."
+        )
+    known = [name for name in recogniser.classes if name in set(table["label"])]
+    return _with_negatives(labelled_windows(loader, table, known))
+
+
+def _with_negatives(found: LabelledWindows) -> LabelledWindows:
     """Where nothing but presence was labelled, as in annotations, windows of other classes lack it.
 
     Windows without any label are not among them: nobody says that they were listened to.

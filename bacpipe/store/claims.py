@@ -36,7 +36,7 @@ from typing import NamedTuple
 from bacpipe.errors import ResultsLockedError, StorageError
 from bacpipe.store.files import give_name, temporary_name, writing
 from bacpipe.store.layout import CLAIMS, SHARDS
-from bacpipe.store.lock import LEASE_SECONDS, exclusive
+from bacpipe.store.lock import LEASE_SECONDS, exclusive, is_running
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Holder(NamedTuple):
     @property
     def is_dead(self) -> bool:
         """Whether it is known that the owner lives no more, because it lived here."""
-        return self.machine == _machine() and not _is_running(self.process)
+        return self.machine == _machine() and not is_running(self.process)
 
 
 @dataclass
@@ -451,21 +451,6 @@ def _machine() -> str:
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
         return "/".join(parts)
     return f"{parts[0]}/{os.getpid()}"  # elsewhere, nobody is known to be dead
-
-
-def _is_running(process: int) -> bool:
-    if sys.platform == "win32":
-        return True  # asking would end it
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is another user's
-    with suppress(OSError, IndexError):  # killed, and not yet noticed by whoever started it
-        status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return status not in {"Z", "X"}
-    return True
 
 
 def _in_words() -> str:

@@ -239,7 +239,7 @@ def _drop_if_over(path: Path) -> bool:
     except FileNotFoundError:
         return True
     here = owner.get("host") == platform.node() and isinstance(owner.get("process"), int)
-    if not (here and not _is_running(owner["process"])) and (
+    if not (here and not is_running(owner["process"])) and (
         _now_on_disk(path) - changed < LEASE_SECONDS
     ):
         return False
@@ -266,7 +266,8 @@ def _now_on_disk(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this computer may still write."""
     if sys.platform == "win32":
         return True  # asking would end it
     try:
@@ -274,7 +275,10 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # it is another user's
+        return True  # it is another user's
+    with suppress(OSError, IndexError):  # killed, and not yet noticed by whoever started it
+        status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return status not in {"Z", "X"}
     return True
 
 
