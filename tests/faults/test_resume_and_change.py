@@ -627,7 +627,9 @@ def test_ctrl_c_once_and_twice_says_how_to_go_on_and_ends_with_130(
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    # A second Ctrl-C may find Python ending already, whose own handler is gone by then: the system
+    # ends the process, which a shell shows as 130, too.
+    assert process.returncode == 130 or (times, process.returncode) == (2, -signal.SIGINT), errors
     assert "To go on, run the same command again" in errors
     if times == 1:
         assert "Traceback" not in errors

@@ -91,12 +91,13 @@ def test_an_interval_that_is_missing_is_no_obstacle():
 
 
 def test_drawing_leaves_no_trace():
-    before = dict(matplotlib.rcParams)
+    def open_figures() -> list[int] | None:
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        return pyplot and pyplot.get_fignums()
+
+    before = dict(matplotlib.rcParams), open_figures()
     confusion_matrix(make_result(3))
-    assert dict(matplotlib.rcParams) == before
-    assert (
-        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-    )
+    assert (dict(matplotlib.rcParams), open_figures()) == before
 
 
 def test_colours_are_told_apart_by_colour_blind_readers():
