@@ -29,7 +29,7 @@ from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.shared.widgets import Notice, html_pane
 from bacpipe.dashboard.style import CSS, is_dark
 from bacpipe.dashboard.teach.view import TeachView
-from bacpipe.labels.people import user_name
+from bacpipe.store.lock import user_name
 
 logger = logging.getLogger(__name__)
 

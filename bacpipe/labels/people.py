@@ -19,7 +19,6 @@ count, and one that was moved is found by its content.
 
 from __future__ import annotations
 
-import getpass
 import logging
 import math
 import os
@@ -52,7 +51,7 @@ from bacpipe.store.journal import encode_line
 from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, read_judgements
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
 from bacpipe.store.loader import Loader
-from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
+from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive, user_name
 from bacpipe.user_input import is_file, is_folder, typed_path
 
 if TYPE_CHECKING:
@@ -298,14 +297,6 @@ def _score(value: object, row: int) -> float | None:
     if not math.isfinite(number):
         raise AnnotationsError(f"labels: the score of row {row} is {value!r}; expected a number.")
     return number
-
-
-def user_name() -> str:
-    """Name of the user of this computer."""
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # containers lack a table of users
-        return "unknown"
 
 
 def _append(folder: Path, entries: Sequence[Judgement]) -> None:

@@ -16,7 +16,6 @@ Failure policy: a claim that cannot be renewed in time counts as lost.
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -36,7 +35,7 @@ from typing import NamedTuple
 from bacpipe.errors import ResultsLockedError, StorageError
 from bacpipe.store.files import give_name, temporary_name, writing
 from bacpipe.store.layout import CLAIMS, SHARDS
-from bacpipe.store.lock import LEASE_SECONDS, exclusive, is_running
+from bacpipe.store.lock import LEASE_SECONDS, exclusive, is_running, user_name
 
 logger = logging.getLogger(__name__)
 
@@ -454,10 +453,7 @@ def _machine() -> str:
 
 
 def _in_words() -> str:
-    try:
-        user = getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        user = "unknown user"  # containers lack a table of users, Windows may lack USERNAME
     job = os.environ.get("SLURM_JOB_ID")
     where = f"{platform.node()}{f' (Slurm job {job})' if job else ''}"
-    return f"process {os.getpid()} of {user} on {where} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    return f"process {os.getpid()} of {user_name()} on {where} since {now}"

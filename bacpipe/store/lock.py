@@ -286,13 +286,17 @@ def _owner_file(folder: Path, what: str) -> Path:
     return folder / f".{what}.lock-owner"
 
 
-def _owner() -> dict[str, str | int]:
+def user_name() -> str:
+    """Name of the user of this computer."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (ImportError, KeyError, OSError):
-        user = "unknown user"  # containers lack a table of users, Windows may lack USERNAME
+        return "unknown user"  # containers lack a table of users, Windows may lack USERNAME
+
+
+def _owner() -> dict[str, str | int]:
     return {
-        "user": user,
+        "user": user_name(),
         "host": platform.node(),
         "process": os.getpid(),
         "since": datetime.now().isoformat(" ", "seconds"),
