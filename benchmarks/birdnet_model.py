@@ -21,7 +21,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import bacpipe
-from bacpipe.inference.runner import ModelRunner, available_cores, limited_threads
+from bacpipe.inference.runner import ModelRunner, limited_threads
+from bacpipe.machine import available_cores
 from bacpipe.models.backends.cpu.layers import FusedLinear
 
 

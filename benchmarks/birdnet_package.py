@@ -24,7 +24,7 @@ import numpy as np
 from recordings import write_folder
 
 import bacpipe
-from bacpipe.inference.runner import available_cores
+from bacpipe.machine import available_cores
 
 _THEIRS = """
 import sys

@@ -39,7 +39,7 @@ from recordings import write_recording
 import bacpipe
 from bacpipe.commands.estimate import measure
 from bacpipe.embedder import Embedder
-from bacpipe.inference.runner import available_cores
+from bacpipe.machine import available_cores
 from bacpipe.store.plan import look_at
 from tests.models import parity
 

@@ -28,6 +28,7 @@ from bacpipe._version import __version__
 from bacpipe.audio.stream import read_audio
 from bacpipe.commands.arguments import add_settings, read_settings
 from bacpipe.errors import ModelUnavailableError
+from bacpipe.machine import available_cores, free_memory
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options, make_options
@@ -108,7 +109,11 @@ def examine(**settings: object) -> list[Finding]:
     options = make_options(**settings)
     findings = [
         Finding("bacpipe", f"{__version__}, Python {platform.python_version()}"),
-        Finding("system", f"{platform.platform()}, {os.cpu_count()} cores"),
+        Finding(
+            "system",
+            f"{platform.platform()}, {available_cores()} of {os.cpu_count()} cores, "
+            f"{free_memory() / 1e9:.1f} GB of memory free",
+        ),
         Finding("libraries", ", ".join(f"{name} {extras.version(name)}" for name in _LIBRARIES)),
         *(_extra(name) for name in _EXTRAS),
     ]

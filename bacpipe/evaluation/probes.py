@@ -34,7 +34,8 @@ from bacpipe.errors import (
     first_line,
 )
 from bacpipe.evaluation.standardiser import Standardiser
-from bacpipe.inference.runner import available_cores, limited_threads
+from bacpipe.inference.runner import limited_threads
+from bacpipe.machine import available_cores
 from bacpipe.models.backends.pytorch import computing_on, read_checkpoint
 from bacpipe.store.files import replacing, write_json
 from bacpipe.store.layout import LABEL_NUMBERS, probe_weights_name

@@ -20,10 +20,10 @@ from bacpipe.inference.decoding import Decoder
 from bacpipe.inference.pipeline import Workload
 from bacpipe.inference.runner import (
     ModelRunner,
-    available_cores,
     choose_batch_size,
     choose_workers,
 )
+from bacpipe.machine import available_cores
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model, ready_model
 from bacpipe.models.loading import find_card, load_custom_model, load_model

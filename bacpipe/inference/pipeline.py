@@ -34,10 +34,10 @@ from bacpipe.inference.report import RunProgress, RunReport, printable
 from bacpipe.inference.runner import (
     BatchResult,
     ModelRunner,
-    available_cores,
     first_invalid,
     limited_threads,
 )
+from bacpipe.machine import available_cores
 from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import SparsePredictions
 

@@ -7,7 +7,6 @@ device, halves batches that do not fit into memory and checks what the model ret
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import BacpipeError, said, unexpected
+from bacpipe.machine import available_cores
 from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import Inputs, Model
 from bacpipe.store.predictions import SparsePredictions
@@ -436,13 +436,6 @@ def choose_workers(model: Model) -> int:
     if not model.concurrent or str(model.device).startswith("mps"):
         return 1
     return min(8, available_cores()) if str(model.device) == "cpu" else 2
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -27,12 +27,11 @@ from bacpipe.inference.batches import BatchBuffer
 from bacpipe.inference.decoding import Decoder, decode_together, storable
 from bacpipe.inference.pipeline import Crew, Target, decoding_threads, feed_all
 from bacpipe.inference.report import RunReport
-from bacpipe.inference.runner import available_cores
+from bacpipe.machine import available_cores, free_memory
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.card import FileSet
 from bacpipe.models.weights import checkpoints
 from bacpipe.options import Options
-from bacpipe.store.arrays import free_memory
 from bacpipe.store.plan import Source
 
 logger = logging.getLogger(__name__)

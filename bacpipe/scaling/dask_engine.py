@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from bacpipe import extras
 from bacpipe.errors import BacpipeError, SettingsError, StorageError, counted, said, unexpected
 from bacpipe.inference.report import RunReport, is_interactive
+from bacpipe.machine import available_cores
 from bacpipe.options import Options, with_changes
 from bacpipe.scaling.shards import ShardReport, ShardWorker, merge, plan
 from bacpipe.store.loader import Loader
@@ -215,7 +216,7 @@ def _for_worker(options: Options, number: object) -> Options:
 
 def _local_workers(options: Options) -> int:
     given = options.cluster_settings.get("n_workers")
-    return given if isinstance(given, int) and given > 0 else _gpus(options) or _cores()
+    return given if isinstance(given, int) and given > 0 else _gpus(options) or available_cores()
 
 
 def _gpus(options: Options) -> int:
@@ -225,10 +226,6 @@ def _gpus(options: Options) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  # noqa: ANN401

@@ -12,13 +12,11 @@ closed), so nothing is left of it when the array is gone, even if the process is
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import itertools
 import math
 import os
 import shutil
-import sys
 import tempfile
 import tokenize
 from collections.abc import Iterable
@@ -28,6 +26,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from bacpipe.errors import REPAIR, ResultsError, StorageError
+from bacpipe.machine import free_memory
 from bacpipe.store.files import TEMPORARY, writing
 
 _HEADERS = {
@@ -36,7 +35,6 @@ _HEADERS = {
 }
 _BLOCK = 2**22  # bytes read at a time by `scan_npy`
 _SHARE = 4  # of the free memory, for one array
-_UNKNOWN_MEMORY = 2**32  # bytes that are assumed where the system does not tell
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -196,33 +194,6 @@ def _map_rows(
             file.write(np.ascontiguousarray(part, np.float32).data)
         file.flush()
         return np.memmap(file, np.float32, mode="r", shape=shape)
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free, or could be made free at once."""
-    if sys.platform == "win32":
-        return _free_memory_of_windows()
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass  # another system than Linux
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, OSError, ValueError):
-        return _UNKNOWN_MEMORY
-
-
-def _free_memory_of_windows() -> int:
-    # MEMORYSTATUSEX: two numbers of 32 bits, of which the first is the size of it all, and seven
-    # of 64 bits, of which the second is the free physical memory.
-    status = (ctypes.c_uint64 * 8)(64)
-    windows = getattr(ctypes, "windll")  # noqa: B009  # elsewhere there is none
-    if not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return _UNKNOWN_MEMORY
-    return int(status[2])
 
 
 def _temporary_file(folder: Path, size: int, what: str) -> IO[bytes]:

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bacpipe.errors import StorageError, counted
-from bacpipe.store.arrays import free_memory
+from bacpipe.machine import free_memory
 from bacpipe.store.embedding_set import EmbeddingSet, read_embeddings
 from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import replacing

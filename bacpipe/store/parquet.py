@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.store.arrays import free_memory
+from bacpipe.machine import free_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa

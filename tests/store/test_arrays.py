@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ import pytest
 import bacpipe
 from bacpipe.errors import ResultsError, StorageError
 from bacpipe.store import arrays
-from bacpipe.store.arrays import free_memory, stack_rows
+from bacpipe.store.arrays import stack_rows
 
 
 @pytest.fixture
@@ -99,41 +96,6 @@ def test_rows_of_different_lengths_are_refused(
     parts = [np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)]
     with pytest.raises(ResultsError, match="rows of 3 values among rows of 2"):
         stack_rows(parts, 2, folder=tmp_path, what="a test")
-
-
-def test_free_memory_is_that_of_this_machine() -> None:
-    assert 2**20 < free_memory() < 2**46
-
-
-@pytest.mark.parametrize("answers", [True, False])
-def test_windows_is_asked_for_its_free_memory(
-    monkeypatch: pytest.MonkeyPatch, answers: bool
-) -> None:
-    class Status(ctypes.Structure):
-        """As Microsoft describes MEMORYSTATUSEX."""
-
-        _fields_ = [
-            ("dwLength", ctypes.c_uint32),
-            ("dwMemoryLoad", ctypes.c_uint32),
-            ("ullTotalPhys", ctypes.c_uint64),
-            ("ullAvailPhys", ctypes.c_uint64),
-            ("ullTotalPageFile", ctypes.c_uint64),
-            ("ullAvailPageFile", ctypes.c_uint64),
-            ("ullTotalVirtual", ctypes.c_uint64),
-            ("ullAvailVirtual", ctypes.c_uint64),
-            ("ullAvailExtendedVirtual", ctypes.c_uint64),
-        ]
-
-    def tell(pointer: Any) -> bool:
-        status = ctypes.cast(pointer, ctypes.POINTER(Status)).contents
-        assert status.dwLength == ctypes.sizeof(Status)
-        status.dwMemoryLoad, status.ullTotalPhys, status.ullAvailPhys = 50, 16 << 30, 5 << 30
-        return answers
-
-    kernel = SimpleNamespace(GlobalMemoryStatusEx=tell)
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert free_memory() == (5 << 30 if answers else arrays._UNKNOWN_MEMORY)
 
 
 LARGE = """
