@@ -7,7 +7,7 @@ setup:
 	$(BIN)/pip install -c constraints.txt -e ".[test]"
 
 test:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check:
 	$(BIN)/ruff check .
