@@ -649,7 +649,8 @@ class Options(_Asked):
     )
     classifier_threshold: float = _option(
         0.5, _number(0, 1),
-        "Predictions with a lower score are not stored. Allowed: 0 to 1.", unit="score",
+        "Predictions with a lower score are not stored (but for the best five of each recording\n"
+        "and class, which are no detections, for calibrations). Allowed: 0 to 1.", unit="score",
     )
     sensitivity: float = _option(
         1.0, _number(0.5, 1.5),

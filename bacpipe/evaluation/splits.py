@@ -4,8 +4,8 @@ What is never divided is called a unit: a recording, a site (of the table of sit
 of a recording) or, only when asked for, a single window.  Units are dealt out by iterative
 stratification (Sechidis, Tsoumakas & Vlahavas 2011, ECML PKDD, LNCS 6913, 145-158), the rarest
 class first, so that every set gets its share of every class as far as whole units allow; of
-several random orders the best is taken.  Two rules hold without exception: a unit is in one set, and a class that is used is in
-all three.
+several random orders the best is taken.  Two rules hold without exception: a unit is in one set,
+and a class that is used is in all three.
 
 ``evaluations/overview/split_<kind>.json`` says which recordings (or sites) train, validate and
 test.  All models of a data set share it, so that they are compared on the same recordings; new

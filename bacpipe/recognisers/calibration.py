@@ -16,7 +16,7 @@ import logging
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -249,8 +249,9 @@ class Calibration:
         -------
         pandas.DataFrame
             Columns threshold (scores between the lowest and the highest that are stored),
-            windows (how many have at least this score), precision, low, high.  Without a row in
-            a calibration that an earlier version has written.
+            windows (how many have at least this score), precision, low, high; from the
+            threshold of the run on.  Without a row in a calibration that an earlier version has
+            written.
         """
         import pandas as pd
 
@@ -311,7 +312,8 @@ class Calibration:
 
         Checked windows count as what they are; of the others with a score, the curve says how many
         hold the class, with differences of sites as large as the checks show them.  Windows
-        without a stored score count as without the class: store low scores to miss few.
+        without a stored score count as without the class: store low scores to miss few.  Scores
+        below the threshold of the run count from the lowest one that was checked.
 
         Parameters
         ----------
@@ -438,6 +440,8 @@ class _Scores:
         Number of each recording's site.
     windows : np.ndarray, int64, shape (recordings,)
         How many windows each has.
+    threshold : float
+        Lowest score of which all windows are known; of lower ones only the best are.
     classes : dict of str to _Scored
     names : dict of str to str
         Class by its name, scientific name or code, in small letters.
@@ -449,6 +453,7 @@ class _Scores:
     sites: list[str]
     site: np.ndarray
     windows: np.ndarray
+    threshold: float
     classes: dict[str, _Scored]
     names: dict[str, str]
 
@@ -457,12 +462,13 @@ class _Scores:
         return np.asarray(self.site[scored.recording])
 
 
-def _read_scores(loader: Loader, wanted: Callable[[str], bool]) -> _Scores:
+def _read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -> _Scores:
+    """Scores of some classes; with `below`, those below the threshold of the run, too."""
     entries = loader.entries
     recordings = list(entries)
     number = {name: i for i, name in enumerate(recordings)}
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    for item in loader.detections():
+    for item in loader.scores() if below else loader.detections():
         for label in np.unique(item.label.astype(str)).tolist():
             parts.setdefault(label, [])
             if wanted(label):
@@ -491,8 +497,17 @@ def _read_scores(loader: Loader, wanted: Callable[[str], bool]) -> _Scores:
         sites,
         np.array([rank[place] for place in places], dtype=np.int64),
         np.array([entries[name].windows for name in recordings], dtype=np.int64),
+        _complete_from(loader),
         classes,
         {key: label for key, label in names.items() if key},
+    )
+
+
+def _means(loader: Loader, names: Iterable[object]) -> Callable[[str], bool]:
+    """Whether a class is meant by its name, scientific name or code."""
+    wanted, known = {str(name).casefold() for name in names}, loader.classes.names
+    return lambda name: bool(
+        wanted & {name.casefold(), *(part.casefold() for part in known.get(name, ()))}
     )
 
 
@@ -594,12 +609,45 @@ def _match(scores: _Scores, labels: pd.DataFrame) -> dict[str, _Checked]:
     if lost:
         logger.warning(
             "%s: %s of windows in which no score of the class is stored, and cannot tell what its "
-            "scores mean (%s); lower scores are stored with a lower classifier_threshold.",
+            "scores mean (%s); all lower scores are stored with a lower classifier_threshold.",
             scores.model,
             counted(len(lost), "check is", "checks are"),
             ", ".join(sorted({*lost})[:5]),
         )
     return found
+
+
+def _counted(
+    scores: _Scores, checked: Mapping[str, _Checked]
+) -> tuple[_Scores, dict[str, _Checked]]:
+    """Windows that count: from the threshold on, or from the lowest score that was checked.
+
+    The threshold is the one that was asked for, else that of the run; nothing is said of scores
+    below both.  Classes of which nothing is left are left out.
+    """
+    classes, found = {}, {}
+    for name, scored in scores.classes.items():
+        lowest, mine = np.float32(_least_asked(scores.loader)), checked.get(name)
+        if mine is not None:
+            lowest = min(lowest, scored.score[mine.row].min())
+        kept = scored.score >= lowest
+        if kept.any() or not len(kept):  # none: not read
+            classes[name] = _Scored(*(column[kept] for column in scored))
+        if mine is not None:
+            found[name] = mine._replace(row=(np.cumsum(kept) - 1)[mine.row])
+    return replace(scores, classes=classes), found
+
+
+def _least_asked(loader: Loader) -> float:
+    """Threshold that is asked for, else that of the run."""
+    if "classifier_threshold" in loader.options.asked:
+        return loader.options.classifier_threshold
+    return _complete_from(loader)
+
+
+def _complete_from(loader: Loader) -> float:
+    """Threshold of the run, from which on all windows are stored."""
+    return float(loader.predictions_provenance.get("threshold") or 0.0)
 
 
 def _ms(seconds: npt.ArrayLike) -> np.ndarray:
@@ -664,15 +712,9 @@ def calibrate(
     """
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
     table = _labels_of(loader, labels)
-    wanted = {str(name).casefold() for name in table["label"]}
-    codes = loader.classes.names
-    scores = _read_scores(
-        loader,
-        lambda name: bool(
-            wanted & {name.casefold(), *(part.casefold() for part in codes.get(name, ()))}
-        ),
-    )
-    checked = _match(scores, table)
+    scores = _read_scores(loader, _means(loader, table["label"]), below=True)
+    known = {*scores.classes, *loader.classes.names}
+    scores, checked = _counted(scores, _match(scores, table))
     if not checked:
         raise TooLittleDataError(
             f"{loader.audio_dir}: no window with a score of {scores.model} was checked, so its "
@@ -687,7 +729,6 @@ def calibrate(
         for note in found.notes:
             logger.warning("%s", note)
     path = calibration_path(loader.paths, scores.model)
-    known = {*scores.classes, *loader.classes.names}
     result = Calibration(scores.model, classes, known, loader.predictions_provenance, path)
     if save:
         result.save()
@@ -768,7 +809,7 @@ def _calibrate_class(
         high.tolist(),
         _rates(scores, known.scored, found, known.right),
         notes,
-        _precision(known, found, at, np.clip(scale.score(at), 0, 1)),
+        _precision(known, found, at, np.clip(scale.score(at), 0, 1), scores.threshold),
     )
 
 
@@ -858,9 +899,12 @@ def _rates(
 
 
 def _precision(
-    known: _Known, found: _Checked, at: np.ndarray, score: np.ndarray
+    known: _Known, found: _Checked, at: np.ndarray, score: np.ndarray, lowest: float
 ) -> list[dict[str, float]]:
-    """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves."""
+    """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves.
+
+    None below the `lowest` score of which all windows are known.
+    """
     rng = np.random.default_rng(0)  # the same checks, the same result
     cells = np.argsort(known.unchecked.x)
     x = known.unchecked.x[cells]
@@ -875,7 +919,7 @@ def _precision(
     for least, threshold in zip(at, score, strict=True):
         first, above = np.searchsorted(x, least), checked >= least
         total = int(windows[first] + above.sum())
-        if not total:
+        if not total or threshold < lowest:
             continue
         share = (right[first] + found.right[above].sum()) / total
         low, high = np.quantile(share, [0.025, 0.975])
@@ -932,7 +976,8 @@ def review_plan(
     seed : int, optional
         Of the draws, for a plan that can be repeated.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration.  With a `classifier_threshold` below that of the run, windows
+        with lower scores are among those to check: the best five of each recording are stored.
 
     Returns
     -------
@@ -967,9 +1012,14 @@ def review_plan(
                 f"{key}={value!r} is not possible: expected a number between 0 and 1."
             )
     loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
-    scores = _read_scores(loader, lambda name: True)
-    chosen = [_found(scores, c) for c in class_names(classes)] or list(scores.classes)
-    checked = _match(scores, _labels_of(loader, labels))
+    table, names = _labels_of(loader, labels), class_names(classes)
+    scores = _read_scores(
+        loader,
+        _means(loader, [*names, *table["label"]]) if names else lambda name: True,
+        below=_least_asked(loader) < _complete_from(loader) or len(table) > 0,
+    )
+    scores, checked = _counted(scores, _match(scores, table))
+    chosen = [_found(scores, name) for name in names] or list(scores.classes)
     scale, checks, prior = _fitted(scores, checked)
     rng = np.random.default_rng(seed)
     parts: list[pd.DataFrame] = []

@@ -63,7 +63,7 @@ from bacpipe.store.layout import (
     detections_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import SparsePredictions
+from bacpipe.store.predictions import LOWEST, SparsePredictions, with_best_below
 from bacpipe.store.recognisers import StoredRecogniser, read_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
 from bacpipe.user_input import is_file, is_folder, typed_path
@@ -512,27 +512,35 @@ class RecogniserResults(Loader):
             for block in read_blocks(table):
                 yield from block.detections()
             return
+        yield from self._read_detections(below=False)
+
+    def _read_detections(self, *, below: bool) -> Iterator[Detections]:
         classes = np.array(self.recogniser.classes, dtype=object)
         for name, scores in self.recogniser._by_recording(self):
-            found = self._stored(scores, self.heard_windows(name))
+            found = self._stored(scores, self.heard_windows(name), below=below)
             start, end = self.window_times(name)
             window = found.window
             yield Detections(
                 name, window, start[window], end[window], classes[found.label], found.score
             )
 
-    def _stored(self, scores: np.ndarray, heard: np.ndarray) -> SparsePredictions:
-        """Of all scores, those that are stored: window ascending, then score descending."""
+    def _stored(self, scores: np.ndarray, heard: np.ndarray, *, below: bool) -> SparsePredictions:
+        """Of all scores, those that are stored: window ascending, then score descending.
+
+        With `below`, what a model's run would store below the threshold is among them.
+        """
         settings = self.stored_settings
-        low, top = np.float32(settings["threshold"] or 0.0), settings["top"] or scores.shape[1]
+        threshold, top = settings["threshold"] or 0.0, settings["top"] or scores.shape[1]
+        low = np.float32(min(threshold, LOWEST) if below else threshold)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         best = np.take_along_axis(scores, order, axis=1)
         window, place = np.nonzero((best >= low) & heard[:, None])
-        return SparsePredictions(
+        found = SparsePredictions(
             window.astype(np.int32),
             order[window, place].astype(np.int32),
             best[window, place],
         )
+        return with_best_below(found, threshold) if below else found
 
 
 # --- Learning -----------------------------------------------------------------------------------
