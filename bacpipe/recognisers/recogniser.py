@@ -35,9 +35,7 @@ from bacpipe.models.loading import load_custom_model, load_model
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 from bacpipe.recognisers.judging import cross_validated, judged, recording_of, windows_to_judge
-from bacpipe.recognisers.labelled import (
-    LabelledWindows,
-)
+from bacpipe.recognisers.labelled import LabelledWindows
 from bacpipe.recognisers.model import RecogniserModel, write_onnx
 from bacpipe.recognisers.searched_windows import embeddings_of
 from bacpipe.store.class_list import ClassList, write_class_list
@@ -488,7 +486,7 @@ class RecogniserResults(Loader):
     def _read_detections(self, *, below: bool) -> Iterator[Detections]:
         classes = np.array(self.recogniser.classes, dtype=object)
         for name, scores in self.recogniser._by_recording(self):
-            found = self(scores, self.heard_windows(name), below=below)
+            found = self._stored(scores, self.heard_windows(name), below=below)
             start, end = self.window_times(name)
             window = found.window
             yield Detections(

@@ -561,6 +561,19 @@ class Loader:
         """What became of several channels, as the setting of that name when this was computed."""
         return str((self._require_set().identity or {}).get("channel", "mix"))
 
+    def heard_channel(self, of_window: int | None = None) -> str | int:
+        """What of a recording to play or save, as `read_audio` takes it, to hear what was heard.
+
+        Parameters
+        ----------
+        of_window : int, optional
+            Channel of the window, from 1, where every channel was heard by itself; without it, all
+            of them are mixed then.
+        """
+        if of_window is not None:
+            return of_window - 1
+        return "mix" if self.channel == "each" else self.channel
+
     @property
     def channels(self) -> ChannelsOf | None:
         """Tells the channels of all windows of a recording; None if all channels became one."""
