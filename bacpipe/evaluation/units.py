@@ -27,6 +27,8 @@ NamedSites: TypeAlias = Mapping[str, str]
 
 def named_sites(loader: Loader, recordings: Iterable[str]) -> dict[str, str]:
     """Sites of recordings of a loader, without those that are the recording's folder."""
+    if not loader.clock.sites.named:  # no recording need be looked at
+        return {}
     where = Whereabouts(loader)
     sites = {name: where.of(name).site for name in recordings}
     return {name: site for name, site in sites.items() if site != folder_of(name)}

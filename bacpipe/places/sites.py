@@ -206,6 +206,11 @@ class Sites:
                 recording,
             )
 
+    @property
+    def named(self) -> bool:
+        """Whether a recording may have another site than its folder."""
+        return bool(self._places or self._asked_before)
+
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""
         return bool(_matching(self._places, recording))

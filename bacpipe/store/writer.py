@@ -179,6 +179,7 @@ class ResultWriter:
         self._stems = Stems(recordings) if part is None else Stems.given(part.unusual_stems)
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = prediction_settings
+        self._threshold = prediction_settings["threshold"] or 0.0
         self._provenance = dict(provenance)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()
@@ -297,8 +298,7 @@ class ResultWriter:
         self._unheard += not heard.any()
         kept = heard[predictions.window]
         predictions = SparsePredictions(*(column[kept] for column in predictions))
-        threshold = self._prediction_settings["threshold"] or 0.0
-        return with_best_below(predictions, threshold, 4 * entry.windows * dim)
+        return with_best_below(predictions, self._threshold, 4 * entry.windows * dim)
 
     def mark(self, names: Sequence[str], status: str) -> None:
         """Give recordings that were finished another status."""
