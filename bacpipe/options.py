@@ -802,8 +802,8 @@ class Options(_Asked):
         "recording", _choice(*get_args(Split)),
         "What is never divided between training, validation and testing. Windows of one recording "
         "resemble each other, so dividing it makes results look better than they are.\n"
-        "Allowed: recording, site (all recordings of a folder), "
-        "random (single windows are divided)",
+        "Allowed: recording, site (all recordings of a site of the table of sites, else of a "
+        "folder), random (single windows are divided)",
     )
     evaluation_seed: int = _option(
         42, _SEED,
