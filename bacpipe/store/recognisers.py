@@ -42,7 +42,7 @@ class StoredRecogniser:
 _R = TypeVar("_R", bound=StoredRecogniser)
 
 
-def _words(recogniser: StoredRecogniser) -> dict[str, Any]:
+def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
     """All but the numbers."""
     return {
         "format": FORMAT,
@@ -59,7 +59,7 @@ def write_recogniser(recogniser: StoredRecogniser, folder: Path) -> None:
     """Write both files, each whole or not at all."""
     from safetensors.numpy import save
 
-    words = _words(recogniser)
+    words = words_of(recogniser)
     arrays = {"weight": np.ascontiguousarray(recogniser.weight), "bias": recogniser.bias}
     with replacing(folder / RECOGNISER_WEIGHTS) as file:
         file.write(save(arrays, {"bacpipe": json.dumps(words, ensure_ascii=False)}))
@@ -120,7 +120,7 @@ def why_recogniser_damaged(path: Path) -> str | None:
         words = folder / RECOGNISER_WORDS
         return None if words.is_file() else f"{words}: is missing{_ANEW}"
     try:
-        same = json.loads(path.read_bytes()) == json.loads(json.dumps(_words(stored)))
+        same = json.loads(path.read_bytes()) == json.loads(json.dumps(words_of(stored)))
     except (OSError, ValueError, RecursionError) as error:
         return f"{path}: cannot be read ({first_line(error)}){_ANEW}"
     return None if same else f"{path}: does not say what belongs to the numbers beside it{_ANEW}"
