@@ -101,7 +101,8 @@ def write_onnx(recogniser: StoredRecogniser, path: Path) -> None:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="bacpipe"
     )
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in words_of(recogniser).items()}
+    words = words_of(recogniser)
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in words.items()}
     helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())
