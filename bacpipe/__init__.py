@@ -69,10 +69,10 @@ if TYPE_CHECKING:
     from bacpipe.places.species_range import species_at as species_at
     from bacpipe.recognisers.calibration import Calibration as Calibration
     from bacpipe.recognisers.calibration import calibrate as calibrate
-    from bacpipe.recognisers.calibration import review_plan as review_plan
     from bacpipe.recognisers.recogniser import Recogniser as Recogniser
-    from bacpipe.recognisers.recogniser import train_recogniser as train_recogniser
+    from bacpipe.recognisers.review_plan import review_plan as review_plan
     from bacpipe.recognisers.suggestions import suggest as suggest
+    from bacpipe.recognisers.training import train_recogniser as train_recogniser
     from bacpipe.scaling.shards import plan_shards as plan_shards
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
@@ -141,7 +141,7 @@ _PUBLIC = {
     "probing_pipeline": "bacpipe.evaluation.probing",
     "recording_start": "bacpipe.audio.timestamps",
     "run_clustering": "bacpipe.evaluation.clustering",
-    "review_plan": "bacpipe.recognisers.calibration",
+    "review_plan": "bacpipe.recognisers.review_plan",
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
@@ -150,7 +150,7 @@ _PUBLIC = {
     "settled_labels": "bacpipe.labels.people",
     "suggest": "bacpipe.recognisers.suggestions",
     "survey_table": "bacpipe.exports.survey",
-    "train_recogniser": "bacpipe.recognisers.recogniser",
+    "train_recogniser": "bacpipe.recognisers.training",
     "visualize_using_dashboard": "bacpipe.dashboard.server",
 }
 _CONSTANTS = (

@@ -649,7 +649,8 @@ class Options(_Asked):
     )
     classifier_threshold: float = _option(
         0.5, _number(0, 1),
-        "Predictions with a lower score are not stored. Allowed: 0 to 1.", unit="score",
+        "Predictions with a lower score are not stored (but for the best five of each recording\n"
+        "and class, which are no detections, for calibrations). Allowed: 0 to 1.", unit="score",
     )
     sensitivity: float = _option(
         1.0, _number(0.5, 1.5),
@@ -801,8 +802,8 @@ class Options(_Asked):
         "recording", _choice(*get_args(Split)),
         "What is never divided between training, validation and testing. Windows of one recording "
         "resemble each other, so dividing it makes results look better than they are.\n"
-        "Allowed: recording, site (all recordings of a folder), "
-        "random (single windows are divided)",
+        "Allowed: recording, site (all recordings of a site of the table of sites, else of a "
+        "folder), random (single windows are divided)",
     )
     evaluation_seed: int = _option(
         42, _SEED,

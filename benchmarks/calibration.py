@@ -7,8 +7,11 @@ curvature, another link).  For each of them the peer's design (four bins of equa
 25 checks in each, a beta posterior per bin: Dumoulin et al., All thresholds barred) gives an
 interval of the share of right windows.  `bacpipe.review_plan`'s rounds then go on until theirs is
 as narrow.  Reported: how often each interval holds the truth, also that of P(correct | score) at
-six scores, and the checks that ours needed, of the peer's 100.  With ``--fixed N``, ours stops
-after N checks instead, so that coverage is that of a number of checks, not of a stopping rule.
+six scores, and the checks that ours needed, of the peer's 100.  Beside it those that somebody would
+need who knew P(correct) of every window beforehand, by Neyman's allocation over it: no estimate
+that corrects a model by checks, by differences or by regression, can do with fewer (Godambe & Joshi
+1965, Ann. Math. Stat. 36, 1707-1722).  With ``--fixed N``, ours stops after N checks instead, so
+that coverage is that of a number of checks, not of a stopping rule.
 
     python benchmarks/calibration.py --classes 1000
     python benchmarks/calibration.py --classes 200 --only survey --seed 2
@@ -97,6 +100,16 @@ def peers_interval(item: Simulated, rng: np.random.Generator) -> np.ndarray:
     return np.quantile(share, [0.025, 0.975])
 
 
+def fewest_checks(item: Simulated) -> float:
+    """Checks with the variance of the peer's design, if P(correct) were known of every window."""
+    place = np.searchsorted(np.quantile(item.x, [0.25, 0.5, 0.75]), item.x)
+    variance = 0.0
+    for number in range(4):
+        there = item.right[place == number]
+        variance += (len(there) / len(place)) ** 2 * there.var() / (_PEERS // 4)
+    return float(np.sqrt(item.p * (1 - item.p)).mean() ** 2 / variance) if variance else np.nan
+
+
 class Result(NamedTuple):
     """What our checks of a class tell."""
 
@@ -165,9 +178,9 @@ def _report(
         truth = item.right.mean()
         hits = [bool(low <= truth <= high) for low, high in (peers, ours.interval)]
         ratio = np.diff(ours.interval)[0] / np.diff(peers)[0]
-        rows.append((truth, *hits, ours.checks, ratio))
+        rows.append((truth, *hits, ours.checks, ratio, fewest_checks(item)))
         covered.append(ours.covered)
-    truth, peer, our, checks, ratio = np.array(rows).T
+    truth, peer, our, checks, ratio, fewest = np.array(rows).T
     print(f"{name}: {options.classes} classes, {time.process_time() - started:.0f} CPU s")
     print(
         f"  share of right windows: peer's intervals hold {peer.mean():.1%}, ours {our.mean():.1%}"
@@ -177,6 +190,7 @@ def _report(
     )
     print(f"    quantiles of scores {np.mean(covered, axis=0).round(3).tolist()}")
     print(f"  checks: mean {checks.mean():.1f}, median {np.median(checks):.0f} (peer's {_PEERS})")
+    print(f"  fewest with P(correct) known: mean {np.nanmean(fewest):.1f}")
     print(f"  width of ours / peer's: median {np.median(ratio):.2f}")
     for low, high in ((0, 0.05), (0.05, 0.2), (0.2, 1)):
         here = (truth >= low) & (truth < high)

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
             "bacpipe train my_frogs audio_dir=recordings."
         )
     from bacpipe.options import make_options
-    from bacpipe.recognisers.recogniser import train_recogniser
+    from bacpipe.recognisers.training import train_recogniser
     from bacpipe.store.loader import Loader
     from bacpipe.store.typed_command import typed_command
 

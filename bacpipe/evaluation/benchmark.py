@@ -39,7 +39,7 @@ from bacpipe.evaluation.metrics import (
 )
 from bacpipe.evaluation.segments import BIRDSET_SECONDS, Segments
 from bacpipe.evaluation.species_names import Match, known_species, match_names, read_label_map
-from bacpipe.evaluation.splits import units_left_out, units_of
+from bacpipe.evaluation.units import NamedSites, named_sites, units_left_out, units_of
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunReport
 from bacpipe.labels.ground_truth import find_overlaps, labelled_intervals
@@ -133,7 +133,7 @@ def benchmark(
         the ``best_threshold``, which has the best F1 on these data, and ``best_f1``, the F1 of
         such thresholds on recordings that they were not chosen on.
         ``events``: precision, recall and F1 of events, by three ways to match them; see
-        `bacpipe.evaluation.events`.  ``per_site``: metrics by folder of the recordings.
+        `bacpipe.evaluation.events`.  ``per_site``: metrics by site.
         With ``protocol="birdset"`` segments of 5 seconds count instead of windows (the highest
         score of their windows; every annotation that touches one is in it), and
         ``overall["average_precision_macro"]``, ``["roc_auc_macro"]`` and ``["top_1_accuracy"]``
@@ -199,11 +199,12 @@ def benchmark(
     truth = _presence(counted_windows, long, column, matches, columns, overlap)
     ignored = _presence(counted_windows, table, column, matches, columns, 0) & ~truth
     names_of_classes = [classes[column] for column in columns]
-    result = _evaluate(loader, counted_windows, truth, ignored, scores, names_of_classes)
+    sites = named_sites(loader, windows.recordings)
+    result = _evaluate(loader, counted_windows, truth, ignored, scores, names_of_classes, sites)
     result["events"] = _evaluate_events(
         loader, windows, found, _annotated(long, column, matches, columns),
         _annotated(table.loc[table.index.difference(long.index)], column, matches, columns),
-        names_of_classes,
+        names_of_classes, sites,
     )  # fmt: skip
     short = table.loc[table.index.difference(long.index), column]
     result["dropped"] = {str(name): int(n) for name, n in short.value_counts().items()}
@@ -228,7 +229,7 @@ def benchmark(
         BenchmarkedWindows(
             _names_of_species(result["per_class"]), truth, ignored, scores,
             np.repeat(np.array(windows.recordings, dtype=object), counted_windows.counts),
-            options.classifier_threshold,
+            options.classifier_threshold, sites,
         ),
         loader.embeddings_state,
     )  # fmt: skip
@@ -329,13 +330,14 @@ def _evaluate_events(
     annotated: Mapping[str, Intervals],
     ignored: Mapping[str, Intervals],
     names: Sequence[str],
+    sites: NamedSites,
 ) -> dict[str, Any]:
     options = loader.options
     recordings = np.array(windows.recordings, dtype=object)
     joined = {name: merge_intervals(each)[0] for name, each in annotated.items()}
     return evaluate_events(
         found, joined, ignored, windows.recordings, names,
-        units_left_out(recordings, len(recordings), options.split),
+        units_left_out(recordings, len(recordings), options.split, sites),
         iou=options.event_iou, tolerance=options.event_tolerance,
         samples=options.bootstrap_samples,
     )  # fmt: skip
@@ -348,11 +350,12 @@ def _evaluate(
     ignored: np.ndarray,
     scores: np.ndarray,
     names: Sequence[str],
+    named: NamedSites,
 ) -> dict[str, Any]:
     options = loader.options
     predicted = scores >= options.classifier_threshold
     recordings = np.repeat(np.array(windows.recordings, dtype=object), windows.counts)
-    groups = units_left_out(recordings, len(truth), options.split)
+    groups = units_left_out(recordings, len(truth), options.split, named)
     result = evaluate_scores(
         truth,
         predicted,
@@ -375,7 +378,7 @@ def _evaluate(
     top = summarise(accuracy_replicates(truth, scores, groups, weights), len(truth))
     for key in ("overall", "intervals"):
         result[key] |= {m: top[key][m] for m in ("top_1_accuracy", "top_5_accuracy")}
-    sites = units_of(recordings, "site")
+    sites = units_of(recordings, "site", named)
     result["per_site"] = {
         site: _of_site(truth, predicted, scores, ignored, sites == site)
         for site in np.unique(sites).tolist()
@@ -389,6 +392,7 @@ def _evaluate(
     return {
         "model": str(loader.model_name),
         "protocol": options.protocol,
+        "unit": groups.unit,
         "threshold": options.classifier_threshold,
         "wanted_precision": options.wanted_precision,
         "report": _report(truth, predicted & ~ignored, names),

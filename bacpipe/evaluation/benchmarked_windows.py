@@ -1,20 +1,21 @@
 """Scores of a model's own classifier and what is annotated, stored so that models can be compared.
 
-``predictions/benchmark_windows.parquet`` has a row per window (or segment): audiofilename, and for
-each class ``label``, ``ignored`` (bool: neither expected nor wrong) and ``score``.  Classes go by
-their scientific names where these are known, because every model has names of its own.
+``predictions/benchmark_windows.parquet`` has a row per window (or segment): audiofilename, site,
+and for each class ``label``, ``ignored`` (bool: neither expected nor wrong) and ``score``.  Classes
+go by their scientific names where these are known, because every model has names of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bacpipe.evaluation.metrics import Groups, score_replicates
+from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
 _COLUMNS = ("label", "ignored", "score")
@@ -30,6 +31,7 @@ class BenchmarkedWindows:
     scores: np.ndarray  # float32, shape (n, classes)
     recordings: np.ndarray  # object, shape (n,)
     threshold: float
+    sites: NamedSites = field(default_factory=dict)
 
     @property
     def compared(self) -> set[str]:
@@ -45,8 +47,9 @@ class BenchmarkedWindows:
             part[use][:, columns] for part in (self.truth, self.ignored, self.scores)
         )
         return BenchmarkedWindows(
-            tuple(classes), truth, ignored, scores, self.recordings[use], self.threshold
-        )
+            tuple(classes), truth, ignored, scores, self.recordings[use], self.threshold,
+            self.sites,
+        )  # fmt: skip
 
     def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Scores with each row of weights, shape (replicates,)."""
@@ -61,7 +64,10 @@ def write_benchmarked(path: Path, windows: BenchmarkedWindows, fingerprint: str)
     """Store the scores of a classifier."""
     import pyarrow as pa
 
-    columns = {"audiofilename": windows.recordings.astype(str)}
+    columns = {
+        "audiofilename": windows.recordings.astype(str),
+        SITE: units_of(windows.recordings, "site", windows.sites),
+    }
     for i, _ in enumerate(windows.classes):
         for what, part in zip(_COLUMNS, (windows.truth, windows.ignored, windows.scores),
                               strict=True):  # fmt: skip
@@ -85,4 +91,6 @@ def read_benchmarked(path: Path, result: Mapping[str, Any]) -> BenchmarkedWindow
     )
     recordings = np.array(table["audiofilename"].to_pylist(), dtype=object)
     threshold = float(result["threshold"])
-    return BenchmarkedWindows(classes, truth, ignored, scores, recordings, threshold)
+    return BenchmarkedWindows(
+        classes, truth, ignored, scores, recordings, threshold, sites_in(table)
+    )

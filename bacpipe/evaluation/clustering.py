@@ -24,9 +24,16 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import MOST_REPLICATES, Groups, interval, leave_out, ratio
-from bacpipe.evaluation.splits import units_left_out
+from bacpipe.evaluation.metrics import (
+    MOST_REPLICATES,
+    Groups,
+    group_by,
+    interval,
+    leave_out,
+    ratio,
+)
 from bacpipe.evaluation.standardiser import Standardiser
+from bacpipe.evaluation.units import units_left_out, units_of
 from bacpipe.options import Options, check_clustering, make_options, user_settings
 from bacpipe.store.files import write_table
 from bacpipe.store.fingerprints import read_result, write_result
@@ -168,17 +175,20 @@ def evaluate_clusterings(
     # Windows whose recording is not known are recordings of their own.
     where = np.arange(len(points)) if data.recordings is None else data.recordings
     alone = {
-        name: LabelledClusters(data.classes, data.labels[labelled], clusters, where[labelled])
+        name: LabelledClusters(
+            data.classes, data.labels[labelled], clusters, where[labelled], data.sites
+        )
         for name, clusters in of_labelled.items()
     }
     embeds = points if options.evaluate_with_silhouette else None
+    units = None if data.recordings is None else units_of(data.recordings, unit, data.sites)
     result = {
         "model": data.model,
         "label_column": data.column,
         "standardised": True,
         "left_out": left_out,
         "unit": unit,
-        **_evaluate(clusterings, data.labels, embeds, default_labels, options, data.recordings),
+        **_evaluate(clusterings, data.labels, embeds, default_labels, options, units),
         "skipped": skipped,
     }
     for name, kinds in result["agreement"].items():
@@ -217,7 +227,9 @@ def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
 def _of_labelled(clusters: LabelledClusters, options: Options) -> dict[str, Any]:
     """Agreement of a clustering with the ground truth, and its intervals over recordings."""
     scores: dict[str, Any] = {**agreement(clusters.clusters, clusters.labels)}
-    groups = units_left_out(clusters.recordings, len(clusters.labels), options.split)
+    groups = units_left_out(
+        clusters.recordings, len(clusters.labels), options.split, clusters.sites
+    )
     weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
     for name, values in clusters.replicates(groups, weights).items():
         bounds = interval(values, low=-1.0) or (None, None)
@@ -344,7 +356,7 @@ def _evaluate(
     embeds: np.ndarray | None,
     default_labels: Mapping[str, Sequence[Any] | np.ndarray],
     options: Options,
-    recordings: np.ndarray | None = None,
+    units: np.ndarray | None = None,
 ) -> dict[str, Any]:
     kinds = _kinds(labels, default_labels)
     result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
@@ -365,7 +377,7 @@ def _evaluate(
         if labels is not None and (labels != NO_LABEL).any():
             groupings = {"ground_truth": labels, **groupings}
         for name, values in groupings.items():
-            score = _silhouette(embeds, np.asarray(values), options, recordings)
+            score = _silhouette(embeds, np.asarray(values), options, units)
             result["silhouette"][name] = score
             if score["note"] and score["n_windows"]:
                 result["notes"].append(f"Silhouette of {name}: {score['note']}")
@@ -516,8 +528,9 @@ def _silhouette(
     embeds: np.ndarray,
     labels: np.ndarray,
     options: Options,
-    recordings: np.ndarray | None = None,
+    units: np.ndarray | None = None,
 ) -> dict[str, Any]:
+    """Silhouette of labels; `units` are the recording, or site, of every window, if known."""
     rows = np.flatnonzero(labels >= 0)
     total, note, most = len(rows), None, options.max_windows_for_pairs
     if total > most:
@@ -531,8 +544,8 @@ def _silhouette(
         return {"score": None, "interval": None, "n_windows": len(rows), "note": note}
     # Without recordings, windows are not independent, so that there is no interval.
     groups = Groups(np.zeros(len(rows), np.int64), 1)
-    if recordings is not None:
-        groups = units_left_out(recordings[rows], len(rows), options.split)
+    if units is not None:
+        groups = group_by(units[rows], len(rows))
     weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
     values = _silhouettes(np.asarray(embeds)[rows], code, groups, weights)
     bounds = interval(values, low=-1.0)

@@ -1,18 +1,19 @@
 """Clusters of the labelled windows, stored so that models can be compared by them.
 
-``clustering/labelled_clusters.parquet`` has a row per labelled window: audiofilename, label, and
-the cluster by each clustering (``cluster: <clustering>``) of the labelled windows alone.
+``clustering/labelled_clusters.parquet`` has a row per labelled window: audiofilename, site, label,
+and the cluster by each clustering (``cluster: <clustering>``) of the labelled windows alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bacpipe.evaluation.metrics import Groups
+from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
 _PREFIX = "cluster: "
@@ -26,6 +27,7 @@ class LabelledClusters:
     labels: np.ndarray  # int64, shape (n,): places in `classes`
     clusters: np.ndarray  # int32, shape (n,)
     recordings: np.ndarray  # object, shape (n,)
+    sites: NamedSites = field(default_factory=dict)
 
     @property
     def compared(self) -> set[str]:
@@ -37,7 +39,7 @@ class LabelledClusters:
         use = np.isin(self.labels, [self.classes.index(name) for name in classes])
         use &= np.isin(self.recordings.astype(str), sorted(recordings))
         return LabelledClusters(
-            self.classes, self.labels[use], self.clusters[use], self.recordings[use]
+            self.classes, self.labels[use], self.clusters[use], self.recordings[use], self.sites
         )
 
     def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,6 +76,7 @@ def write_clusters(
     first = next(iter(clusterings.values()))
     columns = {
         "audiofilename": first.recordings.astype(str),
+        SITE: units_of(first.recordings, "site", first.sites),
         "label": np.array(first.classes, dtype=object)[first.labels],
     }
     columns |= {_PREFIX + name: each.clusters for name, each in clusterings.items()}
@@ -87,10 +90,11 @@ def read_clusters(path: Path, n_windows: int) -> dict[str, LabelledClusters]:
         return {}
     table = stored[0]
     recordings = np.array(table["audiofilename"].to_pylist(), dtype=object)
+    sites = sites_in(table)
     names, labels = np.unique(np.array(table["label"].to_pylist(), dtype=str), return_inverse=True)
     return {
         name.removeprefix(_PREFIX): LabelledClusters(
-            tuple(names.tolist()), labels, table[name].to_numpy(), recordings
+            tuple(names.tolist()), labels, table[name].to_numpy(), recordings, sites
         )
         for name in table.column_names
         if name.startswith(_PREFIX)

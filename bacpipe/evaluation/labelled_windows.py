@@ -6,13 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
+from bacpipe.evaluation.units import NamedSites, named_sites
 from bacpipe.labels.ground_truth import GroundTruth
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.models.zoo import canonical_name
@@ -63,6 +64,7 @@ class LabelledWindows:
     paths: ResultPaths | None = None  # where results go; None when they are only returned
     # Hash of the embeddings and their recordings from the journal; None when it has none
     state: str | None = None
+    sites: NamedSites = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -138,6 +140,8 @@ class LabelledWindows:
         digest.update(np.ascontiguousarray(self.labels, dtype="?" if self.multi_label else "<i8"))
         names = [] if self.state or self.recordings is None else self.recordings.tolist()
         content = [self.model, self.column, self.classes, names, settings]
+        if self.sites:
+            content.append(dict(self.sites))
         digest.update(json.dumps(content, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
@@ -202,7 +206,7 @@ def labelled_windows(
         )
     if loader is not None and windows is not None:
         state = _state(loader, windows, matrix) if recordings is None else None
-        data = replace(data, **_places(windows), state=state)
+        data = replace(data, **_places(loader, windows), state=state)
     elif recordings is None:
         recordings = keys
     if recordings is not None and len(recordings) != len(matrix):
@@ -234,15 +238,15 @@ def windows_of_results(
         labels,
         classes,
         kind,
-        **_places(windows),
+        **_places(loader, windows),
         paths=loader.paths,
         state=_state(loader, windows),
     )
 
 
-def _places(windows: ModelWindows) -> dict[str, Any]:
-    times = windows.frame()
-    return {"times": times, "recordings": times["audiofilename"].to_numpy()}
+def _places(loader: Loader, windows: ModelWindows) -> dict[str, Any]:
+    times, sites = windows.frame(), named_sites(loader, windows.recordings)
+    return {"times": times, "recordings": times["audiofilename"].to_numpy(), "sites": sites}
 
 
 def _state(loader: Loader, windows: ModelWindows, embeds: np.ndarray | None = None) -> str | None:

@@ -51,10 +51,9 @@ from bacpipe.evaluation.splits import (
     load_or_make_split,
     split_id,
     split_to_train,
-    units_left_out,
-    units_of,
 )
 from bacpipe.evaluation.tested_windows import write_tested
+from bacpipe.evaluation.units import units_left_out, units_of
 from bacpipe.inference.report import is_interactive
 from bacpipe.labels.model_windows import open_results
 from bacpipe.models.backends.pytorch import choose_device, computing_on
@@ -135,11 +134,12 @@ def probing_pipeline(
         ROC-AUC and average precision (macro; the latter is also known as cmAP); ``intervals``
         their 95 % confidence intervals over test recordings; ``per_class`` the same by class,
         with ``threshold_at_precision``, the lowest threshold that has the wanted precision on the
-        test windows; ``per_site`` by folder of the recordings; ``confusion_matrix`` counts of test
-        windows, true classes in rows (None where windows have several labels);
-        ``cross_validation`` (with `splits`) and ``learning_curve``; ``split``, ``dropped``
-        (classes left out, and why), ``training`` and ``notes`` say what it is based on.  The
-        scores of every test window are in ``probing/test_scores_<name>.parquet``.
+        test windows; ``per_site`` by site (of the table of sites, else the folder of the
+        recordings); ``confusion_matrix`` counts of test windows, true classes in rows (None where
+        windows have several labels); ``cross_validation`` (with `splits`) and ``learning_curve``;
+        ``split``, ``dropped`` (classes left out, and why), ``training`` and ``notes`` say what it
+        is based on.  The scores of every test window are in
+        ``probing/test_scores_<name>.parquet``.
 
     Raises
     ------
@@ -335,7 +335,7 @@ def _test(
     rows = split.rows("test")
     labels, n_classes = split.labels[rows], len(split.classes)
     recordings = None if data.recordings is None else data.recordings[rows]
-    groups = units_left_out(recordings, len(rows), options.split)
+    groups = units_left_out(recordings, len(rows), options.split, data.sites)
     result = evaluate_labels(
         labels, scores, split.classes, groups, samples=options.bootstrap_samples
     )
@@ -349,7 +349,9 @@ def _test(
         confusion = np.zeros((n_classes, n_classes), np.int64)
         np.add.at(confusion, (labels, predicted.argmax(axis=1)), 1)
         result["confusion_matrix"] = confusion.tolist()
-    result["per_site"] = {} if recordings is None else _per_site(recordings, labels, scores)
+    if recordings is not None:
+        sites = units_of(recordings, "site", data.sites)
+        result["per_site"] = _per_site(sites, recordings, labels, scores)
     if data.multi_label:
         result["notes"].append(
             "A window can have several labels or none; a class counts as found where its score is "
@@ -359,10 +361,9 @@ def _test(
 
 
 def _per_site(
-    recordings: np.ndarray, labels: np.ndarray, scores: np.ndarray
+    sites: np.ndarray, recordings: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """Scores of the test windows by folder of the recordings."""
-    sites = units_of(recordings, "site")
+    """Scores of the test windows by site."""
     result = {}
     for site in np.unique(sites).tolist():
         here = sites == site

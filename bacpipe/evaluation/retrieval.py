@@ -39,8 +39,8 @@ from bacpipe.evaluation.retrieved_windows import (
     read_retrieved,
     write_retrieved,
 )
-from bacpipe.evaluation.splits import units_left_out
 from bacpipe.evaluation.standardiser import directions
+from bacpipe.evaluation.units import units_left_out
 from bacpipe.options import Options
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.fingerprints import read_result, write_result
@@ -147,7 +147,7 @@ def retrieve(
     groups = group_by(data.recordings[rows], len(rows))
     windows = RetrievedWindows(
         data.classes, presence, data.recordings[rows], np.empty((len(rows), 0), np.int32),
-        n_neighbors, data.multi_label,
+        n_neighbors, data.multi_label, data.sites,
     )  # fmt: skip
     n_labels = int(presence.any(axis=0).sum())
     if n_labels < 2 or not windows.compared:
@@ -155,7 +155,7 @@ def retrieve(
             f"{data.model}: retrieval needs at least 2 labels and one of them in 2 recordings, but "
             f"found {counted(n_labels, 'label')} in {counted(groups.number, 'recording')}."
         )
-    units = units_left_out(data.recordings[rows], len(rows), unit)
+    units = units_left_out(data.recordings[rows], len(rows), unit, data.sites)
     kept = leave_out(units, min(samples, MOST_REPLICATES))
     # The replicate that leaves out each window; all of them the first if there is only one.
     part = np.argmin(kept[:, units.code], axis=0) if len(kept) > 1 else np.zeros(len(rows), int)

@@ -1,21 +1,23 @@
 """Nearest neighbours of every labelled window, stored so that models can be compared by them.
 
 ``clustering/retrieval_neighbours.parquet`` has a row per labelled window: audiofilename,
-``label: <class>`` (bool) for each class, and ``neighbours``, the rows of the most similar windows
-of other recordings, the nearest first.  From these the precision of neighbours can be computed for
-some of the labels and recordings, as it must be where models do not have the same ones.
+site, ``label: <class>`` (bool) for each class, and ``neighbours``, the rows of the most similar
+windows of other recordings, the nearest first.  From these the precision of neighbours can be
+computed for some of the labels and recordings, as it must be where models do not have the same
+ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bacpipe.evaluation.metrics import Groups, mean_of_defined, ratio
+from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
 
@@ -29,6 +31,7 @@ class RetrievedWindows:
     nearest: np.ndarray  # int32, shape (n, kept): rows, the nearest first; -1 where there is none
     n_neighbors: int  # how many of them are looked at; more are kept for when some are left out
     multi_label: bool
+    sites: NamedSites = field(default_factory=dict)
 
     @property
     def compared(self) -> set[str]:
@@ -49,6 +52,7 @@ class RetrievedWindows:
         return RetrievedWindows(
             tuple(classes), presence[use], self.recordings[use],
             place[self.nearest[use]].astype(np.int32), self.n_neighbors, self.multi_label,
+            self.sites,
         )  # fmt: skip
 
     def by_class(self, units: Groups, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +108,10 @@ def write_retrieved(path: Path, windows: RetrievedWindows, fingerprint: str) -> 
     """Store the neighbours of a model's windows."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {"audiofilename": windows.recordings.astype(str)}
+    columns: dict[str, Any] = {
+        "audiofilename": windows.recordings.astype(str),
+        SITE: units_of(windows.recordings, "site", windows.sites),
+    }
     for i, name in enumerate(windows.classes):
         columns[f"label: {name}"] = windows.presence[:, i]
     columns["neighbours"] = list(windows.nearest)
@@ -131,4 +138,5 @@ def read_retrieved(path: Path, result: Mapping[str, Any]) -> RetrievedWindows | 
         np.array(table["neighbours"].to_pylist(), dtype=np.int32),
         about["n_neighbors"],
         about["multi_label"],
+        sites_in(table),
     )

@@ -33,8 +33,8 @@ from bacpipe.evaluation.metrics import (
     leave_out,
     number,
 )
-from bacpipe.evaluation.splits import units_left_out, units_of
 from bacpipe.evaluation.tested_windows import TestedWindows
+from bacpipe.evaluation.units import NamedSites, units_left_out, units_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ def on_shared_ground(
 
 def _evaluated(result: Mapping[str, Any], part: TestedWindows, samples: int) -> dict[str, Any]:
     split = result["split"]
-    groups = units_left_out(part.recordings, len(part.scores), split["strategy"])
+    groups = units_left_out(part.recordings, len(part.scores), split["strategy"], part.sites)
     return {
         **evaluate_labels(part.labels, part.scores, part.classes, groups, samples=samples),
         "classes": list(part.classes),
@@ -222,6 +222,10 @@ class _Comparable(Protocol):
     def recordings(self) -> np.ndarray:
         """Recording of each."""
 
+    @property
+    def sites(self) -> NamedSites:
+        """Their sites, where these are not folders."""
+
     def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Scores with each row of weights."""
 
@@ -292,7 +296,7 @@ def shared_scores(
     windows: _Comparable, unit: str, low: float = 0.0
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
     """Scores of some windows, and their intervals."""
-    groups = units_left_out(windows.recordings, len(windows.recordings), unit)
+    groups = units_left_out(windows.recordings, len(windows.recordings), unit, windows.sites)
     weights = leave_out(groups, MOST_REPLICATES)
     scores = windows.replicates(groups, weights)
     return (
@@ -317,12 +321,13 @@ def _pairs(
     names, each = list(windows), list(windows.values())
     if len(names) < 2:
         return None
-    units = np.unique(np.concatenate([units_of(one.recordings, unit) for one in each]))
+    units_of_each = [units_of(one.recordings, unit, one.sites) for one in each]
+    units = np.unique(np.concatenate(units_of_each))
     if len(units) < FEWEST_UNITS:
         return None
     replicates = []
-    for one in each:
-        code = np.searchsorted(units, units_of(one.recordings, unit))
+    for one, mine in zip(each, units_of_each, strict=True):
+        code = np.searchsorted(units, mine)
         groups = Groups(code, len(units), unit)
         replicates.append(one.replicates(groups, leave_out(groups, MOST_REPLICATES)))
     rows = []

@@ -1,11 +1,11 @@
 """Training, validation and test sets that share no recording (or no site).
 
-What is never divided is called a unit: a recording, a site (the folder of a recording) or, only
-when asked for, a single window.  Units are dealt out by iterative stratification (Sechidis,
-Tsoumakas & Vlahavas 2011, ECML PKDD, LNCS 6913, 145-158), the rarest class first, so that every
-set gets its share of every class as far as whole units allow; of several random orders the best
-is taken.  Two rules hold without exception: a unit is in one set, and a class that is used is in
-all three.
+What is never divided is called a unit: a recording, a site (of the table of sites, else the folder
+of a recording) or, only when asked for, a single window.  Units are dealt out by iterative
+stratification (Sechidis, Tsoumakas & Vlahavas 2011, ECML PKDD, LNCS 6913, 145-158), the rarest
+class first, so that every set gets its share of every class as far as whole units allow; of
+several random orders the best is taken.  Two rules hold without exception: a unit is in one set,
+and a class that is used is in all three.
 
 ``evaluations/overview/split_<kind>.json`` says which recordings (or sites) train, validate and
 test.  All models of a data set share it, so that they are compared on the same recordings; new
@@ -21,7 +21,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ import numpy as np
 from bacpipe.annotations.table import file_part
 from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
-from bacpipe.evaluation.metrics import Groups, group_by
+from bacpipe.evaluation.units import units_of
 from bacpipe.store.files import write_csv, write_json
 from bacpipe.store.layout import SPLIT_TABLE
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
@@ -339,21 +339,6 @@ def _result(
     return Split(set_of_window, classes, labels, dropped, dict(sorted(units.items())))
 
 
-def units_of(recordings: np.ndarray, strategy: str) -> np.ndarray:
-    """Site of every recording for the strategy 'site', else the recordings; str, shape (n,)."""
-    names = recordings.tolist()
-    if strategy == "site":
-        names = [PurePosixPath(name).parent.as_posix() for name in names]
-    return np.array(names, dtype=str)
-
-
-def units_left_out(recordings: np.ndarray | None, n_windows: int, strategy: str) -> Groups:
-    """What intervals leave out as a whole, as training and testing never shared it."""
-    unit = "site" if strategy == "site" else "recording"
-    names = None if recordings is None else units_of(recordings, unit)
-    return group_by(names, n_windows, unit)
-
-
 def _units(
     data: LabelledWindows, labelled: np.ndarray, strategy: str
 ) -> tuple[list[str], np.ndarray]:
@@ -366,7 +351,7 @@ def _units(
             "one set; pass recordings= (the recording of every window) or paths=, or accept "
             "split='random'."
         )
-    names = units_of(data.recordings[labelled], strategy)
+    names = units_of(data.recordings[labelled], strategy, data.sites)
     units, unit = np.unique(names, return_inverse=True)
     return units.tolist(), unit
 
@@ -387,7 +372,7 @@ def _require_classes(
     )
     units = ""
     if noun != "window" and data.recordings is not None:
-        here = set(units_of(data.recordings[data.labelled], noun))
+        here = set(units_of(data.recordings[data.labelled], noun, data.sites))
         units = f" in {counted(len(here), noun)}"
     raise TooLittleDataError(
         f"{data.model}: probing needs at least 2 labels with windows in at least 3 {noun}s each, "

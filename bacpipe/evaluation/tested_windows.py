@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bacpipe.evaluation.metrics import (
     score_replicates,
 )
 from bacpipe.evaluation.splits import Split
+from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
 
@@ -35,6 +36,7 @@ class TestedWindows:
     labels: np.ndarray  # int64, shape (n,), or bool, shape (n, classes), as in `LabelledWindows`
     scores: np.ndarray  # float32, shape (n, classes)
     recordings: np.ndarray  # object, shape (n,)
+    sites: NamedSites = field(default_factory=dict)
 
     def of(self, classes: Sequence[str], recordings: Collection[str]) -> TestedWindows:
         """Those of some recordings, with some classes.
@@ -51,8 +53,9 @@ class TestedWindows:
             labels = place[self.labels]
             use &= labels >= 0
         return TestedWindows(
-            tuple(classes), labels[use], self.scores[use][:, columns], self.recordings[use]
-        )
+            tuple(classes), labels[use], self.scores[use][:, columns], self.recordings[use],
+            self.sites,
+        )  # fmt: skip
 
     def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Scores over all classes with each row of weights, shape (replicates,)."""
@@ -76,6 +79,8 @@ def write_tested(
         columns = {str(name): data.times[name].to_numpy()[rows] for name in data.times}
     elif data.recordings is not None:
         columns["audiofilename"] = data.recordings[rows]
+    if data.recordings is not None:
+        columns[SITE] = units_of(data.recordings[rows], "site", data.sites)
     for i, name in enumerate(split.classes):
         columns[f"label: {name}"] = presence[:, i]
     for i, name in enumerate(split.classes):
@@ -102,4 +107,4 @@ def read_tested(path: Path, result: Mapping[str, Any]) -> TestedWindows | None:
         recordings = np.array([f"window {n}" for n in table["window"].to_pylist()], dtype=object)
     if not about["multi_label"]:
         labels = labels.argmax(axis=1)
-    return TestedWindows(classes, labels, scores, recordings)
+    return TestedWindows(classes, labels, scores, recordings, sites_in(table))

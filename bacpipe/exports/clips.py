@@ -82,7 +82,7 @@ def write_clips(
         )
     if not isinstance(n, int) or n < 1 or not 0 <= float(pad) <= 3600:
         raise SettingsError(f"n={n!r}, pad={pad!r} is not possible: expected n from 1, pad from 0.")
-    rng, mixed = np.random.default_rng(seed), chosen.loader.channel
+    rng = np.random.default_rng(seed)
     written: list[Path] = []
     rows: list[tuple[object, ...]] = []
     for label, found in sorted(_best_windows(chosen).items()):
@@ -94,7 +94,7 @@ def write_clips(
             try:
                 rate = read_recording(audio).sample_rate
                 end = item.end + pad
-                heard = mixed if item.channel is None else item.channel - 1
+                heard = chosen.loader.heard_channel(item.channel)
                 samples = read_audio(
                     audio, rate, start=start, stop=end, allow_truncated=True, channel=heard
                 )

@@ -31,6 +31,7 @@ from bacpipe.options import Options, make_options
 from bacpipe.store.embedding_set import hop_samples, prediction_settings
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd
+from bacpipe.store.predictions import LOWEST
 from bacpipe.store.selection import data_set_of
 from bacpipe.user_input import is_there, typed_path
 
@@ -400,7 +401,8 @@ class AudioHandler:
         dense : bool
             Whether all of them are, not just those that are stored.
         stored : PredictionSettings, optional
-            Which scores are stored, if not those that the options name.
+            Which scores are stored, if not those that the options name; they come with lower ones,
+            of which `with_best_below` chooses.
 
         Raises
         ------
@@ -422,6 +424,8 @@ class AudioHandler:
         kept = stored or prediction_settings(options)
         threshold, top = kept["threshold"], kept["top"]
         assert threshold is not None and top is not None  # only a journal may not know them
+        if stored is not None:
+            threshold = min(threshold, LOWEST)
         return ModelRunner(
             model,
             scores=scores,

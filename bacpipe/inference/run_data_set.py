@@ -736,7 +736,7 @@ def _stored_predictions(
     if stored is None or stored.path is None:
         return SparsePredictions.join([])
     path = path_inside(loader.paths.sparse_predictions_path, stored.path, what="the journal")
-    window, label, score = read_predictions(path, entry.windows, stored)
+    window, label, score = read_predictions(path, entry.windows, stored, below=True)
     number = {name: i for i, name in enumerate(classes)}
     return SparsePredictions(
         window, np.array([number[name] for name in label.tolist()], np.int32), score

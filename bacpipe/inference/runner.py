@@ -365,12 +365,13 @@ def select(scores: Rows, threshold: float, top: int) -> SparsePredictions:
     They are sorted by window, then by falling score.
     """
     best, labels = torch.as_tensor(scores).topk(min(top, scores.shape[1]), dim=1)
+    best = best.float()  # as it is stored and compared with a threshold again
     kept = best >= threshold
     windows = torch.arange(len(best), device=best.device).unsqueeze(1).expand_as(best)
     return SparsePredictions(
         windows[kept].cpu().numpy().astype(np.int32),
         labels[kept].cpu().numpy().astype(np.int32),
-        best[kept].float().cpu().numpy(),
+        best[kept].cpu().numpy(),
     )
 
 

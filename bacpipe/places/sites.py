@@ -190,7 +190,9 @@ class Sites:
         found = self._metadata[recording]
         if found is not None:
             return Site(folder_of(recording), *found, source="metadata")
-        return next(iter(_fitting(self._read_before, recording, start)), None)
+        # Rows for single recordings are for where their receivers were, not names of sites.
+        read = _fitting(self._read_before, recording, start)
+        return replace(read[0], name=folder_of(recording)) if read else None
 
     def _tell_rivals(self, recording: str, names: tuple[str, ...]) -> None:
         """Say once that several rows mean a recording equally closely."""
@@ -203,6 +205,11 @@ class Sites:
                 " and ".join(names),
                 recording,
             )
+
+    @property
+    def named(self) -> bool:
+        """Whether a recording may have another site than its folder."""
+        return bool(self._places or self._asked_before)
 
     def has_row(self, recording: str) -> bool:
         """Whether the table names a recording, be it for another time."""

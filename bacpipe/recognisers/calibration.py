@@ -14,41 +14,42 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
 from bacpipe.errors import (
     EvaluationError,
-    ResultsNotFoundError,
     SettingsError,
     TooLittleDataError,
     counted,
 )
-from bacpipe.labels.people import current_labels, settled_labels
-from bacpipe.models.zoo import CARDS
-from bacpipe.options import Options, make_options
-from bacpipe.recognisers.labelled import class_names
-from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
+from bacpipe.options import make_options
+from bacpipe.recognisers.checked_scores import (
+    Checked,
+    Known,
+    Scored,
+    Scores,
+    checks_of,
+    counted_windows,
+    fitted,
+    match,
+    means,
+    read_scores,
+    require_share,
+    results_of,
+    what_is_known,
+)
+from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.reliability import (
     PLAIN,
-    USUAL,
     Checks,
-    Model,
     Prior,
     Scale,
-    Windows,
-    allocate,
     fit_line,
-    right_windows,
-    score_strata,
-    shared_prior,
 )
 from bacpipe.store.calibrations import (
     ClassCalibration,
@@ -56,11 +57,7 @@ from bacpipe.store.calibrations import (
     logit,
     read_calibration,
 )
-from bacpipe.store.data_set_folder import paths_of
-from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.layout import calibration_path
-from bacpipe.store.loader import Loader
-from bacpipe.store.whereabouts import Whereabouts
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
@@ -68,15 +65,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHOSEN_BY = "review_plan"
-_REQUIRED = ("recording", "start", "end", "label", "value")
-_PLAN_COLUMNS = (
-    "recording", "start", "end", "label", "score", "stratum", "chosen_by",
-    "inclusion_probability", "model", "value",
-)  # fmt: skip
 _CURVE = 61  # scores at which a curve's interval is kept
-_NONE = np.zeros(0)
-_PILOT = 16  # windows of a class to begin with
 _WHOLE = "all sites"
 
 _PLAN = (
@@ -249,8 +238,9 @@ class Calibration:
         -------
         pandas.DataFrame
             Columns threshold (scores between the lowest and the highest that are stored),
-            windows (how many have at least this score), precision, low, high.  Without a row in
-            a calibration that an earlier version has written.
+            windows (how many have at least this score), precision, low, high; from the
+            threshold of the run on.  Without a row in a calibration that an earlier version has
+            written.
         """
         import pandas as pd
 
@@ -275,10 +265,7 @@ class Calibration:
             With its 95 % interval, whose end is 0 or 1 where it lies beyond what was checked.  NaN
             if it is not reached among the scores that were checked: nothing is extrapolated.
         """
-        if not 0 < _number(precision, "precision") < 1:
-            raise SettingsError(
-                f"precision={precision!r} is not possible: expected a number between 0 and 1."
-            )
+        require_share(precision, "precision")
         found = self._of(label)
         score = np.array(found.score)
         score = np.unique([*score[(found.lowest < score) & (score < found.highest)],
@@ -311,7 +298,8 @@ class Calibration:
 
         Checked windows count as what they are; of the others with a score, the curve says how many
         hold the class, with differences of sites as large as the checks show them.  Windows
-        without a stored score count as without the class: store low scores to miss few.
+        without a stored score count as without the class: store low scores to miss few.  Scores
+        below the threshold of the run count from the lowest one that was checked.
 
         Parameters
         ----------
@@ -385,12 +373,6 @@ class Calibration:
         raise EvaluationError(f"{self.model} has found no class {label!r}{meant}")
 
 
-def _number(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise SettingsError(f"{what}={value!r} is not possible: expected a number.")
-    return float(value)
-
-
 def _scores_in(score: float | np.ndarray | Sequence[float]) -> np.ndarray:
     try:
         values = np.asarray(score, dtype=np.float64)
@@ -401,213 +383,6 @@ def _scores_in(score: float | np.ndarray | Sequence[float]) -> np.ndarray:
         first = float(values[wrong].flat[0]) if values.ndim else float(values)
         raise EvaluationError(f"{first:g} is no score: expected numbers from 0 to 1.")
     return values
-
-
-# --- What was scored, and what was checked ------------------------------------------------------
-
-
-class _Scored(NamedTuple):
-    """Windows with a score of one class.
-
-    Attributes
-    ----------
-    recording : np.ndarray, int64, shape (n,)
-        Number of the recording.
-    start, end : np.ndarray, float64, shape (n,)
-        Seconds.
-    score : np.ndarray, float64, shape (n,)
-    """
-
-    recording: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    score: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """All scores of a model in a set of recordings.
-
-    Attributes
-    ----------
-    model : str
-        Of the model or recogniser.
-    recordings, sites : list of str
-        Names.
-    site : np.ndarray, int64, shape (recordings,)
-        Number of each recording's site.
-    windows : np.ndarray, int64, shape (recordings,)
-        How many windows each has.
-    classes : dict of str to _Scored
-    names : dict of str to str
-        Class by its name, scientific name or code, in small letters.
-    """
-
-    loader: Loader
-    model: str
-    recordings: list[str]
-    sites: list[str]
-    site: np.ndarray
-    windows: np.ndarray
-    classes: dict[str, _Scored]
-    names: dict[str, str]
-
-    def site_of(self, scored: _Scored) -> np.ndarray:
-        """Number of the site of each window, int64."""
-        return np.asarray(self.site[scored.recording])
-
-
-def _read_scores(loader: Loader, wanted: Callable[[str], bool]) -> _Scores:
-    entries = loader.entries
-    recordings = list(entries)
-    number = {name: i for i, name in enumerate(recordings)}
-    parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    for item in loader.detections():
-        for label in np.unique(item.label.astype(str)).tolist():
-            parts.setdefault(label, [])
-            if wanted(label):
-                here = item.label == label
-                place = np.full(int(here.sum()), number[item.recording])
-                columns = (item.start[here], item.end[here], item.score[here].astype(np.float64))
-                parts[label].append((place, *columns))
-    none = tuple(np.zeros(0, kind) for kind in (np.int64, float, float, float))
-    classes = {
-        label: _Scored(*(np.concatenate(column) for column in zip(none, *items, strict=True)))
-        for label, items in parts.items()
-    }
-    where = Whereabouts(loader)
-    places = [where.of(name).site for name in recordings]
-    sites = sorted({*places})
-    rank = {name: i for i, name in enumerate(sites)}
-    names: dict[str, str] = {}
-    for label, known in loader.classes.names.items():
-        for other in (known.scientific_name, known.code):
-            names.setdefault(other.casefold(), label)
-    names |= {label.casefold(): label for label in [*loader.classes.names, *classes]}
-    return _Scores(
-        loader,
-        str(loader.model_name),
-        recordings,
-        sites,
-        np.array([rank[place] for place in places], dtype=np.int64),
-        np.array([entries[name].windows for name in recordings], dtype=np.int64),
-        classes,
-        {key: label for key, label in names.items() if key},
-    )
-
-
-class _Checked(NamedTuple):
-    """Checked windows of one class: which of the scored ones, and what was heard."""
-
-    row: np.ndarray
-    right: np.ndarray
-
-
-def _labels_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
-    """Settled judgements; those of a table may lack what is not needed here."""
-    import pandas as pd
-
-    if labels is None:
-        return settled_labels(current_labels(loader))
-    if not isinstance(labels, pd.DataFrame):
-        raise EvaluationError(
-            f"labels={labels!r} is not possible: expected a DataFrame as bacpipe.people_labels "
-            f"returns it, or None for these."
-        )
-    missing = [name for name in _REQUIRED if name not in labels]
-    if missing:
-        raise EvaluationError(
-            f"labels: the columns {', '.join(missing)} are missing; expected "
-            f"{', '.join(_REQUIRED)} as bacpipe.people_labels has them."
-        )
-    value = labels["value"].astype(str).str.strip().str.lower()
-    wrong = ~value.isin({YES, NO, UNSURE})
-    if wrong.any():
-        raise EvaluationError(
-            f"labels: the value {labels.loc[wrong, 'value'].iloc[0]!r} is not possible; expected "
-            f"yes, no or unsure."
-        )
-    fill: dict[str, str | float] = {
-        "annotator": "",
-        "time": "",
-        "chosen_by": "",
-        "model": "",
-        "score": math.nan,
-    }
-    table = labels.assign(value=value)
-    for name, other in fill.items():
-        if name not in table:
-            table[name] = other
-    who = ["recording", "start", "end", "label", "annotator"]
-    # Of several judgements of one person the last one holds.
-    last = table.sort_values("time", kind="stable").drop_duplicates(who, keep="last")
-    return settled_labels(last)
-
-
-def _match(scores: _Scores, labels: pd.DataFrame) -> dict[str, _Checked]:
-    """Find the scored windows that were checked, by class; what does not fit is said."""
-    import pandas as pd
-
-    label = labels["label"].astype(str)
-    named = label.str.casefold().map(scores.names)
-    if named.isna().any():
-        unknown = sorted({*label[named.isna()]})
-        near = difflib.get_close_matches(unknown[0], [*scores.classes], 1)
-        logger.warning(
-            "%s has no class %s%s; %s left out.",
-            scores.model,
-            ", ".join(map(repr, unknown[:5])),
-            f" (did you mean {near[0]!r}?)" if near else "",
-            counted(int(named.isna().sum()), "label is", "labels are"),
-        )
-    table = labels.assign(label=named)[named.notna() & labels["value"].isin([YES, NO])]
-    found: dict[str, _Checked] = {}
-    lost: list[str] = []
-    number = {name: i for i, name in enumerate(scores.recordings)}
-    for name, rows in table.groupby("label", sort=True):
-        scored = scores.classes.get(str(name))
-        keys = pd.DataFrame(
-            {
-                "recording": rows["recording"].map(number),
-                "start": _ms(rows["start"]),
-                "end": _ms(rows["end"]),
-                "right": rows["value"] == YES,
-            }
-        )
-        if scored is None:
-            lost += [str(name)] * len(rows)
-            continue
-        windows = pd.DataFrame(
-            {
-                "recording": scored.recording,
-                "start": _ms(scored.start),
-                "end": _ms(scored.end),
-                "row": np.arange(len(scored.score)),
-            }
-        )
-        joined = keys.merge(windows, on=["recording", "start", "end"]).drop_duplicates("row")
-        lost += [str(name)] * (len(rows) - len(joined))
-        if len(joined):
-            found[str(name)] = _Checked(
-                joined["row"].to_numpy(), joined["right"].to_numpy(dtype=np.float64)
-            )
-    if lost:
-        logger.warning(
-            "%s: %s of windows in which no score of the class is stored, and cannot tell what its "
-            "scores mean (%s); lower scores are stored with a lower classifier_threshold.",
-            scores.model,
-            counted(len(lost), "check is", "checks are"),
-            ", ".join(sorted({*lost})[:5]),
-        )
-    return found
-
-
-def _ms(seconds: npt.ArrayLike) -> np.ndarray:
-    """Whole milliseconds, as the journal of labels keeps times."""
-    return np.rint(np.asarray(seconds, dtype=np.float64) * 1000).astype(np.int64)
-
-
-# --- Calibration --------------------------------------------------------------------------------
 
 
 def calibrate(
@@ -662,23 +437,17 @@ def calibrate(
     >>> calibration.probability(owl, 0.9)
     0.988 (0.482 to 0.998)
     """
-    loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
-    table = _labels_of(loader, labels)
-    wanted = {str(name).casefold() for name in table["label"]}
-    codes = loader.classes.names
-    scores = _read_scores(
-        loader,
-        lambda name: bool(
-            wanted & {name.casefold(), *(part.casefold() for part in codes.get(name, ()))}
-        ),
-    )
-    checked = _match(scores, table)
+    loader = results_of(audio_dir, model_or_recogniser, make_options(**kwargs))
+    table = checks_of(loader, labels)
+    scores = read_scores(loader, means(loader, table["label"]), below=True)
+    known = {*scores.classes, *loader.classes.names}
+    scores, checked = counted_windows(scores, match(scores, table))
     if not checked:
         raise TooLittleDataError(
             f"{loader.audio_dir}: no window with a score of {scores.model} was checked, so its "
             f"scores are no probabilities; {_PLAN}."
         )
-    scale, checks, prior = _fitted(scores, checked)
+    scale, checks, prior = fitted(scores, checked)
     classes = {
         name: _calibrate_class(name, scores, checked[name], checks[name], scale, prior)
         for name in checked
@@ -687,59 +456,21 @@ def calibrate(
         for note in found.notes:
             logger.warning("%s", note)
     path = calibration_path(loader.paths, scores.model)
-    known = {*scores.classes, *loader.classes.names}
     result = Calibration(scores.model, classes, known, loader.predictions_provenance, path)
     if save:
         result.save()
     return result
 
 
-def _results(audio_dir: str | Path, which: str | Path | Recogniser, options: Options) -> Loader:
-    """Scores of a model, or of a recogniser, which is applied if that is not done yet."""
-    if not isinstance(which, str | Path | Recogniser):
-        raise SettingsError(
-            f"{which!r} is not possible: expected a Recogniser, or the name of a model or "
-            f"recogniser."
-        )
-    if isinstance(which, str):
-        of_model = Loader(audio_dir, which, options=options)
-        if of_model.embedding_set is not None or of_model.model_name in CARDS:
-            return of_model
-    try:
-        found = find_recogniser(which, paths_of(audio_dir, "none", options))
-    except ResultsNotFoundError as error:
-        raise ResultsNotFoundError(
-            f"{audio_dir}: there are no results of {str(which)!r}: no model of this name has run "
-            f"there, and {str(error).partition(': ')[2]}"
-        ) from None
-    return found.results(Loader(audio_dir, found.model, options=options))
-
-
-def _fitted(
-    scores: _Scores, checked: Mapping[str, _Checked]
-) -> tuple[Scale, dict[str, Checks], Prior | None]:
-    picked = {name: scores.classes[name].score[found.row] for name, found in checked.items()}
-    scale = Scale.of(np.concatenate([scores.classes[name].score for name in picked] or [_NONE]))
-    checks = {
-        name: Checks(
-            scale.x(picked[name]),
-            found.right,
-            scores.site_of(scores.classes[name])[found.row],
-        )
-        for name, found in checked.items()
-    }
-    return scale, checks, shared_prior(list(checks.values()))
-
-
 def _calibrate_class(
     name: str,
-    scores: _Scores,
-    found: _Checked,
+    scores: Scores,
+    found: Checked,
     checks: Checks,
     scale: Scale,
     prior: Prior | None,
 ) -> ClassCalibration:
-    known = _known(name, scores, found, checks, scale, prior)
+    known = what_is_known(name, scores, found, checks, scale, prior)
     a, b = fit_line(checks, prior or PLAIN)
     at = np.linspace(known.x.min(), known.x.max(), _CURVE)
     low, high = np.quantile(expit(known.model.features(at) @ known.draws), [0.025, 0.975], axis=1)
@@ -768,66 +499,12 @@ def _calibrate_class(
         high.tolist(),
         _rates(scores, known.scored, found, known.right),
         notes,
-        _precision(known, found, at, np.clip(scale.score(at), 0, 1)),
+        _precision(known, found, at, np.clip(scale.score(at), 0, 1), scores.threshold),
     )
 
 
-class _Known(NamedTuple):
-    """What the checks of a class say.
-
-    Attributes
-    ----------
-    scored : _Scored
-        Its windows with a score.
-    x, site : np.ndarray
-        Their scores on the scale of the curves, and the numbers of their sites.
-    model : Model
-    draws : np.ndarray, float64, shape (2 + k + sites, draws)
-        Coefficients of the model.
-    rows : np.ndarray, int64, shape (unchecked,)
-        Which of the windows nobody has checked.
-    unchecked : Windows
-        These.
-    p : np.ndarray, float64, shape (cells, draws)
-        Probability of being right in each cell of these.
-    right : np.ndarray, int64, shape (sites, draws)
-        How many of these are right.
-    """
-
-    scored: _Scored
-    x: np.ndarray
-    site: np.ndarray
-    model: Model
-    draws: np.ndarray
-    rows: np.ndarray
-    unchecked: Windows
-    p: np.ndarray
-    right: np.ndarray
-
-
-def _known(
-    name: str,
-    scores: _Scores,
-    found: _Checked,
-    checks: Checks,
-    scale: Scale,
-    prior: Prior | None,
-) -> _Known:
-    scored = scores.classes[name]
-    x, site = scale.x(scored.score), scores.site_of(scored)
-    rng = np.random.default_rng(zlib.crc32(name.encode()))  # the same checks, the same result
-    model = Model.of(prior or USUAL, x, site, len(scores.sites))
-    draws = model.posterior(checks).draws(rng)
-    left = np.ones(len(x), dtype=bool)
-    left[found.row] = False
-    unchecked = Windows.of(x[left], site[left])
-    p = expit(model.features(unchecked.x, unchecked.site) @ draws)
-    right = right_windows(p, unchecked, len(scores.sites), rng)
-    return _Known(scored, x, site, model, draws, np.flatnonzero(left), unchecked, p, right)
-
-
 def _rates(
-    scores: _Scores, scored: _Scored, found: _Checked, unchecked: np.ndarray
+    scores: Scores, scored: Scored, found: Checked, unchecked: np.ndarray
 ) -> list[dict[str, Any]]:
     """Rows of `Calibration.call_rate`: every site, then all of them."""
     sites = len(scores.sites)
@@ -858,9 +535,12 @@ def _rates(
 
 
 def _precision(
-    known: _Known, found: _Checked, at: np.ndarray, score: np.ndarray
+    known: Known, found: Checked, at: np.ndarray, score: np.ndarray, lowest: float
 ) -> list[dict[str, float]]:
-    """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves."""
+    """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves.
+
+    None below the `lowest` score of which all windows are known.
+    """
     rng = np.random.default_rng(0)  # the same checks, the same result
     cells = np.argsort(known.unchecked.x)
     x = known.unchecked.x[cells]
@@ -875,7 +555,7 @@ def _precision(
     for least, threshold in zip(at, score, strict=True):
         first, above = np.searchsorted(x, least), checked >= least
         total = int(windows[first] + above.sum())
-        if not total:
+        if not total or threshold < lowest:
             continue
         share = (right[first] + found.right[above].sum()) / total
         low, high = np.quantile(share, [0.025, 0.975])
@@ -889,174 +569,3 @@ def _precision(
             }
         )
     return rows
-
-
-# --- What to check next -------------------------------------------------------------------------
-
-
-def review_plan(
-    audio_dir: str | Path,
-    model_or_recogniser: str | Path | Recogniser,
-    *,
-    width: float = 0.1,
-    precision: float | None = None,
-    classes: str | Sequence[str] | None = None,
-    labels: pd.DataFrame | None = None,
-    seed: int | None = None,
-    **kwargs: object,
-) -> pd.DataFrame:
-    """Choose the windows to listen to next, so that few checks tell what the scores mean.
-
-    What is to be known is, for each class, the share of right ones among all windows with a score,
-    with a 95 % interval of a width.  The first round takes two windows of each of eight strata of
-    scores.  Later rounds go by what the checks have shown: each further check where it narrows the
-    interval most, among strata of scores and sites (Neyman's allocation, if strata had nothing to
-    do with one another); within them windows are drawn at random.  Call it again after each round.
-
-    Parameters
-    ----------
-    audio_dir : str or Path
-        Folder with the recordings.
-    model_or_recogniser : str, Path or Recogniser
-        A model with stored predictions, or a recogniser: itself, its name or its folder.
-    width : float
-        Of the interval, between 0 and 1: 0.1 is ± 5 percentage points.
-    precision : float, optional
-        Only detections above the threshold for this precision matter to you: what is to be known
-        is then the share of right ones among them.  The threshold is that of the checks so far; as
-        long as it is above all scores, or there are no checks, all windows with a score count.
-    classes : str or sequence of str, optional
-        Classes; all that were found unless given.
-    labels : pandas.DataFrame, optional
-        Checks that were made, as for `calibrate`; those of the journal unless given.
-    seed : int, optional
-        Of the draws, for a plan that can be repeated.
-    **kwargs
-        Any key of the configuration.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Windows of the next round: recording, start, end, label, score, stratum, chosen_by,
-        inclusion_probability (of a window of this stratum in this round), model, and an empty
-        value, to be filled with yes, no or unsure for `label_windows`.  ``attrs['bacpipe']`` says
-        for each class its checks, the width so far, how many more are expected to be needed, and
-        the threshold from which on windows count (None: all).
-        A class that is known well enough has no row.
-
-    Raises
-    ------
-    EvaluationError
-        If a class was not found in these recordings.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> plan = bacpipe.review_plan(
-    ...     "recordings", "birdnet", classes=["Great Horned Owl"], seed=1
-    ... )
-    >>> plan[["label", "chosen_by"]].iloc[0].tolist()
-    ['Great Horned Owl', 'review_plan']
-    """
-    import pandas as pd
-
-    wanted = {"width": width} | ({} if precision is None else {"precision": precision})
-    for key, value in wanted.items():
-        if not 0 < _number(value, key) < 1:
-            raise SettingsError(
-                f"{key}={value!r} is not possible: expected a number between 0 and 1."
-            )
-    loader = _results(audio_dir, model_or_recogniser, make_options(**kwargs))
-    scores = _read_scores(loader, lambda name: True)
-    chosen = [_found(scores, c) for c in class_names(classes)] or list(scores.classes)
-    checked = _match(scores, _labels_of(loader, labels))
-    scale, checks, prior = _fitted(scores, checked)
-    rng = np.random.default_rng(seed)
-    parts: list[pd.DataFrame] = []
-    about: dict[str, dict[str, float | int | None]] = {}
-    for name in sorted(set(chosen)):
-        found, about[name] = _next_round(
-            scores, name, checked.get(name), checks.get(name), scale, prior, wanted, rng
-        )
-        row = np.array(found.pop("row"), dtype=np.int64)
-        scored = scores.classes[name]
-        columns = {
-            "recording": [scores.recordings[i] for i in scored.recording[row]],
-            "start": scored.start[row], "end": scored.end[row], "label": name,
-            "score": scored.score[row], **found, "chosen_by": CHOSEN_BY, "model": scores.model,
-            "value": "",
-        }  # fmt: skip
-        parts.append(pd.DataFrame(columns)[[*_PLAN_COLUMNS]])
-    plan = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_PLAN_COLUMNS)
-    plan.attrs["bacpipe"] = about
-    return plan
-
-
-def _found(scores: _Scores, name: str) -> str:
-    known = scores.names.get(str(name).casefold(), str(name))
-    if known not in scores.classes:
-        near = difflib.get_close_matches(str(name), [*scores.classes], 1)
-        raise EvaluationError(
-            f"{scores.model} has found no {name!r} in {scores.loader.audio_dir}"
-            f"{f'; did you mean {near[0]!r}?' if near else '.'}"
-        )
-    return known
-
-
-def _least(checks: Checks, prior: Prior | None, precision: float | None, x: np.ndarray) -> float:
-    """Least of the scores (on the scale of the curves) that count for a precision; -inf: all."""
-    a, b = fit_line(checks, prior or PLAIN)
-    if precision is None or b <= 0:
-        return -math.inf
-    least = float((logit(precision) - a) / b)
-    return least if x.min() < least <= x.max() else -math.inf
-
-
-def _next_round(
-    scores: _Scores,
-    name: str,
-    found: _Checked | None,
-    checks: Checks | None,
-    scale: Scale,
-    prior: Prior | None,
-    wanted: Mapping[str, float],
-    rng: np.random.Generator,
-) -> tuple[dict[str, list[Any]], dict[str, float | int | None]]:
-    """Columns of the plan of one class, and what is known of it."""
-    scored = scores.classes[name]
-    if found is None or checks is None:
-        x = scale.x(scored.score)
-        rows, cell = np.arange(len(x)), np.searchsorted(score_strata(x), x, side="right")
-        order = np.repeat(np.unique(cell), -(-_PILOT // len(np.unique(cell))))
-        site = np.zeros(len(x), dtype=np.int64)
-        about: dict[str, float | int | None] = {"checks": 0, "width": None, "more": None}
-        about["threshold"] = None
-    else:
-        known = _known(name, scores, found, checks, scale, prior)
-        rows, cell, site = known.rows, known.unchecked.cell, known.site
-        least = _least(checks, prior, wanted.get("precision"), known.x)
-        cells = np.flatnonzero(known.unchecked.x >= least)
-        x, sites, windows = (part[cells] for part in known.unchecked[:3])
-        unchecked = Windows(x, sites, windows, cell)
-        all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[found.row]))
-        right = known.right
-        if least > -math.inf:
-            right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
-        share = right.sum(axis=0) / all_
-        now = float(np.diff(np.quantile(share, [0.025, 0.975]))[0])
-        needed = allocate(
-            known.p[cells, ::4], unchecked, checked=checked, now=now, wanted=wanted["width"]
-        )
-        order = cells[needed.order[: max(_PILOT // 2, len(found.row) // 2)]]
-        about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
-        about["threshold"] = None if least == -math.inf else float(scale.score(np.array(least)))
-    plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
-    for number, count in zip(*np.unique(order, return_counts=True), strict=True):
-        there = rows[cell == number]
-        drawn = rng.choice(there, min(count, len(there)), replace=False)
-        ends = scored.score[there].min(), scored.score[there].max()
-        place = f", {scores.sites[site[there[0]]]}" if found is not None else ""
-        plan["row"] += drawn.tolist()
-        plan["stratum"] += [f"score {ends[0]:.3f} to {ends[1]:.3f}{place}"] * len(drawn)
-        plan["inclusion_probability"] += [len(drawn) / len(there)] * len(drawn)
-    return plan, about

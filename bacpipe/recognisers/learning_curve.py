@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING
 
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import RecogniserError
+from bacpipe.recognisers.judging import cross_validated, judged, windows_to_judge
 from bacpipe.recognisers.labelled import ABSENT, PRESENT
-from bacpipe.recognisers.recogniser import (
-    Recogniser,
-    cross_validated,
-    judged,
-    windows_to_judge,
-)
+from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of
 from bacpipe.store.loader import Loader
 
@@ -56,7 +52,8 @@ def learning_curve(
     """
     import pandas as pd
 
-    found = windows_to_judge(recogniser, loader, labels)
+    recogniser.check(loader)
+    found = windows_to_judge(loader, recogniser, labels)
     if not any((col == PRESENT).any() and (col == ABSENT).any() for col in found.values.T):
         raise RecogniserError(
             f"Nobody has said of a window that {listed(found.classes)} is not heard in it, so "

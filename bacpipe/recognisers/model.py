@@ -13,7 +13,7 @@ from bacpipe.errors import ModelUnavailableError
 from bacpipe.extras import cannot_import
 from bacpipe.models.base import Inputs, Model, ModelBaseClass
 from bacpipe.store.files import write_bytes
-from bacpipe.store.recognisers import StoredRecogniser
+from bacpipe.store.recognisers import StoredRecogniser, words_of
 
 if TYPE_CHECKING:
     from bacpipe.models.base import Rows
@@ -101,7 +101,8 @@ def write_onnx(recogniser: StoredRecogniser, path: Path) -> None:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="bacpipe"
     )
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in recogniser.words.items()}
+    words = words_of(recogniser)
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in words.items()}
     helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     write_bytes(path, model.SerializeToString())

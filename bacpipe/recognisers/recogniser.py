@@ -12,17 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bacpipe._version import __version__
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import (
     RecogniserError,
@@ -37,18 +34,10 @@ from bacpipe.models.base import Model
 from bacpipe.models.loading import load_custom_model, load_model
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
-from bacpipe.recognisers.labelled import (
-    ABSENT,
-    DOUBTFUL,
-    PRESENT,
-    UNKNOWN,
-    LabelledWindows,
-    labelled_windows,
-    labels_for,
-)
-from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, learn
+from bacpipe.recognisers.judging import cross_validated, judged, recording_of, windows_to_judge
+from bacpipe.recognisers.labelled import LabelledWindows
 from bacpipe.recognisers.model import RecogniserModel, write_onnx
-from bacpipe.recognisers.searched_windows import SearchedWindows, embeddings_of, searched_windows
+from bacpipe.recognisers.searched_windows import embeddings_of
 from bacpipe.store.class_list import ClassList, write_class_list
 from bacpipe.store.detections import Detections
 from bacpipe.store.embedding_set import prediction_settings, read_embeddings
@@ -63,10 +52,10 @@ from bacpipe.store.layout import (
     detections_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import SparsePredictions
-from bacpipe.store.recognisers import StoredRecogniser, read_recogniser
+from bacpipe.store.predictions import LOWEST, SparsePredictions, with_best_below
+from bacpipe.store.recognisers import StoredRecogniser, read_recogniser, write_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
-from bacpipe.user_input import is_file, is_folder, typed_path
+from bacpipe.user_input import is_file, typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,13 +63,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
-_FOLDS = 5
-_FEW = 10  # labels of a kind, below which scores are hardly more than a sorting
 
 
 @dataclass(frozen=True, eq=False)
-class Recogniser:
+class Recogniser(StoredRecogniser):
     """Classes of your own on top of a model's embeddings.
 
     Parameters
@@ -110,14 +96,6 @@ class Recogniser:
     >>> recogniser.predict(bacpipe.Loader("recordings", "birdnet")).shape
     (153, 1)
     """
-
-    name: str
-    model: str
-    checkpoint: Mapping[str, str] | str
-    classes: tuple[str, ...]
-    weight: np.ndarray
-    bias: np.ndarray
-    about: Mapping[str, Any]
 
     def __repr__(self) -> str:
         return f"Recogniser({self.name!r} on {self.model}: {', '.join(self.classes)})"
@@ -270,7 +248,8 @@ class Recogniser:
         RecogniserError
             If the embeddings are another model's, or no label is of one of its classes.
         """
-        found = windows_to_judge(self, loader, labels)
+        self.check(loader)
+        found = windows_to_judge(loader, self, labels)
         learnt_from = self._has_learnt_from(loader, found)
         own = (
             self.about.get("embeddings") == loader.get_embedding_dir().name
@@ -297,7 +276,7 @@ class Recogniser:
         """Whether each judged window is of a recording with labels that it was taught with."""
         known = set(self.about.get("recordings", ()))
         prints = [entry.fingerprint for entry in loader.entries.values()]
-        return np.array([prints[i] in known for i in _recording_of(found)], dtype=bool)
+        return np.array([prints[i] in known for i in recording_of(found)], dtype=bool)
 
     # ------------------------------------------------------------------ on disk
 
@@ -310,14 +289,8 @@ class Recogniser:
             Becomes the recogniser: a former one in it is replaced.
         """
         folder = typed_path(folder)
-        self._stored.write(folder)
+        write_recogniser(self, folder)
         return folder
-
-    @property
-    def _stored(self) -> StoredRecogniser:
-        return StoredRecogniser(
-            self.name, self.model, self.checkpoint, self.classes, self.weight, self.bias, self.about
-        )
 
     @classmethod
     def load(cls, path: str | Path) -> Recogniser:
@@ -330,11 +303,7 @@ class Recogniser:
         ResultsError
             If it is damaged, or was written by a newer bacpipe.
         """
-        found = read_recogniser(typed_path(path))
-        return cls(
-            found.name, found.model, found.checkpoint, found.classes, found.weight, found.bias,
-            found.about,
-        )  # fmt: skip
+        return read_recogniser(typed_path(path), cls)
 
     # ------------------------------------------------------------------ elsewhere
 
@@ -387,7 +356,7 @@ class Recogniser:
                 f"{_shown(self.checkpoint)}, but those here are {_shown(known)}; put the former "
                 f"ones there, or train it again."
             )
-        return RecogniserModel(self._stored, backbone, version=self.digest)
+        return RecogniserModel(self, backbone, version=self.digest)
 
     def export_onnx(self, path: str | Path) -> Path:
         """Write it as an ONNX graph, for programs without bacpipe; needs the extra ``onnx``.
@@ -418,7 +387,7 @@ class Recogniser:
         'hoots.onnx'
         """
         target = typed_path(path)
-        write_onnx(self._stored, target)
+        write_onnx(self, target)
         return target
 
     @property
@@ -512,414 +481,35 @@ class RecogniserResults(Loader):
             for block in read_blocks(table):
                 yield from block.detections()
             return
+        yield from self._read_detections(below=False)
+
+    def _read_detections(self, *, below: bool) -> Iterator[Detections]:
         classes = np.array(self.recogniser.classes, dtype=object)
         for name, scores in self.recogniser._by_recording(self):
-            found = self._stored(scores, self.heard_windows(name))
+            found = self._stored(scores, self.heard_windows(name), below=below)
             start, end = self.window_times(name)
             window = found.window
             yield Detections(
                 name, window, start[window], end[window], classes[found.label], found.score
             )
 
-    def _stored(self, scores: np.ndarray, heard: np.ndarray) -> SparsePredictions:
-        """Of all scores, those that are stored: window ascending, then score descending."""
+    def _stored(self, scores: np.ndarray, heard: np.ndarray, *, below: bool) -> SparsePredictions:
+        """Of all scores, those that are stored: window ascending, then score descending.
+
+        With `below`, what a model's run would store below the threshold is among them.
+        """
         settings = self.stored_settings
-        low, top = np.float32(settings["threshold"] or 0.0), settings["top"] or scores.shape[1]
+        threshold, top = settings["threshold"] or 0.0, settings["top"] or scores.shape[1]
+        low = np.float32(min(threshold, LOWEST) if below else threshold)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         best = np.take_along_axis(scores, order, axis=1)
         window, place = np.nonzero((best >= low) & heard[:, None])
-        return SparsePredictions(
+        found = SparsePredictions(
             window.astype(np.int32),
             order[window, place].astype(np.int32),
             best[window, place],
         )
-
-
-# --- Learning -----------------------------------------------------------------------------------
-
-
-def train_recogniser(
-    audio_dir: str | Path,
-    model: str,
-    *,
-    name: str,
-    labels: pd.DataFrame | None = None,
-    classes: str | Sequence[str] | None = None,
-    weak_negatives: bool = True,
-    seed: int | None = None,
-    loader: Loader | None = None,
-    **kwargs: object,
-) -> Recogniser:
-    """Learn classes of your own from labelled windows.
-
-    One penalised logistic regression per class on a model's embeddings, so that "nothing" is an
-    answer.  Labels of ``no`` are negatives; so are, at a twentieth of their weight, 500 windows
-    that nobody has labelled, and windows that were labelled with other classes.  See
-    `bacpipe.recognisers.learner`.
-
-    Parameters
-    ----------
-    audio_dir : str or Path
-        Folder with the recordings, which are embedded already.
-    model : str
-        Whose embeddings.
-    name : str
-        Of the recogniser: letters, digits, and ``_ . -``.
-    labels : pandas.DataFrame, optional
-        Labels as `people_labels` returns them, or annotations as `import_annotations` does; by
-        default those on disk that the setting ``labels_from`` names, else the labels of people, or
-        where there are none the annotations.
-    classes : str or sequence of str, optional
-        Which of the labels to learn; all unless given.
-    weak_negatives : bool
-        False learns from labels alone.
-    seed : int, optional
-        Of what is drawn at random; 0 unless given.
-    loader : Loader, optional
-        Results of the model, instead of `audio_dir` and `model`.
-    **kwargs
-        Any key of the configuration.
-
-    Returns
-    -------
-    Recogniser
-        Stored in ``recognisers/<name>`` of the data set's results.
-
-    Raises
-    ------
-    RecogniserError
-        If no class has both sides to be learnt from, or the name is not possible.
-    ResultsNotFoundError
-        If the model has no embeddings of these recordings.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
-    ...     labels_from="annotations", classes=["synthetic hoot"])
-    >>> table = recogniser.detections(bacpipe.Loader("recordings", "birdnet"))
-    >>> table["common_name"].unique().tolist()
-    ['synthetic hoot']
-    """
-    loader = loader or Loader(audio_dir, model, options=make_options(**kwargs))
-    _check_name(name, loader)
-    seed = 0 if seed is None else seed
-    if not isinstance(seed, int) or seed < 0:
-        raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
-    table = labels_for(loader, labels)
-    found = labelled_windows(loader, table, classes)
-    embeddings = embeddings_of(loader, found.rows)
-    searched = searched_windows(loader)
-    learnt = learn_classes(
-        found, embeddings, searched, weak_negatives=weak_negatives, seed=seed, said=True
-    )
-    identity = (loader.embedding_set.identity if loader.embedding_set else None) or {}
-    card = CARDS.get(str(loader.model_name))
-    about = {
-        "embeddings": loader.get_embedding_dir().name,
-        "audio_dir": str(loader.audio_dir.resolve()),
-        "recordings": _fingerprints(loader, found),
-        "window": identity.get("window"),
-        "sample_rate": identity.get("sample_rate"),
-        "labels": {
-            label: {
-                "present": int((column == PRESENT).sum()),
-                "absent": int((column == ABSENT).sum()),
-                "doubtful": int((column == DOUBTFUL).sum()),
-                "features": learnt[label].features,
-                "average_precision": {
-                    kind: round(value, 4) for kind, value in learnt[label].precision.items()
-                },
-            }
-            for label, column in zip(found.classes, found.values.T, strict=True)
-            if label in learnt
-        },
-        "weak_negatives": weak_negatives,
-        "seed": seed,
-        "licence_of_the_model": card.licence if card is not None else "",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-    }
-    recogniser = Recogniser(
-        name,
-        str(loader.model_name),
-        identity.get("checkpoint") or "",
-        tuple(learnt),
-        np.stack([item.weight for item in learnt.values()]),
-        np.array([item.bias for item in learnt.values()], np.float32),
-        about,
-    )
-    recogniser.save(loader.paths.recognisers_path / name)
-    return recogniser
-
-
-def _fingerprints(loader: Loader, found: LabelledWindows) -> list[str]:
-    """Of the content of all recordings with labels."""
-    prints = [entry.fingerprint for entry in loader.entries.values()]
-    return sorted({text for i in np.unique(_recording_of(found)) if (text := prints[i])})
-
-
-def _recording_of(found: LabelledWindows) -> np.ndarray:
-    """Number of the recording of each judged window, int64."""
-    return np.searchsorted(np.cumsum(found.windows.counts), found.rows, side="right")
-
-
-def _check_name(name: str, loader: Loader) -> None:
-    fits, folder = _NAME.fullmatch(name), loader.paths.labels_path.parent.parent / name
-    model = name in CARDS or name == loader.model_name or (fits and is_folder(folder / "labels"))
-    if not fits or model or name == "overview":
-        reason = "a model has this name; expected another one" if model else "expected a name"
-        raise RecogniserError(
-            f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
-            f"_ . -, such as my_frogs."
-        )
-
-
-def learn_classes(
-    found: LabelledWindows,
-    embeddings: np.ndarray,
-    searched: SearchedWindows,
-    *,
-    weak_negatives: bool = True,
-    seed: int = 0,
-    said: bool = False,
-) -> dict[str, Learnt]:
-    """Learn each class that can be learnt.
-
-    Parameters
-    ----------
-    found : LabelledWindows
-    embeddings : np.ndarray, float32, shape (n, dim)
-        Of the labelled windows.
-    searched : SearchedWindows
-        Of the windows to be searched.
-    weak_negatives, seed
-        As for `train_recogniser`.
-    said : bool
-        Whether to log which classes have few labels.
-
-    Raises
-    ------
-    RecogniserError
-        If none can be learnt.
-    """
-    learnt: dict[str, Learnt] = {}
-    without: list[str] = []
-    only_heard: list[str] = []
-    few: list[str] = []
-    sound = np.isfinite(embeddings).all(axis=1)
-    for column, label in enumerate(found.classes):
-        value = np.where(sound, found.values[:, column], DOUBTFUL)
-        judged = np.flatnonzero((value == PRESENT) | (value == ABSENT))
-        present = value[judged] == PRESENT
-        weak = np.zeros((0, embeddings.shape[1]), np.float32)
-        if weak_negatives:
-            others = embeddings[value == UNKNOWN]
-            free = ~np.isin(searched.rows, found.rows[value != UNKNOWN])
-            rng = np.random.default_rng([seed, column])
-            drawn = rng.permutation(np.flatnonzero(free))[:WEAK_NEGATIVES]
-            weak = np.concatenate([others, searched.embeddings[drawn]])
-        if not present.any():
-            without.append(label)
-            continue
-        if present.all():
-            only_heard.append(label)
-            if not len(weak):
-                continue
-        if min(present.sum(), (~present).sum()) < _FEW:
-            few.append(label)
-        examples = Examples(
-            np.concatenate([embeddings[judged], weak]),
-            np.concatenate([present, np.zeros(len(weak), bool)]),
-            len(judged),
-        )
-        learnt[label] = learn(examples, searched.whitening, seed)
-    if not learnt:
-        reasons = []
-        if without:
-            reasons.append(f"{listed(without)} was heard in no window")
-        if only_heard:
-            reasons.append(
-                f"{listed(only_heard)} was heard in every labelled window, and without weak "
-                f"negatives nothing says how its absence sounds"
-            )
-        raise RecogniserError(
-            f"No class can be learnt: {'; '.join(reasons)}. Label windows with yes, and others "
-            f"with no."
-        )
-    if said:
-        _say(without, only_heard, few, found)
-    return learnt
-
-
-def _say(without: list[str], only: list[str], few: list[str], found: LabelledWindows) -> None:
-    if without:
-        logger.warning(
-            "left out, because they were heard in no labelled window: %s.", listed(without)
-        )
-    if only:
-        logger.warning(
-            "heard in every window that was labelled for it: %s. Windows that nobody has labelled "
-            "stand for its absence; label some with no, best those that bacpipe suggest names.",
-            listed(only),
-        )
-    if few:
-        logger.info(
-            "fewer than %d labels of yes or of no: %s. Scores sort windows, but a threshold on "
-            "them means little yet.",
-            _FEW,
-            listed(few),
-        )
-
-
-# --- Judging ------------------------------------------------------------------------------------
-
-
-def windows_to_judge(
-    recogniser: Recogniser, loader: Loader, labels: pd.DataFrame | None
-) -> LabelledWindows:
-    """Labelled windows of a recogniser's classes, with those in which others are not heard.
-
-    Raises
-    ------
-    RecogniserError
-        If the embeddings are another model's, or no label is of one of its classes.
-    """
-    recogniser.check(loader)
-    table = labels_for(loader, labels)
-    table = table[table["label"].isin(recogniser.classes)]
-    if table.empty:
-        raise RecogniserError(
-            f"{loader.audio_dir}: no label is of a class of the recogniser {recogniser.name!r}, "
-            f"which knows {listed(recogniser.classes)}."
-        )
-    known = [name for name in recogniser.classes if name in set(table["label"])]
-    return _with_negatives(labelled_windows(loader, table, known))
-
-
-def _with_negatives(found: LabelledWindows) -> LabelledWindows:
-    """Where nothing but presence was labelled, as in annotations, windows of other classes lack it.
-
-    Windows without any label are not among them: nobody says that they were listened to.
-    """
-    values = found.values.copy()
-    for column in values.T:
-        if not (column == ABSENT).any():
-            column[column == UNKNOWN] = ABSENT
-    return found._replace(values=values)
-
-
-def cross_validated(
-    loader: Loader,
-    found: LabelledWindows,
-    embeddings: np.ndarray,
-    about: Mapping[str, Any],
-    *,
-    share: float = 1.0,
-    draw: int = 0,
-) -> tuple[np.ndarray, str]:
-    """Scores of every window by what was learnt without its recording.
-
-    Parameters
-    ----------
-    loader : Loader
-    found : LabelledWindows
-        The windows to be judged.
-    embeddings : np.ndarray, float32, shape (n, dim)
-        Of these.
-    about : mapping
-        How the recogniser was taught: its ``seed`` and ``weak_negatives``.
-    share : float
-        Part of the labels to learn from, of each class and its absence alike.
-    draw : int
-        Which draw of that part.
-
-    Returns
-    -------
-    np.ndarray, float32, shape (n, classes)
-        NaN where nothing could be learnt.
-    str
-        How windows were left out.
-    """
-    recording = _recording_of(found)
-    groups = np.unique(recording)
-    how = "each recording by what was learnt from the others"
-    if len(groups) < 2:
-        recording, groups = np.arange(len(found.rows)), np.arange(len(found.rows))
-        how = "each window by what was learnt from the others, all of one recording: too good"
-    rng = np.random.default_rng(about.get("seed", 0))
-    fold_of = dict(
-        zip(rng.permutation(groups).tolist(), np.arange(len(groups)) % _FOLDS, strict=True)
-    )
-    fold = np.array([fold_of[int(group)] for group in recording])
-    scores = np.full(found.values.shape, np.nan, np.float32)
-    searched = searched_windows(loader)
-    for number in np.unique(fold):
-        out = fold == number
-        known = _part(found, np.flatnonzero(~out), share, [draw, int(number)])
-        rest = found._replace(rows=found.rows[known], values=found.values[known])
-        # Windows that are judged must not be among the weak negatives either.
-        free = ~np.isin(searched.rows, found.rows[out])
-        others = searched._replace(rows=searched.rows[free], embeddings=searched.embeddings[free])
-        try:
-            learnt = learn_classes(
-                rest, embeddings[known], others,
-                weak_negatives=bool(about.get("weak_negatives", True)),
-                seed=int(about.get("seed", 0)),
-            )  # fmt: skip
-        except RecogniserError:  # nothing was heard in the rest
-            continue
-        for column, label in enumerate(found.classes):
-            if label in learnt:
-                logits = embeddings[out] @ learnt[label].weight + learnt[label].bias
-                scores[out, column] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
-    return scores, how
-
-
-def _part(found: LabelledWindows, rows: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
-    """A share of some judged windows: of every combination of labels, at least one window."""
-    if share >= 1:
-        return rows
-    rng = np.random.default_rng(seed)
-    _, kind = np.unique(found.values[rows], axis=0, return_inverse=True)
-    parts = []
-    for number in np.unique(kind):
-        mine = rng.permutation(rows[kind.ravel() == number])
-        parts.append(mine[: max(1, round(share * len(mine)))])
-    return np.sort(np.concatenate(parts))
-
-
-def judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame:
-    """Measures of each class, as `Recogniser.evaluate` returns them."""
-    import pandas as pd
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    recording = _recording_of(found)
-    rows = []
-    for column, label in enumerate(found.classes):
-        value, score = found.values[:, column], scores[:, column]
-        judged = np.isin(value, (PRESENT, ABSENT))
-        kept = judged & np.isfinite(score)
-        present, chosen = value[kept] == PRESENT, score[kept] >= 0.5
-        both = present.any() and not present.all()
-        hits = int((present & chosen).sum())
-        rows.append(
-            {
-                "class": label,
-                "present": int((value == PRESENT).sum()),
-                "absent": int((value == ABSENT).sum()),
-                "recordings": len(np.unique(recording[judged])),
-                "average_precision": (
-                    average_precision_score(present, score[kept]) if both else np.nan
-                ),
-                "roc_auc": roc_auc_score(present, score[kept]) if both else np.nan,
-                "precision": hits / chosen.sum() if chosen.any() else np.nan,
-                "recall": hits / present.sum() if present.any() else np.nan,
-            }
-        )
-    table = pd.DataFrame(rows)
-    table.attrs["how"] = how
-    return table
+        return with_best_below(found, threshold) if below else found
 
 
 # --- Finding ------------------------------------------------------------------------------------

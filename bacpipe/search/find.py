@@ -111,9 +111,9 @@ def search(
     -------
     pandas.DataFrame
         Columns rank (from 1), similarity, recording (path below the folder), site, start and end
-        (seconds), datetime (of the start, by the clock of the site; NaT if it is not known); if
-        the model has a classifier, label, score and range_probability of the best prediction for
-        the window.
+        (seconds), datetime (of the start, by the clock of the site; NaT if it is not known);
+        channel (from 1), if every channel was heard by itself (``channel='each'``); if the model
+        has a classifier, label, score and range_probability of the best prediction for the window.
 
     Raises
     ------
@@ -154,7 +154,11 @@ def search(
         for item, factor, offset in zip(found, sought.factors, sought.offsets, strict=True)
     ]
     table = _table(index, whereabouts, rescaled, sought.names)
-    table.attrs["bacpipe"] = {"model": index.loader.model_name, "windows": index.windows}
+    table.attrs["bacpipe"] = {
+        "model": index.loader.model_name,
+        "windows": index.windows,
+        "channel": index.loader.heard_channel(),
+    }
     return table
 
 
@@ -201,6 +205,9 @@ def _table(
         "end": np.array([times[name][1][window] for name, window in places], np.float64),
         "datetime": times_after([about[name].start for name in recordings], starts),
     }
+    if index.loader.channels is not None:
+        channels = {name: index.loader.channels(name) for name in times}
+        columns["channel"] = np.array([channels[name][window] for name, window in places], np.int64)
     columns |= _predictions(index, places)
     if names:
         columns["query"] = [
@@ -272,8 +279,8 @@ def save_clips(table: pd.DataFrame, audio_dir: str | Path, folder: str | Path) -
     Returns
     -------
     list of Path
-        The files written: one channel, 16 bit, at the recording's own sample rate.  Recordings
-        that cannot be read are logged and left out.
+        The files written: one channel, which is what the model heard, 16 bit, at the recording's
+        own sample rate.  Recordings that cannot be read are logged and left out.
 
     Raises
     ------
@@ -281,12 +288,16 @@ def save_clips(table: pd.DataFrame, audio_dir: str | Path, folder: str | Path) -
         If the disk does not take them.
     """
     written = []
+    heard = table.attrs.get("bacpipe", {}).get("channel", "mix")
     digits = len(str(len(table)))
     for number, row in enumerate(table.to_dict("records"), start=1):
         recording, start, end = str(row["recording"]), float(row["start"]), float(row["end"])
         try:
             rate = read_recording(Path(audio_dir, recording)).sample_rate
-            samples = read_audio(Path(audio_dir, recording), rate, start=start, stop=end)
+            channel = int(row["channel"]) - 1 if "channel" in row else heard
+            samples = read_audio(
+                Path(audio_dir, recording), rate, start=start, stop=end, channel=channel
+            )
         except AudioError as error:
             logger.warning("no clip: %s", error)
             continue

@@ -435,6 +435,11 @@ class EmbeddingFile:
         self._file: IO[bytes] | None = None
         self._staged: StagedFile | None = None
 
+    @property
+    def dim(self) -> int:
+        """Numbers in a row; 0 as long as there is none."""
+        return self._dim or 0
+
     def append(self, embeddings: np.ndarray) -> None:
         """Append rows, float32 of shape (n, dim)."""
         rows = np.ascontiguousarray(embeddings, dtype="<f4")

@@ -561,6 +561,19 @@ class Loader:
         """What became of several channels, as the setting of that name when this was computed."""
         return str((self._require_set().identity or {}).get("channel", "mix"))
 
+    def heard_channel(self, of_window: int | None = None) -> str | int:
+        """What of a recording to play or save, as `read_audio` takes it, to hear what was heard.
+
+        Parameters
+        ----------
+        of_window : int, optional
+            Channel of the window, from 1, where every channel was heard by itself; without it, all
+            of them are mixed then.
+        """
+        if of_window is not None:
+            return of_window - 1
+        return "mix" if self.channel == "each" else self.channel
+
     @property
     def channels(self) -> ChannelsOf | None:
         """Tells the channels of all windows of a recording; None if all channels became one."""
@@ -777,7 +790,8 @@ class Loader:
         stored = self.predictions_provenance.get("threshold")
         if stored is not None and options.classifier_threshold < stored:
             logger.warning(
-                "%s: scores below %g were not stored, so classifier_threshold=%g finds no more; "
+                "%s: scores below %g were not stored (but for the best of each recording, which "
+                "calibrations read), so classifier_threshold=%g finds no more; "
                 "run the model with it first.",
                 self.paths.preds_path,
                 stored,
@@ -829,6 +843,16 @@ class Loader:
 
     def stored_detections(self) -> Iterator[Detections]:
         """All predictions that are stored, whether or not their species are expected."""
+        return self._read_detections(below=False)
+
+    def scores(self) -> Iterator[Detections]:
+        """The same as `detections`, and below the threshold of the run what else is stored.
+
+        That are the best windows of each class, which are no detections.
+        """
+        return self.range_filter().kept(self._read_detections(below=True))
+
+    def _read_detections(self, *, below: bool) -> Iterator[Detections]:
         found = self._require_set()
         entries = self.entries
         self.require_predictions()
@@ -841,14 +865,15 @@ class Loader:
                 f"{_settings_of(found)}."
             )
         table = detections_path(self.paths.preds_path, str(self.model_name))
-        combined = DetectionStream(table, self.predictions_state)
+        # The table of all recordings has none of the scores below the threshold.
+        combined = None if below else DetectionStream(table, self.predictions_state)
         for name, entry in entries.items():
             stored = entry.predictions
             if stored is None:
                 continue
             if stored.path is None:
                 window, label, score = NO_PREDICTIONS
-            elif (item := combined.take(name)) is not None:
+            elif combined is not None and (item := combined.take(name)) is not None:
                 _require_windows_of(table, item, entry.windows)
                 yield item
                 continue
@@ -859,6 +884,7 @@ class Loader:
                     ),
                     entry.windows,
                     stored,
+                    below=below,
                 )
             start, end = window_times(entry, found.content.header)
             yield Detections(name, window, start[window], end[window], label, score)

@@ -2,9 +2,13 @@
 
 ``original_classifier_outputs/<recording>_<model>.parquet`` has a row per prediction (window,
 class, score); `bacpipe.store.tables` holds the same of all recordings once a run is
-complete.  ``source.json`` beside that folder names the set of embeddings to which these
-predictions belong.  Those of the set that a run has written last are in ``predictions``, those of
-every other set in ``predictions___<time of the set>`` beside it.
+complete.  Below the threshold of the run, which a journal entry names, it also has the
+`BEST_BELOW` best windows of each class, down to a score of `LOWEST`: no detections, but what a
+calibration learns from, where scores end to be right.
+
+``source.json`` beside that folder names the set of embeddings to which these predictions belong.
+Those of the set that a run has written last are in ``predictions``, those of every other set in
+``predictions___<time of the set>`` beside it.
 A table is read only if its columns, windows and hash are what the journal and this module expect;
 anything else is an error that names the file.
 """
@@ -29,6 +33,15 @@ from bacpipe.store.parquet import require_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LOWEST = 0.01
+"""Least score that is stored below the threshold of a run."""
+
+BEST_BELOW = 5
+"""Most windows of a recording that are stored of each class below the threshold, the best ones."""
+
+# What lower scores may take, as a share of a recording's embeddings, and what they do take
+_SHARE_BELOW, _FILE_BYTES, _ROW_BYTES = 0.1, 4096, 24
 
 _MOST_CLASSES = 2**20  # of a model
 
@@ -61,6 +74,31 @@ class SparsePredictions(NamedTuple):
                 for column, kind in zip(columns, kinds, strict=True)
             )
         )
+
+
+def with_best_below(
+    predictions: SparsePredictions, threshold: float, embedding_bytes: int | None = None
+) -> SparsePredictions:
+    """Predictions of one recording, of which below a threshold only the best of each class stay.
+
+    Of these only the highest scores, where all would take more than a tenth of so many bytes on the
+    disk: a short recording in which nothing is found gets no file for them.
+    """
+    window, label, score = predictions
+    low = np.flatnonzero(score < np.float32(threshold))
+    order = low[np.lexsort((window[low], -score[low], label[low]))]
+    number = np.arange(len(order))
+    first = np.diff(label[order], prepend=-1) != 0
+    rank = number - np.maximum.accumulate(np.where(first, number, 0))
+    best = order[rank < BEST_BELOW]
+    if embedding_bytes is not None:
+        room = _SHARE_BELOW * embedding_bytes - (_FILE_BYTES if len(low) == len(score) else 0)
+        highest = np.lexsort((window[best], label[best], -score[best]))
+        best = best[highest[: max(0, int(room / _ROW_BYTES))]]
+    kept = np.ones(len(score), dtype=bool)
+    kept[low] = False
+    kept[best] = True
+    return SparsePredictions(window[kept], label[kept], score[kept])
 
 
 def stage_predictions(
@@ -100,7 +138,11 @@ def stage_predictions(
 
 
 def read_predictions(
-    path: Path, windows: int | None = None, stored: StoredPredictions | None = None
+    path: Path,
+    windows: int | None = None,
+    stored: StoredPredictions | None = None,
+    *,
+    below: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows (int32), class names (object) and scores (float32) of one recording.
 
@@ -112,6 +154,8 @@ def read_predictions(
         How many windows the recording has, if that is to be checked.
     stored : StoredPredictions, optional
         What the journal says of the file, if that is to be checked.
+    below : bool
+        Whether to return the scores below the threshold, too, which are no detections.
 
     Raises
     ------
@@ -148,8 +192,12 @@ def read_predictions(
             f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); {REPAIR}"
         ) from None
     codes, names = decode_dictionary(table["class"])
+    score = table["score"].to_numpy()
+    kept = np.ones(len(score), dtype=bool)
+    if not below and stored is not None and stored.threshold is not None:
+        kept = score >= np.float32(stored.threshold)
     # Copies: parts of a few numbers must not keep the whole file in memory.
-    return window.copy(), names[codes], table["score"].to_numpy().copy()
+    return window[kept], names[codes[kept]], score[kept]
 
 
 def predictions_source(preds_path: Path) -> str | None:

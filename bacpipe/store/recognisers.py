@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _OWN = ("format", "name", "model", "checkpoint", "classes", "dim")
 
 @dataclass(frozen=True, eq=False)
 class StoredRecogniser:
-    """Content of both files; for the attributes see `bacpipe.Recogniser`."""
+    """What is stored of a recogniser; for the attributes see `bacpipe.Recogniser`."""
 
     name: str
     model: str
@@ -38,31 +38,36 @@ class StoredRecogniser:
     bias: np.ndarray
     about: Mapping[str, Any]
 
-    @property
-    def words(self) -> dict[str, Any]:
-        """All but the numbers."""
-        return {
-            "format": FORMAT,
-            "name": self.name,
-            "model": self.model,
-            "checkpoint": self.checkpoint,
-            "classes": list(self.classes),
-            "dim": self.weight.shape[1],
-            **self.about,
-        }
 
-    def write(self, folder: Path) -> None:
-        """Write both files, each whole or not at all."""
-        from safetensors.numpy import save
-
-        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": self.bias}
-        with replacing(folder / RECOGNISER_WEIGHTS) as file:
-            file.write(save(arrays, {"bacpipe": json.dumps(self.words, ensure_ascii=False)}))
-        write_json(folder / RECOGNISER_WORDS, self.words)
+_R = TypeVar("_R", bound=StoredRecogniser)
 
 
-def read_recogniser(path: Path) -> StoredRecogniser:
-    """Read a recogniser from its folder, or from its safetensors file.
+def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
+    """All but the numbers."""
+    return {
+        "format": FORMAT,
+        "name": recogniser.name,
+        "model": recogniser.model,
+        "checkpoint": recogniser.checkpoint,
+        "classes": list(recogniser.classes),
+        "dim": recogniser.weight.shape[1],
+        **recogniser.about,
+    }
+
+
+def write_recogniser(recogniser: StoredRecogniser, folder: Path) -> None:
+    """Write both files, each whole or not at all."""
+    from safetensors.numpy import save
+
+    words = words_of(recogniser)
+    arrays = {"weight": np.ascontiguousarray(recogniser.weight), "bias": recogniser.bias}
+    with replacing(folder / RECOGNISER_WEIGHTS) as file:
+        file.write(save(arrays, {"bacpipe": json.dumps(words, ensure_ascii=False)}))
+    write_json(folder / RECOGNISER_WORDS, words)
+
+
+def read_recogniser(path: Path, kind: type[_R]) -> _R:
+    """Read a recogniser from its folder, or from its safetensors file; `kind` is what it becomes.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def read_recogniser(path: Path) -> StoredRecogniser:
         raise ResultsError(
             f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
         ) from None
-    return StoredRecogniser(
+    return kind(
         name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32), about
     )
 
@@ -106,7 +111,7 @@ def why_recogniser_damaged(path: Path) -> str | None:
     """One sentence on what is wrong with one of the two files; None if it is sound."""
     folder = path.parent
     try:
-        stored = read_recogniser(folder)
+        stored = read_recogniser(folder, StoredRecogniser)
     except ResultsNotFoundError:
         return f"{path}: {RECOGNISER_WEIGHTS} is missing beside it; train the recogniser again."
     except ResultsError as error:
@@ -115,7 +120,7 @@ def why_recogniser_damaged(path: Path) -> str | None:
         words = folder / RECOGNISER_WORDS
         return None if words.is_file() else f"{words}: is missing{_ANEW}"
     try:
-        same = json.loads(path.read_bytes()) == json.loads(json.dumps(stored.words))
+        same = json.loads(path.read_bytes()) == json.loads(json.dumps(words_of(stored)))
     except (OSError, ValueError, RecursionError) as error:
         return f"{path}: cannot be read ({first_line(error)}){_ANEW}"
     return None if same else f"{path}: does not say what belongs to the numbers beside it{_ANEW}"

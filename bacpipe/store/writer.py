@@ -60,6 +60,7 @@ from bacpipe.store.predictions import (
     bring_forward,
     predictions_source,
     stage_predictions,
+    with_best_below,
 )
 
 logger = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ class ResultWriter:
         self._stems = Stems(recordings) if part is None else Stems.given(part.unusual_stems)
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = prediction_settings
+        self._threshold = prediction_settings["threshold"] or 0.0
         self._provenance = dict(provenance)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()
@@ -267,7 +269,9 @@ class ResultWriter:
             None,
             fingerprint=fingerprint,
         )
-        predictions = self._heard(entry, SparsePredictions.join(arriving.predictions))
+        predictions = self._to_store(
+            entry, SparsePredictions.join(arriving.predictions), arriving.embeddings.dim
+        )
         self._submit(_Result(entry, predictions, arriving.embeddings))
 
     def fail(self, source: Source, reason: str) -> None:
@@ -281,16 +285,20 @@ class ResultWriter:
         """Store new predictions of a recording whose embeddings are there already."""
         entry = self._set.content.recordings.finished(source.name)
         assert entry is not None
-        self._submit(_Result(entry.with_status(DONE), self._heard(entry, predictions)))
+        kept = self._to_store(entry, predictions, entry.embeddings.dim)
+        self._submit(_Result(entry.with_status(DONE), kept))
 
-    def _heard(self, entry: FinishedEntry, predictions: SparsePredictions) -> SparsePredictions:
-        """Predictions without those of windows that are mostly padding."""
+    def _to_store(
+        self, entry: FinishedEntry, predictions: SparsePredictions, dim: int
+    ) -> SparsePredictions:
+        """Those predictions that are stored: none of windows that are mostly padding."""
         if not self._classes.size:
             return predictions
         heard = heard_windows(entry, self._set.content.header)
         self._unheard += not heard.any()
         kept = heard[predictions.window]
-        return SparsePredictions(*(column[kept] for column in predictions))
+        predictions = SparsePredictions(*(column[kept] for column in predictions))
+        return with_best_below(predictions, self._threshold, 4 * entry.windows * dim)
 
     def mark(self, names: Sequence[str], status: str) -> None:
         """Give recordings that were finished another status."""

@@ -13,7 +13,8 @@ import bacpipe
 from bacpipe.errors import SettingsError
 from bacpipe.store import tables
 from bacpipe.store.detections import Detections
-from bacpipe.store.layout import detections_path
+from bacpipe.store.layout import detections_path, path_inside
+from bacpipe.store.predictions import SparsePredictions, read_predictions, with_best_below
 from bacpipe.store.tables import (
     DetectionStream,
     blocks_of,
@@ -276,3 +277,37 @@ def test_nothing_found(tmp_path):
     assert len(pd.read_parquet(tmp_path / "m_all_predictions.parquet")) == 0
     assert len(pd.read_csv(tmp_path / "m_classifier_annotations.csv")) == 0
     assert list(wide_frame([]).columns) == ["audiofilename", "start", "end"]
+
+
+def test_low_scores_are_the_best_of_each_class_and_take_a_tenth_at_most(loader):
+    rng = np.random.default_rng(0)
+    window = np.sort(rng.integers(0, 400, 3000)).astype(np.int32)
+    every = SparsePredictions(
+        window, rng.integers(0, 30, 3000).astype(np.int32), rng.random(3000).astype(np.float32)
+    )
+    kept = with_best_below(every, 0.8)
+    high = every.score >= np.float32(0.8)
+    assert (kept.score >= np.float32(0.8)).sum() == high.sum() > 0
+    for label in range(30):
+        low = np.sort(every.score[~high & (every.label == label)])
+        mine = kept.score[(kept.label == label) & (kept.score < np.float32(0.8))]
+        assert np.array_equal(np.sort(mine), low[-5:])
+    assert (np.diff(kept.window) >= 0).all()
+    again = with_best_below(kept, 0.8)
+    assert all(np.array_equal(a, b) for a, b in zip(again, kept, strict=True))
+    few = with_best_below(every, 0.8, 24 * 10 * 10)
+    low = np.sort(kept.score[kept.score < np.float32(0.8)])
+    assert np.array_equal(np.sort(few.score[few.score < np.float32(0.8)]), low[-10:])
+    nothing_found = SparsePredictions(*(column[~high] for column in every))
+    assert not len(with_best_below(nothing_found, 0.8, 40_000).score)  # no file for these alone
+    # In results: files take not much more, and what is read from them are detections.
+    for name, entry in loader.entries.items():
+        stored = entry.predictions
+        if stored.path is None:
+            continue
+        path = path_inside(loader.paths.sparse_predictions_path, stored.path, what="a test")
+        scores = read_predictions(path, entry.windows, stored)[2]
+        assert not len(scores) or scores.min() >= np.float32(stored.threshold), name
+        below = read_predictions(path, entry.windows, stored, below=True)[2]
+        room = 0.1 * 4 * entry.windows * entry.embeddings.dim
+        assert 24 * (len(below) - len(scores)) <= room

@@ -52,8 +52,12 @@ POND = "site,latitude,longitude\npond,52.5,13.4\n"
         ((b"guan", b"loc position:-33.5, +151.25 \0"), (-33.5, 151.25)),
         ((b"wamd", wamd(b"WGS84,42.5,N,71.25,W,12.0")), (42.5, -71.25)),
         ((b"wamd", wamd(b"WGS84, -42.5, 71.25")), (-42.5, 71.25)),
-        ((b"iXML", b"<BWFXML><LOCATION><LOCATION_GPS>48.8, -2.3</LOCATION_GPS></LOCATION>"),
-         (48.8, -2.3)),
+        # The example of the specification, http://www.gallery.co.uk/ixml/object_Details.html
+        ((b"iXML", b"<BWFXML><IXML_VERSION>1.61</IXML_VERSION><LOCATION>\n"
+                   b"<LOCATION_NAME>Forest</LOCATION_NAME>\n"
+                   b"<LOCATION_GPS>47.756787, -123.729977</LOCATION_GPS>\n"
+                   b"<LOCATION_ALTITUDE>412.5</LOCATION_ALTITUDE></LOCATION></BWFXML>"),
+         (47.756787, -123.729977)),
         ((b"bext", b"song, lat=52.5 lon=-1.25".ljust(602, b"\0")), (52.5, -1.25)),
         ((b"guan", b"Loc Position: 0.0 0.0"), None),  # no fix
         ((b"guan", b"Loc Position: 91 4"), None),

@@ -282,7 +282,7 @@ def test_a_precision_beyond_the_checks_is_not_extrapolated(survey):
 def test_odd_labels_are_left_out_with_a_sentence(survey, caplog):
     audio, results, truth = survey
     good = scored(truth).sample(40, random_state=3)
-    below = truth[(truth["label"] == "wren") & (truth["score"] < 0.1)].head(3)
+    below = truth[truth["label"] == "wren"].nsmallest(3, "score")
     others = good.head(2).assign(label="wrem")
     moved = good.head(4).assign(start=lambda t: t["start"] + 0.01)
     gone = good.head(1).assign(recording="west/a.wav")
@@ -326,3 +326,37 @@ def test_intervals_hold_and_need_fewer_checks_than_four_bins():
         checks.append(found.checks)
     assert sum(hits) >= 3
     assert np.median(checks) < 80
+
+
+def test_low_scores_are_no_detections_but_can_be_checked(survey):
+    audio, results, truth = survey
+    loader = bacpipe.Loader(audio, MODEL, **results)
+    everywhere = [item.score.min() for item in loader.detections()]
+    table = bacpipe.detections_table(loader, classifier_threshold=0.01)
+    assert min(everywhere) >= 0.1 and table["score"].min() >= 0.1
+    # Of each recording and class the five best below the threshold are there.
+    for item in loader.scores():
+        mine = truth[truth["recording"] == item.recording]
+        low = item.score < np.float32(0.1)
+        for label in ("wren", "owl"):
+            every = mine.loc[(mine["label"] == label) & (mine["score"] < np.float32(0.1)), "score"]
+            stored = np.sort(item.score[low & (item.label == label)])
+            np.testing.assert_allclose(stored, np.sort(every)[-5:], rtol=1e-5)
+    plan = bacpipe.review_plan(audio, MODEL, classes="wren", seed=1, **results)
+    assert plan["score"].min() >= 0.1
+    lower = {**results, "classifier_threshold": 0.01}
+    plan = bacpipe.review_plan(audio, MODEL, classes="wren", seed=1, **lower)
+    assert plan["score"].min() < 0.1
+    checks = scored(truth)
+    plain = calibrate(survey, checks)
+    found = calibrate(survey, pd.concat([checks, heard(plan, truth)[plan["score"] < 0.1]]))
+    assert found.classes["wren"].lowest < 0.1 <= plain.classes["wren"].lowest
+    one, all_ = (c.call_rate("wren", by=None).loc[0, "scored"] for c in (plain, found))
+    lowest = plan["score"].min()
+    counted = sum(
+        int(((item.label == "wren") & (item.score >= lowest) & (item.score < 0.1)).sum())
+        for item in loader.scores()
+    )
+    assert all_ == one + counted > one
+    # Of lower scores not all windows are known, so nothing is said of their share of right ones.
+    assert found.precision("wren")["threshold"].min() >= 0.1

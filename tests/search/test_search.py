@@ -15,7 +15,10 @@ import torch
 
 import bacpipe
 from bacpipe.__main__ import main
+from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import AudioError, BacpipeError, ResultsError, ResultsNotFoundError
+from bacpipe.search.find import save_clips
 from bacpipe.search.index import SearchIndex
 from tests.conftest import SHARED, TinyModel, needs_shared_audio, write_recording
 from tests.search.conftest import cosines
@@ -368,3 +371,30 @@ def test_the_command_finds_the_other_calls_of_a_cuckoo(
     )
     assert main(["search", "no such sound", *words]) == 2
     assert "birdnet does not understand words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channel", ["right", "each"])
+def test_clips_and_the_player_give_what_was_heard(tmp_path: Path, channel: str) -> None:
+    sides = [np.random.default_rng(seed).uniform(-0.5, 0.5, 4 * 8000) for seed in (1, 2)]
+    (tmp_path / "audio").mkdir()
+    sf.write(tmp_path / "audio" / "both.wav", np.stack(sides, axis=1), 8000)
+    loader = bacpipe.generate_embeddings(
+        audio_dir=tmp_path / "audio", model_name="tiny", CustomModel=TinyModel, device="cpu",
+        main_results_dir=tmp_path / "results", channel=channel,
+    )  # fmt: skip
+    query = loader.embeddings("array")[-1]
+    table = bacpipe.search(query, loader=loader, k=3)
+    clips = save_clips(table, tmp_path / "audio", tmp_path / "clips")
+    assert ("channel" in table) == (channel == "each") and len(clips) == 3
+    results = ModelResults(loader)
+    heard = table.get("channel", pd.Series([2] * 3)).tolist()
+    assert 2 in heard
+    for path, start, side in zip(clips, table["start"], heard, strict=True):
+        expected = sides[side - 1][round(start * 8000) :][:8000]
+        np.testing.assert_allclose(sf.read(path)[0], expected, atol=1e-4)
+        row = next(
+            i for i in range(len(results))
+            if results.start[i] == start and results.channel_of(i) in (None, side)
+        )  # fmt: skip
+        clip = read_clip(results, *results.window(row), channel=results.channel_of(row))
+        np.testing.assert_allclose(clip.samples, expected, atol=1e-4)

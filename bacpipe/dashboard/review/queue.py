@@ -11,8 +11,8 @@ from bacpipe.dashboard.shared.results import ModelResults, Predictions
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.errors import ResultsNotFoundError
 from bacpipe.labels.people import current_labels
-from bacpipe.recognisers.calibration import review_plan
 from bacpipe.recognisers.recogniser import find_recogniser, stored_recognisers
+from bacpipe.recognisers.review_plan import review_plan
 from bacpipe.recognisers.suggestions import suggest
 
 if TYPE_CHECKING:

@@ -104,11 +104,18 @@ PLAIN = Look()
 
 
 def read_clip(
-    results: ModelResults, recording: str, start: float, end: float, *, model_rate: bool = False
+    results: ModelResults,
+    recording: str,
+    start: float,
+    end: float,
+    *,
+    model_rate: bool = False,
+    channel: int | None = None,
 ) -> Clip:
-    """Read from `start` to `end` seconds of a recording.
+    """Read from `start` to `end` seconds of a recording, of the channel that the model heard.
 
     It gets the sample rate that the model hears if `model_rate` is True, else keeps its own.
+    `channel` is that of a window, from 1, where every channel was heard by itself.
 
     Raises
     ------
@@ -126,7 +133,10 @@ def read_clip(
         rate = round(rate / speed)
     else:
         rate = read_recording(path).sample_rate
-    samples = read_audio(path, rate, start=max(0.0, start), stop=end, allow_truncated=True)
+    samples = read_audio(
+        path, rate, start=max(0.0, start), stop=end, allow_truncated=True,
+        channel=results.loader.heard_channel(channel),
+    )  # fmt: skip
     return Clip(samples, rate, max(0.0, start))
 
 

@@ -62,7 +62,7 @@ def as_raven_table(
     names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
     lines, offset, recording, path = list[str](), 0.0, -1, Path()
     high = results.loader.highest_frequency
-    said, channels = _texts(labels, rows), results.channels
+    said = _texts(labels, rows)
     for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
         if results.recording_code[row] != recording:
             if recording >= 0:
@@ -70,7 +70,7 @@ def as_raven_table(
             recording = int(results.recording_code[row])
             path = _path_of(results, recording)
         start, end = results.start[row], results.end[row]
-        channel = 1 if channels is None else int(channels[row])
+        channel = results.channel_of(row) or 1
         lines.append(raven_row(number, start, end, label, path, high, offset, channel=channel))
     return Exported(raven_table(lines, columns=names).encode("utf-8", "surrogateescape"))
 
@@ -91,7 +91,7 @@ def as_clips(results: ModelResults, rows: np.ndarray, labels: WindowLabels | Non
                 break
             name, start, end = results.window(row)
             try:
-                clip = read_clip(results, name, start, end)
+                clip = read_clip(results, name, start, end, channel=results.channel_of(row))
             except BacpipeError as error:
                 logger.info("left out of the clips: %s", error)
                 problem = problem or str(error)

@@ -122,6 +122,10 @@ class ModelResults:
             return None
         return np.concatenate([entry.window_channels for entry in self.windows.entries.values()])
 
+    def channel_of(self, row: int) -> int | None:
+        """Channel of a window, from 1; None if all channels became one."""
+        return None if self.channels is None else int(self.channels[row])
+
     @cached_property
     def _times(self) -> tuple[np.ndarray, np.ndarray]:
         return self.windows.times

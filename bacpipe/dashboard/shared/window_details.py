@@ -156,11 +156,13 @@ class WindowDetails:
         if results is None or row is None:
             return
         name, start, end = results.window(row)
-        wanted = self._figure.settings
+        wanted, channel = self._figure.settings, results.channel_of(row)
         around, model_rate = wanted.around, wanted.model_rate
 
         def compute() -> _DrawnClip:
-            clip = read_clip(results, name, start - around, end + around, model_rate=model_rate)
+            clip = read_clip(
+                results, name, start - around, end + around, model_rate=model_rate, channel=channel
+            )
             marks = marks_between(results, name, clip.start, clip.start + clip.duration)
             return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
 

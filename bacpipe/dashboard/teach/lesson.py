@@ -16,8 +16,9 @@ from bacpipe.labels.people import current_labels
 from bacpipe.options import with_changes
 from bacpipe.recognisers.labelled import labels_for
 from bacpipe.recognisers.learning_curve import learning_curve
-from bacpipe.recognisers.recogniser import Recogniser, train_recogniser
+from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.suggestions import Strategy, suggest
+from bacpipe.recognisers.training import train_recogniser
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
 

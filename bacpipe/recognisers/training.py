@@ -1,0 +1,167 @@
+"""Train a recogniser from labels, and store it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bacpipe._version import __version__
+from bacpipe.errors import RecogniserError, SettingsError
+from bacpipe.models.zoo import CARDS
+from bacpipe.options import make_options
+from bacpipe.recognisers.judging import recording_of
+from bacpipe.recognisers.labelled import (
+    ABSENT,
+    DOUBTFUL,
+    PRESENT,
+    LabelledWindows,
+    labelled_windows,
+    labels_for,
+)
+from bacpipe.recognisers.learnt_classes import learn_classes
+from bacpipe.recognisers.recogniser import Recogniser
+from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
+from bacpipe.store.loader import Loader
+from bacpipe.user_input import is_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
+
+
+def train_recogniser(
+    audio_dir: str | Path,
+    model: str,
+    *,
+    name: str,
+    labels: pd.DataFrame | None = None,
+    classes: str | Sequence[str] | None = None,
+    weak_negatives: bool = True,
+    seed: int | None = None,
+    loader: Loader | None = None,
+    **kwargs: object,
+) -> Recogniser:
+    """Learn classes of your own from labelled windows.
+
+    One penalised logistic regression per class on a model's embeddings, so that "nothing" is an
+    answer.  Labels of ``no`` are negatives; so are, at a twentieth of their weight, 500 windows
+    that nobody has labelled, and windows that were labelled with other classes.  See
+    `bacpipe.recognisers.learner`.
+
+    Parameters
+    ----------
+    audio_dir : str or Path
+        Folder with the recordings, which are embedded already.
+    model : str
+        Whose embeddings.
+    name : str
+        Of the recogniser: letters, digits, and ``_ . -``.
+    labels : pandas.DataFrame, optional
+        Labels as `people_labels` returns them, or annotations as `import_annotations` does; by
+        default those on disk that the setting ``labels_from`` names, else the labels of people, or
+        where there are none the annotations.
+    classes : str or sequence of str, optional
+        Which of the labels to learn; all unless given.
+    weak_negatives : bool
+        False learns from labels alone.
+    seed : int, optional
+        Of what is drawn at random; 0 unless given.
+    loader : Loader, optional
+        Results of the model, instead of `audio_dir` and `model`.
+    **kwargs
+        Any key of the configuration.
+
+    Returns
+    -------
+    Recogniser
+        Stored in ``recognisers/<name>`` of the data set's results.
+
+    Raises
+    ------
+    RecogniserError
+        If no class has both sides to be learnt from, or the name is not possible.
+    ResultsNotFoundError
+        If the model has no embeddings of these recordings.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> recogniser = bacpipe.train_recogniser("recordings", "birdnet", name="hoots",
+    ...     labels_from="annotations", classes=["synthetic hoot"])
+    >>> table = recogniser.detections(bacpipe.Loader("recordings", "birdnet"))
+    >>> table["common_name"].unique().tolist()
+    ['synthetic hoot']
+    """
+    loader = loader or Loader(audio_dir, model, options=make_options(**kwargs))
+    _check_name(name, loader)
+    seed = 0 if seed is None else seed
+    if not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
+    table = labels_for(loader, labels)
+    found = labelled_windows(loader, table, classes)
+    embeddings = embeddings_of(loader, found.rows)
+    searched = searched_windows(loader)
+    learnt = learn_classes(
+        found, embeddings, searched, weak_negatives=weak_negatives, seed=seed, said=True
+    )
+    identity = (loader.embedding_set.identity if loader.embedding_set else None) or {}
+    card = CARDS.get(str(loader.model_name))
+    about = {
+        "embeddings": loader.get_embedding_dir().name,
+        "audio_dir": str(loader.audio_dir.resolve()),
+        "recordings": _fingerprints(loader, found),
+        "window": identity.get("window"),
+        "sample_rate": identity.get("sample_rate"),
+        "labels": {
+            label: {
+                "present": int((column == PRESENT).sum()),
+                "absent": int((column == ABSENT).sum()),
+                "doubtful": int((column == DOUBTFUL).sum()),
+                "features": learnt[label].features,
+                "average_precision": {
+                    kind: round(value, 4) for kind, value in learnt[label].precision.items()
+                },
+            }
+            for label, column in zip(found.classes, found.values.T, strict=True)
+            if label in learnt
+        },
+        "weak_negatives": weak_negatives,
+        "seed": seed,
+        "licence_of_the_model": card.licence if card is not None else "",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+    }
+    recogniser = Recogniser(
+        name,
+        str(loader.model_name),
+        identity.get("checkpoint") or "",
+        tuple(learnt),
+        np.stack([item.weight for item in learnt.values()]),
+        np.array([item.bias for item in learnt.values()], np.float32),
+        about,
+    )
+    recogniser.save(loader.paths.recognisers_path / name)
+    return recogniser
+
+
+def _fingerprints(loader: Loader, found: LabelledWindows) -> list[str]:
+    """Of the content of all recordings with labels."""
+    prints = [entry.fingerprint for entry in loader.entries.values()]
+    return sorted({text for i in np.unique(recording_of(found)) if (text := prints[i])})
+
+
+def _check_name(name: str, loader: Loader) -> None:
+    fits, folder = _NAME.fullmatch(name), loader.paths.labels_path.parent.parent / name
+    model = name in CARDS or name == loader.model_name or (fits and is_folder(folder / "labels"))
+    if not fits or model or name == "overview":
+        reason = "a model has this name; expected another one" if model else "expected a name"
+        raise RecogniserError(
+            f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
+            f"_ . -, such as my_frogs."
+        )
