@@ -223,6 +223,9 @@ class ModelCard:
         Number of classes of the integrated classifier; None when the model has none.
     classes : str
         What the classes are, in words; empty when the model has no classifier.
+    known_classes : tuple of (str, str, str)
+        Class, scientific name and code of each class, where they are known without the weights
+        and no label file tells them.
     extra : str or None
         Name of the optional dependency group that the model needs.
     has_sensitivity : bool
@@ -260,6 +263,7 @@ class ModelCard:
     labels: tuple[LabelFile, ...] = ()
     n_classes: int | None = None
     classes: str = ""
+    known_classes: tuple[tuple[str, str, str], ...] = ()
     extra: str | None = None
     has_sensitivity: bool = False
     cpu_batch: int = 8

