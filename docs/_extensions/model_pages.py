@@ -60,14 +60,7 @@ come with bacpipe, or are downloaded when the model is first used. *Extra*: what
 `pip install ".[extra]"` must add; models without one run right away. *NC*: the licence of the
 weights forbids commercial use.
 
-{tables}
-```{{toctree}}
-:hidden:
-:maxdepth: 1
-
-{names}
-```
-"""
+{tables}"""
 
 
 def pages() -> dict[str, str]:
@@ -83,7 +76,7 @@ def _index() -> str:
     tables = "\n".join(
         f"## {heading}\n\n{_table(cards)}" for heading, cards in grouped.items() if cards
     )
-    return _INDEX.format(count=len(CARDS), tables=tables, names="\n".join(CARDS))
+    return _INDEX.format(count=len(CARDS), tables=tables)
 
 
 def _table(cards: list[ModelCard]) -> str:
@@ -101,7 +94,7 @@ def _table(cards: list[ModelCard]) -> str:
             "NC" if card.non_commercial else "",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "```{rst-class} model-table\n```\n\n" + "\n".join(lines) + "\n"
+    return "<!-- class: model-table -->\n\n" + "\n".join(lines) + "\n"
 
 
 def _page(card: ModelCard) -> str:
@@ -159,8 +152,8 @@ def _facts(card: ModelCard) -> str:
         ("Batch on a CPU", f"{_windows(card.cpu_batch)}, when you leave the choice to bacpipe"),
         ("Licence of the weights", _licence(card)),
     ]
-    body = "\n".join(f"* - **{name}**\n  - {value}" for name, value in rows)
-    return f"```{{list-table}}\n:class: facts\n:widths: auto\n\n{body}\n```\n"
+    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"<!-- class: facts -->\n\n| Fact | Value |\n|---|---|\n{body}\n"
 
 
 def _windows(number: int) -> str:
