@@ -81,6 +81,8 @@ class Embedder(AudioHandler):
     (13, 1024)
     >>> embedder.classifier.predictions.shape
     (13, 6522)
+    >>> embedder.loaded_model.segment_length
+    144000
     """
 
     def __init__(
@@ -178,6 +180,13 @@ class Embedder(AudioHandler):
         -------
         np.ndarray, float32, shape (windows, dim)
             The windows of the first item, then those of the second one, and so on.
+
+        Examples
+        --------
+        >>> import numpy as np, bacpipe
+        >>> embedder = bacpipe.Embedder("birdnet")
+        >>> embedder.embeddings_using_multithreading(np.zeros((2, 144_000), np.float32)).shape
+        (2, 1024)
         """
         audios = [array_of_audios] if np.ndim(array_of_audios[0]) == 0 else array_of_audios
         sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
@@ -205,6 +214,13 @@ class Embedder(AudioHandler):
         Returns
         -------
         np.ndarray, float32, shape (windows, dim)
+
+        Examples
+        --------
+        >>> import numpy as np, bacpipe
+        >>> embedder = bacpipe.Embedder("birdnet")
+        >>> embedder.generate_embeddings_from_audio_array(np.zeros(300_000, np.float32)).shape
+        (3, 1024)
         """
         return self.embeddings_using_multithreading(np.asarray(audio_array, dtype=np.float32))
 
@@ -270,6 +286,14 @@ class Embedder(AudioHandler):
         ------
         torch.Tensor
             Views of at most a batch of windows.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> embedder = bacpipe.Embedder("birdnet")
+        >>> windows = embedder.prepare_audio("recordings/SITE-A/20250504_043000.wav")
+        >>> sum(len(batch) for batch in embedder.init_dataloader(windows))
+        13
         """
         size = self.batch_size(self.runner(scores=False), workers=1)
         for first in range(0, len(audio), size):
@@ -296,6 +320,14 @@ class Embedder(AudioHandler):
         BacpipeError
             If the model returns the wrong shape or values that are not numbers, or if not even
             one window fits into memory.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> embedder = bacpipe.Embedder("birdnet")
+        >>> windows = embedder.prepare_audio("recordings/SITE-A/20250504_043000.wav")
+        >>> embedder.batch_inference(windows.split(4)).shape
+        (13, 1024)
         """
         runner = self.runner(scores=self._classifies, dense=True)
         embeddings: list[NDArray[np.float32]] = []
@@ -333,6 +365,14 @@ class Embedder(AudioHandler):
         ------
         BacpipeError
             As for `batch_inference`.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> embedder = bacpipe.Embedder("birdnet")
+        >>> windows = embedder.prepare_audio("recordings/SITE-A/20250504_043000.wav")
+        >>> embedder.get_embeddings_for_audio(windows).shape
+        (13, 1024)
         """
         return self.batch_inference(self.init_dataloader(sample))
 
@@ -357,6 +397,14 @@ class Embedder(AudioHandler):
             If the embedder has no `dim_reduction_model`.
         ReductionError
             If there are too few windows, or they hold values that are not numbers.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> embeds = bacpipe.Loader("recordings", "birdnet").embeddings("array")
+        >>> reducer = bacpipe.Embedder("birdnet", dim_reduction_model="pca")
+        >>> reducer.get_reduced_dimensionality_embeddings(embeds).shape
+        (153, 2)
         """
         array = np.asarray(embeds, dtype=np.float32)
         seed = choose_seed(self.options.reduction_seed, len(array))
@@ -390,11 +438,33 @@ class Embedder(AudioHandler):
             If not one recording could be embedded.
         ResultsLockedError
             If another run writes these results.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet", use_folder_structure=True)
+        >>> embedder = bacpipe.Embedder("birdnet", loader)
+        >>> embedder.run_inference_pipeline_using_multithreading().embeddings("array").shape
+        (153, 1024)
         """
         return self._run_data_set(threads=True)
 
     def run_inference_pipeline_sequentially(self) -> Loader:
-        """Do the same as `run_inference_pipeline_using_multithreading`, without threads."""
+        """Do the same as `run_inference_pipeline_using_multithreading`, without threads.
+
+        Returns
+        -------
+        Loader
+            The loader, which now reads the results.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet", use_folder_structure=True)
+        >>> embedder = bacpipe.Embedder("birdnet", loader)
+        >>> embedder.run_inference_pipeline_sequentially().embeddings("array").shape
+        (153, 1024)
+        """
         return self._run_data_set(threads=False)
 
     def run_dimensionality_reduction_pipeline(self) -> Loader:
@@ -413,6 +483,14 @@ class Embedder(AudioHandler):
             If there are no embeddings.
         ReductionError
             If there are too few windows.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> reducer = bacpipe.Embedder("birdnet", loader, dim_reduction_model="pca")
+        >>> reducer.run_dimensionality_reduction_pipeline().embeddings("array").shape
+        (153, 2)
         """
         reducer = self._require_reducer()
         if self.loader is None:

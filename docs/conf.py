@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +24,11 @@ release = version = bacpipe.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinx_design",
     "accessible",
+    "class_lists",
     "dashboard_views",
     "generated_pages",
     "links",
@@ -62,6 +64,21 @@ napoleon_use_ivar = True
 napoleon_preprocess_types = False
 add_module_names = False
 python_display_short_literal_types = True
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Address of the source of a public name on the code host."""
+    found: object = importlib.import_module(info["module"])
+    for part in info["fullname"].split("."):
+        found = inspect.getattr_static(found, part, None) or getattr(found, part, None)
+    found = inspect.unwrap(getattr(found, "fget", None) or getattr(found, "__func__", found))
+    try:
+        path = Path(inspect.getsourcefile(found)).relative_to(HERE.parent)
+        line = inspect.getsourcelines(found)[1]
+    except (TypeError, OSError):  # a constant, or what a dataclass has written
+        return None
+    return f"https://github.com/bioacoustic-ai/bacpipe/blob/main/{path.as_posix()}#L{line}"
+
 
 # ---------------------------------------------------------------- pages
 

@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
             "species alone, as in \"bacpipe classes --species 'Strix aluco'\"."
         )
     card = find_card(names[0])
-    rows = _rows(card, base)
+    rows = class_rows(card, base)
     if parsed.search is not None:
         wanted = parsed.search.casefold()
         rows = [row for row in rows if any(wanted in name.casefold() for name in row)]
@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bacpipe classes",
         description="List the classes of a model: names as people read them, scientific names and "
-        "codes; or the models that know a species, among those whose weights are on this machine.",
+        "codes; or the models that know a species, among those whose classes are known without a "
+        "download.",
         epilog="examples:\n"
         "  bacpipe classes birdnet\n"
         "  bacpipe classes birdnet --search owl\n"
@@ -73,14 +74,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
-    """Names of each class: as people read it, scientific, code."""
+def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
+    """Names of each class: as people read it, scientific, code.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Of the model; it is loaded, unless its card knows the classes and its weights are absent.
+    base : Path
+        Folder of all checkpoints.
+    """
     if not card.is_classifier:
         return []
+    if card.known_classes and checkpoints.missing_files(card, base):
+        return list(card.known_classes)
     model = load_model(card.name, device="cpu", model_base_path=base)
     classes = list(model.classes)
     empty = [""] * len(classes)
     return list(zip(classes, model.scientific_names or empty, model.codes or empty, strict=True))
+
+
+def knows_classes(card: ModelCard, base: Path) -> bool:
+    """Whether the classes can be listed without a download."""
+    return bool(card.known_classes) or not checkpoints.missing_files(card, base)
 
 
 def _who_knows(species: str, base: Path) -> int:
@@ -91,10 +107,10 @@ def _who_knows(species: str, base: Path) -> int:
         if not card.is_classifier:
             continue
         try:
-            if checkpoints.missing_files(card, base):
+            if not knows_classes(card, base):
                 absent.append(card.name)
                 continue
-            rows = _rows(card, base)
+            rows = class_rows(card, base)
         except (CheckpointNotFoundError, ModelUnavailableError):
             absent.append(card.name)
             continue
@@ -106,7 +122,7 @@ def _who_knows(species: str, base: Path) -> int:
     if known:
         print(_table(known, ("model", *_HEADER)))  # noqa: T201
     else:
-        print(f"No model on this machine has a class {species!r}.")  # noqa: T201
+        print(f"No model whose classes are known here has a class {species!r}.")  # noqa: T201
     if absent:
         print(  # noqa: T201
             f"\nNot looked at, because weights or packages are missing here: "

@@ -92,6 +92,10 @@ class AudioHandler:
     >>> audio, sr = handler.load_and_resample("SITE-A/20250504_043000.wav")
     >>> handler.window_audio(audio).shape, sr
     (torch.Size([13, 144000]), 48000)
+    >>> handler.hop, handler.speed
+    (144000, 1.0)
+    >>> handler.model.sr == handler.loaded_model.sr
+    True
     """
 
     def __init__(
@@ -192,10 +196,26 @@ class AudioHandler:
     def get_file_length(self, path: str | Path) -> float:
         """Length of a recording in seconds, from its header.
 
+        Parameters
+        ----------
+        path : str or Path
+            The recording, also relative to `audio_dir`.
+
+        Returns
+        -------
+        float
+            Seconds.
+
         Raises
         ------
         AudioError
             If it cannot be read.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> bacpipe.AudioHandler(None, "recordings").get_file_length("SITE-A/20250504_043000.wav")
+        37.81
         """
         self.file_length[str(path)] = read_recording(self._located(path)).duration
         return self.file_length[str(path)]
@@ -218,6 +238,14 @@ class AudioHandler:
         ------
         AudioError
             If it cannot be read, in full unless ``allow_truncated`` is set.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> handler = bacpipe.AudioHandler("birdnet", "recordings")
+        >>> audio, sr = handler.load_and_resample("SITE-A/20250504_043000.wav")
+        >>> audio.dtype, sr
+        (torch.float32, 48000)
         """
         rate = self._rate_and_window[0]
         audio = read_audio(
@@ -246,6 +274,13 @@ class AudioHandler:
         ------
         AudioError
             If there are no samples.
+
+        Examples
+        --------
+        >>> import torch, bacpipe
+        >>> handler = bacpipe.AudioHandler("birdnet", "recordings")
+        >>> handler.window_audio(torch.zeros(2, 150_000)).shape
+        torch.Size([4, 144000])
         """
         samples = np.atleast_2d(np.asarray(audio, dtype=np.float32))
         if samples.ndim != 2 or not samples.size:
@@ -269,6 +304,13 @@ class AudioHandler:
         torch.Tensor
             What the model's ``preprocess`` makes of all windows; the first axis is the window.
             The whole recording is in memory; the pipelines stream instead.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> handler = bacpipe.AudioHandler("birdnet", "recordings")
+        >>> handler.prepare_audio("SITE-A/20250504_043000.wav").shape
+        torch.Size([13, 2, 96, 511])
         """
         self.get_file_length(sample)
         windows = self.window_audio(self.load_and_resample(sample)[0]).numpy()
@@ -306,6 +348,16 @@ class AudioHandler:
             about this recording.
         AudioError
             If the recording cannot be read, or no annotation lies inside it.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> handler = bacpipe.AudioHandler("birdnet", "recordings")
+        >>> windows, starts = handler.only_load_annotated_segments(
+        ...     "SITE-A/20250504_043000.wav", [(0.9, 3.5), (8.5, 13)]
+        ... )
+        >>> windows.shape, starts.tolist()
+        (torch.Size([3, 144000]), [0.9, 8.5, 11.5])
         """
         import pandas as pd  # takes a part of a second, which few need
 

@@ -80,6 +80,15 @@ class RunReport:
         Where the embeddings are.
     notes : list of str
         What else the user should know.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> embedder = bacpipe.Embedder("birdnet")
+    >>> embeds = embedder.get_embeddings_from_model("recordings/SITE-A/20250504_043000.wav")
+    >>> report = embedder.report
+    >>> report.windows, report.device, report.times_real_time > 0, report.slowest is None
+    (13, 'cpu', True, False)
     """
 
     model: str

@@ -75,6 +75,19 @@ class MetadataLabelMaker:
     >>> maker = bacpipe.MetadataLabelMaker(paths, "birdnet", ["time_of_day"])
     >>> maker.generate()["time_of_day"].shape
     (153,)
+    >>> maker.time_of_day()[0], maker.day_of_year()[0].item(), maker.week_of_year()[0].item()
+    ('04:30', 124.0, 18.0)
+    >>> str(maker.continuous_timestamp()[0])[:19]
+    '2025-05-04T04:30:00'
+    >>> maker.parent_directory()[0], maker.audio_file_name()[0]
+    ('SITE-A', 'SITE-A/20250504_043000.wav')
+    >>> maker.default_classifier()[10]
+    'Great Horned Owl'
+    >>> maker = bacpipe.MetadataLabelMaker(paths, "birdnet", latitude=52.5, longitude=13.4)
+    >>> maker.hours_after_sunrise()[:1].round(1), maker.hours_after_sunset()[:1].round(1)
+    (array([-1.]), array([7.9]))
+    >>> maker.hours_after_civil_dawn()[:1].round(1), maker.moon_illumination()[:1].round(1)
+    (array([-0.3]), array([0.5]))
     """
 
     def __init__(
@@ -174,6 +187,8 @@ class DefaultLabels(MetadataLabelMaker):
     >>> maker = bacpipe.DefaultLabels(paths, "birdnet", ["parent_directory"])
     >>> sorted(set(maker.generate()["parent_directory"]))
     ['SITE-A', 'SITE-B', 'SITE-C']
+    >>> sorted(maker.default_label_dict)
+    ['parent_directory']
     """
 
     def __init__(

@@ -171,6 +171,8 @@ class ModelBaseClass:
     ...         return x.square().mean(dim=2).sqrt()
     >>> Loudness()(Loudness().preprocess(torch.ones(2, 16000))).shape
     torch.Size([2, 10])
+    >>> Loudness().is_classifier, Loudness().bool_classifier
+    (False, False)
     """
 
     sr: int
@@ -274,6 +276,13 @@ class ModelBaseClass:
         -------
         torch.Tensor or numpy.ndarray, float32, shape (n, n_classes)
             Scores in [0, 1].
+
+        Examples
+        --------
+        >>> import torch, bacpipe
+        >>> model = bacpipe.Embedder("birdnet").model
+        >>> model.classifier_predictions(model(model.preprocess(torch.zeros(2, 144_000)))).shape
+        torch.Size([2, 6522])
         """
         raise NotImplementedError(f"{type(self).__name__} has no classifier")
 
@@ -282,6 +291,27 @@ class ModelBaseClass:
 
         Override it where the scores need more than the embeddings, so that both come from
         one forward pass; set `one_pass` then.
+
+        Parameters
+        ----------
+        x
+            What `preprocess` returned, n windows.
+        scores : bool
+            Whether class scores are wanted.
+
+        Returns
+        -------
+        embeddings : torch.Tensor or numpy.ndarray, float32, shape (n, dim)
+        scores : torch.Tensor or numpy.ndarray, float32, shape (n, n_classes), or None
+            In [0, 1]; None unless asked for.
+
+        Examples
+        --------
+        >>> import torch, bacpipe
+        >>> model = bacpipe.Embedder("birdnet").model
+        >>> embeddings, scores = model.infer(model.preprocess(torch.zeros(2, 144_000)), scores=True)
+        >>> embeddings.shape, scores.shape
+        (torch.Size([2, 1024]), torch.Size([2, 6522]))
         """
         embeddings = self(x)
         return embeddings, self.classifier_predictions(embeddings) if scores else None

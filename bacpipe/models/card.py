@@ -223,6 +223,9 @@ class ModelCard:
         Number of classes of the integrated classifier; None when the model has none.
     classes : str
         What the classes are, in words; empty when the model has no classifier.
+    known_classes : tuple of (str, str, str)
+        Class, scientific name and code of each class, where they are known without the weights
+        and no label file tells them.
     extra : str or None
         Name of the optional dependency group that the model needs.
     has_sensitivity : bool
@@ -241,6 +244,17 @@ class ModelCard:
         Address of the authors' page.
     non_commercial : bool
         True when the licence of the weights forbids commercial use.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> card = bacpipe.Embedder("birdnet").model.card
+    >>> card.window_seconds, card.frequencies, card.is_classifier
+    (3.0, (0.0, 15000.0), True)
+    >>> card.citation.partition(",")[0]
+    'Kahl et al. 2021'
+    >>> isinstance(card.needs_checkpoint, bool)
+    True
     """
 
     name: str
@@ -260,6 +274,7 @@ class ModelCard:
     labels: tuple[LabelFile, ...] = ()
     n_classes: int | None = None
     classes: str = ""
+    known_classes: tuple[tuple[str, str, str], ...] = ()
     extra: str | None = None
     has_sensitivity: bool = False
     cpu_batch: int = 8
@@ -381,8 +396,8 @@ SCOPES = {
         (
             "Scores are no probabilities: the same score means different things for different "
             "species. Check a sample by ear before you choose a threshold.",
-            "bacpipe does not filter species by place and season: names of birds that do not "
-            "live at your site are mistakes.",
+            "It knows birds of the whole world: names of those that do not live at your site are "
+            "mistakes, which bacpipe marks once it knows where the recorders stood.",
         ),
     ),
     "birdnet_v3": Scope(

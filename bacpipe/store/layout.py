@@ -249,6 +249,19 @@ class ResultPaths:
         Predictions.
     plot_path : Path
         Figures.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
+    >>> paths.dataset, paths.dataset_path.as_posix()
+    ('recordings', 'bacpipe_results/recordings')
+    >>> paths.sparse_predictions_path.name, paths.raven_path.name, paths.exports_path.name
+    ('original_classifier_outputs', 'raven_tables', 'exports')
+    >>> paths.people_path.name, paths.recognisers_path.name, paths.overview_path.name
+    ('labels', 'recognisers', 'overview')
+    >>> paths.sites_path.name, paths.species_range_path.name, paths.logs_path.name
+    ('sites.csv', 'species_range.parquet', 'logs')
     """
 
     audio_dir: Path

@@ -139,6 +139,16 @@ class Loader:
     (153, 1024)
     >>> loader.predictions("dataframe").columns[:3].to_list()
     ['audiofilename', 'start', 'end']
+    >>> loader.files[0].name, loader.recording_names[0]
+    ('20250504_043000.wav', 'SITE-A/20250504_043000.wav')
+    >>> loader.embed_dir.is_dir(), loader.has_predictions, loader.channel
+    (True, True, 'mix')
+    >>> loader.metadata_dict["total_dataset_length (s)"]
+    448.66
+    >>> loader.predictions_provenance["threshold"]
+    0.5
+    >>> loader.clock.of("SITE-A/20250504_043000.wav").source
+    'name'
     """
 
     def __init__(
@@ -268,6 +278,13 @@ class Loader:
         ------
         NoRecordingsError
             If there are none.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> len(loader.update_files())
+        12
         """
         self.update_recording_names()
         return self.files
@@ -317,10 +334,22 @@ class Loader:
     def annotated_segments(self) -> dict[str, tuple[tuple[float, float], ...]]:
         """Start and end in seconds of the annotated parts of each recording that has some.
 
+        Returns
+        -------
+        dict of str to tuple of (float, float)
+            By recording, a posix path relative to `audio_dir`.
+
         Raises
         ------
         AnnotationsError
             If the annotation table is missing or cannot be understood.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.annotated_segments()["SITE-A/20250504_043000.wav"][:2]
+        ((0.93, 3.52), (8.51, 10.44))
         """
         path = self.audio_dir / self.options.annotations_filename
         names = self.recording_names
@@ -372,10 +401,20 @@ class Loader:
     def get_embedding_dir(self) -> Path:
         """Folder of the embeddings.
 
+        Returns
+        -------
+        Path
+
         Raises
         ------
         ResultsNotFoundError
             If there are none.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> bacpipe.Loader("recordings", "birdnet").get_embedding_dir().is_dir()
+        True
         """
         return self._require_set().folder
 
@@ -408,6 +447,16 @@ class Loader:
             If nothing was computed yet.
         ResultsError
             If a file is missing or damaged.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.embeddings("array").shape
+        (153, 1024)
+        >>> file, embeds = next(iter(loader.embeddings().items()))
+        >>> file, embeds.shape
+        ('SITE-A/20250504_043000_birdnet.npy', (13, 1024))
         """
         _check_return_type(return_type, "dict", "array")
         if self.dim_reduction_model not in (False, None, "None"):
@@ -439,6 +488,13 @@ class Loader:
         Returns
         -------
         np.ndarray, float32, shape (windows, dim)
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.read_embedding_file("SITE-A/20250504_043000.wav").shape
+        (13, 1024)
         """
         found = self._require_set()
         entry = found.find_done(self._relative(file))
@@ -462,6 +518,14 @@ class Loader:
         -------
         Path
             The file written.
+
+        Examples
+        --------
+        >>> import numpy as np, bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet", main_results_dir="imported")
+        >>> embeds = np.zeros((13, 1024), np.float32)
+        >>> loader.save_embedding_file("SITE-A/20250504_043000.wav", embeds).name
+        '20250504_043000_birdnet.npy'
         """
         name, model = self._relative(file), self.model_name or "none"
         parent = self.paths.main_embeds_path
@@ -497,11 +561,30 @@ class Loader:
 
         Audio and embedding folders, recordings, their lengths in seconds and numbers of
         embeddings, embedding size, sample rate and window.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.metadata_dict["sample_rate (Hz)"]
+        48000
         """
         return metadata_of(self._require_set(), self.model_name or "", self.audio_dir)
 
     def write_metadata_file(self) -> Path:
-        """Write ``metadata.yml`` into the folder of the embeddings."""
+        """Write ``metadata.yml`` into the folder of the embeddings.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> bacpipe.Loader("recordings", "birdnet").write_metadata_file().name
+        'metadata.yml'
+        """
         return write_metadata(self._require_set(), self.model_name or "", self.audio_dir)
 
     def window_times(self, recording: str) -> tuple[np.ndarray, np.ndarray]:
@@ -521,6 +604,14 @@ class Loader:
         ------
         ResultsNotFoundError
             If nothing is embedded, or not this recording.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> start, end = loader.window_times("SITE-A/20250504_043000.wav")
+        >>> start[:3].tolist(), end[:3].tolist()
+        ([0.0, 3.0, 6.0], [3.0, 6.0, 9.0])
         """
         found = self._require_set()
         entry = found.content.recordings.finished(recording)
@@ -552,6 +643,13 @@ class Loader:
         -------
         np.ndarray, int16, shape (windows,), or None
             From 1; None unless every channel was heard by itself (``channel='each'``).
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.window_channels("SITE-A/20250504_043000.wav") is None
+        True
         """
         channels = self.channels
         return None if channels is None else channels(recording)
@@ -608,6 +706,17 @@ class Loader:
             Whether they are wanted.
         testing : bool
             Whether this is a trial run, which always computes them.
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> loader.classifier_should_be_run(loader.paths, True, testing=False)
+        False
         """
         if not run_pretrained_classifier:
             return False
@@ -654,6 +763,16 @@ class Loader:
         ------
         ResultsNotFoundError
             If the model has no predictions for these recordings.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> scores, classes = loader.predictions("array")
+        >>> scores.shape, classes[0]
+        ((153, 7), 'Dark-eyed Junco')
+        >>> loader.predictions("dataframe").shape
+        (21, 10)
         """
         _check_return_type(return_type, "dict", "array", "dataframe")
         loader = self
@@ -683,6 +802,14 @@ class Loader:
         ------
         SettingsError
             If there is no such column.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> table = loader.predictions("dataframe")
+        >>> loader.filter_df_by_file(table, "SITE-A/20250504_043000.wav")["start"].tolist()
+        [15.0, 30.0]
         """
         if "audiofilename" not in df:
             raise SettingsError(
@@ -706,6 +833,13 @@ class Loader:
             ``channel='each'``), and float32 scores per class found; 0
             below the threshold.  ``attrs['bacpipe']`` says what they were made with.  Scores
             that would fill more than 1 GiB are in pandas' sparse columns.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> len(loader.get_annotations_parquet(classifier_threshold=0.8))
+        6
         """
         frame = wide_frame(self._detections_above(kwargs), self.channels)
         frame.attrs["bacpipe"] = self.predictions_provenance
@@ -730,6 +864,14 @@ class Loader:
             read-only and not in memory if they are large, like those.
         classes : dict
             Name of the class by column.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> scores, classes = loader.get_preds_array("array", classifier_threshold=0.8)
+        >>> scores.shape, len(classes)
+        ((153, 3), 3)
         """
         _check_return_type(return_type, "dict", "array")
         blocks = list(blocks_of(self._detections_above(kwargs)))
@@ -838,6 +980,20 @@ class Loader:
         **settings
             Any key of the configuration; ``range_filter`` and ``species_list``, of the call or else
             of the loader, decide which are left out.
+
+        Returns
+        -------
+        iterator of Detections
+            With recording, window (int), start and end (float64, seconds), label (str) and score
+            (float32), arrays of shape (detections,).
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> first = next(loader.detections())
+        >>> first.recording, first.start.tolist(), first.label.tolist()
+        ('SITE-A/20250504_043000.wav', [15.0, 30.0], ['Long-eared Owl', 'Great Horned Owl'])
         """
         return self.range_filter(**settings).kept(self.stored_detections())
 

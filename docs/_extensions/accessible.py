@@ -1,13 +1,18 @@
-"""Sphinx extension: what the theme leaves out for people who use a keyboard or a screen reader.
+"""Sphinx extension: what the theme leaves out for people who look closely, or do not look at all.
 
-Blocks of code that scroll can be reached by the keyboard, and captions of the menu have a level.
+Blocks of code that scroll can be reached by the keyboard, captions of the menu have a level, and
+pictures lead to themselves in full size.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sphinx.application import Sphinx
+
+# One that is no link yet.
+_PICTURE = re.compile(r'(?<!">)(<img [^>]*src="([^"]*_images/[^"]+)"[^>]*>)')
 
 
 def complete(
@@ -22,6 +27,8 @@ def complete(
     for part, old, new in changes:
         if isinstance(context.get(part), str):
             context[part] = context[part].replace(old, new)
+    if isinstance(context.get("body"), str):
+        context["body"] = _PICTURE.sub(r'<a class="picture" href="\2">\1</a>', context["body"])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -45,7 +46,32 @@ _MANAGING = {
 _FIRST = ("play", "generate_embeddings", "Loader", "Embedder", "AudioHandler", "ModelBaseClass")
 
 # Members that other rooms of the package need, and users do not.
-_INNER = ("workload", "lines")
+INNER = {
+    "AudioHandler": ("batch_size", "decode", "decoder", "runner", "workload"),
+    "Loader": (
+        "channels",
+        "claim",
+        "classes",
+        "embeddings_state",
+        "entries",
+        "heard_windows",
+        "highest_frequency",
+        "is_part",
+        "locate_predictions",
+        "model_window",
+        "predictions_state",
+        "range_filter",
+        "require_predictions",
+        "selection",
+        "stems",
+        "stored_detections",
+        "threshold",
+        "update_recording_names",
+    ),
+    "Recogniser": ("check", "digest"),
+    "ResultPaths": ("claims_path", "contract_path", "manifest_path"),
+    "RunReport": ("add_time",),
+}
 
 _RETURNED = {
     "bacpipe.store.layout": ("ResultPaths",),
@@ -107,15 +133,29 @@ def _page(heading: str, names: list[str]) -> str:
 def _directive(name: str) -> str:
     if not inspect.isclass(getattr(bacpipe, name)):
         return f".. autofunction:: {name}"
-    lines = [
-        f".. autoclass:: {name}",
-        "   :members:",
-        f"   :exclude-members: {', '.join(_INNER)}",
-        "   :show-inheritance:",
-    ]
+    lines = [*_class(name, name), "   :show-inheritance:"]
     if name == "ModelBaseClass":
         lines.append("   :special-members: __call__")
     return "\n".join(lines)
+
+
+def _class(name: str, path: str) -> list[str]:
+    left_out = ("count", "index", *INNER.get(name, ()))  # the first two are of named tuples
+    return [
+        f".. autoclass:: {path}",
+        "   :members:",
+        f"   :exclude-members: {', '.join(left_out)}",
+    ]
+
+
+def documented_classes() -> list[type]:
+    """All classes of the reference but errors."""
+    returned = [
+        getattr(importlib.import_module(module), name)
+        for module, names in _RETURNED.items()
+        for name in names
+    ]
+    return [value for value in _public().values() if inspect.isclass(value)] + returned
 
 
 def _rst(*directives: str) -> str:
@@ -160,7 +200,7 @@ def _kind(value: Any) -> str:
 
 def _returned() -> str:
     directives = [
-        f".. autoclass:: {module}.{name}\n   :members:\n   :exclude-members: count, index"
+        "\n".join(_class(name, f"{module}.{name}"))
         for module, names in _RETURNED.items()
         for name in names
     ]

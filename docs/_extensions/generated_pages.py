@@ -18,6 +18,8 @@ import settings_page
 from sphinx.application import Sphinx
 from written import write_pages
 
+from bacpipe.models.zoo import CARDS
+
 # On a code host, pages lead to what the repository has; on the site, to the page about it.
 _ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/reference/notebooks.md"}
 
@@ -34,14 +36,21 @@ def make_pages(app: Sphinx) -> None:
             "notebooks.md": notebook_page.index(),
         },
     )
+    write_pages(source / "reference" / "settings", settings_page.parts())
     write_pages(source / "reference" / "api", api_pages.pages())
     notebook_page.make_pages(source / "examples")
 
 
 def complete(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Add the menu to the first page, and lead links to pages that only a build makes."""
+    """Add menus, lead links to pages that only a build makes, and give tables their classes.
+
+    None of these would be readable on a code host.
+    """
     for place, page in _ON_THE_SITE.items():
         content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
+    content[0] = re.sub(r"<!-- class: ([\w-]+) -->", r"```{rst-class} \1\n```", content[0])
+    if docname == "models/index":
+        content[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(CARDS) + "\n```\n"
     if docname == "index":
         menu = Path(__file__).with_name("menu.md").read_text(encoding="utf-8")
         content[0] += f"\n{menu}"

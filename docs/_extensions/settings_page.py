@@ -1,4 +1,4 @@
-"""The settings reference, made from the fields of `bacpipe.options.Options`.
+"""The settings reference, made from the fields of `bacpipe.options.Options`: a page per subject.
 
 Their help is the text; where it does not say what a key may hold, the rule does.
 """
@@ -37,16 +37,52 @@ bacpipe.generate_embeddings(model_name="birdnet", audio_dir="recordings", hop=0.
 
 
 def page() -> str:
-    """Markdown of the page."""
+    """Markdown of the first page, which names all keys by subject."""
+    parts = _parts()
+    rows = [
+        f"| [{heading}](settings/{_file(heading)}) | "
+        f"{', '.join(f'{{setting}}`{key}`' for key in keys)} |"
+        for heading, keys in parts.items()
+    ]
+    toctree = "\n".join(f"settings/{_file(heading)}" for heading in parts)
+    return (
+        _INTRODUCTION
+        + "\n## Keys by subject\n\n| subject | keys |\n|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\n```{{toctree}}\n:hidden:\n\n{toctree}\n```\n"
+    )
+
+
+def parts() -> dict[str, str]:
+    """Markdown by file name: a page for each subject."""
     about = {option.name: option.metadata for option in fields(Options)}
-    parts = [_INTRODUCTION]
-    for name, keys in KEYS.items():
-        parts.append(f"## {name}.yaml\n")
-        for key in keys:
-            if heading := about[key]["section"]:
-                parts.append(f"### {heading[:1].upper()}{heading[1:]}\n")
-            parts.append(_entry(key, about[key]))
-    return "\n".join(parts)
+    return {
+        _file(heading): "\n".join(
+            [
+                f"# {heading}\n",
+                f"Keys of `{'config' if keys[0] in KEYS['config'] else 'settings'}.yaml`; "
+                f"[settings](../settings.md) says where they are set.\n",
+                *(_entry(key, about[key]) for key in keys),
+            ]
+        )
+        for heading, keys in _parts().items()
+    }
+
+
+def _parts() -> dict[str, list[str]]:
+    """Keys by subject, in the order of the files."""
+    about = {option.name: option.metadata for option in fields(Options)}
+    found: dict[str, list[str]] = {"What to run": [*KEYS["config"]]}
+    for key in KEYS["settings"]:
+        if section := about[key]["section"]:
+            heading = f"{section[:1].upper()}{section[1:]}"
+            found[heading] = []
+        found[heading].append(key)
+    return found
+
+
+def _file(heading: str) -> str:
+    return f"{heading.lower().replace(' ', '_')}.md"
 
 
 def _entry(key: str, about: Mapping[str, Any]) -> str:

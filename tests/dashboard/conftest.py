@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,18 +14,6 @@ from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Without the last five, Chromium talks to its maker when it starts.
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # A label that would run if the page took it for markup.
 HOSTILE_LABEL = "<img src=x onerror=window.hacked=1>"
 
@@ -106,17 +93,6 @@ def server(data_set: DataSetResults) -> Iterator[Server]:
     running.start(show=False)
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine (Debian's package: chromium)")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
+import inspect
+import io
 import json
 import re
 import shlex
-import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,20 +35,38 @@ PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
 
 # What people type into the search of the site, and where it should lead.
 JOBS = {
-    "location": "guides/sites_and_clocks",
-    "extract clips": "guides/tables_for_r",
-    "stereo": "guides/stereo",
-    "false positives": "guides/trusting_scores",
-    "occupancy": "guides/tables_for_r",
+    "choose a model": "guides/choosing_a_model",
     "scientific names": "guides/is_my_species_in_it",
-    "cite": "citing",
-    "docker": "installation",
-    "bats": "guides/ultrasound",
-    "own model": "guides/own_model",
+    "detect species": "tutorial",
+    "location": "guides/sites_and_clocks",
+    "time zone": "guides/sites_and_clocks",
+    "season": "guides/what_can_be_there",
+    "false positives": "guides/trusting_scores",
+    "choose threshold": "guides/trusting_scores",
+    "extract clips": "guides/tables_for_r",
+    "raven audacity kaleidoscope": "guides/tables_for_r",
+    "hours sunrise": "guides/sites_and_clocks",
+    "activity": "guides/tables_for_r",
+    "effort": "guides/tables_for_r",
+    "occupancy": "guides/tables_for_r",
+    "camtrap": "guides/tables_for_r",
+    "darwin core": "guides/tables_for_r",
+    "annotations": "guides/annotations",
     "similar sounds": "guides/search",
     "teach recogniser": "guides/from_one_call_to_a_recogniser",
-    "annotations": "guides/annotations",
+    "map": "guides/dashboard",
+    "compare models": "guides/evaluation",
+    "bats": "guides/ultrasound",
+    "hydrophone": "guides/ultrasound",
+    "stereo": "guides/stereo",
     "cluster": "guides/large_data_sets",
+    "slurm": "guides/many_machines",
+    "own model": "guides/own_model",
+    "methods": "citing",
+    "cite": "citing",
+    "docker": "installation",
+    "offline": "installation",
+    "Turdus merula": "models/birdnet",  # the lists of classes are searched, too
 }
 
 needs_sphinx = pytest.mark.skipif(
@@ -58,7 +79,7 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Imports modules of docs/_extensions."""
     monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
     yield importlib
-    for name in ("model_pages", "settings_page"):
+    for name in ("api_pages", "model_pages", "settings_page"):
         sys.modules.pop(name, None)
 
 
@@ -93,7 +114,9 @@ def test_frequencies_fit_the_sample_rates():
 
 
 def test_every_setting_is_explained(generator):
-    page = generator.import_module("settings_page").page()
+    settings_page = generator.import_module("settings_page")
+    page = "".join(settings_page.parts().values())
+    assert set(re.findall(r"{setting}`(\w+)`", settings_page.page())) == OPTIONS
     entries = dict(re.findall(r"^````\{setting\} (\w+)\n(.*?)^````", page, re.S | re.M))
     assert set(entries) == OPTIONS
     for key, text in entries.items():
@@ -157,6 +180,40 @@ def test_the_first_page_is_readable_without_a_build():
     assert not re.search(r"^:::|^```{", (DOCS / "index.md").read_text("utf-8"), re.M)
 
 
+@needs_sphinx
+def test_every_member_in_the_reference_is_described_and_shown(generator):
+    """What it takes and returns, and an example, its own or its class's."""
+    api_pages = generator.import_module("api_pages")
+    lacking = []
+    for owner in api_pages.documented_classes():
+        examples = "\n".join(re.findall(r">>> .*", inspect.getdoc(owner)))
+        for name, found in vars(owner).items():
+            member = getattr(found, "__func__", found)
+            hidden = name.startswith("_") or name in api_pages.INNER.get(owner.__name__, ())
+            if hidden or not (inspect.isfunction(member) or isinstance(member, property)):
+                continue
+            text = inspect.getdoc(member) or ""
+            shown = ">>>" in text or re.search(rf"\.{name}\b", examples)
+            if not (shown and _is_described(member, text)):
+                lacking.append(f"{owner.__name__}.{name}")
+    assert lacking == []
+
+
+def _is_described(member: object, text: str) -> bool:
+    if isinstance(member, property):
+        return bool(text)
+    signature = inspect.signature(member)
+    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    returns = signature.return_annotation in ("None", None) or re.search(
+        r"^(Returns|Yields)\n-+\n|shape \(", text, re.M
+    )
+    return bool(text and returns) and all(
+        re.search(rf"^\**(\w+, )*{name}\b", section, re.M)
+        for name in signature.parameters
+        if name not in ("self", "cls")
+    )
+
+
 def pages_with(words: list[str], index: dict[str, Any]) -> set[str]:
     """Pages that the search of the site finds for words."""
     from sphinx.search.en import SearchEnglish
@@ -173,29 +230,98 @@ def pages_with(words: list[str], index: dict[str, Any]) -> set[str]:
     return set.intersection(*found)
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; a warning is a failure."""
+    from sphinx.cmd.build import main
+
+    folder = tmp_path_factory.mktemp("site")
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(folder / "doctrees")]
+    options += ["-D", "nb_execution_mode=off"]  # they are run by tests of their own
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what extensions ask of Sphinx
+        assert main([*options, str(DOCS), str(folder / "html")]) == 0, said.getvalue()
+    return folder / "html"
+
+
 @needs_sphinx
-def test_pages_are_built_without_a_warning(tmp_path):
-    html = tmp_path / "html"
-    # The notebooks are run by tests of their own.
-    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "doctrees")]
-    options += ["-D", "nb_execution_mode=off"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *options, str(DOCS), str(html)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert {page.stem for page in (html / "models").glob("*.html")} == {"index", *CARDS}
-    index = (html / "searchindex.js").read_text("utf-8")
-    found = json.loads(index[index.index("{") : index.rindex("}") + 1])
-    for words, page in JOBS.items():
-        assert page in pages_with(words.split(), found), words
+def test_every_model_and_public_name_is_on_the_site(site, generator):
+    assert {page.stem for page in (site / "models").glob("*.html")} == {"index", *CARDS}
     reference = "".join(
-        page.read_text("utf-8") for page in (html / "reference" / "api").glob("*.html")
+        page.read_text("utf-8") for page in (site / "reference" / "api").glob("*.html")
     )
     missing = [name for name in bacpipe.__all__ if f'id="bacpipe.{name}"' not in reference]
     assert missing == []
     assert 'id="bacpipe.errors.SettingsError"' in reference
-    inner = (r"errors\.[a-z]\w+", "Options", "Source", "StreamEnd", "workload", "lines")
-    assert not re.search(rf'id="bacpipe\.([\w.]+\.)?({"|".join(inner)})\b', reference)
+    members = generator.import_module("api_pages").INNER.items()
+    inner = [rf"{owner}\.({'|'.join(names)})" for owner, names in members]
+    inner += [r"errors\.[a-z]\w+", "Options", "Source", "StreamEnd"]
+    assert not re.search(rf'id="bacpipe\.([\w.]+\.)?({"|".join(inner)})"', reference)
+
+
+@needs_sphinx
+@pytest.mark.parametrize("words", JOBS)
+def test_the_search_leads_to_the_job(words, site):
+    index = (site / "searchindex.js").read_text("utf-8")
+    found = json.loads(index[index.index("{") : index.rindex("}") + 1])
+    assert JOBS[words] in pages_with(words.split(), found)
+
+
+@needs_sphinx
+def test_classes_are_searched_on_the_page_of_their_model(site, browser):
+    page = browser.new_page()
+    page.goto((site / "models" / "birdnet.html").as_uri())
+    rows = page.locator(".class-list tbody tr:visible")
+    assert rows.count() == 6522
+    page.get_by_label("Search the classes of birdnet").fill("Asio Eared")
+    assert "Long-eared Owl\tAsio otus" in rows.all_inner_texts()
+    assert page.locator(".class-list output").inner_text() == f"{rows.count()} of 6522"
+    page.close()
+
+
+# A page of each kind.
+KINDS = (
+    "index",
+    "tutorial",
+    "guides/tables_for_r",
+    "guides/dashboard",
+    "models/index",
+    "models/bat",
+    "examples/4_bats",
+    "reference/settings",
+    "reference/settings/audio",
+    "reference/api/classes",
+    "search",
+)
+
+
+@needs_sphinx
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_keeps_people_out_of_the_site(scheme, site, browser):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = browser.new_page(color_scheme=scheme)
+    found = []
+    for kind in KINDS:
+        page.goto((site / f"{kind}.html").as_uri())
+        found += [
+            (kind, rule["id"], [node["html"][:120] for node in rule["nodes"]])
+            for rule in axe.run(page).response["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), kind
+    page.close()
+    assert found == []
+
+
+@needs_sphinx
+def test_pages_fit_a_telephone(site, browser):
+    """Tables and code scroll for themselves, not the whole page."""
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    wide = []
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(path.relative_to(site).as_posix())
+    page.close()
+    assert wide == []

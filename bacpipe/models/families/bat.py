@@ -19,29 +19,6 @@ from bacpipe.models.backends.cpu.layers import onednn_computes
 from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.frontends import PowerSpectrogram, exact_dtype, in_groups, power_to_db
 
-# `germanBats` in datasets/prepare_sequences.py of the authors' repository, in its order; their
-# script predict.py reads the outputs of this checkpoint with it.
-_SPECIES = (
-    "Rhinolophus ferrumequinum",
-    "Rhinolophus hipposideros",
-    "Myotis daubentonii",
-    "Myotis brandtii",
-    "Myotis mystacinus",
-    "Myotis emarginatus",
-    "Myotis nattereri",
-    "Myotis myotis",
-    "Myotis dasycneme",
-    "Nyctalus noctula",
-    "Nyctalus leisleri",
-    "Pipistrellus pipistrellus",
-    "Pipistrellus nathusii",
-    "Pipistrellus kuhlii",
-    "Eptesicus serotinus",
-    "Eptesicus nilssonii",
-    "Miniopterus schreibersii",
-    "Vespertilio murinus",
-)
-
 _N_FFT = 512
 _HOP = 128
 _TILES = 60
@@ -63,13 +40,14 @@ class Bat(TorchModel):
 
     def set_up(self) -> None:
         (path,) = self.paths
-        network = BatNetwork(tiles=_TILES, n_classes=len(_SPECIES))
+        species = [name for name, *_ in self.card.known_classes]
+        network = BatNetwork(tiles=_TILES, n_classes=len(species))
         self.fit(network, path)
         speed_up_convolutions(network)
         self.place(network)
         network.set_submodule("to_patch_embedding", fuse(network.to_patch_embedding, self.device))
         self._network = network
-        self.classes = self.scientific_names = _SPECIES
+        self.classes = self.scientific_names = species
         # The authors filter and transform in double precision, and their measure, how far a
         # value is from its mean in dB, shows rounding in the quiet bands that the filter leaves.
         dtype = exact_dtype(self.device)

@@ -47,10 +47,6 @@ _EXPECTED = {
 }
 
 
-# Names that the checkpoint spells otherwise than everybody.
-_SPELLING = {"Barbastellus barbastellus": "Barbastella barbastellus"}
-
-
 class _Maps(NamedTuple):
     """Output of the network for n windows, on a grid of frequency × time."""
 
@@ -77,7 +73,8 @@ class _BatDetect2(TorchModel):
         (path,) = self.paths
         self._params, state = _read(path)
         self.classes = tuple(self._params["class_names"])
-        self.scientific_names = tuple(_SPELLING.get(name, name) for name in self.classes)
+        spelling = {name: scientific for name, scientific, _ in self.card.known_classes}
+        self.scientific_names = tuple(spelling.get(name, name) for name in self.classes)
         network = Net2DFast(
             self._params["num_filters"],
             num_classes=len(self.classes),

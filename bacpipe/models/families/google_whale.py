@@ -13,23 +13,6 @@ from bacpipe.models.backends.tensorflow import TfModel
 # Spectra of one context window.
 _FRAMES = 128
 
-# What the abbreviations of the saved model mean, as its Kaggle page explains them, and the
-# scientific name; calls of a species that has a class of its own have none.
-_NAMES = {
-    "Ba": ("Minke whale", "Balaenoptera acutorostrata"),
-    "Be": ("Bryde's whale", "Balaenoptera edeni"),
-    "Bm": ("Blue whale", "Balaenoptera musculus"),
-    "Bp": ("Fin whale", "Balaenoptera physalus"),
-    "Eg": ("North Atlantic right whale", "Eubalaena glacialis"),
-    "Mn": ("Humpback whale", "Megaptera novaeangliae"),
-    "Oo": ("Killer whale", "Orcinus orca"),
-    "Call": ("Killer whale call", ""),
-    "Echolocation": ("Killer whale echolocation", ""),
-    "Gunshot": ("North Pacific right whale gunshot", "Eubalaena japonica"),
-    "Upcall": ("North Pacific right whale upcall", "Eubalaena japonica"),
-    "Whistle": ("Killer whale whistle", ""),
-}
-
 
 class GoogleWhale(TfModel):
     """Whale models (kaggle.com/models/google/multispecies-whale and .../humpback-whale).
@@ -54,7 +37,8 @@ class GoogleWhale(TfModel):
         metadata = self.saved_model.signatures.get("metadata") or self._part("metadata")
         names = metadata()["class_names"].numpy()
         self.codes = [name.decode() for name in names]
-        known = [_NAMES.get(code, (code, "")) for code in self.codes]
+        names_of = {code: names for *names, code in self.card.known_classes}
+        known = [names_of.get(code, (code, "")) for code in self.codes]
         self.classes, self.scientific_names = map(list, zip(*known, strict=True))
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,59 @@
+"""Sphinx extension: the classes of a model on its page, with a box to search them.
+
+A model's page says by a comment where the list comes; it is made of names that come with an
+installed package or with the model's card, so that a build needs no download.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from model_pages import CLASS_LIST
+from sphinx.application import Sphinx
+
+from bacpipe.commands.classes import class_rows, knows_classes
+from bacpipe.models.card import ModelCard
+from bacpipe.models.zoo import CARDS
+
+_HEADER = ("class", "scientific name", "code")
+_NOWHERE = Path("no_checkpoints")
+
+
+def class_list(card: ModelCard) -> str:
+    """HTML of the list; ``class_lists.js`` adds the box."""
+    if not knows_classes(card, _NOWHERE):
+        return ""
+    rows = class_rows(card, _NOWHERE)
+    same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
+    kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
+    body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
+    head = _row('th scope="col"', [_HEADER[n] for n in kept])
+    return (
+        f'<div class="class-list" data-model="{card.name}">\n'
+        f'<div class="class-rows" tabindex="0" role="region" aria-label="Classes of {card.name}">\n'
+        f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n</div>"
+    )
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    end = tag.partition(" ")[0]
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{end}>' for cell in cells)}</tr>"
+
+
+def insert(app: Sphinx, docname: str, content: list[str]) -> None:
+    """Put the list where the page says."""
+    name = re.fullmatch(r"models/(\w+)", docname)
+    if name and CLASS_LIST in content[0]:
+        listed = f"```{{raw}} html\n{class_list(CARDS[name[1]])}\n```"
+        content[0] = content[0].replace(CLASS_LIST, listed)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", insert)
+    app.add_js_file("class_lists.js")
+    return {"parallel_read_safe": True}
