@@ -41,6 +41,7 @@ from bacpipe.annotations.table import (
     length_in_header,
 )
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import is_recording_there
 from bacpipe.errors import (
     AnnotationsError,
     NoRecordingsError,
@@ -274,7 +275,7 @@ def _is_there(audio_dir: Path, name: str) -> bool:
     if os.name == "nt" and "\\" in name:  # elsewhere a letter like others
         return False
     try:
-        return (audio_dir / name).is_file()
+        return is_recording_there(audio_dir / name)
     except (OSError, ValueError):
         return False
 

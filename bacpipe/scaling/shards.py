@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bacpipe._version import __version__
 from bacpipe.audio.files import recordings_by_folder
+from bacpipe.audio.remote import is_recording_there
 from bacpipe.errors import (
     NoRecordingsError,
     ResultsError,
@@ -513,7 +514,7 @@ class ShardWorker:
         return found
 
     def _require_recordings(self, number: int, names: Sequence[str]) -> None:
-        gone = [name for name in names if not (self.audio_dir / name).is_file()]
+        gone = [name for name in names if not is_recording_there(self.audio_dir / name)]
         if not gone:
             return
         sentence = (

@@ -55,7 +55,7 @@ from bacpipe.store.files import TEMPORARY
 from bacpipe.store.verification import verify_results
 
 RATE = 8000
-_LEAST_LIFE = 0.7  # seconds between kills, or workers do nothing but start
+_LEAST_LIFE = 0.35  # seconds between kills, or workers do nothing but start
 FIELD, ONE, MANY, SEEN = "field", "one", "many", "seen.txt"
 
 

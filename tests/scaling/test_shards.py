@@ -349,3 +349,12 @@ def test_the_command_line(recordings: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(["shards", "merge", "--shard", "1", *words])
     assert "--shard belongs to bacpipe shards work" in capsys.readouterr().err
+    for given, told in (
+        (["status", "--shard", "0"], "--shard belongs to bacpipe shards work"),
+        (["work", "--shard", "1", "--most", "1"], "--most 1 says nothing more"),
+        (["work", "--shard", "0"], "--shard 0 is not possible"),
+        (["work", "--most", "0"], "--most 0 is not possible"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["shards", *given, *words])
+        assert told in capsys.readouterr().err
