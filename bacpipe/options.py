@@ -475,7 +475,7 @@ class Options(_Asked):
         None, _either(None, _places),
         "Folder with recordings; sub-folders are searched too. Also: one recording, a glob such as "
         "/data/site*/2024*.wav, a table of files (CSV), or a list of these, whose common folder is "
-        "then the data set.\n"
+        "then the data set; and the URL of any (s3://, gs://, https://, sftp://; extra remote).\n"
         "null: bacpipe makes a small synthetic data set in ./bacpipe_demo and uses that.",
     )
     recordings: tuple[str, ...] | None = _option(
