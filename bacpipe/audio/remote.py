@@ -499,7 +499,8 @@ def _open_system(url: str, *, anew: bool) -> tuple[AbstractFileSystem, str]:
             fsspec.get_filesystem_class(protocol).clear_instance_cache()
         system, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        raise SettingsError(cannot_import(f"audio_dir={url!r}", "remote", error)) from error
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        raise SettingsError(cannot_import(f"audio_dir={url!r}", "remote", cause)) from error
     except ValueError as error:
         raise SettingsError(f"audio_dir={url!r} is not possible: {said(error)}.") from error
     return system, path

@@ -11,6 +11,7 @@ lost is given to another by the scheduler.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -129,7 +130,7 @@ def _work_on(
         numbers[future.key] = number
         return future
 
-    first = [submit(number) for number, _ in zip(left, range(_most(client)), strict=False)]
+    first = [submit(number) for number in itertools.islice(left, _most(client))]
     running = as_completed(first)
     bar = tqdm(total=len(shards), unit=" shards", disable=not is_interactive())
     try:

@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_a_failure_of_that_recording(
     assert sorted(arrays(loader)) == ["north/b 1_tiny.npy", "south/d_tiny.npy", "top_tiny.npy"]
     told = [r.getMessage() for r in caplog.records if r.levelname in {"WARNING", "ERROR"}]
     for name in ("north/a.wav", "south/c.flac"):
-        assert any(line.startswith(f"{name}: cannot be read (") for line in told), told
+        assert any(line.startswith(f"failed: {name}: cannot be read (") for line in told), told
     assert any("tried 5 times" in line for line in told if "a.wav" in line)
     assert any("403" in line and "tried 2 times" in line for line in told if "c.flac" in line)
 
