@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
-_COLLAPSED = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):/(?P<rest>[^/].*)", re.DOTALL)
+# pathlib makes one slash of two.
+_URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>//?)(?P<rest>.*)", re.DOTALL)
 _PATH = re.compile(r"(?:[A-Za-z]:)?/(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):/(?P<rest>.*)", re.DOTALL)
 _WEB = ("http", "https")
 _STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://", "adl://")
@@ -96,9 +96,8 @@ def as_path(word: str | os.PathLike[str]) -> Path:
     'recordings'
     """
     text = os.fspath(word)
-    # pathlib makes one slash of two.
-    match = (_COLLAPSED if isinstance(word, PurePath) else _URL).fullmatch(text)
-    if match is None:
+    match = _URL.fullmatch(text)
+    if match is None or (match["slashes"] == "/" and os.path.lexists(f"{match['protocol']}:")):
         return Path(word)
     protocol, rest = match["protocol"].lower(), match["rest"]
     if protocol in {"file", "local"}:

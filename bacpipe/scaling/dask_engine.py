@@ -95,7 +95,9 @@ def run_on_dask(
         )
         reports, errors = _work_on(client, manifest.shards, for_workers, custom)
     if errors:
-        told = "; ".join(f"shard {n}: {text}" for n, text in sorted(errors.items())[:_SHOWN])
+        told = "; ".join(
+            f"shard {n}: {text.rstrip('.')}" for n, text in sorted(errors.items())[:_SHOWN]
+        )
         more = f"; and {len(errors) - _SHOWN:,} more" if len(errors) > _SHOWN else ""
         raise BacpipeError(
             f"{counted(len(errors), 'shard')} of {len(manifest.shards):,} could not be done, all "

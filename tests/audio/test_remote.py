@@ -283,11 +283,14 @@ def test_urls_that_are_not_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("sftp://me:secret@server/x", "with a password in it"),
         ("s3://", "names no bucket or host"),
         ("nonsense://server/x", "is not possible: "),
+        (Path("nonsense://server/x"), "is not possible: "),
         (["s3://one/x", "s3://two/x"], "have no folder in common"),
     ):
         with pytest.raises(SettingsError, match=told) as caught:
             embed(url, tmp_path)
         assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match="main_results_dir.* only recordings can be at a URL"):
+        bacpipe.Loader(str(tmp_path), "birdnet", main_results_dir="s3://bucket/results")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(SettingsError, match=r'pip install "bacpipe\[remote\]"'):
         embed("gs://bucket/x", tmp_path)

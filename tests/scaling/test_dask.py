@@ -134,7 +134,7 @@ class Broken(TinyModel):
 
 
 def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, scheduler: str) -> None:
-    with pytest.raises(BacpipeError, match=r"shards of \d could not be done.*shard 1: "):
+    with pytest.raises(BacpipeError, match=r"shards of \d+ could not be done.*shard 1: "):
         bacpipe.generate_embeddings(
             model_name="tiny",
             CustomModel=Broken,
