@@ -289,7 +289,7 @@ def test_urls_that_are_not_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         with pytest.raises(SettingsError, match=told) as caught:
             embed(url, tmp_path)
         assert "secret" not in str(caught.value)
-    with pytest.raises(SettingsError, match="main_results_dir.* only recordings can be at a URL"):
+    with pytest.raises(SettingsError, match=r"main_results_dir.* only recordings can be at a URL"):
         bacpipe.Loader(str(tmp_path), "birdnet", main_results_dir="s3://bucket/results")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(SettingsError, match=r'pip install "bacpipe\[remote\]"'):
