@@ -189,7 +189,7 @@ def without_models(values: dict[str, object]) -> dict[str, object]:
 def compare(number: int, rounds: int) -> None:
     """One process with two threads, two workers on shards, and two workers of Dask, in turns."""
     from bacpipe.options import make_options
-    from bacpipe.scaling.shards import plan
+    from bacpipe.scaling.planning import plan
     from benchmarks.shards_model import Busy
 
     seconds: dict[str, list[float]] = {"one": [], "claims": [], "dask": []}

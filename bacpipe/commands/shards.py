@@ -89,7 +89,7 @@ def _refuse_others(parser: argparse.ArgumentParser, parsed: argparse.Namespace) 
 
 
 def _plan(options: Options, parsed: argparse.Namespace) -> int:
-    from bacpipe.scaling.shards import plan
+    from bacpipe.scaling.planning import plan
     from bacpipe.store.typed_command import typed_command
 
     manifest = plan(options, anew=parsed.anew)
@@ -156,7 +156,7 @@ def _status(options: Options, parsed: argparse.Namespace) -> int:
 
 
 def _merge(options: Options, parsed: argparse.Namespace) -> int:
-    from bacpipe.scaling.shards import merge
+    from bacpipe.scaling.merging import merge
 
     for model, loader in merge(options, incomplete=parsed.incomplete).items():
         print(  # noqa: T201

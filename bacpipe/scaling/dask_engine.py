@@ -28,7 +28,9 @@ from bacpipe import extras
 from bacpipe.errors import BacpipeError, SettingsError, StorageError, counted, said, unexpected
 from bacpipe.inference.report import RunReport, is_interactive
 from bacpipe.options import Options, with_changes
-from bacpipe.scaling.shards import ShardReport, ShardWorker, merge, plan
+from bacpipe.scaling.merging import merge
+from bacpipe.scaling.planning import plan
+from bacpipe.scaling.shards import ShardReport, ShardWorker
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:

@@ -48,7 +48,9 @@ import bacpipe
 import bacpipe.embedder
 import bacpipe.inference.run_data_set
 from bacpipe.options import Options, make_options
-from bacpipe.scaling.shards import ShardWorker, done_shards, merge, plan
+from bacpipe.scaling.merging import merge
+from bacpipe.scaling.planning import plan
+from bacpipe.scaling.shards import ShardWorker, done_shards
 from bacpipe.store import claims, files, journal
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.files import TEMPORARY
