@@ -20,6 +20,7 @@ import re
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote
 
-from bacpipe.errors import NoRecordingsError, SettingsError, said
+from bacpipe.errors import NoRecordingsError, SettingsError, counted, said
 from bacpipe.extras import cannot_import
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _PASSWORD = re.compile(r"[^/@]*:[^/@]*@")
 _BLOCK = 2**18  # bytes
 _AHEAD = 16  # blocks that are asked for at once, and before they are needed
 _TRIES = 5
+_LOST = 10  # recordings in a row that a server did not give, after which each is tried once
 _PAUSE = 0.5  # seconds before the second try, twice as long before each further one
 _PATIENCE = 120.0  # seconds after which nothing is tried again
 _SILENCE = 30.0  # seconds without a byte, after which a server is asked again
@@ -78,6 +80,7 @@ class Stamp(NamedTuple):
 
 
 _known: dict[str, Stamp] = {}  # what the last listing told, by URL
+_in_a_row: Counter[str] = Counter()  # requests to a server that failed, all tries included
 
 
 def as_path(word: str | os.PathLike[str]) -> Path:
@@ -130,7 +133,7 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     if ":" not in text:  # most have none, and there are many
         return None
     match = _PATH.fullmatch(text.replace(os.sep, "/"))
-    if match is None:
+    if match is None or os.path.lexists(text[: match.end("protocol") + 1]):  # noqa: PTH110
         return None
     protocol, rest = match["protocol"], match["rest"]
     return f"{protocol}://{quote(rest, safe=_SAFE) if protocol in _WEB else rest}"
@@ -439,21 +442,29 @@ def _persistently(url: str, ask: Callable[[AbstractFileSystem, str], Result]) ->
         At once, if there is none.
     """
     started = time.monotonic()
-    for number in range(1, _TRIES + 1):
+    server = "/".join(url.split("/")[:3])
+    # When all is lost, a hundred thousand recordings need not be tried five times each.
+    tries = _TRIES if _in_a_row[server] < _LOST else 1
+    for number in range(1, tries + 1):
         # Made anew, it looks for keys and tokens that may have been renewed.
         system, path = _open_system(url, anew=number > 1)
         try:
-            return ask(system, path)
+            result = ask(system, path)
         except Exception as error:  # each file system has errors of its own
             last = _behind(error, url)
             if isinstance(last, FileNotFoundError):
                 raise
-            logger.info("%s: try %d of %d failed (%s)", url, number, _TRIES, _reason(last))
+            logger.info("%s: try %d of %d failed (%s)", url, number, tries, _reason(last))
+        else:
+            _in_a_row.pop(server, None)
+            return result
         if (_is_refusal(last) and number > 1) or time.monotonic() - started > _PATIENCE:
             break
-        if number < _TRIES:
+        if number < tries:
             time.sleep(_PAUSE * 2 ** (number - 1))
-    raise OSError(f"{_reason(last)}; tried {number} times") from last
+    if not _is_refusal(last):
+        _in_a_row[server] += 1
+    raise OSError(f"{_reason(last)}; tried {counted(number, 'time')}") from last
 
 
 def _behind(error: Exception, url: str) -> Exception:

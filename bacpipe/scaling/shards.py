@@ -286,7 +286,7 @@ def shard_status(options: Options) -> pd.DataFrame:
     sets = [found for model in manifest.models if (found := set_folder(paths, model)) is not None]
     rows = []
     for number in table["shard"].tolist():
-        holder = claims.holder(shard_name(number)) if shard_name(number) in generations else None
+        holder = claims.holder(shard_name(number), generations)
         state, worker = "open", ""
         if number in done:
             state = "done"

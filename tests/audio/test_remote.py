@@ -130,6 +130,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "_PAUSE", 0.0)
     monkeypatch.setattr(remote, "_BLOCK", 4_000)
     monkeypatch.setattr(remote, "_known", {})
+    monkeypatch.setattr(remote, "_in_a_row", Counter())
 
 
 @pytest.fixture
@@ -208,6 +209,14 @@ def test_what_cannot_be_read_is_a_failure_of_that_recording(
         assert any(line.startswith(f"failed: {name}: cannot be read (") for line in told), told
     assert any("tried 5 times" in line for line in told if "a.wav" in line)
     assert any("403" in line and "tried 2 times" in line for line in told if "c.flac" in line)
+
+    # A server that gives nothing any more is asked once for each recording, until it gives one.
+    server.trouble = {"a.wav": ["500"] * 99}
+    for _ in range(remote._LOST):
+        with pytest.raises(bacpipe.errors.AudioError):
+            read_audio(f"{server.url}/north/a.wav", 8000)
+    with pytest.raises(bacpipe.errors.AudioError, match="tried 1 time"):
+        read_audio(f"{server.url}/north/a.wav", 8000)
 
     server.refused, server.trouble = set(), {}
     server.sent.clear()
