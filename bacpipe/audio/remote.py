@@ -99,7 +99,7 @@ def as_path(word: str | os.PathLike[str]) -> Path:
     'recordings'
     """
     text = os.fspath(word)
-    match = _URL.fullmatch(text)
+    match = _URL.fullmatch(text) if ":" in text else None
     if match is None or (match["slashes"] == "/" and os.path.lexists(f"{match['protocol']}:")):
         return Path(word)
     protocol, rest = match["protocol"].lower(), match["rest"]
@@ -133,7 +133,7 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     if ":" not in text:  # most have none, and there are many
         return None
     match = _PATH.fullmatch(text.replace(os.sep, "/"))
-    if match is None or os.path.lexists(text[: match.end("protocol") + 1]):  # noqa: PTH110
+    if match is None or os.path.lexists(text[: match.end("protocol") + 1]):
         return None
     protocol, rest = match["protocol"], match["rest"]
     return f"{protocol}://{quote(rest, safe=_SAFE) if protocol in _WEB else rest}"
@@ -306,17 +306,17 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, url: str, title: str = "") -> None:
         super().__init__()
         self._url, self.title = url, title
-        known = stamp_of(url)
-        self.stamp = _ask(url) if known is None else known  # says why
-        self._here = bytearray(-(-self.stamp.size // _BLOCK))  # 1 for blocks that have come
-        self._copy = tempfile.TemporaryFile(prefix="bacpipe-")  # noqa: SIM115 - closed by `close`
-        self._copy.truncate(self.stamp.size)
-        self._position = 0
         self._remote: IO[bytes] | None = None
         self._of: AbstractFileSystem | None = None  # file system that opened it
-        self._on_wire, self._on_disk = threading.Lock(), threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: Future[None] | None = None
+        self._on_wire, self._on_disk = threading.Lock(), threading.Lock()
+        self._copy = tempfile.TemporaryFile(prefix="bacpipe-")  # noqa: SIM115 - closed by `close`
+        known = stamp_of(url)
+        self.stamp = _ask(url) if known is None else known  # says why
+        self._copy.truncate(self.stamp.size)
+        self._here = bytearray(-(-self.stamp.size // _BLOCK))  # 1 for blocks that have come
+        self._position = 0
 
     def readable(self) -> bool:
         """Whether it can be read: it can."""
