@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote
 
@@ -98,7 +98,7 @@ def as_path(word: str | os.PathLike[str]) -> Path:
     >>> as_path("recordings").as_posix()
     'recordings'
     """
-    text = os.fspath(word)
+    text = word.as_posix() if isinstance(word, PurePath) else os.fspath(word)
     match = _URL.fullmatch(text) if ":" in text else None
     if match is None or (match["slashes"] == "/" and os.path.lexists(f"{match['protocol']}:")):
         return Path(word)
