@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from bacpipe.recognisers.review_plan import review_plan as review_plan
     from bacpipe.recognisers.suggestions import suggest as suggest
     from bacpipe.recognisers.training import train_recogniser as train_recogniser
-    from bacpipe.scaling.shards import plan_shards as plan_shards
+    from bacpipe.scaling.planning import plan_shards as plan_shards
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.workflows import confirm_model_name as confirm_model_name
@@ -135,7 +135,7 @@ _PUBLIC = {
     "metadata_labels": "bacpipe.labels.default_labels",
     "model_specific_evaluation": "bacpipe.evaluation.evaluate",
     "people_labels": "bacpipe.labels.people",
-    "plan_shards": "bacpipe.scaling.shards",
+    "plan_shards": "bacpipe.scaling.planning",
     "play": "bacpipe.workflows",
     "prepare_probe_inference": "bacpipe.evaluation.probing",
     "probing_pipeline": "bacpipe.evaluation.probing",

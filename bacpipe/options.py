@@ -148,6 +148,16 @@ def _path(value: object) -> str:
     return str(path) if str(value).startswith("~") else str(value)
 
 
+def _local_folder(value: object) -> str:
+    """Where something is written."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(value)):
+        raise ValueError(
+            "expected a folder of this computer, or of a disk that is mounted on it; only "
+            "recordings can be at a URL"
+        )
+    return _path(value)
+
+
 def _places(value: object) -> str | tuple[str, ...]:
     """A folder, file, glob or table as a text, or several of them."""
     if isinstance(value, str | Path):
@@ -475,7 +485,7 @@ class Options(_Asked):
         None, _either(None, _places),
         "Folder with recordings; sub-folders are searched too. Also: one recording, a glob such as "
         "/data/site*/2024*.wav, a table of files (CSV), or a list of these, whose common folder is "
-        "then the data set.\n"
+        "then the data set; and the URL of any (s3://, gs://, https://, sftp://; extra remote).\n"
         "null: bacpipe makes a small synthetic data set in ./bacpipe_demo and uses that.",
     )
     recordings: tuple[str, ...] | None = _option(
@@ -517,7 +527,7 @@ class Options(_Asked):
     )
 
     main_results_dir: str = _option(
-        "bacpipe_results", _path,
+        "bacpipe_results", _local_folder,
         "Folder that receives all results (created when missing).", section="where things are",
     )
     embed_parent_dir: str = _option("embeddings", _folder_name, _FOLDER_NAMES)

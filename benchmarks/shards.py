@@ -3,6 +3,8 @@
     python benchmarks/shards.py plan [--recordings 1e7]     planning, with a listing that is made up
     python benchmarks/shards.py workers [--recordings 600]  two workers against one process with two
                                                             threads, and what Dask costs per shard
+    python benchmarks/shards.py scale [--shards 1e5]        a million hours, with a model that does
+                                                            nothing: Dask's scheduler, and claims
     python tests/faults/kill_shards.py --recordings 3000 --workers 4 --kills 120 --any-moment
     benchmarks/slurm.sh                                     a Slurm of one node, on Debian
 
@@ -23,6 +25,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import soundfile as sf
@@ -34,13 +38,16 @@ IN_A_FOLDER = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["plan", "workers", "one", "claims", "dask"])
+    parser.add_argument("what", choices=["plan", "workers", "scale", "one", "claims", "dask"])
     parser.add_argument("--recordings", type=float, default=None)
+    parser.add_argument("--shards", type=float, default=1e5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="of the processes that `workers` starts")
     given = parser.parse_args()
     if given.what == "plan":
         measure_plan(int(given.recordings or 1e7))
+    elif given.what == "scale":
+        measure_scale(int(given.shards))
     elif given.what == "workers":
         compare(int(given.recordings or 600), given.rounds)
     else:
@@ -87,6 +94,59 @@ def measure_plan(number: int) -> None:
         told("found the recordings of one shard", started)
 
 
+# ---------------------------------------------------------------------- a million hours
+
+
+def measure_scale(number: int) -> None:
+    """Hand out shards on which there is nothing to do, and claim the last of many."""
+    from distributed import Client, LocalCluster, WorkerPlugin
+
+    from bacpipe.options import make_options
+    from bacpipe.scaling import dask_engine
+    from bacpipe.scaling.shards import ShardReport, done_shards, shard_name
+    from bacpipe.store.claims import Claims
+
+    class Nothing(WorkerPlugin):
+        def work(self, shard: int) -> ShardReport:
+            return ShardReport(shard)
+
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    cluster = LocalCluster(
+        n_workers=4, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    with cluster, Client(cluster) as client:
+        before, started, cpu = resident(), time.perf_counter(), time.process_time()
+        with mock.patch.object(dask_engine, "_plugin", lambda *_: Nothing()):
+            reports, errors = dask_engine._work_on(
+                client, [*range(1, number + 1)], make_options(), {}
+            )
+        assert len(reports) == number, errors
+        print(
+            f"{number:,} tasks: {time.perf_counter() - started:.0f} s, "
+            f"{time.process_time() - cpu:.0f} s CPU of scheduler, client and workers, "
+            f"{resident() - before:.0f} MB more, reports included; the scheduler still knows "
+            f"{len(cluster.scheduler.tasks)} of them"
+        )
+    with tempfile.TemporaryDirectory() as place:
+        paths = SimpleNamespace(claims_path=Path(place, "claims"))
+        paths.claims_path.mkdir()
+        for shard in range(1, number + 1):
+            for ending in (".done", ".000001"):
+                (paths.claims_path / f"{shard_name(shard)}{ending}").write_text("{}")
+        claims = Claims(paths.claims_path)
+        for what, look in {
+            "which shards are done": lambda: done_shards(paths),
+            "who holds which": claims.generations,
+            "one claim": lambda: claims.take(shard_name(number + 1)).release(),
+        }.items():
+            started = time.perf_counter()
+            look()
+            print(f"{what}, of {number:,} that are done: {time.perf_counter() - started:.2f} s")
+
+
 # ---------------------------------------------------------------------- working
 
 
@@ -129,7 +189,7 @@ def without_models(values: dict[str, object]) -> dict[str, object]:
 def compare(number: int, rounds: int) -> None:
     """One process with two threads, two workers on shards, and two workers of Dask, in turns."""
     from bacpipe.options import make_options
-    from bacpipe.scaling.shards import plan
+    from bacpipe.scaling.planning import plan
     from benchmarks.shards_model import Busy
 
     seconds: dict[str, list[float]] = {"one": [], "claims": [], "dask": []}

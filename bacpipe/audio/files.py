@@ -11,14 +11,17 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
+import numpy as np
 import soundfile as sf
 
 from bacpipe.audio.headers import Promise, read_promise
-from bacpipe.errors import AudioError, NoRecordingsError
+from bacpipe.audio.remote import RemoteFile, as_path, names_by_folder, url_of
+from bacpipe.errors import AudioError, NoRecordingsError, said
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ def find_audio_files(
     Parameters
     ----------
     audio_dir : path
-        The folder.
+        The folder, or its fsspec URL.
     suffixes : iterable of str
         Endings to look for; neither their case nor a leading dot matters.
 
@@ -105,7 +108,8 @@ def find_audio_files(
     NoRecordingsError
         If `audio_dir` is missing, not a folder, unreadable or without any recording.
     """
-    return [Path(audio_dir, name) for name in find_recording_names(audio_dir, suffixes)]
+    root = as_path(audio_dir)
+    return [Path(root, name) for name in find_recording_names(root, suffixes)]
 
 
 def find_recording_names(
@@ -133,8 +137,11 @@ def recordings_by_folder(
     The names of a folder are sorted, and folders come in the order of their names, each before
     those in it.
     """
-    root = Path(audio_dir)
+    root = as_path(audio_dir)
     endings = _normalise_suffixes(suffixes)
+    if (url := url_of(root)) is not None:
+        yield from names_by_folder(url, endings)
+        return
     looked_for = f"(looked for {', '.join(endings)} in it and its subfolders)"
     try:
         with os.scandir(root):
@@ -294,36 +301,93 @@ class SequentialSoundFile(sf.SoundFile):
         What the decoder is to see instead of the file's bytes before an offset, and the offset.
     stop : int, optional
         Offset at which such a file ends for the decoder; by default its real end.
+    remote : RemoteFile, optional
+        The file, if it lies elsewhere; closed with this one.
     """
 
     def __init__(
-        self, path: Path, new_header: tuple[bytes, int] | None = None, stop: int | None = None
+        self,
+        path: Path,
+        new_header: tuple[bytes, int] | None = None,
+        stop: int | None = None,
+        remote: RemoteFile | None = None,
     ) -> None:
-        self._mended = _MendedFile(path, *new_header, stop) if new_header else None
+        self._path, self._remote = path, remote
+        self._input: _Input | None = None
+        if new_header is not None or remote is not None:
+            header, offset = new_header or (b"", 0)
+            source = path.open("rb") if remote is None else cast("BinaryIO", remote)
+            self._input = _Input(source, header, offset, stop)
         # Bytes keep names that are not valid UTF-8 intact; Windows wants text.
         name = os.fsencode(path) if os.name == "posix" else str(path)
-        super().__init__(self._mended or name)
+        try:
+            super().__init__(self._input or name)
+        finally:
+            self._require_input()
+
+    def read(
+        self,
+        frames: int = -1,
+        dtype: str = "float64",
+        always_2d: bool = False,
+        fill_value: float | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        try:
+            samples: np.ndarray = super().read(frames, dtype, always_2d, fill_value, out)
+        finally:
+            self._require_input()
+        return samples
+
+    def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            position: int = super().seek(frames, whence)
+        finally:
+            self._require_input()
+        return position
+
+    def _require_input(self) -> None:
+        """Raise what went wrong with bytes that lie elsewhere: the decoder takes it for the end."""
+        if self._input is not None and self._input.problem is not None:
+            name = self._path.name if self._remote is None else self._remote.title
+            reason = said(self._input.problem).rstrip(".")
+            raise AudioError(f"{name}: cannot be read ({reason}).") from self._input.problem
+
+    def open_bytes(self) -> AbstractContextManager[BinaryIO]:
+        """The bytes of the file, which may have been opened anew."""
+        if self._remote is None:
+            return self._path.open("rb")
+        return nullcontext(cast("BinaryIO", self._remote))
 
     def seekable(self) -> bool:
         """Deny it, so that soundfile does not seek by itself; `seek` works all the same."""
         return False
 
+    def close_decoder(self) -> None:
+        """Close it, but leave a file that lies elsewhere open."""
+        super().close()
+        self._input = None
+
     def close(self) -> None:
         """Close the file; can be called several times."""
         super().close()
-        if self._mended is not None:
-            self._mended.close()
+        if self._input is not None:
+            self._input.close()
 
 
-class _MendedFile:
-    """A file for soundfile's virtual input: with another header, perhaps without its end."""
+class _Input:
+    """A file for soundfile's virtual input: with another header, perhaps without its end.
 
-    def __init__(self, path: Path, header: bytes, offset: int, stop: int | None) -> None:
-        self._file = path.open("rb")
+    What goes wrong while it is read cannot be raised through libsndfile, and is kept.
+    """
+
+    def __init__(self, file: BinaryIO, header: bytes, offset: int, stop: int | None) -> None:
+        self._file = file
         self._header = header
         self._shift = offset - len(header)
-        self._size = (path.stat().st_size if stop is None else stop) - self._shift
+        self._size = (file.seek(0, os.SEEK_END) if stop is None else stop) - self._shift
         self._position = 0
+        self.problem: OSError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
@@ -338,8 +402,11 @@ class _MendedFile:
         data = self._header[self._position : self._position + wanted]
         rest = wanted - len(data)
         if rest:
-            self._file.seek(self._position + len(data) + self._shift)
-            data += self._file.read(rest)
+            try:
+                self._file.seek(self._position + len(data) + self._shift)
+                data += self._file.read(rest)
+            except OSError as error:
+                self.problem = error
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -383,13 +450,10 @@ def open_recording(
     path: str | os.PathLike[str], audio_dir: str | os.PathLike[str] | None = None
 ) -> OpenRecording:
     """Open a recording for decoding; see `read_recording` for parameters and errors."""
-    path = Path(path)
-    name = path.name if audio_dir is None else path.relative_to(audio_dir).as_posix()
+    path = as_path(path)
+    name = path.name if audio_dir is None else path.relative_to(as_path(audio_dir)).as_posix()
     try:
-        info = _stat_regular_file(path, name)
-        with path.open("rb") as file:
-            promise = read_promise(file, info.st_size)
-        sound, readable = _open_sound(path, promise)
+        sound, readable, promise, size, mtime_ns = _open_promised(path, name)
     except OSError as error:
         raise AudioError(f"{name}: cannot be read ({error.strerror or error}).") from error
     except sf.LibsndfileError as error:
@@ -415,8 +479,8 @@ def open_recording(
         channels=sound.channels,
         frames=frames,
         duration=frames / rate,
-        size=info.st_size,
-        mtime_ns=info.st_mtime_ns,
+        size=size,
+        mtime_ns=mtime_ns,
     )
     return OpenRecording(
         sound,
@@ -427,6 +491,28 @@ def open_recording(
         promise.reason,
         _find_note(promise, recording),
     )
+
+
+def _open_promised(path: Path, name: str) -> tuple[SequentialSoundFile, int, Promise, int, int]:
+    """The open file, its readable frames, what its header promises, its size and time."""
+    url = url_of(path)
+    if url is None:
+        info = _stat_regular_file(path, name)
+        with path.open("rb") as file:
+            promise = read_promise(file, info.st_size)
+        return *_open_sound(path, promise), promise, info.st_size, info.st_mtime_ns
+    try:
+        remote = RemoteFile(url, name)
+    except FileNotFoundError:
+        raise AudioError(f"{name}: is missing at {url}.") from None
+    try:
+        if not remote.stamp.size:
+            raise AudioError(f"{name}: is empty (0 bytes).")
+        promise = read_promise(cast("BinaryIO", remote), remote.stamp.size)
+        return *_open_sound(path, promise, remote), promise, *remote.stamp[:2]
+    except BaseException:
+        remote.close()
+        raise
 
 
 def _find_note(promise: Promise, recording: Recording) -> str:
@@ -491,12 +577,14 @@ def _explain(error: sf.LibsndfileError) -> str:
     return "Format not recognised" if text.startswith("File does not exist") else text
 
 
-def _open_sound(path: Path, promise: Promise) -> tuple[SequentialSoundFile, int]:
+def _open_sound(
+    path: Path, promise: Promise, remote: RemoteFile | None = None
+) -> tuple[SequentialSoundFile, int]:
     """Open a file with libsndfile; also return how many frames it can hand out."""
     if promise.new_header is None or (promise.frames is not None and not promise.declared):
-        sound = SequentialSoundFile(path)
+        sound = SequentialSoundFile(path, remote=remote)
         if promise.frames is None or sound.frames >= promise.frames:
             return sound, sound.frames
-        sound.close()
-    sound = SequentialSoundFile(path, promise.new_header, promise.stop)
+        sound.close_decoder()
+    sound = SequentialSoundFile(path, promise.new_header, promise.stop, remote)
     return sound, sound.frames

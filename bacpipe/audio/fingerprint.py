@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 
+from bacpipe.audio.remote import stamp_of, url_of
+
 BYTES = 8
 """Length of a fingerprint: among a million recordings two agree once in 40 million times."""
 
@@ -22,7 +24,8 @@ def content_fingerprint(path: str | os.PathLike[str]) -> str | None:
     """Hash of a recording's size, of its first and last kilobyte and of 8 between them.
 
     Files of up to 10 KiB are hashed as a whole.  A change that keeps the size and touches none of
-    these is not noticed.
+    these is not noticed.  Of a recording that lies elsewhere, it is the hash of its size and of the
+    checksum that its server tells; None if it tells none.
 
     Parameters
     ----------
@@ -45,6 +48,9 @@ def content_fingerprint(path: str | os.PathLike[str]) -> str | None:
     >>> content_fingerprint(path) == before
     False
     """
+    if (url := url_of(path)) is not None:
+        stamp = stamp_of(url)
+        return None if stamp is None else stamp.fingerprint
     try:
         file = os.open(path, _OPEN)
     except OSError:

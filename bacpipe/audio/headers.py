@@ -34,7 +34,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 _PLACEHOLDER_SIZES = frozenset(
@@ -578,13 +577,13 @@ def _flac_restarts(file: _Readable, start: int, size: int, reach: int, block: in
     return False
 
 
-def flac_gaps(path: Path) -> list[tuple[int, int]]:
+def flac_gaps(file: BinaryIO) -> list[tuple[int, int]]:
     """Samples of a FLAC that lack their frames, as first and last (exclusive).
 
     Decoders go on with silence there and say nothing.
     """
     gaps: list[tuple[int, int]] = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = _FLAC_START.search(data)
         if start is None:
             return gaps

@@ -343,7 +343,8 @@ class AudioStream:
         if not self._is_silent or self._gaps_are_told:
             return
         self._gaps_are_told = True
-        gaps, rate = flac_gaps(self.recording.path), self.recording.sample_rate
+        with self._sound.open_bytes() as file:
+            gaps, rate = flac_gaps(file), self.recording.sample_rate
         if gaps:
             logger.warning(
                 "%s: %.2f seconds are missing in it, first at %.2f seconds; silence stands for "

@@ -45,10 +45,11 @@ import re
 import struct
 from collections.abc import Callable, Container
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
 from bacpipe.audio.headers import iterate_chunks
+from bacpipe.audio.remote import open_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
 def metadata_chunks(path: str | os.PathLike[str], wanted: Container[bytes]) -> dict[bytes, bytes]:
     """Content of the chunks of a WAV file with these identifiers; nothing of other files."""
     try:
-        with Path(path).open("rb") as file:
+        with open_bytes(path) as file:
             return _read_chunks(file, wanted)
     except OSError as error:
         logger.debug("%s: no metadata (%s)", path, error)

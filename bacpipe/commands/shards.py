@@ -68,22 +68,28 @@ def run(arguments: Sequence[str]) -> int:
 
 def _refuse_others(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
     """Say which option belongs to another word, instead of doing without it."""
+    working = {"shard": parsed.shard, "next": parsed.next or None, "most": parsed.most}
     given = {
-        "work": next(
-            (f"--{name}" for name in ("shard", "next", "most") if getattr(parsed, name)), ""
-        ),
+        "work": next((f"--{name}" for name, value in working.items() if value is not None), ""),
         "plan": "--anew" if parsed.anew else "",
         "merge": "--incomplete" if parsed.incomplete else "",
     }
     for what, option in given.items():
         if option and what != parsed.what:
             parser.error(f"{option} belongs to bacpipe shards {what}, not to {parsed.what}")
+    if parsed.shard is not None and parsed.most is not None:
+        parser.error(
+            f"--shard {parsed.shard} is one shard, so --most {parsed.most} says nothing more; "
+            f"expected one of the two"
+        )
+    if parsed.shard is not None and parsed.shard < 1:
+        parser.error(f"--shard {parsed.shard} is not possible: shards are counted from 1")
     if parsed.most is not None and parsed.most < 1:
         parser.error(f"--most {parsed.most} is not possible: expected a number from 1")
 
 
 def _plan(options: Options, parsed: argparse.Namespace) -> int:
-    from bacpipe.scaling.shards import plan
+    from bacpipe.scaling.planning import plan
     from bacpipe.store.typed_command import typed_command
 
     manifest = plan(options, anew=parsed.anew)
@@ -150,7 +156,7 @@ def _status(options: Options, parsed: argparse.Namespace) -> int:
 
 
 def _merge(options: Options, parsed: argparse.Namespace) -> int:
-    from bacpipe.scaling.shards import merge
+    from bacpipe.scaling.merging import merge
 
     for model, loader in merge(options, incomplete=parsed.incomplete).items():
         print(  # noqa: T201

@@ -38,14 +38,16 @@ def run(arguments: Sequence[str]) -> int:
     if options.audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     # What follows loads NumPy.
+    from bacpipe.audio.remote import url_of
     from bacpipe.places.sites import SITES, find_sites_table
     from bacpipe.store.loader import Loader
 
     loader = Loader(options.audio_dir, options=options)
     audio_dir, recordings = loader.audio_dir, loader.recording_names
     table = find_sites_table(audio_dir, options)
+    beside = audio_dir if url_of(audio_dir) is None else Path()  # nothing is written to a URL
     if table is None or parsed.to is not None:
-        return _draft(audio_dir, parsed.to or audio_dir / SITES, recordings, options)
+        return _draft(audio_dir, parsed.to or beside / SITES, recordings, options)
     return _check(audio_dir, table, recordings, options)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import counted
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.options import Options
@@ -150,7 +151,7 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
             if path.exists() or (path.suffix == ".png" and detections_path(folder, model).exists()):
                 rows[path.relative_to(paths.dataset_path).as_posix()] = what
     lines = [
-        f"Results of bacpipe for the recordings in {paths.audio_dir.resolve()}",
+        f"Results of bacpipe for the recordings in {shown(paths.audio_dir.resolve())}",
         "",
         *([] if rows else ["embeddings/  what the models made of each recording", ""]),
         *(f"{name}\n    {what}" for name, what in rows.items()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bacpipe.audio.remote import shown
 from bacpipe.exports.chosen import Chosen
 from bacpipe.exports.raven import plain_label
 from bacpipe.store.detections import Detections
@@ -48,7 +49,7 @@ def _piece(chosen: Chosen, item: Detections) -> pd.DataFrame:
     start = None if place.start is None else place.start.replace(tzinfo=None)
     times = [None if start is None else start + timedelta(seconds=s) for s in item.start.tolist()]
     cells: dict[str, object] = {
-        "INDIR": str(chosen.loader.audio_dir.resolve()),
+        "INDIR": shown(chosen.loader.audio_dir.resolve()),
         "FOLDER": "" if path.parent == PurePosixPath() else str(path.parent),
         "IN FILE": path.name,
         "CHANNEL": 0,

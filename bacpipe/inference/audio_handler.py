@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bacpipe.annotations.table import check_annotations, length_in_header, read_annotations
 from bacpipe.audio.files import find_recording_names, read_recording
+from bacpipe.audio.remote import as_path, url_of
 from bacpipe.audio.stream import Samples, read_audio
 from bacpipe.audio.windows import WindowBlock, cut_windows, merge_segments
 from bacpipe.errors import AnnotationsError, AudioError, SettingsError
@@ -189,9 +190,11 @@ class AudioHandler:
 
     def _located(self, path: str | Path) -> Path:
         """Where a recording is: as given, or in `audio_dir`."""
-        given = typed_path(path)
-        inside = None if self.audio_dir is None else self.audio_dir / given
-        return inside if inside is not None and not is_there(given) and is_there(inside) else given
+        given = typed_path(as_path(path))
+        if self.audio_dir is None or is_there(given):
+            return given
+        inside = self.audio_dir / given
+        return inside if url_of(inside) is not None or is_there(inside) else given
 
     def get_file_length(self, path: str | Path) -> float:
         """Length of a recording in seconds, from its header.

@@ -21,6 +21,7 @@ import torch
 
 from bacpipe._version import __version__
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import is_recording_there
 from bacpipe.errors import (
     AnnotationsError,
     NothingEmbeddedError,
@@ -585,7 +586,7 @@ def _prepare_set(loader: Loader, identity: dict[str, Any], provenance: dict[str,
         logger.info(
             "%s: continuing embeddings of an older bacpipe; what it computed is kept.", known.folder
         )
-        there = filter(lambda name: (loader.audio_dir / name).is_file(), known.content.done)
+        there = filter(lambda name: is_recording_there(loader.audio_dir / name), known.content.done)
         sources = [look_at_name(name, loader.audio_dir) for name in there]
         stamps = {s.name: (s.size, s.mtime_ns, content_fingerprint(s.path)) for s in sources}
         adopt_old_set(known, identity, provenance, stamps)

@@ -40,6 +40,7 @@ from bacpipe.annotations.table import (
     length_in_header,
 )
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import is_recording_there, url_of
 from bacpipe.errors import (
     AnnotationsError,
     NoRecordingsError,
@@ -273,7 +274,7 @@ def _is_there(audio_dir: Path, name: str) -> bool:
     if os.name == "nt" and "\\" in name:  # elsewhere a letter like others
         return False
     try:
-        return (audio_dir / name).is_file()
+        return is_recording_there(audio_dir / name)
     except (OSError, ValueError):
         return False
 
@@ -369,7 +370,11 @@ def current_labels(loader: Loader, *, changed: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     folder = loader.paths.people_path
-    if not any(folder.glob(ALL_PEOPLE_LABELS)) and not is_folder(loader.audio_dir):
+    if (
+        not any(folder.glob(ALL_PEOPLE_LABELS))
+        and url_of(loader.audio_dir) is None
+        and not is_folder(loader.audio_dir)
+    ):
         raise NoRecordingsError(f"The audio folder {loader.audio_dir} does not exist.")
     held = standing(_names_now(read_judgements(folder), loader, changed=changed))
     rows = [[getattr(entry, name) for name in COLUMNS] for entry in held]

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bacpipe.audio import remote
 from bacpipe.audio.clock_jumps import ClockJumps, find_clock_jumps
 from bacpipe.audio.timestamps import Source, find_start
 from bacpipe.errors import counted
@@ -161,7 +162,8 @@ def _tell_jumps(audio_dir: Path, jumps: ClockJumps) -> None:
     if parts:
         say_once(
             logging.WARNING,
-            f"{audio_dir}: {', and '.join(parts)}; the clock of a recorder may have been reset. "
+            f"{remote.shown(audio_dir)}: "
+            f"{', and '.join(parts)}; the clock of a recorder may have been reset. "
             f"The dates are taken as they are.",
         )
 
@@ -177,7 +179,8 @@ def _tell_sources(audio_dir: Path, recordings: Sequence[str], sources: Sequence[
         parts.append(f"{counts['nothing']} tell no time, such as {example}")
     say_once(
         logging.WARNING if counts["nothing"] else logging.INFO,
-        f"{audio_dir}: times of {counted(len(sources), 'recording')}: {', '.join(parts)}.",
+        f"{remote.shown(audio_dir)}: "
+        f"times of {counted(len(sources), 'recording')}: {', '.join(parts)}.",
     )
 
 
@@ -189,13 +192,15 @@ def _tell_zones(
     if common is not None and len(zoned) > 1:
         say_once(
             logging.WARNING,
-            f"{audio_dir}: recordings are in several time zones ({named}); all of these are shown "
+            f"{remote.shown(audio_dir)}: "
+            f"recordings are in several time zones ({named}); all of these are shown "
             f"in {timezone(common)}.",
         )
     if zoned and unknown:
         say_once(
             logging.WARNING,
-            f"{audio_dir}: some recordings tell their time zone ({named}), {unknown} do not; these "
+            f"{remote.shown(audio_dir)}: "
+            f"some recordings tell their time zone ({named}), {unknown} do not; these "
             f"count by their clocks, which may be of another zone. Name it with time_zone, in the "
             f"table of sites or in the settings.",
         )
@@ -212,7 +217,8 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
         named = ", ".join(f"{zone}: {count}" for zone, count in assumed.most_common(5))
         say_once(
             logging.INFO,
-            f"{audio_dir}: {counted(sum(assumed.values()), 'recording')} without a time zone; "
+            f"{remote.shown(audio_dir)}: "
+            f"{counted(sum(assumed.values()), 'recording')} without a time zone; "
             f"these count by local time ({named}). If the recorders ran in another, such as "
             f"UTC, name it with time_zone, in the table of sites or in the settings.",
         )
@@ -224,7 +230,8 @@ def tell_assumptions(audio_dir: Path, recordings: Sequence[str], starts: Sequenc
     if odd:
         say_once(
             logging.WARNING,
-            f"{audio_dir}: {counted(len(odd), 'recording')} in an hour that the clocks of their "
+            f"{remote.shown(audio_dir)}: "
+            f"{counted(len(odd), 'recording')} in an hour that the clocks of their "
             f"time zone show twice or leave out in the night of a change, such as {odd[0]}; if "
             f"the recorders did not follow daylight saving time, name their zone as an offset, "
             f"such as time_zone=UTC+1.",

@@ -11,6 +11,7 @@ lost is given to another by the scheduler.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -28,7 +29,9 @@ from bacpipe.errors import BacpipeError, SettingsError, StorageError, counted, s
 from bacpipe.inference.report import RunReport, is_interactive
 from bacpipe.machine import available_cores
 from bacpipe.options import Options, with_changes
-from bacpipe.scaling.shards import ShardReport, ShardWorker, merge, plan
+from bacpipe.scaling.merging import merge
+from bacpipe.scaling.planning import plan
+from bacpipe.scaling.shards import ShardReport, ShardWorker
 from bacpipe.store.loader import Loader
 
 if TYPE_CHECKING:
@@ -95,7 +98,9 @@ def run_on_dask(
         )
         reports, errors = _work_on(client, manifest.shards, for_workers, custom)
     if errors:
-        told = "; ".join(f"shard {n}: {text}" for n, text in sorted(errors.items())[:_SHOWN])
+        told = "; ".join(
+            f"shard {n}: {text.rstrip('.')}" for n, text in sorted(errors.items())[:_SHOWN]
+        )
         more = f"; and {len(errors) - _SHOWN:,} more" if len(errors) > _SHOWN else ""
         raise BacpipeError(
             f"{counted(len(errors), 'shard')} of {len(manifest.shards):,} could not be done, all "
@@ -130,7 +135,7 @@ def _work_on(
         numbers[future.key] = number
         return future
 
-    first = [submit(number) for number, _ in zip(left, range(_most(client)), strict=False)]
+    first = [submit(number) for number in itertools.islice(left, _most(client))]
     running = as_completed(first)
     bar = tqdm(total=len(shards), unit=" shards", disable=not is_interactive())
     try:

@@ -26,12 +26,13 @@ import pyarrow.parquet as pq
 
 from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording, recordings_by_folder
+from bacpipe.audio.remote import shown, url_of
 from bacpipe.errors import AudioError, ResultsError, ResultsNotFoundError
 from bacpipe.options import Options
 from bacpipe.places.sites import Sites, folder_of
 from bacpipe.store.files import replacing
 from bacpipe.store.layout import ResultPaths, Stems, as_others_see
-from bacpipe.store.plan import Part
+from bacpipe.store.plan import Part, look_at_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +202,7 @@ def read_manifest(paths: ResultPaths) -> Manifest:
     except FileNotFoundError:
         raise ResultsNotFoundError(
             f"{path}: these recordings have no shards yet; plan them first, with "
-            f"bacpipe shards plan audio_dir={paths.audio_dir}."
+            f"bacpipe shards plan audio_dir={shown(paths.audio_dir)}."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(
@@ -215,8 +216,8 @@ def read_manifest(paths: ResultPaths) -> Manifest:
         )
     if found.audio_dir != paths.audio_dir.resolve():
         raise ResultsError(
-            f"{path}: is the manifest of {found.audio_dir}, not of {paths.audio_dir.resolve()}; "
-            f"plan the shards again: what is done is kept."
+            f"{path}: is the manifest of {shown(found.audio_dir)}, not of "
+            f"{shown(paths.audio_dir.resolve())}; plan the shards again: what is done is kept."
         )
     return found
 
@@ -251,6 +252,9 @@ def folders_of(names: Sequence[str], audio_dir: Path) -> Iterator[Folder]:
 
 def _size(audio_dir: Path) -> Callable[[str], int]:
     root = os.fspath(audio_dir)
+
+    if url_of(audio_dir) is not None:
+        return lambda name: look_at_name(name, audio_dir).size
 
     def size_of(name: str) -> int:
         try:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bacpipe.audio.files import read_recording
+from bacpipe.audio.remote import as_path, is_recording_there, url_of
 from bacpipe.audio.stream import read_audio
 from bacpipe.errors import AudioError, ResultsError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.models.card import ModelCard
@@ -285,8 +286,11 @@ class QueryReader:
         return isinstance(self._embedder.loaded_model, TextModel)
 
     def _found(self, name: str | Path) -> Path | None:
-        paths = (typed_path(name), self._index.loader.audio_dir / name)
-        return next(filter(is_file, paths), None)
+        path, inside = typed_path(as_path(name)), self._index.loader.audio_dir / name
+        if url_of(inside) is not None and not is_file(path):
+            path = path if url_of(path) is not None else inside
+            return path if is_recording_there(path) else None
+        return next(filter(is_file, (path, inside)), None)
 
     def _clip(self, name: str | Path, start: float | None, end: float | None) -> Floats:
         path = self._found(name)

@@ -170,9 +170,9 @@ class Claims:
                     found[match["what"]] = max(found.get(match["what"], 0), number)
         return found
 
-    def holder(self, what: str) -> Holder | None:
-        """Who holds a claim, dead or alive; None if nobody does."""
-        generation = self.generations().get(what, 0)
+    def holder(self, what: str, generations: Mapping[str, int] | None = None) -> Holder | None:
+        """Who holds a claim, dead or alive; None if nobody does.  Parameters as for `take`."""
+        generation = (self.generations() if generations is None else generations).get(what, 0)
         holder = _read(self._path(what, generation))[1] if generation else None
         return None if holder is None or holder.state == _FREE else holder
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import as_path, shown, url_of
 from bacpipe.errors import NoEmbeddingsError, NoRecordingsError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.store.entries import FinishedEntry, read_entry
@@ -119,8 +120,8 @@ def computed_models(audio_dir: AudioDir, options: Options) -> list[str]:
     names = models_with_embeddings(folder, paths.dataset)
     if not names:
         raise NoEmbeddingsError(
-            f"{folder}: there are no embeddings of {paths.audio_dir} yet; compute them first: "
-            f"{typed_command('', paths.audio_dir, options)}"
+            f"{folder}: there are no embeddings of {shown(paths.audio_dir)} yet; compute them "
+            f"first: {typed_command('', paths.audio_dir, options)}"
         )
     return names
 
@@ -284,7 +285,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str, moved_from: str | N
                 recorded_folder(main / folder_name(ours), embed_parent_dir),
             )
         remove_temporaries_of([folder / DATA_SET])
-        content: dict[str, object] = {"audio_dir": str(ours), "results": str(folder.resolve())}
+        content: dict[str, object] = {"audio_dir": shown(ours), "results": str(folder.resolve())}
         write_json(folder / DATA_SET, content | ({"moved": moved} if moved else {}))
     return folder
 
@@ -310,7 +311,7 @@ def _recorded(folder: Path, key: str = "audio_dir") -> Path | None:
     except (OSError, ValueError, RecursionError):
         return None
     name = content.get(key) if isinstance(content, dict) else None
-    return Path(name) if isinstance(name, str) and name and "\0" not in name else None
+    return as_path(name) if isinstance(name, str) and name and "\0" not in name else None
 
 
 def _was_copied(folder: Path) -> bool:
@@ -330,7 +331,7 @@ def _audio_dir_in(metadata: Path) -> Path | None:
         name = load_yaml("".join([lines[first], *more]))["audio_dir"]
     except (OSError, ValueError, StopIteration, yaml.YAMLError):
         return None
-    return Path(name) if isinstance(name, str) and name and "\0" not in name else None
+    return as_path(name) if isinstance(name, str) and name and "\0" not in name else None
 
 
 def _dataset_names(audio_dir: Path) -> list[str]:
@@ -354,6 +355,8 @@ def _is_same_folder(owner: Path | None, audio_dir: Path) -> bool:
 
 
 def _exists(folder: Path) -> bool:
+    if url_of(folder) is not None:  # it is not asked for, which takes long where it is not
+        return True
     try:
         return folder.exists()
     except (OSError, ValueError):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from bacpipe.audio import windows
+from bacpipe.audio.remote import shown
 from bacpipe.audio.windows import Segment
 from bacpipe.errors import REPAIR, ResultsError, SettingsError, counted
 from bacpipe.models.zoo import CARDS
@@ -604,7 +605,7 @@ def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, A
         padded.append(entry.padded)
     return {
         "model_name": model,
-        "audio_dir": str(audio_dir),
+        "audio_dir": shown(audio_dir),
         "embed_dir": str(found.folder),
         "embedding_size": next(iter(dims), 0),
         "sample_rate (Hz)": identity.get("sample_rate"),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import stamp_of, url_of
 from bacpipe.store.data_set_folder import moved_at
 from bacpipe.store.embedding_set import EmbeddingSet
 from bacpipe.store.entries import DONE, REMOVED, Entries, FinishedEntry, PredictionSettings
@@ -205,8 +206,13 @@ def look_at_name(name: str, audio_dir: Path, segments: Segments | None = None) -
     segments : tuple of (start, stop) in seconds, optional
         Annotated segments, when only those are embedded.
     """
+    path = f"{os.fspath(audio_dir)}/{name}"
+    if (url := url_of(path)) is not None:
+        stamp = stamp_of(url)
+        size, mtime_ns = (-1, -1) if stamp is None else stamp[:2]
+        return Source(audio_dir, name, size, mtime_ns, segments)
     try:
-        status = os.stat(f"{os.fspath(audio_dir)}/{name}")  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
         size, mtime_ns = status.st_size, status.st_mtime_ns
     except OSError:
         size = mtime_ns = -1

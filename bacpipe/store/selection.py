@@ -21,6 +21,8 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from bacpipe.annotations.cells import decode, find_separator, listed, read_rows
+from bacpipe.audio.files import AUDIO_SUFFIXES
+from bacpipe.audio.remote import as_path, url_of
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError, counted
 from bacpipe.user_input import typed_path
 
@@ -89,6 +91,8 @@ def data_set_of(audio_dir: AudioDir) -> Place:
         If nothing of what was named exists.
     """
     words = [audio_dir] if isinstance(audio_dir, str | PurePath) else list(audio_dir)
+    if remote := [path for word in words if url_of(path := as_path(word)) is not None]:
+        return _remote_place(remote, len(words), "audio_dir")
     if len(words) == 1:
         path = typed_path(str(words[0]))
         if os.path.isdir(path) or not (os.path.isfile(path) or _is_glob(path)):  # noqa: PTH112, PTH113
@@ -122,11 +126,36 @@ def data_set_of(audio_dir: AudioDir) -> Place:
     return Place(root, tuple(dict.fromkeys(meant)))
 
 
+def _remote_place(paths: Sequence[Path], words: int, source: str) -> Place:
+    """What URLs name: a folder, recordings, and what is below globs."""
+    if len(paths) < words:
+        raise SettingsError(
+            f"{source}: names {url_of(paths[0])} and what lies on this computer; expected one or "
+            f"the other, so run them one after the other."
+        )
+    meant = [path.as_posix() for path in paths]
+    folders = []
+    for path, text in zip(paths, meant, strict=True):
+        is_recording = path.suffix.lower() in AUDIO_SUFFIXES
+        folder = path.parent.as_posix() if is_recording else text
+        folders.append(_above_wildcards(text) if _is_glob(path) else folder)
+    root = _common(folders, source)
+    if url_of(root) is None:
+        raise SettingsError(
+            f"{source}: {listed(map(str, map(url_of, paths)), 3)} have no folder in common; run "
+            f"them one after the other, with the same main_results_dir."
+        )
+    return Place(root, None if root.as_posix() in meant else tuple(dict.fromkeys(meant)))
+
+
 def _place_of_table(path: Path) -> Place:
     """A table's own folder if all its files lie there, or what they have in common."""
+    words = read_list(path)
+    if remote := [word for word in map(as_path, words) if url_of(word) is not None]:
+        return _remote_place(remote, len(words), str(path))
     beside = os.path.abspath(path.parent)  # noqa: PTH100
     meant, folders = [], []
-    for word in read_list(path):
+    for word in words:
         plain = os.path.expanduser(word)  # noqa: PTH111
         forms = [os.path.join(beside, plain), os.path.abspath(plain)]  # noqa: PTH100, PTH118
         forms += [form.replace("\\", "/") for form in forms if os.sep == "/"]
@@ -273,7 +302,7 @@ class _Finder:
     def find(self, word: str) -> list[str]:
         if "\0" in word:
             raise LookupError("no path has a null byte.")
-        path = str(typed_path(word))
+        path = os.fspath(typed_path(as_path(word)))
         anchored = os.path.isabs(path)  # noqa: PTH117
         if not anchored and path in self._names:
             return [path]

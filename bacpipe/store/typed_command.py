@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from bacpipe.audio.remote import shown
 from bacpipe.options import Options, needed_to_read
 from bacpipe.store.selection import AudioDir
 from bacpipe.user_input import typed_setting
@@ -35,8 +36,10 @@ def _typed(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value)
+        return f"[{', '.join(shown(str(item)) for item in value)}]"
+    if value is None:
+        return "null"
+    return shown(str(value))
 
 
 def _program() -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import url_of
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.calibrations import read_calibration
@@ -202,7 +203,12 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         return
     states[folder] = found.state
     audio_dir = recorded_folder(folder.parent.parent, folder.parent.name)
-    if audio_dir is not None and audio_dir.is_absolute() and not audio_dir.is_dir():
+    if (
+        audio_dir is not None
+        and audio_dir.is_absolute()
+        and url_of(audio_dir) is None
+        and not audio_dir.is_dir()
+    ):
         logger.info("%s is not there, so its recordings are not compared.", audio_dir)
     for name, entry in sorted(content.recordings.items()):
         if isinstance(entry, FinishedEntry) and entry.is_done:

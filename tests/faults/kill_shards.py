@@ -1,6 +1,8 @@
 """Kill workers on shards at many moments, start others, and compare with a run that nobody killed.
 
     python tests/faults/kill_shards.py --recordings 400 --workers 2 --kills 12 [--seed N]
+    python tests/faults/kill_shards.py --recordings 400 --workers 2 --kills 5 --clients
+    python tests/faults/kill_shards.py --recordings 200 --seconds 60 --kills 30 --any-moment
 
 Workers are forked from this process, which has imported everything and started no thread.  Each
 of them but the last dies by SIGKILL just before or just after a file gets its name, a line gets
@@ -25,6 +27,7 @@ import argparse
 import hashlib
 import json
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -48,14 +51,17 @@ import bacpipe
 import bacpipe.embedder
 import bacpipe.inference.run_data_set
 from bacpipe.options import Options, make_options
-from bacpipe.scaling.shards import ShardWorker, done_shards, merge, plan
+from bacpipe.scaling.merging import merge
+from bacpipe.scaling.planning import plan
+from bacpipe.scaling.shards import ShardWorker, done_shards
 from bacpipe.store import claims, files, journal
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.files import TEMPORARY
 from bacpipe.store.verification import verify_results
 
 RATE = 8000
-_LEAST_LIFE = 0.7  # seconds between kills, or workers do nothing but start
+_LEAST_LIFE = 0.35  # seconds between kills, or workers do nothing but start
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d(?=___)")  # workers of Dask have their own clock
 FIELD, ONE, MANY, SEEN = "field", "one", "many", "seen.txt"
 
 
@@ -83,24 +89,24 @@ class Level(bacpipe.ModelBaseClass):
         return torch.stack([level, 1 - level], dim=1)
 
 
-def make_recordings(folder: Path, number: int) -> None:
-    """Short noise, in folders of a hundred."""
+def make_recordings(folder: Path, number: int, windows: int) -> None:
+    """Noise of some windows each, in folders of a hundred."""
     rng = np.random.default_rng(0)
-    noise = rng.uniform(-1, 1, RATE // 4).astype(np.float32)
+    noise = rng.uniform(-1, 1, windows * RATE // 4).astype(np.float32)
     for i in range(number):
         path = folder / f"site{i // 100:04d}" / f"r{i:06d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         sf.write(path, noise * (0.1 + 0.8 * i / number), RATE)
 
 
-def options_of(base: Path, shard: int) -> Options:
+def options_of(base: Path, shard: int, windows: int) -> Options:
     return make_options(
         audio_dir=base / FIELD,
         main_results_dir=base / MANY,
         models=["level"],
         device="cpu",
         nr_parallel_workers=1,
-        hours_per_shard=(shard * 0.25 + 0.01) / 3600,
+        hours_per_shard=(shard * windows * 0.25 + 0.01) / 3600,
     )
 
 
@@ -149,10 +155,11 @@ def contents(folder: Path) -> dict[str, str]:
     """Hash of every file of the results, but of what says who has worked on them and where."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+        name = _STAMP.sub("", path.relative_to(folder).as_posix())
         if path.is_dir() or name.startswith("shards/") or path.suffix == ".lock":
             continue
         data = path.read_bytes().replace(str(folder.parent).encode(), b"")
+        data = re.sub(_STAMP.pattern.encode(), b"", data)
         if path.name == "journal.jsonl":
             lines = [json.loads(line) for line in data.splitlines()]
             last = {line["file"]: line for line in lines if "file" in line}
@@ -161,19 +168,53 @@ def contents(folder: Path) -> dict[str, str]:
     return found
 
 
+def kill_clients(base: Path, options: Options, workers: int, kills: int, rng: random.Random) -> int:
+    """Kill those who asked Dask, with its scheduler in them, each when a shard more is done."""
+    paths = paths_of(base / FIELD, "none", options)
+
+    def ask() -> None:
+        Level.seen = base / SEEN
+        settings = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        bacpipe.generate_embeddings(
+            model_name="level",
+            CustomModel=Level,
+            audio_dir=base / FIELD,
+            main_results_dir=base / MANY,
+            device="cpu",
+            nr_parallel_workers=1,
+            hours_per_shard=options.hours_per_shard,
+            engine="dask",
+            cluster_settings=settings,
+        )
+
+    for number in range(kills):
+        before, pid = len(done_shards(paths)), fork(ask)
+        while len(done_shards(paths)) == before:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return number  # there was nothing left to do
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert os.waitpid(fork(ask), 0)[1] == 0
+    return kills
+
+
 def run(
     base: Path,
     *,
     recordings: int,
+    windows: int,
     workers: int,
     kills: int,
     shard: int,
     seed: int,
     any_moment: bool,
+    clients: bool,
 ) -> dict[str, Any]:
     """Kill workers, and say what came of it."""
     rng = random.Random(seed)
-    make_recordings(base / FIELD, recordings)
+    make_recordings(base / FIELD, recordings, windows)
     started = time.perf_counter()
 
     def undisturbed() -> None:
@@ -188,7 +229,7 @@ def run(
 
     assert os.waitpid(fork(undisturbed), 0)[1] == 0
     alone = time.perf_counter() - started
-    options = options_of(base, shard)
+    options = options_of(base, shard, windows)
     custom = {"level": Level}
     faults: list[str] = []
 
@@ -206,7 +247,7 @@ def run(
     living: dict[int, bool] = {}
     done, idle = 0, False
     started = time.perf_counter()
-    while True:
+    while not clients:
         while len(living) < workers and not idle:
             moment = 0
             if not any_moment and done + sum(living.values()) < kills:
@@ -226,6 +267,8 @@ def run(
             if len(done_shards(paths)) == number:
                 break
             idle = False  # the last of them was killed over its shard
+    if clients:
+        done = kill_clients(base, options, workers, kills, rng)
     seconds = time.perf_counter() - started
     assert os.waitpid(fork(lambda: merge(options) and None), 0)[1] == 0
     one, many = (contents(base / name / FIELD) for name in (ONE, MANY))
@@ -233,13 +276,14 @@ def run(
     faults += [f"{name} is left over" for name in many if name not in one]
     faults += [str(item) for item in verify_results(base / MANY)]
     faults += [f"{p} was left" for p in base.rglob(f"*{TEMPORARY}")]
-    computed = (base / SEEN).stat().st_size
+    computed = (base / SEEN).stat().st_size / windows
     return {
         "recordings": recordings,
+        "seconds_each": windows / 4,
         "workers": workers,
         "kills": done,
         "files_compared": len(one),
-        "computed_again": computed - recordings,
+        "computed_again": round(computed - recordings, 1),
         "seconds": round(seconds, 1),
         "seconds_of_one_process": round(alone, 1),
         "faults": faults,
@@ -249,17 +293,20 @@ def run(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, default=400)
+    parser.add_argument("--seconds", type=float, default=0.25, help="of each recording")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--shard", type=int, default=20, help="recordings in a shard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--any-moment", action="store_true")
+    parser.add_argument("--clients", action="store_true", help="kill clients of Dask")
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill_shards_") as folder:
         report = run(
-            Path(folder), recordings=given.recordings, workers=given.workers, kills=given.kills,
-            shard=given.shard, seed=given.seed, any_moment=given.any_moment,
+            Path(folder), recordings=given.recordings, windows=max(1, round(4 * given.seconds)),
+            workers=given.workers, kills=given.kills, shard=given.shard, seed=given.seed,
+            any_moment=given.any_moment, clients=given.clients,
         )  # fmt: skip
     print(json.dumps(report, indent=2))
     if given.report is not None:

@@ -15,6 +15,7 @@ import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.options import make_options
 from bacpipe.scaling import dask_engine
+from bacpipe.scaling.manifest import read_manifest
 from tests.conftest import TinyModel, write_recording
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
@@ -65,7 +66,7 @@ def settings(place: SimpleNamespace, results: str, **more: object) -> dict[str, 
         "main_results_dir": place.base / results,
         "device": "cpu",
         "classifier_threshold": 0.5,
-        "hours_per_shard": 5 / 3600,
+        "hours_per_shard": 2 / 3600,
         **more,
     }
 
@@ -80,6 +81,9 @@ def test_results_are_those_of_one_process(place: SimpleNamespace, scheduler: str
         dim_reduction_model="pca",
         **settings(place, "there", engine="dask", scheduler=scheduler),
     )["tiny"]
+    assert read_manifest(there.paths).shards[8:], (
+        "no more shards than the scheduler is given at once"
+    )
     assert list(there.entries) == list(here.entries)
     np.testing.assert_array_equal(there.embeddings("array"), here.embeddings("array"))
     np.testing.assert_array_equal(there.predictions("array")[0], here.predictions("array")[0])
@@ -130,7 +134,7 @@ class Broken(TinyModel):
 
 
 def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, scheduler: str) -> None:
-    with pytest.raises(BacpipeError, match=r"shards of \d could not be done.*shard 1: "):
+    with pytest.raises(BacpipeError, match=r"shards of \d+ could not be done.*shard 1: "):
         bacpipe.generate_embeddings(
             model_name="tiny",
             CustomModel=Broken,

@@ -23,9 +23,11 @@ from bacpipe.errors import (
     SettingsError,
 )
 from bacpipe.options import Options, make_options
-from bacpipe.scaling import shards as shards_module
+from bacpipe.scaling import agreement
 from bacpipe.scaling.manifest import Folder, Manifest, Planner
-from bacpipe.scaling.shards import ShardWorker, merge, plan, shard_status
+from bacpipe.scaling.merging import merge
+from bacpipe.scaling.planning import plan
+from bacpipe.scaling.shards import ShardReport, ShardWorker, shard_status
 from bacpipe.store.claims import Claims
 from bacpipe.store.layout import Stems
 from bacpipe.store.verification import verify_results
@@ -194,9 +196,7 @@ def test_two_workers_exclude_each_other_and_a_plan_excludes_all(
     assert worker.work(1).reports["tiny"].done
 
 
-def _next(
-    options: Options, custom: dict[str, object], most: int
-) -> list[shards_module.ShardReport]:
+def _next(options: Options, custom: dict[str, object], most: int) -> list[ShardReport]:
     return list(ShardWorker(options, custom=custom).work_on_all(most))
 
 
@@ -234,7 +234,7 @@ def test_a_worker_that_would_compute_something_else_is_refused(
     worker.work(1)
     with pytest.raises(ResultsError, match=r"other results than those before it \(.*code="):
         ShardWorker(options(), custom={"tiny": TinyModel2}).work(2)
-    monkeypatch.setattr(shards_module, "__version__", "9.9")
+    monkeypatch.setattr(agreement, "__version__", "9.9")
     with pytest.raises(ResultsError, match=r"\(bacpipe 9.9 instead of "):
         ShardWorker(options(), custom=custom)
 
@@ -247,11 +247,11 @@ def test_other_weights_are_refused(
     found = plan(options)
     path = found.path.parent / "birdnet.json"
     contract = json.loads(path.read_text())
-    shards_module._agree(path, contract)
+    agreement.agree(path, contract)
     other = json.loads(path.read_text())
     other["identity"]["checkpoint"] = {"weights": "0" * 64}
     with pytest.raises(ResultsError, match=r"birdnet.json: this worker .*checkpoint=.*instead of"):
-        shards_module._agree(path, other)
+        agreement.agree(path, other)
 
 
 def test_a_second_manifest_needs_the_same_settings(
@@ -349,3 +349,12 @@ def test_the_command_line(recordings: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(["shards", "merge", "--shard", "1", *words])
     assert "--shard belongs to bacpipe shards work" in capsys.readouterr().err
+    for given, told in (
+        (["status", "--shard", "0"], "--shard belongs to bacpipe shards work"),
+        (["work", "--shard", "1", "--most", "1"], "--most 1 says nothing more"),
+        (["work", "--shard", "0"], "--shard 0 is not possible"),
+        (["work", "--most", "0"], "--most 0 is not possible"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["shards", *given, *words])
+        assert told in capsys.readouterr().err

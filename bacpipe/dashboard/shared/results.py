@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bacpipe.audio.remote import is_recording_there, shown, url_of
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.models.zoo import CARDS
@@ -191,17 +192,17 @@ class ModelResults:
         # Recordings may be links to other disks, but a journal must not name other places.
         if name.is_absolute() or ".." in name.parts:
             raise ResultsNotFoundError(f"{recording!r} lies outside of {self.loader.audio_dir}.")
-        if not path.is_file():
+        if not is_recording_there(path):
             raise ResultsNotFoundError(
-                f"{path}: this recording is not there any more, so it can be neither shown nor "
-                f"played; its embeddings and predictions are still here. {self._how_to_find()}"
+                f"{shown(path)}: this recording is not there any more, so it can be neither shown "
+                f"nor played; its embeddings and predictions are still here. {self._how_to_find()}"
             )
         return path
 
     def _how_to_find(self) -> str:
         """How to say where the recordings are now."""
         old = self.loader.audio_dir
-        if old.is_dir():
+        if old.is_dir() or url_of(old) is not None:
             return "Put it back there to see and hear it."
         command = typed_command("dashboard", Path("FOLDER"), self.loader.options, moved_from=old)
         return f"Say where the recordings are now, instead of FOLDER: {command}"
