@@ -60,6 +60,7 @@ from bacpipe.store.old_results import old_results_in
 from bacpipe.store.plan import Part, StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
+    RecentPredictions,
     predictions_folder,
     predictions_source,
     read_predictions,
@@ -827,8 +828,14 @@ class Loader:
         """
         return self.range_filter(**settings).kept(self.stored_detections())
 
-    def stored_detections(self) -> Iterator[Detections]:
-        """All predictions that are stored, whether or not their species are expected."""
+    def stored_detections(self, recent: RecentPredictions | None = None) -> Iterator[Detections]:
+        """All predictions that are stored, whether or not their species are expected.
+
+        Parameters
+        ----------
+        recent : RecentPredictions, optional
+            Those that need not be read.
+        """
         found = self._require_set()
         entries = self.entries
         self.require_predictions()
@@ -852,6 +859,8 @@ class Loader:
                 _require_windows_of(table, item, entry.windows)
                 yield item
                 continue
+            elif recent is not None and (known := recent.take(stored.sha256)) is not None:
+                window, label, score = known
             else:
                 window, label, score = read_predictions(
                     path_inside(
