@@ -547,8 +547,9 @@ class Options(_Asked):
         "float32", _choice(*get_args(Precision)),
         "What networks of PyTorch compute with; each starts embeddings of its own. tf32 is for "
         "NVIDIA GPUs: faster convolutions with fewer digits, which changes embeddings by 0.1 to "
-        "0.5 %. bfloat16 is faster on GPUs made for it and changes them by about 1 % (BirdNET's by "
-        "2 %). Allowed: float32, tf32, bfloat16",
+        "0.5 %. bfloat16 is faster on GPUs and processors (Intel's AMX, AVX-512 BF16) made for it, "
+        "and changes them by about 1 % (BirdNET's by 2 %); on other processors float32 is used. "
+        "Allowed: float32, tf32, bfloat16",
     )
     global_batch_size: int | Auto = _option(
         "auto", _either("auto", _POSITIVE),

@@ -116,8 +116,8 @@ def play(
         # Its model is run, and others only if somebody has asked for them.
         others = models if "models" in options.asked or options.already_computed else []
         models = list(dict.fromkeys([*others, recogniser.model]))
-    options = make_options(
-        **{**kwargs, "audio_dir": audio_dir, "recordings": chosen, "models": models}
+    options = _computable(
+        make_options(**{**kwargs, "audio_dir": audio_dir, "recordings": chosen, "models": models})
     )
     handler = _save_logs(options, audio_dir) if bool_save_logs or save_logs else None
     try:
@@ -150,6 +150,16 @@ def play(
             f"{counted(len(failed), 'recording')} failed; all else is done."
         )
     return loaders
+
+
+def _computable(options: Options) -> Options:
+    """Options with a precision that this computer has, for what is computed here and then read."""
+    if options.precision == "float32" or options.engine == "dask":
+        return options
+    # Loading PyTorch takes seconds.
+    from bacpipe.inference.audio_handler import with_possible_precision
+
+    return with_possible_precision(options)
 
 
 def _refuse_path(parameter: str, value: object) -> None:
@@ -364,7 +374,9 @@ def generate_embeddings(
             f"generate_embeddings takes its arguments by name; did you mean "
             f"generate_embeddings({meant})?"
         )
-    options = make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
+    options = _computable(
+        make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
+    )
     if model_name is None:
         raise SettingsError(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
@@ -412,7 +424,7 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     >>> table.name
     'batdetect2_dets_avg_calls.csv'
     """
-    options = make_options(**kwargs)
+    options = _computable(make_options(**kwargs))
     find_card(model_name)
     _look_into(options)
     assert options.audio_dir is not None
@@ -476,7 +488,7 @@ def run_pipeline_for_single_model(
         **kwargs,
     )
     _look_into(options)
-    return _told(_run_single(model_name, CustomModel, options))
+    return _told(_run_single(model_name, CustomModel, _computable(options)))
 
 
 def run_pipeline_for_models(
@@ -530,7 +542,7 @@ def run_pipeline_for_models(
     names = [models] if isinstance(models, str) else list(models)
     chosen = _with_custom(names, CustomModels, CustomModel)
     _look_into(options)
-    runs, errors = _run_models(chosen, options)
+    runs, errors = _run_models(chosen, _computable(options))
     for name, error in errors.items():
         logger.error("%s: %s", name, error)
     return {name: _told(run) for name, run in runs.items()}
@@ -723,6 +735,7 @@ def evaluation_with_settings_already_exists(
         testing=testing,
         **kwargs,
     )
+    options = _computable(options)
     loaders = [
         Loader(audio_dir, name, use_folder_structure=True, options=options)
         for name in options.models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from bacpipe.inference.runner import (
     choose_workers,
 )
 from bacpipe.machine import available_cores
+from bacpipe.models.backends.cpu.layers import processor_has_bfloat16
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model, ready_model
 from bacpipe.models.loading import find_card, load_custom_model, load_model
@@ -40,6 +42,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+
+def with_possible_precision(options: Options) -> Options:
+    """Options of a run on this computer, whose processor may not know bfloat16.
+
+    PyTorch would emulate it, several times slower than float32; so this is what is computed, and
+    where it counts as computed.  It is said in the log.
+    """
+    unknown = options.precision == "bfloat16" and not processor_has_bfloat16()
+    if not unknown or choose_device(options.device) != "cpu":
+        return options
+    logger.warning(
+        "precision=bfloat16: this processor does not compute with bfloat16 (it has neither AMX nor "
+        "AVX-512 BF16), so float32 is used, which is faster here."
+    )
+    return replace(options, precision="float32")
 
 
 class AudioHandler:
@@ -119,7 +137,7 @@ class AudioHandler:
             }
             chosen = {key: value for key, value in given.items() if value is not None}
             options = make_options(**kwargs, **chosen)
-        self.options = options
+        self.options = options if model is None else with_possible_precision(options)
         folder = audio_dir or options.audio_dir
         self.audio_dir = None if folder is None else data_set_of(folder)[0]
         self._card = find_card(model) if isinstance(model, str) else None

@@ -34,7 +34,7 @@ from bacpipe.errors import (
 from bacpipe.exports.detections import Describer
 from bacpipe.exports.export import renew_exports
 from bacpipe.exports.findings import write_readme
-from bacpipe.inference.audio_handler import AudioHandler
+from bacpipe.inference.audio_handler import AudioHandler, with_possible_precision
 from bacpipe.inference.decoding import storable
 from bacpipe.inference.pipeline import run
 from bacpipe.inference.report import RunProgress, RunReport
@@ -75,6 +75,7 @@ from bacpipe.store.layout import (
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import RunPlan, Source, Sources, StreamEnd, look_at_name, make_plan
 from bacpipe.store.predictions import (
+    RecentPredictions,
     SparsePredictions,
     bring_forward,
     predictions_source,
@@ -113,7 +114,8 @@ def embed_data_set(
     ResultsLockedError
         If another run writes these results.
     """
-    options, model = loader.options, handler.loaded_model
+    loader.options = options = with_possible_precision(loader.options)
+    model = handler.loaded_model
     loader.claim()
     report = RunReport(str(loader.model_name))
     predict = options.run_pretrained_classifier and bool(model.classes)
@@ -137,7 +139,7 @@ def embed_data_set(
         created = loader.embedding_set is None
         _prepare_set(loader, full, provenance)
         try:
-            _work(
+            recent = _work(
                 handler,
                 loader,
                 plan,
@@ -158,7 +160,7 @@ def embed_data_set(
                 f"{loader.audio_dir}: none of {counted(len(report.failed), 'recording')} could be "
                 f"embedded ({reasons})."
             )
-        write_tables(loader, predict=predict)
+        write_tables(loader, predict=predict, recent=recent)
     return report
 
 
@@ -228,11 +230,21 @@ def embed_part(handler: AudioHandler, loader: Loader, claim: Claim, *, threads: 
     return report
 
 
-def write_tables(loader: Loader, *, predict: bool) -> None:
-    """Write everything that is written when all recordings are done."""
+def write_tables(loader: Loader, *, predict: bool, recent: RecentPredictions | None = None) -> None:
+    """Write everything that is written when all recordings are done.
+
+    Parameters
+    ----------
+    loader : Loader
+        The results.
+    predict : bool
+        Whether there are predictions.
+    recent : RecentPredictions, optional
+        Those of them that need not be read.
+    """
     loader.write_metadata_file()
     if predict:
-        write_prediction_tables(loader)
+        write_prediction_tables(loader, recent)
         write_places(loader.range_filter(), list(loader.entries))
     write_readme(loader.paths, loader.options)
     record_tables(loader, predict=predict)
@@ -510,13 +522,13 @@ def record_tables(loader: Loader, *, predict: bool) -> None:
     known.record_tables(_tables(loader, predict=predict))
 
 
-def write_prediction_tables(loader: Loader) -> None:
+def write_prediction_tables(loader: Loader, recent: RecentPredictions | None = None) -> None:
     """Write the tables over all recordings, and those that were exported for other programs."""
     options, where = loader.options, Whereabouts(loader)
     write_combined_tables(
         loader.paths.preds_path,
         str(loader.model_name),
-        loader.stored_detections(),
+        loader.stored_detections(recent),
         loader.predictions_provenance,
         loader.predictions_state,
         describe=Describer(loader, where, options.event_gap),
@@ -622,7 +634,8 @@ def _work(
     threads: bool,
     together: Together | None = None,
     claim: Claim | None = None,
-) -> None:
+) -> RecentPredictions:
+    """Do what a plan says; returns what was predicted last."""
     options, embedding_set = loader.options, loader.embedding_set
     assert embedding_set is not None
     report.kept = len(plan.keep)
@@ -678,6 +691,7 @@ def _work(
         report.add_time("write", writer.seconds_written - writer.seconds_waited)
         report.failed += writer.unwritten.items()
         report.done -= len(writer.unwritten)
+    return writer.recent
 
 
 def _take_renamed(

@@ -113,6 +113,11 @@ class ShardWorker:
         self._custom = dict(custom or {})
         self.audio_dir, self.paths, self.manifest = find_manifest(options)
         self.options = options_of_plan(options, self.manifest)
+        if self.options.precision == "bfloat16":
+            # Loading PyTorch takes seconds.
+            from bacpipe.inference.audio_handler import with_possible_precision
+
+            self.options = with_possible_precision(self.options)
         self.claims = claims or Claims(self.paths.claims_path)
         self._embedders: dict[str, Embedder] = {}
         self._one_at_a_time = threading.Lock()

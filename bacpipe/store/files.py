@@ -42,6 +42,7 @@ _CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 # A link of this name would lead to a file that is not ours.
 _CREATE |= getattr(os, "O_NOFOLLOW", 0)
 _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
+_AT_ONCE = 2**16  # bytes that are copied together, to be written by one call
 _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
@@ -176,8 +177,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 class StagedFile:
     """A file that is written, but neither safe on the disk nor under its final name yet.
 
-    Waiting for the disk is what writing small files costs most.  It is the same for many files
-    as for one if the disk is told of all of them before the first is waited for.
+    Waiting for the disk is what writing small files costs most.  It is less for many files at a
+    time, if the disk is told of all of them before the first is waited for, and nothing else, such
+    as a name, changes on it meanwhile.
 
     Parameters
     ----------
@@ -202,12 +204,14 @@ class StagedFile:
         self._temporary = str(temporary_name(path))
         with writing(path, sum(memoryview(part).nbytes for part in parts)):
             try:
-                self._descriptor = os.open(self._temporary, _CREATE)
+                self._descriptor: int | None = os.open(self._temporary, _CREATE)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._temporary, _CREATE)
             try:
                 views = [memoryview(part).cast("B") for part in parts]
+                if sum(map(len, views)) <= _AT_ONCE:
+                    views = [memoryview(b"".join(views))]
                 self.size = sum(write_all(self._descriptor, view) for view in views)
             except BaseException:
                 self.discard()
@@ -215,16 +219,25 @@ class StagedFile:
 
     def begin_sync(self) -> None:
         """Have the disk begin to write the file."""
-        begin_sync(self._descriptor)
+        if self._descriptor is not None:
+            begin_sync(self._descriptor)
 
-    def commit(self) -> None:
-        """Wait until the disk has the file, and give it its final name."""
+    def wait(self) -> None:
+        """Wait until the disk has the file."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
         with writing(self.path, self.size):
             try:
-                try:
-                    os.fsync(self._descriptor)
-                finally:
-                    os.close(self._descriptor)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def commit(self) -> None:
+        """Give the file its final name, once the disk has it."""
+        with writing(self.path, self.size):
+            try:
+                self.wait()
                 give_name(self._temporary, self.path)
             except BaseException:
                 _drop(Path(self._temporary))
@@ -232,7 +245,9 @@ class StagedFile:
 
     def discard(self) -> None:
         """Forget the file instead."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         _drop(Path(self._temporary))
 
 
@@ -472,6 +487,11 @@ class EmbeddingFile:
             self._staged.begin_sync()
         elif self._file is not None:
             begin_sync(self._file.fileno())
+
+    def wait(self) -> None:
+        """Wait until the disk has the file, if it is written at once."""
+        if self._staged is not None:
+            self._staged.wait()
 
     def commit(self) -> WrittenRows:
         """Complete the file under its final name."""

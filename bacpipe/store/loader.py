@@ -60,6 +60,7 @@ from bacpipe.store.old_results import old_results_in
 from bacpipe.store.plan import Part, StreamEnd, look_at
 from bacpipe.store.predictions import (
     NO_PREDICTIONS,
+    RecentPredictions,
     predictions_folder,
     predictions_source,
     read_predictions,
@@ -997,9 +998,15 @@ class Loader:
         """
         return self.range_filter(**settings).kept(self.stored_detections())
 
-    def stored_detections(self) -> Iterator[Detections]:
-        """All predictions that are stored, whether or not their species are expected."""
-        return self._read_detections(below=False)
+    def stored_detections(self, recent: RecentPredictions | None = None) -> Iterator[Detections]:
+        """All predictions that are stored, whether or not their species are expected.
+
+        Parameters
+        ----------
+        recent : RecentPredictions, optional
+            Those that need not be read.
+        """
+        return self._read_detections(recent, below=False)
 
     def scores(self) -> Iterator[Detections]:
         """The same as `detections`, and below the threshold of the run what else is stored.
@@ -1008,7 +1015,9 @@ class Loader:
         """
         return self.range_filter().kept(self._read_detections(below=True))
 
-    def _read_detections(self, *, below: bool) -> Iterator[Detections]:
+    def _read_detections(
+        self, recent: RecentPredictions | None = None, *, below: bool
+    ) -> Iterator[Detections]:
         found = self._require_set()
         entries = self.entries
         self.require_predictions()
@@ -1033,6 +1042,8 @@ class Loader:
                 _require_windows_of(table, item, entry.windows)
                 yield item
                 continue
+            elif recent is not None and (known := recent.take(stored.sha256)) is not None:
+                window, label, score = known
             else:
                 window, label, score = read_predictions(
                     path_inside(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 from itertools import count
 from pathlib import Path
@@ -30,6 +30,7 @@ from bacpipe.store.entries import StoredPredictions
 from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
 from bacpipe.store.parquet import require_memory
+from bacpipe.store.short_tables import MOST_ROWS, ShortTables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +45,7 @@ BEST_BELOW = 5
 _SHARE_BELOW, _FILE_BYTES, _ROW_BYTES = 0.1, 4096, 24
 
 _MOST_CLASSES = 2**20  # of a model
+_PER_RECORDING = 300  # bytes of a dictionary's key and of an object
 
 
 class SparsePredictions(NamedTuple):
@@ -101,40 +103,87 @@ def with_best_below(
     return SparsePredictions(window[kept], label[kept], score[kept])
 
 
-def stage_predictions(
-    path: Path,
-    predictions: SparsePredictions,
-    classes: np.ndarray,
-    provenance: Mapping[str, object],
-) -> tuple[StagedFile, str]:
-    """Write one recording's predictions; the caller commits the file.
+class PredictionFiles:
+    """Makes the files of single recordings' predictions.
 
     Parameters
     ----------
-    path : Path
-        Where to.
-    predictions : SparsePredictions
-        What the classifier found.
     classes : np.ndarray of str
         Name of every class.
     provenance : mapping
-        Model, checkpoint, threshold and versions; kept in the table's metadata.
-
-    Returns
-    -------
-    file : StagedFile
-    sha256 : str
-        Hash of the file.
+        Model, checkpoint, threshold and versions; kept in each table's metadata.
     """
-    import pyarrow as pa
 
-    used, codes = np.unique(predictions.label, return_inverse=True)
-    names = pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32)), pa.array([str(c) for c in classes[used]], pa.string())
-    )
-    table = pa.table({"window": predictions.window, "class": names, "score": predictions.score})
-    table = table.replace_schema_metadata({"bacpipe": json.dumps(dict(provenance))})
-    return stage_table(path, table)
+    def __init__(self, classes: np.ndarray, provenance: Mapping[str, object]) -> None:
+        self._classes = [str(name) for name in classes]
+        self._metadata = {"bacpipe": json.dumps(dict(provenance))}
+        self._short = ShortTables(self._metadata)
+
+    def stage(self, path: Path, predictions: SparsePredictions) -> tuple[StagedFile, str]:
+        """Write one recording's predictions, of which there are some; the caller commits the file.
+
+        Returns
+        -------
+        file : StagedFile
+        sha256 : str
+            Hash of the file.
+        """
+        if len(predictions.window) > MOST_ROWS:
+            return stage_table(path, self._table(predictions))
+        names = [self._classes[label] for label in predictions.label.tolist()]
+        data = self._short.encode(predictions.window, names, predictions.score)
+        return StagedFile(path, data), hashlib.sha256(data).hexdigest()
+
+    def _table(self, predictions: SparsePredictions) -> pa.Table:
+        import pyarrow as pa
+
+        used, codes = np.unique(predictions.label, return_inverse=True)
+        names = pa.DictionaryArray.from_arrays(
+            pa.array(codes.astype(np.int32)),
+            pa.array([self._classes[label] for label in used], pa.string()),
+        )
+        table = pa.table({"window": predictions.window, "class": names, "score": predictions.score})
+        return table.replace_schema_metadata(self._metadata)
+
+
+class RecentPredictions:
+    """Predictions that this process has just written, as long as they take little memory.
+
+    Reading thousands of small files back takes as long as writing them.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Name of every class.
+    threshold : float
+        Least score of those that are kept: of detections.
+    most : int
+        Bytes that they may take, about.
+    """
+
+    def __init__(self, classes: Sequence[str], threshold: float, most: int = 2**24) -> None:
+        self._classes = np.asarray(classes, dtype=object)
+        self._threshold = np.float32(threshold)
+        self._left = most
+        self._known: dict[bytes, bytes] = {}
+
+    def keep(self, sha256: str, predictions: SparsePredictions) -> None:
+        """Keep those of a recording, whose file has this hash."""
+        detected = predictions.score >= self._threshold
+        data = b"".join(column[detected].tobytes() for column in predictions)
+        self._left -= len(data) + _PER_RECORDING
+        if self._left >= 0:
+            self._known[bytes.fromhex(sha256)] = data
+
+    def take(self, sha256: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """What `read_predictions` returns for the file with a hash, if that is known; only once."""
+        data = self._known.pop(bytes.fromhex(sha256), None) if sha256 else None
+        if data is None:
+            return None
+        rows = len(data) // 12
+        window = np.frombuffer(data, np.int32, rows)
+        label = np.frombuffer(data, np.int32, rows, 4 * rows)
+        return window, self._classes[label], np.frombuffer(data, np.float32, rows, 8 * rows)
 
 
 def read_predictions(

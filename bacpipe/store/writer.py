@@ -56,10 +56,11 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.plan import Part, Source, StreamEnd
 from bacpipe.store.predictions import (
+    PredictionFiles,
+    RecentPredictions,
     SparsePredictions,
     bring_forward,
     predictions_source,
-    stage_predictions,
     with_best_below,
 )
 
@@ -107,6 +108,11 @@ class _Result:
             if file is not None:
                 file.begin_sync()
 
+    def wait(self) -> None:
+        for file in (self.embeddings, self.table):
+            if file is not None:
+                file.wait()
+
     def discard(self) -> None:
         if self.embeddings is not None:
             self.embeddings.discard()
@@ -153,6 +159,8 @@ class ResultWriter:
     unwritten : dict
         Reason by recording, of recordings whose results could not be written although those of
         others could; complete after `close`.
+    recent : RecentPredictions
+        Those that were written last.
     bytes_written, bytes_read : int
         Size of the results that are written, and of the recordings that they are of.
     seconds_written, seconds_waited : float
@@ -180,7 +188,8 @@ class ResultWriter:
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = prediction_settings
         self._threshold = prediction_settings["threshold"] or 0.0
-        self._provenance = dict(provenance)
+        self._files = PredictionFiles(self._classes, provenance) if self._classes.size else None
+        self.recent = RecentPredictions(classes, self._threshold)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()
         self._working = False
@@ -428,7 +437,12 @@ class ResultWriter:
                     staged.append(job)
         for result in staged:
             result.begin_sync()
-        ready = {id(result) for result in staged}
+        # Names come after: the disk has less to do for each file while nothing else changes on it.
+        ready: set[int] = set()
+        for result in staged:
+            with _kept(errors):
+                if self._attempt(result, _Result.wait):
+                    ready.add(id(result))
         for job in jobs:
             with _kept(errors):
                 if not isinstance(job, _Result):
@@ -468,11 +482,9 @@ class ResultWriter:
         """Write files, which nobody sees yet."""
         if result.embeddings is not None:
             result.embeddings.stage()
-        if len(result.predictions.window):
+        if self._files is not None and len(result.predictions.window):
             path = self._predictions_path(result.entry.file)
-            result.table, result.table_hash = stage_predictions(
-                path, result.predictions, self._classes, self._provenance
-            )
+            result.table, result.table_hash = self._files.stage(path, result.predictions)
 
     def _commit(self, result: _Result) -> None:
         self._check()
@@ -489,6 +501,8 @@ class ResultWriter:
         self._journal.append(entry)
         if self._classes.size:
             self._classified.append(name)
+            if result.table_hash is not None:
+                self.recent.keep(result.table_hash, result.predictions)
             folder = self._paths.sparse_predictions_path
             self._drop_superseded(before, "predictions", folder)
         if result.embeddings is not None:

@@ -23,7 +23,9 @@ import bacpipe
 from bacpipe.audio import files
 from bacpipe.errors import BacpipeError, NothingEmbeddedError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.store import embedding_set, layout, lock, writer
+from bacpipe.store import embedding_set, layout, lock
+from bacpipe.store.files import StagedFile
+from bacpipe.store.predictions import PredictionFiles, SparsePredictions
 from tests.conftest import TinyModel, expected_windows, write_recording
 from tests.faults.disks import assert_whole, finished
 
@@ -444,15 +446,17 @@ def test_the_disk_with_the_recordings_is_unplugged(
 def test_an_error_while_one_recording_is_written(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
 ) -> None:
-    write = writer.stage_predictions
+    stage = PredictionFiles.stage
 
-    def failing(path: Path, *arguments: object) -> int:
+    def failing(
+        self: PredictionFiles, path: Path, predictions: SparsePredictions
+    ) -> tuple[StagedFile, str]:
         if path.name == "b_tiny.parquet":
             raise error
-        return write(path, *arguments)  # type: ignore[arg-type]
+        return stage(self, path, predictions)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "stage_predictions", failing)
+        patch.setattr(PredictionFiles, "stage", failing)
         loader = run(classifier_threshold=0.0)
     assert list(failures(loader)) == [BAD]
     assert type(error).__name__ in failures(loader)[BAD]
@@ -468,7 +472,7 @@ def test_the_report_counts_what_could_not_be_written(
     loader = bacpipe.Loader(recordings, "tiny", use_folder_structure=True, **settings)
     embedder = bacpipe.Embedder("tiny", loader, CustomModel=tiny_model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "stage_predictions", lambda *arguments: 1 / 0)
+        patch.setattr(PredictionFiles, "stage", lambda *arguments: 1 / 0)
         with pytest.raises(NothingEmbeddedError, match="ZeroDivisionError"):
             embedder.run_inference_pipeline_using_multithreading()
     embedder.run_inference_pipeline_using_multithreading()

@@ -11,10 +11,17 @@ import torch
 
 import bacpipe
 from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.inference import audio_handler
 from bacpipe.models.zoo import CARDS
 from tests.conftest import TinyModel, write_recording
 
 Way = Callable[[bacpipe.Embedder, Path], np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processor have it: any can emulate it."""
+    monkeypatch.setattr(audio_handler, "processor_has_bfloat16", lambda: True)
 
 
 class Linear(TinyModel):

@@ -9,8 +9,16 @@ import torch
 
 import bacpipe
 from bacpipe.errors import SettingsError
+from bacpipe.inference import audio_handler
+from bacpipe.models.backends.cpu import layers
 from bacpipe.models.zoo import CARDS
-from tests.conftest import TinyModel
+from tests.conftest import SHARED, TinyModel, needs_shared_audio
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processor have it: any can emulate it."""
+    monkeypatch.setattr(audio_handler, "processor_has_bfloat16", lambda: True)
 
 
 class Linear(TinyModel):
@@ -62,8 +70,6 @@ def test_scores_under_bfloat16_do_not_come_in_steps() -> None:
 
 def test_birdnets_plain_path_under_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU computes: no layers of oneDNN, all windows of a batch at once."""
-    from bacpipe.models.backends.cpu import layers
-
     noise = np.random.default_rng(0).normal(0, 0.05, 3 * 144_000).astype(np.float32)
     exact = bacpipe.Embedder("birdnet", device="cpu")
     usual = exact.embeddings_using_multithreading([noise])
@@ -78,6 +84,67 @@ def test_birdnets_plain_path_under_bfloat16(monkeypatch: pytest.MonkeyPatch) -> 
     scores = embedder.classifier.predictions
     np.testing.assert_allclose(scores, torch.from_numpy(scores).bfloat16().float(), rtol=0.01)
     assert np.unique(scores).size > 0.9 * scores.size  # bfloat16 has 256 numbers from 0.25 to 1
+
+
+@needs_shared_audio
+def test_birdnet_in_bfloat16_on_a_processor() -> None:
+    """oneDNN computes whole layers in it, here perhaps by emulation, and scores hardly change."""
+    files = sorted((SHARED / "audio" / "birds").rglob("*.wav"))
+    exact, rounded = (
+        bacpipe.Embedder(
+            "birdnet", device="cpu", precision=precision, hop=2, classifier_threshold=0.0
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    windows = np.concatenate(
+        [exact.window_audio(exact.load_and_resample(path)[0]).numpy() for path in files]
+    )[:32]
+    runners = [embedder.runner(scores=True, dense=True) for embedder in (exact, rounded)]
+    found, expected = (runner(windows) for runner in reversed(runners))
+    assert found.scores is not None
+    assert expected.scores is not None
+    error = np.linalg.norm(found.embeddings - expected.embeddings, axis=1)
+    error /= np.linalg.norm(expected.embeddings, axis=1)
+    assert (error > 1e-3).all()
+    assert (error < 0.035).all()
+    assert np.abs(found.scores - expected.scores).max() < 0.05
+    same = found.scores.argmax(1) == expected.scores.argmax(1)
+    assert same.mean() > 0.96  # all but one: the best two of some window may be equally good
+    assert same[expected.scores.max(1) >= 0.25].all()
+    assert np.unique(found.embeddings).size > 0.9 * np.count_nonzero(found.embeddings)
+
+
+def test_a_processor_without_bfloat16_computes_float32_and_says_so(
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    audio = np.random.default_rng(0).uniform(-1, 1, 40_000).astype(np.float32)
+    _, exact = embed(Linear, audio)
+    monkeypatch.setattr(audio_handler, "processor_has_bfloat16", lambda: False)
+    _, found = embed(Linear, audio, precision="bfloat16")
+    np.testing.assert_array_equal(found, exact)
+    assert "neither AMX nor AVX-512 BF16" in caplog.text
+    settings: dict[str, Any] = {
+        "model_name": "linear",
+        "CustomModel": Linear,
+        "audio_dir": recordings,
+        "main_results_dir": tmp_path / "results",
+        "device": "cpu",
+    }
+    first = bacpipe.generate_embeddings(precision="bfloat16", **settings)
+    again = bacpipe.generate_embeddings(**settings)
+    assert first.get_embedding_dir() == again.get_embedding_dir()
+    assert first.metadata_dict["precision"] == "float32"
+    loader = bacpipe.Loader(
+        recordings, "linear", use_folder_structure=True, precision="bfloat16",
+        main_results_dir=tmp_path / "embedder",
+    )  # fmt: skip
+    embedder = bacpipe.Embedder("linear", loader, CustomModel=Linear)
+    embedder.run_inference_pipeline_using_multithreading()
+    assert embedder.loader is not None
+    assert embedder.loader.metadata_dict["precision"] == "float32"
 
 
 def test_another_precision_starts_embeddings_of_its_own(recordings: Path, tmp_path: Path) -> None:

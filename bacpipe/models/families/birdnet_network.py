@@ -387,7 +387,7 @@ class BirdNetV24(nn.Module):
         """Map (n, 72, 12, 32) to embeddings (n, 1024)."""
         x = self.stages[3](self.stages[2](x))
         x = self.post_conv(self.post_norm(x).relu_())
-        return x.mean((2, 3))
+        return x.mean((2, 3), dtype=torch.float32)
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:

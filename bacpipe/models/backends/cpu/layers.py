@@ -49,19 +49,27 @@ _NONE = Activation()
 GELU = Activation("gelu")
 
 
+def computing_type() -> torch.dtype:
+    """What layers on a CPU compute in: float32, or what autocast rounds to."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+
+
 def onednn_computes(*tensors: Tensor | None) -> bool:
-    """Whether oneDNN may compute with these: float32 on an x86 CPU, without gradients."""
-    gradients = torch.is_grad_enabled()
+    """Whether oneDNN may compute with these: float32 on an x86 CPU, without gradients.
+
+    Under autocast to bfloat16 it computes in that, and tensors may be of either type.
+    """
+    gradients, kind = torch.is_grad_enabled(), computing_type()
     return (
         _IS_THERE
         and bool(torch.backends.mkldnn.enabled)
-        and not torch.is_autocast_enabled("cpu")
+        and kind in _ROUNDING
         and not torch.compiler.is_compiling()
         and all(
             tensor is None
             or (
                 tensor.device.type == "cpu"
-                and tensor.dtype is torch.float32
+                and tensor.dtype in (torch.float32, kind)
                 and tensor.layout is torch.strided
                 and not (gradients and tensor.requires_grad)
             )
@@ -70,6 +78,19 @@ def onednn_computes(*tensors: Tensor | None) -> bool:
     )
 
 
+def processor_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (AMX, AVX-512 BF16), so that it is faster.
+
+    Others emulate it, several times slower than float32.
+    """
+    if hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.9 and later
+        here = torch.cpu.get_capabilities()
+        return bool(here.get("amx_bf16") or here.get("avx512_bf16"))
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+# Numbers that are computed with, and how far sum and activation may be off where they are tried.
+_ROUNDING = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (0.02, 0.02)}
 # Elsewhere nobody has measured it.
 _IS_THERE = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
 
@@ -124,9 +145,9 @@ class DerivedTensors(nn.Module):
 class CpuLayer(DerivedTensors):
     """Base class of layers that compute in two ways: PyTorch's, and oneDNN's where it may.
 
-    oneDNN computes on a CPU with oneDNN in float32 without autocast and gradients, and only after
-    it was tried: once per process, it must give for small layers of the kind what PyTorch gives.
-    The parameters stay as they are in any case.
+    oneDNN computes on a CPU with oneDNN in float32, or in bfloat16 where autocast rounds to it,
+    without gradients, and only after it was tried: once per process, it must give for small layers
+    of the kind what PyTorch gives.  The parameters stay as they are in any case.
     """
 
     weight: Tensor
@@ -135,13 +156,14 @@ class CpuLayer(DerivedTensors):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Apply the layer, add a `residual` of the shape of the result, and activate."""
+        kind = computing_type()
         if (
             onednn_computes(x, residual, self.weight, self.bias)
             and x.numel()  # an empty input has nothing to compute, but a shape
             and (residual is None or residual.shape == self.shape_of_result(x))
-            and onednn_works(type(self), self.activation, with_residual=residual is not None)  # type: ignore[arg-type]
+            and onednn_works(type(self), self.activation, kind, with_residual=residual is not None)  # type: ignore[arg-type]
         ):
-            return self.by_onednn(x, residual)
+            return self.by_onednn(x.to(kind), None if residual is None else residual.to(kind))
         y = self.by_pytorch(x)
         return self.activation(y if residual is None else y + residual)
 
@@ -150,8 +172,15 @@ class CpuLayer(DerivedTensors):
         raise NotImplementedError
 
     def by_onednn(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Result with sum and activation, in one pass over the memory."""
+        """Result with sum and activation, in one pass over the memory; of the type of `x`."""
         raise NotImplementedError
+
+    def bias_as(self, kind: torch.dtype) -> Tensor | None:
+        """The bias in another type, if there is one."""
+        if self.bias is None or kind is self.bias.dtype:
+            bias: Tensor | None = self.bias
+            return bias
+        return self.derived(f"bias {kind}", lambda: self.bias.detach().to(kind), self.bias)
 
     def shape_of_result(self, x: Tensor) -> tuple[int, ...]:
         """Shape of the result."""
@@ -164,7 +193,13 @@ class CpuLayer(DerivedTensors):
 
 
 @functools.cache
-def onednn_works(kind: type[CpuLayer], activation: Activation, *, with_residual: bool) -> bool:
+def onednn_works(
+    kind: type[CpuLayer],
+    activation: Activation,
+    dtype: torch.dtype = torch.float32,
+    *,
+    with_residual: bool,
+) -> bool:
     """Whether layers of a kind compute the same in both ways, tried once per process."""
     try:
         with (
@@ -174,7 +209,7 @@ def onednn_works(kind: type[CpuLayer], activation: Activation, *, with_residual:
             torch.device("cpu"),
         ):
             return all(
-                _agree(layer, x, with_residual=with_residual)
+                _agree(layer, x, dtype, with_residual=with_residual)
                 for layer, x in kind.trials(activation)
             )
     # What operators raise that are absent or have changed.
@@ -182,21 +217,26 @@ def onednn_works(kind: type[CpuLayer], activation: Activation, *, with_residual:
         return False
 
 
-def _agree(layer: CpuLayer, x: Tensor, *, with_residual: bool) -> bool:
+def _agree(layer: CpuLayer, x: Tensor, dtype: torch.dtype, *, with_residual: bool) -> bool:
     for parameter in layer.parameters():
-        parameter.copy_(_ramp(parameter.shape))
-    x = _ramp(x.shape)
-    y = layer.by_pytorch(x)
-    residual = _ramp(y.shape) if with_residual else None
+        parameter.copy_(_ramp(parameter.shape, dtype))
+    x = _ramp(x.shape, dtype)
+    y = layer.by_pytorch(x.float())
+    residual = _ramp(y.shape, dtype) if with_residual else None
     wanted = layer.activation(y if residual is None else y + residual)
     found = [layer.by_onednn(x, residual) for _ in range(2)]
-    return all(torch.allclose(y, wanted, rtol=1e-4, atol=1e-5) for y in found)
+    relative, absolute = _ROUNDING[dtype]
+    return all(
+        y.dtype is dtype and torch.allclose(y.float(), wanted, rtol=relative, atol=absolute)
+        for y in found
+    )
 
 
-def _ramp(shape: Iterable[int]) -> Tensor:
+def _ramp(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
     """Numbers from -1 to 1, neighbours far from one another, without touching the random ones."""
     values = torch.empty(tuple(shape))
-    return torch.linspace(0, 0.618 * values.numel(), values.numel()).view_as(values).frac() * 2 - 1
+    ramp = torch.linspace(0, 0.618 * values.numel(), values.numel()).view_as(values)
+    return (ramp.frac() * 2 - 1).to(dtype)
 
 
 class FusedLinear(CpuLayer, nn.Linear):
@@ -223,10 +263,11 @@ class FusedLinear(CpuLayer, nn.Linear):
 
     def by_onednn(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         def pack() -> Tensor:
-            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+            weight = self.weight.detach().to(x.dtype)
+            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
             return packed
 
-        weights = self.derived("packed", pack, self.weight), self.bias
+        weights = self.derived(f"packed {x.dtype}", pack, self.weight), self.bias_as(x.dtype)
         compute = torch.ops.mkldnn._linear_pointwise
         y: Tensor
         if residual is None:
@@ -269,10 +310,11 @@ class _Convolution(CpuLayer):
         def pack() -> Tensor:
             # For the shape of the first input; others may follow.
             order = torch.ops.mkldnn._reorder_convolution_weight
-            packed: Tensor = order(self._kernels().detach(), *how, list(x.shape))
+            packed: Tensor = order(self._kernels().detach().to(x.dtype), *how, list(x.shape))
             return packed
 
-        weights = self.derived("packed", pack, self.weight), self.bias, *how
+        packed = self.derived(f"packed {x.dtype}", pack, self.weight)
+        weights = packed, self.bias_as(x.dtype), *how
         compute = torch.ops.mkldnn._convolution_pointwise
         name, scalars, algorithm = self.activation.arguments
         y: Tensor
