@@ -18,7 +18,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -123,6 +126,23 @@ def make_data_set(folder: Path, windows: int, dimension: int) -> tuple[Path, Pat
     return audio, results
 
 
+@contextmanager
+def served(audio: Path, results: Path) -> Iterator[str]:
+    """Address of a dashboard in a process of its own."""
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-c", SERVE, str(audio), str(results)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        url = next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
+        # What else it says must not fill the pipe.
+        Thread(target=sys.stderr.writelines, args=[server.stdout], daemon=True).start()
+        yield url
+    finally:
+        server.kill()
+
+
 class Wire:
     """Bytes that a page receives."""
 
@@ -200,22 +220,10 @@ def main() -> None:
     options = parser.parse_args()
     audio, results = make_data_set(options.folder, options.windows, options.dimension)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-c", SERVE, str(audio), str(results)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        assert server.stdout is not None
-        url = next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=chromium,
-                args=CHROMIUM_ARGUMENTS,
-            )
-            visits = [visit(browser, url) for _ in range(options.visits)]
-            browser.close()
-    finally:
-        server.kill()
+    with served(audio, results) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        visits = [visit(browser, url) for _ in range(options.visits)]
+        browser.close()
     print(f"{options.windows:,} windows; first visit, then the others' medians")
     for key, value in visits[0].items():
         print(f"{key:40} {value:8.2f} {np.median([v[key] for v in visits[1:] or visits]):8.2f}")

@@ -39,7 +39,7 @@ def site_map(
     longitudes = [site.position.longitude for site in placed if site.position is not None]
     middle = math.radians((min(latitudes) + max(latitudes)) / 2) if placed else 0.0
     plot = new_figure(
-        460, tools="pan,wheel_zoom,box_zoom,reset,save", active_scroll="wheel_zoom", title=title,
+        460, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom", title=title,
         match_aspect=True, aspect_scale=max(math.cos(middle), 0.05),
         x_range=DataRange1d(range_padding=0.25, min_interval=0.02),
         y_range=DataRange1d(range_padding=0.25, min_interval=0.02),

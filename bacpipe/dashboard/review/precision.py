@@ -19,6 +19,7 @@ from bacpipe.errors import EvaluationError
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
 
+_PAUSE = 300  # milliseconds after a mark
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
 
 
@@ -44,7 +45,7 @@ class PrecisionPanel:
         self._source = ColumnDataSource(_EMPTY)
         self._x = Range1d(0, 1)
         figure = new_figure(
-            220, title="Precision by threshold", tools="save", x_range=self._x,
+            220, title="Precision by threshold", x_range=self._x,
             y_range=Range1d(0, 1.02),
         )  # fmt: skip
         figure.outline_line_color = FRAME
@@ -90,6 +91,10 @@ class PrecisionPanel:
         self._source.data, self._at.visible = _EMPTY, False
         self._words.object = ""
         self.refresh()
+
+    def refresh_soon(self) -> None:
+        """Compute anew when the next clip has had the time to be seen; several marks are one."""
+        self._background.later("precision", self.refresh, _PAUSE)
 
     def refresh(self) -> None:
         """Compute anew from the labels on the disk; what is asked for meanwhile is done after."""

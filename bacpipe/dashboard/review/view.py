@@ -101,9 +101,10 @@ class ReviewView(View):
         self.desk = Desk(
             self.background,
             colour_scale=data_set.options.spectrogram_colour_scale,
+            settings=self.spectrograms,
             why_not=self._why_not,
             annotator=lambda: self.visitor.annotator.strip(),
-            on_stored=self.precision.refresh,
+            on_stored=self.precision.refresh_soon,
             on_ready=self._begin,
         )
         self._spinner = Spinner()

@@ -21,9 +21,7 @@ def learning_curve_figure(curve: pd.DataFrame) -> Any:
 
     `curve` is what `bacpipe.recognisers.learning_curve` returns.
     """
-    plot = new_figure(
-        230, tools="save,reset", title="Would more labels help?", y_range=Range1d(0, 1.03)
-    )
+    plot = new_figure(230, tools="reset", title="Would more labels help?", y_range=Range1d(0, 1.03))
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label = "labels that were learnt from"
     plot.yaxis.axis_label = "average precision"
