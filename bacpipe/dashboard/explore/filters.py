@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import panel as pn
 
+from bacpipe.dashboard.shared.hours import ALL_DAY, HoursOfDay
 from bacpipe.dashboard.shared.labels import (
     NONE,
     WindowLabels,
@@ -19,7 +20,6 @@ from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import TickBox, heading
 from bacpipe.errors import ResultsNotFoundError, counted
 
-ALL_DAY = (0.0, 24.0)
 # What a browser offers without getting slow.
 _MOST_LABELS = 1000
 _MOST_FILES = 100
@@ -120,15 +120,10 @@ class FilterControls:
             label="Recording", placeholder="part of a file or folder name", **wide
         )
         self._matches = pn.widgets.Select(label="Found", options={}, disabled=True, **wide)
-        self._hours = pn.widgets.RangeSlider(
-            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
-            sizing_mode="stretch_width", margin=(2, 12),
-        )  # fmt: skip
-        self._night = TickBox("the other hours (over midnight)", margin=(0, 5), disabled=True)
+        self._hours = HoursOfDay(step=0.5)
         self._clear = pn.widgets.Button(label="Show all windows", height=28, disabled=True, **wide)
-        for widget in (self._annotated, self._labels, self._file, self._night):
+        for widget in (self._annotated, self._labels, self._file, self._hours):
             widget.param.watch(self._changed, "value")
-        self._hours.param.watch(self._changed, "value_throttled")
         self._matches.param.watch(self._take_match, "value")
         self._clear.on_click(lambda _: self._reset())
         self.panel = pn.Column(
@@ -138,7 +133,6 @@ class FilterControls:
             self._file,
             self._matches,
             self._hours,
-            self._night,
             self._clear,
             sizing_mode="stretch_width",
         )
@@ -146,19 +140,15 @@ class FilterControls:
     @property
     def value(self) -> Filter:
         """What is chosen; its `colour` is left open."""
-        first, last = (float(hour) for hour in self._hours.value)
-        if (first, last) != ALL_DAY and self._night.value:
-            first, last = last, first
         return Filter(
             annotated=self._annotated.value,
             labels=tuple(self._labels.value),
             file=self._file.value.strip(),
-            hours=(first, last),
+            hours=self._hours.value,
         )
 
     def set(self, wanted: Filter) -> None:
         """Show what was chosen elsewhere, such as in the address."""
-        first, last = wanted.hours
         self._setting = True
         self._annotated.value = wanted.annotated
         self._labels.param.update(
@@ -166,8 +156,7 @@ class FilterControls:
             value=list(wanted.labels),
         )
         self._file.value = wanted.file
-        self._hours.value = (min(first, last), max(first, last))
-        self._night.param.update(value=first > last, disabled=wanted.hours == ALL_DAY)
+        self._hours.value = wanted.hours
         self._clear.disabled = wanted == Filter(colour=wanted.colour)
         self._setting = False
 
@@ -206,7 +195,6 @@ class FilterControls:
     def _changed(self, _: Any) -> None:
         if self._setting:
             return
-        self._night.disabled = tuple(self._hours.value) == ALL_DAY
         self._clear.disabled = self.value == Filter()
         self._on_change()
 

@@ -11,13 +11,14 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
+from bacpipe.dashboard.explore.filters import Filter, FilterControls
 from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
 from bacpipe.dashboard.shared.export import ExportPanel
 from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, are_hours
 from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
@@ -173,8 +174,8 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def opened(self) -> None:
         self._from_address = self.notice.sentence
-        if not all(math.isfinite(hour) and 0 <= hour <= 24 for hour in self.hours):
-            self._from_address += " The hours of the day are numbers from 0 to 24."
+        if not are_hours(self.hours):
+            self._from_address += f" {NO_HOURS}"
             self.hours = ALL_DAY
         self.filters.set(self._filter)
         self.param.watch(lambda *_: self._load(), list(_CHOICES))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DETECTION, marks_between
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings, picture_of
 
@@ -35,12 +33,10 @@ def clip_card(
     stop = clip.start + clip.duration
     marks = marks_between(results, name, clip.start, stop)
     score = float(queue.scores[index])
-    begin = recording_start(results.loader.audio_dir / PurePosixPath(name))
-    clock = "" if begin is None else f"{begin + timedelta(seconds=start):%Y-%m-%d %H:%M:%S}"
     return {
         "index": index,
         "name": name,
-        "clock": clock,
+        "clock": clock_of(results, row),
         "start": start,
         "end": end,
         "from": clip.start,

@@ -6,7 +6,6 @@ import asyncio
 import html
 import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -17,11 +16,12 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.filters import ALL_DAY, matching_recordings
+from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
 from bacpipe.dashboard.shared.export import MOST_CLIPS, as_clips
 from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, HoursOfDay, are_hours
 from bacpipe.dashboard.shared.recognisers import recognisers_of
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import View
@@ -185,14 +185,8 @@ class SearchView(View):
                 (parameters.last_day, "to day"),
             )
         )
-        self._hours = pn.widgets.RangeSlider(
-            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=1,
-            sizing_mode="stretch_width", margin=(2, 12),
-        )  # fmt: skip
-        self._hours.param.watch(
-            lambda event: self._filter(hours=tuple(float(hour) for hour in event.new)),
-            "value_throttled",
-        )
+        self._hours = HoursOfDay(step=1)
+        self._hours.param.watch(lambda event: self._filter(hours=event.new), "value")
         self._label = pn.widgets.AutocompleteInput(
             label="Class of the classifier", options=[], restrict=False, min_characters=2,
             case_sensitive=False, search_strategy="includes", placeholder="any", **wide,
@@ -257,8 +251,8 @@ class SearchView(View):
     def opened(self) -> None:
         self.like, self.unlike = _places(self.like), _places(self.unlike)
         self._greeting = self.notice.sentence
-        if not all(math.isfinite(hour) and 0 <= hour <= 24 for hour in self.hours):
-            self._greeting += " The hours of the day are numbers from 0 to 24."
+        if not are_hours(self.hours):
+            self._greeting += f" {NO_HOURS}"
             self.hours = ALL_DAY
         if not self.model:
             self.model = next(iter(self.data_set.available), "")
@@ -291,7 +285,7 @@ class SearchView(View):
         self._label.value = self.label
         for widget in (self._label, self._score):
             widget.disabled = not offer.classes
-        self._hours.value = tuple(sorted(self.hours))
+        self._hours.value = self.hours
         able = understands_words(self.model)
         self._words.disabled = not able
         self._no_words.object = (
@@ -405,7 +399,9 @@ class SearchView(View):
         if any(days):
             where["date"] = (days[0], days[1])
         if tuple(self.hours) != ALL_DAY:
-            where["hour"] = (int(self.hours[0]), int(self.hours[1]))
+            # Whole hours are read from the start of a recording alone, where it lies within one.
+            whole = all(float(hour).is_integer() for hour in self.hours)
+            where["hour"] = tuple(int(hour) if whole else float(hour) for hour in self.hours)
         if self.label:
             where["label"] = self.label
         if self.score > 0:
