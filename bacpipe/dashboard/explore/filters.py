@@ -16,6 +16,7 @@ from bacpipe.dashboard.shared.labels import (
     label_kinds,
     read_labels,
 )
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import TickBox, heading
 from bacpipe.errors import ResultsNotFoundError, counted
@@ -112,7 +113,7 @@ class FilterControls:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._setting = False
+        self._own = OwnChanges()
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
         self._annotated = TickBox("only annotated windows")
         self._labels = pn.widgets.MultiSelect(label=_ALL_LABELS, options=[], size=4, **wide)
@@ -149,30 +150,28 @@ class FilterControls:
 
     def set(self, wanted: Filter) -> None:
         """Show what was chosen elsewhere, such as in the address."""
-        self._setting = True
-        self._annotated.value = wanted.annotated
-        self._labels.param.update(
-            options=list(dict.fromkeys([*self._labels.options, *wanted.labels])),
-            value=list(wanted.labels),
-        )
-        self._file.value = wanted.file
-        self._hours.value = wanted.hours
-        self._clear.disabled = wanted == Filter(colour=wanted.colour)
-        self._setting = False
+        with self._own:
+            self._annotated.value = wanted.annotated
+            self._labels.param.update(
+                options=list(dict.fromkeys([*self._labels.options, *wanted.labels])),
+                value=list(wanted.labels),
+            )
+            self._file.value = wanted.file
+            self._hours.value = wanted.hours
+            self._clear.disabled = wanted == Filter(colour=wanted.colour)
 
     def offer(self, results: ModelResults, labels: WindowLabels | None, wanted: Filter) -> None:
         """Offer the labels and recordings of a model; the filter `wanted` stays chosen."""
         names = () if labels is None else labels.names
-        self._setting = True
-        many = len(names) > _MOST_LABELS
-        self._labels.param.update(
-            options=[] if many else list(names),
-            value=[name for name in wanted.labels if name in set(names) and not many],
-            disabled=many or not names,
-            label=f"Labels ({len(names):,} are too many to choose)" if many else _ALL_LABELS,
-        )
-        self._offer_files(results, wanted.file)
-        self._setting = False
+        with self._own:
+            many = len(names) > _MOST_LABELS
+            self._labels.param.update(
+                options=[] if many else list(names),
+                value=[name for name in wanted.labels if name in set(names) and not many],
+                disabled=many or not names,
+                label=f"Labels ({len(names):,} are too many to choose)" if many else _ALL_LABELS,
+            )
+            self._offer_files(results, wanted.file)
 
     def _offer_files(self, results: ModelResults, text: str) -> None:
         if not text:
@@ -189,11 +188,11 @@ class FilterControls:
         self._matches.param.update(options=options, value=_NO_FILE, disabled=False)
 
     def _take_match(self, event: Any) -> None:
-        if not self._setting and event.new:
+        if not self._own and event.new:
             self._file.value = event.new
 
     def _changed(self, _: Any) -> None:
-        if self._setting:
+        if self._own:
             return
         self._clear.disabled = self.value == Filter()
         self._on_change()

@@ -8,6 +8,7 @@ from typing import Any
 import panel as pn
 import param
 
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.widgets import TickBox
 
 ALL_DAY = (0.0, 24.0)
@@ -32,7 +33,7 @@ class HoursOfDay(pn.viewable.Viewer):
 
     def __init__(self, *, step: float, **values: Any) -> None:
         super().__init__(**values)
-        self._setting = False
+        self._own = OwnChanges()
         self._slider = pn.widgets.RangeSlider(
             label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=step, format="0.[0]",
             sizing_mode="stretch_width", margin=(2, 12),
@@ -45,7 +46,7 @@ class HoursOfDay(pn.viewable.Viewer):
         self._follow()
 
     def _changed(self, _: Any) -> None:
-        if self._setting:
+        if self._own:
             return
         low, high = (float(hour) for hour in self._slider.value)
         all_day = (low, high) == ALL_DAY
@@ -54,11 +55,10 @@ class HoursOfDay(pn.viewable.Viewer):
 
     def _follow(self) -> None:
         first, last = self.value
-        self._setting = True
-        self._slider.value = (min(first, last), max(first, last))
-        self._night.disabled = self.value == ALL_DAY
-        self._night.value = first > last
-        self._setting = False
+        with self._own:
+            self._slider.value = (min(first, last), max(first, last))
+            self._night.disabled = self.value == ALL_DAY
+            self._night.value = first > last
 
     def __panel__(self) -> Any:
         return self._panel
