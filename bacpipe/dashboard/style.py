@@ -35,6 +35,8 @@ CSS = """
   background: var(--panel-background-color); overflow-y: auto; overflow-x: hidden;
   min-height: calc(100vh - 52px);
 }
+/* What does not fit is scrolled to, and lies over nothing. */
+.bp-choices, .bp-help { flex: none !important; }
 .bp-heading { font-size: 12px; font-weight: 600; color: var(--panel-on-background-color);
   margin: 2px 0; }
 :host(.bp-cover), :host(.bp-spinner) {

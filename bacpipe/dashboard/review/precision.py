@@ -76,9 +76,11 @@ class PrecisionPanel:
         )  # fmt: skip
         self.wanted.param.watch(lambda _: self.refresh(), "value")
         self._words = html_pane("", margin=(2, 10))
+        # Without marks there is nothing to see but axes.
+        self._drawn = pn.pane.Bokeh(figure, sizing_mode="stretch_width", visible=False)
         self.panel = pn.Column(
             pn.Row(self.wanted, self._words, sizing_mode="stretch_width"),
-            pn.pane.Bokeh(figure, sizing_mode="stretch_width"),
+            self._drawn,
             sizing_mode="stretch_width",
             visible=False,
         )
@@ -128,6 +130,7 @@ class PrecisionPanel:
             self._words.object = f'<div class="bp-note">{html.escape(found)}</div>'
             return
         table = found.table
+        self._drawn.visible = True
         self._source.data = {name: table[name].to_numpy() for name in _EMPTY}
         low, high = table["threshold"].min(), table["threshold"].max()
         self._x.update(start=float(low), end=float(max(high, low + 1e-3)))

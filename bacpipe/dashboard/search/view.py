@@ -134,11 +134,12 @@ class SearchView(ModelView):
                                              margin=(2, 10))  # fmt: skip
         add = pn.widgets.Button(label="Search with this window", color="primary", **wide)
         add.on_click(lambda _: self._add_typed())
-        chosen: dict[str, Any] = {"options": {}, "value": [], "solid": False, **wide}
-        self._like = pn.widgets.MultiChoice(label="Like", placeholder="none yet", **chosen)
-        self._unlike = pn.widgets.MultiChoice(label="Unlike", placeholder="none", **chosen)
+        self._like, self._unlike = (
+            pn.widgets.CheckBoxGroup(options={}, margin=(0, 10)) for _ in range(2)
+        )
         for name, widget in (("like", self._like), ("unlike", self._unlike)):
             widget.param.watch(lambda event, name=name: self._drop(name, event.new), "value")
+        self._unlike_title = heading("Unlike", margin=(4, 10))
         self._words = pn.widgets.TextInput.from_param(
             parameters.words, label="Words", placeholder="the song of a robin", **wide
         )
@@ -150,7 +151,7 @@ class SearchView(ModelView):
         self._uploaded = html_pane("", "bp-note")
         self._parts = {
             "windows": pn.Column(
-                self._like, self._unlike, self._recording, self._second, add,
+                self._like, self._unlike_title, self._unlike, self._recording, self._second, add,
                 sizing_mode="stretch_width",
             ),
             "clip": pn.Column(upload, self._uploaded, sizing_mode="stretch_width"),
@@ -165,8 +166,9 @@ class SearchView(ModelView):
 
     def _make_filters(self, wide: dict[str, Any]) -> None:
         parameters = self.param
-        self._sites = pn.widgets.MultiChoice(label="Sites", options={}, placeholder="all",
-                                             solid=False, **wide)  # fmt: skip
+        self._sites = pn.widgets.MultiSelect(
+            label="Sites (none chosen: all)", options=[], size=4, **wide
+        )
         self._sites.param.watch(lambda event: self._filter(sites=list(event.new)), "value")
         self._first_day, self._last_day = (
             pn.widgets.TextInput.from_param(
@@ -264,9 +266,7 @@ class SearchView(ModelView):
         with self._own:
             self.recogniser = self._offer_recognisers([*offer.recognisers], self.recogniser)
             known = [site for site in self.sites if site in offer.sites]
-            # The widget takes what it shows for markup.
-            options = {html.escape(site): site for site in offer.sites}
-            self._sites.param.update(options=options, value=known)
+            self._sites.param.update(options=offer.sites, value=known)
             self._label.options = offer.classes[:_MOST_OFFERED]
             self._label.value = self.label
             for widget in (self._label, self._score):
@@ -296,9 +296,12 @@ class SearchView(ModelView):
     def _show_examples(self) -> None:
         with self._own:
             for widget, places in ((self._like, self.like), (self._unlike, self.unlike)):
-                # The widget takes what it shows for markup.
-                options = {html.escape(_short(place)): json.dumps(place) for place in places}
+                options = {
+                    f"{recording} · {start:.1f} s": json.dumps([recording, start])
+                    for recording, start in places
+                }
                 widget.param.update(options=options, value=list(options.values()))
+            self._unlike_title.visible = bool(self.unlike)
 
     def _drop(self, name: str, kept: Sequence[str]) -> None:
         if self._own:

@@ -40,7 +40,8 @@ from bacpipe.dashboard.style import (
 
 # Browsers without a graphics card take 30 µs for each in every frame.
 MOST_POINTS = 10_000
-_FEW = 3000  # points that are drawn large
+_SIZES = {300: 9, 3000: 6}  # pixels of points, where they are so many at most
+_LEAST_SIZE = 4
 _MOVING = 1500  # points that are drawn meanwhile where all would stutter
 _REST = 250  # milliseconds without movement
 # A step to the side means the same as one upwards.  The whole is fitted into the figure, and what
@@ -435,7 +436,8 @@ class EmbeddingMap:
         self._hover_recording.args = {"names": [self._recordings[i] for i in named.tolist()]}
         columns["recording"] = place.astype(np.int32)
         columns["start"] = self._start[rows].astype(np.float32)
-        self._glyph.size = 6 if len(rows) <= _FEW else 4
+        fitting = (size for most, size in _SIZES.items() if len(rows) <= most)
+        self._glyph.size = next(fitting, _LEAST_SIZE)
         self._points_source.data = columns
         some = np.argsort(self._order[rows], kind="stable")[:_MOVING]
         self._some_source.data = {

@@ -96,8 +96,8 @@ class TeachView(ModelView):
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
         parameters = self.param
         self._from = select(parameters.labels_from, "Labels of", _SOURCES)
-        self._classes = pn.widgets.MultiChoice(
-            label="Classes", options={}, placeholder="all", solid=False, **wide
+        self._classes = pn.widgets.MultiSelect(
+            label="Classes (none chosen: all)", options=[], size=4, **wide
         )
         self._name = pn.widgets.TextInput(
             label="Name", placeholder="that of the first class", **wide
@@ -211,9 +211,8 @@ class TeachView(ModelView):
             else _labels_html(found.labels)
         )
         with self._own:
-            # The widget takes its options for markup.
-            names = {html.escape(name): name for name in found.labels["label"]}
-            kept = [name for name in self._classes.value if name in set(names.values())]
+            names = found.labels["label"].tolist()
+            kept = [name for name in self._classes.value if name in names]
             self._classes.param.update(options=names, value=kept)
             wanted = self._offer_recognisers([*found.recognisers], then or self.recogniser)
         changed = wanted != self.recogniser
