@@ -6,6 +6,7 @@ over the wire, time from a click to its spectrogram and sound, and the frames wh
 dragged.  The first visit is that of a server that has just started.
 
     python benchmarks/dashboard.py --windows 200000 --folder /tmp/dashboard_benchmark
+    python benchmarks/dashboard.py --windows 1000000 --dimension 64 --visitors 20 --folder /tmp/big
 
 Needs playwright (PyPI) and Chromium (Debian's package), as the tests of the dashboard do.
 """
@@ -61,6 +62,20 @@ FIND_POINT = """
     return [box.x + view.frame.x_scale.compute(data.x[i]),
             box.y + view.frame.y_scale.compute(data.y[i])];
   }
+}
+"""
+# Whether a sound is there to be played.
+HEARD = """
+() => {
+  const find = (root) => {
+    const audio = root.querySelector("audio");
+    if (audio) return audio;
+    for (const part of root.querySelectorAll("*")) {
+      const found = part.shadowRoot && find(part.shadowRoot);
+      if (found) return found;
+    }
+  };
+  return find(document)?.duration > 0;
 }
 """
 WATCH_FRAMES = """
@@ -211,11 +226,36 @@ def drag(page: Page) -> dict[str, float]:
     }
 
 
+def crowd(browser: Any, url: str, visitors: int) -> dict[str, float]:
+    """Many visitors open the page at once, and click at once; seconds until each has it."""
+    pages = [
+        browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        for _ in range(visitors)
+    ]
+    measured: dict[str, float] = {}
+    for what, act, drawn in (
+        ("first view", lambda page: page.goto(url, wait_until="commit"), FIND_POINT),
+        ("click", lambda page: page.mouse.click(*page.evaluate(FIND_POINT)), HEARD),
+    ):
+        begin, waits = time.perf_counter(), []
+        for page in pages:
+            act(page)
+        for page in pages:
+            page.wait_for_function(drawn, timeout=600_000)
+            waits.append(time.perf_counter() - begin)
+        measured[f"{what} of {visitors} at once, median (s)"] = float(np.median(waits))
+        measured[f"{what} of {visitors} at once, last (s)"] = waits[-1]
+    for page in pages:
+        page.context.close()
+    return measured
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=200_000)
     parser.add_argument("--folder", type=Path, required=True, help="kept for the next time")
     parser.add_argument("--visits", type=int, default=3)
+    parser.add_argument("--visitors", type=int, default=0, help="at once, after the others")
     parser.add_argument("--dimension", type=int, default=1024, help="of the embeddings")
     options = parser.parse_args()
     audio, results = make_data_set(options.folder, options.windows, options.dimension)
@@ -223,10 +263,13 @@ def main() -> None:
     with served(audio, results) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         visits = [visit(browser, url) for _ in range(options.visits)]
+        together = crowd(browser, url, options.visitors) if options.visitors else {}
         browser.close()
     print(f"{options.windows:,} windows; first visit, then the others' medians")
     for key, value in visits[0].items():
         print(f"{key:40} {value:8.2f} {np.median([v[key] for v in visits[1:] or visits]):8.2f}")
+    for key, number in together.items():
+        print(f"{key:40} {number:8.2f}")
 
 
 if __name__ == "__main__":

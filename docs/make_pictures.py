@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+import pandas as pd
 from make_figures import IMAGES, MelBaseline
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import bacpipe
-from bacpipe.annotations.table import read_annotations
 from bacpipe.dashboard.page import VIEWS
 from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.view import View
@@ -83,7 +83,7 @@ def compute(recordings: Path, results: Path) -> None:
 
 def story_of(recordings: Path, species: str) -> Story:
     """Where the species, or else the most frequent label, is heard first."""
-    table = read_annotations(recordings / "annotations.csv")
+    table = pd.read_csv(recordings / "annotations.csv")
     label = species or str(table["label:species"].mode()[0])
     first = table[table["label:species"] == label].iloc[0]
     return Story(label, str(first["audiofilename"]), float(first["start"]))

@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource, Range1d, Span
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.dashboard.style import FRAME, dress_legend, new_figure
 from bacpipe.errors import EvaluationError
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
@@ -59,8 +59,7 @@ class PrecisionPanel:
             "threshold", "precision", source=self._source, line_color=COLOURS[0], line_width=2,
             legend_label="from this score on",
         )  # fmt: skip
-        figure.legend.location = "bottom_right"
-        figure.legend.background_fill_alpha = 0.7
+        dress_legend(figure, "bottom_right")
         self._at = Span(
             dimension="height", line_color="#b33c00", line_dash="dashed", line_width=2,
             visible=False,
