@@ -45,8 +45,8 @@ _DRAWN = """
   const parts = all(document).filter((part) => part.checkVisibility());
   const turns = parts.some((part) => part.classList.contains("bp-turning"));
   const waiting = parts.some((part) => part.localName === "img" && !part.complete);
-  return !turns && !waiting && parts.some((part) => /canvas|table|tabulator/.test(
-    part.localName + part.className)) && Bokeh.documents.every((one) => one.is_idle);
+  const drawn = (part) => /canvas|table|tabulator/.test(part.localName + part.className);
+  return !turns && !waiting && parts.some(drawn);
 }
 """
 
@@ -168,8 +168,8 @@ class Visitor:
     def _settle(self, page: Page) -> None:
         page.wait_for_selector(".bp-brand")
         for _ in range(3):  # what a visitor sees first asks for more
-            page.wait_for_function(_DRAWN)
-            page.wait_for_timeout(1500)
+            page.wait_for_function(_DRAWN, polling=500)
+            page.wait_for_timeout(2000)
 
     def _mark(self, page: Page, which: range, button: str) -> None:
         page.get_by_role("button", name="None", exact=True).click()
