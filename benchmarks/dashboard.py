@@ -6,6 +6,7 @@ over the wire, time from a click to its spectrogram and sound, and the frames wh
 dragged.  The first visit is that of a server that has just started.
 
     python benchmarks/dashboard.py --windows 200000 --folder /tmp/dashboard_benchmark
+    python benchmarks/dashboard.py --windows 1000000 --dimension 64 --visitors 20 --folder /tmp/big
 
 Needs playwright (PyPI) and Chromium (Debian's package), as the tests of the dashboard do.
 """
@@ -18,7 +19,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -58,6 +62,20 @@ FIND_POINT = """
     return [box.x + view.frame.x_scale.compute(data.x[i]),
             box.y + view.frame.y_scale.compute(data.y[i])];
   }
+}
+"""
+# Whether a sound is there to be played.
+HEARD = """
+() => {
+  const find = (root) => {
+    const audio = root.querySelector("audio");
+    if (audio) return audio;
+    for (const part of root.querySelectorAll("*")) {
+      const found = part.shadowRoot && find(part.shadowRoot);
+      if (found) return found;
+    }
+  };
+  return find(document)?.duration > 0;
 }
 """
 WATCH_FRAMES = """
@@ -121,6 +139,23 @@ def make_data_set(folder: Path, windows: int, dimension: int) -> tuple[Path, Pat
     )
     done.touch()
     return audio, results
+
+
+@contextmanager
+def served(audio: Path, results: Path) -> Iterator[str]:
+    """Address of a dashboard in a process of its own."""
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-c", SERVE, str(audio), str(results)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        url = next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
+        # What else it says must not fill the pipe.
+        Thread(target=sys.stderr.writelines, args=[server.stdout], daemon=True).start()
+        yield url
+    finally:
+        server.kill()
 
 
 class Wire:
@@ -191,34 +226,50 @@ def drag(page: Page) -> dict[str, float]:
     }
 
 
+def crowd(browser: Any, url: str, visitors: int) -> dict[str, float]:
+    """Many visitors open the page at once, and click at once; seconds until each has it."""
+    pages = [
+        browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        for _ in range(visitors)
+    ]
+    measured: dict[str, float] = {}
+    for what, act, drawn in (
+        ("first view", lambda page: page.goto(url, wait_until="commit"), FIND_POINT),
+        ("click", lambda page: page.mouse.click(*page.evaluate(FIND_POINT)), HEARD),
+    ):
+        begin, waits = time.perf_counter(), []
+        for page in pages:
+            act(page)
+        for page in pages:
+            page.wait_for_function(drawn, timeout=600_000)
+            waits.append(time.perf_counter() - begin)
+        measured[f"{what} of {visitors} at once, median (s)"] = float(np.median(waits))
+        measured[f"{what} of {visitors} at once, last (s)"] = waits[-1]
+    for page in pages:
+        page.context.close()
+    return measured
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=200_000)
     parser.add_argument("--folder", type=Path, required=True, help="kept for the next time")
     parser.add_argument("--visits", type=int, default=3)
+    parser.add_argument("--visitors", type=int, default=0, help="at once, after the others")
     parser.add_argument("--dimension", type=int, default=1024, help="of the embeddings")
     options = parser.parse_args()
     audio, results = make_data_set(options.folder, options.windows, options.dimension)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-c", SERVE, str(audio), str(results)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        assert server.stdout is not None
-        url = next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=chromium,
-                args=CHROMIUM_ARGUMENTS,
-            )
-            visits = [visit(browser, url) for _ in range(options.visits)]
-            browser.close()
-    finally:
-        server.kill()
+    with served(audio, results) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        visits = [visit(browser, url) for _ in range(options.visits)]
+        together = crowd(browser, url, options.visitors) if options.visitors else {}
+        browser.close()
     print(f"{options.windows:,} windows; first visit, then the others' medians")
     for key, value in visits[0].items():
         print(f"{key:40} {value:8.2f} {np.median([v[key] for v in visits[1:] or visits]):8.2f}")
+    for key, number in together.items():
+        print(f"{key:40} {number:8.2f}")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,21 @@ class Background:
         if busy is not None:
             document.add_timeout_callback(spin, _PATIENCE)
 
+    def later(self, key: str, call: Callable[[], None], milliseconds: int) -> None:
+        """Call something after a while, and once if it is asked for again meanwhile."""
+        document, ticket = self._document, object()
+        if document is None or document.session_context is None:
+            call()
+            return
+        key = f"later {key}"
+        self._newest[key] = ticket
+
+        def act() -> None:
+            if self._newest.get(key) is ticket:
+                call()
+
+        document.add_timeout_callback(act, milliseconds)
+
     def _flush(self) -> None:
         self._flushes += 1
         self._on_page.tags = [f"flush {self._flushes}"]

@@ -159,6 +159,7 @@ class Page:
             self._views[kind.key] = view
         except Exception as error:  # one view that cannot be shown must not blank the page
             return Notice(sentence_of(error)).panel
+        controls.css_classes = [*controls.css_classes, "bp-choices"]
         help_card = pn.Card(
             pn.pane.Markdown(view.help_text),
             title="What is this?",

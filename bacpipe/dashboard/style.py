@@ -35,6 +35,8 @@ CSS = """
   background: var(--panel-background-color); overflow-y: auto; overflow-x: hidden;
   min-height: calc(100vh - 52px);
 }
+/* What does not fit is scrolled to, and lies over nothing. */
+.bp-choices, .bp-help { flex: none !important; }
 .bp-heading { font-size: 12px; font-weight: 600; color: var(--panel-on-background-color);
   margin: 2px 0; }
 :host(.bp-cover), :host(.bp-spinner) {
@@ -243,7 +245,7 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
     )  # fmt: skip
     plot.toolbar.logo = None
     plot.toolbar.autohide = not tools  # figures that cannot be moved show it when pointed at
-    ink, paper = _ink_and_paper()
+    ink, paper = ink_and_paper()
     plot.background_fill_color = plot.border_fill_color = paper
     if plot.title is not None:
         plot.title.text_color = ink
@@ -256,13 +258,23 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
     return plot
 
 
-def _ink_and_paper() -> tuple[str, str]:
+def dress_legend(plot: Any, location: str) -> None:
+    """Put the legend of a figure somewhere, in the visitor's theme."""
+    ink, paper = ink_and_paper()
+    plot.legend.update(
+        location=location, padding=4, label_text_font_size="11px", label_text_color=ink,
+        background_fill_color=paper, background_fill_alpha=0.8, border_line_color=None,
+    )  # fmt: skip
+
+
+def ink_and_paper() -> tuple[str, str]:
+    """Colours of text and of what lies below it, in the visitor's theme."""
     return ("#e9ecef", _DARK) if is_dark() else ("#33424f", _LIGHT)
 
 
 def new_colour_bar(mapper: Any, title: str = "") -> Any:
     """Colour bar in the visitor's theme."""
-    ink, paper = _ink_and_paper()
+    ink, paper = ink_and_paper()
     return ColorBar(
         color_mapper=mapper, width=8, padding=4, title=title or None, title_text_font_size="11px",
         title_text_font_style="normal", title_text_color=ink, major_label_text_color=ink,

@@ -194,3 +194,17 @@ def test_nothing_is_stored_without_edit(data_set: DataSetResults) -> None:
         data_set.audio_dir, main_results_dir=data_set.options.main_results_dir
     )
     assert len(after) == len(before)
+
+
+def test_hours_may_go_over_midnight(data_set: DataSetResults) -> None:
+    view = SearchView(data_set)
+    view.body()
+    view.model, view.like, view.hours = "tiny", [[RECORDING, 3.0]], (22.0, 5.0)
+    view.opened()
+    assert view._found is not None
+    found = set(view._found.table["recording"])
+    assert found == {f"{site}/rec_20240501_040000.wav" for site in ("north", "south")}
+    assert view._hours.value == (22.0, 5.0)
+    view._hours.value = (5.0, 22.0)  # what the slider says is searched
+    assert view._found is not None
+    assert set(view._found.table["recording"]) == {name.replace("_04", "_18") for name in found}

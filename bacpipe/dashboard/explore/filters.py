@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import panel as pn
 
+from bacpipe.dashboard.shared.hours import ALL_DAY, HoursOfDay
 from bacpipe.dashboard.shared.labels import (
     NONE,
     WindowLabels,
@@ -15,11 +16,11 @@ from bacpipe.dashboard.shared.labels import (
     label_kinds,
     read_labels,
 )
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import TickBox, heading
 from bacpipe.errors import ResultsNotFoundError, counted
 
-ALL_DAY = (0.0, 24.0)
 # What a browser offers without getting slow.
 _MOST_LABELS = 1000
 _MOST_FILES = 100
@@ -112,7 +113,7 @@ class FilterControls:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._setting = False
+        self._own = OwnChanges()
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
         self._annotated = TickBox("only annotated windows")
         self._labels = pn.widgets.MultiSelect(label=_ALL_LABELS, options=[], size=4, **wide)
@@ -120,15 +121,10 @@ class FilterControls:
             label="Recording", placeholder="part of a file or folder name", **wide
         )
         self._matches = pn.widgets.Select(label="Found", options={}, disabled=True, **wide)
-        self._hours = pn.widgets.RangeSlider(
-            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=0.5, format="0.0",
-            sizing_mode="stretch_width", margin=(2, 12),
-        )  # fmt: skip
-        self._night = TickBox("the other hours (over midnight)", margin=(0, 5), disabled=True)
+        self._hours = HoursOfDay(step=0.5)
         self._clear = pn.widgets.Button(label="Show all windows", height=28, disabled=True, **wide)
-        for widget in (self._annotated, self._labels, self._file, self._night):
+        for widget in (self._annotated, self._labels, self._file, self._hours):
             widget.param.watch(self._changed, "value")
-        self._hours.param.watch(self._changed, "value_throttled")
         self._matches.param.watch(self._take_match, "value")
         self._clear.on_click(lambda _: self._reset())
         self.panel = pn.Column(
@@ -138,7 +134,6 @@ class FilterControls:
             self._file,
             self._matches,
             self._hours,
-            self._night,
             self._clear,
             sizing_mode="stretch_width",
         )
@@ -146,44 +141,37 @@ class FilterControls:
     @property
     def value(self) -> Filter:
         """What is chosen; its `colour` is left open."""
-        first, last = (float(hour) for hour in self._hours.value)
-        if (first, last) != ALL_DAY and self._night.value:
-            first, last = last, first
         return Filter(
             annotated=self._annotated.value,
             labels=tuple(self._labels.value),
             file=self._file.value.strip(),
-            hours=(first, last),
+            hours=self._hours.value,
         )
 
     def set(self, wanted: Filter) -> None:
         """Show what was chosen elsewhere, such as in the address."""
-        first, last = wanted.hours
-        self._setting = True
-        self._annotated.value = wanted.annotated
-        self._labels.param.update(
-            options=list(dict.fromkeys([*self._labels.options, *wanted.labels])),
-            value=list(wanted.labels),
-        )
-        self._file.value = wanted.file
-        self._hours.value = (min(first, last), max(first, last))
-        self._night.param.update(value=first > last, disabled=wanted.hours == ALL_DAY)
-        self._clear.disabled = wanted == Filter(colour=wanted.colour)
-        self._setting = False
+        with self._own:
+            self._annotated.value = wanted.annotated
+            self._labels.param.update(
+                options=list(dict.fromkeys([*self._labels.options, *wanted.labels])),
+                value=list(wanted.labels),
+            )
+            self._file.value = wanted.file
+            self._hours.value = wanted.hours
+            self._clear.disabled = wanted == Filter(colour=wanted.colour)
 
     def offer(self, results: ModelResults, labels: WindowLabels | None, wanted: Filter) -> None:
         """Offer the labels and recordings of a model; the filter `wanted` stays chosen."""
         names = () if labels is None else labels.names
-        self._setting = True
-        many = len(names) > _MOST_LABELS
-        self._labels.param.update(
-            options=[] if many else list(names),
-            value=[name for name in wanted.labels if name in set(names) and not many],
-            disabled=many or not names,
-            label=f"Labels ({len(names):,} are too many to choose)" if many else _ALL_LABELS,
-        )
-        self._offer_files(results, wanted.file)
-        self._setting = False
+        with self._own:
+            many = len(names) > _MOST_LABELS
+            self._labels.param.update(
+                options=[] if many else list(names),
+                value=[name for name in wanted.labels if name in set(names) and not many],
+                disabled=many or not names,
+                label=f"Labels ({len(names):,} are too many to choose)" if many else _ALL_LABELS,
+            )
+            self._offer_files(results, wanted.file)
 
     def _offer_files(self, results: ModelResults, text: str) -> None:
         if not text:
@@ -200,13 +188,12 @@ class FilterControls:
         self._matches.param.update(options=options, value=_NO_FILE, disabled=False)
 
     def _take_match(self, event: Any) -> None:
-        if not self._setting and event.new:
+        if not self._own and event.new:
             self._file.value = event.new
 
     def _changed(self, _: Any) -> None:
-        if self._setting:
+        if self._own:
             return
-        self._night.disabled = tuple(self._hours.value) == ALL_DAY
         self._clear.disabled = self.value == Filter()
         self._on_change()
 

@@ -11,14 +11,16 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.filters import ALL_DAY, Filter, FilterControls
+from bacpipe.dashboard.explore.filters import Filter, FilterControls
 from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
 from bacpipe.dashboard.explore.neighbour_list import NeighbourList
 from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
 from bacpipe.dashboard.shared.export import ExportPanel
 from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, are_hours
 from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
@@ -73,7 +75,7 @@ The address of the page holds what you see: send it to others who use this dashb
         self._content: MapContent | None = None
         self._selected = np.zeros(0, np.int64)
         self._from_address = ""
-        self._changing = False
+        self._own = OwnChanges()
         options = data_set.options
         self.map = EmbeddingMap(
             min_height=options.embedding_figure_height,
@@ -173,8 +175,8 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def opened(self) -> None:
         self._from_address = self.notice.sentence
-        if not all(math.isfinite(hour) and 0 <= hour <= 24 for hour in self.hours):
-            self._from_address += " The hours of the day are numbers from 0 to 24."
+        if not are_hours(self.hours):
+            self._from_address += f" {NO_HOURS}"
             self.hours = ALL_DAY
         self.filters.set(self._filter)
         self.param.watch(lambda *_: self._load(), list(_CHOICES))
@@ -190,7 +192,7 @@ The address of the page holds what you see: send it to others who use this dashb
         )
 
     def _load(self) -> None:
-        if self._changing:
+        if self._own:
             return
         choice = MapChoice(self.model, self.reducer, self.colour, self._filter)
         before = self._content
@@ -237,24 +239,23 @@ The address of the page holds what you see: send it to others who use this dashb
 
     def _offer_choices(self, content: MapContent) -> None:
         """Show in the widgets and in the address what was taken."""
-        self._changing = True
-        self._model.value = content.results.name
-        self._reducer.param.update(
-            options=list(content.results.maps), value=content.reducer or None,
-            disabled=len(content.results.maps) < 2,
-        )  # fmt: skip
-        titles = {title: kind for kind, title in content.kinds.items()}
-        self._colour.param.update(options=titles, value=content.colour or None)
-        known = set(content.labels.names) if content.labels is not None else set()
-        labels = [name for name in self.labels if name in known]
-        self.param.update(
-            model=content.results.name,
-            reducer=content.reducer,
-            colour=content.colour,
-            labels=labels,
-        )
-        self.filters.offer(content.results, content.labels, self._filter)
-        self._changing = False
+        with self._own:
+            self._model.value = content.results.name
+            self._reducer.param.update(
+                options=list(content.results.maps), value=content.reducer or None,
+                disabled=len(content.results.maps) < 2,
+            )  # fmt: skip
+            titles = {title: kind for kind, title in content.kinds.items()}
+            self._colour.param.update(options=titles, value=content.colour or None)
+            known = set(content.labels.names) if content.labels is not None else set()
+            labels = [name for name in self.labels if name in known]
+            self.param.update(
+                model=content.results.name,
+                reducer=content.reducer,
+                colour=content.colour,
+                labels=labels,
+            )
+            self.filters.offer(content.results, content.labels, self._filter)
 
     def _say_what_is_missing(self, content: MapContent) -> list[str]:
         if content.reducer:
@@ -282,7 +283,7 @@ The address of the page holds what you see: send it to others who use this dashb
     # ------------------------------------------------------------------ what visitors do
 
     def _chosen(self, name: str, value: Any) -> None:
-        if self._changing or value is None:
+        if self._own or value is None:
             return
         changes = {name: value}
         if name in ("model", "colour"):

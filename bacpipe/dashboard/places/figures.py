@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
+from bokeh.models import ColumnDataSource, CustomJS, DataRange1d, HoverTool, Range1d, ScaleBar
 
 from bacpipe.dashboard.places.found import SiteSummary
-from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.dashboard.style import FRAME, ink_and_paper, new_figure
 from bacpipe.plotting.activity import activity_maps
 from bacpipe.plotting.style import COLOURS, save_figure, shorten
 
 if TYPE_CHECKING:
     from bacpipe.labels.activity import Activity
 
+_EQUATOR = 111_320.0  # metres of a degree of longitude
+_METRES = "metres.setv({start: scale * x.start, end: scale * x.end})"
 _NAMED = 40  # sites, above which their names would cover one another
 _SMALLEST, _LARGEST = 9.0, 44.0  # pixels
 
@@ -32,20 +34,24 @@ def site_map(
 ) -> Any:
     """Sites by longitude and latitude, as large as their values; those without any are empty.
 
-    A degree of longitude is as long beside one of latitude as it is on the ground.
+    A degree of longitude is as long beside one of latitude as it is on the ground, and a bar
+    tells how far that is.
     """
     placed = [site for site in sites if site.position is not None]
     latitudes = [site.position.latitude for site in placed if site.position is not None]
     longitudes = [site.position.longitude for site in placed if site.position is not None]
+    ink, paper = ink_and_paper()
     middle = math.radians((min(latitudes) + max(latitudes)) / 2) if placed else 0.0
+    narrow = max(math.cos(middle), 0.05)
     plot = new_figure(
-        460, tools="pan,wheel_zoom,box_zoom,reset,save", active_scroll="wheel_zoom", title=title,
-        match_aspect=True, aspect_scale=max(math.cos(middle), 0.05),
+        460, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom", title=title,
+        match_aspect=True, aspect_scale=narrow,
         x_range=DataRange1d(range_padding=0.25, min_interval=0.02),
         y_range=DataRange1d(range_padding=0.25, min_interval=0.02),
     )  # fmt: skip
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label, plot.yaxis.axis_label = "longitude (°)", "latitude (°)"
+    _add_scale(plot, _EQUATOR * narrow, ink, paper)
     found = np.array([values.get(site.name, 0.0) for site in placed], float)
     most = float(found.max(initial=0.0)) or 1.0
     # By area, as people compare circles.
@@ -66,12 +72,12 @@ def site_map(
     )
     circles = plot.scatter(
         "x", "y", source=source, size="size", fill_color=COLOURS[0], fill_alpha="fill",
-        line_color="#1f2933", line_width=1.5,
+        line_color=ink, line_width=1.5,
     )  # fmt: skip
     if len(placed) <= _NAMED:
         plot.text(
             "x", "y", text="short", source=source, x_offset="right", text_baseline="middle",
-            text_font_size="12px", text_color="#1f2933",
+            text_font_size="12px", text_color=ink,
         )  # fmt: skip
     plot.add_tools(
         HoverTool(
@@ -86,6 +92,21 @@ def site_map(
         )
     )
     return pn.pane.Bokeh(plot, sizing_mode="stretch_width")
+
+
+def _add_scale(plot: Any, scale: float, ink: str, paper: str) -> None:
+    """Bar of a round number of metres or kilometres; `scale` is metres of a degree."""
+    metres = Range1d(0, 1)
+    follow = CustomJS(args={"metres": metres, "x": plot.x_range, "scale": scale}, code=_METRES)
+    for end in ("start", "end"):
+        plot.x_range.js_on_change(end, follow)
+    plot.add_layout(
+        ScaleBar(
+            range=metres, unit="m", location="bottom_left", background_fill_color=paper,
+            background_fill_alpha=0.8, border_line_color=None, bar_line_color=ink,
+            bar_line_width=2, label_text_color=ink, title_text_color=ink,
+        )
+    )  # fmt: skip
 
 
 class Drawing(NamedTuple):

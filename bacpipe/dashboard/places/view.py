@@ -12,6 +12,7 @@ import param
 
 from bacpipe.dashboard.places.figures import Drawing, activity_drawing, site_map
 from bacpipe.dashboard.places.found import CLASSIFIER, Found, read_activity, read_found, sources
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import ViewOfParts
 from bacpipe.dashboard.shared.widgets import (
@@ -79,7 +80,7 @@ class PlacesView(ViewOfParts):
         super().__init__(data_set, **values)
         self.param.model.objects = ["", *data_set.models]
         self._found: Found | None = None
-        self._setting = False
+        self._own = OwnChanges()
         self._spinner = Spinner()
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
         parameters = self.param
@@ -130,7 +131,7 @@ class PlacesView(ViewOfParts):
         self._read()
 
     def _chosen(self, name: str, value: Any) -> None:
-        if self._setting or value is None:
+        if self._own or value is None:
             return
         other = {"source": "", "species": ""} if name == "model" else {}
         self.param.update(**{name: value, **other})
@@ -151,16 +152,15 @@ class PlacesView(ViewOfParts):
 
     def _take(self, found: Found, known: dict[str, str], source: str) -> None:
         self._found = found
-        self._setting = True
-        self._model.value = self.model
-        titles = {title: key for key, title in known.items()}
-        self._source.param.update(options=titles, value=source if known else None)
-        names = found.species[:_MOST_OFFERED]
-        self._species.param.update(
-            options={_EVERYTHING: "", **{name: name for name in names}},
-            value=self.species if self.species in names else "",
-        )
-        self._setting = False
+        with self._own:
+            self._model.value = self.model
+            titles = {title: key for key, title in known.items()}
+            self._source.param.update(options=titles, value=source if known else None)
+            names = found.species[:_MOST_OFFERED]
+            self._species.param.update(
+                options={_EVERYTHING: "", **{name: name for name in names}},
+                value=self.species if self.species in names else "",
+            )
         # Without reading it all again.
         with param.parameterized.discard_events(self):
             self.source = source if known else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,8 @@ class DetectionList:
         self._table.value = _frame(detections, rows, scores)
         self._table.page = 1
         self.note.object = "Click on a row to see and hear it, on a heading to sort."
+        if detections is not None and detections.zone:
+            self.note.object += f" Times: {html.escape(detections.zone)}."
         if total > len(rows):
             self.note.object = (
                 f"The {len(rows):,} best of {total:,} detections; downloads have all. "
@@ -87,14 +90,15 @@ def _frame(
 def detections_csv(detections: DetectionsByClass, name: str, threshold: float) -> io.BytesIO:
     """Table of the detections of a class, in the order of recordings and time.
 
-    Columns audiofilename, start, end (seconds), label:species, score, time (of the recorder's
-    clock), model and source.  The first four are those of an annotation table.
+    Columns audiofilename, start, end (seconds), label:species, score, time, time_zone, model and
+    source.  The first four are those of an annotation table.
     """
     rows, scores = _in_order(detections, name, threshold)
     table = detections.results.window_table(rows).assign(
         **{"label:species": name},
         score=scores,
         time=detections.clock[rows],
+        time_zone=detections.zone,
         model=detections.results.name,
         source=detections.source,
     )

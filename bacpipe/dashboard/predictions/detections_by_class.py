@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bacpipe.dashboard.shared.clock import zone_of
 from bacpipe.dashboard.shared.labels import clock_times
 from bacpipe.dashboard.shared.recognisers import recogniser_of, recognisers_of
 from bacpipe.dashboard.shared.results import ModelResults, Predictions
@@ -61,6 +62,8 @@ class DetectionsByClass:
         Classes that were found.
     clock : np.ndarray, datetime64[us], shape (windows,)
         Date and time at which every window of the model starts; NaT where nobody knows.
+    zone : str
+        Zone of these times, or whose clock it is; '' where nothing tells.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class DetectionsByClass:
         self._row, self._code = predictions.row[order], predictions.code[order]
         self._score = predictions.score[order]
         self._first = np.searchsorted(self._code, np.arange(len(self.names) + 1))
-        self.clock = clock_times(results)
+        self.clock, self.zone = clock_times(results), zone_of(results)
         self._sun_clocks: dict[str, np.ndarray] = {}
         self._grids: dict[str, ActivityGrid] = {}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bacpipe.audio.timestamps import get_dt_filename
+from bacpipe.dashboard.shared.clock import zone_of
 from bacpipe.dashboard.shared.labels import clock_times
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError
@@ -28,17 +29,20 @@ class Recordings:
     Attributes
     ----------
     table : pandas.DataFrame
-        As `recordings_of` makes it, with start (datetime64[us], by the recorder's clock; NaT
+        As `recordings_of` makes it, with start (datetime64[us], on the clock of `zone`; NaT
         where neither the file nor its name tells).
     failures : pandas.DataFrame
         recording, model, reason.
     totals : dict of Totals
         By model.
+    zone : str
+        Zone of the times, or whose clock it is; '' where nothing tells.
     """
 
     table: pd.DataFrame
     failures: pd.DataFrame
     totals: dict[str, Totals]
+    zone: str = ""
 
     @property
     def without_time(self) -> int:
@@ -72,7 +76,15 @@ def read_recordings(models: tuple[ModelResults, ...]) -> Recordings:
     table = recordings_of(journals)
     table["start"] = _starts(models, table["recording"].tolist())
     totals = {name: totals_of(content) for name, content in journals.items()}
-    return Recordings(table, failures_of(journals), totals)
+    zones = (zone for results in models if (zone := _zone(results)))
+    return Recordings(table, failures_of(journals), totals, next(zones, ""))
+
+
+def _zone(results: ModelResults) -> str:
+    try:
+        return zone_of(results)
+    except BacpipeError:
+        return ""
 
 
 def _starts(models: tuple[ModelResults, ...], names: list[str]) -> np.ndarray:

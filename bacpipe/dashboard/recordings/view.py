@@ -61,8 +61,9 @@ results is complete; when the files are mended, run bacpipe again, and only thes
 **Settings and licences**: what each model was run with, its licence and how to cite it. Download
 the table for the methods section of a paper.
 
-Times come from the recorder's metadata or the name of the file, such as `SITE_20240603_033731.wav`,
-as the recorder's clock said.
+Times come from the recorder's metadata or the name of the file, such as `SITE_20240603_033731.wav`.
+All views show them on one clock: that of the place where `sites.csv` or the settings tell position
+or time zone, else the recorder's own.
 """
     parts: ClassVar[dict[str, str]] = _PARTS
     in_address: ClassVar[dict[str, str]] = {
@@ -252,7 +253,8 @@ def _notes(recordings: Recordings) -> Any:
     known = table["start"].dropna()
     if len(known):
         sentences.append(
-            f"Recorded from {known.min():%Y-%m-%d %H:%M} to {known.max():%Y-%m-%d %H:%M}."
+            f"Recorded from {known.min():%Y-%m-%d %H:%M} to {known.max():%Y-%m-%d %H:%M}"
+            + (f" ({recordings.zone})." if recordings.zone else ".")
         )
     if recordings.without_time:
         sentences.append(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DETECTION, marks_between
-from bacpipe.dashboard.shared.spectrogram_figure import picture_of
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings, picture_of
 
 
-def clip_card(queue: Queue, index: int, around: float) -> dict[str, Any]:
+def clip_card(
+    queue: Queue, index: int, around: float, settings: SpectrogramSettings
+) -> dict[str, Any]:
     """Picture, sound and words of a clip, with `around` seconds before and after it.
 
     ``levels`` are the bytes of a uint8 picture (rows from the lowest frequency, columns in time),
@@ -29,26 +29,25 @@ def clip_card(queue: Queue, index: int, around: float) -> dict[str, Any]:
     results, row = queue.results, int(queue.rows[index])
     name, start, end = results.window(row)
     clip = read_clip(results, name, start - around, end + around)
-    picture = picture_of(clip)
+    picture = picture_of(clip, settings, results.highest_heard)
     stop = clip.start + clip.duration
     marks = marks_between(results, name, clip.start, stop)
     score = float(queue.scores[index])
-    begin = recording_start(results.loader.audio_dir / PurePosixPath(name))
-    clock = "" if begin is None else f"{begin + timedelta(seconds=start):%Y-%m-%d %H:%M:%S}"
     return {
         "index": index,
         "name": name,
-        "clock": clock,
+        "clock": clock_of(results, row),
         "start": start,
         "end": end,
         "from": clip.start,
         "to": stop,
         "slower": clip.expansion,
         "score": score if np.isfinite(score) else None,
-        "levels": np.ascontiguousarray(picture).tobytes(),
-        "rows": picture.shape[0],
-        "columns": picture.shape[1],
-        "top": clip.rate / 2,
+        "levels": np.ascontiguousarray(picture.levels).tobytes(),
+        "rows": picture.levels.shape[0],
+        "columns": picture.levels.shape[1],
+        "top": picture.top,
+        "ticks": picture.ticks,
         "sound": clip.wav(),
         # What the model says of the class in question is in the title already.
         "marks": [

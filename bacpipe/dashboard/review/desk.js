@@ -33,7 +33,9 @@ export function render({model, el}) {
   const progress = make("span", head, "progress");
   const where = make("div", root, "where");
   const given = make("span", root, "given");
-  const canvas = make("canvas", root, "picture");
+  const screen = make("div", root, "screen");
+  const canvas = make("canvas", screen, "picture");
+  const cursor = make("div", screen, "cursor");
   canvas.setAttribute("role", "img");
   const bar = make("div", root, "bar");
   bar.setAttribute("role", "toolbar");
@@ -80,8 +82,7 @@ export function render({model, el}) {
   let pressed = null; // time of the key press that is not yet answered by picture and sound
   let audio = null;
   let source = null;
-  let begun = 0;
-  let frame = 0;
+  let sweep = null; // of the cursor over the picture
 
   const send = (message) => model.send_msg({ticket: queue.ticket, ...message});
 
@@ -173,7 +174,8 @@ export function render({model, el}) {
     }
     draw();
     if (auto && entry?.sound) heard();
-    fetch_ahead();
+    // What comes next must not hold up what is to be seen now.
+    requestAnimationFrame(() => setTimeout(fetch_ahead, 0));
   }
 
   function heard() {
@@ -196,7 +198,7 @@ export function render({model, el}) {
 
   const LEFT = 52, BOTTOM = 34, TOP = 4, RIGHT = 8;
 
-  function draw(now = null) {
+  function draw() {
     const wide = canvas.clientWidth, high = canvas.clientHeight, scale = window.devicePixelRatio;
     if (canvas.width !== Math.round(wide * scale) || canvas.height !== Math.round(high * scale)) {
       canvas.width = Math.round(wide * scale);
@@ -216,11 +218,6 @@ export function render({model, el}) {
     if (card.end < card.to) context.fillRect(x(card.end), TOP, LEFT + width - x(card.end), height);
     draw_axes(context, card, x, width, height);
     draw_marks(context, card, x, width);
-    if (now !== null) {
-      context.strokeStyle = "#ffffff";
-      context.lineWidth = 2;
-      context.strokeRect(x(now), TOP, 0.01, height);
-    }
   }
 
   function draw_axes(context, card, x, width, height) {
@@ -230,10 +227,9 @@ export function render({model, el}) {
     context.lineWidth = 1;
     context.textAlign = "right";
     context.textBaseline = "middle";
-    const top = card.top / 1000;
-    for (let f = 0; f <= top; f += step(top, 5)) {
-      const y = TOP + height * (1 - f / top);
-      context.fillText(`${Number(f.toFixed(2))}`, LEFT - 8, Math.max(y, TOP + 6));
+    for (const [share, text] of card.ticks) {
+      const y = TOP + height * (1 - share);
+      context.fillText(text, LEFT - 8, Math.max(y, TOP + 6));
       context.strokeRect(LEFT - 4, y, 4, 0.01);
     }
     context.textAlign = "center";
@@ -280,7 +276,8 @@ export function render({model, el}) {
   // ------------------------------------------------------------------ sound
 
   function stop() {
-    cancelAnimationFrame(frame);
+    sweep?.cancel();
+    cursor.style.visibility = "hidden";
     if (source) {
       source.onended = null;
       source.stop();
@@ -297,24 +294,21 @@ export function render({model, el}) {
     source = audio.createBufferSource();
     source.buffer = entry.sound;
     source.connect(audio.destination);
-    begun = audio.currentTime;
     source.onended = () => {
       source = null;
-      cancelAnimationFrame(frame);
+      cursor.style.visibility = "hidden";
       buttons.play.setAttribute("aria-pressed", "false");
-      draw();
     };
     source.start();
     buttons.play.setAttribute("aria-pressed", "true");
-    const {card} = entry;
-    const follow = () => {
-      const now = card.from + (audio.currentTime - begun) / card.slower;
-      if (source) {
-        draw(now < card.to ? now : null);
-        frame = requestAnimationFrame(follow);
-      }
-    };
-    frame = requestAnimationFrame(follow);
+    // The browser moves it by itself; a picture that is drawn anew in every frame takes all the
+    // time that a machine without a graphics card has.
+    cursor.style.visibility = "visible";
+    const to = canvas.clientWidth - RIGHT;
+    sweep = cursor.animate(
+      [{transform: `translateX(${LEFT}px)`}, {transform: `translateX(${to}px)`}],
+      {duration: 1000 * entry.sound.duration, fill: "forwards"},
+    );
   }
 
   // ------------------------------------------------------------------ marks
@@ -416,7 +410,7 @@ export function render({model, el}) {
     if (buttons[action]?.disabled) return;
     if (audio && audio.state !== "running") audio.resume();
     if (action === "play") {
-      if (source) { stop(); draw(); } else play();
+      if (source) stop(); else play();
     } else if (action === "auto") {
       auto = !auto;
       update_buttons();

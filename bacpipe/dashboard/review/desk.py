@@ -13,6 +13,7 @@ from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.clip_card import clip_card
 from bacpipe.dashboard.review.journal import Journal, Written
 from bacpipe.dashboard.review.queue import Queue
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings
 from bacpipe.dashboard.style import QUIET, scale_colours
 from bacpipe.store.judgements import NO, UNDO, UNSURE, YES
 
@@ -33,7 +34,10 @@ _STYLE = """
 .where { overflow-wrap: anywhere; min-height: 18px; }
 .given { display: block; min-height: 18px; font-weight: 600;
   color: var(--panel-on-background-color); }
+.screen { position: relative; overflow: hidden; }
 .picture { width: 100%; height: 320px; display: block; }
+.cursor { position: absolute; left: 0; top: 4px; width: 2px; height: 282px; background: #ffffff;
+  will-change: transform; visibility: hidden; }
 .done .picture { opacity: 0.3; }
 .bar, .labels { display: flex; flex-wrap: wrap; gap: 6px; margin: 6px 0; }
 button { font: inherit; font-size: 14px; padding: 5px 10px; border: 1px solid #7b8794;
@@ -82,6 +86,8 @@ class Desk:
         The page's worker.
     colour_scale : str
         Of the spectrogram, a name of matplotlib's.
+    settings : SpectrogramSettings
+        How the visitor wants spectrograms to look.
     why_not : callable
         Tells why this visitor may not mark; empty if they may.
     annotator : callable
@@ -101,6 +107,7 @@ class Desk:
         background: Background,
         *,
         colour_scale: str,
+        settings: SpectrogramSettings,
         why_not: Callable[[], str],
         annotator: Callable[[], str],
         on_stored: Callable[[], None],
@@ -108,7 +115,7 @@ class Desk:
     ) -> None:
         self._background, self._why_not, self._annotator = background, why_not, annotator
         self._on_stored, self._on_ready = on_stored, on_ready
-        self._palette = scale_colours(colour_scale)
+        self._usual_scale, self._settings = colour_scale, settings
         self._journal = Journal(background, self._tell_written)
         self._queue: Queue | None = None
         self._empty = ""
@@ -153,7 +160,7 @@ class Desk:
             "editable": not why,
             "why": why,
             "ahead": AHEAD,
-            "palette": self._palette,
+            "palette": scale_colours(self._settings.colours or self._usual_scale),
         }
 
     # ------------------------------------------------------------------ what the browser says
@@ -189,7 +196,7 @@ class Desk:
         name = queue.results.recording_of(int(queue.rows[index]))
         self._background.run(
             f"clip-{id(self)}-{ticket}-{index}",
-            lambda: clip_card(queue, index, around),
+            lambda: clip_card(queue, index, around, self._settings),
             send,
             fail=lambda sentence: send({"index": index, "name": name, "problem": sentence}),
         )

@@ -14,11 +14,12 @@ from bokeh.models import ColumnDataSource, Range1d, Span
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import FRAME, new_figure
+from bacpipe.dashboard.style import FRAME, dress_legend, new_figure
 from bacpipe.errors import EvaluationError
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
 
+_PAUSE = 300  # milliseconds after a mark
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
 
 
@@ -44,7 +45,7 @@ class PrecisionPanel:
         self._source = ColumnDataSource(_EMPTY)
         self._x = Range1d(0, 1)
         figure = new_figure(
-            220, title="Precision by threshold", tools="save", x_range=self._x,
+            220, title="Precision by threshold", x_range=self._x,
             y_range=Range1d(0, 1.02),
         )  # fmt: skip
         figure.outline_line_color = FRAME
@@ -58,8 +59,7 @@ class PrecisionPanel:
             "threshold", "precision", source=self._source, line_color=COLOURS[0], line_width=2,
             legend_label="from this score on",
         )  # fmt: skip
-        figure.legend.location = "bottom_right"
-        figure.legend.background_fill_alpha = 0.7
+        dress_legend(figure, "bottom_right")
         self._at = Span(
             dimension="height", line_color="#b33c00", line_dash="dashed", line_width=2,
             visible=False,
@@ -75,9 +75,11 @@ class PrecisionPanel:
         )  # fmt: skip
         self.wanted.param.watch(lambda _: self.refresh(), "value")
         self._words = html_pane("", margin=(2, 10))
+        # Without marks there is nothing to see but axes.
+        self._drawn = pn.pane.Bokeh(figure, sizing_mode="stretch_width", visible=False)
         self.panel = pn.Column(
             pn.Row(self.wanted, self._words, sizing_mode="stretch_width"),
-            pn.pane.Bokeh(figure, sizing_mode="stretch_width"),
+            self._drawn,
             sizing_mode="stretch_width",
             visible=False,
         )
@@ -90,6 +92,10 @@ class PrecisionPanel:
         self._source.data, self._at.visible = _EMPTY, False
         self._words.object = ""
         self.refresh()
+
+    def refresh_soon(self) -> None:
+        """Compute anew when the next clip has had the time to be seen; several marks are one."""
+        self._background.later("precision", self.refresh, _PAUSE)
 
     def refresh(self) -> None:
         """Compute anew from the labels on the disk; what is asked for meanwhile is done after."""
@@ -123,6 +129,7 @@ class PrecisionPanel:
             self._words.object = f'<div class="bp-note">{html.escape(found)}</div>'
             return
         table = found.table
+        self._drawn.visible = True
         self._source.data = {name: table[name].to_numpy() for name in _EMPTY}
         low, high = table["threshold"].min(), table["threshold"].max()
         self._x.update(start=float(low), end=float(max(high, low + 1e-3)))

@@ -26,6 +26,7 @@ from bacpipe.dashboard.review.queue import (
     recognisers_of,
     usual_labels,
 )
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View
@@ -96,14 +97,16 @@ class ReviewView(View):
         super().__init__(data_set, **values)
         self._sent: ClipsToReview | None = None
         self._queue: Queue | None = None
-        self._changing = self._opened = False
+        self._own = OwnChanges()
+        self._opened = False
         self.precision = PrecisionPanel(self.background)
         self.desk = Desk(
             self.background,
             colour_scale=data_set.options.spectrogram_colour_scale,
+            settings=self.spectrograms,
             why_not=self._why_not,
             annotator=lambda: self.visitor.annotator.strip(),
-            on_stored=self.precision.refresh,
+            on_stored=self.precision.refresh_soon,
             on_ready=self._begin,
         )
         self._spinner = Spinner()
@@ -176,13 +179,12 @@ class ReviewView(View):
     def take(self, clips: ClipsToReview) -> None:
         """Review the windows that another view sends."""
         self._sent = clips
-        self._changing = True
-        self.param.update(order=SENT, model=clips.model)
-        self._changing = False
+        with self._own:
+            self.param.update(order=SENT, model=clips.model)
         self._load()
 
     def _load(self) -> None:
-        if self._changing or not self._opened:
+        if self._own or not self._opened:
             return
         if self.model is None:
             self._fail(" ".join(self.data_set.problems().values()))
@@ -210,31 +212,32 @@ class ReviewView(View):
     def _show(self, ready: _Ready) -> None:
         self.say()
         queue = self._queue = ready.queue
-        self._changing = True
-        self._model.value = queue.results.name
-        self._scores.options = {
-            f"{queue.results.name}'s classifier": "",
-            **{f"recogniser {name}": name for name in ready.recognisers},
-        }
-        self._scores.value = self.scores if self.scores in ready.recognisers else ""
-        orders = {
-            title: value
-            for title, value in ORDERS.items()
-            if (value != SUGGESTED or self.scores) and (value != SENT or self._sent is not None)
-        }
-        self._order.param.update(options=orders, value=self.order)
-        if queue.labels:
-            titles = {f"{name} ({count:,})": name for name, count in queue.labels.items()}
-            self._label.param.update(options=titles, value=queue.label, disabled=False)
-            self.label = queue.label
-        else:
-            title = queue.label or "none: give labels with number keys"
-            self._label.param.update(options={title: queue.label}, value=queue.label, disabled=True)
-        self._left_out.param.update(value=self.left_out, disabled=self.order == SENT)
-        if not self.keys:
-            self.keys = ready.labels
-        self._keys.value = "\n".join(self.keys)
-        self._changing = False
+        with self._own:
+            self._model.value = queue.results.name
+            self._scores.options = {
+                f"{queue.results.name}'s classifier": "",
+                **{f"recogniser {name}": name for name in ready.recognisers},
+            }
+            self._scores.value = self.scores if self.scores in ready.recognisers else ""
+            orders = {
+                title: value
+                for title, value in ORDERS.items()
+                if (value != SUGGESTED or self.scores) and (value != SENT or self._sent is not None)
+            }
+            self._order.param.update(options=orders, value=self.order)
+            if queue.labels:
+                titles = {f"{name} ({count:,})": name for name, count in queue.labels.items()}
+                self._label.param.update(options=titles, value=queue.label, disabled=False)
+                self.label = queue.label
+            else:
+                title = queue.label or "none: give labels with number keys"
+                self._label.param.update(
+                    options={title: queue.label}, value=queue.label, disabled=True
+                )
+            self._left_out.param.update(value=self.left_out, disabled=self.order == SENT)
+            if not self.keys:
+                self.keys = ready.labels
+            self._keys.value = "\n".join(self.keys)
         self._left.object = html.escape(_about(queue))
         self.desk.set_labels(self.keys[:9])
         self.desk.show(queue, empty="There is no clip left to mark here.")
@@ -250,7 +253,7 @@ class ReviewView(View):
     # ------------------------------------------------------------------ what visitors do
 
     def _chosen(self, name: str, value: Any) -> None:
-        if self._changing or value is None:
+        if self._own or value is None:
             return
         changes = {name: value}
         if name in ("model", "scores"):
@@ -259,14 +262,13 @@ class ReviewView(View):
             changes["scores"] = ""
         if "scores" in changes and self.order == SUGGESTED:
             changes["order"] = BEST
-        self._changing = True
-        self.param.update(**changes)
-        self._changing = False
+        with self._own:
+            self.param.update(**changes)
         if name != "around":
             self._load()
 
     def _chosen_keys(self, text: str) -> None:
-        if self._changing:
+        if self._own:
             return
         lines = (" ".join(line.split())[:200] for line in text.splitlines())
         self.keys = [line for line in dict.fromkeys(lines) if line][:9]

@@ -6,7 +6,6 @@ import asyncio
 import html
 import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -17,14 +16,15 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.explore.filters import ALL_DAY, matching_recordings
+from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
 from bacpipe.dashboard.shared.export import MOST_CLIPS, as_clips
 from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, HoursOfDay, are_hours
+from bacpipe.dashboard.shared.model_view import ModelView
 from bacpipe.dashboard.shared.recognisers import recognisers_of
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
-from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, TickBox, heading, html_pane, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
@@ -71,7 +71,7 @@ class _Offer(NamedTuple):
     labels: list[str]
 
 
-class SearchView(View):
+class SearchView(ModelView):
     """Query, filters, and a gallery of what was found."""
 
     key: ClassVar[str] = "search"
@@ -83,12 +83,10 @@ class SearchView(View):
                      "last_day", "hours", "label", "score", "elsewhere", "gap", "count")
     }  # fmt: skip
 
-    model: Any = param.Selector(default="", objects=[""])
     by: Any = param.Selector(default="windows", objects=list(_BY.values()))
     like: Any = param.List(default=[])
     unlike: Any = param.List(default=[])
     words: Any = param.String(default="")
-    recogniser: Any = param.String(default="")
     sites: Any = param.List(default=[], item_type=str)
     first_day: Any = param.String(default="")
     last_day: Any = param.String(default="")
@@ -101,11 +99,9 @@ class SearchView(View):
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
-        self.param.model.objects = ["", *data_set.models]
         self._offer: _Offer | None = None
         self._found: Answer | None = None
         self._clip: Clip | None = None
-        self._setting = False
         self._more = pn.widgets.Button(
             label="More like these", description="search with the selected windows, too",
             margin=(2, 3), height=32,
@@ -128,8 +124,6 @@ class SearchView(View):
     def _make_widgets(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
         parameters = self.param
-        self._model = pn.widgets.Select(label="Model", options=list(self.data_set.models), **wide)
-        self._model.param.watch(self._change_model, "value")
         self._by = pn.widgets.RadioBoxGroup.from_param(
             parameters.by, options=_BY, label="Search with", margin=(2, 10)
         )
@@ -140,17 +134,16 @@ class SearchView(View):
                                              margin=(2, 10))  # fmt: skip
         add = pn.widgets.Button(label="Search with this window", color="primary", **wide)
         add.on_click(lambda _: self._add_typed())
-        chosen: dict[str, Any] = {"options": {}, "value": [], "solid": False, **wide}
-        self._like = pn.widgets.MultiChoice(label="Like", placeholder="none yet", **chosen)
-        self._unlike = pn.widgets.MultiChoice(label="Unlike", placeholder="none", **chosen)
+        self._like, self._unlike = (
+            pn.widgets.CheckBoxGroup(options={}, margin=(0, 10)) for _ in range(2)
+        )
         for name, widget in (("like", self._like), ("unlike", self._unlike)):
             widget.param.watch(lambda event, name=name: self._drop(name, event.new), "value")
+        self._unlike_title = heading("Unlike", margin=(4, 10))
         self._words = pn.widgets.TextInput.from_param(
             parameters.words, label="Words", placeholder="the song of a robin", **wide
         )
         self._no_words = html_pane("", "bp-note")
-        self._recogniser = pn.widgets.Select(label="Recogniser", options={}, **wide)
-        self._recogniser.param.watch(self._change_recogniser, "value")
         upload = ClipUpload(
             self.data_set.options.audio_suffixes, self._take_clip, self.say,
             sizing_mode="stretch_width", margin=(4, 8),
@@ -158,7 +151,7 @@ class SearchView(View):
         self._uploaded = html_pane("", "bp-note")
         self._parts = {
             "windows": pn.Column(
-                self._like, self._unlike, self._recording, self._second, add,
+                self._like, self._unlike_title, self._unlike, self._recording, self._second, add,
                 sizing_mode="stretch_width",
             ),
             "clip": pn.Column(upload, self._uploaded, sizing_mode="stretch_width"),
@@ -173,8 +166,9 @@ class SearchView(View):
 
     def _make_filters(self, wide: dict[str, Any]) -> None:
         parameters = self.param
-        self._sites = pn.widgets.MultiChoice(label="Sites", options={}, placeholder="all",
-                                             solid=False, **wide)  # fmt: skip
+        self._sites = pn.widgets.MultiSelect(
+            label="Sites (none chosen: all)", options=[], size=4, **wide
+        )
         self._sites.param.watch(lambda event: self._filter(sites=list(event.new)), "value")
         self._first_day, self._last_day = (
             pn.widgets.TextInput.from_param(
@@ -185,14 +179,8 @@ class SearchView(View):
                 (parameters.last_day, "to day"),
             )
         )
-        self._hours = pn.widgets.RangeSlider(
-            label="Time of day (h)", start=0, end=24, value=ALL_DAY, step=1,
-            sizing_mode="stretch_width", margin=(2, 12),
-        )  # fmt: skip
-        self._hours.param.watch(
-            lambda event: self._filter(hours=tuple(float(hour) for hour in event.new)),
-            "value_throttled",
-        )
+        self._hours = HoursOfDay(step=1)
+        self._hours.param.watch(lambda event: self._filter(hours=event.new), "value")
         self._label = pn.widgets.AutocompleteInput(
             label="Class of the classifier", options=[], restrict=False, min_characters=2,
             case_sensitive=False, search_strategy="includes", placeholder="any", **wide,
@@ -257,11 +245,10 @@ class SearchView(View):
     def opened(self) -> None:
         self.like, self.unlike = _places(self.like), _places(self.unlike)
         self._greeting = self.notice.sentence
-        if not all(math.isfinite(hour) and 0 <= hour <= 24 for hour in self.hours):
-            self._greeting += " The hours of the day are numbers from 0 to 24."
+        if not are_hours(self.hours):
+            self._greeting += f" {NO_HOURS}"
             self.hours = ALL_DAY
-        if not self.model:
-            self.model = next(iter(self.data_set.available), "")
+        super().opened()
         self.param.watch(lambda *_: self._search(), list(self.in_address))
         self._read_offer()
 
@@ -276,60 +263,48 @@ class SearchView(View):
 
     def _take_offer(self, offer: _Offer) -> None:
         self._offer = offer
-        self._setting = True
-        self._model.value = self.model
-        if self.recogniser not in offer.recognisers:
-            self.recogniser = next(iter(offer.recognisers), "")
-        self._recogniser.param.update(
-            options=list(offer.recognisers), value=self.recogniser or None
-        )
-        known = [site for site in self.sites if site in offer.sites]
-        # The widget takes what it shows for markup.
-        options = {html.escape(site): site for site in offer.sites}
-        self._sites.param.update(options=options, value=known)
-        self._label.options = offer.classes[:_MOST_OFFERED]
-        self._label.value = self.label
-        for widget in (self._label, self._score):
-            widget.disabled = not offer.classes
-        self._hours.value = tuple(sorted(self.hours))
-        able = understands_words(self.model)
-        self._words.disabled = not able
-        self._no_words.object = (
-            ""
-            if able
-            else html.escape(f"{self.model} does not understand words; biolingual and clap do.")
-        )
-        self._setting = False
+        with self._own:
+            self.recogniser = self._offer_recognisers([*offer.recognisers], self.recogniser)
+            known = [site for site in self.sites if site in offer.sites]
+            self._sites.param.update(options=offer.sites, value=known)
+            self._label.options = offer.classes[:_MOST_OFFERED]
+            self._label.value = self.label
+            for widget in (self._label, self._score):
+                widget.disabled = not offer.classes
+            self._hours.value = self.hours
+            able = understands_words(self.model)
+            self._words.disabled = not able
+            self._no_words.object = (
+                ""
+                if able
+                else html.escape(f"{self.model} does not understand words; biolingual and clap do.")
+            )
         self._show_examples()
         self._search()
 
-    def _change_model(self, event: Any) -> None:
-        if self._setting or event.new == self.model or event.new is None:
-            return
+    def _change_model(self, model: str) -> None:
         self._offer = None  # nothing is searched for until it is known what there is
-        self.param.update(model=event.new, label="", score=0.0, recogniser="")
+        self.param.update(model=model, label="", score=0.0, recogniser="")
         self._read_offer()
 
-    def _change_recogniser(self, event: Any) -> None:
-        if not self._setting and event.new:
-            self.recogniser = event.new
-
     def _filter(self, **values: Any) -> None:
-        if not self._setting:
+        if not self._own:
             self.param.update(**values)
 
     # ------------------------------------------------------------------ examples
 
     def _show_examples(self) -> None:
-        self._setting = True
-        for widget, places in ((self._like, self.like), (self._unlike, self.unlike)):
-            # The widget takes what it shows for markup.
-            options = {html.escape(_short(place)): json.dumps(place) for place in places}
-            widget.param.update(options=options, value=list(options.values()))
-        self._setting = False
+        with self._own:
+            for widget, places in ((self._like, self.like), (self._unlike, self.unlike)):
+                options = {
+                    f"{recording} · {start:.1f} s": json.dumps([recording, start])
+                    for recording, start in places
+                }
+                widget.param.update(options=options, value=list(options.values()))
+            self._unlike_title.visible = bool(self.unlike)
 
     def _drop(self, name: str, kept: Sequence[str]) -> None:
-        if self._setting:
+        if self._own:
             return
         places = [place for place in getattr(self, name) if json.dumps(place) in kept]
         self.param.update(**{name: places})
@@ -405,7 +380,9 @@ class SearchView(View):
         if any(days):
             where["date"] = (days[0], days[1])
         if tuple(self.hours) != ALL_DAY:
-            where["hour"] = (int(self.hours[0]), int(self.hours[1]))
+            # Whole hours are read from the start of a recording alone, where it lies within one.
+            whole = all(float(hour).is_integer() for hour in self.hours)
+            where["hour"] = tuple(int(hour) if whole else float(hour) for hour in self.hours)
         if self.label:
             where["label"] = self.label
         if self.score > 0:
@@ -415,7 +392,7 @@ class SearchView(View):
     def _search(self) -> None:
         for by, part in self._parts.items():
             part.visible = by == self.by
-        if self._setting or self._offer is None:
+        if self._own or self._offer is None:
             return
         try:
             request = self._request

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import panel as pn
+import param
 
-_PATIENCE = 5_000  # milliseconds, after which it is taken for granted
+_PATIENCE = 60_000  # milliseconds, after which it is taken for granted
 
+# What a page says while its connection is being made can be lost, so it says it until it is heard.
 _SCRIPT = """
 export function render({model}) {
-  setTimeout(() => model.send_msg("drawn"), 0)
-  return document.createElement("span")
+  const tell = () => { if (!model.heard) model.send_msg("drawn"); };
+  setTimeout(tell, 0);
+  const again = setInterval(() => { if (model.heard) clearInterval(again); else tell(); }, 2000);
+  model.on("remove", () => clearInterval(again));
+  return document.createElement("span");
 }
 """
 
@@ -23,12 +28,13 @@ class Drawn(pn.custom.JSComponent):
     Bokeh's widgets fail when they are changed after they were sent and before they are drawn.
     """
 
+    heard = param.Boolean(default=False)
+
     _esm = _SCRIPT
 
     def __init__(self, act: Callable[[], None], **values: Any) -> None:
         super().__init__(width=0, height=0, margin=0, **values)
         self._act = act
-        self._done = False
         document = pn.state.curdoc
         if document is None or document.session_context is None:
             self._once()  # a notebook or a test: there is nobody to tell
@@ -39,6 +45,6 @@ class Drawn(pn.custom.JSComponent):
         self._once()
 
     def _once(self) -> None:
-        if not self._done:
-            self._done = True
+        if not self.heard:
+            self.heard = True
             self._act()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.events import DoubleTap, Pan, RangesUpdate, SelectionGeometry, Tap
+from bokeh.events import DoubleTap, LODEnd, LODStart, Pan, RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import (
     BoxZoomTool,
     ColumnDataSource,
@@ -40,7 +40,9 @@ from bacpipe.dashboard.style import (
 
 # Browsers without a graphics card take 30 µs for each in every frame.
 MOST_POINTS = 10_000
-_FEW = 3000  # points that are drawn large
+_SIZES = {300: 9, 3000: 6}  # pixels of points, where they are so many at most
+_LEAST_SIZE = 4
+_MOVING = 1500  # points that are drawn meanwhile where all would stutter
 _REST = 250  # milliseconds without movement
 # A step to the side means the same as one upwards.  The whole is fitted into the figure, and what
 # is zoomed into keeps its middle when the figure changes its size.
@@ -64,6 +66,29 @@ _DRAG = """
 if (!bounds.tags.includes("turns") || figure.toolbar.gestures.pan.active != null) return;
 azimuth.value = ((azimuth.value + cb_obj.delta_x / 3 + 540) % 360) - 180;
 elevation.value = Math.min(90, Math.max(-90, elevation.value + cb_obj.delta_y / 3));
+"""
+# Where the map stutters while it is moved, some of its points are drawn until it rests: two frames
+# in a row that take longer than 60 ms.
+_THIN = """
+const thin = (few) => { points.visible = !few; some.visible = few; };
+if (cb_obj.event_name === "lodend") {
+    moving.tags = [];
+    thin(false);
+    return;
+}
+if (moving.tags.length || all.get_length() <= 2 * some.data_source.get_length()) return;
+moving.tags = ["moves"];
+if (points.tags.includes("slow")) return thin(true);
+let late = 0, last = performance.now();
+const look = (now) => {
+    if (!moving.tags.length) return;
+    late = now - last > 60 ? late + 1 : 0;
+    last = now;
+    if (late < 2) return requestAnimationFrame(look);
+    points.tags = ["slow"];
+    thin(true);
+};
+requestAnimationFrame(look);
 """
 _TURN = """
 const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
@@ -118,6 +143,7 @@ class EmbeddingMap:
         self._labels: WindowLabels | None = None
         self._groups: WindowLabels | None = None
         self._dark = is_dark()
+        self._recordings: Sequence[str] = []
         self._recording_code = np.zeros(0, np.int32)
         self._start = np.zeros(0)
         self._view: tuple[float, float, float, float] | None = None
@@ -160,18 +186,31 @@ class EmbeddingMap:
         empty: dict[str, Any] = {
             "x": [], "y": [], "code": [], "label": [], "shape": [], "recording": [], "start": [],
         }  # fmt: skip
-        self._points_source = ColumnDataSource(empty)
+        self._points_source, self._some_source = ColumnDataSource(empty), ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
         self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
-        points = self.figure.scatter(
-            "x", "y", source=self._points_source, size=6, alpha=0.8, line_color=None,
-            marker="shape", fill_color={"field": "code", "transform": self._mapper},
-        )  # fmt: skip
+        look: dict[str, Any] = {
+            "alpha": 0.8, "line_color": None, "marker": "shape",
+            "fill_color": {"field": "code", "transform": self._mapper},
+        }  # fmt: skip
+        points = self.figure.scatter("x", "y", source=self._points_source, size=6, **look)
+        some = self.figure.scatter("x", "y", source=self._some_source, size=5, **look)
+        some.visible = False
         self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
-        points.nonselection_glyph = None
-        points.selection_glyph = None
+        for drawn in (points, some):
+            drawn.nonselection_glyph = drawn.selection_glyph = None
+        moving = ColumnDataSource({})  # its tags say whether the map is being moved
+        thin = CustomJS(
+            args={
+                "points": points, "some": some, "all": self._points_source,
+                "moving": moving,
+            },
+            code=_THIN,
+        )  # fmt: skip
+        self.figure.js_on_event(LODStart, thin)
+        self.figure.js_on_event(LODEnd, thin)
         self.figure.scatter(
             "x",
             "y",
@@ -207,7 +246,12 @@ class EmbeddingMap:
         self._elevation = Slider(start=-90, end=90, value=20, title="tilt (degrees)", **wide)
         turn = CustomJS(
             args={
-                "sources": [self._points_source, self._picked_source, self._current_source],
+                "sources": [
+                    self._points_source,
+                    self._some_source,
+                    self._picked_source,
+                    self._current_source,
+                ],
                 "azimuth": self._azimuth,
                 "elevation": self._elevation,
             },
@@ -267,7 +311,7 @@ class EmbeddingMap:
             Recording (an index into `recordings`) and start in seconds of every window.
         """
         self._points, self._recording_code, self._start = points, recording_code, start
-        self._hover_recording.args = {"names": list(recordings)}
+        self._recordings = recordings
         self._shown = np.ones(len(points), bool)
         self._order = drawing_order(np.zeros(len(points), np.int64))
         self._labels = self._groups = self._current = None
@@ -387,10 +431,19 @@ class EmbeddingMap:
                 else labels.codes[rows].astype(np.int32)
             )
         columns["shape"] = shapes_of(columns["code"], self._groups)
-        columns["recording"] = self._recording_code[rows].astype(np.int32)
+        # Of many thousands of recordings, only those that have a point are named.
+        named, place = np.unique(self._recording_code[rows], return_inverse=True)
+        self._hover_recording.args = {"names": [self._recordings[i] for i in named.tolist()]}
+        columns["recording"] = place.astype(np.int32)
         columns["start"] = self._start[rows].astype(np.float32)
-        self._glyph.size = 6 if len(rows) <= _FEW else 4
+        fitting = (size for most, size in _SIZES.items() if len(rows) <= most)
+        self._glyph.size = next(fitting, _LEAST_SIZE)
         self._points_source.data = columns
+        some = np.argsort(self._order[rows], kind="stable")[:_MOVING]
+        self._some_source.data = {
+            name: [column[i] for i in some] if isinstance(column, list) else column[some]
+            for name, column in columns.items()
+        }
         self._drawn = rows
         self._picked_source.data = self._places(self._picked)
         if self._current is not None:

@@ -18,6 +18,7 @@ import soundfile as sf
 
 from bacpipe.dashboard.background import sentence_of
 from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clock import zone_of
 from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
@@ -125,6 +126,7 @@ def _table(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None)
     times = clock_times(results)[rows]
     if not np.isnat(times).all():
         table["time"] = times
+        table["time_zone"] = zone_of(results)
     if labels is not None:
         table[f"label:{labels.kind.split(':', 1)[-1]}"] = _texts(labels, rows)
     return table

@@ -415,6 +415,7 @@ def _about(row: Mapping[str, Any], results: ModelResults) -> dict[str, str]:
     said = [text for text in (number, label) if text is not None]
     return {
         "caption": " · ".join(said) or f"{start:.1f} s",
-        "below": f"{start:.1f} s · {path.name}",
+        "at": f"{start:.1f} s",
+        "name": path.name,
         "title": f"{recording}, {start:.2f} to {end:.2f} s",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import panel as pn
@@ -23,6 +23,7 @@ from bacpipe.dashboard.shared.clips import (
     Look,
     Spectrogram,
     envelope,
+    from_axis,
     on_axis,
     spectrogram,
 )
@@ -328,13 +329,9 @@ class SpectrogramFigure:
         start = max(start, self._image.data["y"][0])
         self._frequencies.tags = [axis]
         self._frequencies.update(start=start, end=end, reset_start=start, reset_end=end)
-        step = next(step for step in (2, 5, 10, 20, 50) if last - first <= 8 * step or step == 50)
-        ticks = np.arange(0, top, step) if axis == "linear" else np.array(_TICKS[axis])
-        places = on_axis(1000 * ticks[ticks <= top], axis).tolist()
-        self._spectrogram.yaxis.ticker = FixedTicker(ticks=places)
-        self._spectrogram.yaxis.major_label_overrides = {
-            place: f"{tick:g}" for place, tick in zip(places, ticks, strict=False)
-        }
+        ticks = _ticks(axis, first, last, picture.top / 1000)
+        self._spectrogram.yaxis.ticker = FixedTicker(ticks=[*ticks])
+        self._spectrogram.yaxis.major_label_overrides = {**ticks}
 
     def _keep_frequencies(self, event: Any) -> None:
         self.settings.frequencies = tuple(round(float(value), 3) for value in event.new)
@@ -352,12 +349,47 @@ class SpectrogramFigure:
         self._waveform.axis.visible = shown
 
 
-def picture_of(clip: Clip) -> np.ndarray:
-    """Spectrogram above the noise of each band on a linear axis, in 256 steps, uint8.
+class Picture(NamedTuple):
+    """Spectrogram above the noise of each band that is drawn without a scale of colours.
 
-    For pictures that are drawn without a scale: 0 is hardly more than the noise, 255 the loudest.
+    Attributes
+    ----------
+    levels : np.ndarray, uint8, shape (frequencies, times)
+        0 is hardly more than the noise, 255 the loudest; the lowest frequency comes first.
+    top : float
+        Upper edge in Hz.
+    ticks : list of (float, str)
+        Share of the height from below, and the kHz there.
     """
-    levels = spectrogram(clip, Look(above_noise=True)).levels
-    high = max(float(levels.max(initial=0)), _LEAST_TOP)
-    share = (levels - _LEAST_ABOVE_NOISE) / (high - _LEAST_ABOVE_NOISE)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+
+    levels: np.ndarray
+    top: float
+    ticks: list[tuple[float, str]]
+
+
+def picture_of(clip: Clip, settings: SpectrogramSettings, heard: float | None = None) -> Picture:
+    """Picture of a clip, up to the highest frequency in Hz that the model hears."""
+    look = settings.look(clip)._replace(above_noise=True)
+    levels, top = spectrogram(clip, look)
+    low, whole = look.edges(top).tolist()
+    wanted = float(on_axis(np.array([min(heard or top, top)]), look.axis)[0])
+    rows = max(round(len(levels) * (wanted - low) / (whole - low)), 1)
+    high = low + (whole - low) * rows / len(levels)
+    shown = float(from_axis(np.array([high]), look.axis)[0])
+    loudest = max(float(levels[:rows].max(initial=0)), _LEAST_TOP)
+    share = (levels[:rows] - _LEAST_ABOVE_NOISE) / (loudest - _LEAST_ABOVE_NOISE)
+    ticks = _ticks(look.axis, 0, shown / 1000, shown / 1000)
+    return Picture(
+        np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8),
+        shown,
+        [((place - low) / (high - low), text) for place, text in ticks.items() if place >= low],
+    )
+
+
+def _ticks(axis: str, first: float, last: float, top: float) -> dict[float, str]:
+    """Words by place on a frequency axis that shows `first` to `last` of `top` kHz."""
+    step = next(step for step in (2, 5, 10, 20, 50) if last - first <= 8 * step or step == 50)
+    ticks = np.arange(0, top, step) if axis == "linear" else np.array(_TICKS[axis])
+    ticks = ticks[ticks <= top]
+    places = on_axis(1000 * ticks, axis).tolist()
+    return {place: f"{tick:g}" for place, tick in zip(places, ticks, strict=True)}

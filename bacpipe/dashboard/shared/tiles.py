@@ -104,11 +104,17 @@ export function render({model, el}) {
         model.send_msg({near: i, round: model.round})
       })
       playing.tabIndex = -1  // the picture does the same
-      const line = document.createElement("div")
-      line.className = "line"
-      line.append(label, playing, near)
+      const tools = document.createElement("div")
+      tools.className = "tools"
+      tools.append(playing, near)
+      const below = document.createElement("span")
+      below.className = "below"
+      // Of a long name the end tells recordings apart.
+      const name = text("name", "")
+      name.append(Object.assign(document.createElement("bdi"), {textContent: about.name}))
+      below.append(text("at", about.at), name)
       const mark = text("mark", "")
-      item.append(picture, line, text("below", about.below), mark)
+      item.append(picture, tools, label, below, mark)
       return {item, box, image, mark, cursor, play: playing}
     })
     list.replaceChildren(...tiles.map((tile) => tile.item))
@@ -175,17 +181,18 @@ _STYLE = """
   position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff; display: none;
 }
 .playing .cursor { display: block; }
-.line { display: flex; align-items: center; gap: 4px; margin-top: 3px; }
-.line label {
-  flex: 1; min-width: 0; display: flex; gap: 4px; align-items: center; cursor: pointer;
+.tools { position: absolute; top: 7px; right: 7px; display: flex; gap: 4px; }
+.tools button {
+  border: 1px solid #7b8794; background: rgba(255, 255, 255, 0.88); color: #212529;
+  border-radius: 4px; min-width: 26px; height: 24px; padding: 0; cursor: pointer;
 }
-.line input { width: 18px; height: 18px; margin: 0; flex: none; }
-.caption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; }
-.line button {
-  border: 1px solid #7b8794; background: transparent; color: inherit; border-radius: 4px;
-  min-width: 26px; height: 24px; padding: 0; cursor: pointer; flex: none;
-}
-.below { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+label { display: flex; gap: 5px; align-items: center; cursor: pointer; margin: 4px 0 2px; }
+label input { width: 18px; height: 18px; margin: 0; flex: none; }
+.caption, .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.caption { font-weight: 600; }
+.below { display: flex; gap: 6px; }
+.at { flex: none; }
+.name { direction: rtl; text-align: left; }
 .mark { font-weight: 600; display: block; min-height: 15px; overflow-wrap: anywhere; }
 .broken .picture { background: repeating-linear-gradient(45deg, #555 0 8px, #777 8px 16px); }
 button:focus-visible, input:focus-visible { outline: 3px solid #E69F00; outline-offset: 1px; }
@@ -198,7 +205,7 @@ class Tiles(pn.custom.JSComponent):
     Attributes
     ----------
     items : list of dict
-        For each: caption and below (what is written under it) and title (recording and seconds).
+        For each: caption, name and at (what is written under it) and title (recording and seconds).
     pictures : list of str
         Their pictures as data URLs; None for one that is being made, '' for one that cannot be.
     marks : list of str

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import panel as pn
 
-from bacpipe.audio.timestamps import recording_start
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, Spectrogram, read_clip, spectrogram
+from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, SpectrogramSettings
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
 from bacpipe.dashboard.style import CSS
+
+logger = logging.getLogger(__name__)
 
 _HINT = '<div class="bp-hint">Choose a window to see and hear it.</div>'
 _RATES = {"recording's own": False, "what the model hears": True}
@@ -127,6 +129,12 @@ class WindowDetails:
         """Show a window of a model; `label` is what the title says about it."""
         self._results, self.row, self._label = results, int(row), label
         self._title.object = self._describe()
+        self._background.run(
+            f"{self._key}-clock",
+            lambda: clock_of(results, int(row)),
+            lambda clock: self._title.param.update(object=self._describe(clock)),
+            fail=lambda sentence: logger.info("no time is shown: %s", sentence),
+        )
         # Emptied rather than made invisible, which would lay out the whole page again.
         self._cover.object = ""
         self._look()
@@ -198,22 +206,18 @@ class WindowDetails:
 
     # ------------------------------------------------------------------ the words
 
-    def _describe(self) -> str:
+    def _describe(self, clock: str = "") -> str:
         results, row = self._results, self.row
         assert results is not None and row is not None
         name, start, end = results.window(row)
         path = PurePosixPath(name)
-        begin = recording_start(results.loader.audio_dir / path)
-        clock = ""
-        if begin is not None:
-            time = begin + timedelta(seconds=start)
-            clock = f" · {time:%Y-%m-%d %H:%M:%S}"
         folder = "" if str(path.parent) == "." else f"{path.parent}/"
+        said = f" · {html.escape(clock)}" if clock else ""
         label = "" if self._label is None else f" · {html.escape(self._label)}"
         return (
             f'<div title="{html.escape(name)}"><span class="bp-folder">{html.escape(folder)}</span>'
             f"<b>{html.escape(path.name)}</b></div>"
-            f'<div class="bp-when">{start:.2f} – {end:.2f} s{clock}{label}</div>'
+            f'<div class="bp-when">{start:.2f} – {end:.2f} s{said}{label}</div>'
         )
 
     def _show_predictions(self, classes: list[tuple[str, float]]) -> None:

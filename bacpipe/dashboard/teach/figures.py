@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import panel as pn
 from bokeh.models import HoverTool, Range1d
 
-from bacpipe.dashboard.style import FRAME, new_figure, palette
+from bacpipe.dashboard.style import FRAME, dress_legend, is_dark, new_figure, palette
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,14 +21,14 @@ def learning_curve_figure(curve: pd.DataFrame) -> Any:
 
     `curve` is what `bacpipe.recognisers.learning_curve` returns.
     """
-    plot = new_figure(
-        230, tools="save,reset", title="Would more labels help?", y_range=Range1d(0, 1.03)
-    )
+    plot = new_figure(230, tools="reset", title="Would more labels help?", y_range=Range1d(0, 1.03))
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label = "labels that were learnt from"
     plot.yaxis.axis_label = "average precision"
     names = curve["class"].drop_duplicates().tolist()[:_MOST]
-    for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
+    for i, (name, colour) in enumerate(
+        zip(names, palette(len(names), dark=is_dark()), strict=True)
+    ):
         part = curve[curve["class"] == name].dropna(subset=["average_precision"])
         source = {
             "labels": part["labels"].round().tolist(),
@@ -44,7 +44,5 @@ def learning_curve_figure(curve: pd.DataFrame) -> Any:
         )
     )
     if names:
-        plot.legend.location = "bottom_right"
-        plot.legend.label_text_font_size = "11px"
-        plot.legend.padding = 4
+        dress_legend(plot, "bottom_right")
     return pn.pane.Bokeh(plot, sizing_mode="stretch_width")

@@ -10,8 +10,8 @@ import panel as pn
 import param
 
 from bacpipe.dashboard.shared.gallery import Gallery
+from bacpipe.dashboard.shared.model_view import ModelView
 from bacpipe.dashboard.shared.results import DataSetResults
-from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, heading, html_pane, select, table_widget
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
@@ -64,7 +64,7 @@ _TITLES = {
 }  # fmt: skip
 
 
-class TeachView(View):
+class TeachView(ModelView):
     """Labels, recognisers, how good they are, and what to label next."""
 
     key: ClassVar[str] = "teach"
@@ -75,8 +75,6 @@ class TeachView(View):
         for name in ("model", "recogniser", "labels_from", "strategy", "of_class", "count")
     }
 
-    model: Any = param.Selector(default="", objects=[""])
-    recogniser: Any = param.String(default="")
     labels_from: Any = param.Selector(default=AUTOMATIC, objects=list(_SOURCES.values()))
     strategy: Any = param.Selector(default="mixed", objects=list(get_args(Strategy)))
     of_class: Any = param.String(default="")
@@ -84,9 +82,7 @@ class TeachView(View):
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
-        self.param.model.objects = ["", *data_set.models]
         self._lesson: Lesson | None = None
-        self._setting = False
         self._trained_with = 0  # judgements of people that the recogniser knows
         self.details = WindowDetails(
             data_set, self.background, height=200, settings=self.spectrograms
@@ -99,19 +95,15 @@ class TeachView(View):
     def _make_widgets(self) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
         parameters = self.param
-        self._model = pn.widgets.Select(label="Model", options=list(self.data_set.models), **wide)
-        self._model.param.watch(self._change_model, "value")
         self._from = select(parameters.labels_from, "Labels of", _SOURCES)
-        self._classes = pn.widgets.MultiChoice(
-            label="Classes", options={}, placeholder="all", solid=False, **wide
+        self._classes = pn.widgets.MultiSelect(
+            label="Classes (none chosen: all)", options=[], size=4, **wide
         )
         self._name = pn.widgets.TextInput(
             label="Name", placeholder="that of the first class", **wide
         )
         self._train = pn.widgets.Button(label="Train", color="primary", **wide)
         self._train.on_click(lambda _: self._start_training())
-        self._recogniser = pn.widgets.Select(label="Recogniser", options=[], **wide)
-        self._recogniser.param.watch(self._choose, "value")
         self._strategy = select(parameters.strategy, "Label next", _STRATEGIES)
         self._of_class = pn.widgets.Select(label="Class", options={"all": ""}, **wide)
         self._of_class.param.watch(self._choose_class, "value")
@@ -193,8 +185,7 @@ class TeachView(View):
                 "train."
             )
             self.say(self._greeting.strip())
-        if not self.model:
-            self.model = next(iter(self.data_set.available), "")
+        super().opened()
         self.param.watch(lambda _: self._read(), ["labels_from"])
         self.param.watch(lambda _: self._show_recogniser(), ["recogniser"])
         self.param.watch(lambda *_: self._propose(), ["strategy", "of_class", "count"])
@@ -219,17 +210,11 @@ class TeachView(View):
             if found.remark
             else _labels_html(found.labels)
         )
-        self._setting = True
-        self._model.value = self.model
-        # The widget takes its options for markup.
-        names = {html.escape(name): name for name in found.labels["label"]}
-        kept = [name for name in self._classes.value if name in set(names.values())]
-        self._classes.param.update(options=names, value=kept)
-        wanted = then or self.recogniser
-        if wanted not in found.recognisers:
-            wanted = next(iter(found.recognisers), "")
-        self._recogniser.param.update(options=list(found.recognisers), value=wanted or None)
-        self._setting = False
+        with self._own:
+            names = found.labels["label"].tolist()
+            kept = [name for name in self._classes.value if name in names]
+            self._classes.param.update(options=names, value=kept)
+            wanted = self._offer_recognisers([*found.recognisers], then or self.recogniser)
         changed = wanted != self.recogniser
         self.recogniser = wanted
         if not changed and (other or then):
@@ -255,11 +240,10 @@ class TeachView(View):
         self._state.object = _described(name, recogniser)
         self._trained_with = found.people
         options = {"all": "", **{label: label for label in recogniser.classes}}
-        self._setting = True
-        of_class = self.of_class if self.of_class in recogniser.classes else ""
-        self._of_class.param.update(options=options, value=of_class)
-        self.of_class = of_class
-        self._setting = False
+        with self._own:
+            of_class = self.of_class if self.of_class in recogniser.classes else ""
+            self._of_class.param.update(options=options, value=of_class)
+            self.of_class = of_class
         results, labels_from = found.results, self.labels_from
         self._quality.objects = []
         self.background.run(
@@ -289,7 +273,7 @@ class TeachView(View):
 
     def _propose(self) -> None:
         found, name = self._lesson, self.recogniser
-        if self._setting or found is None or name not in found.recognisers:
+        if self._own or found is None or name not in found.recognisers:
             return
         results, strategy, label, count = found.results, self.strategy, self.of_class, self.count
         self._next.visible = True
@@ -328,18 +312,12 @@ class TeachView(View):
 
     # ------------------------------------------------------------------ what visitors do
 
-    def _change_model(self, event: Any) -> None:
-        if self._setting or event.new is None or event.new == self.model:
-            return
-        self.param.update(model=event.new, recogniser="", of_class="")
+    def _change_model(self, model: str) -> None:
+        self.param.update(model=model, recogniser="", of_class="")
         self._read()
 
-    def _choose(self, event: Any) -> None:
-        if not self._setting and event.new:
-            self.recogniser = event.new
-
     def _choose_class(self, event: Any) -> None:
-        if not self._setting and event.new is not None:
+        if not self._own and event.new is not None:
             self.of_class = event.new
 
     def _marked(self) -> None:
