@@ -27,7 +27,7 @@ def class_list(card: ModelCard) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
     if not knows_classes(card, _NOWHERE):
         return ""
-    rows = class_rows(card, _NOWHERE)
+    rows = card.known_classes or class_rows(card, _NOWHERE)
     same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
     kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
