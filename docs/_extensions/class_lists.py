@@ -41,7 +41,8 @@ def class_list(card: ModelCard) -> str:
 
 def _row(tag: str, cells: Sequence[str]) -> str:
     end = tag.partition(" ")[0]
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{end}>' for cell in cells)}</tr>"
+    # The search index is made of what is left without the tags.
+    return "<tr>" + " ".join(f"<{tag}>{escape(cell)}</{end}>" for cell in cells) + "</tr>"
 
 
 def insert(app: Sphinx, docname: str, content: list[str]) -> None:
