@@ -707,6 +707,8 @@ class Loader:
             Whether they are wanted.
         testing : bool
             Whether this is a trial run, which always computes them.
+        **kwargs
+            Other settings, which make no difference.
 
         Returns
         -------

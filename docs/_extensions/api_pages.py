@@ -20,7 +20,11 @@ _PAGES = (
         "Processing classes",
         ("bacpipe.embedder", "bacpipe.inference", "bacpipe.store", "bacpipe.models.base"),
     ),
-    ("labels", "Labels and annotations", ("bacpipe.labels", "bacpipe.audio")),
+    (
+        "labels",
+        "Labels and annotations",
+        ("bacpipe.labels", "bacpipe.annotations", "bacpipe.audio"),
+    ),
     ("search", "Searching", ("bacpipe.search",)),
     ("recognisers", "Recognisers", ("bacpipe.recognisers",)),
     ("places", "Places and species", ("bacpipe.places",)),
@@ -30,6 +34,7 @@ _PAGES = (
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
     ("dashboard", "Dashboard", ("bacpipe.dashboard",)),
     ("managing", "Managing models and results", ("bacpipe.workflows",)),
+    ("scaling", "Many machines", ("bacpipe.scaling",)),
     ("more", "More", ("bacpipe",)),
 )
 

@@ -27,7 +27,7 @@ def class_list(card: ModelCard) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
     if not knows_classes(card, _NOWHERE):
         return ""
-    rows = class_rows(card, _NOWHERE)
+    rows = card.known_classes or class_rows(card, _NOWHERE)
     same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
     kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
@@ -41,7 +41,8 @@ def class_list(card: ModelCard) -> str:
 
 def _row(tag: str, cells: Sequence[str]) -> str:
     end = tag.partition(" ")[0]
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{end}>' for cell in cells)}</tr>"
+    # The search index is made of what is left without the tags.
+    return "<tr>" + " ".join(f"<{tag}>{escape(cell)}</{end}>" for cell in cells) + "</tr>"
 
 
 def insert(app: Sphinx, docname: str, content: list[str]) -> None:

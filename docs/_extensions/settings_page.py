@@ -96,6 +96,7 @@ def _entry(key: str, about: Mapping[str, Any]) -> str:
 
 def _paragraphs(text: str, *, parameters: Iterable[str]) -> str:
     """Help as Markdown, with an item for each name that the key has parameters for."""
+    text = text.replace("*", r"\*")
     for name in parameters:
         text = re.sub(rf"\n{name}: ", f"\n\n- `{name}`: ", text)
     text = re.sub(r"\b(true|false|null|auto): ", r"`\1`: ", text)

@@ -145,6 +145,8 @@ def test_shapes_and_classes(model, windows):
     assert float(scores.min()) >= 0
     assert float(scores.max()) <= 1
     assert len(model.classes) == len(set(model.classes)) == 17
+    names = [*zip(model.classes, model.scientific_names, strict=True)]
+    assert names == [row[:2] for row in model.card.known_classes]  # which need no weights
     assert "Pipistrellus pipistrellus" in model.classes
 
 
