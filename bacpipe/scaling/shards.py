@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.audio.remote import is_recording_there
+from bacpipe.audio.remote import is_recording_there, look_ahead
 from bacpipe.errors import ResultsError, ResultsLockedError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.scaling.agreement import agree, make_contract, options_of_plan, read_contract
@@ -217,6 +217,7 @@ class ShardWorker:
         return found
 
     def _require_recordings(self, number: int, names: Sequence[str]) -> None:
+        look_ahead(self.audio_dir / name for name in names)
         gone = [name for name in names if not is_recording_there(self.audio_dir / name)]
         if not gone:
             return
