@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -190,10 +190,9 @@ def names_by_folder(url: str, suffixes: tuple[str, ...]) -> Iterator[list[str]]:
             unknown.append(address)
     if not folders:
         raise NoRecordingsError(f"The audio folder {url} holds no recordings {looked_for}.")
-    for address in unknown:
+    for address in unknown:  # web servers list names alone
         _known.pop(address, None)
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="bacpipe-sizes") as pool:
-        list(pool.map(stamp_of, unknown))  # web servers list names alone
+    _look_at(unknown)
     for folder in sorted(folders):
         yield sorted(folders[folder])
 
@@ -216,6 +215,17 @@ def stamp_of(url: str) -> Stamp | None:
     except OSError as error:  # decoding explains
         logger.debug("%s: %s", url, error)
         return None
+
+
+def look_ahead(paths: Iterable[Path]) -> None:
+    """Ask for what is not known of recordings that lie elsewhere, many at a time."""
+    urls = map(url_of, paths)
+    _look_at([url for url in urls if url is not None and url not in _known])
+
+
+def _look_at(urls: Sequence[str]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="bacpipe-sizes") as pool:
+        list(pool.map(stamp_of, urls))
 
 
 def _remember(url: str, stamp: Stamp) -> Stamp:

@@ -148,7 +148,11 @@ def read_contract(path: Path) -> dict[str, Any] | None:
         raise ResultsError(
             f"{path}: what the workers agreed on cannot be read ({error}); plan the shards again."
         ) from None
-    if not isinstance(content, dict) or not isinstance(content.get("identity"), dict):
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("identity"), dict)
+        or not isinstance(content.get("predictions") or {}, dict)
+    ):
         raise ResultsError(f"{path}: is no agreement of workers; plan the shards again.")
     return content
 

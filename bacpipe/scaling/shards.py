@@ -9,6 +9,7 @@ one journal of them, and the tables over all recordings.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.audio.remote import is_recording_there
+from bacpipe.audio.remote import is_recording_there, look_ahead
 from bacpipe.errors import ResultsError, ResultsLockedError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.scaling.agreement import agree, make_contract, options_of_plan, read_contract
@@ -43,6 +44,8 @@ PLAN = "plan"
 
 DONE = ".done"
 """Suffix of what a worker writes about a shard that it has finished."""
+
+_FINISHED = re.compile(rf"shard-(\d{{5,}}){re.escape(DONE)}")
 
 
 def shard_name(number: int) -> str:
@@ -219,6 +222,7 @@ class ShardWorker:
         return found
 
     def _require_recordings(self, number: int, names: Sequence[str]) -> None:
+        look_ahead(self.audio_dir / name for name in names)
         gone = [name for name in names if not is_recording_there(self.audio_dir / name)]
         if not gone:
             return
@@ -253,8 +257,9 @@ class ShardWorker:
 
 def done_shards(paths: ResultPaths) -> dict[int, Path]:
     """Shards that a worker has finished, with what it wrote about them."""
-    found = paths.claims_path.glob(f"{shard_name(0)[:-5]}*{DONE}")
-    return {int(path.name.removesuffix(DONE).rpartition("-")[2]): path for path in found}
+    # Programs that synchronise folders leave copies of other names, which count for nothing.
+    found = ((_FINISHED.fullmatch(path.name), path) for path in paths.claims_path.glob(f"*{DONE}"))
+    return {int(match[1]): path for match, path in found if match}
 
 
 def find_manifest(options: Options) -> tuple[Path, ResultPaths, Manifest]:

@@ -163,7 +163,7 @@ class Claims:
     def generations(self) -> dict[str, int]:
         """Latest generation of every claim."""
         found: dict[str, int] = {}
-        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+        with writing(self.folder), suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
                 if match := _FILE.fullmatch(entry.name):
                     number = int(match["generation"])

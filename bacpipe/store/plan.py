@@ -296,10 +296,19 @@ def make_plan(
     for source, fingerprint in _with_fingerprints(sources, found.content.recordings, moved):
         present.add(source.name)
         entry = found.content.recordings.finished(source.name)
-        if entry is None or not _embeddings_hold(found, entry, source, moved, allow_truncated):
+        # A server that says nothing today says nothing against what is done.
+        silent = source.size < 0 and url_of(source.path) is not None
+        holds = entry is not None and (
+            entry.status == DONE
+            if silent
+            else _embeddings_hold(found, entry, source, moved, allow_truncated)
+        )
+        if entry is None or not holds:
             plan.embed.append(source)
             continue
-        if entry.fingerprint is None:
+        if silent:
+            pass
+        elif entry.fingerprint is None:
             plan.unmarked.append(source.name)
         elif entry.fingerprint != fingerprint:
             if entry.mtime_ns == source.mtime_ns:

@@ -186,10 +186,12 @@ def test_a_web_server_through_trouble_gives_the_results_of_a_folder(
     about = (loader.paths.dataset_path / "dataset.json").read_text()
     assert server.url in about
 
-    # Nothing has changed, then one recording has.
+    # Nothing has changed, though of one the server says nothing today; then one has changed.
     server.sent.clear()
+    server.refused = {"c.flac"}
     embed(server.url, tmp_path / "remote")
     assert not server.sent
+    server.refused = set()
     write_recording(field / "north" / "b 1.wav", 4.0, seed=9)
     again = embed(server.url, tmp_path / "remote")
     assert len(arrays(again)["north/b 1_tiny.npy"]) == 4

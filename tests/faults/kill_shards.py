@@ -254,7 +254,7 @@ def run(
                 moment = rng.randint(1, steps)
             living[fork(lambda moment=moment: work(moment))] = moment > 0
         if any_moment and done < kills:
-            time.sleep(rng.uniform(0, 2 * max(alone / kills, _LEAST_LIFE)))
+            time.sleep(rng.uniform(0, 2 * max(alone / (workers * kills), _LEAST_LIFE)))
             os.kill(rng.choice(list(living)), signal.SIGKILL)
         pid, status = os.wait()
         living.pop(pid)

@@ -252,6 +252,18 @@ def test_other_weights_are_refused(
     other["identity"]["checkpoint"] = {"weights": "0" * 64}
     with pytest.raises(ResultsError, match=r"birdnet.json: this worker .*checkpoint=.*instead of"):
         agreement.agree(path, other)
+    for text, told in (
+        ("[]", "is no agreement"),
+        (json.dumps({**contract, "predictions": [1]}), "is no agreement"),
+        ("[" * 100_000, "cannot be read"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ResultsError, match=f"birdnet.json: .*{told}"):
+            agreement.agree(path, contract)
+    # Programs that synchronise folders leave such copies.
+    (tmp_path / "results" / "field" / "shards" / "claims" / "shard-00001 (copy).done").touch()
+    path.write_text(json.dumps(contract))
+    assert set(shard_status(options)["state"]) == {"open"}
 
 
 def test_a_second_manifest_needs_the_same_settings(
