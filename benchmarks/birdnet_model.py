@@ -12,18 +12,14 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import patch
 
 import numpy as np
-import torch
 from ai_edge_litert.interpreter import Interpreter
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from measuring import gflop, matrix_peak
 
 import bacpipe
 from bacpipe.inference.runner import ModelRunner, limited_threads
 from bacpipe.machine import available_cores
-from bacpipe.models.backends.cpu.layers import FusedLinear
 
 
 def litert(path: str, threads: int) -> Callable[[np.ndarray], None]:
@@ -46,38 +42,6 @@ def measure(function: Callable[[np.ndarray], None], windows: np.ndarray) -> tupl
         len(windows) / (time.perf_counter() - wall),
         (time.process_time() - cpu) / len(windows) * 1000,
     )
-
-
-def counted(runner: ModelRunner, window: np.ndarray) -> float:
-    """GFLOP of one window, of its products and convolutions."""
-    # Fused convolutions are unknown to the counter.
-    plain = "bacpipe.models.families.birdnet_network._fused_convolutions_work"
-    with FlopCounterMode(display=False) as counter, patch(plain, return_value=False):
-        runner(window)
-    return counter.get_total_flops() / 1e9
-
-
-def peak(cores: int) -> float:
-    """What this machine can do, in GFLOP/s: large matrix products by oneDNN, one on each core.
-
-    oneDNN's kernels suit all processors; PyTorch's own product (MKL) is half as fast on AMD's.
-    """
-    size, rates = 2048, []
-    layer = FusedLinear(nn.Linear(size, size))
-
-    def multiply(x: torch.Tensor) -> None:
-        with torch.inference_mode():
-            layer(x)
-
-    inputs = list(torch.rand(cores, size, size))
-    with limited_threads(cores) as threads:
-        pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(threads,))
-        with pool:
-            for _ in range(10):
-                started = time.perf_counter()
-                list(pool.map(multiply, inputs))
-                rates.append(cores * 2 * size**3 / (time.perf_counter() - started) / 1e9)
-    return max(rates)
 
 
 def main() -> None:
@@ -109,11 +73,10 @@ def main() -> None:
     print(f"bacpipe         {speed[0]:6.1f} windows/s  {cpu[0]:6.1f} ms CPU per window")
     print(f"LiteRT, stock   {speed[1]:6.1f} windows/s  {cpu[1]:6.1f} ms CPU per window")
     print(f"ratio           {ratio:6.2f} (median of rounds), by CPU time {cpu[1] / cpu[0]:.2f}")
-    torch.set_num_threads(cores)
-    flops, limit = counted(runner, windows[:1]), peak(cores)
+    flops, peak = gflop(embedder), matrix_peak()
     print(
         f"arithmetic      {flops:.2f} GFLOP per window; this machine's matrix products reach "
-        f"{limit:.0f} GFLOP/s, so {100 * flops * speed[0] / limit:.0f} % of them"
+        f"{peak:.0f} GFLOP per CPU second, so {100 * flops / (cpu[0] / 1000) / peak:.0f} % of them"
     )
 
 

@@ -4,7 +4,8 @@ In turns and for every data set: the model on random windows that are in memory 
 size, same number of batches at once), decoding with soundfile and soxr alone, and a complete
 run (search, decode, embed, classify, write).  Data sets are cut to what a model does in some
 seconds.  Each model runs in a process of its own, with the tests' fake weights if it has no
-others here.
+others here.  Limits: decoding where it takes over a quarter of the CPU time, arithmetic where the
+model reaches over half of what large matrix products do, else memory.
 
     python benchmarks/efficiency.py                  # the models below
     python benchmarks/efficiency.py birdnet --seconds 20 --rounds 5
@@ -23,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from measuring import decode, pure, whole
+from measuring import decode, gflop, limit, matrix_peak, pure, whole
 from recordings import write_folder
 
 from bacpipe.embedder import Embedder
@@ -37,6 +38,8 @@ MODELS = (
     "protoclr",
     "rcl_fs_bsed",
     "beats",
+    "naturebeats",
+    "birdmae",
     "aves_especies",
 )
 # Name: files, seconds each, suffix, sample rate, channels.
@@ -57,6 +60,7 @@ def measure(name: str, seconds: float, rounds: int, only: str) -> None:
             parity.write_checkpoint(name, base)
         embedder = Embedder(name, device="cpu", model_base_path=str(base))
         rate, _ = pure(embedder, 2)
+        work = gflop(embedder) / matrix_peak()
         window = embedder.model.segment_length / embedder.model.sr
         for kind, (files, length, suffix, sample_rate, channels) in DATA_SETS.items():
             if not kind.startswith(only):
@@ -69,12 +73,17 @@ def measure(name: str, seconds: float, rounds: int, only: str) -> None:
             folder = Path(scratch) / kind
             audio = {"rate": sample_rate, "channels": channels}
             write_folder(folder, files, length, suffix, **audio)
-            row = _compare(embedder, folder, seconds, rounds)
-            print(json.dumps([name, kind, *row]), flush=True)
+            *row, cpu, decoding = _compare(embedder, folder, seconds, rounds)
+            share = work / cpu
+            why = limit(share, decoding / (cpu + decoding))
+            print(json.dumps([name, kind, *row, share, why]), flush=True)
 
 
 def _compare(embedder: Embedder, folder: Path, seconds: float, rounds: int) -> list[float]:
-    """Pure and whole windows/s, their ratio, and CPU seconds: whole / (model + decoding)."""
+    """Pure and whole windows/s, their ratio, CPU seconds: whole / (model + decoding).
+
+    And CPU seconds per window of the model and of decoding.
+    """
     found = []
     for _ in range(rounds):
         decoding = decode(folder, embedder.model.sr)
@@ -86,7 +95,14 @@ def _compare(embedder: Embedder, folder: Path, seconds: float, rounds: int) -> l
         pure_rate, pure_cpu = np.mean(around, axis=0)
         windows = embedder.report.windows
         found.append(
-            (pure_rate, rate, rate / pure_rate, cpu * windows / (pure_cpu * windows + decoding))
+            (
+                pure_rate,
+                rate,
+                rate / pure_rate,
+                cpu * windows / (pure_cpu * windows + decoding),
+                pure_cpu,
+                decoding / windows,
+            )
         )
     return [float(value) for value in np.median(found, axis=0)]
 
@@ -102,8 +118,8 @@ def main() -> None:
     if arguments.one:
         measure(arguments.one, arguments.seconds, arguments.rounds, arguments.only)
         return
-    print("| model | recordings | pure, windows/s | whole run | whole/pure | CPU ratio |")
-    print("|---|---|---|---|---|---|")
+    print("| model | recordings | pure, windows/s | whole run | whole/pure | CPU ratio ", end="")
+    print("| part of the peak | limit |\n" + "|---" * 8 + "|")
     for name in arguments.models:
         command = [sys.executable, __file__, "--one", name]
         command += ["--seconds", str(arguments.seconds), "--rounds", str(arguments.rounds)]
@@ -113,9 +129,10 @@ def main() -> None:
             print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1]} |")
         for line in done.stdout.splitlines():
             if line.startswith("["):
-                _, kind, *rates, share, cpu = json.loads(line)
-                cells = [name, kind, *(f"{rate:.1f}" for rate in rates), f"{share:.2f}"]
-                print(f"| {' | '.join(cells)} | {cpu:.2f} |", flush=True)
+                _, kind, *rates, share, cpu, peak, why = json.loads(line)
+                cells = [name, kind, *(f"{rate:.1f}" for rate in rates)]
+                cells += [f"{value:.2f}" for value in (share, cpu, peak)]
+                print(f"| {' | '.join(cells)} | {why} |", flush=True)
 
 
 if __name__ == "__main__":

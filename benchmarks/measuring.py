@@ -1,4 +1,4 @@
-"""What the benchmarks measure: a model alone, decoding alone, and a whole run."""
+"""What the benchmarks measure: a model alone, decoding alone, a whole run, and what limits them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import soundfile as sf
 import soxr
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import bacpipe
 from bacpipe.embedder import Embedder
 from bacpipe.inference.runner import limited_threads
+from bacpipe.models.backends.cpu.layers import FusedLinear
 
 
 def pure(embedder: Embedder, seconds: float) -> tuple[float, float]:
@@ -66,3 +70,47 @@ def decode(folder: Path, rate: int) -> float:
         if native != rate:
             soxr.resample(mono, native, rate, quality="HQ")
     return time.process_time() - cpu
+
+
+def gflop(embedder: Embedder) -> float:
+    """GFLOP of one window, of its products and convolutions."""
+    window = np.random.default_rng(0).normal(0, 0.1, (1, embedder.model.segment_length))
+    runner = embedder.runner(scores=bool(embedder.classifier.classes))
+    # The counter knows PyTorch's layers, not those of oneDNN.
+    plain = patch("bacpipe.models.backends.cpu.layers.onednn_computes", return_value=False)
+    with plain, FlopCounterMode(display=False) as counter:
+        runner(window.astype(np.float32))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def matrix_peak() -> float:
+    """GFLOP per CPU second that large matrix products reach on one core, by oneDNN.
+
+    Its kernels suit all processors; PyTorch's own product (MKL) is half as fast on AMD's.
+    """
+    size, best = 2048, 0.0
+    layer, x = FusedLinear(nn.Linear(size, size)), torch.rand(size, size)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for _ in range(10):
+            started = time.thread_time()
+            layer(x)
+            best = max(best, 2 * size**3 / (time.thread_time() - started) / 1e9)
+    torch.set_num_threads(before)
+    return best
+
+
+def limit(share: float, decoding: float = 0.0) -> str:
+    """What a run or a model waits for.
+
+    Parameters
+    ----------
+    share : float
+        Part of the matrix peak that the model reaches by CPU time.
+    decoding : float
+        Part of the CPU time that decoding and resampling take.
+    """
+    if decoding > 1 / 4:
+        return "decoding"
+    return "arithmetic" if share > 1 / 2 else "memory"

