@@ -35,7 +35,9 @@ CSS = """
   background: var(--panel-background-color); overflow-y: auto; overflow-x: hidden;
   min-height: calc(100vh - 52px);
 }
-/* What does not fit is scrolled to, and lies over nothing. */
+/* What does not fit is scrolled to: Bokeh gives parts at most the height of what they are in, and
+   what follows would lie over their end. */
+.bk-panel-models-layout-Column, .bk-panel-models-layout-Card { max-height: none !important; }
 .bp-choices, .bp-help { flex: none !important; }
 .bp-heading { font-size: 12px; font-weight: 600; color: var(--panel-on-background-color);
   margin: 2px 0; }
