@@ -253,6 +253,7 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
         plot.title.text_color = ink
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = ink
     plot.axis.axis_line_color = plot.axis.major_tick_line_color = FRAME
+    plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
     plot.grid.grid_line_color = FRAME
     plot.grid.grid_line_alpha = 0.25

@@ -42,7 +42,11 @@ _BY = {
 _COUNTS = (12, 24, 60, 120, 300)
 _MOST_OFFERED = 10_000  # names of classes
 
-_NAMES = "label, span { white-space: normal; overflow-wrap: anywhere; min-width: 0; }"
+_NAMES = """
+label { display: flex; align-items: flex-start; gap: 4px; }
+label input { flex: none; }
+label span { white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+"""
 _HELP = """
 You have one sound and want the others: a search compares it with **every window** that the model
 has embedded. Nothing is trained for it.
