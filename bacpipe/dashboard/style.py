@@ -28,6 +28,7 @@ CSS = """
   display: inline; }
 .bp-name { font-size: 15px; color: QUIET; margin-left: 12px; overflow-wrap: anywhere; }
 .bp-theme { font-size: 13px; color: QUIET; }
+.bp-note a { color: BRAND; }
 :host(.bp-note), .bp-note { font-size: 12px; color: QUIET; overflow-wrap: anywhere; }
 /* A class is looked for in the style sheet of the object itself and in that of its parent. */
 :host(.bp-controls) {
