@@ -45,7 +45,7 @@ _DRAWN = """
   const parts = all(document).filter((part) => part.checkVisibility());
   const turns = parts.some((part) => part.classList.contains("bp-turning"));
   const waiting = parts.some((part) => part.localName === "img" && !part.complete);
-  const drawn = (part) => /canvas|table|tabulator/.test(part.localName + part.className);
+  const drawn = (part) => /canvas|table|tabulator|tiles/.test(part.localName + part.className);
   return !turns && !waiting && parts.some(drawn);
 }
 """
@@ -118,7 +118,7 @@ class Visitor:
         self._mark(page, range(-4, 0), "✗ is not")
         self._take(page, "search")
         page.get_by_role("button", name="Select all").click()
-        page.get_by_role("button", name="Review", exact=True).click()
+        page.get_by_role("button", name="Review", exact=True).last.click()  # the first is the tab
         page.wait_for_function("location.search.includes('view=review')")
         self._settle(page)
         self._take(page, "review")

@@ -276,13 +276,16 @@ class Address:
 def _take(state: param.Parameterized, name: str, text: str) -> bool:
     """Set a parameter to a value of the address; False if that is impossible."""
     value: Any = text
-    if not isinstance(state.param[name], param.String | param.Selector):
+    kept = state.param[name]
+    # Selectors have texts or numbers to choose from.
+    as_text = text in kept.objects if isinstance(kept, param.Selector) else False
+    if not (as_text or isinstance(kept, param.String)):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             logger.info("ignored %s=%r in the address", name, text)
             return False
-        if isinstance(value, list) and isinstance(state.param[name], param.Tuple):
+        if isinstance(value, list) and isinstance(kept, param.Tuple):
             value = tuple(value)
     try:
         setattr(state, name, value)

@@ -28,6 +28,7 @@ CSS = """
   display: inline; }
 .bp-name { font-size: 15px; color: QUIET; margin-left: 12px; overflow-wrap: anywhere; }
 .bp-theme { font-size: 13px; color: QUIET; }
+.bp-note a { color: BRAND; }
 :host(.bp-note), .bp-note { font-size: 12px; color: QUIET; overflow-wrap: anywhere; }
 /* A class is looked for in the style sheet of the object itself and in that of its parent. */
 :host(.bp-controls) {
@@ -35,7 +36,9 @@ CSS = """
   background: var(--panel-background-color); overflow-y: auto; overflow-x: hidden;
   min-height: calc(100vh - 52px);
 }
-/* What does not fit is scrolled to, and lies over nothing. */
+/* What does not fit is scrolled to: Bokeh gives parts at most the height of what they are in, and
+   what follows would lie over their end. */
+.bk-panel-models-layout-Column, .bk-panel-models-layout-Card { max-height: none !important; }
 .bp-choices, .bp-help { flex: none !important; }
 .bp-heading { font-size: 12px; font-weight: 600; color: var(--panel-on-background-color);
   margin: 2px 0; }
@@ -251,6 +254,7 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
         plot.title.text_color = ink
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = ink
     plot.axis.axis_line_color = plot.axis.major_tick_line_color = FRAME
+    plot.axis.minor_tick_line_color = None
     plot.axis.axis_label_text_font_style = "normal"
     plot.grid.grid_line_color = FRAME
     plot.grid.grid_line_alpha = 0.25

@@ -43,3 +43,15 @@ def test_every_view_has_the_clock_of_the_place(results: ModelResults) -> None:
     table = recordings.table.set_index("recording")
     assert str(table.loc["north/rec_20240501_040000.wav", "start"]) == "2024-05-01 06:00:00"
     assert recordings.zone == "UTC+02:00"
+
+
+def test_where_some_zones_are_not_known_that_is_said(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    made = make_small_field(tmp_path_factory.mktemp("mixed"), 5411)
+    table = "site,latitude,longitude,time_zone\nnorth,52.5,13.4,UTC\n"
+    (Path(made.audio_dir) / "sites.csv").write_text(table, encoding="utf-8")
+    mixed = made.model("tiny")
+    assert zone_of(mixed) == "UTC+02:00; the recorder's clock where its zone is not known"
+    row = mixed.row_at("south/rec_20240501_040000.wav", 0.0)
+    assert clock_of(mixed, row) == "2024-05-01 04:00:00 (recorder's clock)"

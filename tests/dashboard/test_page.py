@@ -18,6 +18,10 @@ def test_the_first_view_opens_without_complaints(visit: Any) -> None:
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.key)
 def test_every_view_opens_and_explains_itself(visit: Any, view: type) -> None:
     page = visit(f"?view={view.key}")
+    # The card follows after the choices, and lies over none.
+    choices = page.locator(".bp-choices >> visible=true")
+    choices.wait_for()
+    eventually(page, lambda: choices.evaluate("(part) => part.scrollHeight - part.clientHeight"), 0)
     page.get_by_text("What is this?").locator("visible=true").click()
     first_words = view.help_text.strip().splitlines()[0].replace("*", "").split(".")[0]
     page.get_by_text(first_words[:40]).locator("visible=true").first.wait_for()

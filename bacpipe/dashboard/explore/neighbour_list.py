@@ -38,6 +38,7 @@ class NeighbourList:
         self._list = pn.widgets.MultiSelect(  # of which none need be chosen
             label="Most similar windows", options={}, size=6, sizing_mode="stretch_width",
             margin=(0, 10), css_classes=["bp-neighbours"],
+            stylesheets=[".bk-input { font-size: 12px; }"],
         )  # fmt: skip
         self._elsewhere = TickBox("in other recordings only", margin=(0, 10))
         self._ask = pn.widgets.Button(label="Search", visible=False, margin=(0, 10), height=28)

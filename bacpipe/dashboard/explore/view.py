@@ -87,6 +87,7 @@ The address of the page holds what you see: send it to others who use this dashb
         self._spinner = Spinner()
         step: dict[str, Any] = {"width": 38, "height": 32, "margin": (6, 2), "disabled": True}
         self._previous = pn.widgets.Button(label="◀", description="previous window", **step)
+        step["margin"] = (6, 10, 6, 2)
         self._next = pn.widgets.Button(label="▶", description="next window", **step)
         self._previous.on_click(lambda _: self._step(-1))
         self._next.on_click(lambda _: self._step(1))

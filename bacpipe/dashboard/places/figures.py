@@ -46,8 +46,8 @@ def site_map(
     plot = new_figure(
         460, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom", title=title,
         match_aspect=True, aspect_scale=narrow,
-        x_range=DataRange1d(range_padding=0.25, min_interval=0.02),
-        y_range=DataRange1d(range_padding=0.25, min_interval=0.02),
+        x_range=DataRange1d(range_padding=0.25, min_interval=0.02, default_span=0.02),
+        y_range=DataRange1d(range_padding=0.25, min_interval=0.02, default_span=0.02),
     )  # fmt: skip
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label, plot.yaxis.axis_label = "longitude (°)", "latitude (°)"

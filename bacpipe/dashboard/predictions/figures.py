@@ -49,7 +49,6 @@ class ActivityFigure:
             height, tools="xpan,xwheel_zoom,xbox_zoom,reset", x_range=self._x, y_range=self._y
         )
         self.figure.grid.visible = False
-        self.figure.axis.minor_tick_line_color = None
         self.figure.outline_line_color = FRAME
         colours = [to_hex(colour) for colour in HEARD]
         self._mapper = LinearColorMapper(
@@ -170,7 +169,6 @@ class ScoreHistogram:
         self.figure.yaxis.formatter = NumeralTickFormatter(format="0,0")
         self.figure.yaxis.ticker = BasicTicker(desired_num_ticks=4, min_interval=1)
         self.figure.xgrid.visible = False
-        self.figure.axis.minor_tick_line_color = None
         self.figure.outline_line_color = FRAME
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 

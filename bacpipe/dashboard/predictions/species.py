@@ -208,7 +208,7 @@ class SpeciesList:
                 "detections": NumberFormatter(format="0,0"),
             },
             text_align={"detections": "right"},
-            widths={"detections": 92},
+            widths={"detections": 106},
             margin=(0, 10),
         )
         self._table.on_click(lambda event: self._choose(event.row))

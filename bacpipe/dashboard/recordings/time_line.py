@@ -108,7 +108,6 @@ def _time_unit(seconds: float) -> tuple[int, str]:
 def _new_figure(height: int, title: str, **options: Any) -> Any:
     plot = new_figure(height, title=title, **options)
     plot.title.text_font_size = "13px"
-    plot.axis.minor_tick_line_color = None
     return plot
 
 

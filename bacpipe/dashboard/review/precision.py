@@ -76,7 +76,10 @@ class PrecisionPanel:
         self.wanted.param.watch(lambda _: self.refresh(), "value")
         self._words = html_pane("", margin=(2, 10))
         # Without marks there is nothing to see but axes.
-        self._drawn = pn.pane.Bokeh(figure, sizing_mode="stretch_width", visible=False)
+        self._drawn = pn.Column(
+            pn.pane.Bokeh(figure, sizing_mode="stretch_width"), sizing_mode="stretch_width",
+            visible=False,
+        )  # fmt: skip
         self.panel = pn.Column(
             pn.Row(self.wanted, self._words, sizing_mode="stretch_width"),
             self._drawn,
@@ -88,7 +91,7 @@ class PrecisionPanel:
         """Follow the class in question of a queue with scores."""
         scored = queue is not None and bool(queue.label) and bool(np.isfinite(queue.scores).any())
         self._queue = queue if scored else None
-        self.panel.visible = scored
+        self.panel.visible, self._drawn.visible = scored, False
         self._source.data, self._at.visible = _EMPTY, False
         self._words.object = ""
         self.refresh()

@@ -42,6 +42,11 @@ _BY = {
 _COUNTS = (12, 24, 60, 120, 300)
 _MOST_OFFERED = 10_000  # names of classes
 
+_NAMES = """
+label { display: flex; align-items: flex-start; gap: 4px; }
+label input { flex: none; }
+label span { white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+"""
 _HELP = """
 You have one sound and want the others: a search compares it with **every window** that the model
 has embedded. Nothing is trained for it.
@@ -135,7 +140,10 @@ class SearchView(ModelView):
         add = pn.widgets.Button(label="Search with this window", color="primary", **wide)
         add.on_click(lambda _: self._add_typed())
         self._like, self._unlike = (
-            pn.widgets.CheckBoxGroup(options={}, margin=(0, 10)) for _ in range(2)
+            pn.widgets.CheckBoxGroup(
+                options={}, margin=(0, 10), sizing_mode="stretch_width", stylesheets=[_NAMES]
+            )
+            for _ in range(2)
         )
         for name, widget in (("like", self._like), ("unlike", self._unlike)):
             widget.param.watch(lambda event, name=name: self._drop(name, event.new), "value")

@@ -11,6 +11,7 @@ from bacpipe.dashboard.shared.results import ModelResults
 
 _OWN = "recorder's clock"
 _MINUTE = timedelta(minutes=1)
+_ASKED = 200  # recordings
 
 
 def clock_of(results: ModelResults, row: int) -> str:
@@ -24,11 +25,19 @@ def clock_of(results: ModelResults, row: int) -> str:
 def zone_of(results: ModelResults) -> str:
     """Zone of the clock, such as UTC+02:00, or whose clock it is; '' without any time.
 
-    Recordings of which no zone is known stay on the clock of their recorder.
+    Recordings of which no zone is known stay on the clock of their recorder.  Many recordings are
+    judged by some of them, from the first to the last: each has to be opened.
     """
     times = clock_times(results)
-    known = ~np.isnat(times)
-    return _zone(results, int(known.argmax()), times[known.argmax()]) if known.any() else ""
+    counts = results.windows.counts
+    first = (np.cumsum(counts) - counts)[counts > 0]
+    first = first[~np.isnat(times[first])]
+    some = first[np.unique(np.linspace(0, len(first) - 1, min(_ASKED, len(first)), dtype=np.int64))]
+    zones = {_zone(results, row, times[row]) for row in some.tolist()}
+    known = " or ".join(sorted(zones - {_OWN}))
+    if _OWN not in zones or not known:
+        return known or next(iter(zones), "")
+    return f"{known}; the {_OWN} where its zone is not known"
 
 
 def _zone(results: ModelResults, row: int, time: np.datetime64) -> str:

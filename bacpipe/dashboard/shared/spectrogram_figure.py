@@ -47,6 +47,7 @@ _NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "width": [], "
 _NO_MARKS: dict[str, list[Any]] = {"start": [], "end": [], "lane": [], "text": [], "colour": []}
 _COLOUR_OF = {ANNOTATION: "#ffd166", PERSON: "#06d6a0", DETECTION: "#8ecae6"}
 _MOST_MARKS = 8
+_LANE = 18  # pixels from one to the next
 _NO_WAVE: dict[str, list[Any]] = {"time": [], "low": [], "high": []}
 
 # Runs in the browser, so that the picture follows the sliders without waiting for the server.
@@ -135,6 +136,7 @@ class SpectrogramFigure:
         self._cursor = Span(
             dimension="height", line_color="#56B4E9", line_width=2, visible=False, tags=[0.0, 1]
         )
+        self._lane = _LANE / (height - 20)  # without the border
         self._spectrogram = self._draw_spectrogram(height)
         self._waveform = self._draw_waveform()
         self.panel = pn.Column(
@@ -184,7 +186,7 @@ class SpectrogramFigure:
         self._marks.data = {
             "start": [max(mark.start, clip.start) for mark in shown],
             "end": [min(mark.end, end) for mark in shown],
-            "lane": [0.98 - 0.075 * lane for lane in range(len(shown))],
+            "lane": [0.98 - self._lane * lane for lane in range(len(shown))],
             "text": [
                 mark.text if mark.kind == DETECTION else f"{mark.text} ({mark.kind})"
                 for mark in shown

@@ -18,7 +18,7 @@ from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, SpectrogramSettings
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
-from bacpipe.dashboard.style import CSS
+from bacpipe.dashboard.style import CSS, is_dark
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ class WindowDetails:
         self._problem = Notice()
         self._spinner = Spinner()
         self._player = pn.pane.Audio(
-            None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60
-        )
+            None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60,
+            stylesheets=["audio { color-scheme: dark; }"] if is_dark() else [],
+        )  # fmt: skip
         self._figure.follow(self._player)
         self._slowed = html_pane("", "bp-note", margin=(0, 10), wide=False)
         self._predictions = html_pane(margin=(4, 10))

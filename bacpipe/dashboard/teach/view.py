@@ -266,7 +266,13 @@ class TeachView(ModelView):
                 "that are not, in several recordings"
             )
         self._quality.objects = [
-            table_widget(table, decimals=2, layout="fit_columns", page_size=8),
+            table_widget(
+                table,
+                decimals=2,
+                layout="fit_columns",
+                page_size=8,
+                widths={"labels": 70, "average_precision": 134, "precision": 84, "recall": 68},
+            ),
             _note(f"{remark[:1].upper()}{remark[1:]}. Precision and recall at a score of 0.5."),
             learning_curve_figure(curve),
         ]
