@@ -38,6 +38,18 @@ def test_models_without_classes_and_odd_words_get_a_sentence(
         assert "takes one model" in capsys.readouterr().err
 
 
+def test_some_classes_are_known_without_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = f"model_base_path={tmp_path}"
+    assert main(["classes", "bat", nowhere]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 18
+    assert main(["classes", "--species", "Megaptera novaeangliae", nowhere]) == 0
+    known = capsys.readouterr().out.partition("Not looked at")[0]
+    assert "google_whale" in known and "google_humpback" in known
+    assert [*tmp_path.iterdir()] == []  # nothing was fetched
+
+
 def test_damaged_weights_are_not_called_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
