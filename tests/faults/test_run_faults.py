@@ -23,7 +23,8 @@ import bacpipe
 from bacpipe.audio import files
 from bacpipe.errors import BacpipeError, NothingEmbeddedError
 from bacpipe.inference.audio_handler import AudioHandler
-from bacpipe.store import embedding_set, layout, lock
+from bacpipe.store import embedding_set, journal, layout, lock
+from bacpipe.store.entries import Entry, FinishedEntry
 from bacpipe.store.files import StagedFile
 from bacpipe.store.predictions import PredictionFiles, SparsePredictions
 from tests.conftest import TinyModel, expected_windows, write_recording
@@ -463,6 +464,38 @@ def test_an_error_while_one_recording_is_written(
     assert len(loader.entries) == 4
     assert sum(finished(tmp_path).values()) == 13
     assert len(run(classifier_threshold=0.0).entries) == 5
+
+
+def test_files_are_on_the_disk_before_their_names_and_named_before_their_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    sync, rename, append = os.fsync, os.replace, journal.Journal.append
+    lines: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def replace(old: str | Path, new: str | Path) -> None:
+        assert Path(old).stat().st_ino in synced
+        rename(old, new)
+
+    def appended(self: journal.Journal, entry: Entry) -> None:
+        if isinstance(entry, FinishedEntry):
+            folder = self.path.parent
+            assert (folder / entry.embeddings.path).stat().st_size == entry.embeddings.bytes
+            assert entry.predictions is not None
+            assert entry.predictions.path is not None
+            assert any(folder.parents[1].rglob(entry.predictions.path))
+            lines.append(entry.file)
+        append(self, entry)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(journal.Journal, "append", appended)
+    loader = run(classifier_threshold=0.0)
+    assert sorted(lines) == sorted(loader.entries)
 
 
 def test_the_report_counts_what_could_not_be_written(
