@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource, FactorRange, HoverTool
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import NO_LABEL, axis_categories, new_figure
+from bacpipe.dashboard.style import NO_LABEL, axis_categories, ink_and_paper, new_figure
 from bacpipe.evaluation.agreement import MeanAgreement, NeighbourAgreement, neighbour_agreement
 from bacpipe.plotting.style import COLOURS
 
@@ -73,7 +73,7 @@ class AgreementPanel:
         )  # fmt: skip
         plot.scatter(
             "chance", "label", marker="dash", angle=math.pi / 2, size=14, line_width=2,
-            color="#222222", source=self._source,
+            color=ink_and_paper()[0], source=self._source,
         )  # fmt: skip
         tooltips = [("label", "@name"), ("in common", "@share{0 %}"),
                     ("by chance", "@chance{0 %}"), ("windows", "@windows")]  # fmt: skip
@@ -139,5 +139,5 @@ class AgreementPanel:
         others = len(rows) - len(most)
         more = f" {others} rarer labels are not drawn." if others else ""
         self._rest.object = (
-            f'<div class="bp-note">Bars: {html.escape(kind)}. Black marks: chance.{more}</div>'
+            f'<div class="bp-note">Bars: {html.escape(kind)}. Strokes: chance.{more}</div>'
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from bacpipe.errors import EvaluationError
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
 
-_PAUSE = 300  # milliseconds after a mark
+_PAUSE = 300  # milliseconds after a mark, in which the next clip is seen
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
 
 
@@ -42,6 +43,7 @@ class PrecisionPanel:
         self._background = background
         self._queue: Queue | None = None
         self._busy = self._again = False
+        self._took = 0.0  # seconds of the last computation
         self._source = ColumnDataSource(_EMPTY)
         self._x = Range1d(0, 1)
         figure = new_figure(
@@ -97,8 +99,11 @@ class PrecisionPanel:
         self.refresh()
 
     def refresh_soon(self) -> None:
-        """Compute anew when the next clip has had the time to be seen; several marks are one."""
-        self._background.later("precision", self.refresh, _PAUSE)
+        """Compute anew when the next clip has been seen; several marks are one.
+
+        On a busy machine less often, so that clips do not have to wait for it.
+        """
+        self._background.later("precision", self.refresh, max(_PAUSE, round(2000 * self._took)))
 
     def refresh(self) -> None:
         """Compute anew from the labels on the disk; what is asked for meanwhile is done after."""
@@ -111,11 +116,17 @@ class PrecisionPanel:
             self._again = True
             return
         self._busy = True
+        begin = time.monotonic()
+
+        def done(found: _Found | str) -> None:
+            self._took = time.monotonic() - begin
+            self._done(queue, wanted, found)
+
         self._background.run(
             "precision",
             lambda: _find(queue, wanted),
-            lambda found: self._done(queue, wanted, found),
-            fail=lambda sentence: self._done(queue, wanted, sentence),
+            done,
+            fail=done,
         )
 
     def _done(self, queue: Queue, wanted: float, found: _Found | str) -> None:
