@@ -250,10 +250,10 @@ def test_an_error_of_ours_is_raised_when_the_others_are_done(
 ) -> None:
     write = bacpipe.inference.run_data_set.write_prediction_tables
 
-    def broken(loader: bacpipe.Loader) -> None:
+    def broken(loader: bacpipe.Loader, *recent: object) -> None:
         if loader.model_name == "tiny":
             raise RuntimeError("a fault of ours")
-        write(loader)
+        write(loader, *recent)
 
     monkeypatch.setattr(bacpipe.inference.run_data_set, "write_prediction_tables", broken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
