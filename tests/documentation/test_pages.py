@@ -18,7 +18,8 @@ PAGES = [
         *sorted(ROOT.glob("docs/**/*.md")),
         *sorted(ROOT.glob("examples/*.ipynb")),
     ]
-    if path.parent.name not in ("models", "reference", "api")  # made from cards and docstrings
+    # These are made from cards, options and docstrings.
+    if not {"models", "reference"}.intersection(path.relative_to(ROOT).parts)
 ]
 
 
