@@ -66,9 +66,10 @@ from bacpipe.store.predictions import (
 
 logger = logging.getLogger(__name__)
 
-# Recordings that may wait for the disk before the run waits for it too, and that are written
-# together.
+# Recordings that may wait for the disk before the run waits for it too.
 _BACKLOG = 32
+# Recordings that are written together: a kill costs all of those that wait for the disk.
+_TOGETHER = 8
 
 
 class _Open:
@@ -413,7 +414,7 @@ class ResultWriter:
     def _work(self) -> None:
         while True:
             with self._lock:
-                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _BACKLOG))]
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _TOGETHER))]
                 self._working = bool(jobs)
             if not jobs:
                 return
