@@ -199,8 +199,8 @@ def keep(picture: Image.Image, name: str, width: int) -> None:
     """Store a picture with as many colours as it needs, which makes it a quarter of the size."""
     height = round(picture.height * width / picture.width)
     small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    for colours in (256, 192, 128):
-        few = small.quantize(colours, kmeans=1, dither=Image.Dither.NONE)
+    for colours in (256, 192):
+        few = small.quantize(colours, dither=Image.Dither.NONE)
         few.save(IMAGES / f"dashboard_{name}.png", optimize=True)
         if (IMAGES / f"dashboard_{name}.png").stat().st_size < 200_000:
             return
