@@ -144,6 +144,12 @@ class Visitor:
         page = self._open(VIEWS[0].key, width, theme)
         for view in VIEWS:
             page.get_by_role("button", name=view.title, exact=True).first.click()
+            if view is not VIEWS[0]:  # which the address need not name
+                page.wait_for_function(
+                    "key => location.search.includes(`view=${key}`)", arg=view.key
+                )
+            if view.key not in ("search", "teach"):
+                page.locator(".bk-Figure >> visible=true").first.wait_for()
             self._settle(page)
             self._take(page, f"{_file_name(view)}_{width}_{theme}")
         page.context.close()
@@ -193,7 +199,7 @@ def keep(picture: Image.Image, name: str, width: int) -> None:
     """Store a picture with as many colours as it needs, which makes it a quarter of the size."""
     height = round(picture.height * width / picture.width)
     small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    for colours in (192, 128, 96, 64):
+    for colours in (256, 192):
         few = small.quantize(colours, dither=Image.Dither.NONE)
         few.save(IMAGES / f"dashboard_{name}.png", optimize=True)
         if (IMAGES / f"dashboard_{name}.png").stat().st_size < 200_000:
