@@ -1011,7 +1011,21 @@ class Loader:
     def scores(self) -> Iterator[Detections]:
         """The same as `detections`, and below the threshold of the run what else is stored.
 
-        That are the best windows of each class, which are no detections.
+        That are the five best windows of each recording and class, down to a score of 0.01: no
+        detections, but what calibrations can learn from.
+
+        Returns
+        -------
+        iterator of Detections
+            As `detections` gives them.
+
+        Examples
+        --------
+        >>> import bacpipe
+        >>> loader = bacpipe.Loader("recordings", "birdnet")
+        >>> first = next(loader.scores())
+        >>> (first.score >= 0.5).sum().item(), (first.score < 0.5).any().item()
+        (2, True)
         """
         return self.range_filter().kept(self._read_detections(below=True))
 

@@ -2,9 +2,9 @@
 
 ``original_classifier_outputs/<recording>_<model>.parquet`` has a row per prediction (window,
 class, score); `bacpipe.store.tables` holds the same of all recordings once a run is
-complete.  Below the threshold of the run, which a journal entry names, it also has the
-`BEST_BELOW` best windows of each class, down to a score of `LOWEST`: no detections, but what a
-calibration learns from, where scores end to be right.
+complete.  Its metadata hold the `BEST_BELOW` best windows of each class below the threshold of the
+run, down to a score of `LOWEST`: no detections, but what a calibration learns from, where scores
+end to be right.
 
 ``source.json`` beside that folder names the set of embeddings to which these predictions belong.
 Those of the set that a run has written last are in ``predictions``, those of every other set in
@@ -15,6 +15,7 @@ anything else is an error that names the file.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import REPAIR, ResultsError
+from bacpipe.errors import REPAIR, ResultsError, said
 from bacpipe.store.entries import StoredPredictions
 from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
@@ -43,6 +44,9 @@ BEST_BELOW = 5
 
 # What lower scores may take, as a share of a recording's embeddings, and what they do take
 _SHARE_BELOW, _FILE_BYTES, _ROW_BYTES = 0.1, 4096, 24
+
+_BELOW = "bacpipe_below"
+"""Key of the lower scores in a file's metadata, so that its rows are detections for everybody."""
 
 _MOST_CLASSES = 2**20  # of a model
 _PER_RECORDING = 300  # bytes of a dictionary's key and of an object
@@ -112,10 +116,15 @@ class PredictionFiles:
         Name of every class.
     provenance : mapping
         Model, checkpoint, threshold and versions; kept in each table's metadata.
+    threshold : float
+        Least score of a detection.
     """
 
-    def __init__(self, classes: np.ndarray, provenance: Mapping[str, object]) -> None:
+    def __init__(
+        self, classes: np.ndarray, provenance: Mapping[str, object], threshold: float
+    ) -> None:
         self._classes = [str(name) for name in classes]
+        self._threshold = np.float32(threshold)
         self._metadata = {"bacpipe": json.dumps(dict(provenance))}
         self._short = ShortTables(self._metadata)
 
@@ -128,13 +137,25 @@ class PredictionFiles:
         sha256 : str
             Hash of the file.
         """
-        if len(predictions.window) > MOST_ROWS:
-            return stage_table(path, self._table(predictions))
-        names = [self._classes[label] for label in predictions.label.tolist()]
-        data = self._short.encode(predictions.window, names, predictions.score)
+        detected = predictions.score >= self._threshold
+        found = SparsePredictions(*(column[detected] for column in predictions))
+        more = {}
+        if not detected.all():
+            more[_BELOW] = self._pack(*(column[~detected] for column in predictions))
+        if len(found.window) > MOST_ROWS:
+            return stage_table(path, self._table(found, more))
+        names = [self._classes[label] for label in found.label.tolist()]
+        data = self._short.encode(found.window, names, found.score, more)
         return StagedFile(path, data), hashlib.sha256(data).hexdigest()
 
-    def _table(self, predictions: SparsePredictions) -> pa.Table:
+    def _pack(self, window: np.ndarray, label: np.ndarray, score: np.ndarray) -> str:
+        used, code = np.unique(label, return_inverse=True)
+        columns = (window.astype("<i4"), code.astype("<i4"), score.astype("<f4"))
+        data = b"".join(column.tobytes() for column in columns)
+        names = [self._classes[number] for number in used.tolist()]
+        return json.dumps({"classes": names, "columns": base64.b64encode(data).decode()})
+
+    def _table(self, predictions: SparsePredictions, more: Mapping[str, str]) -> pa.Table:
         import pyarrow as pa
 
         used, codes = np.unique(predictions.label, return_inverse=True)
@@ -143,7 +164,7 @@ class PredictionFiles:
             pa.array([self._classes[label] for label in used], pa.string()),
         )
         table = pa.table({"window": predictions.window, "class": names, "score": predictions.score})
-        return table.replace_schema_metadata(self._metadata)
+        return table.replace_schema_metadata({**self._metadata, **more})
 
 
 class RecentPredictions:
@@ -222,6 +243,7 @@ def read_predictions(
         if stored is not None and stored.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise ValueError("they have changed since they were written")
         file = pq.ParquetFile(data)
+        lower = _unpack(file.metadata.metadata) if below else NO_PREDICTIONS
         most = windows and windows * ((stored and stored.top) or _MOST_CLASSES)
         if most is not None and (rows := file.metadata.num_rows) > most:
             raise ValueError(f"they have {rows} rows, of which at most {most} are possible")
@@ -232,6 +254,8 @@ def read_predictions(
         window = table["window"].to_numpy()
         if windows is not None:
             require_windows(window, windows)
+            if ((lower[0] < 0) | (lower[0] >= windows)).any():
+                raise ValueError(f"their lower scores are of other windows than {windows}")
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: these predictions are gone; run the pipeline again to compute them anew."
@@ -241,12 +265,33 @@ def read_predictions(
             f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); {REPAIR}"
         ) from None
     codes, names = decode_dictionary(table["class"])
-    score = table["score"].to_numpy()
-    kept = np.ones(len(score), dtype=bool)
-    if not below and stored is not None and stored.threshold is not None:
-        kept = score >= np.float32(stored.threshold)
     # Copies: parts of a few numbers must not keep the whole file in memory.
-    return window[kept], names[codes[kept]], score[kept]
+    found = window.copy(), names[codes], table["score"].to_numpy().copy()
+    if not len(lower[0]):
+        return found
+    window, label, score = map(np.concatenate, zip(found, lower, strict=True))
+    order = np.lexsort((-score, window))
+    return window[order], label[order], score[order]
+
+
+def _unpack(metadata: Mapping[bytes, bytes] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lower scores in the metadata of a file.
+
+    Raises
+    ------
+    ValueError
+        If they are not as `PredictionFiles` writes them.
+    """
+    text = (metadata or {}).get(_BELOW.encode())
+    if text is None:
+        return NO_PREDICTIONS
+    try:
+        content = json.loads(text)
+        names = np.array([str(name) for name in content["classes"]], dtype=object)
+        numbers = np.frombuffer(base64.b64decode(content["columns"]), "<i4").reshape(3, -1)
+        return numbers[0].copy(), names[numbers[1]], numbers[2].view("<f4").copy()
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise ValueError(f"their lower scores cannot be read: {said(error)}") from None
 
 
 def predictions_source(preds_path: Path) -> str | None:

@@ -78,23 +78,27 @@ class ShortTables:
     """
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
-        described = {"ARROW:schema": _arrow_schema(metadata), **metadata}
-        pairs = [
-            _struct((1, _TEXT, _text(key.encode())), (2, _TEXT, _text(value.encode())))
-            for key, value in described.items()
-        ]
         # All of the footer that does not depend on the rows.
         self._begin = b"\x15" + _integer(2) + b"\x19" + _schema(_COLUMNS) + b"\x16"
-        self._end = b"\x19" + _list(_STRUCT, pairs) + b"\x18" + _text(b"bacpipe") + b"\0"
+        self._pairs = _pairs({"ARROW:schema": _arrow_schema(metadata), **metadata})
+        self._end = b"\x18" + _text(b"bacpipe") + b"\0"
 
-    def encode(self, window: np.ndarray, label: Sequence[str], score: np.ndarray) -> bytes:
-        """File of a table with at least one row.
+    def encode(
+        self,
+        window: np.ndarray,
+        label: Sequence[str],
+        score: np.ndarray,
+        more: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """File of a table.
 
         Parameters
         ----------
         window : np.ndarray, int32, shape (n,)
         label : sequence of n str
         score : np.ndarray, float32, shape (n,)
+        more : mapping of str to str, optional
+            Metadata of this table alone.
         """
         rows = len(label)
         texts = [name.encode() for name in label]
@@ -104,7 +108,7 @@ class ShortTables:
             score.astype("<f4", copy=False).tobytes(),
         )
         pages, chunks, place = [_MAGIC], [], len(_MAGIC)
-        for (name, kind), data in zip(_COLUMNS, values, strict=True):
+        for (name, kind), data in zip(_COLUMNS, values, strict=True) if rows else ():
             page = _page(rows, len(data)) + data
             chunks.append(_chunk(name, kind, rows, place, len(page)))
             pages.append(page)
@@ -114,10 +118,19 @@ class ShortTables:
             (2, _I64, _integer(place - len(_MAGIC))),
             (3, _I64, _integer(rows)),
         )
+        groups = _list(_STRUCT, [group] if rows else [])
+        described = _list(_STRUCT, [*self._pairs, *_pairs(more or {})])
         footer = b"".join(
-            [self._begin, _integer(rows), b"\x19", _list(_STRUCT, [group]), self._end]
+            [self._begin, _integer(rows), b"\x19", groups, b"\x19", described, self._end]
         )
         return b"".join([*pages, footer, struct.pack("<I", len(footer)), _MAGIC])
+
+
+def _pairs(metadata: Mapping[str, str]) -> list[bytes]:
+    return [
+        _struct((1, _TEXT, _text(key.encode())), (2, _TEXT, _text(value.encode())))
+        for key, value in metadata.items()
+    ]
 
 
 @functools.lru_cache(512)  # most tables of a run have few rows, of the same sizes

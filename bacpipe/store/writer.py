@@ -189,7 +189,11 @@ class ResultWriter:
         self._classes = np.asarray(classes, dtype=object)
         self._prediction_settings = prediction_settings
         self._threshold = prediction_settings["threshold"] or 0.0
-        self._files = PredictionFiles(self._classes, provenance) if self._classes.size else None
+        self._files = (
+            PredictionFiles(self._classes, provenance, self._threshold)
+            if self._classes.size
+            else None
+        )
         self.recent = RecentPredictions(classes, self._threshold)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()

