@@ -47,9 +47,9 @@ def test_back_returns_to_the_tab_before_as_it_was(visit: Any) -> None:
 def test_nothing_serious_keeps_people_out(visit: Any, view: type) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = visit(f"?view={view.key}")
-    # These show no figure before they are asked, or without detections.
-    drawn = ".bp-body" if view.key in ("search", "teach", "places") else ".bk-Figure"
-    page.locator(f"{drawn} >> visible=true").first.wait_for()
+    # These show no figure before they are asked, or without detections or marks.
+    drawn = {"review": "[role=img]"} | dict.fromkeys(("search", "teach", "places"), ".bp-body")
+    page.locator(f"{drawn.get(view.key, '.bk-Figure')} >> visible=true").first.wait_for()
 
     def serious() -> list[tuple[str, list[str]]]:
         found = [

@@ -98,7 +98,7 @@ def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
         """() => [...Bokeh.documents].some(document => [...document._all_models.values()].some(
             model => model.type === 'ImageRGBA' || model.type === 'Image'))"""
     )
-    page.wait_for_selector(".bp-when:has-text('quiet')")
+    page.wait_for_selector(".bp-when:has-text('quiet'):has-text('clock')")  # it comes after it
     shown = page.locator(".bp-when >> visible=true").first.inner_text()
     again = open_view(visit, f"&{urlsplit(page.url).query}")  # it is in the address
     eventually(again, again.locator(".bp-when >> visible=true").first.inner_text, shown)
