@@ -190,8 +190,13 @@ def dataset_folder(
 
 def _data_sets(main: Path) -> list[Path]:
     """Folders of results, in the order of their names."""
+    return sorted(path.parent for path in _inside(main, f"*/{DATA_SET}"))
+
+
+def _inside(folder: Path, pattern: str) -> list[Path]:
+    """Sorted paths in a folder; none where nobody may look, which Python raises up to 3.12."""
     try:
-        return sorted(path.parent for path in main.glob(f"*/{DATA_SET}"))
+        return sorted(folder.glob(pattern))
     except OSError:
         return []
 
@@ -298,7 +303,7 @@ def recorded_folder(folder: Path, embed_parent_dir: str = "embeddings") -> Path 
     known = _recorded(folder)
     if known is not None:
         return known
-    for path in sorted((folder / embed_parent_dir).glob(f"*___*/{METADATA}"), reverse=True):
+    for path in reversed(_inside(folder / embed_parent_dir, f"*___*/{METADATA}")):
         named = _audio_dir_in(path)
         if named is not None:
             return named
@@ -364,7 +369,7 @@ def _exists(folder: Path) -> bool:
 
 
 def _first_entries(embeddings: Path) -> Iterator[FinishedEntry]:
-    for path in sorted(embeddings.glob(f"*___*/{JOURNALS}"), reverse=True):
+    for path in reversed(_inside(embeddings, f"*___*/{JOURNALS}")):
         with suppress(OSError), path.open("rb") as file:
             yield from islice(_finished_in(file), _LOOKED_AT)
 
