@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -41,6 +42,16 @@ CHROMIUM_ARGUMENTS = [
 needs_shared_audio = pytest.mark.skipif(
     not (SHARED / "audio" / "birds").is_dir(), reason="the recordings in ../shared are absent"
 )
+
+
+@pytest.fixture(autouse=True)
+def levels() -> Iterator[None]:
+    """What the command line lets pass holds for its process, which here is that of other tests."""
+    loggers = [logging.getLogger(name) for name in (None, "bacpipe")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)

