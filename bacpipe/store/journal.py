@@ -274,10 +274,14 @@ class Journal:
         except FileNotFoundError:
             there = False
         if not there:
-            raise ResultsError(
-                f"{self.path.parent}: this folder was deleted or moved while the run was writing "
-                f"to it; put it back, or run the same command again to compute anew what is gone."
-            )
+            raise self.gone()
+
+    def gone(self) -> ResultsError:
+        """That the folder, or a part of it, is not there any more."""
+        return ResultsError(
+            f"{self.path.parent}: this folder was deleted or moved while the run was writing to "
+            f"it; put it back, or run the same command again to compute anew what is gone."
+        )
 
     @property
     def closed(self) -> bool:

@@ -470,6 +470,8 @@ class ResultWriter:
         except StorageError as error:
             if not concerns_one_file(error):
                 self._check()
+                if isinstance(error.__cause__, FileNotFoundError):
+                    raise self._journal.gone() from error  # the journal goes last
                 raise
             reason = str(error)
         except Exception as error:
