@@ -76,16 +76,16 @@ if TYPE_CHECKING:
     from bacpipe.scaling.planning import plan_shards as plan_shards
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
-    from bacpipe.workflows import confirm_model_name as confirm_model_name
-    from bacpipe.workflows import detect_calls as detect_calls
-    from bacpipe.workflows import ensure_models_exist as ensure_models_exist
-    from bacpipe.workflows import (
+    from bacpipe.what_is_there import confirm_model_name as confirm_model_name
+    from bacpipe.what_is_there import ensure_models_exist as ensure_models_exist
+    from bacpipe.what_is_there import (
         evaluation_with_settings_already_exists as evaluation_with_settings_already_exists,
     )
+    from bacpipe.what_is_there import get_model_names as get_model_names
+    from bacpipe.what_is_there import make_set_paths_func as make_set_paths_func
+    from bacpipe.workflows import detect_calls as detect_calls
     from bacpipe.workflows import generate_embeddings as generate_embeddings
     from bacpipe.workflows import get_audio_files as get_audio_files
-    from bacpipe.workflows import get_model_names as get_model_names
-    from bacpipe.workflows import make_set_paths_func as make_set_paths_func
     from bacpipe.workflows import play as play
     from bacpipe.workflows import run_pipeline_for_models as run_pipeline_for_models
     from bacpipe.workflows import run_pipeline_for_single_model as run_pipeline_for_single_model
@@ -107,16 +107,16 @@ _PUBLIC = {
     "benchmark": "bacpipe.evaluation.benchmark",
     "calibrate": "bacpipe.recognisers.calibration",
     "clustering_pipeline": "bacpipe.evaluation.clustering",
-    "confirm_model_name": "bacpipe.workflows",
+    "confirm_model_name": "bacpipe.what_is_there",
     "create_default_labels": "bacpipe.labels.default_labels",
     "cross_model_evaluation": "bacpipe.evaluation.comparison",
     "detect_calls": "bacpipe.workflows",
     "detection_history": "bacpipe.exports.survey",
     "detections_table": "bacpipe.exports.detections",
-    "ensure_models_exist": "bacpipe.workflows",
+    "ensure_models_exist": "bacpipe.what_is_there",
     "eval_clustering": "bacpipe.evaluation.clustering",
     "eval_with_silhouette": "bacpipe.evaluation.clustering",
-    "evaluation_with_settings_already_exists": "bacpipe.workflows",
+    "evaluation_with_settings_already_exists": "bacpipe.what_is_there",
     "export": "bacpipe.exports.export",
     "export_audacity_labels": "bacpipe.exports.audacity",
     "export_people_labels": "bacpipe.exports.people",
@@ -125,13 +125,13 @@ _PUBLIC = {
     "get_audio_files": "bacpipe.workflows",
     "get_default_labels": "bacpipe.labels.default_labels",
     "get_dt_filename": "bacpipe.audio.timestamps",
-    "get_model_names": "bacpipe.workflows",
+    "get_model_names": "bacpipe.what_is_there",
     "ground_truth_by_model": "bacpipe.labels.ground_truth",
     "import_annotations": "bacpipe.annotations.importing",
     "label_agreement": "bacpipe.labels.annotator_agreement",
     "label_windows": "bacpipe.labels.people",
     "make_demo": "bacpipe.demo",
-    "make_set_paths_func": "bacpipe.workflows",
+    "make_set_paths_func": "bacpipe.what_is_there",
     "metadata_labels": "bacpipe.labels.default_labels",
     "model_specific_evaluation": "bacpipe.evaluation.evaluate",
     "people_labels": "bacpipe.labels.people",

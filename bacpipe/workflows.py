@@ -1,11 +1,11 @@
-"""The pipeline: what users call to run models over their recordings, and to ask about it."""
+"""The pipeline: what users call to run models over their recordings."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,21 +18,19 @@ from bacpipe.errors import (
     StorageError,
     counted,
 )
-from bacpipe.exports.findings import say_findings, write_readme
+from bacpipe.exports.findings import say_findings
 from bacpipe.inference.report import RunReport, warn_of_failures
 from bacpipe.models.loading import find_card
-from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, needed_to_read, with_changes
-from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
+from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.store.data_set_folder import computed_models, paths_of
 from bacpipe.store.files import RunLog, write_yaml
-from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import check_places
 from bacpipe.store.selection import AudioDir, data_set_of
 from bacpipe.store.typed_command import typed_command
-from bacpipe.user_input import typed_path
+from bacpipe.what_is_there import computable, done_already, look_into, with_custom
 
 if TYPE_CHECKING:
     from bacpipe.evaluation.evaluate import EvaluationReport
@@ -105,7 +103,7 @@ def play(
     options = make_options(**kwargs)
     if options.audio_dir is None:
         options = make_options(**{**kwargs, "audio_dir": _demo()})
-    _look_into(options)
+    look_into(options)
     audio_dir, chosen = data_set_of(options.audio_dir or "")
     chosen = chosen or options.recordings
     check_places(audio_dir, options)
@@ -116,12 +114,12 @@ def play(
         # Its model is run, and others only if somebody has asked for them.
         others = models if "models" in options.asked or options.already_computed else []
         models = list(dict.fromkeys([*others, recogniser.model]))
-    options = _computable(
+    options = computable(
         make_options(**{**kwargs, "audio_dir": audio_dir, "recordings": chosen, "models": models})
     )
     handler = _save_logs(options, audio_dir) if bool_save_logs or save_logs else None
     try:
-        runs, errors = _run_models(_with_custom(options.models, CustomModels, CustomModel), options)
+        runs, errors = _run_models(with_custom(options.models, CustomModels, CustomModel), options)
         loaders = {name: loader for name, (loader, _) in runs.items()}
         evaluation = _evaluate(loaders, options)
         figures = _draw_activity(loaders, options)
@@ -150,16 +148,6 @@ def play(
             f"{counted(len(failed), 'recording')} failed; all else is done."
         )
     return loaders
-
-
-def _computable(options: Options) -> Options:
-    """Options with a precision that this computer has, for what is computed here and then read."""
-    if options.precision == "float32" or options.engine == "dask":
-        return options
-    # Loading PyTorch takes seconds.
-    from bacpipe.inference.audio_handler import with_possible_precision
-
-    return with_possible_precision(options)
 
 
 def _refuse_path(parameter: str, value: object) -> None:
@@ -246,32 +234,6 @@ def _demo() -> Path:
         folder,
     )
     return folder
-
-
-def _look_into(options: Options) -> None:
-    """Say which files of a folder are no recordings to a run, before any model is loaded.
-
-    Raises
-    ------
-    NoRecordingsError
-        If there are no recordings, or none is chosen.
-    SettingsError
-        If `audio_dir` is missing, or recordings are chosen twice.
-    """
-    if options.audio_dir is None:
-        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    loader = Loader(options.audio_dir, options=options)
-    loader.update_recording_names()
-    _ = loader.selection
-    if loader.other_files:
-        few = [f"{suffix} ({number:,})" for suffix, number in loader.other_files.most_common(8)]
-        logger.warning(
-            "%s: %s left out because of %s suffix: %s; audio_suffixes says which are recordings.",
-            loader.audio_dir,
-            counted(loader.other_files.total(), "file"),
-            "its" if loader.other_files.total() == 1 else "their",
-            ", ".join(few),
-        )
 
 
 def _save_logs(options: Options, audio_dir: Path) -> logging.Handler:
@@ -374,14 +336,14 @@ def generate_embeddings(
             f"generate_embeddings takes its arguments by name; did you mean "
             f"generate_embeddings({meant})?"
         )
-    options = _computable(
+    options = computable(
         make_options(**kwargs, avoid_pipelined_gpu_inference=avoid_pipelined_gpu_inference)
     )
     if model_name is None:
         raise SettingsError(
             f"model_name is missing; expected one of {', '.join(CARDS)}, or a name for CustomModel."
         )
-    _look_into(options)
+    look_into(options)
     if options.engine == "dask":
         return _told(_run_on_dask([(model_name, CustomModel)], options)[canonical_name(model_name)])
     return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
@@ -424,9 +386,9 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     >>> table.name
     'batdetect2_dets_avg_calls.csv'
     """
-    options = _computable(make_options(**kwargs))
+    options = computable(make_options(**kwargs))
     find_card(model_name)
-    _look_into(options)
+    look_into(options)
     assert options.audio_dir is not None
     loader = Loader(options.audio_dir, model_name, use_folder_structure=True, options=options)
     loader.update_recording_names()
@@ -487,8 +449,8 @@ def run_pipeline_for_single_model(
         testing=testing,
         **kwargs,
     )
-    _look_into(options)
-    return _told(_run_single(model_name, CustomModel, _computable(options)))
+    look_into(options)
+    return _told(_run_single(model_name, CustomModel, computable(options)))
 
 
 def run_pipeline_for_models(
@@ -540,9 +502,9 @@ def run_pipeline_for_models(
     """
     options = make_options(audio_dir=audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
     names = [models] if isinstance(models, str) else list(models)
-    chosen = _with_custom(names, CustomModels, CustomModel)
-    _look_into(options)
-    runs, errors = _run_models(chosen, _computable(options))
+    chosen = with_custom(names, CustomModels, CustomModel)
+    look_into(options)
+    runs, errors = _run_models(chosen, computable(options))
     for name, error in errors.items():
         logger.error("%s: %s", name, error)
     return {name: _told(run) for name, run in runs.items()}
@@ -577,7 +539,7 @@ def _generate(
     )
     loader.update_recording_names()
     check_places(loader.audio_dir, options)
-    if custom is None and (report := _done_already(loader)) is not None:
+    if custom is None and (report := done_already(loader)) is not None:
         report.failed += loader.selection.missing
         return loader, report
     # Loading PyTorch and the model takes seconds, which a finished data set need not wait for.
@@ -618,23 +580,6 @@ def _reduced(run: tuple[Loader, RunReport], options: Options) -> tuple[Loader, R
         reduce_data_set(run[0], options.dim_reduction_model, options)
         _draw_map(run[0], options)
     return run
-
-
-def _with_custom(
-    names: Sequence[str], custom_models: Sequence[object] | None, custom_model: object
-) -> list[tuple[str, object]]:
-    """Names of models, each with the user's own model of this name, None for one of the zoo."""
-    custom = [custom_model] * len(names) if custom_models is None else list(custom_models)
-    if len(custom) != len(names):
-        raise SettingsError(
-            f"CustomModels has {counted(len(custom), 'entry', 'entries')} for "
-            f"{counted(len(names), 'model')}; expected "
-            f"one entry per model, None for models of the zoo."
-        )
-    for name, own in zip(names, custom, strict=True):
-        if own is None:
-            find_card(name)
-    return list(zip(map(canonical_name, names), custom, strict=True))
 
 
 def _run_models(
@@ -687,276 +632,3 @@ def _embed_models(
     runs = run_together([job(*model) for model in models], options)
     for (name, _), run in zip(models, runs, strict=True):
         yield name, run.result
-
-
-# ---------------------------------------------------------------------- what is there, and where
-
-
-def evaluation_with_settings_already_exists(
-    audio_dir: AudioDir,
-    dim_reduction_model: str,
-    models: str | Sequence[str],
-    testing: bool = False,
-    **kwargs: object,
-) -> bool:
-    """Whether all that these settings ask for is there already.
-
-    Parameters
-    ----------
-    audio_dir : str or Path, or sequence of these
-        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
-    dim_reduction_model : str
-        Reducer of the embeddings, or 'None'.
-    models : str or sequence of str
-        Names of the models.
-    testing : bool
-        Whether the results are those of a trial run.
-    **kwargs
-        Any other key of the configuration.
-
-    Returns
-    -------
-    bool
-        True when every recording has embeddings, predictions and reduced embeddings of every
-        model, computed with these settings.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> bacpipe.evaluation_with_settings_already_exists("recordings", "None", ["birdnet"])
-    True
-    >>> bacpipe.evaluation_with_settings_already_exists("recordings", "None", ["birdnet"], hop=1)
-    False
-    """
-    options = make_options(
-        audio_dir=audio_dir,
-        dim_reduction_model=dim_reduction_model,
-        models=models,
-        testing=testing,
-        **kwargs,
-    )
-    options = _computable(options)
-    loaders = [
-        Loader(audio_dir, name, use_folder_structure=True, options=options)
-        for name in options.models
-    ]
-    reducer = options.dim_reduction_model
-    return all(
-        _done_already(loader) is not None
-        and (reducer == "None" or has_current_map(loader, reducer, options))
-        for loader in loaders
-    )
-
-
-def _done_already(loader: Loader) -> RunReport | None:
-    """Report of a run that has nothing to do; None if there is something."""
-    from bacpipe.inference.run_data_set import (
-        model_identity,
-        plan_run,
-        say_what_is_kept,
-        tables_are_complete,
-        take_over,
-    )
-
-    card = CARDS[str(loader.model_name)]
-    if loader.embedding_set is None or checkpoints.missing_files(
-        card, Path(loader.options.model_base_path)
-    ):
-        return None
-    predict = loader.options.run_pretrained_classifier and card.is_classifier
-    plan = plan_run(loader, model_identity(card.name, loader.options), predict=predict)
-    if not plan.is_empty or not tables_are_complete(loader, predict=predict):
-        return None
-    take_over(loader, plan)
-    say_what_is_kept(loader, plan)
-    write_readme(loader.paths, loader.options)  # the results may have been moved
-    return RunReport(card.name, kept=len(plan.keep), results=loader.embed_dir)
-
-
-def confirm_model_name(model_name: str, CustomModel: object = None) -> str:
-    """Check the name of a model.
-
-    Parameters
-    ----------
-    model_name : str
-        Name of a model of the zoo.
-    CustomModel : class or object, optional
-        A model of your own, whose name may be any.
-
-    Returns
-    -------
-    str
-        The same name, as the zoo writes it.
-
-    Raises
-    ------
-    UnknownModelError
-        Naming the closest supported models.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> bacpipe.confirm_model_name("perch_v2")
-    'perch_v2'
-    """
-    if CustomModel is not None:
-        return canonical_name(model_name)
-    return find_card(model_name).name
-
-
-def ensure_models_exist(
-    model_base_path: str | Path,
-    model_names: str | Sequence[str],
-    repo_id: str = "vskode/bacpipe_models",
-    *,
-    CustomModels: Sequence[object] | None = None,
-    CustomModel: object = None,
-) -> str:
-    """Make sure that the checkpoints of models are on this machine; fetch missing ones.
-
-    Parameters
-    ----------
-    model_base_path : str or Path
-        Folder of the checkpoints.
-    model_names : str or sequence of str
-        Models that will be run.
-    repo_id : str
-        Hugging Face dataset repository with the archives.
-    CustomModels : sequence, optional
-        Models of your own, parallel to `model_names`, which need no checkpoints; None for models of
-        the zoo.
-    CustomModel : class or object, optional
-        A model of your own, if there is only one.
-
-    Returns
-    -------
-    str
-        `model_base_path`.
-
-    Raises
-    ------
-    CheckpointNotFoundError
-        If a checkpoint is missing and cannot be fetched.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> bacpipe.ensure_models_exist("weights", ["birdnet"])  # its weights are installed
-    'weights'
-    """
-    names = [model_names] if isinstance(model_names, str) else list(model_names)
-    models = _with_custom(names, CustomModels, CustomModel)
-    cards = [find_card(name) for name, custom in models if custom is None]
-    checkpoints.ensure(typed_path(model_base_path), cards, repo_id=repo_id)
-    return str(model_base_path)
-
-
-def get_model_names(
-    models: str | Sequence[str],
-    audio_dir: AudioDir,
-    main_results_dir: str | Path,
-    embed_parent_dir: str,
-    already_computed: bool = False,
-    *,
-    CustomModels: Sequence[object] | None = None,
-    CustomModel: object = None,
-    **kwargs: object,
-) -> list[str]:
-    """Names of the models to work with.
-
-    Parameters
-    ----------
-    models : str or sequence of str
-        The selected models.
-    audio_dir : str or Path, or sequence of these
-        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
-    main_results_dir, embed_parent_dir
-        Where results are.
-    already_computed : bool
-        True takes every model that has embeddings of `audio_dir` instead of `models`.
-    CustomModels : sequence, optional
-        Models of your own, parallel to `models`, whose names may be any; None for models of the
-        zoo.
-    CustomModel : class or object, optional
-        A model of your own, if there is only one.
-    **kwargs
-        Any other key of the configuration.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    NoEmbeddingsError
-        If `already_computed` is asked for and there are no embeddings.
-    UnknownModelError
-        If a name is neither that of a model of the zoo nor of one of your own.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> bacpipe.get_model_names([], "recordings", "bacpipe_results", "embeddings",
-    ...     already_computed=True)
-    ['birdnet']
-    """
-    options = make_options(
-        models=models,
-        main_results_dir=main_results_dir,
-        embed_parent_dir=embed_parent_dir,
-        **kwargs,
-    )
-    if already_computed:
-        return computed_models(audio_dir, options)
-    return [name for name, _ in _with_custom(options.models, CustomModels, CustomModel)]
-
-
-def make_set_paths_func(
-    audio_dir: AudioDir,
-    main_results_dir: str | Path | None = None,
-    dim_reduc_parent_dir: str = "dim_reduced_embeddings",
-    testing: bool = False,
-    **kwargs: object,
-) -> Callable[[str], ResultPaths]:
-    """Make a function that knows where the results of each model are.
-
-    Parameters
-    ----------
-    audio_dir : str or Path, or sequence of these
-        Folder with the recordings, or what else ``audio_dir`` of the configuration may be.
-    main_results_dir : str or Path, optional
-        Folder of all results; ``settings.main_results_dir`` unless given.
-    dim_reduc_parent_dir : str
-        Name of the folder of reduced embeddings.
-    testing : bool
-        Whether the results are those of a trial run.
-    **kwargs
-        Any other key of the configuration.
-
-    Returns
-    -------
-    callable
-        ``get_paths(model_name) -> ResultPaths``; creates the folders of the results, where that is
-        allowed.
-
-    Examples
-    --------
-    >>> import bacpipe
-    >>> paths = bacpipe.make_set_paths_func("recordings")("birdnet")
-    >>> paths.preds_path.as_posix()
-    'bacpipe_results/recordings/evaluations/birdnet/predictions'
-    """
-    if main_results_dir is not None:
-        kwargs["main_results_dir"] = main_results_dir
-    options = make_options(dim_reduc_parent_dir=dim_reduc_parent_dir, testing=testing, **kwargs)
-
-    def get_paths(model_name: str) -> ResultPaths:
-        paths = paths_of(audio_dir, canonical_name(model_name), options)
-        for folder in astuple(paths)[1:]:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:  # results that may only be read can still be read
-                logger.info("%s: this folder cannot be created (%s).", folder, error.strerror)
-        return paths
-
-    return get_paths

@@ -528,7 +528,7 @@ def write_prediction_tables(loader: Loader, recent: RecentPredictions | None = N
     write_combined_tables(
         loader.paths.preds_path,
         str(loader.model_name),
-        loader.stored_detections() if recent is None else loader.detections_of_run(recent),
+        loader.stored_detections(recent),
         loader.predictions_provenance,
         loader.predictions_state,
         describe=Describer(loader, where, options.event_gap),

@@ -200,6 +200,16 @@ def encode_line(line: Mapping[str, object]) -> bytes:
         return json.dumps(line).encode() + b"\n"
 
 
+class FolderGoneError(ResultsError):
+    """A folder of results was deleted or moved while a run was writing to it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder}: this folder was deleted or moved while the run was writing to it; put it "
+            f"back, or run the same command again to compute anew what is gone."
+        )
+
+
 class Journal:
     """Appends to ``journal.jsonl``; the caller holds the lock.
 
@@ -266,7 +276,7 @@ class Journal:
 
         Raises
         ------
-        ResultsError
+        FolderGoneError
             If somebody has deleted or moved the folder: what is written now would be lost.
         """
         try:
@@ -274,14 +284,7 @@ class Journal:
         except FileNotFoundError:
             there = False
         if not there:
-            raise self.gone()
-
-    def gone(self) -> ResultsError:
-        """That the folder, or a part of it, is not there any more."""
-        return ResultsError(
-            f"{self.path.parent}: this folder was deleted or moved while the run was writing to "
-            f"it; put it back, or run the same command again to compute anew what is gone."
-        )
+            raise FolderGoneError(self.path.parent)
 
     @property
     def closed(self) -> bool:

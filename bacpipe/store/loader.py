@@ -1000,12 +1000,8 @@ class Loader:
         """
         return self.range_filter(**settings).kept(self.stored_detections())
 
-    def stored_detections(self) -> Iterator[Detections]:
-        """All predictions that are stored, whether or not their species are expected."""
-        return self._read_detections(below=False)
-
-    def detections_of_run(self, recent: RecentPredictions) -> Iterator[Detections]:
-        """The same as `stored_detections`, of which `recent` ones need not be read."""
+    def stored_detections(self, recent: RecentPredictions | None = None) -> Iterator[Detections]:
+        """All detections that are stored, expected species or not; `recent` ones are not read."""
         return self._read_detections(recent, below=False)
 
     def scores(self) -> Iterator[Detections]:

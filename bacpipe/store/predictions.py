@@ -128,7 +128,9 @@ class PredictionFiles:
         self._metadata = {"bacpipe": json.dumps(dict(provenance))}
         self._short = ShortTables(self._metadata)
 
-    def stage(self, path: Path, predictions: SparsePredictions) -> tuple[StagedFile, str]:
+    def stage(
+        self, path: Path, predictions: SparsePredictions
+    ) -> tuple[StagedFile, str, SparsePredictions]:
         """Write one recording's predictions, of which there are some; the caller commits the file.
 
         Returns
@@ -136,6 +138,8 @@ class PredictionFiles:
         file : StagedFile
         sha256 : str
             Hash of the file.
+        detections : SparsePredictions
+            Those that are not below the threshold.
         """
         detected = predictions.score >= self._threshold
         found = SparsePredictions(*(column[detected] for column in predictions))
@@ -143,10 +147,10 @@ class PredictionFiles:
         if not detected.all():
             more[_BELOW] = self._pack(*(column[~detected] for column in predictions))
         if len(found.window) > MOST_ROWS:
-            return stage_table(path, self._table(found, more))
+            return *stage_table(path, self._table(found, more)), found
         names = [self._classes[label] for label in found.label.tolist()]
         data = self._short.encode(found.window, names, found.score, more)
-        return StagedFile(path, data), hashlib.sha256(data).hexdigest()
+        return StagedFile(path, data), hashlib.sha256(data).hexdigest(), found
 
     def _pack(self, window: np.ndarray, label: np.ndarray, score: np.ndarray) -> str:
         used, code = np.unique(label, return_inverse=True)
@@ -168,7 +172,7 @@ class PredictionFiles:
 
 
 class RecentPredictions:
-    """Predictions that this process has just written, as long as they take little memory.
+    """Detections that this process has just written, as long as they take little memory.
 
     Reading thousands of small files back takes as long as writing them.
 
@@ -176,22 +180,18 @@ class RecentPredictions:
     ----------
     classes : sequence of str
         Name of every class.
-    threshold : float
-        Least score of those that are kept: of detections.
     most : int
         Bytes that they may take, about.
     """
 
-    def __init__(self, classes: Sequence[str], threshold: float, most: int = 2**24) -> None:
+    def __init__(self, classes: Sequence[str], most: int = 2**24) -> None:
         self._classes = np.asarray(classes, dtype=object)
-        self._threshold = np.float32(threshold)
         self._left = most
         self._known: dict[bytes, bytes] = {}
 
-    def keep(self, sha256: str, predictions: SparsePredictions) -> None:
+    def keep(self, sha256: str, detections: SparsePredictions) -> None:
         """Keep those of a recording, whose file has this hash."""
-        detected = predictions.score >= self._threshold
-        data = b"".join(column[detected].tobytes() for column in predictions)
+        data = b"".join(column.tobytes() for column in detections)
         self._left -= len(data) + _PER_RECORDING
         if self._left >= 0:
             self._known[bytes.fromhex(sha256)] = data

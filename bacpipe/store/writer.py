@@ -12,6 +12,7 @@ that recording; what concerns all, such as a full disk, ends the run, and what w
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -44,7 +45,7 @@ from bacpipe.store.files import (
     remove_temporaries,
     remove_temporaries_of,
 )
-from bacpipe.store.journal import FileKind, RunJournal
+from bacpipe.store.journal import FileKind, FolderGoneError, RunJournal
 from bacpipe.store.layout import (
     SOURCE,
     SPARSE_PREDICTIONS,
@@ -89,7 +90,7 @@ class _Result:
     entry : FinishedEntry
         For the journal; complete but for what is known only of written files.
     predictions : SparsePredictions
-        What was found.
+        What was found; only detections, once they are written.
     embeddings : EmbeddingFile or None
         None if they have been there before.
     table : StagedFile or None
@@ -194,7 +195,7 @@ class ResultWriter:
             if self._classes.size
             else None
         )
-        self.recent = RecentPredictions(classes, self._threshold)
+        self.recent = RecentPredictions(classes)
         self._open: dict[str, _Open] = {}
         self._jobs: deque[_Result | Callable[[], None]] = deque()
         self._working = False
@@ -465,13 +466,13 @@ class ResultWriter:
             function(result)
             done = True
             return True
-        except ResultsLockedError:
+        except (ResultsLockedError, FolderGoneError):
             raise
         except StorageError as error:
             if not concerns_one_file(error):
                 self._check()
-                if isinstance(error.__cause__, FileNotFoundError):
-                    raise self._journal.gone() from error  # the journal goes last
+                if error.errno == errno.ENOENT:  # the journal goes last
+                    raise FolderGoneError(self._set.folder) from error
                 raise
             reason = str(error)
         except Exception as error:
@@ -491,7 +492,8 @@ class ResultWriter:
             result.embeddings.stage()
         if self._files is not None and len(result.predictions.window):
             path = self._predictions_path(result.entry.file)
-            result.table, result.table_hash = self._files.stage(path, result.predictions)
+            staged = self._files.stage(path, result.predictions)
+            result.table, result.table_hash, result.predictions = staged
 
     def _commit(self, result: _Result) -> None:
         self._check()

@@ -33,19 +33,10 @@ _PAGES = (
     ("clustering", "Clustering", ("bacpipe.evaluation.clust",)),
     ("evaluation", "Benchmarks and comparisons", ("bacpipe.evaluation",)),
     ("dashboard", "Dashboard", ("bacpipe.dashboard",)),
-    ("managing", "Managing models and results", ("bacpipe.workflows",)),
+    ("managing", "Managing models and results", ("bacpipe.what_is_there",)),
     ("scaling", "Many machines", ("bacpipe.scaling",)),
     ("more", "More", ("bacpipe",)),
 )
-
-# Functions that manage experiments and run nothing.
-_MANAGING = {
-    "confirm_model_name",
-    "ensure_models_exist",
-    "evaluation_with_settings_already_exists",
-    "get_model_names",
-    "make_set_paths_func",
-}
 
 # Within a page, the names that people look for come first.
 _FIRST = ("play", "generate_embeddings", "Loader", "Embedder", "AudioHandler", "ModelBaseClass")
@@ -57,7 +48,6 @@ INNER = {
         "channels",
         "claim",
         "classes",
-        "detections_of_run",
         "embeddings_state",
         "entries",
         "heard_channel",
@@ -120,8 +110,7 @@ def _grouped() -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {page: [] for page, _, _ in _PAGES}
     for name in sorted(_public(), key=_order):
         module = bacpipe._PUBLIC[name]
-        page = "managing" if name in _MANAGING else _page_of(module)
-        groups[page].append(name)
+        groups[_page_of(module)].append(name)
     return groups
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -337,5 +338,44 @@ def test_results_that_are_deleted_during_the_run(
     with pytest.raises(BacpipeError, match="deleted or moved while the run was writing"):
         bacpipe.generate_embeddings(**settings)
     assert finished(results) == {}
+    loader = bacpipe.generate_embeddings(**settings)
+    assert len(loader.embeddings("array")) == 15
+
+
+@needs_posix
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("gone", ["one file", "all but the journal", "the folder"])
+def test_a_deletion_while_a_file_is_finished(
+    recordings: Path,
+    tmp_path: Path,
+    step: str,
+    gone: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    results = tmp_path / "results"
+    settings = {"audio_dir": recordings, "main_results_dir": results, "device": "cpu"}
+    settings |= {"model_name": "tiny", "CustomModel": TinyModel}
+    original = getattr(os, step)
+    deleted: list[Path] = []
+
+    def deleting(*arguments: Any) -> None:
+        files = sorted(results.rglob(".*.npy.*"))
+        if files and not deleted:
+            deleted.extend(files[:1] if gone == "one file" else files)
+            for file in deleted:
+                file.unlink()
+            if gone == "the folder":
+                shutil.rmtree(results / "field" / "embeddings")
+        original(*arguments)
+
+    monkeypatch.setattr(os, step, deleting)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(BacpipeError, match="deleted or moved while the run was writing"),
+    ):
+        bacpipe.generate_embeddings(**settings)
+    assert deleted
+    assert not [record for record in caplog.records if record.exc_info]
     loader = bacpipe.generate_embeddings(**settings)
     assert len(loader.embeddings("array")) == 15

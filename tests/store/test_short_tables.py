@@ -42,7 +42,7 @@ def some(rows: int) -> SparsePredictions:
 def test_a_file_says_what_arrow_would_have_written(rows: int, tmp_path: Path) -> None:
     provenance = {"model": "tiny", "threshold": 0.1, "named": "Ω" * 200}
     path, found = tmp_path / "x.parquet", some(rows)
-    file, sha256 = PredictionFiles(CLASSES, provenance, 0.0).stage(path, found)
+    file, sha256, _ = PredictionFiles(CLASSES, provenance, 0.0).stage(path, found)
     file.commit()
     labels = CLASSES[found.label].tolist()
     names = pa.array(labels, pa.string()).dictionary_encode()
@@ -67,7 +67,7 @@ def test_rows_are_detections_and_lower_scores_stand_in_the_metadata(
     rows: int, threshold: float, tmp_path: Path
 ) -> None:
     path, found = tmp_path / "x.parquet", some(rows)
-    file, _ = PredictionFiles(CLASSES, {}, threshold).stage(path, found)
+    file, _, _ = PredictionFiles(CLASSES, {}, threshold).stage(path, found)
     file.commit()
     high = found.score >= np.float32(threshold)
     assert pq.read_table(path).num_rows == len(pd.read_parquet(path)) == high.sum()
@@ -118,7 +118,7 @@ def test_what_is_known_is_what_would_be_read(run: Run, monkeypatch: pytest.Monke
 
 
 def test_memory_of_what_is_known_is_bounded() -> None:
-    recent = RecentPredictions(CLASSES.tolist(), 0.0, most=2000)
+    recent = RecentPredictions(CLASSES.tolist(), most=2000)
     for number in range(5):
         recent.keep(f"{number:064x}", some(10))
     taken = [recent.take(f"{number:064x}") for number in range(5)]
