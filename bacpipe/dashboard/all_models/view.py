@@ -54,7 +54,8 @@ _SAID = {
 }
 _COLUMNS = {
     "clustering": ["model", "clustering", "label", "AMI", "AMI_low", "AMI_high", "ARI",
-                   "homogeneity", "completeness", "silhouette", "n_clusters", "n_labels", "n_windows"],
+                   "homogeneity", "completeness", "silhouette", "n_clusters", "n_labels",
+                   "n_windows"],
     "probing": ["rank", "letters", "model", "probe", "f1_macro", "f1_macro_low", "f1_macro_high",
                 "average_precision_macro", "balanced_accuracy", "accuracy", "classes",
                 "test_windows", "test_recordings"],
