@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from bacpipe.recognisers.suggestions import suggest as suggest
     from bacpipe.recognisers.training import train_recogniser as train_recogniser
     from bacpipe.scaling.planning import plan_shards as plan_shards
+    from bacpipe.search.find import build_search_index as build_search_index
     from bacpipe.search.find import search as search
     from bacpipe.store.loader import Loader as Loader
     from bacpipe.what_is_there import confirm_model_name as confirm_model_name
@@ -145,6 +146,7 @@ _PUBLIC = {
     "run_pipeline_for_models": "bacpipe.workflows",
     "run_pipeline_for_single_model": "bacpipe.workflows",
     "run_probe_inference": "bacpipe.evaluation.probing",
+    "build_search_index": "bacpipe.search.find",
     "search": "bacpipe.search.find",
     "species_at": "bacpipe.places.species_range",
     "settled_labels": "bacpipe.labels.people",

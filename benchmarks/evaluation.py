@@ -4,7 +4,7 @@ Every line is a question that decides which model a paper recommends: what the o
 (before), what bacpipe says (now), and the truth.  How fast evaluations are is in
 `evaluation_speed.py`, how often intervals of single scores hold in `intervals.py`.
 
-    python benchmarks/evaluation.py [--repeats 200]
+    python benchmarks/evaluation.py [--repeats 200] [--probes 8]
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sklearn.metrics import average_precision_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score
 
 from bacpipe.evaluation.clustering import clustering_pipeline
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
 from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, group_by
+from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
 from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
 from bacpipe.evaluation.tested_windows import TestedWindows
@@ -161,11 +163,16 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
             sign = 1 if pair["better"] == "better" else -1
             bounds = sorted((sign * pair["low"], sign * pair["high"]))
             held.setdefault("its difference", []).append((sign * pair["difference"], bounds))
-            found = clustering_pipeline(
+            clusters = clustering_pipeline(
                 "points", labels, points, recordings=names, evaluate_with_silhouette=True,
-                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 1}},
-            )["silhouette"]["ground_truth"]  # fmt: skip
+                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 3}},
+            )  # fmt: skip
+            found = clusters["silhouette"]["ground_truth"]
             held.setdefault("silhouette", []).append((found["score"], found["interval"]))
+            agreed = clusters["agreement"]["kmeans"]["ground_truth"]
+            for name in ("AMI", "ARI"):
+                bounds = [agreed[f"{name}_low"], agreed[f"{name}_high"]]
+                held.setdefault(name, []).append((agreed[name], bounds))
         for name, pairs_found in held.items():
             truth = np.mean([value for value, _ in pairs_found])
             inside = [low <= truth <= high for _, (low, high) in pairs_found]
@@ -231,10 +238,83 @@ def short_calls(rng: np.random.Generator) -> None:
     )
 
 
+def probes(repeats: int, rng: np.random.Generator) -> None:
+    """The linear probe beside scikit-learn's logistic regression, tuned by cross-validation.
+
+    Both get the same windows to learn from and to tune with; negative is behind.
+    """
+    rows = (
+        (100, 64, 3, False), (300, 64, 3, False), (1000, 64, 6, True), (1000, 512, 6, True),
+        (600, 1024, 4, False), (20_000, 128, 10, False),
+    )  # fmt: skip
+    print("\nlinear probe less tuned logistic regression (means, ± standard error):")
+    for n, dim, classes, uneven in rows:
+        differences = []
+        for _ in range(repeats if n < 5000 else 2):
+            share = 0.55 ** np.arange(classes) if uneven else np.ones(classes)
+            labels = rng.choice(classes, n + 4000, p=share / share.sum())
+            apart = 3.0 / dim**0.5 if dim > 300 else 0.35
+            x = apart * rng.standard_normal((classes, dim))[labels]
+            x = (x + rng.standard_normal((n + 4000, dim))).astype(np.float32)
+            if uneven and dim > 300:  # as some models' embeddings are
+                x *= np.exp(rng.normal(0, 1.5, dim)).astype(np.float32)
+            differences.append(_behind(x, labels, n, classes))
+        mean = np.mean(differences, axis=0)
+        error = np.std(differences, axis=0, ddof=1) / len(differences) ** 0.5
+        print(f"  {n} × {dim}, {classes} classes{', uneven' if uneven else ''}: " + ", ".join(
+            f"{name} {m:+.3f} ± {e:.3f}"
+            for name, m, e in zip(("accuracy", "F1", "AP"), mean, error, strict=True)
+        ))  # fmt: skip
+
+
+def _behind(x: np.ndarray, labels: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Accuracy, F1 and AP of the probe less those of scikit-learn, on the same test windows."""
+    probe = make_probe("linear", x.shape[1], [str(i) for i in range(classes)])
+    rows = np.arange(n)
+    probe.learn(
+        TrainingData(x, labels, rows[: int(0.8 * n)], rows[int(0.8 * n) :], classes), seed=0
+    )
+    # Tuned as people do, with the same validation windows, and fitted to all.
+    mean, deviation = x[:n].mean(axis=0), x[:n].std(axis=0)
+    scaled, tried = (x - mean) / deviation, {}
+    for c in (1e-4, 1e-3, 1e-2, 0.1, 1, 10):
+        theirs = LogisticRegression(C=c, max_iter=2000, class_weight="balanced")
+        theirs.fit(scaled[: int(0.8 * n)], labels[: int(0.8 * n)])
+        seen = theirs.predict_proba(scaled[int(0.8 * n) : n])
+        weight = (len(labels[:n]) / np.bincount(labels[:n], minlength=classes))[theirs.classes_]
+        found = np.searchsorted(theirs.classes_, labels[int(0.8 * n) : n])
+        known = theirs.classes_[np.minimum(found, len(theirs.classes_) - 1)]
+        known = known == labels[int(0.8 * n) : n]
+        loss = -np.log(np.maximum(seen[np.arange(len(found))[known], found[known]], 1e-12))
+        tried[c] = np.average(loss, weights=weight[found[known]])
+    theirs = LogisticRegression(
+        C=min(tried, key=tried.__getitem__), max_iter=2000, class_weight="balanced"
+    ).fit(scaled[:n], labels[:n])
+    truth, scores = labels[n:], []
+    for found in (probe.predict(x[n:]), theirs.predict_proba(scaled[n:])):
+        chosen = found.argmax(axis=1)
+        scores.append(
+            [
+                np.mean(chosen == truth),
+                f1_score(truth, chosen, average="macro"),
+                average_precision_score(np.eye(classes)[truth], found),
+            ]
+        )
+    return np.subtract(*scores)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--neighbours", action="store_true", help="only those and clusters")
+    parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
+    if args.probes:
+        probes(args.probes, np.random.default_rng(7))
+        return
+    if args.neighbours:
+        neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
+        return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)
     rare_species(rng)

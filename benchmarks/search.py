@@ -1,13 +1,15 @@
 """How quick and how exact a search is, beside brute force, faiss and usearch.
 
-    python benchmarks/search.py [--windows 1000000] [--dim 1024] [--recordings 100] [--others]
+    python benchmarks/search.py [--windows 1000000] [--dim 1024] [--recordings 100]
+                                [--others] [--index]
 
 Embeddings are made up: non-negative, sparse, in clusters whose nearest windows are about as similar
 as those of BirdNET, which makes candidates hard to tell apart.  They are written as a data set with
 its journal, and searched as users would.  CPU times are those of the process with one thread, the
 best of several, methods interleaved; memory is private (RssAnon).  faiss and usearch (which
 perch-hoplite uses) take part where they are installed, with ``--others``; usearch's graph is built
-over ``--usearch`` windows only, because that takes minutes.
+over ``--usearch`` windows only, because that takes minutes.  ``--index`` builds the approximate
+index (extra ``search``) and searches by it, too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 
 import bacpipe
+from bacpipe.search.approximate import build
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import SearchIndex
 from bacpipe.search.scan import Queries
@@ -31,6 +34,7 @@ from bacpipe.store.embedding_set import create_set
 from bacpipe.store.entries import DONE, FinishedEntry, StoredEmbeddings
 from bacpipe.store.files import EmbeddingFile
 from bacpipe.store.journal import RunJournal
+from bacpipe.store.layout import SEARCH_INDEX
 from bacpipe.store.whereabouts import Whereabouts
 
 K = 50
@@ -142,6 +146,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=100)
     parser.add_argument("--queries", type=int, default=32)
     parser.add_argument("--others", action="store_true")
+    parser.add_argument("--index", action="store_true")
     parser.add_argument("--usearch", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, help="kept, and used again")
     given = parser.parse_args()
@@ -220,6 +225,8 @@ def measure(loader: bacpipe.Loader, given: argparse.Namespace) -> None:
     after = private_memory()
     if given.others:
         table |= others(loader, brute, queries, truth, recalls, given.usearch)
+    if given.index:
+        table |= approximate(index, ours, queries, truth, recalls)
     best = dict.fromkeys(table, np.inf)
     for _ in range(4):
         for name, function in table.items():
@@ -230,6 +237,33 @@ def measure(loader: bacpipe.Loader, given: argparse.Namespace) -> None:
     for name, value in recalls.items():
         print(f"recall@{K} of {name}: {value:.4f}")
     print(f"private memory: {before:.0f} MB before the searches, {after:.0f} MB after")
+
+
+def approximate(
+    index: SearchIndex,
+    ours: Callable[..., np.ndarray],
+    queries: Queries,
+    truth: np.ndarray,
+    recalls: dict[str, float],
+) -> dict[str, Callable[[], object]]:
+    """The same by the approximate index."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    started, before = time.process_time(), private_memory()
+    built = build(index)
+    path = index.loader.get_embedding_dir() / SEARCH_INDEX
+    print(
+        f"approximate index: {1e6 * (time.process_time() - started) / index.windows:.1f} µs CPU a "
+        f"window, {path.stat().st_size / index.windows:.0f} bytes a window, {built.about}, "
+        f"{private_memory() - before:.0f} MB more memory"
+    )
+    one = Queries(queries.directions[:1])
+    recalls["the approximate index"] = recall(ours(queries, by=built.nearest), truth)
+    return {
+        "approximate, 1 query": lambda: ours(one, by=built.nearest),
+        "approximate, all queries": lambda: ours(queries, by=built.nearest),
+    }
 
 
 def others(

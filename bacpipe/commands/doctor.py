@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # The libraries whose versions decide how results come about.
 _LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
-_EXTRAS = ("tensorflow", "onnx", "bats", "annotations")
+_EXTRAS = ("tensorflow", "onnx", "bats", "annotations", "search")
 _LOW_DISK = 10e9  # bytes
 _BATCH = 64
 _TOLERANCE = 1e-3  # relative; rounding makes some 1e-6, TF32 1e-3

@@ -11,7 +11,9 @@ from bacpipe.commands.arguments import parse_words, read_settings, split_words
 from bacpipe.errors import SettingsError
 from bacpipe.user_input import load_yaml
 
-KEYS = ("model", "start", "end", "k", "where", "min_gap", "exclude_same_recording")
+KEYS = (
+    "model", "start", "end", "k", "where", "min_gap", "exclude_same_recording", "approximate",
+)  # fmt: skip
 """What is written as key=value, beside the keys of the configuration."""
 
 
@@ -27,7 +29,9 @@ def run(arguments: Sequence[str]) -> int:
         "  bacpipe search 'the song of a robin' audio_dir=/data/recordings model=biolingual\n"
         "  bacpipe search clip.wav audio_dir=/data/recordings where='{site: A, hour: 22..4}' \\\n"
         "      min_gap=10 --csv found.csv --clips found\n"
-        "  bacpipe search recogniser=my_frogs audio_dir=/data/recordings",
+        "  bacpipe search recogniser=my_frogs audio_dir=/data/recordings\n"
+        "  bacpipe search --build-index audio_dir=/data/recordings\n"
+        "  bacpipe search clip.wav audio_dir=/data/recordings approximate=true",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -37,16 +41,24 @@ def run(arguments: Sequence[str]) -> int:
         help="a clip, or words for models that understand them, or recogniser=NAME; audio_dir; "
         "model; start and end of the sound in the clip (seconds); k, how many "
         "(default: 50); where='{column: value}'; min_gap (seconds); exclude_same_recording=true; "
-        "or a key of config.yaml or settings.yaml",
+        "approximate=true; or a key of config.yaml or settings.yaml",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the result as a table")
     parser.add_argument(
         "--clips", type=Path, metavar="FOLDER", help="write the sounds as WAV files"
     )
+    parser.add_argument(
+        "--build-index",
+        action="store_true",
+        help="build the index of approximate searches instead, for tens of millions of windows; "
+        "needs the extra 'search'",
+    )
     parsed = parser.parse_intermixed_args(arguments)
     queries, words = split_words(parsed.words)
     given = parse_words(words)
-    if len(queries) + ("recogniser" in given) != 1:
+    if parsed.build_index and (queries or "recogniser" in given):
+        raise SettingsError("search --build-index takes no query; expected audio_dir=FOLDER only.")
+    if not parsed.build_index and len(queries) + ("recogniser" in given) != 1:
         raise SettingsError(
             f"search takes one clip, words in quotes, or recogniser=NAME, but got "
             f"{listed(parsed.words) or 'none'}."
@@ -61,13 +73,20 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError(f"where={where!r} is not understood; expected where='{{site: A}}'.")
     from bacpipe.options import make_options
     from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
-    from bacpipe.search.find import save_clips, search
+    from bacpipe.search.find import build_search_index, save_clips, search
     from bacpipe.store.data_set_folder import paths_of
     from bacpipe.store.files import write_csv
 
     audio_dir, model = settings.pop("audio_dir", None), settings.pop("model", None)
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected audio_dir=FOLDER with the recordings.")
+    if parsed.build_index:
+        about = build_search_index(str(audio_dir), model, **settings)  # type: ignore[arg-type]
+        print(  # noqa: T201
+            f"The index of {about['windows']} windows was built in {about['seconds']:.0f} s and "
+            f"finds {about['recall']:.1%} of the nearest windows; search with approximate=true."
+        )
+        return 0
     query: str | Recogniser = queries[0] if queries else str(settings.pop("recogniser"))
     if not queries:
         options = make_options(**{key: settings[key] for key in settings if key not in KEYS})
@@ -75,6 +94,11 @@ def run(arguments: Sequence[str]) -> int:
         model = model or query.model
     table = search(query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
     print(table.dropna(axis=1, how="all").to_string(index=False, max_colwidth=60))  # noqa: T201
+    if not table.attrs["bacpipe"]["exact"]:
+        print(  # noqa: T201
+            "An approximate answer: the index finds "
+            f"{table.attrs['bacpipe']['recall']:.1%} of the nearest windows."
+        )
     if parsed.csv is not None:
         write_csv(parsed.csv, table)
         print(f"The table is in {parsed.csv}.")  # noqa: T201

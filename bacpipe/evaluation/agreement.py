@@ -229,7 +229,8 @@ def _interval(shares: np.ndarray, code: np.ndarray, samples: int) -> list[float]
     names, group = np.unique(code[use], return_inverse=True)
     weights = leave_out(Groups(group, len(names)), samples)
     total = weights @ np.bincount(group, shares[use], len(names))
-    return interval(ratio(total, weights @ np.bincount(group, minlength=len(names)), np.nan))
+    count = weights @ np.bincount(group, minlength=len(names))
+    return interval(ratio(total, count, np.nan), windows=int(use.sum()))
 
 
 def _mean(shares: np.ndarray, chance: np.ndarray) -> MeanAgreement:

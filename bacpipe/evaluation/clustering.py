@@ -232,7 +232,7 @@ def _of_labelled(clusters: LabelledClusters, options: Options) -> dict[str, Any]
     )
     weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
     for name, values in clusters.replicates(groups, weights).items():
-        bounds = interval(values, low=-1.0) or (None, None)
+        bounds = interval(values, low=-1.0, windows=len(clusters.labels)) or (None, None)
         scores[f"{name}_low"], scores[f"{name}_high"] = bounds
     return scores
 
@@ -548,7 +548,7 @@ def _silhouette(
         groups = group_by(units[rows], len(rows))
     weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
     values = _silhouettes(np.asarray(embeds)[rows], code, groups, weights)
-    bounds = interval(values, low=-1.0)
+    bounds = interval(values, low=-1.0, windows=len(rows))
     return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
 
 

@@ -298,10 +298,10 @@ def shared_scores(
     """Scores of some windows, and their intervals."""
     groups = units_left_out(windows.recordings, len(windows.recordings), unit, windows.sites)
     weights = leave_out(groups, MOST_REPLICATES)
-    scores = windows.replicates(groups, weights)
+    scores, n = windows.replicates(groups, weights), len(windows.recordings)
     return (
         {name: number(values[0]) for name, values in scores.items()},
-        {name: interval(values, low=low) for name, values in scores.items()},
+        {name: interval(values, low=low, windows=n) for name, values in scores.items()},
     )
 
 

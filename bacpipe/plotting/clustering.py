@@ -26,7 +26,8 @@ from bacpipe.plotting.style import (
 def agreement(result: Mapping[str, Any]) -> Figure:
     """Agreement of every clustering with every kind of label, from `clustering_pipeline`.
 
-    Adjusted mutual information and adjusted Rand index; a row per kind of label.
+    Adjusted mutual information and adjusted Rand index; a row per kind of label.  Bars are 95 %
+    intervals, where there are some.
     """
     scores = result["agreement"]
     names = list(scores)
@@ -40,8 +41,12 @@ def agreement(result: Mapping[str, Any]) -> Figure:
         for i, name in enumerate(names):
             x = np.array([scores[name][kind][metric] for kind in kinds])
             y = np.arange(len(kinds)) + row_offset(i, len(names), 0.7)
-            lollipops(axes, i, x, y, _name(name, result))
-            low = x.min(initial=low)
+            bounds = [
+                np.array([scores[name][kind].get(f"{metric}_{end}") for kind in kinds], float)
+                for end in ("low", "high")
+            ]
+            lollipops(axes, i, x, y, _name(name, result), *bounds)
+            low = np.nanmin(np.concatenate([x, bounds[0]]), initial=low)
         chance_axis(axes, low, f"{title}\n(0: chance, 1: the same)")
         axes.set_ylim(len(kinds) - 0.45, -0.55)
     named_rows(panels, np.arange(len(kinds)), [_title(kind, result) for kind in kinds])

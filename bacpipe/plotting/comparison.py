@@ -109,7 +109,7 @@ def retrieval_ranking(table: pd.DataFrame) -> Figure:
 
 @styled
 def clustering_ranking(table: pd.DataFrame) -> Figure:
-    """Models by how well clusters of their embeddings agree with labels."""
+    """Models by how well clusters of their embeddings agree with labels, with 95 % intervals."""
     present = table["label"].drop_duplicates().tolist()
     kinds = sorted(present, key=lambda kind: (*_ORDER, kind).index(kind))[:4]
     models = table["model"].drop_duplicates().tolist()
@@ -118,16 +118,17 @@ def clustering_ranking(table: pd.DataFrame) -> Figure:
     axes_of = np.atleast_1d(figure.subplots(1, max(1, len(kinds)), sharey=True))
     for axes, kind in zip(axes_of, kinds, strict=False):
         part = table[table["label"] == kind]
-        values = {(row["model"], row["clustering"]): row["AMI"] for row in part.to_dict("records")}
+        columns = part.reindex(columns=["model", "clustering", "AMI", "AMI_low", "AMI_high"])
         for i, name in enumerate(names):
             y = np.arange(len(models)) + row_offset(i, len(names))
-            x = np.array([values.get((model, name), np.nan) for model in models])
-            lollipops(axes, i, x, y, name)
-        chance_axis(axes, part["AMI"].min(), "AMI")
+            of = columns[columns["clustering"] == name].set_index("model").reindex(models)
+            scores = of[["AMI", "AMI_low", "AMI_high"]].to_numpy(float).T
+            lollipops(axes, i, scores[0], y, name, *scores[1:])
+        chance_axis(axes, columns[["AMI", "AMI_low"]].min(axis=None), "AMI")
         axes.set_title("annotations" if kind == "ground_truth" else kind.replace("_", " "),
                        fontsize=8)  # fmt: skip
     _model_axis(axes_of, models)
-    heading(figure, "Clusters and labels: adjusted mutual information (0: chance)")
+    heading(figure, "Clusters and labels: adjusted mutual information (bars: 95 % intervals)")
     legend_below(figure, axes_of[0], len(names))
     return figure
 

@@ -169,10 +169,23 @@ def row_offset(i: int, n: int, height: float = 0.62) -> float:
     return (i - (n - 1) / 2) * height / max(n, 1)
 
 
-def lollipops(axes: Axes, i: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
-    """Scores of the i-th series as dots with a stem from 0, the level of chance."""
+def lollipops(
+    axes: Axes,
+    i: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    label: str,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+) -> None:
+    """Scores of the i-th series as dots with a stem from 0, the level of chance.
+
+    Intervals from `low` to `high` are bars; where they are NaN, there is none.
+    """
     colour = COLOURS[i % len(COLOURS)]
     axes.hlines(y, 0, x, color=colour, linewidth=1, alpha=0.5)
+    if low is not None and high is not None:
+        axes.hlines(y, low, high, color=colour, linewidth=3.5, alpha=0.35)
     axes.plot(x, y, MARKERS[i % len(MARKERS)], color=colour, label=label)
 
 

@@ -14,6 +14,7 @@ from bacpipe.audio.files import read_recording
 from bacpipe.audio.stream import read_audio
 from bacpipe.errors import AudioError, SettingsError, counted
 from bacpipe.options import make_options
+from bacpipe.search.approximate import ApproximateIndex, build
 from bacpipe.search.filters import wanted_windows
 from bacpipe.search.index import Found, SearchIndex
 from bacpipe.search.queries import Query, QueryReader
@@ -44,6 +45,7 @@ def search(
     where: Mapping[str, object] | None = None,
     exclude_same_recording: bool = False,
     min_gap: float | None = None,
+    approximate: bool = False,
     loader: Loader | SearchIndex | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -53,7 +55,8 @@ def search(
 ) -> pd.DataFrame:
     """Find the windows that are most similar to a sound, in embeddings that exist already.
 
-    The answer is exact: the same as that of a comparison with every embedding.  The first search
+    The answer is exact, unless `approximate`: the same as that of a comparison with every
+    embedding.  The first search
     makes codes of the embeddings (a quarter of their size, in their folder); after that, new
     recordings are found as soon as they are embedded.
 
@@ -95,6 +98,11 @@ def search(
     min_gap : float, optional
         Least seconds between the starts of two results from one recording: of windows that are
         nearer to one another, the best is shown.  None shows all.
+    approximate : bool
+        Whether to answer by the index that `build_search_index` has built, which is for data sets
+        of some ten million windows and more: similarities are exact, but windows may be missing.
+        Recordings that are not in the index, few windows (up to a million) and recognisers are
+        compared exactly all the same.
     loader : Loader or SearchIndex, optional
         Results to be searched.  A `bacpipe.search.index.SearchIndex` saves reading the list of
         recordings again, for many searches.
@@ -114,15 +122,18 @@ def search(
         (seconds), datetime (of the start, by the clock of the site; NaT if it is not known);
         channel (from 1), if every channel was heard by itself (``channel='each'``); if the model
         has a classifier, label, score and range_probability of the best prediction for the window.
+        ``attrs["bacpipe"]`` says, among others, whether the answer is ``exact`` and, if it is not,
+        the index's ``recall``.
 
     Raises
     ------
     SettingsError
-        If the query or a condition is not understood, or the query belongs to another model.
+        If the query or a condition is not understood, or the query belongs to another model; or
+        if faiss, which an approximate index needs, is not installed.
     AudioError
         If a clip cannot be read, or is silent.
     ResultsNotFoundError
-        If there are no embeddings, or none of a recording that is asked for.
+        If there are no embeddings, or none of a recording that is asked for, or no index.
     ResultsError
         If embeddings are damaged, or a recording that is asked for has changed since.
 
@@ -148,7 +159,11 @@ def search(
     sought = QueryReader(index, embedder, CustomModel).read(query, start, end)
     left_out = sought.recordings if exclude_same_recording else ()
     wanted = wanted_windows(index, whereabouts, where, left_out)
-    found = index.find(sought.queries, int(k), wanted=wanted, min_gap=min_gap)
+    approximation = _approximation(index) if approximate else None
+    if approximation is not None and not approximation.answers(sought.queries, wanted):
+        approximation = None
+    by = None if approximation is None else approximation.nearest
+    found = index.find(sought.queries, int(k), wanted=wanted, min_gap=min_gap, by=by)
     rescaled = [
         item._replace(similarity=item.similarity * factor + offset)
         for item, factor, offset in zip(found, sought.factors, sought.offsets, strict=True)
@@ -158,8 +173,84 @@ def search(
         "model": index.loader.model_name,
         "windows": index.windows,
         "channel": index.loader.heard_channel(),
+        "exact": approximation is None,
     }
+    if approximation is not None:
+        table.attrs["bacpipe"]["recall"] = approximation.about.recall
+        logger.info(
+            "an approximate answer: the index of %s found %.1f %% of the nearest windows.",
+            approximation.about.built,
+            100 * approximation.about.recall,
+        )
     return table
+
+
+def build_search_index(
+    audio_dir: str | Path | None = None,
+    model: str | None = None,
+    *,
+    loader: Loader | SearchIndex | None = None,
+    **kwargs: object,
+) -> dict[str, float]:
+    """Build an index for approximate searches of very many windows.
+
+    A search needs none: it compares ten million windows in about two seconds.  Beyond, this index
+    (a bit for each value of an embedding, in lists of alike ones) makes ``search(...,
+    approximate=True)`` quicker, at the price of windows that it misses.  It is built anew from all
+    windows whenever this is called; recordings that come later are compared exactly until then,
+    and those that have changed are not found by it any more.  Needs the extra ``search`` (faiss).
+
+    Parameters
+    ----------
+    audio_dir : str or Path, optional
+        Folder of the recordings, if there is no `loader`.
+    model : str, optional
+        Whose embeddings; may be left out if there are those of one model only.
+    loader : Loader or bacpipe.search.index.SearchIndex, optional
+        Results to be searched.
+    **kwargs
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+
+    Returns
+    -------
+    dict
+        windows : how many it holds; recall : the share of the 50 nearest windows that it found,
+        over 64 windows of the data set (itself not counted); seconds : what building it took.
+
+    Raises
+    ------
+    SettingsError
+        If faiss is not installed.
+    ResultsNotFoundError
+        If there are no embeddings.
+    StorageError
+        If memory or disk do not suffice; an index that was there stays.
+
+    Examples
+    --------
+    >>> import bacpipe
+    >>> about = bacpipe.build_search_index("recordings", "birdnet")
+    >>> about["windows"], 0 <= about["recall"] <= 1
+    (153, True)
+    """
+    if isinstance(loader, SearchIndex):
+        index = loader
+        index.refresh()
+    else:
+        index = SearchIndex(loader or _loader(audio_dir, model, kwargs))
+    index.approximation = built = build(index)
+    return {
+        "windows": index.windows,
+        "recall": built.about.recall,
+        "seconds": built.about.seconds,
+    }
+
+
+def _approximation(index: SearchIndex) -> ApproximateIndex:
+    if not isinstance(index.approximation, ApproximateIndex):
+        index.approximation = ApproximateIndex(index)
+    assert isinstance(index.approximation, ApproximateIndex)
+    return index.approximation
 
 
 def _loader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -28,6 +28,10 @@ _MORE = 4  # times as many windows are looked for again, if too many were left o
 
 Wanted = Mapping[str, NDArray[np.bool_] | bool]
 """Which windows of a recording, by its name, may be found; those that are not there may not."""
+
+
+Way = Callable[[Wanted | None, Queries, int], list[Nearest]]
+"""Finds the k nearest rows, as `SearchIndex.nearest` does."""
 
 
 class Found(NamedTuple):
@@ -60,6 +64,15 @@ class SearchIndex:
     loader : Loader
     entries : dict of str to FinishedEntry
         Of the recordings, sorted by name.
+    names : list of str
+        Of the recordings; the place of one is its rank.
+    packs : list of Pack
+        Their search codes.
+    ranks, firsts : list of np.ndarray, int64
+        For each pack, the rank of the recording of each of its parts, -1 if it is not to be read;
+        and the first row of each, with the number of all behind it.
+    approximation : object
+        The approximate index, once it was read.
 
     Raises
     ------
@@ -69,6 +82,7 @@ class SearchIndex:
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
+        self.approximation: object = None
         self._set: EmbeddingSet | None = None
         self._seen: tuple[object, int] = (None, 0)
         self.refresh()
@@ -86,14 +100,13 @@ class SearchIndex:
         self._set, self._seen = found, seen
         self.entries: dict[str, FinishedEntry] = dict(found.content.done.sorted())
         self.names = list(self.entries)
-        self._packs = current_packs(found)
+        self.packs = current_packs(found)
         rank = {coded_as(found, entry): i for i, entry in enumerate(self.entries.values())}
-        # For each pack, the number of the recording of each part, -1 if it is not to be read.
-        self._ranks: list[NDArray[np.int64]] = []
-        self._firsts: list[NDArray[np.int64]] = []
+        self.ranks: list[NDArray[np.int64]] = []
+        self.firsts: list[NDArray[np.int64]] = []
         self._places: dict[int, tuple[int, int]] = {}
         self._paths: dict[str, Path] = {}
-        for number, pack in enumerate(self._packs):
+        for number, pack in enumerate(self.packs):
             ranks, firsts = [], []
             for recording, first, _ in pack.parts():
                 known = rank.get(recording, -1)
@@ -103,9 +116,9 @@ class SearchIndex:
                     self._places[known] = (number, first)
                 ranks.append(known)
                 firsts.append(first)
-            self._ranks.append(np.array(ranks, np.int64))
-            self._firsts.append(np.array([*firsts, len(pack.codes)], np.int64))
-        dims = {pack.codes.shape[1] for pack in self._packs if len(pack.codes)}
+            self.ranks.append(np.array(ranks, np.int64))
+            self.firsts.append(np.array([*firsts, len(pack.codes)], np.int64))
+        dims = {pack.codes.shape[1] for pack in self.packs if len(pack.codes)}
         if len(dims) > 1:
             raise ResultsError(
                 f"{found.folder}: holds embeddings of {' and '.join(map(str, sorted(dims)))} "
@@ -153,9 +166,9 @@ class SearchIndex:
         rank = np.searchsorted(counts, chosen, side="right") - 1
         total: Floats = np.zeros(self.dim)
         for pack, rows in self._by_pack(rank, chosen - counts[rank]):
-            scale, shift, _, error, _ = self._packs[pack].numbers[:, rows].astype(np.float64)
+            scale, shift, _, error, _ = self.packs[pack].numbers[:, rows].astype(np.float64)
             heard = np.isfinite(error)
-            codes = self._packs[pack].codes[rows[heard]]
+            codes = self.packs[pack].codes[rows[heard]]
             total += scale[heard] @ codes + shift[heard].sum()
         mean: Floats = total / len(chosen)
         return mean
@@ -175,6 +188,7 @@ class SearchIndex:
         *,
         wanted: Wanted | None = None,
         min_gap: float | None = None,
+        by: Way | None = None,
     ) -> list[Found]:
         """Find the windows that are nearest to some queries.
 
@@ -189,6 +203,8 @@ class SearchIndex:
         min_gap : float, optional
             Seconds between the starts of two windows of one recording that are found; of nearer
             ones, the best is kept.
+        by : callable, optional
+            Another way than to compare all rows.
 
         Returns
         -------
@@ -202,7 +218,7 @@ class SearchIndex:
         """
         most = k if min_gap is None else _MORE * k
         while True:
-            found = [self._named(item, most) for item in self._nearest(wanted, queries, most)]
+            found = [self._named(item, most) for item in self._nearest(wanted, queries, most, by)]
             spread = [self._spread(item, k, min_gap) for item in found]
             if all(
                 len(item.recording) == k or len(every.recording) < most
@@ -211,13 +227,19 @@ class SearchIndex:
                 return spread
             most *= _MORE
 
-    def _nearest(self, wanted: Wanted | None, queries: Queries, k: int) -> list[Nearest]:
+    def nearest(self, wanted: Wanted | None, queries: Queries, k: int) -> list[Nearest]:
+        """Compare all rows that are wanted."""
+        masks = [self.mask(number, wanted) for number in range(len(self.packs))]
+        return nearest(self.packs, masks, queries, k, self.read_rows)
+
+    def _nearest(
+        self, wanted: Wanted | None, queries: Queries, k: int, by: Way | None
+    ) -> list[Nearest]:
         for attempt in (1, 2):
-            masks = [self._mask(number, wanted) for number in range(len(self._packs))]
             try:
-                return nearest(self._packs, masks, queries, k, self._read_rows)
+                return (by or self.nearest)(wanted, queries, k)
             except ContradictionError as error:
-                pack = self._packs[error.pack]
+                pack = self.packs[error.pack]
                 if attempt == 2 or pack.path is None:
                     break
                 logger.warning("%s: damaged; these search codes are made again.", pack.path)
@@ -228,9 +250,9 @@ class SearchIndex:
             f"{self.loader.embed_dir}: embeddings have changed since they were written; {REPAIR}"
         )
 
-    def _mask(self, number: int, wanted: Wanted | None) -> NDArray[np.bool_] | None:
+    def mask(self, number: int, wanted: Wanted | None) -> NDArray[np.bool_] | None:
         """Which rows of a pack may be found; None for all."""
-        ranks, firsts = self._ranks[number], self._firsts[number]
+        ranks, firsts = self.ranks[number], self.firsts[number]
         if wanted is None:
             if (ranks >= 0).all():
                 return None
@@ -248,14 +270,14 @@ class SearchIndex:
         for number in np.unique(pack):
             here = pack == number
             part = self._parts_of(number, row[here])
-            rank[here] = self._ranks[number][part]
-            window[here] = row[here] - self._firsts[number][part]
+            rank[here] = self.ranks[number][part]
+            window[here] = row[here] - self.firsts[number][part]
         order = np.lexsort((window, rank, -similarity))[:k]
         names = [self.names[i] for i in rank[order].tolist()]
         return Found(names, window[order], similarity[order])
 
     def _parts_of(self, number: int, rows: Rows) -> Rows:
-        part: Rows = np.searchsorted(self._firsts[number], rows, side="right") - 1
+        part: Rows = np.searchsorted(self.firsts[number], rows, side="right") - 1
         return part
 
     def _spread(self, found: Found, k: int, min_gap: float | None) -> Found:
@@ -278,13 +300,14 @@ class SearchIndex:
 
     # ------------------------------------------------------------------ reading embeddings
 
-    def _read_rows(self, number: int, rows: Rows) -> Floats:
+    def read_rows(self, number: int, rows: Rows) -> Floats:
+        """Embeddings of rows of a pack, float64."""
         part = self._parts_of(number, rows)
         result = np.empty((len(rows), self.dim))
         for one in np.unique(part):
             here = part == one
-            entry = self.entries[self.names[self._ranks[number][one]]]
-            result[here] = self._read(entry, rows[here] - self._firsts[number][one])
+            entry = self.entries[self.names[self.ranks[number][one]]]
+            result[here] = self._read(entry, rows[here] - self.firsts[number][one])
         return result
 
     def _read(self, entry: FinishedEntry, windows: Rows) -> Floats:

@@ -182,6 +182,55 @@ def nearest(
     ]
 
 
+def nearest_of(
+    packs: Sequence[Pack],
+    pack: Rows,
+    row: Rows,
+    direction: Floats,
+    k: int,
+    read_rows: ReadRows,
+) -> Nearest:
+    """Find the k rows among some that are nearest to a direction, by cosine.
+
+    Parameters
+    ----------
+    packs : sequence of Pack
+        All rows.
+    pack, row : np.ndarray, int64, shape (n,)
+        Number of the pack, and row in it, of those to choose from.
+    direction : np.ndarray, float64, shape (dim,)
+        Of length one.
+    k : int
+        How many.
+    read_rows : callable
+        Reads embeddings.
+
+    Raises
+    ------
+    ContradictionError
+        If a pack is damaged.
+    """
+    heard = np.zeros(len(row), bool)
+    for number in np.unique(pack):
+        at = np.flatnonzero(pack == number)
+        heard[at] = np.isfinite(packs[number].numbers[3, row[at]])
+    pack, row = pack[heard], row[heard]
+    some = _Candidates(k, [(pack, row, np.full(len(row), np.inf))], np.zeros(0))
+    return _rescore(packs, some, direction, read_rows, by_length=False)
+
+
+def merged(one: Nearest, other: Nearest, k: int) -> Nearest:
+    """The k nearest of both, and all that are as near as the last."""
+    pack = np.concatenate([one.pack, other.pack])
+    row = np.concatenate([one.row, other.row])
+    similarity = np.concatenate([one.similarity, other.similarity])
+    order = np.lexsort((row, pack, -similarity))
+    if len(order) > k:
+        order = order[similarity[order] >= similarity[order[k - 1]]]
+    rescored = one.rescored + other.rescored
+    return Nearest(pack[order], row[order], similarity[order], rescored)
+
+
 def _blocks(
     pack: Pack, mask: NDArray[np.bool_] | None
 ) -> Iterator[tuple[Rows, torch.Tensor, torch.Tensor]]:

@@ -67,6 +67,7 @@ METADATA = "metadata.yml"
 JOURNAL = "journal.jsonl"
 JOURNALS = "journal*.jsonl"  # those of parts of a data set lie beside the first
 CODES = "search-*.codes"  # embeddings in short, for searches
+SEARCH_INDEX = "approximate_search.safetensors"  # only where it was asked for
 # In the folder of a map.
 REDUCER = "reducer.safetensors"
 PREDICTIONS = "predictions"

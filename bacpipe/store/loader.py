@@ -44,7 +44,7 @@ from bacpipe.store.embedding_set import (
     window_times,
     write_metadata,
 )
-from bacpipe.store.entries import DoneEntries, StoredPredictions
+from bacpipe.store.entries import DoneEntries, FinishedEntry, StoredPredictions
 from bacpipe.store.layout import (
     PREDICTIONS,
     RECOGNISER_WEIGHTS,
@@ -614,23 +614,11 @@ class Loader:
         >>> start[:3].tolist(), end[:3].tolist()
         ([0.0, 3.0, 6.0], [3.0, 6.0, 9.0])
         """
-        found = self._require_set()
-        entry = found.content.recordings.finished(recording)
-        if entry is None:
-            raise ResultsNotFoundError(
-                f"{recording}: there are no windows of it in {found.folder}; expected the path of "
-                f"an embedded recording within {self.audio_dir}, such as "
-                f"{next(iter(self.entries), 'none')}."
-            )
-        return window_times(entry, found.content.header)
+        return window_times(*self._entry_and_header(recording))
 
     def heard_windows(self, recording: str) -> np.ndarray:
         """Which windows of a recording the classifier is given, bool of shape (windows,)."""
-        found = self._require_set()
-        entry = found.content.recordings.finished(recording)
-        if entry is None:
-            raise KeyError(recording)
-        return heard_windows(entry, found.content.header)
+        return heard_windows(*self._entry_and_header(recording))
 
     def window_channels(self, recording: str) -> np.ndarray | None:
         """Channel of every window of a recording.
@@ -678,15 +666,7 @@ class Loader:
         """Tells the channels of all windows of a recording; None if all channels became one."""
         if self.channel != "each":
             return None
-        recordings = self._require_set().content.recordings
-
-        def channels_of(recording: str) -> np.ndarray:
-            entry = recordings.finished(recording)
-            if entry is None:
-                raise KeyError(recording)
-            return entry.window_channels
-
-        return channels_of
+        return lambda recording: self._entry_and_header(recording)[0].window_channels
 
     # ------------------------------------------------------------------ predictions
 
@@ -1160,6 +1140,18 @@ class Loader:
                 f"python -m bacpipe."
             )
         return self.embedding_set
+
+    def _entry_and_header(self, recording: str) -> tuple[FinishedEntry, Mapping[str, Any]]:
+        """What the journal says of a recording that has windows, and of all."""
+        found = self._require_set()
+        entry = found.content.recordings.finished(recording)
+        if entry is None:
+            raise ResultsNotFoundError(
+                f"{recording}: there are no windows of it in {found.folder}; expected the path of "
+                f"an embedded recording within {self.audio_dir}, such as "
+                f"{next(iter(self.entries), 'none')}."
+            )
+        return entry, found.content.header
 
     def _relative(self, file: str | Path) -> str:
         path = Path(file)

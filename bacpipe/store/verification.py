@@ -25,6 +25,7 @@ import yaml
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.remote import url_of
 from bacpipe.errors import ResultsError, ResultsNotFoundError
+from bacpipe.store.approximate_index import why_index_damaged
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.calibrations import read_calibration
 from bacpipe.store.claims import alone
@@ -47,6 +48,7 @@ from bacpipe.store.layout import (
     RECOGNISER_WEIGHTS,
     RECOGNISER_WORDS,
     REDUCER,
+    SEARCH_INDEX,
     SOURCE,
     SPARSE_PREDICTIONS,
     detections_path,
@@ -221,6 +223,8 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         if (reason := why_damaged(path)) is not None:
             message = f"{path}: {reason}; the next search makes these search codes again."
             yield Finding(path, message, folder, "codes")
+    if (folder / SEARCH_INDEX).is_file() and (reason := why_index_damaged(folder)) is not None:
+        yield Finding(folder / SEARCH_INDEX, reason, folder, "codes")
     yield from _strangers(folder, {entry.embeddings.path for entry in _finished(content)})
     if found.identity is not None:
         yield from _check_metadata(found)
@@ -302,7 +306,7 @@ def _strangers(folder: Path, known: Set[str | None]) -> Iterator[Finding]:
 
 def _is_ours(path: Path, folder: Path) -> bool:
     of_set = path.parent == folder and any(
-        fnmatch(path.name, pattern) for pattern in (METADATA, JOURNALS, CODES)
+        fnmatch(path.name, pattern) for pattern in (METADATA, JOURNALS, CODES, SEARCH_INDEX)
     )
     return of_set or path.name.endswith(_LAID_ASIDE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ def test_every_function(desk: Path) -> None:
     # find, teach, trust
     clip = ("SITE-A/20250504_043000.wav", 3)
     assert bacpipe.search(clip, model="birdnet", k=3, **settings)["similarity"][0] > 0.999
+    if importlib.util.find_spec("faiss") is not None:
+        assert bacpipe.build_search_index(model="birdnet", **settings)["windows"] == 153
     rows = [{"recording": clip[0], "start": s, "end": s + 3, "label": "warbler"} for s in (0, 3, 6)]
     for who, heard in {"Ana": ("yes", "yes", "no"), "Ben": ("yes", "no", "no")}.items():
         said = [{**row, "value": value} for row, value in zip(rows, heard, strict=True)]

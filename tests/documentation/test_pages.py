@@ -24,12 +24,13 @@ PAGES = [
 
 
 BIRDS = "real recordings"
+_PACKAGES = {"bats": "batdetect2", "onnx": "onnxruntime", "search": "faiss"}
 
 
 def available(need: str) -> bool:
     if need == BIRDS:
         return (SHARED / "audio" / "birds").is_dir()
-    return importlib.util.find_spec({"bats": "batdetect2", "onnx": "onnxruntime"}[need]) is not None
+    return importlib.util.find_spec(_PACKAGES[need]) is not None
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ import pytest
 import soundfile as sf
 
 import bacpipe
+from bacpipe.errors import ResultsNotFoundError
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
@@ -57,6 +58,9 @@ def test_every_channel_has_windows_of_its_own(run_each: Run, tmp_path: Path) -> 
     channels = loader.window_channels("three.wav")
     assert channels is not None and channels.tolist() == [1] * 3 + [2] * 3 + [3] * 3
     assert run_each(channel="mix").window_channels("three.wav") is None
+    for look in (loader.window_times, loader.window_channels, loader.heard_windows):
+        with pytest.raises(ResultsNotFoundError, match=r"gone\.wav: there are no windows of it"):
+            look("gone.wav")
     assert verify_results(tmp_path / "results") == []
 
 

@@ -10,9 +10,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from bacpipe.evaluation.comparison import per_class_table, probing_table
+from bacpipe.evaluation.comparison import clustering_table, per_class_table, probing_table
 from bacpipe.plotting import comparison, style
 from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
+from bacpipe.plotting.clustering import agreement
 from bacpipe.plotting.style import COLOURS, save_figure
 
 
@@ -150,3 +151,38 @@ def test_letters_of_other_scripts(
         fontManager.ttflist[:] = before
     assert len(caplog.records) == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_clusterings_are_drawn_with_their_intervals():
+    """Where recordings are too few, and for places and times, there are none."""
+    known = {
+        "AMI": 0.6,
+        "ARI": 0.5,
+        "AMI_low": 0.4,
+        "AMI_high": 0.7,
+        "ARI_low": 0.2,
+        "ARI_high": 0.6,
+    }
+    unknown = {**dict.fromkeys(known), "AMI": 0.3, "ARI": 0.2}
+    kinds = {"ground_truth": known, "parent_directory": {"AMI": 0.1, "ARI": 0.1}}
+    result = {
+        "model": "one",
+        "label_column": "label:species",
+        "agreement": {"kmeans": kinds, "hdbscan": {**kinds, "ground_truth": unknown}},
+        "clusters": {
+            name: {"n_clusters": 3, "share_of_noise": 0.0} for name in ("kmeans", "hdbscan")
+        },
+    }
+    table = clustering_table({"one": result})
+    for figure, bars in (
+        (comparison.clustering_ranking(table), [[0.4, 0.7]]),
+        (agreement(result), [[0.4, 0.7], [0.2, 0.6]]),
+    ):
+        ends = [
+            segment[:, 0].tolist()
+            for axes in figure.axes
+            for lines in axes.collections
+            for segment in lines.get_segments()
+            if np.size(segment) and np.isfinite(segment).all() and segment[0, 0] != 0
+        ]
+        assert ends == bars

@@ -45,15 +45,17 @@ _CLUSTER_SCORES = {"AMI": "AMI", "ARI": "ARI", "homogeneity": "homogeneity",
 _CLUSTER_PANELS = ("ground_truth", "parent_directory", "time_of_day", "audio_file_name",
                    "default_classifier", "day_of_year", "week_of_year")  # fmt: skip
 _SAID = {
-    "clustering": "Agreement of clusters with labels. 1: the same groups, 0: chance.",
+    "clustering": "Agreement of clusters with labels. 1: the same groups, 0: chance. "
+    "Lines: 95 % intervals, where there are some.",
     "probing": "What a simple classifier learns from the embeddings, tested on windows that it "
     "was not trained with. Lines: 95 % intervals.",
     "retrieval": "Whether windows of one label are near one another, across recordings. "
     "Lines: 95 % intervals; dashed: chance.",
 }
 _COLUMNS = {
-    "clustering": ["model", "clustering", "label", "AMI", "ARI", "homogeneity", "completeness",
-                   "silhouette", "n_clusters", "n_labels", "n_windows"],
+    "clustering": ["model", "clustering", "label", "AMI", "AMI_low", "AMI_high", "ARI",
+                   "homogeneity", "completeness", "silhouette", "n_clusters", "n_labels",
+                   "n_windows"],
     "probing": ["rank", "letters", "model", "probe", "f1_macro", "f1_macro_low", "f1_macro_high",
                 "average_precision_macro", "balanced_accuracy", "accuracy", "classes",
                 "test_windows", "test_recordings"],
@@ -64,6 +66,8 @@ _COLUMNS = {
 
 # Of the columns whose names are not words.
 _WORDS = {
+    "AMI_low": "AMI, 95 % from",
+    "AMI_high": "AMI, 95 % to",
     "letters": "not told apart (same letter)",
     "n_clusters": "clusters",
     "n_labels": "labels",
