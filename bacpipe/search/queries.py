@@ -239,6 +239,11 @@ class QueryReader:
         self._require_unchanged(recording)
         starts, ends = self._index.times(recording)
         before, channels = 0, self._index.loader.window_channels(recording)
+        if channels is None and channel is not None:
+            raise SettingsError(
+                f"{recording}: channel={channel} is not possible, because its channels were not "
+                f"heard by themselves; leave it out, or search results of channel=each."
+            )
         if channels is not None and len(channels):
             count = int(channels.max())
             if channel is None and count > 1:

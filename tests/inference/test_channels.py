@@ -151,7 +151,7 @@ def two_sounds(tmp_path: Path) -> bacpipe.Loader:
 
 
 def test_search_with_a_window_of_a_channel(
-    two_sounds: bacpipe.Loader, caplog: pytest.LogCaptureFixture
+    two_sounds: bacpipe.Loader, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     query = {"recording": "two.wav", "start": 1.0, "channel": 2}
     table = bacpipe.search(query, loader=two_sounds, k=30)
@@ -165,6 +165,12 @@ def test_search_with_a_window_of_a_channel(
     assert first.loc[0, "channel"] == 1 and "channel 1" in caplog.text  # which is said
     with pytest.raises(SettingsError, match="channel=3"):
         bacpipe.search({**query, "channel": 3}, loader=two_sounds)
+    mixed = bacpipe.generate_embeddings(
+        audio_dir=two_sounds.audio_dir, model_name="tiny", CustomModel=TinyModel, device="cpu",
+        main_results_dir=tmp_path / "mixed",
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match="leave it out"):
+        bacpipe.search(query, loader=mixed)
     path = two_sounds.audio_dir / "two.wav"  # a clip is heard as the model hears: each channel
     clip = bacpipe.search(path, loader=two_sounds, start=0, end=1, CustomModel=TinyModel, k=30)
     rows = two_sounds.embeddings("array")[[3, 13]]
