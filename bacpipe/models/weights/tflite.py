@@ -75,7 +75,7 @@ class _Damaged(Exception):
 class _Bytes:
     """Bounds-checked access to the tables and vectors of a FlatBuffer."""
 
-    def __init__(self, data: bytearray) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
 
     def unpack(self, layout: str, position: int) -> int:
