@@ -532,9 +532,13 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def people_annotations(loader: Loader) -> pd.DataFrame:
-    """What people heard, settled, as annotations: audiofilename, start, end, label:<kind>."""
+    """What people heard, settled, as annotations: audiofilename, start, end, label:<kind>.
+
+    And channel, if any label is of one of several.
+    """
     table = settled_labels(current_labels(loader))
     heard = table[table["value"] == YES]
     column = LABEL_PREFIX + label_kind(loader.options.label_column)
     names = {"recording": "audiofilename", "label": column}
-    return heard.rename(columns=names)[[*REQUIRED_COLUMNS, column]].reset_index(drop=True)
+    columns = [*REQUIRED_COLUMNS, column, *([CHANNEL] if CHANNEL in heard else [])]
+    return heard.rename(columns=names)[columns].reset_index(drop=True)

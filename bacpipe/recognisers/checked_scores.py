@@ -16,10 +16,10 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError, counted
+from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
-from bacpipe.recognisers.labelled import single_channels
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.reliability import (
     USUAL,
@@ -138,6 +138,8 @@ def read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -
     recordings = list(entries)
     number = {name: i for i, name in enumerate(recordings)}
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
+    windows = model_windows(loader)
+    rows = dict(windows.slices())
     for item in loader.scores() if below else loader.detections():
         for label in np.unique(item.label.astype(str)).tolist():
             parts.setdefault(label, [])
@@ -145,7 +147,7 @@ def read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -
                 here = item.label == label
                 place = np.full(int(here.sum()), number[item.recording])
                 columns = (item.start[here], item.end[here], item.score[here].astype(np.float64))
-                heard = single_channels(loader, item.recording)[item.window[here]]
+                heard = windows.channels[rows[item.recording]][item.window[here]]
                 parts[label].append((place, *columns, heard))
     none = tuple(np.zeros(0, kind) for kind in (np.int64, float, float, float, np.int64))
     classes = {

@@ -189,10 +189,7 @@ def labelled_windows(
         )
     table = table[table["label"].isin(names)]
     number = {name: i for i, name in enumerate(names)}
-    channels = np.concatenate([single_channels(loader, name) for name in windows.recordings])
-    rows, column, value = _on_windows(
-        windows, channels, table, number, loader.options.annotation_overlap
-    )
+    rows, column, value = _on_windows(windows, table, number, loader.options.annotation_overlap)
     if not len(rows):
         raise RecogniserError(
             f"none of {counted(len(table), 'label')} is about a window of {loader.model_name}: "
@@ -248,21 +245,8 @@ def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def single_channels(loader: Loader, recording: str) -> np.ndarray:
-    """Channel that each window of a recording is of, from 1; 0 where it is of no single one."""
-    channels = loader.window_channels(recording)
-    if channels is not None:
-        return channels.astype(np.int64)
-    side = {"left": 1, "right": 2}.get(loader.channel, 0)
-    return np.full(loader.entries[recording].windows, side, np.int64)
-
-
 def _on_windows(
-    windows: ModelWindows,
-    channels: np.ndarray,
-    table: pd.DataFrame,
-    number: dict[str, int],
-    fraction: float,
+    windows: ModelWindows, table: pd.DataFrame, number: dict[str, int], fraction: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, class and value of every label of a window; values are places in (no, yes, unsure)."""
     starts, ends = windows.times
@@ -294,8 +278,8 @@ def _on_windows(
     row, said = np.concatenate(rows), np.repeat(values, [len(part) for part in rows])
     column, channel = np.divmod(np.concatenate(labels), several)
     # What is in one channel is in the mean of all; what is not may be in another one.
-    in_mean = (channels[row] == 0) & (said == 1)
-    here = (channel == 0) | (channel == channels[row]) | in_mean
+    of = windows.channels[row]
+    here = (channel == 0) | (channel == of) | ((of == 0) & (said == 1))
     return row[here], column[here], said[here]
 
 

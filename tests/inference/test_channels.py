@@ -242,6 +242,33 @@ def test_a_label_without_a_channel_is_of_all(two_sounds: bacpipe.Loader, tmp_pat
     assert found.values[:, 0].tolist() == [1, 1, 0, 1, 0]
 
 
+def test_ground_truth_is_of_the_channel_that_was_heard(
+    two_sounds: bacpipe.Loader, tmp_path: Path
+) -> None:
+    audio, where = two_sounds.audio_dir, {"main_results_dir": tmp_path / "results"}
+    rows = [
+        {"recording": "two.wav", "start": s, "end": s + 1, "label": "hum", "channel": c}
+        for s, c in ((0, 2), (1.5, 2), (7, 1), (9, None))
+    ]
+    bacpipe.label_windows(audio, rows, "Ana", **where)
+    for channel, expected in (("each", [[7, 9], [0, 1, 2, 9]]), ("right", [[0, 1, 2, 9]]),
+                              ("mix", [[0, 1, 2, 7, 9]])):  # fmt: skip
+        bacpipe.generate_embeddings(
+            audio_dir=audio, model_name="tiny", CustomModel=TinyModel, device="cpu",
+            channel=channel, classifier_threshold=0.0, **where,
+        )  # fmt: skip
+        truth = bacpipe.ground_truth_by_model(
+            "tiny", audio, label_column="species", single_label=True, labels_from="people",
+            annotation_overlap=0.4, channel=channel, overwrite=True, **where,
+        )  # fmt: skip
+        codes = truth["label:species"]
+        mono = two_sounds.entries["mono.wav"].windows
+        found = codes[mono:].reshape(-1, 10)
+        assert [np.flatnonzero(part >= 0).tolist() for part in found] == expected, channel
+    (path,) = bacpipe.export_people_labels(audio, tmp_path / "raven", format="raven", **where)
+    assert pd.read_csv(path, sep="\t")["Channel"].tolist() == [2, 2, 1, 1]
+
+
 def test_kaleidoscope_names_the_channel(two_sounds: bacpipe.Loader, tmp_path: Path) -> None:
     bacpipe.export(two_sounds, "kaleidoscope", tmp_path / "out", species_list=["loud"],
                    min_score=0.1, event_gap=0)  # fmt: skip
