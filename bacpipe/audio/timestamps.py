@@ -59,6 +59,9 @@ _UNSET_CLOCKS = ((1980, 1), (2000, 1))  # months in which those start that were 
 _WRITTEN = datetime(2026, 1, 1)
 _MAX_CHUNK = 2**20  # bytes; WAMD can hold voice notes, which come after the time
 _WAMD_TIMESTAMP = 5
+FLAC_COMMENTS = b"fLaC"
+"""What the comments of a FLAC file are called among the chunks of a WAV file."""
+_FLAC_COMMENT_BLOCK = 4
 _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.\d+)? (\d\d)/(\d\d)/(\d{4}) "
     r"(?:\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)|by AudioMoth)"
@@ -149,7 +152,10 @@ def recorder_time(path: str | os.PathLike[str]) -> datetime | None:
 
 
 def metadata_chunks(path: str | os.PathLike[str], wanted: Container[bytes]) -> dict[bytes, bytes]:
-    """Content of the chunks of a WAV file with these identifiers; nothing of other files."""
+    """Content of the chunks of a WAV file with these identifiers; nothing of other files.
+
+    Of a FLAC file, it is that of the block of comments, named `FLAC_COMMENTS`.
+    """
     try:
         with open_bytes(path) as file:
             return _read_chunks(file, wanted)
@@ -160,6 +166,8 @@ def metadata_chunks(path: str | os.PathLike[str], wanted: Container[bytes]) -> d
 
 def _read_chunks(file: BinaryIO, wanted: Container[bytes]) -> dict[bytes, bytes]:
     magic = file.read(12)
+    if magic[:4] == b"fLaC" and FLAC_COMMENTS in wanted:
+        return {FLAC_COMMENTS: _flac_comments(file)}
     if magic[:4] not in (b"RIFF", b"RF64", b"BW64") or magic[8:] != b"WAVE":
         return {}
     chunks: dict[bytes, bytes] = {}
@@ -169,6 +177,21 @@ def _read_chunks(file: BinaryIO, wanted: Container[bytes]) -> dict[bytes, bytes]
             file.seek(offset)
             chunks[identifier] = found + file.read(min(size, _MAX_CHUNK - len(found)))
     return chunks
+
+
+def _flac_comments(file: BinaryIO) -> bytes:
+    """Block of comments of a FLAC file (RFC 9639, 8.6), as it is; empty without one."""
+    position, last = 4, False
+    while not last:
+        file.seek(position)
+        head = file.read(4)
+        if len(head) < 4:
+            break
+        last, kind, size = head[0] > 127, head[0] & 127, int.from_bytes(head[1:])
+        if kind == _FLAC_COMMENT_BLOCK:
+            return file.read(min(size, _MAX_CHUNK))
+        position += 4 + size
+    return b""
 
 
 def guano_field(content: bytes, name: str) -> str | None:

@@ -45,6 +45,7 @@ def _pieces(chosen: Chosen) -> Iterator[pd.DataFrame]:
 def _piece(chosen: Chosen, item: Detections) -> pd.DataFrame:
     import pandas as pd
 
+    channels = chosen.loader.window_channels(item.recording)
     path, place = PurePosixPath(item.recording), chosen.where.of(item.recording)
     start = None if place.start is None else place.start.replace(tzinfo=None)
     times = [None if start is None else start + timedelta(seconds=s) for s in item.start.tolist()]
@@ -52,7 +53,7 @@ def _piece(chosen: Chosen, item: Detections) -> pd.DataFrame:
         "INDIR": shown(chosen.loader.audio_dir.resolve()),
         "FOLDER": "" if path.parent == PurePosixPath() else str(path.parent),
         "IN FILE": path.name,
-        "CHANNEL": 0,
+        "CHANNEL": 0 if channels is None else channels[item.window] - 1,
         "OFFSET": item.start.round(6),
         "DURATION": (item.end - item.start).round(6),
         "TOP1MATCH*": [plain_label(label) for label in item.label],

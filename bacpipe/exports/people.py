@@ -13,6 +13,7 @@ from bacpipe.labels.people import current_labels, people_annotations
 from bacpipe.options import make_options
 from bacpipe.store.files import write_csv, write_text
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 from bacpipe.user_input import is_folder, typed_path
 
 logger = logging.getLogger(__name__)
@@ -70,10 +71,11 @@ def export_people_labels(
         return [target]
     written = []
     for name, rows in table.groupby("audiofilename"):
-        times = rows.iloc[:, 1:].itertuples(index=False)
+        channels = rows[CHANNEL].fillna(1) if CHANNEL in rows else 1
+        times = rows.iloc[:, 1:4].assign(**{CHANNEL: channels}).itertuples(index=False)
         if format == "audacity":
             path = target / f"{name}.labels.txt"
-            text = "".join(f"{s:.6f}\t{e:.6f}\t{plain_label(label)}\n" for s, e, label in times)
+            text = "".join(f"{s:.6f}\t{e:.6f}\t{plain_label(label)}\n" for s, e, label, _ in times)
         else:
             path, audio = target / f"{name}.selection.table.txt", loader.audio_dir / str(name)
             try:
@@ -83,8 +85,8 @@ def export_people_labels(
                 continue
             columns = [column for column in RAVEN_COLUMNS if column != "Confidence"]
             lines = [
-                raven_row(number, s, e, label, audio.resolve(), high)
-                for number, (s, e, label) in enumerate(times, start=1)
+                raven_row(number, s, e, label, audio.resolve(), high, channel=channel)
+                for number, (s, e, label, channel) in enumerate(times, start=1)
             ]
             text = raven_table(lines, columns=columns)
         write_text(path, text)

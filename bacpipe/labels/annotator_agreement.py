@@ -16,6 +16,7 @@ import numpy as np
 
 from bacpipe.labels.people import people_labels
 from bacpipe.store.judgements import NO, YES
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +60,12 @@ def label_agreement(
 
     table = people_labels(audio_dir, **kwargs)
     table = table[table["value"].isin([YES, NO])]
-    rows = []
+    rows, what = [], ["recording", "start", "end"]
+    if CHANNEL in table:  # 0 for all channels together, because a pivot drops what is missing
+        table, what = table.assign(**{CHANNEL: table[CHANNEL].fillna(0)}), [*what, CHANNEL]
     for label, part in table.groupby("label"):
         said = part.assign(heard=(part["value"] == YES).astype(float)).pivot_table(
-            index=["recording", "start", "end"], columns="annotator", values="heard"
+            index=what, columns="annotator", values="heard"
         )
         alpha = krippendorff_alpha(said.to_numpy())
         for first, second in combinations(said.columns, 2):

@@ -44,6 +44,7 @@ from bacpipe.store.files import write_csv
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 from bacpipe.store.layout import ResultPaths, ground_truth_name
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +218,8 @@ def stored_ground_truth(
     table = _annotations(loader, windows, source)
     name = source if isinstance(source, str) else "label_df"
     column = require_label_column(table, rule.kind, source=name)
-    table = table[["audiofilename", "start", "end", column]].dropna()
+    of_channels = [CHANNEL] if CHANNEL in table else []
+    table = table[["audiofilename", "start", "end", column, *of_channels]].dropna(subset=column)
     fingerprint = _fingerprint(windows, table, rule)
     path = loader.paths.labels_path / ground_truth_name(file_part(rule.kind), "parquet")
     if not overwrite and (stored := read_result_table(path, fingerprint)) is not None:
@@ -243,9 +245,14 @@ def make_ground_truth(
         table = table[~table[column].isin(unknown)]
     names = np.array(sorted(set(table[column])), dtype=object)
     label = np.searchsorted(names, table[column].to_numpy(dtype=object))
+    channel = table[CHANNEL].fillna(0).to_numpy(np.int64) if CHANNEL in table else 0
+    # Labels of different channels are not joined: each is a class of its own until it is laid.
+    several = 1 + int(np.max(channel, initial=0))
     overlaps, lost = find_overlaps(
-        windows, labelled_intervals(table, label), rule.annotation_overlap
+        windows, labelled_intervals(table, label * several + channel), rule.annotation_overlap
     )
+    if several > 1:
+        overlaps = _of_their_channels(windows, overlaps, several)
     if lost:
         logger.info(
             "%s without a window: behind the end of the recording, or outside of what was "
@@ -511,6 +518,14 @@ def _overlaps_of_one(
     kept = (shared > _TOLERANCE) & (shared >= fraction * shorter - _TOLERANCE)
     lost = len(counts) - len(np.unique(which[kept]))
     return _sum_up(window[kept], intervals.label[which[kept]], shared[kept]), lost
+
+
+def _of_their_channels(windows: ModelWindows, overlaps: Overlaps, several: int) -> Overlaps:
+    """Those of labels of a window's channel, or of all; what is in one is in the mean of all."""
+    label, channel = np.divmod(overlaps.label, several)
+    of = windows.channels[overlaps.window]
+    here = (channel == 0) | (of == 0) | (channel == of)
+    return _sum_up(overlaps.window[here], label[here], overlaps.seconds[here])
 
 
 def _sum_up(window: np.ndarray, label: np.ndarray, seconds: np.ndarray) -> Overlaps:

@@ -58,6 +58,15 @@ class ModelWindows:
         starts, ends = zip(*pairs, strict=True)
         return np.concatenate(starts), np.concatenate(ends)
 
+    @cached_property
+    def channels(self) -> np.ndarray:
+        """Channel of every window, from 1, int64; 0 where it is of no single one."""
+        heard = self.header.get("identity", {}).get("channel", "mix")
+        if heard == "each":
+            parts = [entry.window_channels for entry in self.entries.values()]
+            return np.concatenate([np.zeros(0, np.int64), *parts])
+        return np.full(len(self), {"left": 1, "right": 2}.get(heard, 0), np.int64)
+
     def __len__(self) -> int:
         return int(self.counts.sum())
 

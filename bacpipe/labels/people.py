@@ -39,6 +39,7 @@ from bacpipe.annotations.table import (
     label_kind,
     length_in_header,
 )
+from bacpipe.audio.files import read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.remote import is_recording_there, url_of
 from bacpipe.errors import (
@@ -53,6 +54,7 @@ from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, r
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
 from bacpipe.store.loader import Loader
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive, user_name
+from bacpipe.store.tables import CHANNEL
 from bacpipe.user_input import is_file, is_folder, typed_path
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def label_windows(
         judgement on these seconds and this label back; without the column or key, ``yes``.  Rows
         whose value is empty are left out.  What `search` and `suggest` have found needs the column.
         Optional are annotator, chosen_by (how the clip was chosen), model and score (what the
-        person saw).
+        person saw), and channel (from 1), if one of several was heard by itself.
         Annotations (audiofilename, start, end, label:<kind>), as `import_annotations` returns
         them, will do, and so will a path: of a table of such rows, or of annotations of Raven,
         Audacity or another program.
@@ -178,6 +180,7 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"one of another recording; give yourself read permission."
         )
     entries, rows = [], dict(table.iterrows())
+    channels: dict[str, int] = {}
     for name, start, end, row in checked.itertuples(index=False):
         number, cells = int(row) + 1, rows[int(row)]
 
@@ -190,6 +193,7 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             _value(text("value") if "value" in table else YES, number),
             text("annotator") or given, now, text("chosen_by"), text("model"),
             _score(cells.get("score"), number),
+            _channel(cells.get(CHANNEL), number, loader.audio_dir / name, channels),
         )  # fmt: skip
         if not entry.label:
             raise AnnotationsError(f"labels: row {number} has no label; expected a class's name.")
@@ -300,6 +304,21 @@ def _score(value: object, row: int) -> float | None:
     return number
 
 
+def _channel(value: object, row: int, path: Path, known: dict[str, int]) -> int | None:
+    """Channel of a recording that has several; `known` remembers how many each has."""
+    if value is None or value != value or value == "":
+        return None
+    text = str(value).removesuffix(".0")
+    if str(path) not in known:
+        known[str(path)] = read_recording(path).channels
+    if not text.isdecimal() or not 1 <= int(text) <= known[str(path)]:
+        raise AnnotationsError(
+            f"labels: the channel of row {row} is {value!r}; expected a whole number from 1 to "
+            f"{known[str(path)]}, as many as {path.name} has."
+        )
+    return int(text) if known[str(path)] > 1 else None
+
+
 def _append(folder: Path, entries: Sequence[Judgement]) -> None:
     """Append entries to the journal: all of them, flushed to the disk, or none."""
     with exclusive(folder, _LOCK, wait=SECONDS_FOR_OTHERS):
@@ -344,7 +363,8 @@ def people_labels(
     pandas.DataFrame
         A row for each person, label and seconds of a recording: recording (posix path relative to
         `audio_dir`), start, end (seconds), label, value (yes, no, unsure), annotator, time (ISO
-        8601, UTC), chosen_by, model, score (NaN where none was seen).  What was taken back is not
+        8601, UTC), chosen_by, model, score (NaN where none was seen); channel (from 1, Int64) if
+        any is of one of several channels, missing for labels of all.  What was taken back is not
         in it.  Several people may have judged the same; `settled_labels` makes one of them.
 
     Raises
@@ -379,6 +399,8 @@ def current_labels(loader: Loader, *, changed: bool = False) -> pd.DataFrame:
     held = standing(_names_now(read_judgements(folder), loader, changed=changed))
     rows = [[getattr(entry, name) for name in COLUMNS] for entry in held]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if any(entry.channel is not None for entry in held):
+        table[CHANNEL] = pd.array([entry.channel for entry in held], dtype="Int64")
     return table.astype({"start": "float64", "end": "float64", "score": "float64"})
 
 
@@ -446,7 +468,8 @@ def standing(entries: Iterable[Judgement]) -> list[Judgement]:
     """What is left of a journal: the last judgement of each person that was not taken back."""
     stacks: dict[tuple[object, ...], list[Judgement]] = {}
     for entry in entries:
-        key = (entry.recording, entry.start, entry.end, entry.label, entry.annotator)
+        what = (entry.recording, entry.start, entry.end, entry.channel, entry.label)
+        key = (*what, entry.annotator)
         stack = stacks.setdefault(key, [])
         if entry.value == UNDO or (stack and stack[-1].value == entry.value):
             stack[-1:] = []  # said twice, it is taken back at once
@@ -470,8 +493,8 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns recording, start, end, label, value, annotators (int64), and the last time,
-        chosen_by, model and score; the number of those in doubt because people contradict each
-        other is logged.
+        chosen_by, model and score, and channel if the table has it; the number of those in doubt
+        because people contradict each other is logged.
 
     Examples
     --------
@@ -484,7 +507,8 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
     ['yes']
     """
     table = table.assign(yes=table["value"] == YES, no=table["value"] == NO)
-    groups = table.groupby(_WINDOW, sort=False)
+    what = [*_WINDOW, *([CHANNEL] if CHANNEL in table else [])]
+    groups = table.groupby(what, sort=False, dropna=False)
     settled = groups[["time", "chosen_by", "model", "score"]].last()
     votes = groups[["yes", "no"]].sum()
     settled["annotators"] = groups["annotator"].nunique()
@@ -493,7 +517,7 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
     settled.loc[votes["no"] > votes["yes"], "value"] = NO
     tied = (votes["yes"] == votes["no"]) & (votes["yes"] > 0)
     if tied.any():
-        recording, start, end, label = settled.index[tied.to_numpy()][0]
+        recording, start, end, label, *_ = settled.index[tied.to_numpy()][0]
         logger.warning(
             "people contradict each other on %s, which count as unsure: %s from %g to %g s of %s, "
             "for one; let a third person, or both together, decide.",
@@ -503,14 +527,18 @@ def settled_labels(table: pd.DataFrame) -> pd.DataFrame:
             end,
             recording,
         )
-    order = [*_WINDOW, "value", "annotators", "time", "chosen_by", "model", "score"]
+    order = [*what, "value", "annotators", "time", "chosen_by", "model", "score"]
     return settled.reset_index()[order]
 
 
 def people_annotations(loader: Loader) -> pd.DataFrame:
-    """What people heard, settled, as annotations: audiofilename, start, end, label:<kind>."""
+    """What people heard, settled, as annotations: audiofilename, start, end, label:<kind>.
+
+    And channel, if any label is of one of several.
+    """
     table = settled_labels(current_labels(loader))
     heard = table[table["value"] == YES]
     column = LABEL_PREFIX + label_kind(loader.options.label_column)
     names = {"recording": "audiofilename", "label": column}
-    return heard.rename(columns=names)[[*REQUIRED_COLUMNS, column]].reset_index(drop=True)
+    columns = [*REQUIRED_COLUMNS, column, *([CHANNEL] if CHANNEL in heard else [])]
+    return heard.rename(columns=names)[columns].reset_index(drop=True)

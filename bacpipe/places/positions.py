@@ -1,4 +1,4 @@
-"""Where a recording was made, as the recorder wrote it into a WAV file; time zones of places.
+"""Where a recording was made, as the recorder wrote it; time zones of places.
 
 =====  ===============================================================================
 chunk  position
@@ -7,10 +7,17 @@ guan   GUANO metadata: ``Loc Position``, latitude and longitude
 wamd   WAMD metadata (Wildlife Acoustics): field 6, ``WGS84, 52.1, N, 13.4, E``, or
        with signs instead of letters
 iXML   ``LOCATION_GPS``, latitude and longitude
-bext   description of a Broadcast Wave: ``lat=52.1 lon=13.4`` and the like
+bext   Broadcast Wave (EBU Tech 3285) has no field for it, and no recorder is known that
+       writes it into the free description; ``lat=52.1 lon=13.4`` and the like count
 =====  ===============================================================================
 
+Frontier Labs' recorders write it into FLAC files, as the comment ``SensorLocation``, and into
+names: ``20221010T010000+0000_REC [-38.36231+145.31787].wav``.  What is in the file counts more.
+
 All are degrees of WGS 84.  A position of exactly 0, 0 is that of a receiver without a fix.
+
+References: https://github.com/riggsd/guano-spec, http://www.gallery.co.uk/ixml,
+https://github.com/QutEcoacoustics/emu (metadata of Frontier Labs).
 """
 
 from __future__ import annotations
@@ -22,9 +29,10 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, tzinfo
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from bacpipe.audio.timestamps import guano_field, metadata_chunks, wamd_field
+from bacpipe.audio.timestamps import FLAC_COMMENTS, guano_field, metadata_chunks, wamd_field
 from bacpipe.user_input import typed_zone
 
 if TYPE_CHECKING:
@@ -44,6 +52,10 @@ _NAMED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BEXT_DESCRIPTION = 256  # bytes
+# The longitude has its sign, or stands apart.
+_SIGNED = rf"([-+]\d{{1,2}}\.\d+)(?:(?=[-+])|[\s,]+)({_NUMBER})"
+_IN_NAME = re.compile(rf"\[{_SIGNED}\]")
+_SENSOR = re.compile(rf"SensorLocation=\s*{_SIGNED}", re.IGNORECASE)
 
 
 class Position(NamedTuple):
@@ -68,9 +80,19 @@ def recorder_position(path: str | os.PathLike[str]) -> Position | None:
         except (ValueError, struct.error) as error:
             logger.debug("%s: %s metadata cannot be read (%s)", path, identifier, error)
             continue
-        if found is not None and valid_position(*found) and found != (0, 0):
+        if _is_fix(found):
             return found
-    return None
+    found = _signed(_IN_NAME.search(Path(path).name))
+    return found if _is_fix(found) else None
+
+
+def _is_fix(found: Position | None) -> TypeGuard[Position]:
+    """Whether a receiver knew where it was."""
+    return found is not None and valid_position(*found) and found != (0, 0)
+
+
+def _signed(match: re.Match[str] | None) -> Position | None:
+    return None if match is None else Position(float(match[1]), float(match[2]))
 
 
 def _numbers(text: str | None) -> Position | None:
@@ -96,8 +118,7 @@ def _parse_ixml(content: bytes) -> Position | None:
 
 
 def _parse_bext(content: bytes) -> Position | None:
-    match = _NAMED.search(content[:_BEXT_DESCRIPTION].decode("latin-1"))
-    return None if match is None else Position(float(match[1]), float(match[2]))
+    return _signed(_NAMED.search(content[:_BEXT_DESCRIPTION].decode("latin-1")))
 
 
 _PARSERS: dict[bytes, Callable[[bytes], Position | None]] = {
@@ -105,6 +126,7 @@ _PARSERS: dict[bytes, Callable[[bytes], Position | None]] = {
     b"wamd": _parse_wamd,
     b"iXML": _parse_ixml,
     b"bext": _parse_bext,
+    FLAC_COMMENTS: lambda content: _signed(_SENSOR.search(content.decode(errors="replace"))),
 }
 
 

@@ -297,9 +297,12 @@ def closeness(recording: str, place: str) -> int:
     for depth in range(len(parts), 0, -1):
         # A pattern may also mean a part of the path, as the name of a folder does.
         inside = parts[:depth]
-        if len(wanted) <= depth and all(
-            fnmatch.fnmatchcase(part, pattern)
-            for part, pattern in zip(inside[-len(wanted) :], wanted, strict=True)
+        if (
+            len(wanted) <= depth
+            and all(
+                part == pattern or fnmatch.fnmatchcase(part, pattern)  # names may hold [ and ]
+                for part, pattern in zip(inside[-len(wanted) :], wanted, strict=True)
+            )
         ):
             exact = inside[-len(wanted) :] == wanted
             return 2 * depth + exact + (named if depth == len(parts) and exact else 0)

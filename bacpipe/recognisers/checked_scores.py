@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError, counted
+from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
@@ -33,6 +34,7 @@ from bacpipe.recognisers.reliability import (
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -83,12 +85,15 @@ class Scored(NamedTuple):
     start, end : np.ndarray, float64, shape (n,)
         Seconds.
     score : np.ndarray, float64, shape (n,)
+    channel : np.ndarray, int64, shape (n,)
+        From 1; 0 where it is of no single one.
     """
 
     recording: np.ndarray
     start: np.ndarray
     end: np.ndarray
     score: np.ndarray
+    channel: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ def read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -
     recordings = list(entries)
     number = {name: i for i, name in enumerate(recordings)}
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
+    windows = model_windows(loader)
+    rows = dict(windows.slices())
     for item in loader.scores() if below else loader.detections():
         for label in np.unique(item.label.astype(str)).tolist():
             parts.setdefault(label, [])
@@ -140,8 +147,9 @@ def read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -
                 here = item.label == label
                 place = np.full(int(here.sum()), number[item.recording])
                 columns = (item.start[here], item.end[here], item.score[here].astype(np.float64))
-                parts[label].append((place, *columns))
-    none = tuple(np.zeros(0, kind) for kind in (np.int64, float, float, float))
+                heard = windows.channels[rows[item.recording]][item.window[here]]
+                parts[label].append((place, *columns, heard))
+    none = tuple(np.zeros(0, kind) for kind in (np.int64, float, float, float, np.int64))
     classes = {
         label: Scored(*(np.concatenate(column) for column in zip(none, *items, strict=True)))
         for label, items in parts.items()
@@ -219,6 +227,7 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
         if name not in table:
             table[name] = other
     who = ["recording", "start", "end", "label", "annotator"]
+    who += [CHANNEL] if CHANNEL in table else []
     # Of several judgements of one person the last one holds.
     last = table.sort_values("time", kind="stable").drop_duplicates(who, keep="last")
     return settled_labels(last)
@@ -252,6 +261,7 @@ def match(scores: Scores, labels: pd.DataFrame) -> dict[str, Checked]:
                 "start": _ms(rows["start"]),
                 "end": _ms(rows["end"]),
                 "right": rows["value"] == YES,
+                "of_channel": rows.get(CHANNEL, np.nan),
             }
         )
         if scored is None:
@@ -263,9 +273,12 @@ def match(scores: Scores, labels: pd.DataFrame) -> dict[str, Checked]:
                 "start": _ms(scored.start),
                 "end": _ms(scored.end),
                 "row": np.arange(len(scored.score)),
+                "channel": scored.channel,
             }
         )
-        joined = keys.merge(windows, on=["recording", "start", "end"]).drop_duplicates("row")
+        joined = keys.merge(windows, on=["recording", "start", "end"])
+        other = (joined["of_channel"] != joined["channel"]).fillna(False).astype(bool)
+        joined = joined[joined["of_channel"].isna() | ~other].drop_duplicates("row")
         lost += [str(name)] * (len(rows) - len(joined))
         if len(joined):
             found[str(name)] = Checked(

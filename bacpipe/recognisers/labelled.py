@@ -21,11 +21,13 @@ from bacpipe.annotations.table import (
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
 from bacpipe.labels.ground_truth import find_overlaps
+from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.detections import Intervals
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 from bacpipe.user_input import is_file
 
 if TYPE_CHECKING:
@@ -167,7 +169,9 @@ def labelled_windows(
 
     A label of just the seconds of a window is about this window alone.  Others are about the
     windows that they overlap, by the rule of ground truth (``annotation_overlap``); that something
-    was not heard is true of the windows that lie in these seconds as a whole.
+    was not heard is true of the windows that lie in these seconds as a whole.  A label of one
+    channel is about the windows of this channel, and, if it was heard, about those of a mean of
+    channels; one without a channel is about those of all.
 
     Raises
     ------
@@ -247,6 +251,10 @@ def _on_windows(
     """Row, class and value of every label of a window; values are places in (no, yes, unsure)."""
     starts, ends = windows.times
     slices = dict(windows.slices())
+    wanted = table[CHANNEL].fillna(0).astype(np.int64) if CHANNEL in table else 0
+    table = table.assign(wanted=wanted, code=table["label"].map(number))
+    # Labels of different channels are not joined: each is a class of its own until it is laid.
+    several = 1 + int(table["wanted"].max())
     found: list[tuple[np.ndarray, np.ndarray, int]] = []
     for place, value in enumerate((NO, YES, UNSURE)):
         chosen = table[table["value"] == value]
@@ -254,30 +262,34 @@ def _on_windows(
         for name, part in chosen.groupby("recording"):
             rows = slices[str(name)]
             start, end = part["start"].to_numpy(float), part["end"].to_numpy(float)
-            label = part["label"].map(number).to_numpy(np.int64)
-            exact = _same_seconds(starts[rows], ends[rows], start, end)
-            hit = exact >= 0
-            found.append((exact[hit] + rows.start, label[hit], place))
-            if not hit.all():
-                rest[str(name)] = Intervals(start[~hit], end[~hit], label[~hit])
+            label = (part["code"] * several + part["wanted"]).to_numpy(np.int64)
+            window, which = _same_seconds(starts[rows], ends[rows], start, end)
+            found.append((window + rows.start, label[which], place))
+            left = np.setdiff1d(np.arange(len(part)), which)
+            if len(left):
+                rest[str(name)] = Intervals(start[left], end[left], label[left])
         overlaps, _ = find_overlaps(windows, rest, fraction)
         covered = np.ones(len(overlaps.window), bool)
         if value != YES:
             length = ends[overlaps.window] - starts[overlaps.window]
             covered = overlaps.seconds >= length - _TOLERANCE
         found.append((overlaps.window[covered], overlaps.label[covered], place))
-    rows, columns, values = zip(*found, strict=True)
-    lengths = [len(part) for part in rows]
-    return np.concatenate(rows), np.concatenate(columns), np.repeat(values, lengths)
+    rows, labels, values = zip(*found, strict=True)
+    row, said = np.concatenate(rows), np.repeat(values, [len(part) for part in rows])
+    column, channel = np.divmod(np.concatenate(labels), several)
+    # What is in one channel is in the mean of all; what is not may be in another one.
+    of = windows.channels[row]
+    here = (channel == 0) | (channel == of) | ((of == 0) & (said == 1))
+    return row[here], column[here], said[here]
 
 
 def _same_seconds(
     starts: np.ndarray, ends: np.ndarray, start: np.ndarray, end: np.ndarray
-) -> np.ndarray:
-    """Window of just these seconds for each label; -1 where there is none."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of just the seconds of a label, one for each channel, and which label."""
     order = np.argsort(starts, kind="stable")
     first = np.searchsorted(starts[order], start - _TOLERANCE)
-    candidate = order[np.minimum(first, len(starts) - 1)]
-    same = np.abs(starts[candidate] - start) < _TOLERANCE
-    same &= np.abs(ends[candidate] - end) < _TOLERANCE
-    return np.where(same, candidate, -1)
+    count = np.searchsorted(starts[order], start + _TOLERANCE) - first
+    which, place = runs(first, count)
+    same = np.abs(ends[order[place]] - end[which]) < _TOLERANCE
+    return order[place[same]], which[same]

@@ -41,6 +41,7 @@ from bacpipe.recognisers.reliability import (
     score_strata,
 )
 from bacpipe.store.calibrations import logit
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,8 @@ def review_plan(
     Returns
     -------
     pandas.DataFrame
-        Windows of the next round: recording, start, end, label, score, stratum, chosen_by,
+        Windows of the next round: recording, start, end, channel (from 1; only with
+        ``channel='each'``), label, score, stratum, chosen_by,
         inclusion_probability (of a window of this stratum in this round), model, and an empty
         value, to be filled with yes, no or unsure for `label_windows`.  ``attrs['bacpipe']`` says
         for each class its checks, the width so far, how many more are expected to be needed, and
@@ -148,7 +150,11 @@ def review_plan(
             "score": scored.score[row], **found, "chosen_by": CHOSEN_BY, "model": scores.model,
             "value": "",
         }  # fmt: skip
-        parts.append(pd.DataFrame(columns)[[*_COLUMNS]])
+        names_of_columns = [*_COLUMNS]
+        if loader.channels is not None:
+            columns[CHANNEL] = scored.channel[row]
+            names_of_columns.insert(3, CHANNEL)
+        parts.append(pd.DataFrame(columns)[names_of_columns])
     plan = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
     plan.attrs["bacpipe"] = about
     return plan

@@ -31,6 +31,7 @@ from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 from bacpipe.store.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def suggest(
     Returns
     -------
     pandas.DataFrame
-        A row per window, with the columns recording, site, start, end (seconds), label (the class
-        that is in question), value (empty: fill it with yes, no or unsure for `label_windows`),
-        score, model (the recogniser) and chosen_by.  Windows that people have labelled for the
-        class are not in it.
+        A row per window, with the columns recording, site, start, end (seconds), channel (from 1;
+        only with ``channel='each'``), label (the class that is in question), value (empty: fill it
+        with yes, no or unsure for `label_windows`), score, model (the recogniser) and chosen_by.
+        Windows that people have labelled for the class are not in it.
 
     Raises
     ------
@@ -142,6 +143,9 @@ def suggest(
     table = windows.frame().iloc[[row for row, _, _ in rows]].reset_index(drop=True)
     table = table.rename(columns={"audiofilename": "recording"})
     table.insert(1, "site", [shown.site(name) for name in table["recording"]])
+    if loader.channels is not None:
+        heard = np.concatenate([loader.channels(name) for name in windows.recordings])
+        table[CHANNEL] = heard[[row for row, _, _ in rows]]
     table["label"] = [label for _, label, _ in rows]
     table["value"] = ""
     columns = [found.classes.index(label) for _, label, _ in rows]

@@ -71,7 +71,9 @@ def search(
         - path of a clip, with `start` and `end` in seconds if it is a part of the recording.  A
           sound shorter than the model's window is taken with what is around it; of a longer one,
           the mean of its windows is searched for;
-        - ``(recording, start)``: a window of the data set;
+        - ``(recording, start)``: a window of the data set; also a row of a table of windows, such
+          as this function returns them (a mapping with recording, start and, with
+          ``channel='each'``, channel);
         - embedding, shape (dim,); several in an array of shape (n, dim) are as many queries, and
           the result has a column `query` with their numbers;
         - list of such examples of one sound, or ``(positives, negatives)``, or a dictionary with

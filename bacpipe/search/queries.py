@@ -24,6 +24,7 @@ from bacpipe.search.scan import Floats, Queries
 from bacpipe.store.embedding_set import differences, settings_of
 from bacpipe.store.layout import RECOGNISER_WEIGHTS
 from bacpipe.store.loader import Loader
+from bacpipe.store.tables import CHANNEL
 from bacpipe.user_input import is_file, typed_path
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KINDS = (
-    "expected the path of a clip, (recording, start), an embedding, a list of such examples, "
-    "(positives, negatives), a recogniser, or words"
+    "expected the path of a clip, (recording, start), a row of a table of windows, an embedding, a "
+    "list of such examples, (positives, negatives), a recogniser, or words"
 )
 
 
@@ -70,7 +71,12 @@ class TextModel(Protocol):
 
 
 Example: TypeAlias = (
-    str | Path | tuple[str | Path, float] | tuple[str | Path, float, float] | ArrayLike
+    str
+    | Path
+    | tuple[str | Path, float]
+    | tuple[str | Path, float, float]
+    | Mapping[str, object]
+    | ArrayLike
 )
 Query: TypeAlias = (
     Example
@@ -150,7 +156,12 @@ class QueryReader:
             directions = self._path_or_words(query, start, end)[None]
         elif isinstance(query, np.ndarray) and query.ndim == 2:
             directions = np.stack([self._embedding(row) for row in query])
-        elif isinstance(query, np.ndarray) or _is_place(query) or _is_numbers(query):
+        elif (
+            isinstance(query, np.ndarray)
+            or _is_place(query)
+            or _is_row(query)
+            or _is_numbers(query)
+        ):
             directions = self._example(query)[None]
         else:
             directions = self._contrast(query)[None]
@@ -176,6 +187,11 @@ class QueryReader:
     def _example(self, item: object) -> Floats:
         if isinstance(item, str | Path):
             return self._clip(item, None, None)
+        if _is_row(item):
+            recording = self._known(str(item["recording"]))
+            if recording is None:
+                raise self._unknown(str(item["recording"]))
+            return self._window(recording, _number(item, "start"), self._channel(item))
         if _is_place(item):
             name, *times = item
             recording = self._known(name)
@@ -213,17 +229,43 @@ class QueryReader:
             )
         return row / length
 
-    def _window(self, recording: str, start: float) -> Floats:
-        """Window of a recording of the data set that starts nearest to a time."""
+    def _channel(self, row: Mapping[str, object]) -> int | None:
+        """Channel that a row of a table names."""
+        value = row.get(CHANNEL)
+        return None if value is None or value != value else int(_number(row, CHANNEL))
+
+    def _window(self, recording: str, start: float, channel: int | None = None) -> Floats:
+        """Window of a recording of the data set, or of a channel, that starts nearest to a time."""
         self._require_unchanged(recording)
         starts, ends = self._index.times(recording)
+        before, channels = 0, self._index.loader.window_channels(recording)
+        if channels is None and channel is not None:
+            raise SettingsError(
+                f"{recording}: channel={channel} is not possible, because its channels were not "
+                f"heard by themselves; leave it out, or search results of channel=each."
+            )
+        if channels is not None and len(channels):
+            count = int(channels.max())
+            if channel is None and count > 1:
+                logger.warning(
+                    "%s: every channel was heard by itself; searched is with channel 1. Name "
+                    "another one: {'recording': ..., 'start': ..., 'channel': 2}.",
+                    recording,
+                )
+            if channel is not None and not 1 <= channel <= count:
+                raise SettingsError(
+                    f"{recording}: channel={channel} is not possible; expected one from 1 to "
+                    f"{count}."
+                )
+            mine = np.flatnonzero(channels == (channel or 1))
+            before, starts, ends = int(mine[0]), starts[mine], ends[mine]
         if not len(starts) or not 0 <= start <= ends[-1]:
             span = f"from {starts[0]:g} to {ends[-1]:g} s" if len(starts) else "nowhere"
             raise ResultsNotFoundError(
                 f"{recording}: there is no window at {start:g} s; it was embedded {span}."
             )
         self.recordings.add(recording)
-        window = int(np.argmin(np.abs(starts - start)))
+        window = before + int(np.argmin(np.abs(starts - start)))
         return self._direction(self._index.embedding(recording, window), f"{recording} there")
 
     def _require_unchanged(self, recording: str) -> None:
@@ -296,10 +338,11 @@ class QueryReader:
         path = self._found(name)
         if path is None:
             raise self._unknown(str(name))
-        audio = self._samples(path, start, end)
-        if not np.abs(audio - audio[0]).max() > 0:
+        # A channel that is silent has nothing to be searched for.
+        heard = [part for part in self._samples(path, start, end) if np.ptp(part) > 0]
+        if not heard:
             raise AudioError(f"{path}: is silent there, so there is nothing to search for.")
-        rows = self._embedder.embeddings_using_multithreading([audio])
+        rows = self._embedder.embeddings_using_multithreading(heard)
         if len(rows) > 1:
             logger.warning(
                 "%s: the clip has %s; their mean is searched for. Name start and end of one sound.",
@@ -311,12 +354,18 @@ class QueryReader:
         mean = np.mean([self._embedding(row) for row in rows], axis=0)
         return self._direction(mean, f"the embedding of {path}")
 
-    def _samples(self, path: Path, start: float | None, end: float | None) -> NDArray[np.float32]:
-        """Samples of a clip; of one shorter than a window, with what is around it."""
+    def _samples(
+        self, path: Path, start: float | None, end: float | None
+    ) -> list[NDArray[np.float32]]:
+        """Samples of a clip as the model hears them; of a short one, with what is around it.
+
+        Each channel for itself, if it hears them so.
+        """
         embedder = self._embedder
         model, speed = embedder.loaded_model, embedder.speed
         window = model.segment_length / model.sr * speed
-        duration = read_recording(path).duration
+        recording = read_recording(path)
+        duration = recording.duration
         first = 0.0 if start is None else float(start)
         last = float(end) if end is not None else duration if start is None else first + window
         if not 0 <= first < duration or last <= first:
@@ -337,15 +386,20 @@ class QueryReader:
             first = min(max(0.0, (first + last - window) / 2), max(0.0, duration - window))
             last = min(duration, first + window)
         options = embedder.options
-        return read_audio(
-            path,
-            model.sr,
-            start=first,
-            stop=last,
-            speed=speed,
-            allow_truncated=options.allow_truncated,
-            channel=options.channel,
-        )
+        each = options.channel == "each"
+        channels: Sequence[int | str] = range(recording.channels) if each else [options.channel]
+        return [
+            read_audio(
+                path,
+                model.sr,
+                start=first,
+                stop=last,
+                speed=speed,
+                allow_truncated=options.allow_truncated,
+                channel=channel,
+            )
+            for channel in channels
+        ]
 
     @cached_property
     def _embedder(self) -> Embedder:
@@ -421,6 +475,18 @@ def _is_place(
         and isinstance(item[0], str | Path)
         and all(isinstance(time, int | float | np.number) for time in item[1:])
     )
+
+
+def _is_row(item: object) -> TypeGuard[Mapping[str, object]]:
+    """A row of a table of windows: recording, start and, if it has one, channel."""
+    return isinstance(item, Mapping) and "recording" in item and "start" in item
+
+
+def _number(row: Mapping[str, object], key: str) -> float:
+    try:
+        return float(str(row[key]))
+    except ValueError:
+        raise SettingsError(f"{key}={row[key]!r} is not possible; expected a number.") from None
 
 
 def _is_numbers(item: object) -> bool:

@@ -38,6 +38,7 @@ class Judgement:
     chosen_by: str = ""  # strategy by which the clip was chosen
     model: str = ""  # whose score the person saw
     score: float | None = None
+    channel: int | None = None  # from 1, where one of several was heard by itself
 
     @classmethod
     def read(cls, line: object) -> Judgement:
@@ -55,6 +56,8 @@ class Judgement:
             raise ValueError("a value is not of its kind")
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in times):
             raise ValueError("a number is none")
+        if entry.channel is not None and not (isinstance(entry.channel, int) and entry.channel > 0):
+            raise ValueError("its channel is none")
         return entry
 
 

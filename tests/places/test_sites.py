@@ -16,6 +16,7 @@ from bacpipe.errors import SettingsError, SitesError
 from bacpipe.options import Options
 from bacpipe.places.positions import recorder_position, zone_at
 from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
+from tests.conftest import write_recording
 
 
 def write_wave(path: Path, *chunks: tuple[bytes, bytes]) -> Path:
@@ -70,6 +71,44 @@ POND = "site,latitude,longitude\npond,52.5,13.4\n"
 )  # fmt: skip
 def test_positions_in_metadata(tmp_path, chunk, expected):
     assert recorder_position(write_wave(tmp_path / "a.wav", chunk)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("20221010T010000+0000_REC [-38.36231+145.31787].wav", (-38.36231, 145.31787)),
+        ("00033565_20250216T150000+0100_REC [-03.94513+011.34217].wav", (-3.94513, 11.34217)),
+        ("20181005_000000_REC [-27.3866 152.8761].flac", (-27.3866, 152.8761)),
+        ("20221010T010000+0000_REC [+0.0+0.0].wav", None),  # no fix
+        ("20221010T010000+0000_REC [-98.36231+145.31787].wav", None),
+        ("A [12-34].wav", None),
+        ("A [2025.05 03.04].wav", None),
+    ],
+)
+def test_positions_in_names(tmp_path, name, expected):
+    write_recording(tmp_path / name, 1.0)
+    assert recorder_position(tmp_path / name) == expected
+
+
+def test_positions_in_comments_of_flac(tmp_path):
+    path = write_recording(tmp_path / "20200101_REC [+1.5+2.5].flac", 1.0)
+    text = b"SensorLocation=-27.3866+152.8761"
+    block = struct.pack("<I", 13) + b"Frontier Labs" + struct.pack("<II", 1, len(text)) + text
+    content = path.read_bytes()
+    size = int.from_bytes(content[5:8])
+    head = bytes([4]) + len(block).to_bytes(3)
+    assert content[4] & 127 == 0 and content[4] < 128
+    path.write_bytes(content[: 8 + size] + head + block + content[8 + size :])
+    assert recorder_position(path) == (-27.3866, 152.8761)  # before that of the name
+    path.write_bytes(path.read_bytes()[: 8 + size + 2])  # cut
+    assert recorder_position(path) == (1.5, 2.5)
+
+
+def test_a_row_for_a_recording_with_brackets(tmp_path):
+    name = "20221010T010000+0000_REC [-38.36231+145.31787].wav"
+    sites = Sites(table(tmp_path / "r", f"site,lat,lon\npond/{name},52.5,13.4\n"), Options())
+    found = sites.of(f"pond/{name}", DAY)
+    assert found is not None and found.position == (52.5, 13.4)
 
 
 def test_positions_of_files_without_metadata(tmp_path):

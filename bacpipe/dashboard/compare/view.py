@@ -341,7 +341,9 @@ do not count as neighbours. It is not a score: two models may agree and both be 
 
     def _clicked(self, side: int, row: int) -> None:
         recording, start, _ = self._results[side].window(row)
-        self.window = f"{_SIDES[side]}@{start:.3f}@{recording}"
+        channel = self._results[side].channel_of(row)
+        moment = f"{start:.3f}" if channel is None else f"{start:.3f}/{channel}"
+        self.window = f"{_SIDES[side]}@{moment}@{recording}"
 
     def _show_window(self) -> None:
         if not self._placed or not self.window:
@@ -380,11 +382,12 @@ do not count as neighbours. It is not a score: two models may agree and both be 
 
     def _find(self, window: str) -> tuple[int, int]:
         """Side and row that a text in the address means."""
-        side, start, recording = window.split("@", 2)
+        side, moment, recording = window.split("@", 2)
+        start, _, channel = moment.partition("/")
         results = self._results[_SIDES.index(side)]
         if not np.isfinite(float(start)):
             raise ResultsNotFoundError(f"{start} is no time.")
-        return _SIDES.index(side), results.row_at(recording, float(start))
+        return _SIDES.index(side), results.row_at(recording, float(start), int(channel or 0))
 
 
 @lru_cache(maxsize=16)

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import panel as pn
 
 from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.shared.clips import channel_words
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import Spinner, TickBox, html_pane
@@ -60,9 +61,8 @@ class NeighbourList:
     def show(self, results: ModelResults, row: int, labels: WindowLabels | None) -> None:
         """Find the neighbours of a window; labels are what is said about them."""
         self._results, self._row, self._labels = results, row, labels
-        recording, start, _ = results.window(row)
         query = {"view": "search", "model": results.name,
-                 "like": json.dumps([[recording, round(start, 3)]])}  # fmt: skip
+                 "like": json.dumps([results.place(row)])}  # fmt: skip
         self._side_by_side.object = (
             f'<a href="?{html.escape(urlencode(query))}">Search with this window</a>: many side '
             f"by side, to hear, filter and mark"
@@ -115,7 +115,9 @@ class NeighbourList:
         recording, start, _ = self._results.window(row)
         label = None if self._labels is None else self._labels.of(row)
         said = "" if label is None else f" · {label}"
-        return f"{place}. {similarity:.3f}{said} · {PurePosixPath(recording).name} · {start:.1f} s"
+        channel = channel_words(self._results.channel_of(row))
+        where = [PurePosixPath(recording).name, f"{start:.1f} s", *filter(None, [channel])]
+        return f"{place}. {similarity:.3f}{said} · {' · '.join(where)}"
 
     def _fail(self, sentence: str) -> None:
         self._list.param.update(options={}, value=[])

@@ -56,7 +56,7 @@ a group of points is often one kind of sound.
 The address of the page holds what you see: send it to others who use this dashboard.
 """
     in_address: ClassVar[dict[str, str]] = {
-        name: name for name in (*_CHOICES, "recording", "start")
+        name: name for name in (*_CHOICES, "recording", "start", "channel")
     }
 
     model: Any = param.Selector(default="", objects=[""])
@@ -68,6 +68,7 @@ The address of the page holds what you see: send it to others who use this dashb
     hours: Any = param.NumericTuple(default=ALL_DAY, length=2)
     recording: Any = param.String(default="")
     start: Any = param.Number(default=0.0)
+    channel: Any = param.Integer(default=0)  # 0 where all became one
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
@@ -271,9 +272,9 @@ The address of the page holds what you see: send it to others who use this dashb
         """Show the window that the address names; the sentence says why if that is impossible."""
         start = self.start if math.isfinite(self.start) else 0.0
         try:
-            row = content.results.row_at(self.recording, start)
+            row = content.results.row_at(self.recording, start, self.channel)
         except BacpipeError as error:
-            self.param.update(recording="", start=0.0)
+            self.param.update(recording="", start=0.0, channel=0)
             return [str(error)[:300]]
         self._show_row(row)
         return []
@@ -290,7 +291,7 @@ The address of the page holds what you see: send it to others who use this dashb
         if name in ("model", "colour"):
             changes["labels"] = []  # those of another colouring
         if name == "model":
-            changes.update(recording="", start=0.0)
+            changes.update(recording="", start=0.0, channel=0)
         self.param.update(**changes)
 
     def _filters_changed(self) -> None:
@@ -313,7 +314,8 @@ The address of the page holds what you see: send it to others who use this dashb
         self.neighbours.show(results, row, labels)
         rows = results.rows_of(name)
         self._previous.disabled, self._next.disabled = row == rows.start, row == rows.stop - 1
-        self.param.update(recording=name, start=round(start, 3))
+        channel = results.channel_of(row) or 0
+        self.param.update(recording=name, start=round(start, 3), channel=channel)
 
     def _step(self, by: int) -> None:
         if self.details.row is not None:

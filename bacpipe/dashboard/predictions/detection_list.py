@@ -19,6 +19,7 @@ from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
 from bacpipe.exports.raven import raven_rows, raven_table
 from bacpipe.store.detections import Detections
+from bacpipe.store.tables import CHANNEL
 
 MOST_LISTED = 20_000
 
@@ -84,6 +85,8 @@ def _frame(
         columns["time"] = pd.Series(clock).dt.strftime("%Y-%m-%d %H:%M:%S").fillna("")
     columns["recording"] = np.array(results.recordings, dtype=object)[results.recording_code[rows]]
     columns["at (s)"] = results.start[rows]
+    if results.channels is not None:
+        columns[CHANNEL] = results.channels[rows]
     return pd.DataFrame(columns)
 
 
@@ -91,7 +94,8 @@ def detections_csv(detections: DetectionsByClass, name: str, threshold: float) -
     """Table of the detections of a class, in the order of recordings and time.
 
     Columns audiofilename, start, end (seconds), label:species, score, time, time_zone, model and
-    source.  The first four are those of an annotation table.
+    source; channel behind end where every one was heard by itself.  The first four are those of
+    an annotation table.
     """
     rows, scores = _in_order(detections, name, threshold)
     table = detections.results.window_table(rows).assign(

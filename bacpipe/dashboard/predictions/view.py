@@ -76,7 +76,7 @@ class PredictionsView(View):
     in_address: ClassVar[dict[str, str]] = {
         name: name
         for name in ("model", "source", "species", "threshold", "by", "per_hour", "other",
-                     "other_threshold", "recording", "start")
+                     "other_threshold", "recording", "start", "channel")
     }  # fmt: skip
 
     model = param.Selector(objects=[])
@@ -91,6 +91,7 @@ class PredictionsView(View):
     # The detection that is shown.
     recording = param.String(default="")
     start = param.Number(default=None, allow_None=True)
+    channel = param.Integer(default=0)  # 0 where all became one
 
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
@@ -340,12 +341,14 @@ class PredictionsView(View):
 
     def _show_again(self) -> None:
         """Show the detection that the address names, once its class is shown."""
-        recording, start, self.recording, self.start = self.recording, self.start, "", None
+        recording, start, channel = self.recording, self.start, self.channel
+        self.param.update(recording="", start=None, channel=0)
         side = self.sides[0]
         if not recording or side.detections is None or side.species is None:
             return
         try:
-            row = side.detections.results.row_at(recording, start if start is not None else 0.0)
+            at = start if start is not None else 0.0
+            row = side.detections.results.row_at(recording, at, channel)
         except BacpipeError as error:
             self.say(str(error)[:300])
             return
@@ -455,8 +458,8 @@ class PredictionsView(View):
         side = self.sides[self._which.value]
         if side.detections is not None:
             self.details.show(side.detections.results, row, label=side.species)
-            recording, begin, _ = side.detections.results.window(row)
-            self.param.update(recording=recording, start=round(begin, 3))
+            recording, begin, *channel = side.detections.results.place(row)
+            self.param.update(recording=recording, start=begin, channel=(*channel, 0)[0])
 
 
 def _species_in(detections: DetectionsByClass, wanted: str) -> str:

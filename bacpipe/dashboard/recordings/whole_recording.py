@@ -66,11 +66,12 @@ class LongSpectrogram(NamedTuple):
 
 
 def long_spectrogram(
-    results: ModelResults, recording: str, start: float, end: float
+    results: ModelResults, recording: str, start: float, end: float, channel: int | None = None
 ) -> LongSpectrogram:
     """Spectrogram of any stretch of a recording, in a memory that does not grow with it.
 
     Each column is the loudest of a few spectra; of each band, its median over time is the noise.
+    `channel` is which one, from 1, where every channel was heard by itself.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def long_spectrogram(
     for first in range(0, _COLUMNS, step):
         last = min(first + step, _COLUMNS)
         stop = min(edges[first] + 1.0, edges[last]) if sampled else edges[last]
-        clip = read_clip(results, recording, float(edges[first]), float(stop))
+        clip = read_clip(results, recording, float(edges[first]), float(stop), channel=channel)
         top = clip.rate / 2
         columns += _columns(clip.samples, clip.rate, last - first)
     power = 10 * np.log10(np.maximum(np.stack(columns, axis=1), 1e-12))
@@ -160,12 +161,16 @@ class WholeRecording:
         upper.on_event(RangesUpdate, self._moved)
         self._title, self._note = html_pane("", "bp-window-title"), html_pane("", "bp-note")
         self._notice, self._spinner = Notice(), Spinner()
+        self._channel = pn.widgets.Select(
+            label="Channel", options={}, width=110, margin=(2, 10), visible=False
+        )
+        self._channel.param.watch(lambda _: self._change_channel(), "value")
         self._player = pn.pane.Audio(
             None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60, autoplay=True
         )
         self._player.jscallback(time=_FOLLOW, args={"cursor": self._cursor})
         self.panel = pn.Column(
-            self._spinner.panel, self._title, self._notice.panel,
+            self._spinner.panel, self._title, self._channel, self._notice.panel,
             pn.pane.Bokeh(upper, sizing_mode="stretch_width"),
             pn.pane.Bokeh(lower, sizing_mode="stretch_width"),
             self._player, self._note, sizing_mode="stretch_width",
@@ -177,19 +182,36 @@ class WholeRecording:
         end = float(results.windows.entries[recording].duration)
         self._title.object = f"<b>{html.escape(recording)}</b> · {html.escape(results.name)}"
         self._times.update(start=0, end=end, reset_start=0, reset_end=end, bounds=(0, end))
-        self._player.param.update(object=None, paused=True)
-        self._cursor.visible = False
+        # First the widget: what it had chosen of another recording is of no use here.
+        self._results = None
+        count = results.channel_count(recording)
+        channels = {} if results.channels is None else {str(i): i for i in range(1, count + 1)}
+        self._channel.param.update(
+            options=channels, value=1 if channels else None, visible=count > 1
+        )
+        self._results = results
+        self._silence()
         self._look(0.0, end)
 
+    def _silence(self) -> None:
+        self._player.param.update(object=None, paused=True)
+        self._cursor.visible = False
+
+    def _change_channel(self) -> None:
+        if self._results is not None:
+            self._silence()
+            self._look(*self._shown)
+
     def _look(self, start: float, end: float) -> None:
-        results, recording = self._results, self._recording
+        results, recording, channel = self._results, self._recording, self._channel.value
         if results is None or end - start <= 0:
             return
         self._shown = (start, end)
 
         def compute() -> _Drawn:
             return _Drawn(
-                long_spectrogram(results, recording, start, end), *_found(results, recording)
+                long_spectrogram(results, recording, start, end, channel),
+                *_found(results, recording, channel),
             )
 
         self._background.run(
@@ -230,13 +252,13 @@ class WholeRecording:
             document.add_timeout_callback(rest, _REST)
 
     def _tapped(self, event: Tap) -> None:
-        results, recording = self._results, self._recording
+        results, recording, channel = self._results, self._recording, self._channel.value
         if results is None or event.x is None:
             return
         start = max(0.0, float(event.x))
         self._background.run(
             f"whole-sound-{id(self)}",
-            lambda: read_clip(results, recording, start, start + _PLAYED),
+            lambda: read_clip(results, recording, start, start + _PLAYED, channel=channel),
             lambda clip: self._play(start, clip.expansion, clip.wav()),
             fail=self._notice.say,
         )
@@ -246,12 +268,14 @@ class WholeRecording:
         self._player.param.update(object=sound, time=0, paused=False)
 
 
-def _found(results: ModelResults, recording: str) -> tuple[dict[str, list[Any]], list[str]]:
+def _found(
+    results: ModelResults, recording: str, channel: int | None
+) -> tuple[dict[str, list[Any]], list[str]]:
     """Bars below the spectrogram and the names of their lanes, the lowest first."""
     end = float(results.windows.entries[recording].duration)
     bars: dict[str, list[tuple[float, float, float, str]]] = {}
     titles = {ANNOTATION: "annotations", PERSON: "people"}
-    for mark in marks_between(results, recording, 0.0, end, detections=False):
+    for mark in marks_between(results, recording, 0.0, end, detections=False, channel=channel):
         bars.setdefault(titles[mark.kind], []).append((mark.start, mark.end, 0.6, mark.text))
     try:
         stored, rows = results.predictions, results.rows_of(recording)
@@ -260,6 +284,9 @@ def _found(results: ModelResults, recording: str) -> tuple[dict[str, list[Any]],
     if stored is not None:
         inside = slice(*np.searchsorted(stored.row, [rows.start, rows.stop]).tolist())
         row, code, score = stored.row[inside], stored.code[inside], stored.score[inside]
+        if channel is not None and results.channels is not None:
+            heard = results.channels[row] == channel
+            row, code, score = row[heard], code[heard], score[heard]
         best = list(dict.fromkeys(code[np.argsort(-score, kind="stable")].tolist()))[:_LANES]
         lanes = axis_categories([stored.names[i] for i in best], 20)
         for lane, i in zip(lanes, best, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bacpipe.dashboard.review.queue import Queue
-from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clips import channel_words, read_clip
 from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DETECTION, marks_between
 from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings, picture_of
@@ -28,15 +28,16 @@ def clip_card(
     """
     results, row = queue.results, int(queue.rows[index])
     name, start, end = results.window(row)
-    clip = read_clip(results, name, start - around, end + around)
+    channel = results.channel_of(row)
+    clip = read_clip(results, name, start - around, end + around, channel=channel)
     picture = picture_of(clip, settings, results.highest_heard)
     stop = clip.start + clip.duration
-    marks = marks_between(results, name, clip.start, stop)
+    marks = marks_between(results, name, clip.start, stop, channel=channel)
     score = float(queue.scores[index])
     return {
         "index": index,
         "name": name,
-        "clock": clock_of(results, row),
+        "clock": " · ".join(filter(None, [clock_of(results, row), channel_words(channel)])),
         "start": start,
         "end": end,
         "from": clip.start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from bacpipe.labels.people import current_labels
 from bacpipe.recognisers.recogniser import find_recogniser, stored_recognisers
 from bacpipe.recognisers.review_plan import review_plan
 from bacpipe.recognisers.suggestions import suggest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bacpipe.store.tables import CHANNEL
 
 BEST, SPREAD, SUGGESTED, SENT = "best", "spread", "suggested", "sent"
 ORDERS = {
@@ -90,10 +88,12 @@ class Queue(NamedTuple):
 
     def judgement(self, index: int, label: str, value: str, annotator: str) -> dict[str, Any]:
         """Row of the journal for a clip."""
-        recording, start, end = self.results.window(int(self.rows[index]))
+        place = int(self.rows[index])
+        recording, start, end = self.results.window(place)
         row: dict[str, Any] = {
             "recording": recording, "start": start, "end": end, "label": label, "value": value,
             "annotator": annotator, "chosen_by": self.chosen_by,
+            CHANNEL: self.results.channel_of(place),
         }  # fmt: skip
         if label == self.label and np.isfinite(self.scores[index]):
             row |= {"model": self.scored_by, "score": float(self.scores[index])}
@@ -191,11 +191,5 @@ def _marked(results: ModelResults, rows: np.ndarray, label: str, asked: Asked) -
     table = table[table["label"] == label]
     if asked.left_out == NOT_ME:
         table = table[table["annotator"] == asked.annotator]
-    known = _windows_in(results, table)
+    known = {row for found in results.rows_of_labels(table) for row in found}
     return np.array([row in known for row in rows.tolist()], bool)
-
-
-def _windows_in(results: ModelResults, table: pd.DataFrame) -> set[int]:
-    times = zip(table["recording"], table["start"], strict=True)
-    rows = (results.row_of(str(name), float(start)) for name, start in times)
-    return {row for row in rows if row is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.search.find import search
 from bacpipe.search.index import SearchIndex
 from bacpipe.search.queries import Query, TextModel, embedder_for, has_words
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from bacpipe.embedder import Embedder
 
-Place = tuple[str, float]
-"""Recording, and seconds at which a window starts."""
+Place = tuple[str, float] | tuple[str, float, int]
+"""Recording, seconds at which a window starts, and its channel if each was heard by itself."""
 
 # Indices and models are not made for several threads; searches take a moment.
 _ONE_BY_ONE = threading.Lock()
@@ -38,7 +39,7 @@ class Request(NamedTuple):
         Whose embeddings.
     by : str
         What to search with: windows, clip, words or recogniser.
-    like, unlike : tuple of (recording, start)
+    like, unlike : tuple of Place
         Windows that are examples, and such that are not.
     clip : Clip or None
     words : str
@@ -133,11 +134,17 @@ def _query(results: ModelResults, request: Request) -> Query:
         assert request.recogniser is not None
         return recogniser_of(results, request.recogniser[0])
     # Only recordings of this data set: the library would take any path.
-    for recording, _ in (*request.like, *request.unlike):
-        results.rows_of(recording)
-    if len(request.like) == 1 and not request.unlike:
-        return request.like[0]
-    return {"positives": list(request.like), "negatives": list(request.unlike)}
+    like, unlike = map(_rows_of, (request.like, request.unlike))
+    for row in (*like, *unlike):
+        results.rows_of(str(row["recording"]))
+    if len(like) == 1 and not unlike:
+        return like[0]
+    return {"positives": like, "negatives": unlike}
+
+
+def _rows_of(places: Sequence[Place]) -> list[dict[str, str | float]]:
+    """Windows as rows of a table, which is what the library takes with a channel."""
+    return [dict(zip(("recording", "start", CHANNEL), place, strict=False)) for place in places]
 
 
 def understands_words(model: str) -> bool:

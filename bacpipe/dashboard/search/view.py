@@ -19,6 +19,7 @@ import param
 from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
+from bacpipe.dashboard.shared.clips import channel_words
 from bacpipe.dashboard.shared.export import MOST_CLIPS, as_clips
 from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, HoursOfDay, are_hours
@@ -304,10 +305,7 @@ class SearchView(ModelView):
     def _show_examples(self) -> None:
         with self._own:
             for widget, places in ((self._like, self.like), (self._unlike, self.unlike)):
-                options = {
-                    f"{recording} · {start:.1f} s": json.dumps([recording, start])
-                    for recording, start in places
-                }
+                options = {_listed(place): json.dumps(place) for place in places}
                 widget.param.update(options=options, value=list(options.values()))
             self._unlike_title.visible = bool(self.unlike)
 
@@ -320,7 +318,7 @@ class SearchView(ModelView):
 
     def _add(self, name: str) -> None:
         """Take the windows that are selected in the gallery as examples."""
-        chosen = [[recording, round(start, 3)] for recording, start, _ in self.gallery.chosen]
+        chosen = self.gallery.chosen
         if not chosen:
             self.say("First select windows: tick the boxes below their pictures.")
             return
@@ -350,8 +348,7 @@ class SearchView(ModelView):
         except BacpipeError as error:
             self.say(str(error))
             return
-        recording, start, _ = results.window(row)
-        place = [recording, round(start, 3)]
+        place = results.place(row)
         self.param.update(like=[*(p for p in self.like if p != place), place])
         self._show_examples()
 
@@ -368,8 +365,8 @@ class SearchView(ModelView):
         return Request(
             model=self.model,
             by=self.by,
-            like=tuple((str(name), float(start)) for name, start in self.like),
-            unlike=tuple((str(name), float(start)) for name, start in self.unlike),
+            like=tuple(tuple(place) for place in _places(self.like)),
+            unlike=tuple(tuple(place) for place in _places(self.unlike)),
             clip=self._clip,
             words=self.words,
             recogniser=pairs.get(self.recogniser),
@@ -476,8 +473,7 @@ class SearchView(ModelView):
     async def _zip(self) -> io.BytesIO:
         assert self._found is not None
         results, table = self._found.results, self._found.table[:MOST_CLIPS]
-        starts = zip(table["recording"], table["start"], strict=True)
-        rows = np.array([results.row_at(str(name), float(start)) for name, start in starts])
+        rows = np.array([row for row in results.rows_of_table(table) if row is not None])
         # In a thread, so that other visitors need not wait.
         made = await asyncio.to_thread(as_clips, results, rows, None)
         if made.remark:
@@ -502,17 +498,27 @@ def _offer_of(results: ModelResults) -> _Offer:
 def _places(given: Sequence[Any]) -> list[list[Any]]:
     """Windows of the address, as far as they can be."""
     return [
-        [item[0], float(item[1])]
+        [item[0], float(item[1]), *(int(channel) for channel in item[2:])]
         for item in given
         if isinstance(item, list | tuple)
-        and len(item) == 2
+        and len(item) in (2, 3)
         and isinstance(item[0], str)
-        and isinstance(item[1], int | float)
+        and all(isinstance(number, int | float) for number in item[1:])
     ]
 
 
+def _listed(place: Sequence[Any]) -> str:
+    return f"{place[0]} · {_moment(place)}"
+
+
+def _moment(place: Sequence[Any]) -> str:
+    """Second of a window, and its channel if each was heard by itself."""
+    channel = channel_words(*place[2:3]) if len(place) > 2 else ""
+    return " · ".join(filter(None, [f"{float(place[1]):.1f} s", channel]))
+
+
 def _short(place: Sequence[Any]) -> str:
-    return f"{PurePosixPath(str(place[0])).name} · {float(place[1]):.1f} s"
+    return f"{PurePosixPath(str(place[0])).name} · {_moment(place)}"
 
 
 def _day(text: str, label: str) -> str | None:

@@ -140,6 +140,11 @@ def read_clip(
     return Clip(samples, rate, max(0.0, start))
 
 
+def channel_words(channel: int | None) -> str:
+    """What people read of a window's channel; '' if all channels became one."""
+    return "" if channel is None else f"channel {channel}"
+
+
 def spectrogram(clip: Clip, look: Look = PLAIN) -> Spectrogram:
     """Spectrogram of a clip with Hann windows.
 

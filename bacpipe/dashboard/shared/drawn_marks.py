@@ -14,6 +14,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.judgements import YES
 from bacpipe.store.layout import ALL_PEOPLE_LABELS
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,23 +44,38 @@ class DrawnMark(NamedTuple):
 
 
 def marks_between(
-    results: ModelResults, recording: str, start: float, end: float, *, detections: bool = True
+    results: ModelResults,
+    recording: str,
+    start: float,
+    end: float,
+    *,
+    detections: bool = True,
+    channel: int | None = None,
 ) -> list[DrawnMark]:
-    """What overlaps some seconds of a recording, annotations first; the best detections only."""
+    """What overlaps some seconds of a recording, annotations first; the best detections only.
+
+    Where every channel was heard by itself, detections are those of `channel`, from 1, and so
+    are labels of people that are of one channel.
+    """
     marks = [
         *_of_table(_annotations(results, _state_of_annotations(results)), recording, ANNOTATION),
-        *_of_table(_people(results, _state_of_people(results)), recording, PERSON),
+        *_of_table(_people(results, _state_of_people(results)), recording, PERSON, channel),
     ]
     if detections:
-        marks += _detections(results, recording, start, end)
+        marks += _detections(results, recording, start, end, channel)
     return [mark for mark in marks if mark.start < end and mark.end > start]
 
 
-def _of_table(table: dict[str, pd.DataFrame], recording: str, kind: str) -> list[DrawnMark]:
+def _of_table(
+    table: dict[str, pd.DataFrame], recording: str, kind: str, channel: int | None = None
+) -> list[DrawnMark]:
     rows = table.get(recording)
     if rows is None:
         return []
-    return [DrawnMark(a, b, text, kind) for a, b, text in rows.itertuples(index=False)]
+    if channel is not None and CHANNEL in rows:
+        rows = rows[rows[CHANNEL].fillna(channel) == channel]
+    columns = (rows[name] for name in ("start", "end", "text"))
+    return [DrawnMark(a, b, text, kind) for a, b, text in zip(*columns, strict=True)]
 
 
 def _state_of_annotations(results: ModelResults) -> tuple[int, int] | None:
@@ -112,18 +128,24 @@ def _people(
 
 def _by_recording(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     table = table[table["text"] != ""]
-    groups = table.groupby("recording")[["start", "end", "text"]]
+    columns = [name for name in ("start", "end", "text", CHANNEL) if name in table]
+    groups = table.groupby("recording")[columns]
     return {str(name): rows.sort_values("start") for name, rows in groups}
 
 
-def _detections(results: ModelResults, recording: str, start: float, end: float) -> list[DrawnMark]:
+def _detections(
+    results: ModelResults, recording: str, start: float, end: float, channel: int | None
+) -> list[DrawnMark]:
     try:
         stored, rows = results.predictions, results.rows_of(recording)
     except ResultsNotFoundError:  # a model without a classifier
         return []
     inside = slice(*np.searchsorted(stored.row, [rows.start, rows.stop]).tolist())
     row, code, score = stored.row[inside], stored.code[inside], stored.score[inside]
-    here = np.flatnonzero((results.start[row] < end) & (results.end[row] > start))
+    overlap = (results.start[row] < end) & (results.end[row] > start)
+    if channel is not None and results.channels is not None:
+        overlap &= results.channels[row] == channel
+    here = np.flatnonzero(overlap)
     best = here[np.argsort(-score[here], kind="stable")]
     classes = list(dict.fromkeys(code[best].tolist()))[:_MOST_DETECTIONS]
     # Windows overlap; of each class the best one stands for those that do.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import panel as pn
 
-from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clips import Clip, channel_words, read_clip
 from bacpipe.dashboard.shared.results import ModelResults, settings_for_reading
 from bacpipe.dashboard.shared.tiles import Tiles, tile_picture
 from bacpipe.dashboard.shared.to_review import ClipsToReview
@@ -19,6 +19,7 @@ from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError, counted
 from bacpipe.labels.people import current_labels, label_windows
 from bacpipe.store.judgements import NO, UNDO, UNSURE, YES
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +31,8 @@ _DIGITS = 3  # of seconds, as labels have them
 
 Window = tuple[str, float, float]
 """Recording, start and end in seconds."""
-Marks = dict[Window, list[str]]
-"""What people have said of windows, for others to read."""
+Marks = list[list[str]]
+"""What people have said of each window of a page, for others to read."""
 
 
 class Gallery:
@@ -175,10 +176,14 @@ class Gallery:
         self._tiles.show([])
 
     @property
-    def chosen(self) -> list[Window]:
-        """Windows that the visitor has chosen."""
+    def chosen(self) -> list[list[Any]]:
+        """Windows that the visitor has chosen, as `ModelResults.place` has them."""
         page = self._page()
-        return [window_of(page[i]) for i in self._tiles.chosen if i < len(page)]
+        rows = [page[i] for i in self._tiles.chosen if i < len(page)]
+        return [
+            [*window_of(row)[:1], round(window_of(row)[1], 3), *filter(None, [channel_of(row)])]
+            for row in rows
+        ]
 
     def select_all(self) -> None:
         """Choose all windows of the page."""
@@ -207,27 +212,28 @@ class Gallery:
         self._on.disabled = self._first + len(page) >= len(self._table)
         self._problem.say()
         self._tiles.show([_about(row, results) for row in page])
-        windows = [window_of(row) for row in page]
         self._background.run(
             f"{self._key}-labels",
-            lambda: _stored_marks(results, windows),
+            lambda: _stored_marks(results, page),
             self._take_marks,
             fail=self._problem.say,
         )
-        self._draw(results, windows, [])
+        self._draw(results, page, [])
 
-    def _draw(self, results: ModelResults, windows: Sequence[Window], done: Sequence[str]) -> None:
+    def _draw(
+        self, results: ModelResults, page: Sequence[Mapping[str, Any]], done: Sequence[str]
+    ) -> None:
         """Make the pictures, the first of them at once and the others afterwards."""
-        todo = windows[len(done) : len(done) + _AT_ONCE]
+        todo = page[len(done) : len(done) + _AT_ONCE]
         if not todo:
             return
         scale = self._data_set.options.spectrogram_colour_scale
 
         def compute() -> tuple[list[str], str]:
             made, problem = [], ""
-            for window in todo:
+            for row in todo:
                 try:
-                    made.append(tile_picture(read_clip(results, *window, model_rate=True), scale))
+                    made.append(tile_picture(_clip_of(results, row, model_rate=True), scale))
                 except BacpipeError as error:
                     made.append("")
                     problem = problem or str(error)
@@ -236,10 +242,10 @@ class Gallery:
         def show(answer: tuple[list[str], str]) -> None:
             made, problem = answer
             pictures = [*done, *made]
-            self._tiles.pictures = pictures + [None] * (len(windows) - len(pictures))
+            self._tiles.pictures = pictures + [None] * (len(page) - len(pictures))
             if problem and not self._problem.sentence:
                 self._problem.say(problem)
-            self._draw(results, windows, pictures)
+            self._draw(results, page, pictures)
 
         self._background.run(self._key, compute, show, fail=self._problem.say, busy=self._spinner)
 
@@ -260,7 +266,7 @@ class Gallery:
         results, page = self._results, self._page()
         if results is None or place >= len(page):
             return
-        window = window_of(page[place])
+        row = page[place]
 
         def fail(sentence: str) -> None:
             self._tiles.no_sound()
@@ -268,7 +274,7 @@ class Gallery:
 
         self._background.run(
             f"{self._key}-sound",
-            lambda: read_clip(results, *window).wav(),
+            lambda: _clip_of(results, row).wav(),
             lambda wav: self._tiles.sound(place, wav),
             fail=fail,
         )
@@ -277,7 +283,7 @@ class Gallery:
         results, page = self._results, self._page()
         if results is not None and self._on_near is not None and place < len(page):
             recording, start, _ = window_of(page[place])
-            self._on_near(results.row_at(recording, start))
+            self._on_near(results.row_at(recording, start, channel_of(page[place])))
 
     def _send_to_review(self) -> None:
         """Open the Review tab with the chosen windows, or with all that were found."""
@@ -313,6 +319,7 @@ class Gallery:
         rows = [
             {
                 **dict(zip(("recording", "start", "end"), window_of(row), strict=True)),
+                CHANNEL: channel_of(row),
                 "label": label,
                 "value": value,
                 "annotator": annotator,
@@ -344,11 +351,11 @@ class Gallery:
             return
         self._storing = True
         folder, settings = self._data_set.audio_dir, settings_for_reading(self._data_set.options)
-        results, windows = self._results, [window_of(row) for row in self._page()]
+        results, page = self._results, self._page()
 
         def store() -> Marks:
             label_windows(folder, rows, **settings)
-            return {} if results is None else _stored_marks(results, windows)
+            return [] if results is None else _stored_marks(results, page)
 
         def fail(sentence: str) -> None:
             self._storing = False
@@ -375,8 +382,7 @@ class Gallery:
             self._on_marked()
 
     def _take_marks(self, marks: Marks) -> None:
-        windows = [window_of(row) for row in self._page()]
-        self._tiles.marks = [", ".join(marks.get(_rounded(window), ())) for window in windows]
+        self._tiles.marks = [", ".join(said) for said in marks]
 
 
 def window_of(row: Mapping[str, Any]) -> Window:
@@ -384,24 +390,38 @@ def window_of(row: Mapping[str, Any]) -> Window:
     return str(row["recording"]), float(row["start"]), float(row["end"])
 
 
+def channel_of(row: Mapping[str, Any]) -> int | None:
+    """Channel of a row of a table, from 1; None if all channels became one."""
+    channel = row.get(CHANNEL)
+    return None if channel is None or channel != channel else int(channel)
+
+
+def _clip_of(results: ModelResults, row: Mapping[str, Any], *, model_rate: bool = False) -> Clip:
+    """Sound of a row of a table."""
+    return read_clip(results, *window_of(row), model_rate=model_rate, channel=channel_of(row))
+
+
 def _rounded(window: Window) -> Window:
     return window[0], round(window[1], _DIGITS), round(window[2], _DIGITS)
 
 
-def _stored_marks(results: ModelResults, windows: Sequence[Window]) -> Marks:
+def _stored_marks(results: ModelResults, page: Sequence[Mapping[str, Any]]) -> Marks:
     """What people have said of just these seconds, as it holds now."""
     table = current_labels(results.loader)
-    shown = {_rounded(window) for window in windows}
-    marks: Marks = {}
+    places = [(_rounded(window_of(row)), channel_of(row)) for row in page]
+    shown = {window for window, _ in places}
+    said: dict[Window, list[tuple[int, str]]] = {}
     table = table[table["recording"].isin({name for name, _, _ in shown})]
+    channels = table[CHANNEL].fillna(0) if CHANNEL in table else [0] * len(table)
     columns = (table[name] for name in ("recording", "start", "end", "value", "label"))
-    for recording, start, end, value, label in zip(*columns, strict=True):
+    for recording, start, end, value, label, of in zip(*columns, channels, strict=True):
         window = _rounded((str(recording), float(start), float(end)))
         if window in shown:
-            text = f"{_SAID[value]} {label}"
-            if text not in marks.setdefault(window, []):
-                marks[window].append(text)
-    return marks
+            said.setdefault(window, []).append((int(of), f"{_SAID[value]} {label}"))
+    return [
+        list(dict.fromkeys(text for of, text in said.get(window, ()) if of in (0, channel)))
+        for window, channel in places
+    ]
 
 
 def _about(row: Mapping[str, Any], results: ModelResults) -> dict[str, str]:
@@ -412,10 +432,11 @@ def _about(row: Mapping[str, Any], results: ModelResults) -> dict[str, str]:
     number = None if number is None or number != number else f"{number:.3f}"
     label = row.get("label")
     label = None if label is None or label != label or not label else str(label)
+    channel = channel_words(channel_of(row))
     said = [text for text in (number, label) if text is not None]
     return {
         "caption": " · ".join(said) or f"{start:.1f} s",
-        "at": f"{start:.1f} s",
+        "at": " · ".join(filter(None, [f"{start:.1f} s", channel])),
         "name": path.name,
-        "title": f"{recording}, {start:.2f} to {end:.2f} s",
+        "title": ", ".join(filter(None, [recording, f"{start:.2f} to {end:.2f} s", channel])),
     }

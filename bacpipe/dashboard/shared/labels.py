@@ -214,11 +214,8 @@ def _people(results: ModelResults) -> WindowLabels:
     names = tuple(sorted(set(table["label"])))
     number = {name: i for i, name in enumerate(names)}
     codes = np.full(len(results), NONE, np.int32)
-    columns = zip(table["recording"], table["start"], table["label"], strict=True)
-    for recording, start, label in columns:
-        row = results.row_of(str(recording), float(start))
-        if row is not None:
-            codes[row] = number[label]
+    for label, rows in zip(table["label"], results.rows_of_labels(table), strict=True):
+        codes[rows] = number[label]
     return WindowLabels(PEOPLE, codes, names, False)
 
 

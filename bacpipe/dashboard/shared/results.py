@@ -8,10 +8,11 @@ several visitors can use them at the same time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from ipaddress import ip_address
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,7 @@ from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
+from bacpipe.store.tables import CHANNEL
 from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
@@ -127,6 +129,13 @@ class ModelResults:
         """Channel of a window, from 1; None if all channels became one."""
         return None if self.channels is None else int(self.channels[row])
 
+    def channel_count(self, recording: str) -> int:
+        """How many channels of a recording were heard by themselves; 1 if all became one."""
+        rows = self.rows_of(recording)
+        if self.channels is None or rows.stop == rows.start:
+            return 1
+        return int(self.channels[rows.stop - 1])
+
     @cached_property
     def _times(self) -> tuple[np.ndarray, np.ndarray]:
         return self.windows.times
@@ -144,18 +153,43 @@ class ModelResults:
     def _slices(self) -> dict[str, slice]:
         return dict(self.windows.slices())
 
-    def row_at(self, recording: str, start: float) -> int:
-        """Row of the window of a recording whose start is nearest to a time in seconds."""
-        rows = self.rows_of(recording)
+    def row_at(self, recording: str, start: float, channel: int | None = None) -> int:
+        """Row of the window of a recording whose start is nearest to a time in seconds.
+
+        `channel` is its channel, from 1, where every channel was heard by itself; the first one
+        unless given.
+        """
+        rows = self._of_channel(self.rows_of(recording), channel)
         if rows.stop == rows.start:
             raise ResultsNotFoundError(f"{recording!r} has no windows of {self.name}.")
         return rows.start + int(np.abs(self.start[rows] - start).argmin())
 
-    def row_of(self, recording: str, start: float) -> int | None:
+    def row_of(self, recording: str, start: float, channel: int | None = None) -> int | None:
         """Row of the window of a recording that starts at a time in seconds; None without one."""
-        rows = self._slices.get(recording, slice(0, 0))
+        rows = self._of_channel(self._slices.get(recording, slice(0, 0)), channel)
         near = rows.start + int(np.searchsorted(self.start[rows], start - _SAME))
         return near if near < rows.stop and abs(self.start[near] - start) <= _SAME else None
+
+    def rows_of_table(self, table: pd.DataFrame) -> list[int | None]:
+        """Rows of the windows of a table (recording, start, and channel where it has one)."""
+        return [self.row_of(name, start, channel) for name, start, channel in _places_in(table)]
+
+    def rows_of_labels(self, table: pd.DataFrame) -> list[list[int]]:
+        """Rows that each label of a table is about; without a channel, those of all channels."""
+        rows = []
+        for name, start, channel in _places_in(table):
+            count = self.channel_count(name) if name in self._slices else 1
+            wanted = [channel] if channel is not None or count == 1 else range(1, count + 1)
+            found = (self.row_of(name, start, one) for one in wanted)
+            rows.append([row for row in found if row is not None])
+        return rows
+
+    def _of_channel(self, rows: slice, channel: int | None) -> slice:
+        """Those of a recording's rows that are of a channel; the first one's for None."""
+        if self.channels is None or rows.stop == rows.start:
+            return rows
+        first, stop = np.searchsorted(self.channels[rows], [channel or 1, (channel or 1) + 1])
+        return slice(rows.start + int(first), rows.start + int(stop))
 
     def recording_of(self, row: int) -> str:
         """Recording of a window."""
@@ -165,18 +199,28 @@ class ModelResults:
         """Recording of a window, and its start and end in seconds."""
         return self.recording_of(row), float(self.start[row]), float(self.end[row])
 
+    def place(self, row: int) -> list[str | float]:
+        """What names a window in addresses: recording, start and, if it has one, its channel."""
+        recording, start, _ = self.window(row)
+        channel = self.channel_of(row)
+        return [recording, round(start, 3), *([] if channel is None else [channel])]
+
     def window_table(self, rows: np.ndarray) -> pd.DataFrame:
-        """Windows with the columns of an annotation table: audiofilename, start, end (seconds)."""
+        """Windows with the columns of an annotation table: audiofilename, start, end (seconds).
+
+        Where every channel was heard by itself, they have a column channel, too.
+        """
         import pandas as pd
 
         names = np.array(self.recordings, dtype=object)
-        return pd.DataFrame(
-            {
-                "audiofilename": names[self.recording_code[rows]],
-                "start": self.start[rows],
-                "end": self.end[rows],
-            }
-        )
+        columns = {
+            "audiofilename": names[self.recording_code[rows]],
+            "start": self.start[rows],
+            "end": self.end[rows],
+        }
+        if self.channels is not None:
+            columns[CHANNEL] = self.channels[rows]
+        return pd.DataFrame(columns)
 
     def audio_path(self, recording: str) -> Path:
         """Path of a recording of this data set.
@@ -275,6 +319,13 @@ class ModelResults:
         if not rows:
             raise ResultsNotFoundError(f"{self.name} has no predictions for these recordings.")
         return Predictions.of(np.concatenate(rows), np.concatenate(labels), np.concatenate(scores))
+
+
+def _places_in(table: pd.DataFrame) -> Iterator[tuple[str, float, int | None]]:
+    """Recording, start and channel of the rows of a table; None for no single channel."""
+    channels = table[CHANNEL].fillna(0) if CHANNEL in table else repeat(0, len(table))
+    for name, start, channel in zip(table["recording"], table["start"], channels, strict=True):
+        yield str(name), float(start), int(channel) or None
 
 
 class DataSetResults:

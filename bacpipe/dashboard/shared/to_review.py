@@ -51,8 +51,7 @@ class ClipsToReview:
 
         Windows that its results do not have any more are left out.
         """
-        keys = zip(table["recording"], table["start"], strict=True)
-        rows = [results.row_of(str(name), float(start)) for name, start in keys]
+        rows = results.rows_of_table(table)
         found = np.array([row is not None for row in rows], bool)
         kept = table[found]
 

@@ -12,7 +12,7 @@ import numpy as np
 import panel as pn
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.clips import Clip, Spectrogram, read_clip, spectrogram
+from bacpipe.dashboard.shared.clips import Clip, Spectrogram, channel_words, read_clip, spectrogram
 from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
@@ -172,7 +172,8 @@ class WindowDetails:
             clip = read_clip(
                 results, name, start - around, end + around, model_rate=model_rate, channel=channel
             )
-            marks = marks_between(results, name, clip.start, clip.start + clip.duration)
+            stop = clip.start + clip.duration
+            marks = marks_between(results, name, clip.start, stop, channel=channel)
             return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
 
         self._background.run(
@@ -213,7 +214,8 @@ class WindowDetails:
         name, start, end = results.window(row)
         path = PurePosixPath(name)
         folder = "" if str(path.parent) == "." else f"{path.parent}/"
-        said = f" · {html.escape(clock)}" if clock else ""
+        parts = filter(None, [clock, channel_words(results.channel_of(row))])
+        said = "".join(f" · {html.escape(part)}" for part in parts)
         label = "" if self._label is None else f" · {html.escape(self._label)}"
         return (
             f'<div title="{html.escape(name)}"><span class="bp-folder">{html.escape(folder)}</span>'

@@ -414,7 +414,8 @@ class _Weights:
         self.powers: list[NDArray[np.float32]] = []
         self.dense: list[list[NDArray[np.float32]]] = []
         for operator in tflite.read_operators(path):
-            values = [constant for constant in operator.constants if constant is not None]
+            found = (constant for constant in operator.constants if constant is not None)
+            values = [constant.astype(np.float32, copy=False) for constant in found]
             if operator.code in (tflite.CONV_2D, tflite.DEPTHWISE_CONV_2D):
                 self.convolutions.append((operator.code, values))
             elif operator.code == tflite.FULLY_CONNECTED:

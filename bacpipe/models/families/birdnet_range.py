@@ -90,7 +90,8 @@ class BirdNetRange(nn.Module):
         """
         constants: dict[int, list[Tensor]] = {}
         for operator in tflite.read_operators(path):
-            values = [torch.tensor(c) for c in operator.constants if c is not None]
+            # NumPy takes ten times as long as PyTorch from float16 to float32.
+            values = [torch.tensor(c).float() for c in operator.constants if c is not None]
             constants.setdefault(operator.code, []).extend(values)
         added, factors = constants.get(tflite.ADD, []), constants.get(tflite.MUL, [])
         subtracted, dense = constants.get(tflite.SUB, []), constants.get(tflite.FULLY_CONNECTED, [])

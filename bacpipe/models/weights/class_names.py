@@ -322,19 +322,15 @@ def read_species(path: Path) -> tuple[list[str], list[str]]:
     CheckpointError
         If the file cannot be read, or a line has another form.
     """
-    scientific, common = [], []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, separator, known_as = line.strip().partition("_")
-        if not separator:
+    lines = [line.strip() for line in _read_text(path).splitlines()]
+    parts = [line.partition("_") for line in lines]
+    for number, (line, (_, separator, _)) in enumerate(zip(lines, parts, strict=True), start=1):
+        if line and not separator:
             raise CheckpointError(
-                f"{path}: line {number} is {line.strip()!r}; expected "
-                f"'Scientific name_Common name'."
+                f"{path}: line {number} is {line!r}; expected 'Scientific name_Common name'."
             )
-        scientific.append(name)
-        common.append(known_as)
-    return scientific, common
+    named = [(name, known_as) for name, separator, known_as in parts if separator]
+    return [name for name, _ in named], [known_as for _, known_as in named]
 
 
 def numbered(n_classes: int, model: str, model_base_path: Path, labels: LabelFile) -> ClassNames:

@@ -29,6 +29,8 @@ MUL = 18
 SUB = 41
 POW = 78
 
+Values = NDArray[np.float32] | NDArray[np.float16]
+
 _IDENTIFIER = b"TFL3"
 _TYPES = {0: "<f4", 1: "<f2"}  # float32 and float16
 # Offsets are 32 bit, and those of the vtables signed.
@@ -56,14 +58,14 @@ class Operator:
     code : int
         Builtin operator code, for example `CONV_2D`.
     constants : tuple of numpy.ndarray or None
-        One entry per input: the values when the file holds them as float32 (read-only, a view
-        on the file's bytes) or float16 (brought to float32, as the file's own DEQUANTIZE
-        does), None for everything computed at run time or of another type.
+        One entry per input: the values when the file holds them as float32 or float16 (which
+        the file's own DEQUANTIZE brings to float32), None for everything computed at run time
+        or of another type.  They are read-only views on the file's bytes.
 
     """
 
     code: int
-    constants: tuple[NDArray[np.float32] | None, ...]
+    constants: tuple[Values | None, ...]
 
 
 class _Damaged(Exception):
@@ -181,7 +183,7 @@ def _operators(file: _Bytes) -> Iterator[Operator]:
         max(file.scalar(code, _CODE_DEPRECATED, "<b"), file.scalar(code, _CODE_BUILTIN, "<i"))
         for code in file.tables(model, _MODEL_OPERATOR_CODES)
     ]
-    dequantized: dict[int, NDArray[np.float32] | None] = {}
+    dequantized: dict[int, Values | None] = {}
     for operator in file.tables(subgraphs[0], _SUBGRAPH_OPERATORS):
         index = file.scalar(operator, _OPERATOR_CODE_INDEX, "<I")
         inputs = file.integers(operator, _OPERATOR_INPUTS, _MAX_OPERANDS)
@@ -202,7 +204,7 @@ def _operators(file: _Bytes) -> Iterator[Operator]:
         yield Operator(codes[index], constants)
 
 
-def _constant(file: _Bytes, tensor: int, buffers: list[int]) -> NDArray[np.float32] | None:
+def _constant(file: _Bytes, tensor: int, buffers: list[int]) -> Values | None:
     """Values of a float32 or float16 tensor that are stored in the file."""
     number = file.scalar(tensor, _TENSOR_BUFFER, "<I")
     kind = _TYPES.get(file.scalar(tensor, _TENSOR_TYPE, "<b"))
@@ -217,5 +219,5 @@ def _constant(file: _Bytes, tensor: int, buffers: list[int]) -> NDArray[np.float
     size = np.dtype(kind).itemsize
     if min(shape, default=0) < 0 or size * math.prod(shape) != count:
         raise _Damaged(f"the tensor at byte {tensor} of shape {shape} has {count} bytes")
-    values = np.frombuffer(file.data, kind, count // size, start).reshape(shape)
-    return values.astype(np.float32, copy=False)
+    values: Values = np.frombuffer(file.data, kind, count // size, start).reshape(shape)
+    return values
