@@ -172,10 +172,11 @@ layer.to_blob().then((blob) => {
   URL.revokeObjectURL(link.href);
 });
 """
+# Bokeh encodes it: it must not be encoded yet, and a "#" would end it.
 _SVG_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'%3E%3Ctext "
-    "x='0' y='17' font-size='12' font-family='sans-serif' font-weight='700' fill='%23858f99'%3E"
-    "SVG%3C/text%3E%3C/svg%3E"
+    "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><text x='0' "
+    "y='17' font-size='12' font-family='sans-serif' font-weight='700' fill='rgb(133,143,153)'>SVG"
+    "</text></svg>"
 )
 
 
