@@ -124,6 +124,7 @@ CSS = """
   }
   :host(.bp-controls) { border-right: none; min-height: 0; overflow-y: visible; }
   .bp-map { height: 440px !important; }
+  .bp-maps { height: 380px !important; max-height: none !important; }
   .bp-details { border-left: none; overflow-y: visible; }
 }
 """.replace("QUIET", QUIET).replace("BRAND", _BRAND)
