@@ -132,8 +132,9 @@ class Visitor:
                 page.wait_for_function(
                     "key => location.search.includes(`view=${key}`)", arg=view.key
                 )
-            if view.key not in ("search", "teach"):
-                page.locator(".bk-Figure >> visible=true").first.wait_for()
+            drawn = {"review": "[role=img]"} | dict.fromkeys(("search", "teach"), ".bp-body")
+            part = drawn.get(view.key, ".bk-Figure")
+            page.locator(part).locator("visible=true").first.wait_for()
             self._settle(page)
             self._take(page, f"{_file_name(view)}_{width}_{theme}")
         page.context.close()

@@ -132,6 +132,9 @@ CSS = """
 TABLE_CSS = """
 div.tabulator { font-size: 12px; }
 div.tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 3px 6px; }
+div.tabulator .tabulator-header .tabulator-col .tabulator-col-title {
+  white-space: normal; text-overflow: clip;
+}
 div.tabulator .tabulator-row { min-height: 24px; cursor: pointer; }
 div.tabulator .tabulator-row .tabulator-cell { padding: 3px 6px; height: 24px; }
 div.tabulator .tabulator-footer .tabulator-footer-contents { padding: 2px 4px; }

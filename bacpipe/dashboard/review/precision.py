@@ -181,8 +181,8 @@ def _sentence(wanted: float, found: _Found) -> str:
         f'<span class="bp-count">{found.checks:,}</span> marked are right. '
     )
     threshold = found.threshold
-    remarks = "".join(f"{remark[:1].upper()}{remark[1:].rstrip('.')}. " for remark in found.remarks)
-    told = f'<div class="bp-note">{html.escape(remarks)}</div>' if remarks else ""
+    remarks = html.escape(" ".join(found.remarks))
+    told = f'<div class="bp-note">{remarks}</div>' if remarks else ""
     if math.isnan(threshold):
         return counts + html.escape(threshold.note) + "." + told
     note = f" ({threshold.note})" if threshold.note else ""
