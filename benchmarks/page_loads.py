@@ -25,35 +25,19 @@ from typing import Any
 
 import numpy as np
 from dashboard import CHROMIUM_ARGUMENTS, make_data_set, served
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
-# What is not drawn yet; empty when all is there.
-MISSING = """
-() => {
-  const all = (root, found = []) => {
-    for (const part of root.querySelectorAll("*")) {
-      found.push(part);
-      if (part.shadowRoot) all(part.shadowRoot, found);
-    }
-    return found;
-  };
-  const parts = all(document).filter((part) => part.checkVisibility?.());
-  const inked = (canvas) => {
-    if (!canvas.width || !canvas.height) return false;
-    const pixels = canvas.getContext("2d")?.getImageData(0, 0, canvas.width, canvas.height).data;
-    const colours = new Set();
-    for (let i = 0; pixels && i < pixels.length; i += 4 * 101) {
-      colours.add(`${pixels[i]},${pixels[i + 1]},${pixels[i + 2]}`);
-    }
-    return colours.size > 3;
-  };
-  const rows = parts.filter((part) => part.classList.contains("tabulator-row")).length;
-  const pictures = parts.filter((part) => part.localName === "canvas" && inked(part)).length;
-  const missing = [];
-  if (rows < 11) missing.push(`rows of the lists (${rows})`);
-  if (pictures < 2) missing.push(`histogram and heat map (${pictures})`);
-  return missing.join(", ");
-}
+# How many canvases have something on them.
+INKED = """
+(canvases) => canvases.filter((canvas) => {
+  if (!canvas.width || !canvas.height) return false;
+  const pixels = canvas.getContext("2d")?.getImageData(0, 0, canvas.width, canvas.height).data;
+  const colours = new Set();
+  for (let i = 0; pixels && i < pixels.length; i += 4 * 101) {
+    colours.add(`${pixels[i]},${pixels[i + 1]},${pixels[i + 2]}`);
+  }
+  return colours.size > 3;
+}).length
 """
 
 
@@ -75,6 +59,15 @@ def busy(processes: int) -> Iterator[None]:
             process.kill()
 
 
+def missing_of(page: Page) -> str:
+    """What is not drawn yet; empty when all is there."""
+    rows = page.locator(".tabulator-row >> visible=true").count()
+    pictures = page.locator("canvas >> visible=true").evaluate_all(INKED)
+    missing = [f"rows of the lists ({rows})"] if rows < 11 else []
+    missing += [f"histogram and heat map ({pictures})"] if pictures < 2 else []
+    return ", ".join(missing)
+
+
 def load(browser: Any, url: str, patience: float) -> tuple[float, str, list[str]]:
     """Seconds until all is drawn, what is missing, and what the browser complained about."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
@@ -87,7 +80,7 @@ def load(browser: Any, url: str, patience: float) -> tuple[float, str, list[str]
         page.goto(url, timeout=1000 * patience)
         while missing and time.perf_counter() < begin + patience:
             page.wait_for_timeout(250)
-            missing = page.evaluate(MISSING)
+            missing = missing_of(page)
     except Error as error:
         complaints.append(str(error))
     seconds = time.perf_counter() - begin

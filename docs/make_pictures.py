@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,23 +33,6 @@ _HEIGHTS = {1280: 800, 1920: 1080, 700: 1400}
 _PATIENCE = 180_000  # milliseconds
 _TILES = "ul.bp-tiles li"
 _ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-# Nothing turns, and every picture that is to be seen has been drawn.
-_DRAWN = """
-() => {
-  const all = (root, found = []) => {
-    for (const part of root.querySelectorAll("*")) {
-      found.push(part);
-      if (part.shadowRoot) all(part.shadowRoot, found);
-    }
-    return found;
-  };
-  const parts = all(document).filter((part) => part.checkVisibility());
-  const turns = parts.some((part) => part.classList.contains("bp-turning"));
-  const waiting = parts.some((part) => part.localName === "img" && !part.complete);
-  const drawn = (part) => /canvas|table|tabulator|tiles/.test(part.localName + part.className);
-  return !turns && !waiting && parts.some(drawn);
-}
-"""
 
 
 class Story(NamedTuple):
@@ -148,8 +132,9 @@ class Visitor:
                 page.wait_for_function(
                     "key => location.search.includes(`view=${key}`)", arg=view.key
                 )
-            if view.key not in ("search", "teach"):
-                page.locator(".bk-Figure >> visible=true").first.wait_for()
+            drawn = {"review": "[role=img]"} | dict.fromkeys(("search", "teach"), ".bp-body")
+            part = drawn.get(view.key, ".bk-Figure")
+            page.locator(part).locator("visible=true").first.wait_for()
             self._settle(page)
             self._take(page, f"{_file_name(view)}_{width}_{theme}")
         page.context.close()
@@ -174,7 +159,7 @@ class Visitor:
     def _settle(self, page: Page) -> None:
         page.wait_for_selector(".bp-brand")
         for _ in range(3):  # what a visitor sees first asks for more
-            page.wait_for_function(_DRAWN, polling=500)
+            _wait(page, lambda: _is_drawn(page), "the page was never drawn")
             page.wait_for_timeout(2000)
 
     def _mark(self, page: Page, which: range, button: str) -> None:
@@ -184,15 +169,30 @@ class Visitor:
         before = page.locator(f"{_TILES} .mark:not(:empty)").count()
         page.get_by_role("button", name=button).click()
         said = page.locator(f"{_TILES} .mark:not(:empty)")
-        for _ in range(300):
-            if said.count() >= before + len(which):
-                return
-            page.wait_for_timeout(200)
-        raise TimeoutError(f"{button}: the labels did not appear")
+        wanted = before + len(which)
+        _wait(page, lambda: said.count() >= wanted, f"{button}: the labels did not appear")
 
     def _take(self, page: Page, name: str) -> None:
         page.mouse.move(0, 0)
         page.screenshot(path=self._folder / f"{name}.png")
+
+
+def _is_drawn(page: Page) -> bool:
+    """Whether nothing turns, and every picture that is to be seen is there."""
+    shown = page.locator("img >> visible=true")
+    return (
+        not page.locator(".bp-turning >> visible=true").count()
+        and bool(shown.evaluate_all("images => images.every((image) => image.complete)"))
+        and page.locator("canvas, table, .tabulator, .bp-tiles").locator("visible=true").count() > 0
+    )
+
+
+def _wait(page: Page, done: Callable[[], bool], sentence: str) -> None:
+    end = time.monotonic() + _PATIENCE / 1000
+    while not done():
+        if time.monotonic() > end:
+            raise TimeoutError(sentence)
+        page.wait_for_timeout(200)
 
 
 def keep(picture: Image.Image, name: str, width: int) -> None:

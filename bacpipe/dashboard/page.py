@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlencode
 import panel as pn
 import param
 from bokeh.models import CustomJS
+from bokeh.util.warnings import BokehUserWarning
 
 from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.background import sentence_of
@@ -83,6 +85,9 @@ class Page:
     """Page of one visitor; its `panel` is the content."""
 
     def __init__(self, data_set: DataSetResults) -> None:
+        # Browsers name what the server has just sent in full instead of by its number (Bokeh 3.9,
+        # 3.10); it is taken for what it is.
+        warnings.filterwarnings("ignore", "reference already known", BokehUserWarning)
         self.data_set = data_set
         self._visitor = Visitor(annotator=annotator_here(data_set))
         self._views: dict[str, View] = {}

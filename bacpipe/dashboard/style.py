@@ -124,6 +124,7 @@ CSS = """
   }
   :host(.bp-controls) { border-right: none; min-height: 0; overflow-y: visible; }
   .bp-map { height: 440px !important; }
+  .bp-maps { height: 380px !important; max-height: none !important; }
   .bp-details { border-left: none; overflow-y: visible; }
 }
 """.replace("QUIET", QUIET).replace("BRAND", _BRAND)
@@ -131,6 +132,9 @@ CSS = """
 TABLE_CSS = """
 div.tabulator { font-size: 12px; }
 div.tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 3px 6px; }
+div.tabulator .tabulator-header .tabulator-col .tabulator-col-title {
+  white-space: normal; text-overflow: clip;
+}
 div.tabulator .tabulator-row { min-height: 24px; cursor: pointer; }
 div.tabulator .tabulator-row .tabulator-cell { padding: 3px 6px; height: 24px; }
 div.tabulator .tabulator-footer .tabulator-footer-contents { padding: 2px 4px; }
@@ -172,10 +176,11 @@ layer.to_blob().then((blob) => {
   URL.revokeObjectURL(link.href);
 });
 """
+# Bokeh encodes it: it must not be encoded yet, and a "#" would end it.
 _SVG_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'%3E%3Ctext "
-    "x='0' y='17' font-size='12' font-family='sans-serif' font-weight='700' fill='%23858f99'%3E"
-    "SVG%3C/text%3E%3C/svg%3E"
+    "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><text x='0' "
+    "y='17' font-size='12' font-family='sans-serif' font-weight='700' fill='rgb(133,143,153)'>SVG"
+    "</text></svg>"
 )
 
 

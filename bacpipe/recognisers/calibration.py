@@ -12,9 +12,8 @@ A class without checks has no probability, only scores.
 from __future__ import annotations
 
 import difflib
-import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -41,6 +40,7 @@ from bacpipe.recognisers.checked_scores import (
     read_scores,
     require_share,
     results_of,
+    warn,
     what_is_known,
 )
 from bacpipe.recognisers.recogniser import Recogniser
@@ -58,12 +58,11 @@ from bacpipe.store.calibrations import (
     read_calibration,
 )
 from bacpipe.store.layout import calibration_path
+from bacpipe.store.loader import Loader
 from bacpipe.user_input import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
-
-logger = logging.getLogger(__name__)
 
 _CURVE = 61  # scores at which a curve's interval is kept
 _WHOLE = "all sites"
@@ -455,10 +454,30 @@ def calibrate(
     0.988 (0.482 to 0.998)
     """
     loader = results_of(audio_dir, model_or_recogniser, make_options(**kwargs))
+    result = calibration_of(loader, labels)
+    if save:
+        result.save()
+    return result
+
+
+def calibration_of(
+    loader: Loader, labels: pd.DataFrame | None = None, say: Callable[[str], None] = warn
+) -> Calibration:
+    """Learn it from checked windows, as `calibrate` does.
+
+    Parameters
+    ----------
+    loader : Loader
+        Whose scores: the results of a model, or of a recogniser.
+    labels : pandas.DataFrame, optional
+        The checks; those of the journal unless given.
+    say : callable
+        Gets sentences on checks that tell little or nothing.
+    """
     table = checks_of(loader, labels)
     scores = read_scores(loader, means(loader, table["label"]), below=True)
     known = {*scores.classes, *loader.classes.names}
-    scores, checked = counted_windows(scores, match(scores, table))
+    scores, checked = counted_windows(scores, match(scores, table, say))
     if not checked:
         raise TooLittleDataError(
             f"{loader.audio_dir}: no window with a score of {scores.model} was checked, so its "
@@ -471,12 +490,9 @@ def calibrate(
     }
     for found in classes.values():
         for note in found.notes:
-            logger.warning("%s", note)
+            say(note)
     path = calibration_path(loader.paths, scores.model)
-    result = Calibration(scores.model, classes, known, loader.predictions_provenance, path)
-    if save:
-        result.save()
-    return result
+    return Calibration(scores.model, classes, known, loader.predictions_provenance, path)
 
 
 def _calibrate_class(

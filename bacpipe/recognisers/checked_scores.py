@@ -233,8 +233,15 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
     return settled_labels(last)
 
 
-def match(scores: Scores, labels: pd.DataFrame) -> dict[str, Checked]:
-    """Find the scored windows that were checked, by class; what does not fit is said."""
+def warn(sentence: str) -> None:
+    """Tell people what they should know of a result."""
+    logger.warning("%s", sentence)
+
+
+def match(
+    scores: Scores, labels: pd.DataFrame, say: Callable[[str], None] = warn
+) -> dict[str, Checked]:
+    """Find the scored windows that were checked, by class; `say` gets what does not fit."""
     import pandas as pd
 
     label = labels["label"].astype(str)
@@ -242,12 +249,11 @@ def match(scores: Scores, labels: pd.DataFrame) -> dict[str, Checked]:
     if named.isna().any():
         unknown = sorted({*label[named.isna()]})
         near = difflib.get_close_matches(unknown[0], [*scores.classes], 1)
-        logger.warning(
-            "%s has no class %s%s; %s left out.",
-            scores.model,
-            ", ".join(map(repr, unknown[:5])),
-            f" (did you mean {near[0]!r}?)" if near else "",
-            counted(int(named.isna().sum()), "label is", "labels are"),
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        left_out = counted(int(named.isna().sum()), "label is", "labels are")
+        say(
+            f"{scores.model} has no class {', '.join(map(repr, unknown[:5]))}{meant}; {left_out} "
+            f"left out."
         )
     table = labels.assign(label=named)[named.notna() & labels["value"].isin([YES, NO])]
     found: dict[str, Checked] = {}
@@ -285,12 +291,11 @@ def match(scores: Scores, labels: pd.DataFrame) -> dict[str, Checked]:
                 joined["row"].to_numpy(), joined["right"].to_numpy(dtype=np.float64)
             )
     if lost:
-        logger.warning(
-            "%s: %s of windows in which no score of the class is stored, and cannot tell what its "
-            "scores mean (%s); all lower scores are stored with a lower classifier_threshold.",
-            scores.model,
-            counted(len(lost), "check is", "checks are"),
-            ", ".join(sorted({*lost})[:5]),
+        say(
+            f"{scores.model}: {counted(len(lost), 'check is', 'checks are')} of windows in which "
+            f"no score of the class is stored, and cannot tell what its scores mean "
+            f"({', '.join(sorted({*lost})[:5])}); all lower scores are stored with a lower "
+            f"classifier_threshold."
         )
     return found
 

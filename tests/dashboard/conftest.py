@@ -102,8 +102,9 @@ def visit(server: Server, browser: object) -> Iterator[object]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})  # type: ignore[attr-defined]
     context.set_default_timeout(60_000)
 
-    def open_page(query: str = "") -> object:
+    def open_page(query: str = "", *, width: int = 1280) -> object:
         page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 800})
         page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{server.url}/{query}")

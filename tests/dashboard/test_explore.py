@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from bokeh.embed import file_html
+from bokeh.layouts import Column
+from bokeh.resources import INLINE
 
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.explore.filters import Filter
@@ -24,6 +27,7 @@ from bacpipe.dashboard.shared.clips import (
     on_axis,
     spectrogram,
 )
+from bacpipe.dashboard.shared.embedding_map import EmbeddingMap
 from bacpipe.dashboard.shared.export import as_clips, as_csv, as_raven_table
 from bacpipe.dashboard.shared.labels import WindowLabels, most_frequent, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults
@@ -172,6 +176,58 @@ def test_a_box_selects_windows_to_download(
         samples, rate = sf.read(io.BytesIO(archive.read(listing["clip"][0])))
     assert len(listing) == 72
     assert (len(samples), rate) == (8000, 8000)
+
+
+def test_a_figure_is_saved_as_svg_by_a_tool_that_is_seen(visit: Any) -> None:
+    page = open_map(visit)
+    tool = page.get_by_title("Save as SVG").locator("visible=true").first
+    drawn = """
+    async (tool) => {
+      const inner = [...(tool.shadowRoot ?? tool).querySelectorAll("*"), tool];
+      const urls = inner.map((part) => part.style.backgroundImage).filter(Boolean);
+      const icon = new Image();
+      icon.src = urls[0].slice(5, -2);
+      await icon.decode();
+      return icon.width;
+    }
+    """
+    assert tool.evaluate(drawn) > 0
+    with page.expect_download() as started:
+        tool.click()
+    text = Path(started.value.path()).read_text(encoding="utf-8")
+    # A circle for every window, and not a picture of them.
+    assert text.startswith("<svg") and "<image" not in text
+    assert text.count("<path") > 72
+
+
+def test_a_map_of_three_dimensions_turns_when_it_is_dragged(browser: Any) -> None:
+    embedding_map = EmbeddingMap()
+    points = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    embedding_map.set_points(points, ["a.wav"], np.zeros(40, np.int32), np.arange(40.0))
+    figure, angles = embedding_map.figure, (embedding_map._azimuth, embedding_map._elevation)
+    turned = Column(figure, *angles, width=800, height=600)
+    context = browser.new_context(viewport={"width": 900, "height": 700})
+    page = context.new_page()
+    page.set_content(file_html(turned, INLINE, "map"))
+    page.locator(".bk-Figure canvas").first.wait_for()
+    angles_of = """() => [...Bokeh.documents[0]._all_models.values()]
+        .filter((model) => model.type === "Slider").map((model) => model.value)"""
+    middle = page.locator(".bk-Figure").first.bounding_box()
+    x, y = middle["x"] + middle["width"] / 2, middle["y"] + middle["height"] / 2
+    before = page.evaluate(angles_of)
+
+    def drag() -> bool:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for step in range(1, 7):
+            page.mouse.move(x + 10 * step, y + 5 * step)
+        page.mouse.up()
+        return page.evaluate(angles_of) != before
+
+    eventually(page, drag)  # once it is drawn
+    azimuth, elevation = page.evaluate(angles_of)
+    assert (azimuth - before[0], elevation - before[1]) == (pytest.approx(20), pytest.approx(10))
+    context.close()
 
 
 def download(page: Any, folder: Path, kind: str) -> Path:

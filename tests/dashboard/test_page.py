@@ -68,6 +68,40 @@ def test_nothing_serious_keeps_people_out(visit: Any, view: type) -> None:
     eventually(page, serious, [])  # what is still being drawn gets its names soon
 
 
+# Of what is shown: what lies over something else, and widgets that are too narrow to be used.
+_CRAMPED = """
+() => {
+  const all = (root, found = []) => {
+    for (const part of root.querySelectorAll("*")) {
+      found.push(part);
+      if (part.shadowRoot) all(part.shadowRoot, found);
+    }
+    return found;
+  };
+  const parts = all(document).filter((part) => part.checkVisibility());
+  const boxes = parts.filter((part) => part.matches(
+    ".bk-Figure, .tabulator, .bp-legend, .bp-note, .bp-window-title, .bp-controls"
+  )).map((part) => [part.className, part.getBoundingClientRect()]).filter(([, box]) => box.height);
+  const found = [];
+  for (const [name, a] of boxes) for (const [other, b] of boxes) {
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const inside = a.top >= b.top && a.bottom <= b.bottom || b.top >= a.top && b.bottom <= a.bottom;
+    if (a.top < b.top && wide > 3 && a.bottom - b.top > 3 && !inside) found.push([name, other]);
+  }
+  for (const part of parts)
+    if (part.matches("select, input[type=text], .bk-btn") && part.offsetWidth <= 20)
+      found.push(part.outerHTML.slice(0, 80));
+  return [boxes.filter(([name]) => name.includes("bk-Figure")).length > 1, found];
+}
+"""
+
+
+@pytest.mark.parametrize("view", ["predictions", "compare", "data"])
+def test_on_narrow_screens_parts_stand_below_one_another(visit: Any, view: str) -> None:
+    page = visit(f"?view={view}", width=700)
+    eventually(page, lambda: page.evaluate(_CRAMPED), [True, []])
+
+
 def test_the_dark_theme_is_a_click_away_and_back(visit: Any) -> None:
     page = visit("?view=explore")
     page.get_by_role("button", name="Dark", exact=True).click()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bokeh.util.warnings import BokehUserWarning
 
 import bacpipe
 from bacpipe.dashboard.places.found import CLASSIFIER, read_found
@@ -44,7 +45,7 @@ def on_map(page: Any) -> dict[str, float]:
 
 
 def test_map_table_and_activity_show_what_the_survey_has(
-    visit: Any, data_set: DataSetResults
+    visit: Any, data_set: DataSetResults, recwarn: pytest.WarningsRecorder
 ) -> None:
     loader = data_set.model("tiny").loader
     survey = bacpipe.survey_table(loader, by="site", min_score=0.5)
@@ -65,6 +66,7 @@ def test_map_table_and_activity_show_what_the_survey_has(
         page.get_by_text("Download SVG").click()
     text = Path(download.value.path()).read_text(encoding="utf-8")
     assert text.startswith("<?xml")
+    assert [str(told.message) for told in recwarn if told.category is BokehUserWarning] == []
 
 
 def test_a_threshold_that_nothing_reaches_leaves_the_sites(data_set: DataSetResults) -> None:

@@ -104,6 +104,21 @@ def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
     eventually(again, again.locator(".bp-when >> visible=true").first.inner_text, shown)
 
 
+def test_of_a_long_name_the_end_is_seen_and_the_rest_when_pointed_at(visit: Any) -> None:
+    page = open_view(visit, "&model=tiny&species=quiet")
+    page.set_viewport_size({"width": 920, "height": 800})
+    cell = rows_of(page).first.locator("[tabulator-field=recording]")
+    name = cell.locator("bdi")
+    measured = """(cell) => {
+        const [text, box] = [cell.querySelector("bdi"), cell.getBoundingClientRect()];
+        const shown = text.getBoundingClientRect();
+        return [shown.width > box.width, shown.right <= box.right];
+    }"""
+    eventually(page, lambda: cell.evaluate(measured), [True, True])
+    assert name.get_attribute("title") == name.text_content()
+    assert name.text_content().endswith("0000.wav")
+
+
 def test_a_click_is_not_lost_while_another_widget_changes(visit: Any) -> None:
     page = open_view(visit, "&model=tiny&species=quiet")
     rows_of(page).nth(0).click()

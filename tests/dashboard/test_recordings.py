@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
 import bacpipe
 from bacpipe.dashboard.recordings.recordings_table import read_recordings
 from bacpipe.dashboard.recordings.view import RecordingsView
 from bacpipe.dashboard.server import open_data_set
+from bacpipe.dashboard.shared.clips import from_axis
 from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
 from tests.dashboard.conftest import eventually
@@ -134,3 +138,40 @@ def test_recordings_whose_names_tell_no_time_leave_out_the_time_line(tmp_path: P
     assert np.isfinite(view._recordings.table["duration"]).all()
     view.part = "failures"
     assert "Nothing failed" in view._content.objects[0].object
+
+
+def test_a_whole_recording_shows_what_is_where_and_plays_from_a_click(tmp_path: Path) -> None:
+    rate = 24_000
+    times = np.arange(40 * rate) / rate
+    samples = np.random.default_rng(0).normal(0, 0.01, len(times))
+    samples[20 * rate : 25 * rate] += 0.1 * np.sin(2 * np.pi * 700 * times[: 5 * rate])
+    (tmp_path / "field").mkdir()
+    sf.write(tmp_path / "field" / "a.wav", samples, rate)
+    settings = {"audio_dir": tmp_path / "field", "main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, device="cpu", classifier_threshold=0.3, **settings
+    )
+    row = {"recording": "a.wav", "start": 20.0, "end": 25.0, "label": "tone"}
+    bacpipe.label_windows(tmp_path / "field", row, annotator="Ana",
+                          main_results_dir=tmp_path / "results")  # fmt: skip
+    opened = RecordingsView(open_data_set(["tiny"], **settings))
+    opened.opened()
+    opened.part = "whole"
+    whole = opened._whole_recording
+    (levels,), (low,), (height,) = (whole._image.data[name] for name in ("image", "y", "height"))
+    heard = opened._models[0].highest_heard  # 4 kHz of 12
+    assert from_axis(np.array([low + height]), "mel") == pytest.approx(heard)
+    band, column = np.unravel_index(levels.astype(int).argmax(), levels.shape)
+    place = low + (band + 0.5) * height / len(levels)
+    assert from_axis(np.array([place]), "mel")[0] == pytest.approx(700, abs=40)
+    assert 20 <= column * 40 / levels.shape[1] <= 25
+    marks = whole._marks.data
+    people = marks["lane"].index("people")
+    assert [marks[name][people] for name in ("left", "right", "text")] == [20.0, 25.0, "tone"]
+    names = set(opened._models[0].predictions.names)
+    assert set(marks["lane"]) == {"people", *names} and names
+    whole._tapped(SimpleNamespace(x=22.0, y=0.0))
+    heard_samples, heard_rate = sf.read(io.BytesIO(whole._player.object))
+    assert len(heard_samples) == 10 * heard_rate and not whole._player.paused
+    found = np.abs(np.fft.rfft(heard_samples[: 2 * heard_rate])).argmax() / 2
+    assert found == pytest.approx(700, abs=2)

@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 
 import bacpipe
+from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.review.precision import PrecisionPanel
 from bacpipe.dashboard.review.queue import BEST, NOBODY, SPREAD, Asked, make_queue, queue_of
 from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.drawn_marks import marks_between
+from bacpipe.dashboard.shared.labels import read_labels
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from tests.conftest import TinyModel, write_recording
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
@@ -49,11 +52,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         write_recording(base / "field" / f"site{site}/rec_2024050{site}_040000.wav", 12, seed=site)
     rows = ["audiofilename,start,end,label:species"]
     rows += [f"site{site}/rec_2024050{site}_040000.wav,10,12,{HOSTILE_LABEL}" for site in (1, 2)]
+    rows += [f"site{site}/rec_2024050{site}_040000.wav,4,8,owl" for site in (1, 2)]
     (base / "field" / "annotations.csv").write_text("\n".join(rows), encoding="utf-8")
     bacpipe.play(
         audio_dir=base / "field", main_results_dir=base / "results", models=["tiny"],
         CustomModels=[TinyModel], device="cpu", classifier_threshold=0.01,
-        dim_reduction_model="pca",
+        dim_reduction_model="pca", evaluation_task=["clustering"],
     )  # fmt: skip
     return base / "field", base / "results"
 
@@ -193,30 +197,67 @@ def test_marks_survive_a_killed_server(
     assert len(people(places)) == 3
 
 
-def test_a_group_of_the_map_gets_a_name_and_is_heard(
+def test_a_cluster_gets_a_name_and_is_heard(
     served: Callable[..., str], open_review: Callable[..., Any], places: tuple[Path, Path]
 ) -> None:
+    results = open_data_set(None, audio_dir=places[0], main_results_dir=places[1]).model("tiny")
+    clusters = read_labels(results, "clusters:kmeans")
+    rows = np.flatnonzero(clusters.codes == clusters.names.index("cluster 1"))
+    assert 1 < len(rows) < len(results)
     page = open_review(served(edit=True))
     page.get_by_label("Your name").fill("Ana")
     page.get_by_label("Your name").press("Tab")
     page.get_by_role("radio", name="Explore").or_(
         page.get_by_role("button", name="Explore")
     ).first.click()
-    page.get_by_label("Colour by").select_option(label="Folder")
-    page.get_by_label("Select all windows of").select_option(label="site2")
-    page.locator(".bp-note", has_text="12 windows will be labelled").wait_for()
+    page.get_by_label("Colour by").select_option(label="Clusters: kmeans")
+    page.get_by_label("Select all windows of").select_option(label="cluster 1")
+    page.locator(".bp-note", has_text=f"{len(rows)} windows will be labelled").wait_for()
     page.get_by_label("Label for what is selected").fill(HOSTILE_LABEL)
     page.get_by_role("button", name="Label", exact=True).click()
-    page.locator(".bp-note", has_text="12 windows labelled").wait_for()
+    page.locator(".bp-note", has_text=f"{len(rows)} windows labelled").wait_for()
     table = people(places)
-    assert set(table["label"]) == {HOSTILE_LABEL} and len(table) == 12
-    assert {name.split("/")[0] for name in table["recording"]} == {"site2"}
+    assert set(table["label"]) == {HOSTILE_LABEL}
+    assert set(table["chosen_by"]) == {"clusters:kmeans"}
+    named = {(row.recording, row.start) for row in table.itertuples(index=False)}
+    assert named == {(name, start) for name, start, _ in map(results.window, rows.tolist())}
+
+    # Side by side: what was asked for is seen without scrolling, and can be marked.
+    page.get_by_role("button", name="Selected side by side").click()
+    tiles = page.locator("ul.bp-tiles li >> visible=true")
+    eventually(page, tiles.count, len(rows))
+    eventually(page, lambda: (box := tiles.first.bounding_box())["y"] + box["height"] < 800)
+    tiles.first.locator("input").check()
+    label = page.get_by_placeholder("such as a species").locator("visible=true")
+    label.fill("wren")
+    page.get_by_role("button", name="✗ is not").locator("visible=true").click()
+    tiles.first.locator(".mark", has_text="✗ wren").wait_for()
+    assert people(places).query("label == 'wren'")["value"].tolist() == ["no"]
+
     page.get_by_label("Colour by").select_option(label="Labels of people")
     page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
     page.get_by_role("button", name="Listen in Review").click()
     page.locator(".title", has_text=HOSTILE_LABEL).wait_for()
-    page.locator(".progress", has_text=re.compile("^1 of 12$")).wait_for()
+    page.locator(".progress", has_text=re.compile(f"^1 of {len(rows)}$")).wait_for()
     assert page.evaluate("window.hacked") is None
+
+
+def test_what_marks_do_not_tell_is_in_the_page_and_not_in_the_log(
+    places: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    results = open_data_set(None, audio_dir=places[0], main_results_dir=places[1]).model("tiny")
+    queue = make_queue(results, Asked("tiny", "", "loud", BEST, NOBODY, "Ana"))
+    judged = [queue.judgement(place, "loud", "yes", "Ana") for place in range(3)]
+    judged.append(queue.judgement(3, "a key's own label", "yes", "Ana"))
+    bacpipe.label_windows(places[0], pd.DataFrame(judged), main_results_dir=places[1])
+    panel = PrecisionPanel(Background())
+    panel.show(queue)
+    panel.refresh()
+    assert "all 3 checks say yes" in panel._words.object
+    assert "own label" not in panel._words.object  # of another class
+    assert caplog.records == []
+    bacpipe.calibrate(places[0], "tiny", main_results_dir=places[1], save=False)
+    assert "all 3 checks say yes" in caplog.text and "own label" in caplog.text
 
 
 def test_who_may_not_edit_can_listen_only(

@@ -150,6 +150,10 @@ The address of the page holds what you see: send it to others who use this dashb
         return Gallery(self, on_near=self._show_row)
 
     def body(self) -> Any:
+        self._from_near: Any = pn.Column(
+            self.details.panel, self.neighbours.panel, self.gallery.panel,
+            css_classes=["bp-details"], stylesheets=[CSS], sizing_mode="stretch_both",
+        )  # fmt: skip
         return pn.Row(
             pn.Column(
                 self._spinner.panel,
@@ -160,14 +164,7 @@ The address of the page holds what you see: send it to others who use this dashb
                 css_classes=["bp-map"],
                 stylesheets=[CSS],
             ),
-            pn.Column(
-                self.details.panel,
-                self.neighbours.panel,
-                self.gallery.panel,
-                css_classes=["bp-details"],
-                stylesheets=[CSS],
-                sizing_mode="stretch_both",
-            ),
+            self._from_near,
             css_classes=["bp-explore"],
             stylesheets=[CSS],
             sizing_mode="stretch_both",
@@ -346,6 +343,7 @@ The address of the page holds what you see: send it to others who use this dashb
             chosen_by="map", known=() if content.labels is None else content.labels.names,
             title="windows selected on the map",
         )  # fmt: skip
+        self._from_near.scroll_to(self._from_near.objects.index(self.gallery.panel))
 
 
 def _composition(labels: WindowLabels | None, rows: np.ndarray, most: int = 6) -> str:

@@ -76,8 +76,8 @@ class SpeciesPanel:
         self._no_time = Notice()
         self._legend = html_pane(LEGEND, "bp-note", margin=(0, 10), wide=False)
         self._over_time = pn.Column(
-            self._activity.panel, self._legend, self._no_time.panel, stylesheets=[CSS],
-            sizing_mode="stretch_width",
+            self._activity.panel, self._legend, self._no_time.panel, css_classes=["bp-side"],
+            stylesheets=[CSS], sizing_mode="stretch_width",
         )  # fmt: skip
         top = pn.Row(self._slider, self._counts, sizing_mode="stretch_width", margin=0)
         kind: Any = pn.Column

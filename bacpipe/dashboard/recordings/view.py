@@ -94,7 +94,7 @@ or time zone, else the recorder's own.
         )
         self._offered.param.watch(lambda event: self.param.update(whole=event.new or ""), "value")
         self._whole_recording = WholeRecording(
-            self.background, data_set.options.spectrogram_colour_scale
+            self.background, data_set.options.spectrogram_colour_scale, self.spectrograms
         )
         self._choices = {
             "whole": [self._offered],

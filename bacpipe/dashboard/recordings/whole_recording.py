@@ -11,6 +11,7 @@ from bokeh.events import RangesUpdate, Tap
 from bokeh.models import (
     ColumnDataSource,
     FactorRange,
+    FixedTicker,
     HoverTool,
     LinearColorMapper,
     Range1d,
@@ -19,9 +20,10 @@ from bokeh.models import (
 from scipy import signal
 
 from bacpipe.dashboard.background import Background
-from bacpipe.dashboard.shared.clips import read_clip
+from bacpipe.dashboard.shared.clips import Clip, Look, from_axis, read_clip
 from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, PERSON, marks_between
 from bacpipe.dashboard.shared.results import ModelResults
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings, frequency_ticks
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane
 from bacpipe.dashboard.style import FRAME, axis_categories, new_figure, scale_colours
 from bacpipe.errors import ResultsNotFoundError
@@ -31,11 +33,11 @@ _BANDS = 240
 _FRAMES = 4  # spectra of a column, of which the loudest is drawn
 _BLOCK = 60.0  # seconds that are in memory at a time
 _LONGEST = 3600.0  # seconds that are read whole; of longer stretches, a second for each column
-_DEPTH = 45.0  # dB above the noise of each band
+_LEAST_DEPTH = 15.0  # dB above the noise of each band, so that mere noise stays dark
 _LANES = 8
 _PLAYED = 10.0  # seconds after a click
 _REST = 300  # milliseconds without movement
-_NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "width": [], "height": []}
+_NO_IMAGE: dict[str, list[Any]] = {"image": [], "x": [], "y": [], "width": [], "height": []}
 _NO_MARKS: dict[str, list[Any]] = {"left": [], "right": [], "lane": [], "alpha": [], "text": []}
 _FOLLOW = """
 const [start, slower] = cursor.tags;
@@ -49,11 +51,13 @@ class LongSpectrogram(NamedTuple):
     Attributes
     ----------
     levels : np.ndarray, uint8, shape (bands, columns)
-        0 to 255 for 0 to 45 dB.
+        0 is the noise or less, 255 the loudest thousandth; the lowest frequency comes first.
     start, end : float
         Seconds of the recording.
     top : float
-        Highest frequency in Hz.
+        Highest frequency in Hz: what the model hears.
+    look : Look
+        Its axis.
     sampled : bool
         Whether only a second of each column was looked at.
     """
@@ -62,11 +66,17 @@ class LongSpectrogram(NamedTuple):
     start: float
     end: float
     top: float
+    look: Look
     sampled: bool
 
 
 def long_spectrogram(
-    results: ModelResults, recording: str, start: float, end: float, channel: int | None = None
+    results: ModelResults,
+    recording: str,
+    start: float,
+    end: float,
+    settings: SpectrogramSettings,
+    channel: int | None = None,
 ) -> LongSpectrogram:
     """Spectrogram of any stretch of a recording, in a memory that does not grow with it.
 
@@ -81,30 +91,38 @@ def long_spectrogram(
     edges = np.linspace(start, end, _COLUMNS + 1)
     sampled = end - start > _LONGEST
     columns: list[np.ndarray] = []
-    top, per_block = 0.0, max(1, int(_BLOCK / max((end - start) / _COLUMNS, 1e-9)))
+    per_block = max(1, int(_BLOCK / max((end - start) / _COLUMNS, 1e-9)))
     step = 1 if sampled else per_block
+    look, top = Look(), 0.0
     for first in range(0, _COLUMNS, step):
         last = min(first + step, _COLUMNS)
         stop = min(edges[first] + 1.0, edges[last]) if sampled else edges[last]
         clip = read_clip(results, recording, float(edges[first]), float(stop), channel=channel)
-        top = clip.rate / 2
-        columns += _columns(clip.samples, clip.rate, last - first)
+        if not columns:
+            look = settings.look(clip)
+            top = min(results.highest_heard or clip.rate / 2, clip.rate / 2)
+        bands = from_axis(np.linspace(*look.edges(top), _BANDS + 1), look.axis)
+        columns += _columns(clip, bands, last - first)
     power = 10 * np.log10(np.maximum(np.stack(columns, axis=1), 1e-12))
     above = power - np.median(power, axis=1, keepdims=True)
-    levels = np.clip(np.rint(above * (255 / _DEPTH)), 0, 255).astype(np.uint8)
-    return LongSpectrogram(levels, start, end, top, sampled)
+    depth = max(float(np.quantile(above, 0.999)), _LEAST_DEPTH)
+    levels = np.clip(np.rint(above * (255 / depth)), 0, 255).astype(np.uint8)
+    return LongSpectrogram(levels, start, end, top, look, sampled)
 
 
-def _columns(samples: np.ndarray, rate: int, count: int) -> list[np.ndarray]:
-    """Power by band of `count` equal parts of some samples."""
+def _columns(clip: Clip, bands: np.ndarray, count: int) -> list[np.ndarray]:
+    """Power of `count` equal parts of a clip in bands, whose edges are in Hz."""
+    samples, rate = clip.samples, clip.rate
     size = int(2 ** np.clip(np.round(np.log2(rate * 0.02)), 9, 12))
     if len(samples) < size:
         samples = np.pad(samples, (0, size - len(samples)))
     places = np.linspace(0, len(samples) - size, count * _FRAMES).astype(np.int64)
     frames = np.lib.stride_tricks.sliding_window_view(samples, size)[places]
     spectra = np.abs(np.fft.rfft(frames * signal.get_window("hann", size), axis=1))[:, 1:] ** 2
-    bands = np.add.reduceat(spectra, np.linspace(0, size // 2, _BANDS, False).astype(int), axis=1)
-    return list(bands.reshape(count, _FRAMES, -1).max(axis=1))
+    # Bands that are narrower than what is told apart share it.
+    rows = np.clip((bands * size / rate).astype(int), 0, size // 2 - 1)
+    power = np.add.reduceat(spectra[:, : rows[-1] + 1], rows[:-1], axis=1)
+    return list(power.reshape(count, _FRAMES, -1).max(axis=1))
 
 
 class _Drawn(NamedTuple):
@@ -121,28 +139,31 @@ class WholeRecording:
     panel : panel object
     """
 
-    def __init__(self, background: Background, colour_scale: str) -> None:
-        self._background = background
+    def __init__(
+        self, background: Background, colour_scale: str, settings: SpectrogramSettings
+    ) -> None:
+        self._background, self._settings = background, settings
         self._results: ModelResults | None = None
         self._recording = ""
         self._shown = (0.0, 0.0)
         self._moves = 0
-        self._times, self._kilohertz = Range1d(0, 1), Range1d(0, 1)
+        self._times, self._frequencies = Range1d(0, 1), Range1d(0, 1)
         self._lanes = FactorRange(factors=[])
         self._image, self._marks = ColumnDataSource(_NO_IMAGE), ColumnDataSource(_NO_MARKS)
         colours = LinearColorMapper(palette=scale_colours(colour_scale), low=0, high=255)
         self._cursor = Span(
             dimension="height", line_color="#ffffff", line_width=2, visible=False, tags=[0.0, 1]
         )
-        tools = "xpan,xwheel_zoom,xbox_zoom,reset,save"
+        tools = "xpan,xwheel_zoom,xbox_zoom,reset"
         upper = new_figure(
             300, tools=tools, active_scroll="xwheel_zoom", x_range=self._times,
-            y_range=self._kilohertz, output_backend="canvas",
+            y_range=self._frequencies, output_backend="canvas",
         )  # fmt: skip
         upper.image(
-            "image", x="x", y=0, dw="width", dh="height", source=self._image, color_mapper=colours
+            "image", x="x", y="y", dw="width", dh="height", source=self._image, color_mapper=colours
         )
         upper.add_layout(self._cursor)
+        self._axis = upper.yaxis[0]
         upper.yaxis.axis_label = "frequency (kHz)"
         lower = new_figure(
             200, tools="xpan,xwheel_zoom", toolbar_location=None, x_range=self._times,
@@ -209,10 +230,8 @@ class WholeRecording:
         self._shown = (start, end)
 
         def compute() -> _Drawn:
-            return _Drawn(
-                long_spectrogram(results, recording, start, end, channel),
-                *_found(results, recording, channel),
-            )
+            picture = long_spectrogram(results, recording, start, end, self._settings, channel)
+            return _Drawn(picture, *_found(results, recording, channel))
 
         self._background.run(
             f"whole-{id(self)}", compute, self._draw, fail=self._fail, busy=self._spinner
@@ -221,11 +240,15 @@ class WholeRecording:
     def _draw(self, drawn: _Drawn) -> None:
         picture = drawn.picture
         self._notice.say()
+        low, high = picture.look.edges(picture.top).tolist()
+        self._frequencies.update(start=low, end=high, reset_start=low, reset_end=high)
         top = picture.top / 1000
-        self._kilohertz.update(start=0, end=top, reset_start=0, reset_end=top)
+        ticks = frequency_ticks(picture.look.axis, 0, top, top)
+        self._axis.ticker = FixedTicker(ticks=[*ticks])
+        self._axis.major_label_overrides = {**ticks}
         self._image.data = {
-            "image": [picture.levels], "x": [picture.start],
-            "width": [picture.end - picture.start], "height": [top],
+            "image": [picture.levels], "x": [picture.start], "y": [low],
+            "width": [picture.end - picture.start], "height": [high - low],
         }  # fmt: skip
         self._lanes.factors = drawn.lanes
         self._marks.data = drawn.marks

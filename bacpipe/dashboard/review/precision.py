@@ -17,8 +17,10 @@ from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.dashboard.style import FRAME, dress_legend, new_figure
 from bacpipe.errors import EvaluationError
+from bacpipe.options import make_options
 from bacpipe.plotting.style import COLOURS
-from bacpipe.recognisers.calibration import Calibration, Estimate, calibrate
+from bacpipe.recognisers.calibration import Estimate, calibration_of
+from bacpipe.recognisers.checked_scores import results_of
 
 _PAUSE = 300  # milliseconds after a mark, in which the next clip is seen
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
@@ -29,6 +31,7 @@ class _Found(NamedTuple):
     threshold: Estimate
     checks: int
     right: int
+    remarks: list[str]
 
 
 class PrecisionPanel:
@@ -149,16 +152,17 @@ class PrecisionPanel:
         self._x.update(start=float(low), end=float(max(high, low + 1e-3)))
         known = not math.isnan(found.threshold)
         self._at.update(visible=known, location=float(found.threshold) if known else 0.0)
-        self._words.object = _sentence(queue.label, wanted, found)
+        self._words.object = _sentence(wanted, found)
 
 
 def _find(queue: Queue, wanted: float) -> _Found | str:
-    results = queue.results
+    results, label = queue.results, queue.label
+    remarks: list[str] = []  # after each mark anew: for the page, not for the log
     try:
-        calibration: Calibration = calibrate(
-            results.loader.audio_dir, queue.scored_by, save=False, **results.settings
+        loader = results_of(
+            results.loader.audio_dir, queue.scored_by, make_options(**results.settings)
         )
-        label = queue.label
+        calibration = calibration_of(loader, say=remarks.append)
         about = calibration.classes.get(label)
         table, threshold = calibration.precision(label), calibration.threshold(label, wanted)
     except EvaluationError:  # nothing of this class is marked yet
@@ -167,20 +171,23 @@ def _find(queue: Queue, wanted: float) -> _Found | str:
             "trusted."
         )
     assert about is not None
-    return _Found(table, threshold, about.checks, about.right)
+    of_class = [remark for remark in remarks if label in remark]
+    return _Found(table, threshold, about.checks, about.right, of_class)
 
 
-def _sentence(label: str, wanted: float, found: _Found) -> str:
+def _sentence(wanted: float, found: _Found) -> str:
     counts = (
         f'<span class="bp-count">{found.right:,}</span> of '
         f'<span class="bp-count">{found.checks:,}</span> marked are right. '
     )
     threshold = found.threshold
+    remarks = html.escape(" ".join(found.remarks))
+    told = f'<div class="bp-note">{remarks}</div>' if remarks else ""
     if math.isnan(threshold):
-        return counts + html.escape(threshold.note) + "."
+        return counts + html.escape(threshold.note) + "." + told
     note = f" ({threshold.note})" if threshold.note else ""
-    return counts + (
-        f"For {wanted:.0%}: threshold "
+    return (
+        f"{counts}For {wanted:.0%}: threshold "
         f'<span class="bp-count bp-threshold">{float(threshold):.3f}</span> '
-        f"({threshold.low:.3f} to {threshold.high:.3f}){html.escape(note)}."
+        f"({threshold.low:.3f} to {threshold.high:.3f}){html.escape(note)}.{told}"
     )

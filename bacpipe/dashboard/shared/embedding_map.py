@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.events import DoubleTap, LODEnd, LODStart, Pan, RangesUpdate, SelectionGeometry, Tap
+from bokeh.events import (
+    DoubleTap,
+    LODEnd,
+    LODStart,
+    Pan,
+    PanStart,
+    RangesUpdate,
+    SelectionGeometry,
+    Tap,
+)
 from bokeh.models import (
     BoxZoomTool,
     ColumnDataSource,
@@ -60,12 +69,19 @@ const now = seen_whole ? whole : fit([x.start, x.end], [y.start, y.end]);
 [x, y].forEach((range, i) => range.setv({
     start: now[i][0], end: now[i][1], reset_start: whole[i][0], reset_end: whole[i][1],
 }));
-if (cb_obj === bounds) pan.active = !bounds.tags.includes("turns");
+const turns = bounds.tags.includes("turns");
+if (cb_obj === bounds || turns) pan.active = !turns;  // dragging turns it
 """
+# How far the mouse is from where it began, not since the event before, is what events tell.
 _DRAG = """
 if (!bounds.tags.includes("turns") || figure.toolbar.gestures.pan.active != null) return;
-azimuth.value = ((azimuth.value + cb_obj.delta_x / 3 + 540) % 360) - 180;
-elevation.value = Math.min(90, Math.max(-90, elevation.value + cb_obj.delta_y / 3));
+if (cb_obj.event_name === "panstart") {
+    begin.tags = [azimuth.value, elevation.value];
+    return;
+}
+const [turn, tilt] = begin.tags;
+azimuth.value = ((turn + cb_obj.delta_x / 3) % 360 + 540) % 360 - 180;
+elevation.value = Math.min(90, Math.max(-90, tilt + cb_obj.delta_y / 3));
 """
 # Where the map stutters while it is moved, some of its points are drawn until it rests: two frames
 # in a row that take longer than 60 ms.
@@ -263,10 +279,11 @@ class EmbeddingMap:
         drag = CustomJS(
             args={
                 "figure": self.figure, "bounds": self._bounds, "azimuth": self._azimuth,
-                "elevation": self._elevation,
+                "elevation": self._elevation, "begin": ColumnDataSource({}),  # angles in its tags
             },
             code=_DRAG,
         )  # fmt: skip
+        self.figure.js_on_event(PanStart, drag)
         self.figure.js_on_event(Pan, drag)
         sliders = [
             pn.pane.Bokeh(slider, sizing_mode="stretch_width", margin=(0, 16))

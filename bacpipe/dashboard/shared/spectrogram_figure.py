@@ -331,7 +331,7 @@ class SpectrogramFigure:
         start = max(start, self._image.data["y"][0])
         self._frequencies.tags = [axis]
         self._frequencies.update(start=start, end=end, reset_start=start, reset_end=end)
-        ticks = _ticks(axis, first, last, picture.top / 1000)
+        ticks = frequency_ticks(axis, first, last, picture.top / 1000)
         self._spectrogram.yaxis.ticker = FixedTicker(ticks=[*ticks])
         self._spectrogram.yaxis.major_label_overrides = {**ticks}
 
@@ -380,7 +380,7 @@ def picture_of(clip: Clip, settings: SpectrogramSettings, heard: float | None = 
     shown = float(from_axis(np.array([high]), look.axis)[0])
     loudest = max(float(levels[:rows].max(initial=0)), _LEAST_TOP)
     share = (levels[:rows] - _LEAST_ABOVE_NOISE) / (loudest - _LEAST_ABOVE_NOISE)
-    ticks = _ticks(look.axis, 0, shown / 1000, shown / 1000)
+    ticks = frequency_ticks(look.axis, 0, shown / 1000, shown / 1000)
     return Picture(
         np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8),
         shown,
@@ -388,7 +388,7 @@ def picture_of(clip: Clip, settings: SpectrogramSettings, heard: float | None = 
     )
 
 
-def _ticks(axis: str, first: float, last: float, top: float) -> dict[float, str]:
+def frequency_ticks(axis: str, first: float, last: float, top: float) -> dict[float, str]:
     """Words by place on a frequency axis that shows `first` to `last` of `top` kHz."""
     step = next(step for step in (2, 5, 10, 20, 50) if last - first <= 8 * step or step == 50)
     ticks = np.arange(0, top, step) if axis == "linear" else np.array(_TICKS[axis])

@@ -271,7 +271,7 @@ class TeachView(ModelView):
                 decimals=2,
                 layout="fit_columns",
                 page_size=8,
-                widths={"labels": 70, "average_precision": 134, "precision": 84, "recall": 68},
+                widths={"labels": 84, "average_precision": 104, "precision": 98, "recall": 82},
             ),
             _note(f"{remark[:1].upper()}{remark[1:]}. Precision and recall at a score of 0.5."),
             learning_curve_figure(curve),
