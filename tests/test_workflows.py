@@ -251,7 +251,7 @@ def test_models_that_are_already_computed_are_those_with_embeddings(
     where = (loader.audio_dir, loader.paths.main_results_dir, "embeddings")
     assert bacpipe.get_model_names(["birdnet"], *where, already_computed=True) == ["tiny"]
     with pytest.raises(ValueError, match="no embeddings"):
-        bacpipe.get_model_names([], where[0], tmp_path / "none", "embeddings", already_computed=True)
+        bacpipe.get_model_names([], where[0], tmp_path, "embeddings", already_computed=True)
 
 
 def test_missing_arguments_are_named(recordings: Path) -> None:

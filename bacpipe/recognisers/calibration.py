@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from scipy.special import expit
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     EvaluationError,
     SettingsError,
@@ -461,8 +462,8 @@ def calibrate(
     scores, checked = counted_windows(scores, match(scores, table))
     if not checked:
         raise TooLittleDataError(
-            f"{loader.audio_dir}: no window with a score of {scores.model} was checked, so its "
-            f"scores are no probabilities; {_PLAN}."
+            f"{shown(loader.audio_dir)}: no window with a score of {scores.model} was checked, so "
+            f"its scores are no probabilities; {_PLAN}."
         )
     scale, checks, prior = fitted(scores, checked)
     classes = {

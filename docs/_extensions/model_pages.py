@@ -57,8 +57,8 @@ table with what is installed.
 
 *Hears*: frequencies that reach the network. *Dim*: length of one embedding. *Weights*: whether they
 come with bacpipe, or are downloaded when the model is first used. *Extra*: what
-`pip install ".[extra]"` must add; models without one run right away. *NC*: the licence of the
-weights forbids commercial use.
+`pip install -c constraints.txt ".[extra]"` must add; models without one run right away. *NC*: the
+licence of the weights forbids commercial use.
 
 {tables}"""
 
@@ -145,7 +145,7 @@ def _facts(card: ModelCard) -> str:
         ("Runs on", _BACKENDS[card.backend]),
         (
             "Install",
-            f'`pip install ".[{card.extra}]"` in the folder of the code'
+            f'`pip install -c constraints.txt ".[{card.extra}]"` in the folder of the code'
             if card.extra
             else "nothing more",
         ),
@@ -229,7 +229,7 @@ def _khz(hertz: float) -> str:
 def _usage(card: ModelCard) -> str:
     steps = []
     if card.extra:
-        steps.append(f'pip install ".[{card.extra}]"')
+        steps.append(f'pip install -c constraints.txt ".[{card.extra}]"')
     steps.append(f"bacpipe audio_dir=recordings models={card.name}")
     command = "\n".join(steps)
     lines = [
