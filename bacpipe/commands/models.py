@@ -95,6 +95,7 @@ def _get(cards: Iterable[ModelCard], base: Path) -> int:
             missing += 1
             continue
         missing += bool(checkpoints.fetch_labels(card.labels, base))
+        checkpoints.fetch_labels(card.optional_labels, base)
         size = sum(checkpoints.size_of(path) for path in files.values()) / 1e6
         places = sorted({str(path.parent) for path in files.values()})
         print(f"{card.name}: {size:.0f} MB at {', '.join(places)}")  # noqa: T201
@@ -167,7 +168,8 @@ def _check_files(done: Check, card: ModelCard, options: Options) -> None:
         done.expect(f"file {inside}", f"sha256 {found} ({verdict})", wrong)
     for problem in checkpoints.fetch_labels(card.labels, base):
         done.expect("labels", "missing", problem)
-    for file in card.labels:
+    checkpoints.fetch_labels(card.optional_labels, base)
+    for file in (*card.labels, *card.optional_labels):
         listed = checkpoints.find_labels(file, base)
         if listed is not None:
             found = checkpoints.checkpoint_hash(listed, base)

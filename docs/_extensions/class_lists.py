@@ -1,7 +1,8 @@
 """Sphinx extension: the classes of a model on its page, with a box to search them.
 
 A model's page says by a comment where the list comes; it is made of names that come with an
-installed package or with the model's card, so that a build needs no download.
+installed package or with the model's card, so that a build needs no download.  Codes are in it
+after ``bacpipe models get birdnet model_base_path=docs/_build/names``.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from bacpipe.models.card import ModelCard
 from bacpipe.models.zoo import CARDS
 
 _HEADER = ("class", "scientific name", "code")
-_NOWHERE = Path("no_checkpoints")
+_NAMES = Path(__file__).parents[1] / "_build" / "names"
 
 
-def class_list(card: ModelCard) -> str:
+def class_list(card: ModelCard, names: Path = _NAMES) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
-    if not knows_classes(card, _NOWHERE):
+    if not knows_classes(card, names):
         return ""
-    rows = card.known_classes or class_rows(card, _NOWHERE)
+    rows = card.known_classes or class_rows(card, names)
     same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
     kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)

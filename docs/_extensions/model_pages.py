@@ -186,14 +186,22 @@ def _class_list(card: ModelCard) -> list[str]:
         return [
             "## Its classes\n",
             f"With its weights come the names of the classes: `{command}` lists them, "
-            f"`{command} --search owl` those that have a word in one of their names.\n",
+            f"`{command} --search owl` those that have a word in one of their names.{_codes(card)}"
+            f"\n",
         ]
     return [
         "## Its classes\n",
         f"`{command}` lists them, too, and `{command} --search WORD` those that have a word in "
-        f"one of their names.\n",
+        f"one of their names.{_codes(card)}\n",
         f"{CLASS_LIST}\n",
     ]
+
+
+def _codes(card: ModelCard) -> str:
+    """Where the codes of the classes come from, if not with the names."""
+    if not card.optional_labels:
+        return ""
+    return f" eBird's codes of birds come with `bacpipe models get {card.name}`."
 
 
 def _is_listed(card: ModelCard) -> bool:
