@@ -18,7 +18,7 @@ from bacpipe.errors import (
 from bacpipe.models.card import ModelCard
 from bacpipe.models.loading import find_card, import_wrapper, load_model
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, EBIRD
 from bacpipe.options import make_options
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def knows_classes(card: ModelCard, base: Path) -> bool:
 
 def _in_labels(card: ModelCard, base: Path) -> ClassNames | None:
     """Names that files beside the weights tell; what reads them may need the model's extra."""
-    if all(checkpoints.find_labels(file, base) is None for file in card.labels):
+    own = [file for file in card.labels if file not in EBIRD]
+    if all(checkpoints.find_labels(file, base) is None for file in own):
         return None
     wrapper: type[ZooModel] = import_wrapper(card)
     return wrapper.names_in_labels(card, base)

@@ -15,11 +15,14 @@ from typing import Any
 
 from model_pages import CLASS_LIST
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 from bacpipe.commands.classes import class_rows, knows_classes
-from bacpipe.errors import ModelUnavailableError
+from bacpipe.errors import CheckpointError, ModelUnavailableError
 from bacpipe.models.card import ModelCard
 from bacpipe.models.zoo import CARDS
+
+logger = logging.getLogger(__name__)
 
 _HEADER = ("class", "scientific name", "code")
 _NAMES = Path(__file__).parents[1] / "_build" / "names"
@@ -29,7 +32,9 @@ def class_list(card: ModelCard, names: Path = _NAMES) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
     try:
         rows = card.known_classes or (knows_classes(card, names) and class_rows(card, names))
-    except ModelUnavailableError:  # what reads its names needs its extra
+    # What reads its names needs its extra, or its authors have changed their list meanwhile.
+    except (ModelUnavailableError, CheckpointError) as error:
+        logger.info("%s: its classes are not listed: %s", card.name, error)
         return ""
     if not rows:
         return ""
