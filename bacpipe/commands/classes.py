@@ -23,7 +23,7 @@ from bacpipe.options import make_options
 
 if TYPE_CHECKING:
     from bacpipe.models.backends.zoo_model import ZooModel
-    from bacpipe.models.base import ModelBaseClass
+    from bacpipe.models.base import Model
     from bacpipe.models.weights.class_names import ClassNames
 
 _HEADER = ("class", "scientific name", "code")
@@ -93,12 +93,12 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     """
     if not card.is_classifier:
         return []
-    named: ClassNames | ModelBaseClass | None = None
-    if checkpoints.missing_files(card, base):
-        if card.known_classes:
-            return list(card.known_classes)
-        named = _in_labels(card, base)
-    named = named or load_model(card.name, device="cpu", model_base_path=base)
+    absent = bool(checkpoints.missing_files(card, base))
+    if absent and card.known_classes:
+        return list(card.known_classes)
+    named: ClassNames | Model | None = _in_labels(card, base) if absent else None
+    if named is None:
+        named = load_model(card.name, device="cpu", model_base_path=base)
     classes = list(named.classes)
     empty = [""] * len(classes)
     return list(zip(classes, named.scientific_names or empty, named.codes or empty, strict=True))
