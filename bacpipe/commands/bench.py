@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bacpipe.audio.remote import shown
 from bacpipe.commands.arguments import add_settings, read_settings
 from bacpipe.options import Options, make_options
 
@@ -80,7 +81,8 @@ def _bench(audio_dir: AudioDir, options: Options, seconds: float) -> int:
 
 def _describe(audio_dir: Path, folder: Survey) -> str:
     about = "" if folder.examined == folder.recordings else "about "
-    text = f"{audio_dir}: {folder.recordings:,} recordings, {about}{folder.hours:,.1f} h of audio"
+    hours = f"{about}{folder.hours:,.1f} h of audio"
+    text = f"{shown(audio_dir)}: {folder.recordings:,} recordings, {hours}"
     if about:
         text += f" (from {folder.examined:,} headers)"
     if folder.unreadable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bacpipe.commands.arguments import parse_words
 from bacpipe.errors import (
@@ -15,10 +16,15 @@ from bacpipe.errors import (
     counted,
 )
 from bacpipe.models.card import ModelCard
-from bacpipe.models.loading import find_card, load_model
+from bacpipe.models.loading import find_card, import_wrapper, load_model
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, EBIRD
 from bacpipe.options import make_options
+
+if TYPE_CHECKING:
+    from bacpipe.models.backends.zoo_model import ZooModel
+    from bacpipe.models.base import Model
+    from bacpipe.models.weights.class_names import ClassNames
 
 _HEADER = ("class", "scientific name", "code")
 
@@ -80,23 +86,37 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     Parameters
     ----------
     card : ModelCard
-        Of the model; it is loaded, unless its card knows the classes and its weights are absent.
+        Of the model.  It is loaded, unless its weights are absent and its card or its label files
+        know the classes.
     base : Path
         Folder of all checkpoints.
     """
     if not card.is_classifier:
         return []
-    if card.known_classes and checkpoints.missing_files(card, base):
+    absent = bool(checkpoints.missing_files(card, base))
+    if absent and card.known_classes:
         return list(card.known_classes)
-    model = load_model(card.name, device="cpu", model_base_path=base)
-    classes = list(model.classes)
+    named: ClassNames | Model | None = _in_labels(card, base) if absent else None
+    if named is None:
+        named = load_model(card.name, device="cpu", model_base_path=base)
+    classes = list(named.classes)
     empty = [""] * len(classes)
-    return list(zip(classes, model.scientific_names or empty, model.codes or empty, strict=True))
+    return list(zip(classes, named.scientific_names or empty, named.codes or empty, strict=True))
 
 
 def knows_classes(card: ModelCard, base: Path) -> bool:
     """Whether the classes can be listed without a download."""
-    return bool(card.known_classes) or not checkpoints.missing_files(card, base)
+    here = bool(card.known_classes) or not checkpoints.missing_files(card, base)
+    return here or _in_labels(card, base) is not None
+
+
+def _in_labels(card: ModelCard, base: Path) -> ClassNames | None:
+    """Names that files beside the weights tell; what reads them may need the model's extra."""
+    own = [file for file in card.labels if file not in EBIRD]
+    if all(checkpoints.find_labels(file, base) is None for file in own):
+        return None
+    wrapper: type[ZooModel] = import_wrapper(card)
+    return wrapper.names_in_labels(card, base)
 
 
 def _who_knows(species: str, base: Path) -> int:

@@ -38,19 +38,28 @@ if TYPE_CHECKING:
 
 # The libraries whose versions decide how results come about.
 _LIBRARIES = ("numpy", "torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "umap-learn")
-_EXTRAS = ("tensorflow", "onnx", "bats", "annotations", "search")
+_EXTRAS = ("tensorflow", "onnx", "bats", "annotations", "search", "cluster", "remote")
+_USES = {
+    "annotations": "tables in the formats of crowsetta",
+    "search": "approximate searches",
+    "cluster": "engine=dask",
+    "remote": "recordings at URLs",
+}
 _LOW_DISK = 10e9  # bytes
 _BATCH = 64
 _TOLERANCE = 1e-3  # relative; rounding makes some 1e-6, TF32 1e-3
-_IMPORT_WRAPPERS = """
-import sys
+_IMPORT = """
+import importlib, sys
 from bacpipe.errors import BacpipeError
 from bacpipe.models.loading import find_card, import_wrapper
-for name in sys.argv[1:]:
+models, modules = (words.split() for words in sys.argv[1:])
+for name in models:
     try:
         import_wrapper(find_card(name))
     except BacpipeError as error:
         sys.exit(str(error))
+for name in modules:
+    importlib.import_module(name)
 """
 
 
@@ -155,14 +164,21 @@ def _extra(name: str) -> Finding:
     """Whether an extra is installed and can be imported."""
     topic, installed = f"extra {name}", extras.versions(name)
     cards = [card for card in CARDS.values() if card.extra == name]
-    if not installed or extras.MISSING in installed.values():
-        wanted = f" (for {', '.join(card.name for card in cards)})" if cards else ""
-        return Finding(topic, f'not installed{wanted}: pip install "bacpipe[{name}]"')
-    text = ", ".join(f"{package} {version}" for package, version in installed.items())
+    here = {package: found for package, found in installed.items() if found != extras.MISSING}
+    text = ", ".join(f"{package} {version}" for package, version in here.items())
+    if not here or len(here) < len(installed):
+        use = ", ".join(card.name for card in cards) or _USES.get(name, "")
+        wanted = f" (for {use})" if use else ""
+        lacking = ", ".join(sorted(installed.keys() - here))
+        found = f"{text}, without {lacking}" if here else "not installed"
+        return Finding(topic, f"{found}{wanted}: {extras.command(name)}")
 
     def look() -> str:
         # In a process of its own: such packages print to the terminal, and a broken one may crash.
-        command = [sys.executable, "-c", _IMPORT_WRAPPERS, *(card.name for card in cards)]
+        # Where no model needs it, its packages are asked for by their names.
+        modules = [] if cards else [package.replace("-", "_") for package in installed]
+        command = [sys.executable, "-c", _IMPORT, " ".join(card.name for card in cards),
+                   " ".join(modules)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"Python ended with {done.returncode}"]

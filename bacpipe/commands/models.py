@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
                 "bacpipe models get: expected the names of the models whose weights are wanted, "
                 "or --all."
             )
-        return _get(cards, base)
+        return _get_names(cards, base) if parsed.names else _get(cards, base)
     if not cards:
         cards = [c for c in CARDS.values() if not checkpoints.missing_files(c, base)]
     checks = []
@@ -80,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--all", action="store_true", help="all models")
     parser.add_argument(
+        "--names",
+        action="store_true",
+        help="get: only the small files with the names and codes of classes",
+    )
+    parser.add_argument(
         "--report", metavar="FILE", default=REPORT, help="what check writes (default: %(default)s)"
     )
     return parser
@@ -95,10 +100,25 @@ def _get(cards: Iterable[ModelCard], base: Path) -> int:
             missing += 1
             continue
         missing += bool(checkpoints.fetch_labels(card.labels, base))
+        checkpoints.fetch_labels(card.optional_labels, base)
         size = sum(checkpoints.size_of(path) for path in files.values()) / 1e6
         places = sorted({str(path.parent) for path in files.values()})
         print(f"{card.name}: {size:.0f} MB at {', '.join(places)}")  # noqa: T201
     return int(missing > 0)
+
+
+def _get_names(cards: Iterable[ModelCard], base: Path) -> int:
+    """Fetch what `bacpipe classes` needs of models whose names are in files of their own."""
+    problems = 0
+    for card in cards:
+        files = (*card.labels, *card.optional_labels)
+        lacking = checkpoints.fetch_labels(files, base)
+        problems += len(lacking)
+        if not files:
+            print(f"{card.name}: has no names beside its weights")  # noqa: T201
+        elif not lacking:
+            print(f"{card.name}: names at {base}")  # noqa: T201
+    return int(problems > 0)
 
 
 @dataclass
@@ -167,7 +187,8 @@ def _check_files(done: Check, card: ModelCard, options: Options) -> None:
         done.expect(f"file {inside}", f"sha256 {found} ({verdict})", wrong)
     for problem in checkpoints.fetch_labels(card.labels, base):
         done.expect("labels", "missing", problem)
-    for file in card.labels:
+    checkpoints.fetch_labels(card.optional_labels, base)
+    for file in (*card.labels, *card.optional_labels):
         listed = checkpoints.find_labels(file, base)
         if listed is not None:
             found = checkpoints.checkpoint_hash(listed, base)

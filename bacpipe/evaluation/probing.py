@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import EvaluationError, ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.evaluation.cross_validation import cross_validate
 from bacpipe.evaluation.labelled_windows import (
@@ -635,7 +636,9 @@ def probe_detections(loader: Loader, name: str, threshold: float) -> Iterator[De
     """
     model, stored = str(loader.model_name), loader.embedding_set
     if stored is None:
-        raise ResultsNotFoundError(f"{loader.audio_dir}: there are no embeddings of {model}.")
+        raise ResultsNotFoundError(
+            f"{shown(loader.audio_dir)}: there are no embeddings of {model}."
+        )
     probe, columns = open_probe(model, loader.paths.probe_path, name)
     classes = np.array(list(columns), dtype=object)
 

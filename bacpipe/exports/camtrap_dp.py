@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
+from bacpipe.audio.remote import shown
 from bacpipe.errors import AudioError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.exports.chosen import Chosen, event_names
 from bacpipe.store.detections import Detections, merge_detections
@@ -184,10 +185,10 @@ def _media(chosen: Chosen) -> dict[str, _Medium]:
         found[name] = _Medium(name, deployment, place, place.start, end, _rate(chosen, name))
     if any(without.values()):
         told = ", ".join(f"{count} without a {what}" for what, count in without.items() if count)
-        logger.warning("%s: left out of the data package: %s.", loader.audio_dir, told)
+        logger.warning("%s: left out of the data package: %s.", shown(loader.audio_dir), told)
     if not found:
         raise ResultsNotFoundError(
-            f"{loader.audio_dir}: no recording has a position and a time with a zone, which "
+            f"{shown(loader.audio_dir)}: no recording has a position and a time with a zone, which "
             f"Camtrap DP requires; give latitude=, longitude= and time_zone=, or a table of sites "
             f"(bacpipe sites audio_dir=... writes a draft)."
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from bacpipe._version import __version__
+from bacpipe.audio.remote import shown
 from bacpipe.errors import counted
 from bacpipe.exports.chosen import Chosen, event_names
 from bacpipe.store.detections import merge_detections
@@ -101,7 +102,7 @@ def _lines(chosen: Chosen) -> Iterator[str]:
     if left_out:
         logger.warning(
             "%s: the archive leaves out %s of classes whose scientific name is not known.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(left_out, "event"),
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bacpipe.audio.files import read_recording
+from bacpipe.audio.remote import shown
 from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
 from bacpipe.store.detections import Detections
@@ -110,7 +111,7 @@ def _write_combined_raven_table(
             )
         offset += recording.duration
     if not sounds:
-        raise ResultsNotFoundError(f"{loader.audio_dir}: no recording here can be opened.")
+        raise ResultsNotFoundError(f"{shown(loader.audio_dir)}: no recording here can be opened.")
     table = folder / f"{loader.model_name}.selection.table.txt"
     listing = folder / f"{loader.model_name}.sound_files.txt"
     write_text(table, raven_table(rows))

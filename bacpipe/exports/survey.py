@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import ResultsNotFoundError, SettingsError, counted
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.store.detections import Intervals, merge_intervals
@@ -232,14 +233,14 @@ def histories(
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
         raise ResultsNotFoundError(
-            f"{audio_dir}: no recording here tells when it was made, so there are no occasions; "
-            f"expected a time in the recorder's metadata or in the name, such as "
+            f"{shown(audio_dir)}: no recording here tells when it was made, so there are no "
+            f"occasions; expected a time in the recorder's metadata or in the name, such as "
             f"20240501_053000.wav."
         )
     if unknown := len(recordings) - len(dated):
         logger.warning(
             "%s: the history leaves out %s that tell no time.",
-            audio_dir,
+            shown(audio_dir),
             counted(unknown, "recording"),
         )
     first = min(item.begin.min() for item in dated).astype("datetime64[D]").astype(_EPOCH.dtype)

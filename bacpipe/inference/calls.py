@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     AudioError,
     NothingEmbeddedError,
@@ -147,8 +148,8 @@ def _tables(handler: AudioHandler, loader: Loader, path: Path) -> Iterator[pd.Da
             reasons.append(str(error))
     if len(reasons) == len(chosen):
         raise NothingEmbeddedError(
-            f"{loader.audio_dir}: none of {counted(len(reasons), 'recording')} could be read "
-            f"({'; '.join(reasons[:3])})."
+            f"{shown(loader.audio_dir)}: none of {counted(len(reasons), 'recording')} could be "
+            f"read ({'; '.join(reasons[:3])})."
         )
 
 

@@ -21,7 +21,7 @@ import torch
 
 from bacpipe._version import __version__
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.audio.remote import is_recording_there
+from bacpipe.audio.remote import is_recording_there, shown
 from bacpipe.errors import (
     AnnotationsError,
     NothingEmbeddedError,
@@ -157,8 +157,8 @@ def embed_data_set(
         if loader.embedding_set is None or not loader.embedding_set.content.recordings.has_done:
             reasons = "; ".join(reason for _, reason in report.failed[:3])
             raise NothingEmbeddedError(
-                f"{loader.audio_dir}: none of {counted(len(report.failed), 'recording')} could be "
-                f"embedded ({reasons})."
+                f"{shown(loader.audio_dir)}: none of {counted(len(report.failed), 'recording')} "
+                f"could be embedded ({reasons})."
             )
         write_tables(loader, predict=predict, recent=recent)
     return report
@@ -407,7 +407,7 @@ def say_what_is_kept(loader: Loader, plan: RunPlan) -> None:
             "%s: %s of the name, size and time of recordings that were done before, but of another "
             "content, such as %s; they are embedded again in place of these. To keep the results "
             "of another card, give each its own main_results_dir.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(len(plan.replaced), "recording"),
             plan.replaced[0],
         )
@@ -547,9 +547,9 @@ def _sources(loader: Loader) -> Iterator[Source]:
     segments = loader.annotated_segments()
     if not segments and loader.part is None:
         raise AnnotationsError(
-            f"{loader.audio_dir / loader.options.annotations_filename}: holds no annotation of "
-            f"these recordings that is at least {loader.options.min_annotation_length} s long, so "
-            f"there is nothing to embed; lower min_annotation_length, or set "
+            f"{shown(loader.audio_dir / loader.options.annotations_filename)}: holds no annotation "
+            f"of these recordings that is at least {loader.options.min_annotation_length} s long, "
+            f"so there is nothing to embed; lower min_annotation_length, or set "
             f"only_embed_annotations to false."
         )
     for name in loader.selection.names:
@@ -731,7 +731,7 @@ def _take_renamed(
         logger.info(
             "%s: the results of %s are kept under new names, because the recordings were renamed, "
             "such as %s to %s.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(len(taken), "recording"),
             *taken[0],
         )

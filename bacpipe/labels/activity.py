@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bacpipe.audio import remote
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.labels.default_labels import recording_starts
 from bacpipe.places.clock import SunEvent, on_sun_clock
@@ -255,15 +256,15 @@ def class_activity(
     starts = starts_for(loader, names, by)
     if by is not None and by in SUN and np.isnat(starts).all():
         raise ResultsNotFoundError(
-            f"{loader.audio_dir}: no recording here tells both when and where it was made, so the "
-            f"hours from {SUN[by]} are not known; give latitude and longitude, or a table of sites "
-            f"(bacpipe sites audio_dir=...)."
+            f"{remote.shown(loader.audio_dir)}: no recording here tells both when and where it was "
+            f"made, so the hours from {SUN[by]} are not known; give latitude and longitude, or a "
+            f"table of sites (bacpipe sites audio_dir=...)."
         )
     if np.isnat(starts).all():
         raise ResultsNotFoundError(
-            f"{loader.audio_dir}: no recording here tells when it was made, so activity over time "
-            f"is not known; expected a time in the recorder's metadata or in the name, such as "
-            f"20240501_053000.wav."
+            f"{remote.shown(loader.audio_dir)}: no recording here tells when it was made, so "
+            f"activity over time is not known; expected a time in the recorder's metadata or in "
+            f"the name, such as 20240501_053000.wav."
         )
     stretches = recorded_stretches(entries, starts)
     grid = activity_grid(stretches, by or "hour_day")

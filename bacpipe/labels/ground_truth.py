@@ -34,6 +34,7 @@ from bacpipe.annotations.table import (
     read_annotations,
     require_label_column,
 )
+from bacpipe.audio.remote import shown
 from bacpipe.errors import AnnotationsError, NoRecordingsError, SettingsError, counted
 from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
@@ -335,7 +336,7 @@ def _annotations(loader: Loader, windows: ModelWindows, source: str | pd.DataFra
     try:
         names.update(file.relative_to(loader.audio_dir).as_posix() for file in loader.files)
     except NoRecordingsError:  # moved away: their results can still be labelled
-        logger.debug("%s holds no recordings any more", loader.audio_dir)
+        logger.debug("%s holds no recordings any more", shown(loader.audio_dir))
 
     def length_of(name: str) -> float | None:
         return windows.entries[name].duration if name in windows.entries else None
@@ -369,8 +370,8 @@ def _stored_annotations(
     table = pd.concat(parts, ignore_index=True)
     if table.empty:
         raise AnnotationsError(
-            f"{loader.audio_dir}: people have heard nothing in these recordings yet; label windows "
-            f"with bacpipe.label_windows or bacpipe label."
+            f"{shown(loader.audio_dir)}: people have heard nothing in these recordings yet; label "
+            f"windows with bacpipe.label_windows or bacpipe label."
         )
     return table
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bacpipe.audio.remote import shown
 from bacpipe.audio.stream import AudioStream
 from bacpipe.audio.windows import count_windows
 from bacpipe.errors import AudioError, NoRecordingsError, SettingsError
@@ -130,7 +131,9 @@ def _future_windows(loader: Loader) -> ModelWindows:
         except AudioError as error:
             logger.warning("left out: %s", error)
     if not any(entry.windows for entry in entries.values()):
-        raise NoRecordingsError(f"{loader.audio_dir}: no recording here has a single window.")
+        raise NoRecordingsError(
+            f"{shown(loader.audio_dir)}: no recording here has a single window."
+        )
     known = {
         name: {"duration": entry.duration, "windows": entry.windows, "segments": entry.segments}
         for name, entry in entries.items()

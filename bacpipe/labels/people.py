@@ -41,7 +41,7 @@ from bacpipe.annotations.table import (
 )
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.audio.remote import is_recording_there, url_of
+from bacpipe.audio.remote import is_recording_there, shown, url_of
 from bacpipe.errors import (
     AnnotationsError,
     NoRecordingsError,
@@ -395,7 +395,7 @@ def current_labels(loader: Loader, *, changed: bool = False) -> pd.DataFrame:
         and url_of(loader.audio_dir) is None
         and not is_folder(loader.audio_dir)
     ):
-        raise NoRecordingsError(f"The audio folder {loader.audio_dir} does not exist.")
+        raise NoRecordingsError(f"The audio folder {shown(loader.audio_dir)} does not exist.")
     held = standing(_names_now(read_judgements(folder), loader, changed=changed))
     rows = [[getattr(entry, name) for name in COLUMNS] for entry in held]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -438,7 +438,7 @@ def _names_now(
         logger.warning(
             "%s: the content of %s has changed since people labelled it, so these labels are "
             "left out (they stay in %s): %s. Label it again, or put the former file back.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(len(differ), "recording"),
             PEOPLE_LABELS,
             listed(differ),
@@ -446,7 +446,7 @@ def _names_now(
     if gone:
         logger.warning(
             "%s: labels of %s that is not there any more are kept: %s.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(len(gone), "recording"),
             listed(gone),
         )

@@ -219,6 +219,9 @@ class ModelCard:
         or the same model in another precision.
     labels : tuple of LabelFile
         Names of the classes, where the files above do not hold them.  A model works without.
+    optional_labels : tuple of LabelFile
+        What further tells codes of the classes.  Only ``bacpipe models get`` fetches it: a model
+        whose names are there already does not wait for a network.
     n_classes : int or None
         Number of classes of the integrated classifier; None when the model has none.
     classes : str
@@ -272,6 +275,7 @@ class ModelCard:
     scope: Scope
     alternatives: tuple[tuple[str, str], ...] = ()
     labels: tuple[LabelFile, ...] = ()
+    optional_labels: tuple[LabelFile, ...] = ()
     n_classes: int | None = None
     classes: str = ""
     known_classes: tuple[tuple[str, str, str], ...] = ()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from scipy.special import expit
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     EvaluationError,
     SettingsError,
@@ -480,8 +481,8 @@ def calibration_of(
     scores, checked = counted_windows(scores, match(scores, table, say))
     if not checked:
         raise TooLittleDataError(
-            f"{loader.audio_dir}: no window with a score of {scores.model} was checked, so its "
-            f"scores are no probabilities; {_PLAN}."
+            f"{shown(loader.audio_dir)}: no window with a score of {scores.model} was checked, so "
+            f"its scores are no probabilities; {_PLAN}."
         )
     scale, checks, prior = fitted(scores, checked)
     classes = {

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
@@ -69,8 +70,8 @@ def results_of(audio_dir: str | Path, which: str | Path | Recogniser, options: O
         found = find_recogniser(which, paths_of(audio_dir, "none", options))
     except ResultsNotFoundError as error:
         raise ResultsNotFoundError(
-            f"{audio_dir}: there are no results of {str(which)!r}: no model of this name has run "
-            f"there, and {str(error).partition(': ')[2]}"
+            f"{shown(audio_dir)}: there are no results of {str(which)!r}: no model of this name "
+            f"has run there, and {str(error).partition(': ')[2]}"
         ) from None
     return found.results(Loader(audio_dir, found.model, options=options))
 

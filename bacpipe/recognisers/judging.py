@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bacpipe.annotations.cells import listed
+from bacpipe.audio.remote import shown
 from bacpipe.errors import RecogniserError
 from bacpipe.recognisers.labelled import (
     ABSENT,
@@ -42,8 +43,8 @@ def windows_to_judge(
     table = table[table["label"].isin(recogniser.classes)]
     if table.empty:
         raise RecogniserError(
-            f"{loader.audio_dir}: no label is of a class of the recogniser {recogniser.name!r}, "
-            f"which knows {listed(recogniser.classes)}."
+            f"{shown(loader.audio_dir)}: no label is of a class of the recogniser "
+            f"{recogniser.name!r}, which knows {listed(recogniser.classes)}."
         )
     known = [name for name in recogniser.classes if name in set(table["label"])]
     return _with_negatives(labelled_windows(loader, table, known))

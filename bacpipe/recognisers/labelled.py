@@ -19,6 +19,7 @@ from bacpipe.annotations.table import (
     require_label_column,
 )
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import shown
 from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
 from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.matching import runs
@@ -102,7 +103,7 @@ def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFra
     found = [part for part in parts if len(part)]
     if not found:
         raise RecogniserError(
-            f"{loader.audio_dir}: there are no labels of people yet"
+            f"{shown(loader.audio_dir)}: there are no labels of people yet"
             f"{'' if wanted == 'people' else f' and no {options.annotations_filename}'}; give some "
             f"with bacpipe.label_windows or bacpipe label."
         )
@@ -114,7 +115,7 @@ def _annotations(loader: Loader, path: Path) -> pd.DataFrame:
     try:
         names.update(loader.recording_names)
     except NoRecordingsError:
-        logger.debug("%s holds no recordings any more", loader.audio_dir)
+        logger.debug("%s holds no recordings any more", shown(loader.audio_dir))
     table = read_annotations(path, sorted(names), length_in_header(loader.audio_dir))
     return _as_labels(table, loader, path.name)
 

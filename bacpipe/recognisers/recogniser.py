@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bacpipe.annotations.cells import listed
+from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     RecogniserError,
     ResultsNotFoundError,
@@ -180,8 +181,8 @@ class Recogniser(StoredRecogniser):
         if loader.model_name != self.model:
             raise RecogniserError(
                 f"The recogniser {self.name!r} takes embeddings of {self.model}, not of "
-                f"{loader.model_name}; run {self.model} on {loader.audio_dir}, or train another "
-                f"recogniser on {loader.model_name}."
+                f"{loader.model_name}; run {self.model} on {shown(loader.audio_dir)}, or train "
+                f"another recogniser on {loader.model_name}."
             )
         known = identity.get("checkpoint")
         if known is not None and self.checkpoint and known != self.checkpoint:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import EvaluationError
 from bacpipe.options import make_options
 from bacpipe.recognisers.checked_scores import (
@@ -165,7 +166,7 @@ def _found(scores: Scores, name: str) -> str:
     if known not in scores.classes:
         near = difflib.get_close_matches(str(name), [*scores.classes], 1)
         raise EvaluationError(
-            f"{scores.model} has found no {name!r} in {scores.loader.audio_dir}"
+            f"{scores.model} has found no {name!r} in {shown(scores.loader.audio_dir)}"
             f"{f'; did you mean {near[0]!r}?' if near else '.'}"
         )
     return known

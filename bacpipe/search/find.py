@@ -265,8 +265,8 @@ def _loader(
         models = computed_models(options.audio_dir, options)
         if len(models) > 1:
             raise SettingsError(
-                f"model is missing; there are embeddings of {', '.join(models)} of "
-                f"{options.audio_dir}."
+                f"model is missing; expected one of {', '.join(models)}, whose embeddings of these "
+                f"recordings are here."
             )
         (model,) = models
     return Loader(options.audio_dir, model, options=options)

@@ -222,7 +222,8 @@ def _results_of_moved(main: Path, old: Path, audio_dir: Path, embed_parent_dir: 
     told = f"moved_from={old}"
     if _exists(old):
         raise SettingsError(
-            f"{told} is still there; expected where {audio_dir} was before it was moved or renamed."
+            f"{told} is still there; expected where {shown(audio_dir)} was before it was "
+            f"moved or renamed."
         )
     former = Path(os.path.abspath(old))  # noqa: PTH100
     folders = dict.fromkeys([*(main / name for name in _dataset_names(old)), *_data_sets(main)])
@@ -233,8 +234,8 @@ def _results_of_moved(main: Path, old: Path, audio_dir: Path, embed_parent_dir: 
         entries = list(_first_entries(folder / embed_parent_dir))
         if entries and not any(_exists(audio_dir / entry.file) for entry in entries):
             raise SettingsError(
-                f"{told}: none of its recordings, such as {entries[0].file}, is in {audio_dir}; "
-                f"expected the folder that {old} is now as audio_dir."
+                f"{told}: none of its recordings, such as {entries[0].file}, is in "
+                f"{shown(audio_dir)}; expected the folder that {old} is now as audio_dir."
             )
         return folder
     known = sorted(str(owner) for owner in owners.values() if owner is not None)
@@ -443,12 +444,12 @@ def without_results(names: Sequence[str], audio_dir: Path, paths: ResultPaths) -
     if len(kept) < len(names):
         logger.info(
             "%s: left out %s among the results.",
-            audio_dir,
+            shown(audio_dir),
             counted(len(names) - len(kept), "file"),
         )
     if not kept:
         raise NoRecordingsError(
-            f"The audio folder {audio_dir} holds no recordings besides the results in "
+            f"The audio folder {shown(audio_dir)} holds no recordings besides the results in "
             f"{paths.dataset_path}."
         )
     return kept

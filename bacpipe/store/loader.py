@@ -20,6 +20,7 @@ import numpy as np
 from bacpipe.annotations.table import annotated_segments, length_in_header, read_annotations
 from bacpipe.audio.files import find_audio_files, find_recording_names
 from bacpipe.audio.fingerprint import content_fingerprint
+from bacpipe.audio.remote import shown
 from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError, SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
@@ -171,8 +172,8 @@ class Loader:
         self.audio_dir, self._wanted = data_set_of(audio_dir)
         if self._wanted is not None and self.options.recordings is not None:
             raise SettingsError(
-                f"audio_dir names recordings of {self.audio_dir}, and so does recordings; expected "
-                f"a folder as audio_dir, or no recordings."
+                f"audio_dir names recordings of {shown(self.audio_dir)}, and so does recordings; "
+                f"expected a folder as audio_dir, or no recordings."
             )
         self._wanted = self._wanted or self.options.recordings
         self.model_name = model_name = None if model_name is None else canonical_name(model_name)
@@ -387,9 +388,9 @@ class Loader:
         """
         if self.model_name not in CARDS:
             raise ResultsNotFoundError(
-                f"{self.audio_dir}: there are no embeddings of {self.model_name!r}, and the length "
-                f"of its windows is not known, because it is no model of the zoo. Compute the "
-                f"embeddings first, or choose one of {', '.join(CARDS)}."
+                f"{shown(self.audio_dir)}: there are no embeddings of {self.model_name!r}, and the "
+                f"length of its windows is not known, because it is no model of the zoo. Compute "
+                f"the embeddings first, or choose one of {', '.join(CARDS)}."
             )
         card = CARDS[self.model_name]
         return card.sample_rate, card.window
@@ -1136,7 +1137,7 @@ class Loader:
                 )
             raise ResultsNotFoundError(
                 f"{self.paths.main_embeds_path}: there are no embeddings of {self.model_name} for "
-                f"{self.audio_dir} yet; compute them with bacpipe.generate_embeddings or "
+                f"{shown(self.audio_dir)} yet; compute them with bacpipe.generate_embeddings or "
                 f"python -m bacpipe."
             )
         return self.embedding_set

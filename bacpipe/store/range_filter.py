@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import CheckpointError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.places.clock import Clock, Start, say_once, tell_assumptions, week_of
@@ -173,9 +174,9 @@ class RangeFilter:
         if not placed:
             say_once(
                 logging.WARNING,
-                f"{self.paths.audio_dir}: range_filter=hide leaves out nothing, because it is not "
-                f"known where these recordings were made; give latitude and longitude, or a table "
-                f"of sites (bacpipe sites audio_dir=...).",
+                f"{shown(self.paths.audio_dir)}: range_filter=hide leaves out nothing, because it "
+                f"is not known where these recordings were made; give latitude and longitude, or "
+                f"a table of sites (bacpipe sites audio_dir=...).",
             )
             return
         parts = [
@@ -188,7 +189,7 @@ class RangeFilter:
         if exempt:
             several = counted(len(exempt), "class", "classes")
             parts.append(f"{several} without a range stay{_some(sorted(exempt))}")
-        say_once(logging.INFO, f"{self.paths.audio_dir}: {'; '.join(parts)}.")
+        say_once(logging.INFO, f"{shown(self.paths.audio_dir)}: {'; '.join(parts)}.")
 
     @cached_property
     def _chosen(self) -> frozenset[str] | None:
@@ -373,7 +374,7 @@ def _tell_missing(audio_dir: Path, starts: Mapping[str, Start]) -> None:
     if missing:
         say_once(
             logging.WARNING,
-            f"{audio_dir}: {counted(len(missing), 'recording')} of {len(starts)} without a "
+            f"{shown(audio_dir)}: {counted(len(missing), 'recording')} of {len(starts)} without a "
             f"position, such as {missing[0]}; for these, nothing is known of what can be there "
             f"(bacpipe sites audio_dir=... says why).",
         )

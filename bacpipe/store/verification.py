@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
-from bacpipe.audio.remote import url_of
+from bacpipe.audio.remote import shown, url_of
 from bacpipe.errors import ResultsError, ResultsNotFoundError
 from bacpipe.store.approximate_index import why_index_damaged
 from bacpipe.store.arrays import scan_npy
@@ -211,7 +211,7 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         and url_of(audio_dir) is None
         and not audio_dir.is_dir()
     ):
-        logger.info("%s is not there, so its recordings are not compared.", audio_dir)
+        logger.info("%s is not there, so its recordings are not compared.", shown(audio_dir))
     for name, entry in sorted(content.recordings.items()):
         if isinstance(entry, FinishedEntry) and entry.is_done:
             yield from _check_embeddings(found, entry)
@@ -282,8 +282,8 @@ def _check_recording(audio_dir: Path, folder: Path, entry: FinishedEntry) -> Ite
         how = "content"
     yield Finding(
         now.path,
-        f"{now.path}: has another {how} than the recording that was embedded, so the results in "
-        f"{folder} are of another one; {_AGAIN}.",
+        f"{shown(now.path)}: has another {how} than the recording that was embedded, so the "
+        f"results in {folder} are of another one; {_AGAIN}.",
     )
 
 

@@ -1,7 +1,8 @@
 """Sphinx extension: the classes of a model on its page, with a box to search them.
 
-A model's page says by a comment where the list comes; it is made of names that come with an
-installed package or with the model's card, so that a build needs no download.
+A model's page says by a comment where the list comes.  It is made of names that come with an
+installed package or with the model's card, so that a build needs no download, and of what
+``bacpipe models get --names --all model_base_path=docs/_build/names`` has fetched before.
 """
 
 from __future__ import annotations
@@ -14,20 +15,29 @@ from typing import Any
 
 from model_pages import CLASS_LIST
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 from bacpipe.commands.classes import class_rows, knows_classes
+from bacpipe.errors import CheckpointError, ModelUnavailableError
 from bacpipe.models.card import ModelCard
 from bacpipe.models.zoo import CARDS
 
+logger = logging.getLogger(__name__)
+
 _HEADER = ("class", "scientific name", "code")
-_NOWHERE = Path("no_checkpoints")
+_NAMES = Path(__file__).parents[1] / "_build" / "names"
 
 
-def class_list(card: ModelCard) -> str:
+def class_list(card: ModelCard, names: Path = _NAMES) -> str:
     """HTML of the list; ``class_lists.js`` adds the box."""
-    if not knows_classes(card, _NOWHERE):
+    try:
+        rows = card.known_classes or (knows_classes(card, names) and class_rows(card, names))
+    # What reads its names needs its extra, or its authors have changed their list meanwhile.
+    except (ModelUnavailableError, CheckpointError) as error:
+        logger.info("%s: its classes are not listed: %s", card.name, error)
         return ""
-    rows = card.known_classes or class_rows(card, _NOWHERE)
+    if not rows:
+        return ""
     same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
     kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
@@ -49,8 +59,9 @@ def insert(app: Sphinx, docname: str, content: list[str]) -> None:
     """Put the list where the page says."""
     name = re.fullmatch(r"models/(\w+)", docname)
     if name and CLASS_LIST in content[0]:
-        listed = f"```{{raw}} html\n{class_list(CARDS[name[1]])}\n```"
-        content[0] = content[0].replace(CLASS_LIST, listed)
+        listed = class_list(CARDS[name[1]])
+        shown = f"```{{raw}} html\n{listed}\n```" if listed else ""
+        content[0] = content[0].replace(CLASS_LIST, shown)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

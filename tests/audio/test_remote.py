@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import email.utils
 import http.server
 import re
@@ -23,7 +24,7 @@ import pytest
 import bacpipe
 from bacpipe.audio import remote
 from bacpipe.audio.stream import read_audio
-from bacpipe.errors import NoRecordingsError, SettingsError
+from bacpipe.errors import BacpipeError, NoRecordingsError, SettingsError
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
 
@@ -303,10 +304,48 @@ def test_urls_that_are_not_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(SettingsError, match=r"main_results_dir.* only recordings can be at a URL"):
         bacpipe.Loader(str(tmp_path), "birdnet", main_results_dir="s3://bucket/results")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(SettingsError, match=r'pip install "bacpipe\[remote\]"'):
+    with pytest.raises(SettingsError, match=r'pip install .* "\.\[remote\]"'):
         embed("gs://bucket/x", tmp_path)
 
 
 def test_importing_bacpipe_does_not_load_fsspec() -> None:
     code = "import sys, bacpipe.workflows; assert 'fsspec' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _shows_a_path(node: ast.AST) -> bool:
+    """Whether an expression is the folder of the recordings, as it stands inside of bacpipe."""
+    return (isinstance(node, ast.Name) and node.id == "audio_dir") or (
+        isinstance(node, ast.Attribute) and node.attr == "audio_dir"
+    )
+
+
+def test_messages_show_urls_as_they_were_given() -> None:
+    """Inside of bacpipe, s3://bucket/site is /s3:/bucket/site, which nobody would recognise."""
+    package = Path(bacpipe.__file__).parent
+    found = []
+    others = {package / "workflows.py", *(package / "scaling").glob("*.py")}  # not looked at yet
+    for path in {*package.rglob("*.py")} - others:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            parts: list[ast.expr] = []
+            if isinstance(node, ast.FormattedValue):
+                parts = [node.value]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger."):
+                parts = node.args
+            found += [f"{path.relative_to(package)}:{part.lineno}" for part in parts
+                      if _shows_a_path(part)]  # fmt: skip
+    assert found == []
+
+
+def test_results_of_a_url_are_asked_for_by_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"main_results_dir": tmp_path}
+    for ask in (
+        lambda: bacpipe.Loader("s3://birds/site", "mine", **settings).window_times("a.wav"),
+        lambda: bacpipe.Loader("s3://birds/site", "birdnet", **settings).embeddings("array"),
+        lambda: bacpipe.calibrate("s3://birds/site", "birdnet", **settings),
+    ):
+        with pytest.raises(BacpipeError, match="s3://birds/site") as caught:
+            ask()
+        assert "/s3:/" not in str(caught.value)

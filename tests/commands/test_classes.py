@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bacpipe.__main__ import main
+from bacpipe.models.zoo import CARDS, EBIRD
 
 
 def test_classes_are_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +51,50 @@ def test_some_classes_are_known_without_weights(
     known = capsys.readouterr().out.partition("Not looked at")[0]
     assert "google_whale" in known and "google_humpback" in known
     assert [*tmp_path.iterdir()] == []  # nothing was fetched
+
+
+# Label files as their authors write them, of two species.
+LABELS = {
+    "avesecho_passt": "Turdus merula,EurasianBlackbird\nStrix aluco,Tawny Owl\n",
+    "birdnet_v3": "idx;sci_name;com_name\n0;Turdus merula;Eurasian Blackbird\n"
+    "1;Strix aluco;Tawny Owl\n",
+    "perch_v2": "inat2024_fsd50k\nTurdus merula\nStrix aluco\n",
+    "insect66": "file_name,species\na.wav,Turdus merula\nb.wav,Strix aluco\n",
+    "insect459": "file_name,species\na.wav,Turdus merula\nb.wav,Strix aluco\n",
+    **dict.fromkeys(
+        (name for name in CARDS if name.startswith("esp_aves2")),
+        '{"Turdus merula": 0, "Strix aluco": 1}',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_names_beside_the_weights_are_enough(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if CARDS[name].extra == "onnx" and importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("needs the extra onnx")
+    card = CARDS[name]
+    monkeypatch.setitem(CARDS, name, replace(card, n_classes=card.n_classes and 2))
+    path = tmp_path / card.labels[0].name
+    path.parent.mkdir(parents=True)
+    path.write_text(LABELS[name])
+    where = f"model_base_path={tmp_path}"
+    assert main(["classes", name, where]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 3 and "Turdus merula" in said
+    if name == "avesecho_passt":
+        assert main(["classes", "--species", "Turdus merula", where]) == 0
+        known = capsys.readouterr().out.partition("Not looked at")[0]
+        assert "avesecho_passt" in known
+    assert main(["classes", name, "--search", "strix", where]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert [*tmp_path.rglob("*.*")] == [path]  # nothing was fetched
+
+
+def test_names_that_have_files_of_their_own_need_no_weights() -> None:
+    own = {name for name, card in CARDS.items() if not {*card.labels} <= {*EBIRD}}
+    assert own == {*LABELS}
 
 
 def test_damaged_weights_are_not_called_missing(

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bacpipe.__main__ import main
-from bacpipe.models.zoo import CARDS
+from bacpipe.models.card import LabelFile, Url
+from bacpipe.models.loading import load_model
+from bacpipe.models.weights import checkpoints
+from bacpipe.models.zoo import CARDS, EBIRD
 from tests.models import parity
 from tests.models.hub_server import Hub
 from tests.models.test_checkpoints import hub, impatient, tar_xz
@@ -44,6 +48,27 @@ def test_weights_are_fetched_ahead_and_checked(
     assert text.strip() in capsys.readouterr().out
     assert "| bat | ok | 64 | 18, such as Rhinolophus ferrumequinum" in text
     assert "18 scientific" in text
+
+
+def test_codes_are_fetched_with_weights_that_are_there(
+    bat: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for by nobody else: a model that is there waits for no network."""
+    bat.files["plain/codes.json"] = b"{}"
+    source = Url("bat", f"{bat.endpoint}/plain/codes.json", filename="codes.json")
+    card = replace(CARDS["bat"], optional_labels=(LabelFile("bat/codes.json", (source,)),))
+    monkeypatch.setitem(CARDS, "bat", card)
+    base = tmp_path / "base"
+    checkpoints.resolve(card, base)
+    load_model("bat", device="cpu", model_base_path=base)
+    assert not (base / "bat/codes.json").exists()
+    assert main(["models", "get", "bat", f"model_base_path={base}"]) == 0
+    assert (base / "bat/codes.json").read_bytes() == b"{}"
+    (base / "bat/codes.json").unlink()
+    (base / card.files[0]).unlink()
+    assert main(["models", "get", "--names", "bat", f"model_base_path={base}"]) == 0
+    assert (base / "bat/codes.json").exists() and not (base / card.files[0]).exists()
+    assert CARDS["birdnet"].optional_labels == EBIRD
 
 
 def test_what_cannot_be_had_is_not_checked(

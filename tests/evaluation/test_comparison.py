@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bacpipe.evaluation.comparison import stored_scores
+import pytest
+
+import bacpipe
+from bacpipe.evaluation.comparison import read_maps, stored_scores
 from bacpipe.store.data_set_folder import result_paths
 from bacpipe.store.fingerprints import write_result
 from bacpipe.store.layout import ResultPaths
+from tests.conftest import TinyModel, write_recording
 
 
 def paths_of(base: Path, *models: str) -> dict[str, ResultPaths]:
@@ -101,3 +105,32 @@ def test_every_probe_that_was_trained_is_in_the_table(tmp_path: Path) -> None:
         write_result(paths["a"].probe_path / f"probe_results_{probe}.json", result, "x")
     table = stored_scores(paths, "species").tables["probing"]
     assert table["probe"].tolist() == ["linear", "mine"]
+
+
+@pytest.mark.parametrize("labels", [["NA", "nan", "None", "null"], ["01", "1", "02", "1e3"]])
+def test_labels_that_look_like_numbers_or_nothing_stay_text(
+    labels: list[str], tmp_path: Path
+) -> None:
+    """In the ground truth, in what is trained on it, and on the map that shows it."""
+    settings = {"main_results_dir": str(tmp_path / "results"), "device": "cpu"}
+    (audio := tmp_path / "audio").mkdir()
+    for number in range(4):
+        write_recording(audio / f"{number}.wav", 4.0, seed=number)
+    rows = [
+        f"{number}.wav,{second},{second + 1},{label}"
+        for number in range(4)
+        for second, label in enumerate(labels)
+    ]
+    (audio / "annotations.csv").write_text(
+        "\n".join(["audiofilename,start,end,label:species", *rows])
+    )
+    loader = bacpipe.run_pipeline_for_single_model(
+        "tiny", audio, "pca", CustomModel=TinyModel, **settings
+    )
+    truth = bacpipe.ground_truth_by_model("tiny", audio, **settings)
+    assert set(truth["label_dict:species"]) == set(labels)
+    for _ in range(2):  # as it was made, and as it is read back
+        table = bacpipe.ground_truth_by_model("tiny", audio, return_type="dataframe", **settings)
+        assert set(table) - {"start", "end", "audiofilename", "simultaneous_labels"} == set(labels)
+    found = read_maps({"tiny": loader.paths}, "pca", "species")["tiny"]
+    assert found["label"].tolist() == labels * 4

@@ -592,7 +592,7 @@ def test_missing_extra_is_one_sentence(
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(ModelUnavailableError) as caught:
         load_model(name, device="cpu", model_base_path=tmp_path)
-    assert f'pip install "bacpipe[{extra}]"' in str(caught.value)
+    assert f'pip install -c constraints.txt ".[{extra}]"' in str(caught.value)
     assert package in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

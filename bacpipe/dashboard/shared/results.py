@@ -235,7 +235,9 @@ class ModelResults:
         path = self.loader.audio_dir / name
         # Recordings may be links to other disks, but a journal must not name other places.
         if name.is_absolute() or ".." in name.parts:
-            raise ResultsNotFoundError(f"{recording!r} lies outside of {self.loader.audio_dir}.")
+            raise ResultsNotFoundError(
+                f"{recording!r} lies outside of {shown(self.loader.audio_dir)}."
+            )
         if not is_recording_there(path):
             raise ResultsNotFoundError(
                 f"{shown(path)}: this recording is not there any more, so it can be neither shown "

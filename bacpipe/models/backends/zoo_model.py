@@ -76,9 +76,36 @@ class ZooModel(ModelBaseClass):
     def set_up(self) -> None:
         """Build or find the network, and what goes with it, from `paths` in the card's order."""
 
+    @classmethod
+    def names_in_labels(
+        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    ) -> ClassNames | None:
+        """Names of the classes as the label files alone tell them, without the weights.
+
+        Parameters
+        ----------
+        card : ModelCard
+            Of the model.
+        base : Path
+            Folder of all checkpoints.
+        n_classes : int, optional
+            As many as the weights have; by default, those of the card.
+
+        Returns
+        -------
+        ClassNames or None
+            None where these files are not there, or the names come with the weights.
+
+        Raises
+        ------
+        CheckpointError
+            If a file cannot be read, or is of another number of classes.
+        """
+        return None
+
     def label_file(self, number: int = 0) -> Path | None:
         """One of the label files of the card, if it is on this machine."""
-        return checkpoints.find_labels(self.card.labels[number], self.model_base_path)
+        return label_file(self.card, self.model_base_path, number)
 
     def numbered(self, n_classes: int) -> ClassNames:
         """Names for classes whose label file is missing, with a warning that says where it goes."""
@@ -86,7 +113,17 @@ class ZooModel(ModelBaseClass):
 
     def taxonomy(self) -> Taxonomy:
         """The eBird taxonomy, as far as it is on this machine."""
-        return read_taxonomy(EBIRD, self.model_base_path)
+        return taxonomy(self.model_base_path)
+
+
+def taxonomy(base: Path) -> Taxonomy:
+    """The eBird taxonomy, as far as it is in the folder of all checkpoints."""
+    return read_taxonomy(EBIRD, base)
+
+
+def label_file(card: ModelCard, base: Path, number: int = 0) -> Path | None:
+    """One of the label files of a card, if it is in the folder of all checkpoints."""
+    return checkpoints.find_labels(card.labels[number], base)
 
 
 class HostModel(ZooModel):

@@ -15,6 +15,8 @@ from torchvision.models import efficientnet_b0
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
+from bacpipe.models.backends.zoo_model import label_file, taxonomy
+from bacpipe.models.card import ModelCard
 from bacpipe.models.families.beats import ITERATION_3, Beats
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max
 from bacpipe.models.weights.class_names import ClassNames, names_of_species
@@ -26,7 +28,32 @@ _PREFIXES = ("module.", "model.", "backbone.")
 _LOG_FLOOR = 1e-6
 
 
-class SupervisedBeats(Beats):
+class _Mapped(TorchModel):
+    """Classes whose names are in a map of labels beside the weights."""
+
+    @classmethod
+    def names_in_labels(
+        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    ) -> ClassNames | None:
+        path = label_file(card, base)
+        if path is None:
+            return None
+        names = {place: str(label) for label, place in read_json(path).items()}
+        count = len(names) if n_classes is None else n_classes
+        if set(names) != set(range(count)):
+            raise CheckpointError(
+                f"{path}: expected a number from 0 to {count - 1} for each of the {count} classes "
+                f"of the weights; the two files must be of the same version."
+            )
+        return names_of_species([names[place] for place in range(count)], taxonomy(base))
+
+    def name_classes(self, count: int) -> None:
+        """Take the names in the order of the scores."""
+        names = self.names_in_labels(self.card, self.model_base_path, count)
+        self.classes, self.scientific_names, self.codes = names or self.numbered(count)
+
+
+class SupervisedBeats(_Mapped, Beats):
     """BEATs (iteration 3) with a linear classifier on the mean of its tokens."""
 
     def set_up(self) -> None:
@@ -37,7 +64,7 @@ class SupervisedBeats(Beats):
         self.build(ITERATION_3, path, state)
         self.fit(classifier, path, head, rename=lambda key: key.removeprefix("classifier."))
         self._classifier = self.place(classifier)
-        self.classes, self.scientific_names, self.codes = _names(self, classifier.out_features)
+        self.name_classes(classifier.out_features)
 
     def classifier_predictions(self, embeddings: Tensor) -> Tensor:
         """Sigmoid scores, float32, shape (n, n_classes)."""
@@ -45,7 +72,7 @@ class SupervisedBeats(Beats):
         return scores
 
 
-class SupervisedEfficientNet(TorchModel):
+class SupervisedEfficientNet(_Mapped):
     """EfficientNet-B0 on mel spectrograms of 128 bands, with a linear classifier."""
 
     def set_up(self) -> None:
@@ -57,7 +84,7 @@ class SupervisedEfficientNet(TorchModel):
         network = self.place(network)
         self._classifier, network.classifier = network.classifier, nn.Identity()
         self._network = network
-        self.classes, self.scientific_names, self.codes = _names(self, count)
+        self.name_classes(count)
         filters = mel_filterbank(sample_rate=self.sr, n_fft=800, n_mels=128)
         self._mel = self.place(MelSpectrogram(filters, hop=160))
 
@@ -89,17 +116,3 @@ def _n_classes(state: dict[str, Tensor], layer: str, path: Path) -> int:
             f"the Earth Species Project published."
         )
     return len(weight)
-
-
-def _names(model: TorchModel, count: int) -> ClassNames:
-    """Names in the order of the scores, from the map of labels."""
-    path = model.label_file()
-    if path is None:
-        return model.numbered(count)
-    names = {place: str(label) for label, place in read_json(path).items()}
-    if set(names) != set(range(count)):
-        raise CheckpointError(
-            f"{path}: expected a number from 0 to {count - 1} for each of the {count} classes of "
-            f"the weights; the two files must be of the same version."
-        )
-    return names_of_species([names[place] for place in range(count)], model.taxonomy())

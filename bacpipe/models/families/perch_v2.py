@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from bacpipe.models.backends.onnx import OnnxModel
+from bacpipe.models.backends.zoo_model import label_file, taxonomy
+from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.weights.class_names import (
     ClassNames,
@@ -33,18 +37,24 @@ class PerchV2(PerchV2Headless):
     """Perch 2.0 with its classes, which exclude each other: their scores are a softmax."""
 
     def set_up(self) -> None:
-        self.classes, self.scientific_names, self.codes = self._names()
+        names = self.names_in_labels(self.card, self.model_base_path, self.n_classes)
+        self.classes, self.scientific_names, self.codes = names or self.numbered(self.n_classes)
 
-    def _names(self) -> ClassNames:
-        labels, codes = self.label_file(0), self.label_file(1)
+    @classmethod
+    def names_in_labels(
+        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    ) -> ClassNames | None:
+        labels = label_file(card, base)
         if labels is None:
-            return self.numbered(self.n_classes)
-        names, taxonomy = read_list(labels, self.n_classes), self.taxonomy()
+            return None
+        count = n_classes or card.n_classes or 0
+        codes = label_file(card, base, 1)
+        names, birds = read_list(labels, count), taxonomy(base)
         if codes is None:
-            return names_of_species(names, taxonomy)
-        listed = ["" if code == _NO_CODE else code for code in read_list(codes, self.n_classes)]
-        fitting = fitting_codes(listed, names, taxonomy, codes)
-        return names_of_species(names, taxonomy, codes=fitting)
+            return names_of_species(names, birds)
+        listed = ["" if code == _NO_CODE else code for code in read_list(codes, count)]
+        fitting = fitting_codes(listed, names, birds, codes)
+        return names_of_species(names, birds, codes=fitting)
 
     def activate(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.softmax(dim=1)

