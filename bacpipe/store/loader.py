@@ -1149,7 +1149,7 @@ class Loader:
         if entry is None:
             raise ResultsNotFoundError(
                 f"{recording}: there are no windows of it in {found.folder}; expected the path of "
-                f"an embedded recording within {self.audio_dir}, such as "
+                f"an embedded recording within {shown(self.audio_dir)}, such as "
                 f"{next(iter(self.entries), 'none')}."
             )
         return entry, found.content.header
