@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
+from bacpipe.audio.remote import shown
 from bacpipe.errors import SettingsError, counted
 from bacpipe.exports.findings import write_readme
 from bacpipe.inference.report import RunReport
@@ -313,7 +314,7 @@ def look_into(options: Options) -> None:
         few = [f"{suffix} ({number:,})" for suffix, number in loader.other_files.most_common(8)]
         logger.warning(
             "%s: %s left out because of %s suffix: %s; audio_suffixes says which are recordings.",
-            loader.audio_dir,
+            shown(loader.audio_dir),
             counted(loader.other_files.total(), "file"),
             "its" if loader.other_files.total() == 1 else "their",
             ", ".join(few),

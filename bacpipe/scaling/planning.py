@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.files import recordings_by_folder
+from bacpipe.audio.remote import shown
 from bacpipe.errors import NoRecordingsError, SettingsError, StorageError
 from bacpipe.models.loading import find_card
 from bacpipe.models.zoo import canonical_name
@@ -166,7 +167,7 @@ def _outside_results(folders: Iterator[Folder], paths: ResultPaths) -> Iterator[
             yield Folder([name for name in folder.names if name in kept], folder.sizes[mask])
     if is_empty:
         raise NoRecordingsError(
-            f"The audio folder {paths.audio_dir} holds no recordings besides the results in "
+            f"The audio folder {shown(paths.audio_dir)} holds no recordings besides the results in "
             f"{paths.dataset_path}."
         )
 

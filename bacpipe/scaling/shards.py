@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.audio.remote import is_recording_there, look_ahead
+from bacpipe.audio.remote import is_recording_there, look_ahead, shown
 from bacpipe.errors import ResultsError, ResultsLockedError, SettingsError, counted
 from bacpipe.options import Options
 from bacpipe.scaling.agreement import agree, make_contract, options_of_plan, read_contract
@@ -227,7 +227,7 @@ class ShardWorker:
         if not gone:
             return
         sentence = (
-            f"{self.paths.manifest_path}: the manifest no longer fits {self.audio_dir}: of shard "
+            f"{self.paths.manifest_path}: the manifest no longer fits {shown(self.audio_dir)}: of shard "
             f"{number}, {len(gone):,} of {counted(len(names), 'recording')} "
             f"{'is' if len(gone) == 1 else 'are'} not there, such as {gone[0]}; make them "
             f"reachable on this machine, or plan the shards again"
