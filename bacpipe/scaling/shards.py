@@ -227,7 +227,8 @@ class ShardWorker:
         if not gone:
             return
         sentence = (
-            f"{self.paths.manifest_path}: the manifest no longer fits {shown(self.audio_dir)}: of shard "
+            f"{self.paths.manifest_path}: the manifest no longer fits "
+            f"{shown(self.audio_dir)}: of shard "
             f"{number}, {len(gone):,} of {counted(len(names), 'recording')} "
             f"{'is' if len(gone) == 1 else 'are'} not there, such as {gone[0]}; make them "
             f"reachable on this machine, or plan the shards again"
