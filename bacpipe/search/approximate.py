@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -108,15 +109,13 @@ class ApproximateIndex:
                 f"{folder}: the approximate index does not fit into the memory that is free; "
                 "search without it (approximate=False)."
             )
-        ends = np.cumsum(stored.sizes)
-        for number, (end, size) in enumerate(
-            zip(ends.tolist(), stored.sizes.tolist(), strict=True)
-        ):
-            rows = np.ascontiguousarray(stored.rows[end - size : end])
-            codes = np.ascontiguousarray(stored.codes[end - size : end])
-            self._lists.invlists.add_entries(
-                number, size, faiss.swig_ptr(rows), faiss.swig_ptr(codes)
-            )
+        ends = np.cumsum(stored.sizes).tolist()
+        inside = self._lists.invlists
+        assert inside is not None
+        for number, (first, end) in enumerate(pairwise([0, *ends])):
+            rows = np.ascontiguousarray(stored.rows[first:end])
+            codes = np.ascontiguousarray(stored.codes[first:end])
+            inside.add_entries(number, end - first, faiss.swig_ptr(rows), faiss.swig_ptr(codes))
         self._lists.ntotal = len(stored.rows)
         self._recordings = stored.recordings
         self._firsts = np.cumsum([0, *(item.windows for item in stored.recordings)])
@@ -291,11 +290,13 @@ def build(index: SearchIndex) -> ApproximateIndex:
     lists = _empty(faiss, kmeans.centroids)
     for rows in _decoded(index):
         lists.add(rows @ rotation)
-    sizes = [lists.invlists.list_size(i) for i in range(number)]
+    inside = lists.invlists
+    assert inside is not None
+    sizes = [inside.list_size(i) for i in range(number)]
     # Copies: what faiss shows of its own is gone with `lists`.
-    ids = [faiss.rev_swig_ptr(lists.invlists.get_ids(i), n).copy() for i, n in enumerate(sizes)]
+    ids = [faiss.rev_swig_ptr(inside.get_ids(i), n).copy() for i, n in enumerate(sizes)]
     codes = [
-        faiss.rev_swig_ptr(lists.invlists.get_codes(i), n * lists.code_size).copy()
+        faiss.rev_swig_ptr(inside.get_codes(i), n * lists.code_size).copy()
         for i, n in enumerate(sizes)
     ]
     stored = StoredIndex(
@@ -312,7 +313,7 @@ def build(index: SearchIndex) -> ApproximateIndex:
         np.concatenate(codes).reshape(-1, lists.code_size),
         About(1, 1, 0, 0, ""),
     )
-    del lists, ids, codes
+    del inside, lists, ids, codes
     built = ApproximateIndex(index, stored)
     probed, pool, recall = built.tune()
     seconds = time.perf_counter() - started
@@ -337,10 +338,10 @@ def _empty(faiss: ModuleType, centres: Values) -> IndexIVFRaBitQ:
     """An index of faiss with lists, and nothing in them."""
     quantizer = faiss.IndexFlatIP(centres.shape[1])
     quantizer.add(np.ascontiguousarray(centres))
-    lists = faiss.IndexIVFRaBitQ(
+    lists: IndexIVFRaBitQ = faiss.IndexIVFRaBitQ(
         quantizer, centres.shape[1], len(centres), faiss.METRIC_INNER_PRODUCT
     )
-    lists.referenced_objects = [quantizer]  # faiss itself keeps none
+    vars(lists)["kept"] = quantizer  # faiss itself keeps no reference
     lists.is_trained = True
     lists.qb = 8
     return lists
