@@ -219,8 +219,8 @@ def stored_ground_truth(
     table = _annotations(loader, windows, source)
     name = source if isinstance(source, str) else "label_df"
     column = require_label_column(table, rule.kind, source=name)
-    of_channels = [CHANNEL] if CHANNEL in table else []
-    table = table[["audiofilename", "start", "end", column, *of_channels]].dropna(subset=column)
+    needed = ["audiofilename", "start", "end", column]
+    table = table[[*needed, *([CHANNEL] if CHANNEL in table else [])]].dropna(subset=needed)
     fingerprint = _fingerprint(windows, table, rule)
     path = loader.paths.labels_path / ground_truth_name(file_part(rule.kind), "parquet")
     if not overwrite and (stored := read_result_table(path, fingerprint)) is not None:
