@@ -132,7 +132,7 @@ CSS = """
 TABLE_CSS = """
 div.tabulator { font-size: 12px; }
 div.tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 3px 6px; }
-div.tabulator .tabulator-header .tabulator-col .tabulator-col-title {
+div.tabulator .tabulator-header .tabulator-col .tabulator-col-content .tabulator-col-title {
   white-space: normal; text-overflow: clip;
 }
 div.tabulator .tabulator-row { min-height: 24px; cursor: pointer; }
