@@ -105,7 +105,7 @@ def visit(server: Server, browser: object) -> Iterator[object]:
     def complain(message: Any) -> None:
         # Of warnings, those of graphics cards are none of ours; Choices.js draws lists to choose
         # from, and does not like what Panel asks of it.
-        if message.type == "error" or message.type == "warning" and "Choices" in message.text:
+        if message.type == "error" or (message.type == "warning" and "Choices" in message.text):
             complaints.append(message.text)
 
     def open_page(query: str = "", *, width: int = 1280) -> object:
