@@ -87,8 +87,9 @@ _CRAMPED = """
     }
     return found;
   };
+  const columns = ".bp-side, .bp-beside, .bp-maps";
   const column = (part) => {
-    while (part && !part.matches?.(".bp-side, .bp-maps")) part = part.parentNode ?? part.host;
+    while (part && !part.matches?.(columns)) part = part.parentNode ?? part.host;
     return part;
   };
   const parts = all(document).filter((part) => part.checkVisibility());
