@@ -132,7 +132,9 @@ class Visitor:
                 page.wait_for_function(
                     "key => location.search.includes(`view=${key}`)", arg=view.key
                 )
-            drawn = {"review": "[role=img]"} | dict.fromkeys(("search", "teach"), ".bp-body")
+            drawn = {"review": "[role=img]", "predictions": ".bp-count"} | dict.fromkeys(
+                ("search", "teach"), ".bp-body"
+            )
             part = drawn.get(view.key, ".bk-Figure")
             page.locator(part).locator("visible=true").first.wait_for()
             self._settle(page)

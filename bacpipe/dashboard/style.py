@@ -28,7 +28,7 @@ CSS = """
   display: inline; }
 .bp-name { font-size: 15px; color: QUIET; margin-left: 12px; overflow-wrap: anywhere; }
 .bp-theme { font-size: 13px; color: QUIET; }
-.bp-note a { color: BRAND; }
+a { color: BRAND; }
 :host(.bp-note), .bp-note { font-size: 12px; color: QUIET; overflow-wrap: anywhere; }
 /* A class is looked for in the style sheet of the object itself and in that of its parent. */
 :host(.bp-controls) {
@@ -78,7 +78,6 @@ CSS = """
 .bp-say { font-size: 13px; color: var(--panel-on-background-color); max-width: 460px; }
 .bp-say p { margin: 6px 0; }
 .bp-open { font-size: 13px; color: var(--panel-on-background-color); overflow-wrap: anywhere; }
-.bp-open a { color: BRAND; }
 .bp-model {
   font-size: 13px; border: 1px solid var(--panel-border-color); border-radius: 6px;
   margin-bottom: 6px; padding: 6px 12px; color: var(--panel-on-background-color);
@@ -132,7 +131,7 @@ CSS = """
 TABLE_CSS = """
 div.tabulator { font-size: 12px; }
 div.tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 3px 6px; }
-div.tabulator .tabulator-header .tabulator-col .tabulator-col-title {
+div.tabulator .tabulator-header .tabulator-col .tabulator-col-content .tabulator-col-title {
   white-space: normal; text-overflow: clip;
 }
 div.tabulator .tabulator-row { min-height: 24px; cursor: pointer; }

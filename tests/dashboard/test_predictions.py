@@ -210,6 +210,11 @@ def test_a_cell_of_the_heat_map_lists_its_detections_only(data_set: DataSetResul
     row, column = (int(i) for i in np.argwhere(counts > 0)[0])
     view._pick(0, row, column)
     assert len(view.list._rows) == counts[row, column] < counts.sum()
+    view._show_gallery()  # side by side, too
+    table = view.gallery._table
+    assert table is not None and len(table) == counts[row, column]
+    assert table["score"].is_monotonic_decreasing and set(table["label"]) == {"quiet"}
+    assert view.gallery._tiles.pictures[0].startswith("data:image/")
     view._pick(0, row, column)
     assert len(view.list._rows) == counts.sum()
 

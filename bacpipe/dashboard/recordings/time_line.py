@@ -13,7 +13,13 @@ from bokeh.models import (
     LinearColorMapper,
 )
 
-from bacpipe.dashboard.style import axis_categories, new_colour_bar, new_figure, scale_colours
+from bacpipe.dashboard.style import (
+    axis_categories,
+    is_dark,
+    new_colour_bar,
+    new_figure,
+    palette,
+)
 from bacpipe.plotting.style import COLOURS
 
 if TYPE_CHECKING:
@@ -43,7 +49,8 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> Any:
     names = [name or top for name in sites]
     factors = axis_categories(names, 24)
     values = (blocks["seconds"] / divisor).to_numpy(float)
-    colours = scale_colours("viridis_r", 200)[20:]
+    dark = is_dark()
+    colours = palette(200, ordered=True, scale="viridis" if dark else "viridis_r", dark=dark)
     mapper = LinearColorMapper(palette=colours, low=0, high=max(most / divisor, 1e-9))
     source = ColumnDataSource(
         {

@@ -46,8 +46,8 @@ class RecordingsView(ViewOfParts):
 **Is everything there?** Look here first: gaps in the time line are times at which a recorder was
 off, or recordings that were not copied.
 
-**Overview**: the darker a block, the more was recorded in it; each row is a folder (often a site
-or a recorder). Turn the wheel over the figure to zoom into time.
+**Overview**: the colour of a block tells how much was recorded in it; each row is a folder (often
+a site or a recorder). Turn the wheel over the figure to zoom into time.
 
 **Recordings**: every file, with a search. Click on a row to open it in *Explore*.
 

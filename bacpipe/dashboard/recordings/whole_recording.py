@@ -101,7 +101,8 @@ def long_spectrogram(
         if not columns:
             look = settings.look(clip)
             top = min(results.highest_heard or clip.rate / 2, clip.rate / 2)
-        bands = from_axis(np.linspace(*look.edges(top), _BANDS + 1), look.axis)
+        low, high = look.edges(top)
+        bands = from_axis(np.linspace(low, high, _BANDS + 1), look.axis)
         columns += _columns(clip, bands, last - first)
     power = 10 * np.log10(np.maximum(np.stack(columns, axis=1), 1e-12))
     above = power - np.median(power, axis=1, keepdims=True)
