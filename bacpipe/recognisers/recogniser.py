@@ -53,7 +53,7 @@ from bacpipe.store.layout import (
     detections_path,
 )
 from bacpipe.store.loader import Loader
-from bacpipe.store.predictions import LOWEST, SparsePredictions, with_best_below
+from bacpipe.store.predictions import LOWEST, RecentPredictions, SparsePredictions, with_best_below
 from bacpipe.store.recognisers import StoredRecogniser, read_recogniser, write_recogniser
 from bacpipe.store.tables import read_blocks, stored_state
 from bacpipe.user_input import is_file, typed_path
@@ -503,8 +503,8 @@ class RecogniserResults(Loader):
         write_prediction_tables(self)
         logger.info("%s: detections are in %s.", name, table)
 
-    def stored_detections(self) -> Iterator[Detections]:
-        """Predictions of every recording with their times, in the order of the recordings."""
+    def stored_detections(self, recent: RecentPredictions | None = None) -> Iterator[Detections]:
+        """Predictions of every recording; no run has written any of them, so none is `recent`."""
         table = detections_path(self.paths.preds_path, str(self.model_name))
         if table.is_file() and stored_state(table) == self.predictions_state:
             for block in read_blocks(table):
