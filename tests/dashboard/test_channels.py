@@ -163,7 +163,7 @@ def test_the_address_of_a_window_names_it(data_set: DataSetResults, results: Mod
 
 
 def test_whole_recordings_are_of_one_channel(results: ModelResults) -> None:
-    whole = WholeRecording(Background(), "viridis")
+    whole = WholeRecording(Background(), "viridis", SpectrogramSettings())
     whole.show(results, TWO)
     for channel in (1, 2):
         whole._channel.value = channel
@@ -190,6 +190,6 @@ def test_other_runs_have_no_channels(data_set: DataSetResults, tmp_path: Path) -
     mixed = ModelResults(loader)
     assert mixed.place(0) == ["one_20240501_050000.wav", 0.0]
     assert "channel" not in mixed.window_table(np.arange(2))
-    whole = WholeRecording(Background(), "viridis")
+    whole = WholeRecording(Background(), "viridis", SpectrogramSettings())
     whole.show(mixed, TWO)
     assert not whole._channel.visible

@@ -665,7 +665,7 @@ class TestKaggle:
     def test_missing_kagglehub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "kagglehub", None)
         monkeypatch.setattr(extras, "versions", lambda _: {"kagglehub": extras.MISSING})
-        with pytest.raises(CheckpointNotFoundError, match=r'pip install "bacpipe\[tensorflow\]"'):
+        with pytest.raises(CheckpointNotFoundError, match=r'pip install .*"\.\[tensorflow\]"'):
             checkpoints.resolve(self.CARD, tmp_path)
 
 

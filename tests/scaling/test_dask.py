@@ -179,7 +179,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("bacpipe.extras.versions", lambda extra: {"distributed": "missing"})
-    with pytest.raises(SettingsError, match=r'distributed.*pip install "bacpipe\[cluster\]"'):
+    with pytest.raises(SettingsError, match=r'distributed.*pip install .*"\.\[cluster\]"'):
         bacpipe.generate_embeddings(
             model_name="tiny",
             CustomModel=TinyModel,

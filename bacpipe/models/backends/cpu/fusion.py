@@ -100,6 +100,8 @@ def fuse(network: nn.Module, device: str) -> nn.Module:
     if device != "cpu" or not onednn_computes(torch.empty(0)):
         return network
     graph = _Tracer().trace(network)
+    for node in graph.nodes:
+        node.type = None  # the text of an annotation, which PyTorch 2.8 cannot pickle
     fused = fx.GraphModule(network, graph)
     for node in list(graph.nodes):
         if _does_nothing(fused, node):

@@ -1,0 +1,1 @@
+"""Scripts that measure; tests use parts of some."""
