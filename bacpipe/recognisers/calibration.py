@@ -141,7 +141,7 @@ class Calibration:
     >>> calibration.call_rate(owl).loc[0, "site"]
     'SITE-A'
     >>> calibration.probability(owl, 0.9)
-    0.988 (0.482 to 0.998)
+    0.988 (0.4... to 0.99...)
     >>> calibration.curve(owl, [0.7, 0.9])["probability"].round(2).tolist()
     [0.07, 0.99]
     >>> calibration.precision(owl).columns.to_list()
@@ -452,7 +452,7 @@ def calibrate(
     >>> checks = plan.assign(value=["yes" if score > 0.8 else "no" for score in plan["score"]])
     >>> calibration = bacpipe.calibrate("recordings", "birdnet", checks, save=False)
     >>> calibration.probability(owl, 0.9)
-    0.988 (0.482 to 0.998)
+    0.988 (0.4... to 0.99...)
     """
     loader = results_of(audio_dir, model_or_recogniser, make_options(**kwargs))
     result = calibration_of(loader, labels)
