@@ -101,7 +101,20 @@ class ZooModel(ModelBaseClass):
         CheckpointError
             If a file cannot be read, or is of another number of classes.
         """
+        labels = label_file(card, base) if card.labels else None
+        return None if labels is None else cls.read_names(card, labels, base, n_classes)
+
+    @classmethod
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
+    ) -> ClassNames | None:
+        """What `names_in_labels` returns if the first label file is there."""
         return None
+
+    def name_classes(self, n_classes: int) -> None:
+        """Take the names of the label files in the order of the scores, or numbers."""
+        names = self.names_in_labels(self.card, self.model_base_path, n_classes)
+        self.classes, self.scientific_names, self.codes = names or self.numbered(n_classes)
 
     def label_file(self, number: int = 0) -> Path | None:
         """One of the label files of the card, if it is on this machine."""

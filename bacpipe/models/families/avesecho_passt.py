@@ -24,7 +24,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.pytorch import TorchModel, build_empty
-from bacpipe.models.backends.zoo_model import label_file, taxonomy
+from bacpipe.models.backends.zoo_model import taxonomy
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram
 from bacpipe.models.weights.class_names import (
@@ -65,16 +65,12 @@ class AvesEchoPasst(TorchModel):
         fuse_linears(network)
         self._network = self.place(network)
         self._mel = self.place(MelSpectrogram(_kaldi_filters(self.sr), hop=_HOP, window=_taper()))
-        names = self.names_in_labels(self.card, self.model_base_path)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(n_classes)
+        self.name_classes(n_classes)
 
     @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
     ) -> ClassNames | None:
-        labels = label_file(card, base)
-        if labels is None:
-            return None
         return _class_names(labels, n_classes or card.n_classes or 0, taxonomy(base))
 
     def preprocess(self, audio: Tensor) -> Tensor:

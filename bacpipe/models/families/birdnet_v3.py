@@ -10,7 +10,7 @@ import torch
 
 from bacpipe.errors import CheckpointError, counted
 from bacpipe.models.backends.onnx import OnnxModel, Outputs
-from bacpipe.models.backends.zoo_model import label_file, taxonomy
+from bacpipe.models.backends.zoo_model import taxonomy
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights.class_names import (
     ClassNames,
@@ -39,16 +39,12 @@ class BirdNetV3(OnnxModel):
 
     def set_up(self) -> None:
         self.nan_windows = 0
-        names = self.names_in_labels(self.card, self.model_base_path, self.n_classes)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(self.n_classes)
+        self.name_classes(self.n_classes)
 
     @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
     ) -> ClassNames | None:
-        labels = label_file(card, base)
-        if labels is None:
-            return None
         return read_labels(labels, n_classes or card.n_classes or 0, taxonomy(base))
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:

@@ -15,7 +15,7 @@ from torchvision.models import efficientnet_b0
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
-from bacpipe.models.backends.zoo_model import label_file, taxonomy
+from bacpipe.models.backends.zoo_model import taxonomy
 from bacpipe.models.card import ModelCard
 from bacpipe.models.families.beats import ITERATION_3, Beats
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max
@@ -32,25 +32,17 @@ class _Mapped(TorchModel):
     """Classes whose names are in a map of labels beside the weights."""
 
     @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
     ) -> ClassNames | None:
-        path = label_file(card, base)
-        if path is None:
-            return None
-        names = {place: str(label) for label, place in read_json(path).items()}
+        names = {place: str(label) for label, place in read_json(labels).items()}
         count = len(names) if n_classes is None else n_classes
         if set(names) != set(range(count)):
             raise CheckpointError(
-                f"{path}: expected a number from 0 to {count - 1} for each of the {count} classes "
-                f"of the weights; the two files must be of the same version."
+                f"{labels}: expected a number from 0 to {count - 1} for each of the {count} "
+                f"classes of the weights; the two files must be of the same version."
             )
         return names_of_species([names[place] for place in range(count)], taxonomy(base))
-
-    def name_classes(self, count: int) -> None:
-        """Take the names in the order of the scores."""
-        names = self.names_in_labels(self.card, self.model_base_path, count)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(count)
 
 
 class SupervisedBeats(_Mapped, Beats):

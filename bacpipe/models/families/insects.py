@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
 from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
-from bacpipe.models.backends.zoo_model import label_file
 from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
 from bacpipe.models.weights.class_names import (
@@ -89,16 +88,12 @@ class _InsectEffNet(TorchModel):
         self._mel = self.place(
             MelSpectrogram(state[_FILTERBANK], window=state[_WINDOW], hop=_HOP, normalized=True)
         )
-        names = self.names_in_labels(self.card, self.model_base_path, n_classes)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(n_classes)
+        self.name_classes(n_classes)
 
     @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
     ) -> ClassNames | None:
-        labels = label_file(card, base)
-        if labels is None:
-            return None
         return _species(labels, n_classes or card.n_classes or 0)
 
     def preprocess(self, audio: Tensor) -> Tensor:

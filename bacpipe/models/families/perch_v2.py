@@ -37,16 +37,12 @@ class PerchV2(PerchV2Headless):
     """Perch 2.0 with its classes, which exclude each other: their scores are a softmax."""
 
     def set_up(self) -> None:
-        names = self.names_in_labels(self.card, self.model_base_path, self.n_classes)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(self.n_classes)
+        self.name_classes(self.n_classes)
 
     @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
+    def read_names(
+        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
     ) -> ClassNames | None:
-        labels = label_file(card, base)
-        if labels is None:
-            return None
         count = n_classes or card.n_classes or 0
         codes = label_file(card, base, 1)
         names, birds = read_list(labels, count), taxonomy(base)
