@@ -96,7 +96,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self._send(status, data, headers, content=data[: len(data) // 2])
             self.close_connection = True
             return
-        # Counted before it goes: whoever has got it looks at once.  Nobody waits for what was silent.
+        # Counted before it goes: whoever has it looks at once.  Nobody waits for what was silent.
         if with_content and trouble != "silence":
             self.server.sent[path.name] += len(data)
         self._send(status, data, headers, content=data if with_content else b"")
