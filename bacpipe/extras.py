@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections.abc import Iterable
 
 from bacpipe.errors import said
 
@@ -34,6 +35,16 @@ def versions(extra: str) -> dict[str, str]:
         if about is not None and about["extra"] == extra and package is not None:
             names.append(package[0])
     return {name: version(name) for name in names}
+
+
+def modules(distributions: Iterable[str]) -> list[str]:
+    """Names by which the modules of distributions are imported: faiss, for faiss-cpu."""
+    wanted = {name.lower().replace("_", "-") for name in distributions}
+    return sorted(
+        module
+        for module, sources in importlib.metadata.packages_distributions().items()
+        if module.isidentifier() and wanted & {name.lower().replace("_", "-") for name in sources}
+    )
 
 
 def command(extra: str) -> str:

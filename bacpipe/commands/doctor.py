@@ -175,8 +175,8 @@ def _extra(name: str) -> Finding:
 
     def look() -> str:
         # In a process of its own: such packages print to the terminal, and a broken one may crash.
-        # Where no model needs it, its packages are asked for by their names.
-        modules = [] if cards else [package.replace("-", "_") for package in installed]
+        # Where no model needs it, its packages are imported themselves.
+        modules = [] if cards else extras.modules(installed)
         command = [sys.executable, "-c", _IMPORT, " ".join(card.name for card in cards),
                    " ".join(modules)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -109,6 +110,7 @@ def test_a_run_finds_its_slow_stage(
             time.sleep(0.1 if slow == "model" else 0)
             return super().__call__(x)
 
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a disk may be slower than all
     run_once(TinyModel, recordings, tmp_path / "first", monkeypatch, 0.0)  # imports a lot
     report = run_once(Slow, recordings, tmp_path, monkeypatch, 0.2 if slow == "decode" else 0.0)
     assert set(report.stages) == set(STAGES)
