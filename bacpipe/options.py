@@ -79,7 +79,7 @@ def _in_range(value: object, low: float, high: float, *, open_low: bool) -> bool
 
 def _span(low: float, high: float, *, open_low: bool) -> str:
     above = "above" if open_low else "from"
-    return f"{above} {low:g}" + (f" to {high:g}" if high < math.inf else "")
+    return f"{above} {low:.10g}" + (f" to {high:.10g}" if high < math.inf else "")
 
 
 def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Check[float]:
