@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bacpipe.errors import ResultsError, ResultsNotFoundError, first_line
 from bacpipe.store.codes import CodedRecording
-from bacpipe.store.files import replacing
 from bacpipe.store.layout import SEARCH_INDEX
+from bacpipe.store.tensors import read_tensors, write_tensors
 
 _FORMAT = 1
 _ANEW = "build it again with bacpipe.build_search_index or bacpipe search --build-index."
@@ -88,8 +88,6 @@ def write_index(index: StoredIndex, folder: Path) -> Path:
     StorageError
         If the disk does not take it.
     """
-    from safetensors.numpy import save
-
     listed = json.dumps([*index.recordings], ensure_ascii=False).encode()
     arrays: dict[str, np.ndarray] = {
         "recordings": np.frombuffer(listed, np.uint8),
@@ -101,8 +99,7 @@ def write_index(index: StoredIndex, folder: Path) -> Path:
     }
     words = {"format": _FORMAT, "sha256": _hash(arrays), **index.about._asdict()}
     path = folder / SEARCH_INDEX
-    with replacing(path) as file:
-        file.write(save(arrays, {"bacpipe": json.dumps(words)}))
+    write_tensors(path, arrays, words)
     return path
 
 
@@ -116,15 +113,9 @@ def read_index(folder: Path, *, verify: bool = False) -> StoredIndex:
     ResultsError
         If it is damaged, or was written by a newer bacpipe.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / SEARCH_INDEX
     try:
-        with safe_open(path, framework="numpy") as content:
-            words = json.loads((content.metadata() or {})["bacpipe"])
-            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        if not isinstance(words["format"], int) or words["format"] > _FORMAT:
-            raise ResultsError(f"{path}: written by a newer bacpipe; update bacpipe.")
+        words, arrays = read_tensors(path, _FORMAT)
         if verify and _hash(arrays) != words["sha256"]:
             raise ValueError("it has changed since it was written")
         listed = json.loads(arrays.pop("recordings").tobytes())
@@ -137,8 +128,7 @@ def read_index(folder: Path, *, verify: bool = False) -> StoredIndex:
         _check(index)
     except FileNotFoundError:
         raise ResultsNotFoundError(f"{path}: there is no approximate index; {_ANEW}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-            SafetensorError) as error:  # fmt: skip
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ResultsError(
             f"{path}: this approximate index is damaged ({first_line(error)}); {_ANEW}"
         ) from None

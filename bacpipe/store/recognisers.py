@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bacpipe.errors import ResultsError, ResultsNotFoundError, first_line
-from bacpipe.store.files import replacing, write_json
+from bacpipe.store.files import write_json
 from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
+from bacpipe.store.tensors import read_tensors, write_tensors
 
 FORMAT = 1
 _ANEW = (
@@ -57,12 +58,9 @@ def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
 
 def write_recogniser(recogniser: StoredRecogniser, folder: Path) -> None:
     """Write both files, each whole or not at all."""
-    from safetensors.numpy import save
-
     words = words_of(recogniser)
     arrays = {"weight": np.ascontiguousarray(recogniser.weight), "bias": recogniser.bias}
-    with replacing(folder / RECOGNISER_WEIGHTS) as file:
-        file.write(save(arrays, {"bacpipe": json.dumps(words, ensure_ascii=False)}))
+    write_tensors(folder / RECOGNISER_WEIGHTS, arrays, words)
     write_json(folder / RECOGNISER_WORDS, words)
 
 
@@ -76,15 +74,10 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
     ResultsError
         If it is damaged, or was written by a newer bacpipe.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = path if path.suffix == ".safetensors" else path / RECOGNISER_WEIGHTS
     try:
-        with safe_open(file, framework="numpy") as content:
-            words = json.loads((content.metadata() or {})["bacpipe"])
-            weight, bias = content.get_tensor("weight"), content.get_tensor("bias")
-        if not isinstance(words["format"], int) or words["format"] > FORMAT:
-            raise ResultsError(f"{file}: written by a newer bacpipe; update bacpipe.")
+        words, arrays = read_tensors(file, FORMAT)
+        weight, bias = arrays["weight"], arrays["bias"]
         classes = tuple(str(name) for name in words["classes"])
         if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
             raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
@@ -97,8 +90,7 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
             f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
             f"bacpipe train."
         ) from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-            SafetensorError) as error:  # fmt: skip
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ResultsError(
             f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
         ) from None
