@@ -93,7 +93,7 @@ def long_spectrogram(
     columns: list[np.ndarray] = []
     per_block = max(1, int(_BLOCK / max((end - start) / _COLUMNS, 1e-9)))
     step = 1 if sampled else per_block
-    look, top = Look(), 0.0
+    look, top, bands = Look(), 0.0, np.zeros(0)
     for first in range(0, _COLUMNS, step):
         last = min(first + step, _COLUMNS)
         stop = min(edges[first] + 1.0, edges[last]) if sampled else edges[last]
@@ -101,8 +101,8 @@ def long_spectrogram(
         if not columns:
             look = settings.look(clip)
             top = min(results.highest_heard or clip.rate / 2, clip.rate / 2)
-        low, high = look.edges(top)
-        bands = from_axis(np.linspace(low, high, _BANDS + 1), look.axis)
+            low, high = look.edges(top)
+            bands = from_axis(np.linspace(low, high, _BANDS + 1), look.axis)
         columns += _columns(clip, bands, last - first)
     power = 10 * np.log10(np.maximum(np.stack(columns, axis=1), 1e-12))
     above = power - np.median(power, axis=1, keepdims=True)
