@@ -13,6 +13,7 @@ from bacpipe.audio.remote import shown
 from bacpipe.errors import counted
 from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.options import Options
+from bacpipe.store.data_set_folder import alone_with
 from bacpipe.store.files import write_text
 from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
@@ -164,7 +165,8 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
         lines += ["", f"{what}:", f"    {words}"]
     path, text = paths.dataset_path / README, "\n".join(lines) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-        write_text(path, text)
+        with alone_with(paths, path):
+            write_text(path, text)
     return path
 
 

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from bacpipe.user_input import load_yaml
 
 logger = logging.getLogger(__name__)
 
+_LOCK = "new-data-set"
 _LOOKED_AT = 64  # recordings of a journal, to find out whose it is
 
 
@@ -271,7 +272,7 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str, moved_from: str | N
     if _recorded(paths.dataset_path) == ours and not _was_copied(paths.dataset_path):
         return paths.dataset_path
     main = paths.main_results_dir
-    with exclusive(main, "new-data-set", wait=SECONDS_FOR_OTHERS):
+    with exclusive(main, _LOCK, wait=SECONDS_FOR_OTHERS):
         folder = dataset_folder(main, paths.audio_dir, embed_parent_dir, moved_from=moved_from)
         owner, moved = recorded_folder(folder, embed_parent_dir), moved_at(folder)
         if owner is not None and not _is_same_folder(owner, ours):
@@ -294,6 +295,17 @@ def claim_dataset(paths: ResultPaths, embed_parent_dir: str, moved_from: str | N
         content: dict[str, object] = {"audio_dir": shown(ours), "results": str(folder.resolve())}
         write_json(folder / DATA_SET, content | ({"moved": moved} if moved else {}))
     return folder
+
+
+@contextmanager
+def alone_with(paths: ResultPaths, *files: Path) -> Iterator[None]:
+    """Keep the runs of other models from writing files of a data set that all of them write.
+
+    What killed runs left of these files is removed.
+    """
+    with exclusive(paths.main_results_dir, _LOCK, wait=SECONDS_FOR_OTHERS):
+        remove_temporaries_of(files)
+        yield
 
 
 def recorded_folder(folder: Path, embed_parent_dir: str = "embeddings") -> Path | None:

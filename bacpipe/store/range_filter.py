@@ -28,6 +28,7 @@ from bacpipe.places.species_range import (
     range_model_is_here,
 )
 from bacpipe.store.class_list import ClassList
+from bacpipe.store.data_set_folder import alone_with
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import file_hash, write_table, write_text, writing
 from bacpipe.store.layout import ResultPaths
@@ -312,7 +313,9 @@ def write_places(found: RangeFilter, recordings: Iterable[str]) -> None:
     sites = found.clock.sites.table((name, start.time) for name, start in starts.items())
     if not sites:
         return
-    write_text(found.paths.sites_path, sites_text(sites, sources=True))
+    path = found.paths.sites_path
+    with alone_with(found.paths, path):
+        write_text(path, sites_text(sites, sources=True))
     tell_assumptions(found.paths.audio_dir, list(starts), list(starts.values()))
     _tell_missing(found.paths.audio_dir, starts)
     asked: dict[Place, str] = {}
@@ -327,7 +330,9 @@ def write_places(found: RangeFilter, recordings: Iterable[str]) -> None:
         with writing(path):
             path.unlink(missing_ok=True)
         return
-    write_table(path, _range_table(found.model, asked))
+    table = _range_table(found.model, asked)
+    with alone_with(found.paths, path):
+        write_table(path, table)
 
 
 def lacks_range_table(paths: ResultPaths, options: Options) -> bool:

@@ -29,7 +29,7 @@ from bacpipe.reduction.reduce_data_set import has_current_map, reduce_data_set
 from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import TEMPORARY, write_json
 from bacpipe.store.journal import Journal, read_journals
-from bacpipe.store.layout import result_stems
+from bacpipe.store.layout import DATA_SET, result_stems
 from bacpipe.store.maps import stored_maps
 from bacpipe.store.verification import verify_results
 from bacpipe.store.writer import ResultWriter
@@ -537,6 +537,20 @@ def test_a_map_and_a_set_that_were_never_completed_go_away(run: Run) -> None:
     assert len(list(maps.glob("2*"))) == 1
     assert len(list(embeddings.glob("2*"))) == 2
     assert notes.is_file()
+
+
+def test_nothing_stays_of_writes_that_were_killed(run: Run, recordings: Path) -> None:
+    (recordings / "sites.csv").write_text("site,latitude,longitude\nnorth,48,11\nsouth,49,12\n")
+    results = run(save_raven_tables=True).paths.dataset_path
+    files = [p for p in results.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    assert {"README.txt", DATA_SET, "sites.csv", "journal.jsonl"} <= {p.name for p in files}
+    for path in files:
+        path.with_name(f".{path.name}.0123abcd{TEMPORARY}").write_bytes(b"half")
+    for name in ("README.txt", DATA_SET, "places/sites.csv"):
+        (results / name).unlink()
+    write_recording(recordings / "north" / "new.wav", 2.0, seed=5)
+    run(save_raven_tables=True)
+    assert not list(results.rglob(f"*{TEMPORARY}"))
 
 
 # ---------------------------------------------------------------------- Ctrl-C
