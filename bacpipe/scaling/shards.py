@@ -45,6 +45,8 @@ PLAN = "plan"
 DONE = ".done"
 """Suffix of what a worker writes about a shard that it has finished."""
 
+_FIRST_PAUSE = 0.1  # seconds
+
 _FINISHED = re.compile(rf"shard-(\d{{5,}}){re.escape(DONE)}")
 
 
@@ -172,7 +174,7 @@ class ShardWorker:
 
     def _next(self) -> tuple[int, Claim] | None:
         """Claim the next shard that is not done; None if there is none that is free."""
-        since = self.claims.clock()
+        since, pause = self.claims.clock(), _FIRST_PAUSE
         while True:
             done, generations = done_shards(self.paths), self.claims.generations()
             left = [number for number in self.manifest.shards if number not in done]
@@ -187,7 +189,10 @@ class ShardWorker:
             if all(states):
                 return None
             if False not in states:
-                time.sleep(self.claims.lease / 60)
+                # Most of those who work on the last shards are about to be done with them.
+                pause = min(pause, self.claims.lease / 60)
+                time.sleep(pause)
+                pause *= 2
 
     def _work(self, number: int, claim: Claim) -> ShardReport:
         for other in (PLAN, *map(whole, self.manifest.models)):
