@@ -16,7 +16,7 @@ import numpy as np
 
 from bacpipe.labels.people import people_labels
 from bacpipe.store.judgements import NO, YES
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import CHANNEL, channels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def label_agreement(
     table = table[table["value"].isin([YES, NO])]
     rows, what = [], ["recording", "start", "end"]
     if CHANNEL in table:  # 0 for all channels together, because a pivot drops what is missing
-        table, what = table.assign(**{CHANNEL: table[CHANNEL].fillna(0)}), [*what, CHANNEL]
+        table, what = table.assign(**{CHANNEL: channels_of(table)}), [*what, CHANNEL]
     for label, part in table.groupby("label"):
         said = part.assign(heard=(part["value"] == YES).astype(float)).pivot_table(
             index=what, columns="annotator", values="heard"

@@ -45,7 +45,7 @@ from bacpipe.store.files import write_csv
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 from bacpipe.store.layout import ResultPaths, ground_truth_name
 from bacpipe.store.loader import Loader
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import CHANNEL, channels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,7 +246,7 @@ def make_ground_truth(
         table = table[~table[column].isin(unknown)]
     names = np.array(sorted(set(table[column])), dtype=object)
     label = np.searchsorted(names, table[column].to_numpy(dtype=object))
-    channel = table[CHANNEL].fillna(0).to_numpy(np.int64) if CHANNEL in table else 0
+    channel = channels_of(table)
     # Labels of different channels are not joined: each is a class of its own until it is laid.
     several = 1 + int(np.max(channel, initial=0))
     overlaps, lost = find_overlaps(

@@ -28,7 +28,7 @@ from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.detections import Intervals
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import channels_of
 from bacpipe.user_input import is_file
 
 if TYPE_CHECKING:
@@ -252,8 +252,7 @@ def _on_windows(
     """Row, class and value of every label of a window; values are places in (no, yes, unsure)."""
     starts, ends = windows.times
     slices = dict(windows.slices())
-    wanted = table[CHANNEL].fillna(0).astype(np.int64) if CHANNEL in table else 0
-    table = table.assign(wanted=wanted, code=table["label"].map(number))
+    table = table.assign(wanted=channels_of(table), code=table["label"].map(number))
     # Labels of different channels are not joined: each is a class of its own until it is laid.
     several = 1 + int(table["wanted"].max())
     found: list[tuple[np.ndarray, np.ndarray, int]] = []

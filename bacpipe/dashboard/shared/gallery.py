@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import panel as pn
 
 from bacpipe.dashboard.shared.clips import Clip, channel_words, read_clip
-from bacpipe.dashboard.shared.results import ModelResults, settings_for_reading
+from bacpipe.dashboard.shared.results import ModelResults, place_of, settings_for_reading
 from bacpipe.dashboard.shared.tiles import Tiles, tile_picture
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View
@@ -19,7 +19,7 @@ from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError, counted
 from bacpipe.labels.people import current_labels, label_windows
 from bacpipe.store.judgements import NO, UNDO, UNSURE, YES
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import CHANNEL, channels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,10 +180,7 @@ class Gallery:
         """Windows that the visitor has chosen, as `ModelResults.place` has them."""
         page = self._page()
         rows = [page[i] for i in self._tiles.chosen if i < len(page)]
-        return [
-            [*window_of(row)[:1], round(window_of(row)[1], 3), *filter(None, [channel_of(row)])]
-            for row in rows
-        ]
+        return [place_of(*window_of(row)[:2], channel_of(row)) for row in rows]
 
     def select_all(self) -> None:
         """Choose all windows of the page."""
@@ -412,14 +409,19 @@ def _stored_marks(results: ModelResults, page: Sequence[Mapping[str, Any]]) -> M
     shown = {window for window, _ in places}
     said: dict[Window, list[tuple[int, str]]] = {}
     table = table[table["recording"].isin({name for name, _, _ in shown})]
-    channels = table[CHANNEL].fillna(0) if CHANNEL in table else [0] * len(table)
+    channels = channels_of(table)
     columns = (table[name] for name in ("recording", "start", "end", "value", "label"))
     for recording, start, end, value, label, of in zip(*columns, channels, strict=True):
         window = _rounded((str(recording), float(start), float(end)))
         if window in shown:
             said.setdefault(window, []).append((int(of), f"{_SAID[value]} {label}"))
     return [
-        list(dict.fromkeys(text for of, text in said.get(window, ()) if of in (0, channel)))
+        # A mix holds the sound of every channel.
+        list(
+            dict.fromkeys(
+                text for of, text in said.get(window, ()) if channel is None or of in (0, channel)
+            )
+        )
         for window, channel in places
     ]
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from ipaddress import ip_address
-from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +29,7 @@ from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
 from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import CHANNEL, channels_of
 from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
@@ -201,9 +200,7 @@ class ModelResults:
 
     def place(self, row: int) -> list[str | float]:
         """What names a window in addresses: recording, start and, if it has one, its channel."""
-        recording, start, _ = self.window(row)
-        channel = self.channel_of(row)
-        return [recording, round(start, 3), *([] if channel is None else [channel])]
+        return place_of(*self.window(row)[:2], self.channel_of(row))
 
     def window_table(self, rows: np.ndarray) -> pd.DataFrame:
         """Windows with the columns of an annotation table: audiofilename, start, end (seconds).
@@ -323,10 +320,15 @@ class ModelResults:
         return Predictions.of(np.concatenate(rows), np.concatenate(labels), np.concatenate(scores))
 
 
+def place_of(recording: str, start: float, channel: int | None) -> list[str | float]:
+    """What names a window in addresses: recording, start and, if it has one, its channel."""
+    return [recording, round(start, 3), *([] if channel is None else [channel])]
+
+
 def _places_in(table: pd.DataFrame) -> Iterator[tuple[str, float, int | None]]:
     """Recording, start and channel of the rows of a table; None for no single channel."""
-    channels = table[CHANNEL].fillna(0) if CHANNEL in table else repeat(0, len(table))
-    for name, start, channel in zip(table["recording"], table["start"], channels, strict=True):
+    columns = (table["recording"], table["start"], channels_of(table))
+    for name, start, channel in zip(*columns, strict=True):
         yield str(name), float(start), int(channel) or None
 
 
