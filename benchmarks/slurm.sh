@@ -8,7 +8,7 @@
 # them with those of one process.  Daemons that were started here are stopped in the end.
 set -euo pipefail
 folder=$(mkdir -p "$1" && realpath "$1")
-python=$(realpath -s "${PYTHON:-python3}")
+python=$(realpath -s "$(command -v "${PYTHON:-python3}")")
 root=$(realpath "$(dirname "$0")/..")
 export PYTHONPATH="$root"
 cd "$folder"
