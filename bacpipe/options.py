@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from yaml.representer import SafeRepresenter
 
-from bacpipe.errors import SettingsError, counted
+from bacpipe.errors import SettingsError, counted, first_line
 from bacpipe.old_settings import OBSOLETE, RENAMED, by_name, is_numbered, translate
 from bacpipe.user_input import load_yaml, typed_hosts, typed_path, typed_zone
 
@@ -1366,7 +1366,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         written = "".join(text.split("\n")[place.line : place.line + 1]) if place else ""
         if "\t" in written:
             problem = "a tab; indent with spaces"

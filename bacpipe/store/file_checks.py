@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from bacpipe.errors import first_line
 from bacpipe.store.arrays import read_header
 from bacpipe.user_input import load_yaml
 
@@ -47,8 +48,7 @@ def why_unreadable(path: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     except (ValueError, EOFError, RecursionError, yaml.YAMLError, csv.Error) as error:
-        text = str(error).strip() or type(error).__name__
-        return text.splitlines()[0]
+        return first_line(error)
     return None
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import REPAIR, ResultsError, said
+from bacpipe.errors import REPAIR, ResultsError, first_line, said
 from bacpipe.store.entries import StoredPredictions
 from bacpipe.store.files import StagedFile, stage_table, write_json, writing
 from bacpipe.store.layout import SOURCE
@@ -262,7 +262,7 @@ def read_predictions(
         ) from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ResultsError(
-            f"{path}: these predictions are damaged ({str(error).splitlines()[0]}); {REPAIR}"
+            f"{path}: these predictions are damaged ({first_line(error)}); {REPAIR}"
         ) from None
     codes, names = decode_dictionary(table["class"])
     # Copies: parts of a few numbers must not keep the whole file in memory.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import ResultsError
+from bacpipe.errors import ResultsError, first_line
 from bacpipe.store.detections import ChannelsOf, Detections
 from bacpipe.store.files import BOM, FORMULA, replacing, without_formulas, write_csv, write_json
 from bacpipe.store.layout import (
@@ -374,10 +374,9 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
                 if len(table):
                     yield _as_block(table.unify_dictionaries().combine_chunks())
     except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ResultsError(
-            f"{path}: this table of predictions cannot be read ({reason}); delete it and run the "
-            f"pipeline again."
+            f"{path}: this table of predictions cannot be read ({first_line(error)}); delete it "
+            f"and run the pipeline again."
         ) from error
 
 

@@ -175,6 +175,31 @@ def test_a_queue_is_marked_by_keys_alone(
     page.locator(".progress", has_text=re.compile("^1 of 24$")).wait_for()
 
 
+def test_keys_work_after_clicks_and_not_while_typing(
+    served: Callable[..., str], open_review: Callable[..., Any], places: tuple[Path, Path]
+) -> None:
+    page = open_review(served())
+    page.get_by_role("button", name="Explore", exact=True).click()
+    page.wait_for_function("!location.search.includes('view=review')")
+    page.get_by_role("button", name="Review", exact=True).first.click()
+    page.get_by_role("img", name=re.compile("^Spectrogram of")).wait_for()
+    press(page, "y", "2")  # the tab has the focus
+    press(page, "ArrowRight", "3")
+    name = page.get_by_label("Your name (kept")  # Explore has another
+    name.fill("")
+    name.press_sequentially("Anny")
+    name.press("Tab")
+    page.get_by_label("Class in question").click()
+    page.get_by_label("Class in question").select_option(index=1)
+    page.locator(".progress", has_text=re.compile("^1 of")).wait_for()
+    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    press(page, "n", "2")  # the mouse has chosen
+    status(page, "2 marks stored")
+    said = people(places)
+    assert said["value"].tolist() == ["yes", "no"]
+    assert said["annotator"].tolist()[1] == "Anny" and said["label"].nunique() == 2
+
+
 def test_marks_survive_a_killed_server(
     open_review: Callable[..., Any], places: tuple[Path, Path]
 ) -> None:

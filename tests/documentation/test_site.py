@@ -29,7 +29,8 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.options import KEYS, check_value
 from tests.documentation.reader import blocks_of, commands_of
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+TESTS = Path(__file__).resolve().parents[1]
+DOCS = TESTS.parent / "docs"
 OPTIONS = {*KEYS["config"], *KEYS["settings"]}
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
 
@@ -160,7 +161,7 @@ def test_snippets_use_names_that_exist(page):
                 assert node.attr in bacpipe.__all__
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.stem)
 def test_links_lead_to_files_of_the_repository(page):
     """On a code host, nobody builds the pages."""
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text("utf-8"))
@@ -168,6 +169,24 @@ def test_links_lead_to_files_of_the_repository(page):
     for link in links:
         target = (page.parent / link).resolve()
         assert target.exists() and not any(target.is_relative_to(folder) for folder in made), link
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.stem)
+def test_extras_are_installed_from_here(page):
+    """On the package index, bacpipe is another package."""
+    assert "bacpipe[" not in page.read_text("utf-8")
+
+
+def test_tests_that_are_named_exist():
+    page = (DOCS / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`((?:\w+/)?test_\w+)`", page)
+    assert len(named) > 20
+    assert [name for name in named if not (TESTS / f"{name}.py").is_file()] == []
+
+
+def test_the_citation_is_of_this_version():
+    citation = (DOCS.parent / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.M)[1].strip("\"'") == bacpipe.__version__
 
 
 def test_the_model_pages_of_the_repository_are_those_of_the_cards(generator):

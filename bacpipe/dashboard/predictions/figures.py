@@ -164,7 +164,7 @@ class ScoreHistogram:
             location=0, dimension="height", line_color=COLOURS[4], line_width=2, line_dash="dashed"
         )
         self.figure.add_layout(self._mark)
-        self.figure.xaxis.axis_label = "confidence score"
+        self.figure.xaxis.axis_label = "score"
         self.figure.yaxis.axis_label = "detections"
         self.figure.yaxis.formatter = NumeralTickFormatter(format="0,0")
         self.figure.yaxis.ticker = BasicTicker(desired_num_ticks=4, min_interval=1)

@@ -6,6 +6,10 @@ const KEYS = {
   arrowright: "next", arrowleft: "back", a: "auto",
 };
 const PATIENCE = 3000; // milliseconds until a mark that is not on the disk is worth a warning
+// What takes letters, or space and arrows, for itself.
+const FIELDS = "input:not([type=checkbox], [type=radio], [type=button]), textarea, select, "
+  + "[contenteditable=true]";
+const PRESSED = "button, a, summary, input, [role=slider], [role=option], [tabindex]";
 const LANES = {annotation: "#ffd166", people: "#06d6a0", detection: "#8ecae6"};
 const WORDS = {yes: "right", no: "wrong", unsure: "unsure"};
 
@@ -80,6 +84,7 @@ export function render({model, el}) {
   let number = 0;
   let stored = 0;
   let pressed = null; // time of the key press that is not yet answered by picture and sound
+  let by_mouse = false; // what the visitor did last
   let audio = null;
   let source = null;
   let sweep = null; // of the cursor over the picture
@@ -441,15 +446,17 @@ export function render({model, el}) {
   // ------------------------------------------------------------------ keys
 
   function on_key(event) {
+    const clicked = by_mouse;
+    by_mouse = false;
     if (event.ctrlKey || event.metaKey || event.altKey || !root.checkVisibility()) return;
     const path = event.composedPath();
     const focused = path[0];
-    // Only where the desk has the focus, or nothing has: other fields keep their keys.
-    if (!path.includes(root) && focused !== document.body && focused !== document.documentElement) {
-      return;
-    }
     const key = event.key.toLowerCase();
-    if (focused instanceof HTMLButtonElement && (key === " " || key === "enter")) return;
+    // Whoever has clicked on a tab or a button means the desk; whoever types there does not.
+    if (focused.matches?.(FIELDS)) return;
+    const ours = path.includes(root);
+    const pressed_there = key === " " || key === "enter" || (!ours && key.startsWith("arrow"));
+    if (pressed_there && focused.matches?.(PRESSED) && focused !== root && (ours || !clicked)) return;
     if (/^[1-9]$/.test(key)) {
       const button = labels.children[Number(key) - 1];
       if (!button) return;
@@ -459,7 +466,10 @@ export function render({model, el}) {
       event.preventDefault();
       if (event.repeat && key !== "arrowright" && key !== "arrowleft") return;
       act(KEYS[key], event.timeStamp);
+    } else {
+      return;
     }
+    if (!ours) root.focus({preventScroll: true});
   }
 
   // ------------------------------------------------------------------ messages
@@ -487,8 +497,16 @@ export function render({model, el}) {
     marks = new Map();
     past = [];
     show();
-    const other = document.activeElement;
-    if (!other || other === document.body) root.focus({preventScroll: true});
+    // A choice that was made with the mouse is done; with the keyboard, it may go on.
+    const other = focused_element();
+    const idle = !other || other === document.body || (by_mouse && !other.matches("input, textarea"));
+    if (idle && root.checkVisibility()) root.focus({preventScroll: true});
+  }
+
+  function focused_element() {
+    let element = document.activeElement;
+    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+    return element;
   }
 
   function colours_of({palette}) {
@@ -505,11 +523,14 @@ export function render({model, el}) {
     else if (message.type === "clip") receive(message.card);
     else if (message.type === "written") written(message.outcomes);
   });
+  const on_mouse = () => { by_mouse = true; };
   document.addEventListener("keydown", on_key);
+  document.addEventListener("pointerdown", on_mouse, true);
   const resized = new ResizeObserver(() => draw());
   resized.observe(canvas);
   model.on("remove", () => {
     document.removeEventListener("keydown", on_key);
+    document.removeEventListener("pointerdown", on_mouse, true);
     resized.disconnect();
     clearInterval(watch);
     stop();
