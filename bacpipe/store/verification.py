@@ -53,6 +53,7 @@ from bacpipe.store.layout import (
     SPARSE_PREDICTIONS,
     detections_path,
     is_stamped,
+    journals_in,
     path_inside,
     stamped_name,
 )
@@ -321,9 +322,12 @@ def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
         if not isinstance(stored, dict) or any(stored.get(k) != expected[k] for k in keys):
             reason = "does not list the recordings that the journal says are done"
     if reason is not None:
+        whose, remedy = "an interrupted run leaves", _AGAIN
+        if len(journals_in(found.folder)) > 1:
+            whose, remedy = "shards leave", "run bacpipe shards merge when all of them are done"
         yield Finding(
             path,
-            f"{path}: {reason}, as an interrupted run leaves it; {_AGAIN}.",
+            f"{path}: {reason}, as {whose} it; {remedy}.",
             found.folder,
             "tables",
         )

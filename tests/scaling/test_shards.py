@@ -15,6 +15,7 @@ import pytest
 
 import bacpipe
 from bacpipe.__main__ import main
+from bacpipe.dashboard.server import open_data_set
 from bacpipe.errors import (
     NoRecordingsError,
     ResultsError,
@@ -159,6 +160,14 @@ def test_shards_make_the_tree_of_one_run(
     loader = bacpipe.Loader(undisturbed.audio_dir, **results)
     np.testing.assert_array_equal(loader.embeddings("array"), undisturbed.embeddings("array"))
     assert len(list(loader.embed_dir.glob("journal*.jsonl"))) > 1  # type: ignore[union-attr]
+    # Nobody has to merge before looking.
+    (unmerged,) = verify_results(loader.paths.dataset_path)
+    assert unmerged.what == "tables" and "bacpipe shards merge" in unmerged.message
+    found, wanted = (bacpipe.detections_table(item) for item in (loader, undisturbed))
+    pd.testing.assert_frame_equal(found, wanted)
+    where = {"audio_dir": loader.audio_dir, "main_results_dir": options().main_results_dir}
+    shown = open_data_set(None, **where).model("tiny")
+    assert len(shown) == len(undisturbed.embeddings("array"))
     merged = merge(options())["tiny"]
     assert [path.name for path in merged.get_embedding_dir().glob("journal*")] == ["journal.jsonl"]
     assert verify_results(merged.paths.dataset_path) == []
