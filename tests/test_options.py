@@ -27,7 +27,7 @@ from bacpipe.options import (
     read_overrides,
     yaml_text,
 )
-from tests.conftest import TinyModel
+from tests.conftest import TinyModel, write_recording
 
 ROOT = Path(__file__).parents[1]
 
@@ -385,3 +385,30 @@ def test_constants_derive_from_the_cards() -> None:
     assert set(bacpipe.supported_models) - set(bacpipe.NEEDS_CHECKPOINT) == {
         "birdnet", "batdetect2_clip_avg", "batdetect2_dets_avg",
     }  # fmt: skip
+
+
+def test_settings_are_checked_as_often_for_many_recordings_as_for_few(
+    tmp_path: Path, tiny_model: type[TinyModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_options()  # reads the defaults, which is done once
+    checked: list[Options] = []
+    check = Options.__post_init__
+
+    def counting(self: Options) -> None:
+        checked.append(self)
+        check(self)
+
+    monkeypatch.setattr(Options, "__post_init__", counting)
+    counts = []
+    for number in (3, 9):
+        folder = tmp_path / str(number)
+        for i in range(number):
+            write_recording(folder / "field" / f"site{i % 3}/r{i}.wav", 3.0, seed=i)
+        checked.clear()
+        bacpipe.play(
+            audio_dir=folder / "field", main_results_dir=folder / "results", models=["tiny"],
+            CustomModels=[tiny_model], device="cpu", evaluation_task=["clustering"],
+            clust_configs={"kmeans": {"n_clusters": 2}}, bootstrap_samples=0,
+        )  # fmt: skip
+        counts.append(len(checked))
+    assert counts[0] == counts[1]

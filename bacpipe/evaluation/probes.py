@@ -53,6 +53,7 @@ _FACTORS = tuple(float(f) for f in np.logspace(0, 0.4, 6))
 _MOST_PENALTIES = len(_PENALTIES) + 2
 _UNTUNED = 1e-3
 _MOST_ITERATIONS = 500
+_MOST_EVALUATIONS = 4 * _MOST_ITERATIONS  # a step along a line takes one or more
 _TO_SHARE = 1_000_000  # numbers; threads that share less than these only wait for each other
 _GRADIENT = 1e-5  # largest derivative of the loss at which it counts as minimised
 
@@ -331,6 +332,7 @@ class LinearProbe(Probe):
         optimiser = torch.optim.LBFGS(
             self.layer.parameters(),
             max_iter=_MOST_ITERATIONS,
+            max_eval=_MOST_EVALUATIONS,
             tolerance_grad=_GRADIENT,
             tolerance_change=1e-9,
             line_search_fn="strong_wolfe",
@@ -345,7 +347,8 @@ class LinearProbe(Probe):
 
         optimiser.step(closure)
         (state,) = optimiser.state.values()
-        return int(state["n_iter"]), int(state["n_iter"]) < _MOST_ITERATIONS
+        done = int(state["n_iter"])
+        return done, done < _MOST_ITERATIONS and int(state["func_evals"]) < _MOST_EVALUATIONS
 
     def _follow_standardiser(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Change the weights so that logits stay what they were with another standardiser."""

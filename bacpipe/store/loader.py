@@ -948,9 +948,11 @@ class Loader:
         **settings
             Any key of the configuration; those about places and species matter.
         """
-        asked = make_options(**settings)  # or says which of them is impossible
-        changed = {key: getattr(asked, key) for key in settings if key in RANGE_OPTIONS}
-        options = replace(self.options, **changed) if changed else self.options
+        options = self.options
+        if settings:
+            asked = make_options(**settings)  # or says which of them is impossible
+            changed = {key: getattr(asked, key) for key in settings if key in RANGE_OPTIONS}
+            options = replace(options, **changed) if changed else options
         key = tuple(getattr(options, name) for name in RANGE_OPTIONS)
         if key not in self._filters:
             self._filters[key] = RangeFilter(self.paths, options, partial(getattr, self, "classes"))

@@ -162,6 +162,45 @@ def test_short_calls_are_neither_right_nor_wrong(data_set):
     assert counted["per_class"]["loud"]["support"] == mine["support"] + 4
 
 
+def test_what_only_touches_a_window_is_neither_right_nor_wrong(data_set):
+    table = data_set.audio_dir / "annotations.csv"
+    rows = pd.read_csv(table)
+    first = (rows["audiofilename"] == "site0/rec0.wav") & (rows["label:species"] == "loud")
+    rows["end"] = rows["end"].astype(float).where(~first, 2.2)  # a fifth of the third window
+    rows.to_csv(table, index=False)
+    result = run(data_set)
+    assert result["ground_truth"][:4, 0].tolist() == [True, True, False, False]
+    assert result["ignored"][:4, 0].tolist() == [False, False, True, False]
+    assert result["dropped"] == {}
+
+
+def test_what_is_left_out_is_told_in_the_log_and_counted_right(data_set, caplog):
+    rows = pd.read_csv(data_set.audio_dir / "annotations.csv")
+    number = rows["audiofilename"].str.extract(r"rec(\d)")[0].astype(int)
+    rows["end"] = rows["end"].where(number != 2, rows["start"] + 0.4)  # all of it is too short
+    rows[number > 1].to_csv(data_set.audio_dir / "annotations.csv", index=False)
+    result = run(data_set, min_annotation_length=0.65)
+    assert result["dropped"] == {"loud": 1, "quiet": 1, "rising": 1}
+    (silent,) = (note for note in result["notes"] if "have no annotations" in note)
+    assert silent.startswith("2 of 9 recordings")
+    assert "3 annotations shorter than min_annotation_length=0.65 s" in caplog.text
+    assert "loud: 1, quiet: 1, rising: 1" in caplog.text
+
+
+def test_the_best_threshold_is_judged_on_other_recordings(data_set):
+    """Of scores that are chance, the best threshold of the same windows promises too much."""
+
+    class Chance(TinyModel):
+        def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+            return (embeddings.abs().sum(dim=1, keepdim=True) * torch.tensor([1e4, 3e4])) % 1
+
+    result = run(data_set, Chance, "chance")
+    for i, name in result["classes"].items():
+        truth, scores = result["ground_truth"][:, i], result["scores"][:, i]
+        optimistic = max(reference.f1_score(truth, scores >= t) for t in np.unique(scores))
+        assert result["per_class"][name]["best_f1"] < optimistic - 0.01
+
+
 def test_a_class_of_short_calls_only_is_named(data_set):
     with (data_set.audio_dir / "annotations.csv").open("a") as file:
         file.write("site0/rec0.wav,7,7.2,quiet\n")

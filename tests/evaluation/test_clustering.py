@@ -161,6 +161,7 @@ def test_background_takes_no_cluster_from_the_labels(share):
     found = result["agreement"]["kmeans"]["ground_truth"]
     assert found["AMI"] > 0.9
     assert result["left_out"] == unlabelled.sum() == 1000 - found["n_windows"]
+    assert result["standardised"] is True
     if found["AMI"] < 1:
         assert found["AMI_low"] < found["AMI"] < found["AMI_high"]
 

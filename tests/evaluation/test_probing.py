@@ -22,6 +22,7 @@ from bacpipe.errors import (
     SettingsError,
     TooLittleDataError,
 )
+from bacpipe.evaluation import probes
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.options import make_options
 from tests.evaluation.conftest import as_ground_truth, make_windows
@@ -137,6 +138,15 @@ def test_a_probe_that_did_not_converge_says_so(caplog):
     data = make_windows(600, 4, separation=0.5)
     probe_points(data, probe_configs={"linear": {"solver": "adam", "max_epochs": 2}})
     assert "not converged" in caplog.text
+
+
+def test_the_usual_solver_says_so_too(caplog, monkeypatch):
+    monkeypatch.setattr(probes, "_MOST_ITERATIONS", 2)
+    metrics = probe_points(
+        make_windows(600, 4, separation=0.5), probe_configs={"linear": {"penalty": 1e-4}}
+    )
+    assert metrics["training"]["converged"] is False
+    assert "not converged after 2 iterations" in caplog.text
 
 
 def test_what_a_solver_does_not_read_is_said(caplog):

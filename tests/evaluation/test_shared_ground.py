@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import precision_recall_curve
 
 import bacpipe
 from bacpipe.evaluation.clustering import evaluate_clusterings
 from bacpipe.evaluation.comparison import compare_models
 from bacpipe.evaluation.cross_validation import cross_validate, paired_difference
 from bacpipe.evaluation.learning_curve import learning_curve
-from bacpipe.evaluation.metrics import decide, group_by, score_replicates
+from bacpipe.evaluation.metrics import (
+    decide,
+    group_by,
+    precision_threshold,
+    score_replicates,
+)
 from bacpipe.evaluation.retrieval import evaluate_retrieval
 from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
 from bacpipe.evaluation.tested_windows import TestedWindows
@@ -228,11 +234,32 @@ def test_the_threshold_has_the_wanted_precision():
     metrics = points(data, wanted_precision=0.8, learning_curve=False)[2]
     for values in metrics["per_class"].values():
         assert 0 < values["threshold_at_precision"] < 1
+    rng = np.random.default_rng(0)
+    positive, score = rng.random(500) < 0.4, rng.random(500).round(2)
+    score[positive] = np.sqrt(score[positive]).round(2)
+    found = precision_threshold(positive, score, 0.6)
+    precision, _, thresholds = precision_recall_curve(positive, score)
+    assert found == thresholds[precision[:-1] >= 0.6].min()
     assert set(metrics["per_site"]) == {"site0", "site1", "site2"}
     assert (
         sum(site["windows"] for site in metrics["per_site"].values())
         == (metrics["split"]["windows"]["test"])
     )
+
+
+def test_the_unit_of_intervals_is_that_of_the_split():
+    data = make_windows(900, 3, n_recordings=30, separation=0.7)  # ten recordings a site
+    of_sites, of_recordings = (
+        bacpipe.probing_pipeline(
+            "points", as_ground_truth(data), data.embeds, recordings=data.recordings,
+            split=split, learning_curve=False,
+        )[2]
+        for split in ("site", "recording")
+    )  # fmt: skip
+    assert of_sites["split"]["recordings"]["test"] == 10
+    assert all(interval is None for interval in of_sites["intervals"].values())
+    assert any("only 1 site" in note for note in of_sites["notes"])
+    assert of_recordings["intervals"]["f1_macro"] is not None
 
 
 # ---------------------------------------------------------------------- retrieval, clusterings
@@ -290,6 +317,14 @@ def test_retrieval_and_clusterings_are_compared_on_what_models_share(tmp_path: P
     assert set(truth["n_windows"]) == {int(use.sum()), int((bad.labels >= 0).sum())}
     assert truth.loc["good", "AMI_low"] < truth.loc["good", "AMI"] < truth.loc["good", "AMI_high"]
     assert tables["clustering_pairs"]["better"].tolist() == ["good"]
+    # The page says which is better, on what, and how sure that is.
+    page = next(tmp_path.rglob("report.html")).read_text(encoding="utf-8")
+    assert page.count("<b>good</b> has the highest") == 2
+    assert page.count("data:image/svg+xml;base64,") >= 2 and "<script" not in page
+    first = tables["retrieval"].iloc[0]
+    assert f"for {first['n_windows']:,} windows of {len(places)} recordings" in page
+    assert f"the difference is {pair['difference']:.3f} [{pair['low']:.3f}, " in page
+    assert "better than bad, the best other model, is &gt; 0.999" in page
 
 
 def test_clusterings_about_different_labels_are_not_put_side_by_side(tmp_path: Path) -> None:

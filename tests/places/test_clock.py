@@ -21,6 +21,7 @@ from bacpipe.places.clock import (
 )
 from bacpipe.places.positions import Position
 from bacpipe.places.sites import Site
+from tests.places.test_sites import write_wave
 
 BERLIN = Position(52.52, 13.40)
 
@@ -38,12 +39,15 @@ def test_where_times_and_zones_come_from(tmp_path):
     text = "site,latitude,longitude,time_zone\nu,52.5,13.4,UTC\np,52.5,13.4,\n"
     (tmp_path / "sites.csv").write_text(text, encoding="utf-8")
     local = datetime(2025, 6, 1, 4)
+    told = b"GUANO|Version:1.0\nTimestamp:2025-06-01T04:00:00+03:00\n"
+    write_wave(tmp_path / "p" / "told.wav", (b"guan", told))
     wanted = {
         "u/20250601_040000.wav": (local.replace(tzinfo=UTC), "name", "site"),
         "p/20250601_040000.wav": (local - timedelta(hours=2), "name", "position"),
         "p/20250601T040000+0100_REC.wav": (local - timedelta(hours=1), "name", "name"),
         "x/20250601_040000.wav": (local, "name", "nothing"),
         "p/robin.wav": (None, "nothing", "nothing"),
+        "p/told.wav": (local - timedelta(hours=3), "metadata", "metadata"),
     }
     clock = Clock(tmp_path, Options())
     for name, (time, source, zone_source) in wanted.items():

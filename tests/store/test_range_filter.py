@@ -248,6 +248,17 @@ def test_labels_and_heat_maps_of_the_sun(made):
     row, column = np.argwhere(counts)[0]
     assert activity.grid.rows[row] == "-2"
     assert activity.grid.describe(row, column) == "2025-05-20, -2 h from sunrise"
+    activity = class_activity(loader, "sunset_day")
+    row, column = np.argwhere(activity.counts["Dog"])[0]
+    assert activity.grid.describe(row, column) == "2025-01-05, -8 h from sunset"  # at 16:08
+
+
+def test_off_gives_no_probabilities(made):
+    off, marked = (
+        bacpipe.detections_table(made(range_filter=setting, **HERE)) for setting in ("off", "mark")
+    )
+    assert len(off) == len(marked) and marked["range_probability"].notna().any()
+    assert off["range_probability"].isna().all()
 
 
 @needs_shared_audio
