@@ -1,6 +1,6 @@
 """Sphinx extension: what the theme leaves out for people who look closely, or do not look at all.
 
-Blocks of code that scroll can be reached by the keyboard, captions of the menu have a level, and
+Code and outputs that scroll can be reached by the keyboard, captions of the menu have a level, and
 pictures lead to themselves in full size.
 """
 
@@ -21,6 +21,7 @@ def complete(
     """Change the HTML of a page before it is written."""
     changes = (
         ("body", "<pre>", '<pre tabindex="0">'),
+        ("body", '<div class="cell_output', '<div tabindex="0" class="cell_output'),
         ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
         ("body", 'role="heading"', 'role="heading" aria-level="2"'),
     )

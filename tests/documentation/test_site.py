@@ -331,6 +331,13 @@ KINDS = (
 )
 
 
+def test_outputs_that_scroll_can_be_reached_by_the_keyboard(generator):
+    """Only the published site has outputs of notebooks."""
+    context = {"body": '<div class="cell_output docutils container"><table></table></div>'}
+    generator.import_module("accessible").complete(None, "", "", context, None)
+    assert context["body"].startswith('<div tabindex="0" class="cell_output')
+
+
 @needs_sphinx
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_serious_keeps_people_out_of_the_site(scheme, site, browser):
