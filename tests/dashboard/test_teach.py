@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import bacpipe
-from bacpipe.dashboard.server import Server
-from bacpipe.dashboard.shared.recognisers import recogniser_of
+from bacpipe.dashboard.server import Server, open_data_set
+from bacpipe.dashboard.shared.recognisers import recogniser_of, recognisers_of
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.view import Visitor
+from bacpipe.dashboard.teach.view import TeachView
 from bacpipe.errors import RecogniserError
 from bacpipe.recognisers.learning_curve import SHARES, learning_curve
 from tests.dashboard.conftest import eventually, make_small_field
@@ -73,6 +75,28 @@ def test_ten_labels_become_a_recogniser_and_its_detections(
         lambda: page.locator(".bp-count >> visible=true").first.inner_text(),
         str(found),
     )
+
+
+def test_who_may_teach(data_set: DataSetResults) -> None:
+    def teach(view: TeachView, annotator: str) -> str:
+        view.put_on_page(Visitor(annotator=annotator))
+        view.controls(), view.body()
+        view.opened()
+        view._name.value = f"by_{annotator.strip().lower()}"
+        view._train.clicks += 1
+        return view.notice.panel.object
+
+    known = set(recognisers_of(data_set.model("tiny")))
+    assert "type your name" in teach(TeachView(data_set), " ")
+    assert set(recognisers_of(data_set.model("tiny"))) == known
+    closed = open_data_set(
+        None, audio_dir=data_set.audio_dir, dashboard_port=5361, edit=False,
+        main_results_dir=data_set.options.main_results_dir,
+    )  # fmt: skip
+    assert "type your name" not in teach(TeachView(closed), "Ben")
+    assert set(recognisers_of(data_set.model("tiny"))) == known
+    teach(TeachView(data_set), "Ana")
+    assert set(recognisers_of(data_set.model("tiny"))) == {*known, "by_ana"}
 
 
 def test_the_curve_ends_where_all_labels_are_judged(data_set: DataSetResults) -> None:

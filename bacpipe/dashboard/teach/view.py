@@ -100,7 +100,7 @@ class TeachView(ModelView):
             label="Classes (none chosen: all)", options=[], size=4, **wide
         )
         self._name = pn.widgets.TextInput(
-            label="Name", placeholder="that of the first class", **wide
+            label="Name of the recogniser", placeholder="that of the first class", **wide
         )
         self._train = pn.widgets.Button(label="Train", color="primary", **wide)
         self._train.on_click(lambda _: self._start_training())
@@ -120,9 +120,14 @@ class TeachView(ModelView):
             self._train.disabled = True
 
     def controls(self) -> Any:
+        who = pn.widgets.TextInput.from_param(
+            self.visitor.param.annotator, label="Your name", margin=(2, 10),
+            sizing_mode="stretch_width",
+        )  # fmt: skip
         return pn.Column(
             self._model,
             heading("Learn", margin=(4, 10)),
+            who,
             self._from,
             self._classes,
             self._name,
@@ -346,9 +351,15 @@ class TeachView(ModelView):
         if new > 0:
             self._train.label = f"Train again ({counted(new, 'new label')})"
 
+    def _is_known(self) -> bool:
+        """Whether this visitor may change results, and has said who they are."""
+        if self.data_set.may_edit and not self.may_label:
+            self.say("To teach a recogniser, or to apply one, type your name at the left.")
+        return self.may_label
+
     def _start_training(self) -> None:
         found = self._lesson
-        if found is None or not self.data_set.may_edit:
+        if found is None or not self._is_known():
             return
         named = [*self._classes.value, *found.labels["label"]]
         name = (self._name.value_input or self._name.value).strip()
@@ -374,7 +385,7 @@ class TeachView(ModelView):
 
     def _start_applying(self) -> None:
         found, name = self._lesson, self.recogniser
-        if found is None or name not in found.recognisers or not self.data_set.may_edit:
+        if found is None or name not in found.recognisers or not self._is_known():
             return
         results = found.results
         self._apply.disabled = True
