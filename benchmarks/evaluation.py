@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from bacpipe.evaluation.clustering import clustering_pipeline
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
 from bacpipe.evaluation.labelled_windows import LabelledWindows
-from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, group_by
+from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, evaluate_scores, group_by
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
 from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
@@ -223,19 +223,29 @@ def maps(rng: np.random.Generator) -> None:
 
 def short_calls(rng: np.random.Generator) -> None:
     """A perfect classifier with windows of 3 s, and calls of 0.4 s."""
+    calls = rng.choice(200, 60, replace=False)  # windows with a call
+    long, short = (np.isin(np.arange(200), part) for part in (calls[:10], calls[10:]))
+    heard = long | short
+    print("\nshort calls: 10 windows with one of 1 s and 50 with one of 0.4 s, all of them heard:")
+    for what, truth, ignored in (
+        ("min_annotation_length 0.65, short ones negative, as before", long, np.zeros(200, bool)),
+        ("min_annotation_length 0.65, short ones ignored", long, short),
+        ("min_annotation_length 0, the default", heard, np.zeros(200, bool)),
+    ):
+        found = evaluate_scores(
+            truth[:, None], heard[:, None], heard[:, None].astype(np.float32), ["call"],
+            group_by(None, 200), samples=0, ignored=ignored[:, None],
+        )["per_class"]["call"]  # fmt: skip
+        print(f"  {what}: average precision {found['average_precision']:.3f}, "
+              f"precision {found['precision']:.3f}")  # fmt: skip
     start = np.sort(rng.choice(600, 60, replace=False)).astype(float)
-    calls = (start, start + 0.4)
+    events = (start, start + 0.4)
     first = np.unique(start // 3) * 3
-    windows = (first, first + 3.0)
     none = (np.zeros(0), np.zeros(0))
-    iou = count_events(windows, calls, none, pairs_by_iou(0.5))
-    inside = count_intersections((calls[0] - 0.1, calls[1] + 0.1), calls, none)
-    presence = np.isin(np.arange(200), first / 3)
-    precision = average_precision_score(presence, presence)
-    print(
-        f"\nshort calls, perfect windows: average precision {precision:.2f}; events of 3 s by IoU "
-        f"{iou[0]} of {len(start)}; events of 0.6 s by intersection {inside[0]} of {len(start)}"
-    )
+    iou = count_events((first, first + 3.0), events, none, pairs_by_iou(0.5))
+    inside = count_intersections((events[0] - 0.1, events[1] + 0.1), events, none)
+    print(f"  as events: of 3 s by IoU {iou[0]} of {len(start)}, of 0.6 s by intersection "
+          f"{inside[0]} of {len(start)}")  # fmt: skip
 
 
 def probes(repeats: int, rng: np.random.Generator) -> None:
