@@ -152,7 +152,24 @@ def test_camtrap_dp_is_valid(birds: bacpipe.Loader, tmp_path: Path) -> None:
     events = bacpipe.detections_table(birds, event_gap=0)
     assert len(observed) == len(events) == len(pd.read_csv(tmp_path / "acoustic-observations.csv"))
     assert set(observed["observationType"]) == {"animal", "unknown"}
-    assert len(pd.read_csv(tmp_path / "media.csv")) == 2
+    media = pd.read_csv(tmp_path / "media.csv").set_index("mediaID")
+    assert len(media) == 2
+    acoustic = {
+        name: pd.read_csv(tmp_path / f"acoustic-{name}.csv")
+        for name in ("media", "observations", "deployments")
+    }
+    for row in acoustic["media"].itertuples():
+        recording = birds.audio_dir / media.loc[row.mediaID, "filePath"]
+        assert row.samplingFrequency == sf.info(recording).samplerate
+        assert row.captureMethod == "continuous"
+    assert acoustic["observations"]["observationID"].tolist() == observed["observationID"].tolist()
+    assert (acoustic["observations"]["frequencyLow"] == 0).all()
+    nyquist = media["filePath"].map(lambda p: sf.info(birds.audio_dir / p).samplerate / 2)
+    heard = observed["mediaID"].map(nyquist).clip(upper=birds.highest_frequency)
+    assert acoustic["observations"]["frequencyHigh"].tolist() == heard.tolist()
+    deployments = pd.read_csv(tmp_path / "deployments.csv")["deploymentID"].tolist()
+    assert acoustic["deployments"]["deploymentID"].tolist() == deployments
+    assert set(acoustic["deployments"]["devicePlatform"]) == {"pole"}
     with pytest.raises(SettingsError, match="capture_method='always'"):
         bacpipe.export(birds, "camtrap-dp", tmp_path, capture_method="always")
 
