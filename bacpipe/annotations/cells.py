@@ -72,6 +72,11 @@ def decode(
             f"{path.name}: this is no text in {name} (it may be UTF-16 without its mark); save the "
             f"table as 'CSV UTF-8'."
         )
+    return with_newlines(text)
+
+
+def with_newlines(text: str) -> str:
+    """Text in which every end of line is a newline, but for those within quotes."""
     return _QUOTED_OR_END.sub(lambda part: part[0] if part[0][0] == '"' else "\n", text)
 
 

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bacpipe import extras
-from bacpipe.annotations.cells import decode, first_cells, listed, read_table
+from bacpipe.annotations.cells import decode, first_cells, listed, read_table, with_newlines
 from bacpipe.annotations.programs import PROGRAMS, guess_program
 from bacpipe.annotations.recording_names import RecordingNames, TableNames, UnknownRecordingError
 from bacpipe.annotations.table import (
@@ -244,7 +244,7 @@ def _head(path: Path) -> str:
         raise AnnotationsError(f"{path}: cannot be read ({error.strerror}).") from None
     wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return with_newlines(text)
 
 
 def _is_own(text: str) -> bool:

@@ -53,12 +53,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Options) -> int:
     from bacpipe.places.positions import recorder_position
-    from bacpipe.places.sites import Site, common_position, folder_of, sites_text
+    from bacpipe.places.sites import SITES, Site, common_position, folder_of, sites_text
     from bacpipe.store.files import write_text
     from bacpipe.store.typed_command import typed_command
     from bacpipe.user_input import is_there
 
-    named = {} if target == audio_dir / "sites.csv" else {"sites": target}
+    named = {} if target == audio_dir / SITES else {"sites": target}
     check = typed_command("sites", audio_dir, options, **named)
     if is_there(target):
         raise SitesError(
