@@ -45,7 +45,7 @@ def evaluation_with_settings_already_exists(
     testing : bool
         Whether the results are those of a trial run.
     **kwargs
-        Any other key of the configuration.
+        Any other key of the configuration; main_results_dir says where results are.
 
     Returns
     -------
@@ -213,7 +213,8 @@ def get_model_names(
     CustomModel : class or object, optional
         A model of your own, if there is only one.
     **kwargs
-        Any other key of the configuration.
+        Any other key of the configuration; main_results_dir says where results are,
+        model_base_path where weights are.
 
     Returns
     -------
@@ -264,7 +265,7 @@ def make_set_paths_func(
     testing : bool
         Whether the results are those of a trial run.
     **kwargs
-        Any other key of the configuration.
+        Any other key of the configuration; main_results_dir says where results are.
 
     Returns
     -------

@@ -66,7 +66,10 @@ def play(
     CustomModel : class or object, optional
         A model of your own, if there is only one.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; models, dim_reduction_model and evaluation_task say
+        what is done; hop, padding, channel, device, classifier_threshold,
+        save_raven_tables, sites and time_zone are changed most often, and main_results_dir
+        says where results are put.
 
     Returns
     -------
@@ -303,7 +306,9 @@ def generate_embeddings(
     check_if_combination_exists : bool
         False starts a new set of embeddings.
     **kwargs
-        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``.
+        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``;
+        hop, padding, channel, device, classifier_threshold, save_raven_tables, sites and
+        time_zone are changed most often, and main_results_dir says where results are put.
 
     Returns
     -------
@@ -360,7 +365,9 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     model_name : str
         A model that detects calls.
     **kwargs
-        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``.
+        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``;
+        classifier_threshold, channel, device, save_raven_tables and main_results_dir matter
+        here.
 
     Returns
     -------
@@ -427,7 +434,10 @@ def run_pipeline_for_single_model(
     CustomModel : class or object, optional
         A model of your own; see `ModelBaseClass`.
     **kwargs
-        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``; dim_reduction_model says
+        which maps are made; hop, padding, channel, device, classifier_threshold,
+        save_raven_tables, sites and time_zone are changed most often, and main_results_dir
+        says where results are put.
 
     Returns
     -------
@@ -480,7 +490,10 @@ def run_pipeline_for_models(
     CustomModel : class or object, optional
         A model of your own, if there is only one.
     **kwargs
-        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``; dim_reduction_model says
+        which maps are made, engine and scheduler who works; hop, padding, channel, device,
+        classifier_threshold, save_raven_tables, sites and time_zone are changed most often,
+        and main_results_dir says where results are put.
 
     Returns
     -------

@@ -6,9 +6,11 @@ parameters, ``[name, default]`` where there is a default, and ``**kwargs``.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import operator
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 import torch
 
 import bacpipe
+from bacpipe.options import Options
 from tests.conftest import TinyModel, write_recording
 
 _PROMISE = json.loads((Path(__file__).parent / "data" / "public_api.json").read_text())
@@ -53,6 +56,31 @@ def test_constants(name: str) -> None:
     assert isinstance(getattr(bacpipe, name), kind)
     assert set(getattr(bacpipe, name)) <= set(bacpipe.supported_models)
     assert getattr(bacpipe, name)
+
+
+def _documented(name: str) -> list[tuple[str, Any]]:
+    value = getattr(bacpipe, name)
+    if not inspect.isclass(value):
+        return [(name, value)] if callable(value) else []
+    methods = inspect.getmembers(value, inspect.isfunction)
+    return [(f"{name}.{key}", function) for key, function in methods if not key.startswith("_")]
+
+
+def test_settings_that_functions_take_are_named() -> None:
+    """Where any key may be given, the docstring says which ones matter, and they are keys."""
+    keys = {field.name for field in dataclasses.fields(Options)}
+    taking = [
+        (name, function)
+        for public in bacpipe.__all__
+        for name, function in _documented(public)
+        if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    ]
+    assert len(taking) > 30
+    for name, function in taking:
+        entry = re.search(r"\n(?:[\w, ]+, )?\*\*\w+\n((?: +.*\n?)+)", inspect.getdoc(function) or "")
+        assert entry, name
+        if "configuration" in entry[1] or "``bacpipe.config``" in entry[1]:
+            assert keys & {*re.findall(r"\w+", entry[1])}, f"{name} names no key"
 
 
 def test_every_public_name_exists() -> None:

@@ -49,7 +49,9 @@ def app(models: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
     models : str or sequence of str, optional
         Models to show; by default all that have results for the recordings.
     **kwargs
-        ``audio_dir`` and any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        ``audio_dir`` and any key of ``bacpipe.config`` and ``bacpipe.settings``;
+        ``main_results_dir`` says where results are, ``models`` which are shown, and
+        ``edit`` whether visitors may mark and teach.
 
     Returns
     -------
@@ -104,7 +106,10 @@ def visualize_using_dashboard(
         True serves until Ctrl-C; False serves in a thread and returns.  Unless given, scripts
         wait and notebooks go on.
     **kwargs
-        ``audio_dir`` and any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        ``audio_dir`` and any key of ``bacpipe.config`` and ``bacpipe.settings``;
+        ``main_results_dir`` says where results are, ``dashboard_port`` and
+        ``dashboard_address`` where it is served, and ``edit`` whether visitors may mark and
+        teach.
 
     Returns
     -------

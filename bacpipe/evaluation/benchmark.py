@@ -111,7 +111,9 @@ def benchmark(
     check_if_already_processed : bool
         False computes the embeddings anew.
     **kwargs
-        Any key of the configuration; classifier_threshold is the threshold of the report.
+        Any key of the configuration; classifier_threshold is the threshold of the report;
+        annotations_filename, label_column, label_map, min_annotation_length,
+        annotation_overlap, split, protocol and wanted_precision matter here.
 
     Returns
     -------

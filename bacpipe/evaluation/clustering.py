@@ -325,7 +325,8 @@ def eval_clustering(
     metadata_labels : dict, optional
         Further `default_labels`.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; evaluate_with_silhouette, max_windows_for_pairs,
+        bootstrap_samples, split and evaluation_seed matter here.
 
     Returns
     -------

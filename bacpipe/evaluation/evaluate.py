@@ -131,7 +131,9 @@ def model_specific_evaluation(
     dim_reduction_model : bool or str
         Accepted for symmetry; models are evaluated in full dimensions.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; annotations_filename, label_column,
+        default_label_keys, bool_filter_labels, multi_label, probe_configs, clust_configs
+        and overwrite matter here, and audio_dir and main_results_dir say where results are.
 
     Returns
     -------

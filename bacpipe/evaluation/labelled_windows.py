@@ -172,7 +172,8 @@ def labelled_windows(
     recordings : sequence of str, optional
         Recording of every window, for embeddings that did not come from a results tree.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; annotations_filename, label_column, multi_label,
+        min_annotation_length and annotation_overlap matter here.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def export_people_labels(
         selection table or label track per recording.  'labels': every judgement with all columns
         of `people_labels`, as `label_windows` reads it.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results are.
 
     Returns
     -------

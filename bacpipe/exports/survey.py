@@ -52,7 +52,8 @@ def survey_table(
     min_score : float, optional
         Lowest score that counts; all stored detections unless given.
     **kwargs
-        Any key of the configuration, such as ``event_gap`` or ``range_filter``.
+        Any key of the configuration; event_gap joins detections into events, and
+        range_filter and species_list decide which count.
 
     Returns
     -------
@@ -136,7 +137,8 @@ def detection_history(
     min_hours : float
         Occasions with less listening count as not recorded.
     **kwargs
-        Any key of the configuration, such as ``range_filter``.
+        Any key of the configuration; range_filter and species_list decide which detections
+        count.
 
     Returns
     -------

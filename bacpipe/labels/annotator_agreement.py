@@ -33,7 +33,7 @@ def label_agreement(
     audio_dir : str or Path
         Folder with the recordings.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results are.
 
     Returns
     -------

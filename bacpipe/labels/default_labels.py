@@ -226,7 +226,8 @@ def create_default_labels(
     overwrite : bool
         False takes the stored labels if nothing has changed since.
     **kwargs
-        Any key of the configuration, such as default_label_keys.
+        Any key of the configuration; default_label_keys says which labels, main_results_dir
+        where results are.
 
     Returns
     -------
@@ -255,7 +256,8 @@ def get_default_labels(
     model_name : str
         Name of the model.
     **kwargs
-        ``audio_dir``, ``paths``, and any key of the configuration.
+        ``audio_dir``, ``paths``, and any key of the configuration; default_label_keys says
+        which labels.
 
     Returns
     -------

@@ -113,7 +113,8 @@ def label_windows(
         Format of the annotations that a path leads to, as for `import_annotations`; folders need
         it.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results are, label_column
+        which column of `rows` holds the label.
 
     Returns
     -------
@@ -356,7 +357,7 @@ def people_labels(
     changed : bool
         True also returns those of recordings whose content has changed since.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results are.
 
     Returns
     -------

@@ -431,7 +431,7 @@ def calibrate(
         Whether to write ``calibration/<model>.json`` into the results of the data set, from which
         tables of detections take their ``probability``.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results are.
 
     Returns
     -------

@@ -226,7 +226,9 @@ class Recogniser(StoredRecogniser):
         loader : Loader
             Results of the recogniser's model.
         **kwargs
-            Any key of the configuration, as for `detections_table`.
+            Any key of the configuration, as for `detections_table`: event_gap joins
+            detections into events, range_filter and species_list decide which are left
+            out.
 
         Returns
         -------

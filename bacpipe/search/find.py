@@ -115,7 +115,8 @@ def search(
     CustomModel : class or object, optional
         A model of your own, for clips.
     **kwargs
-        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``; main_results_dir says where
+        results are, and range_filter and species_list which labels the table shows.
 
     Returns
     -------
@@ -211,7 +212,8 @@ def build_search_index(
     loader : Loader or bacpipe.search.index.SearchIndex, optional
         Results to be searched.
     **kwargs
-        Any key of ``bacpipe.config`` and ``bacpipe.settings``.
+        Any key of ``bacpipe.config`` and ``bacpipe.settings``; main_results_dir says where
+        results are.
 
     Returns
     -------

@@ -946,7 +946,8 @@ class Loader:
         Parameters
         ----------
         **settings
-            Any key of the configuration; those about places and species matter.
+            Any key of the configuration; range_filter, range_threshold, species_list, sites,
+            latitude and longitude matter here.
         """
         options = self.options
         if settings:
