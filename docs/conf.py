@@ -32,6 +32,7 @@ extensions = [
     "dashboard_views",
     "generated_pages",
     "links",
+    "property_types",
 ]
 exclude_patterns = [
     "_build",

@@ -77,7 +77,9 @@ def test_settings_that_functions_take_are_named() -> None:
     ]
     assert len(taking) > 30
     for name, function in taking:
-        entry = re.search(r"\n(?:[\w, ]+, )?\*\*\w+\n((?: +.*\n?)+)", inspect.getdoc(function) or "")
+        entry = re.search(
+            r"\n(?:[\w, ]+, )?\*\*\w+\n((?: +.*\n?)+)", inspect.getdoc(function) or ""
+        )
         assert entry, name
         if "configuration" in entry[1] or "``bacpipe.config``" in entry[1]:
             assert keys & {*re.findall(r"\w+", entry[1])}, f"{name} names no key"

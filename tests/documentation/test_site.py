@@ -80,7 +80,7 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Imports modules of docs/_extensions."""
     monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
     yield importlib
-    for name in ("api_pages", "class_lists", "model_pages", "settings_page"):
+    for name in ("api_pages", "class_lists", "model_pages", "property_types", "settings_page"):
         sys.modules.pop(name, None)
 
 
@@ -232,6 +232,22 @@ def test_every_member_in_the_reference_is_described_and_shown(generator):
             if not (shown and _is_described(member, text)):
                 lacking.append(f"{owner.__name__}.{name}")
     assert lacking == []
+
+
+@needs_sphinx
+def test_properties_in_the_reference_have_types(generator):
+    api_pages = generator.import_module("api_pages")
+    type_of = generator.import_module("property_types").type_of
+    properties = [
+        (f"{owner.__name__}.{name}", member)
+        for owner in api_pages.documented_classes()
+        for name, member in vars(owner).items()
+        if isinstance(member, property) and not name.startswith("_")
+    ]
+    assert len(properties) > 30
+    lines = {name: inspect.getdoc(member).splitlines() for name, member in properties}
+    assert [name for name, member in properties if not type_of(member, lines[name])] == []
+    assert type_of(bacpipe.Loader.files, ["..."])[1] == ":Type: ``list[Path]``"
 
 
 def _is_described(member: object, text: str) -> bool:
