@@ -43,6 +43,7 @@ PAIRED = ("f1_macro", "average_precision_macro", "roc_auc_macro")
 """Metrics that are compared in pairs; the first one ranks."""
 
 _FEWEST_CLASSES = _FEWEST_RECORDINGS = 2
+_LISTED = 5  # labels in a note
 _REPLICATES = 1000
 _LEVEL = 0.05
 
@@ -77,6 +78,7 @@ def on_shared_ground(
     shared = Shared([dict(result) for result in results], list(tested))
     _leave_out_untested(shared)
     _leave_out_other_tasks(shared)
+    _tell_dropped(shared)
     if not shared.results or _alike(shared):
         return shared
     for i, windows in reversed(list(enumerate(shared.tested))):
@@ -146,6 +148,20 @@ def _leave_out_other_tasks(shared: Shared) -> None:
                 f"window, unlike the others"
             )
             del shared.results[i], shared.tested[i]
+
+
+def _tell_dropped(shared: Shared) -> None:
+    """Note which labels no model was tested with: a score says nothing of them."""
+    dropped = [result.get("dropped", {}) for result in shared.results]
+    if not dropped or not (names := [n for n in dropped[0] if all(n in d for d in dropped)]):
+        return
+    tested = {name for result in shared.results for name in result["classes"]}
+    listed = "; ".join(f"{name} ({dropped[0][name]})" for name in names[:_LISTED])
+    shared.notes.append(
+        f"The models were tested with {len(tested)} of "
+        f"{counted(len(tested) + len(names), 'label')}; left out: {listed}"
+        f"{'; …' if len(names) > _LISTED else ''}."
+    )
 
 
 def _alike(shared: Shared) -> bool:

@@ -118,6 +118,17 @@ def test_scores_are_those_of_the_shared_classes_and_recordings():
     assert "4 recordings left out" in told and "08.wav" in told
 
 
+def test_labels_that_no_model_was_tested_with_are_named():
+    windows = scored(1.5)
+    rare = {"wren": "labelled in 1 recording; training, validation and test need one each"}
+    one, other = (result(name, windows, dropped=rare | more) for name, more in
+                  (("one", {}), ("other", {"owl": "labelled in 2 recordings"})))  # fmt: skip
+    (note,) = on_shared_ground([one, other], [windows] * 2).notes
+    assert note.startswith("The models were tested with 3 of 4 labels; left out: wren (labelled")
+    assert "owl" not in note
+    assert share(one=windows, other=windows).notes == []
+
+
 @pytest.mark.parametrize("classes", [("a",), ("a", "b")])
 def test_too_little_in_common_is_no_ranking(classes):
     recordings = {"00.wav"} if len(classes) == 2 else {f"{i:02}.wav" for i in range(12)}
