@@ -122,7 +122,8 @@ class SearchIndex:
         if len(dims) > 1:
             raise ResultsError(
                 f"{embedding_set.folder}: holds embeddings of "
-                f"{' and '.join(map(str, sorted(dims)))} values; those of one model have one length, so {REPAIR}"
+                f"{' and '.join(map(str, sorted(dims)))} values; those of one model have "
+                f"one length, so {REPAIR}"
             )
         if not dims:
             raise ResultsNotFoundError(
