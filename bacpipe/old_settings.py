@@ -78,14 +78,14 @@ def by_name(
 
     So are parameters that are not known of a name that is.  Returns notes as `translate` does.
     """
-    found: dict[str, dict[str, Any]] = {}
+    named: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     for number, config in configs.items():
         name = str(config["name"]).lower()
         if not config.get("bool", True):
             notes.append(f"{number} ({name}) is switched off, so it is left out")
             continue
-        if name in found:
+        if name in named:
             notes.append(f"{number} is left out, because there is another {name} before it")
             continue
         parameters: dict[str, Any] = {}
@@ -96,10 +96,10 @@ def by_name(
         known = (known_parameters or {}).get(name, parameters)
         dropped = [p for p in parameters if p not in {*known, "name", "bool"}]
         notes += [f"{number}.{parameter} does nothing any more" for parameter in dropped]
-        found[name] = {
+        named[name] = {
             parameter: value
             for parameter, value in parameters.items()
             if parameter not in {"name", "bool", *dropped}
         }
         notes.append(f"{number} is now {name}")
-    return found, notes
+    return named, notes

@@ -62,13 +62,13 @@ def _label_column(table: pd.DataFrame, file: str, wanted: str | None, usual: Seq
     """Column of labels: that which is wanted, else the first usual one with anything in it."""
     candidates = [wanted] if wanted else list(usual)
     by_lower = {str(name).lower(): str(name) for name in table.columns}
-    found = [by_lower[name.lower()] for name in candidates if name.lower() in by_lower]
-    if not found:
+    columns = [by_lower[name.lower()] for name in candidates if name.lower() in by_lower]
+    if not columns:
         raise AnnotationsError(
             f"{file}: there is no column {' or '.join(map(repr, candidates))}; name the column "
             f"that holds the labels with source_column=, found {', '.join(table.columns)}."
         )
-    return next((name for name in found if table[name].str.strip().any()), found[0])
+    return next((name for name in columns if table[name].str.strip().any()), columns[0])
 
 
 # --- Raven ------------------------------------------------------------------------------------

@@ -39,12 +39,12 @@ class RecordingNames:
         if given in self._exact:
             return [given]
         path = _comparable(given)
-        found = self._by_path.get(path) or self._elsewhere(path)
-        if len(found) < 2:
-            return found
+        names = self._by_path.get(path) or self._elsewhere(path)
+        if len(names) < 2:
+            return names
         plain = f"/{_with_slashes(given)}"
-        ends = [(name, f"/{_with_slashes(name)}") for name in found]
-        return [n for n, end in ends if plain.endswith(end) or end.endswith(plain)] or found
+        ends = [(name, f"/{_with_slashes(name)}") for name in names]
+        return [n for n, end in ends if plain.endswith(end) or end.endswith(plain)] or names
 
     def _elsewhere(self, path: str) -> list[str]:
         """Recordings that a bare name, or a path from outside of the audio folder, leads to."""

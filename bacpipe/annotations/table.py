@@ -317,8 +317,8 @@ def _hint_at_ending(unknown: Iterable[str], recordings: Sequence[str]) -> str:
     """Hint at a recording that has an unknown one's name but for the ending; may be empty."""
     others = RecordingNames([_without_ending(name) for name in recordings])
     for given in unknown:
-        if len(found := others.find(_without_ending(given))) == 1:
-            like = next(name for name in recordings if _without_ending(name) == found[0])
+        if len(matches := others.find(_without_ending(given))) == 1:
+            like = next(name for name in recordings if _without_ending(name) == matches[0])
             return f" ({given} differs from {like} only in the ending; correct it in the table)"
     return ""
 

@@ -58,13 +58,13 @@ def find_clock_jumps(recordings: Sequence[str], starts: np.ndarray) -> ClockJump
     folders: dict[str, list[int]] = defaultdict(list)
     for i in np.flatnonzero(~np.isnat(starts)).tolist():
         folders[recordings[i].rpartition("/")[0]].append(i)
-    found = ClockJumps([], [])
+    jumps = ClockJumps([], [])
     for members in folders.values():
-        found.backwards.extend(
+        jumps.backwards.extend(
             (recordings[a], recordings[b]) for a, b in _backwards(members, recordings, starts)
         )
-        found.early.extend(recordings[i] for i in _early(np.array(members), starts))
-    return found
+        jumps.early.extend(recordings[i] for i in _early(np.array(members), starts))
+    return jumps
 
 
 def _backwards(

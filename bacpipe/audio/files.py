@@ -161,10 +161,10 @@ def recordings_by_folder(
             is_empty = False
             yield sorted(names)
     if is_empty:
-        found = ", ".join(f"{suffix} ({number:,})" for suffix, number in others.most_common(5))
+        commonest = ", ".join(f"{suffix} ({number:,})" for suffix, number in others.most_common(5))
         raise NoRecordingsError(
             f"The audio folder {root} holds no recordings {looked_for}"
-            + (f"; it holds files with other suffixes: {found}." if found else ".")
+            + (f"; it holds files with other suffixes: {commonest}." if commonest else ".")
         )
 
 

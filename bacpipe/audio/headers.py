@@ -211,8 +211,8 @@ def _skip_tags(file: _Readable, position: int, size: int) -> int:
             length = 32 if not flags & 0x20000000 else 32 + items
         elif head[:11] == b"LYRICSBEGIN":
             file.seek(position)
-            found = re.search(rb"LYRICS(?:200|END)", file.read(2**20))
-            length = found.end() if found else 0
+            match = re.search(rb"LYRICS(?:200|END)", file.read(2**20))
+            length = match.end() if match else 0
         elif position and head[:1] in (b"\0", b"\xff") and not head.strip(head[:1]):
             length = _filler_length(file, position, head[:1])
         if not length:
@@ -524,12 +524,12 @@ def _end_of_flac(file: _Readable, start: int, size: int) -> int:
 
 def _flac_frames(data: bytes | mmap.mmap, offset: int, block: int) -> list[_FlacFrame]:
     """Headers of frames in bytes that lie at an offset; a few may only look like some."""
-    found = []
+    frames = []
     for match in _FLAC_FRAME.finditer(data):
         header = data[match.start() : match.start() + 16]
         if (frame := _parse_flac_frame(header, block)) is not None:
-            found.append(_FlacFrame(offset + match.start(), *frame))
-    return found
+            frames.append(_FlacFrame(offset + match.start(), *frame))
+    return frames
 
 
 def _parse_flac_frame(header: bytes, block: int) -> tuple[int, int] | None:

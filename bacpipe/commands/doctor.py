@@ -164,14 +164,14 @@ def _extra(name: str) -> Finding:
     """Whether an extra is installed and can be imported."""
     topic, installed = f"extra {name}", extras.versions(name)
     cards = [card for card in CARDS.values() if card.extra == name]
-    here = {package: found for package, found in installed.items() if found != extras.MISSING}
+    here = {package: version for package, version in installed.items() if version != extras.MISSING}
     text = ", ".join(f"{package} {version}" for package, version in here.items())
     if not here or len(here) < len(installed):
         use = ", ".join(card.name for card in cards) or _USES.get(name, "")
         wanted = f" (for {use})" if use else ""
         lacking = ", ".join(sorted(installed.keys() - here))
-        found = f"{text}, without {lacking}" if here else "not installed"
-        return Finding(topic, f"{found}{wanted}: {extras.command(name)}")
+        state = f"{text}, without {lacking}" if here else "not installed"
+        return Finding(topic, f"{state}{wanted}: {extras.command(name)}")
 
     def look() -> str:
         # In a process of its own: such packages print to the terminal, and a broken one may crash.
@@ -207,8 +207,8 @@ def _gpus(options: Options) -> list[str]:
 
     if options.device != "auto":
         return [] if options.device == "cpu" else [options.device]
-    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return [*found, "mps"] if torch.backends.mps.is_available() else found
+    devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [*devices, "mps"] if torch.backends.mps.is_available() else devices
 
 
 def _with_weights(options: Options) -> list[str]:
@@ -282,10 +282,10 @@ def _runner(name: str, device: str, options: Options, precision: str = "float32"
     return Embedder(name, options=chosen).runner(scores=False)
 
 
-def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Largest relative difference of two embeddings of the same window."""
     lengths = np.linalg.norm(expected, axis=1)
-    return float((np.linalg.norm(found - expected, axis=1) / np.maximum(lengths, 1e-12)).max())
+    return float((np.linalg.norm(actual - expected, axis=1) / np.maximum(lengths, 1e-12)).max())
 
 
 def _disk(topic: str, folder: Path) -> Finding:

@@ -130,9 +130,9 @@ class Check:
     facts: dict[str, str] = field(default_factory=dict)  # column of the report to what was found
     problems: list[str] = field(default_factory=list)
 
-    def expect(self, fact: str, found: str, wrong: str | None = None) -> None:
+    def expect(self, fact: str, value: str, wrong: str | None = None) -> None:
         """Note what was found, and what is wrong with it."""
-        self.facts[fact] = found
+        self.facts[fact] = value
         if wrong:
             self.problems.append(wrong)
             self.status = _PROBLEM
@@ -176,23 +176,23 @@ def _check_files(done: Check, card: ModelCard, options: Options) -> None:
     base = Path(options.model_base_path)
     known = checkpoints.known_hashes(card)
     for name, path in checkpoints.resolve(card, base).items():
-        found = checkpoints.checkpoint_hash(path, base)
+        digest = checkpoints.checkpoint_hash(path, base)
         inside = path.relative_to(base).as_posix() if path.is_relative_to(base) else name
         wanted = known.get(inside)
         verdict = "no hash on the card" if wanted is None else "as on the card"
         wrong = None
-        if wanted not in (None, found):
+        if wanted not in (None, digest):
             verdict = "differs from the card"
-            wrong = f"{path} has the SHA-256 {found}, but the card says {wanted}"
-        done.expect(f"file {inside}", f"sha256 {found} ({verdict})", wrong)
+            wrong = f"{path} has the SHA-256 {digest}, but the card says {wanted}"
+        done.expect(f"file {inside}", f"sha256 {digest} ({verdict})", wrong)
     for problem in checkpoints.fetch_labels(card.labels, base):
         done.expect("labels", "missing", problem)
     checkpoints.fetch_labels(card.optional_labels, base)
     for file in (*card.labels, *card.optional_labels):
         listed = checkpoints.find_labels(file, base)
         if listed is not None:
-            found = checkpoints.checkpoint_hash(listed, base)
-            done.facts[f"labels {file.name}"] = f"sha256 {found}"
+            digest = checkpoints.checkpoint_hash(listed, base)
+            done.facts[f"labels {file.name}"] = f"sha256 {digest}"
 
 
 def _check_model(done: Check, card: ModelCard, options: Options) -> None:

@@ -29,18 +29,18 @@ def run(arguments: Sequence[str]) -> int:
         folders = [folder for folder in folders if folder.parent == own]
     for folder in folders:
         try:
-            found = Recogniser.load(folder)
+            recogniser = Recogniser.load(folder)
         except BacpipeError as error:
             print(error)  # noqa: T201
             code = 1
             continue
-        labels = found.about.get("labels", {})
+        labels = recogniser.about.get("labels", {})
         counts = [
             f"{name} ({labels.get(name, {}).get('present', '?')} yes, "
             f"{labels.get(name, {}).get('absent', '?')} no)"
-            for name in found.classes
+            for name in recogniser.classes
         ]
-        print(f"{found.name}  on {found.model}: {', '.join(counts)}\n  {folder}")  # noqa: T201
+        print(f"{recogniser.name}  on {recogniser.model}: {', '.join(counts)}\n  {folder}")  # noqa: T201
     if not folders:
         print(  # noqa: T201
             f"{options.main_results_dir}: no recognisers here yet; train one with bacpipe train."

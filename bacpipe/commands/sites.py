@@ -71,8 +71,8 @@ def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Op
     rows = []
     told = 0
     for folder, names in by_folder.items():
-        found = [recorder_position(audio_dir / name) for name in names]
-        place = common_position(found)
+        positions = [recorder_position(audio_dir / name) for name in names]
+        place = common_position(positions)
         told += place is not None
         rows.append(Site(folder) if place is None else Site(folder, *place))
     write_text(target, sites_text(rows))

@@ -67,20 +67,20 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
     import pandas as pd
 
     detector, model = _detector(handler), handler.loaded_model
-    found, end = _run(handler, detector, source)
+    by_window, end = _run(handler, detector, source)
     classes = np.asarray(model.classes, object)
     scientific = np.asarray(model.scientific_names or [""] * len(classes), object)
     speed, hop = handler.speed, handler.hop / model.sr
     # Where windows overlap, each owns its middle, in which no call is cut off.
     margin = max(0.0, model.segment_length / model.sr - hop) / 2
     tables = []
-    for number, calls in enumerate(found):
+    for number, calls in enumerate(by_window):
         start = (number * hop + calls.start) * speed
         # The last window is padded behind the recording's end.
         mine = start < end.duration
         if number > 0:
             mine &= calls.start >= margin
-        if number < len(found) - 1:
+        if number < len(by_window) - 1:
             mine &= calls.start < margin + hop
         best = calls.class_scores.argmax(axis=1)
         tables.append(
@@ -190,15 +190,15 @@ def _run(
     """Calls of each window, and how the recording ended."""
     runner = handler.runner(scores=False)
     size = choose_batch_size(runner, handler.options.global_batch_size, 1)
-    found: list[Calls] = []
+    by_window: list[Calls] = []
     blocks = handler.decode(source)
     while True:
         try:
             windows = next(blocks)
         except StopIteration as stop:
             end: StreamEnd = stop.value
-            return found, end
+            return by_window, end
         for first in range(0, len(windows), size):
             spectrograms = runner.preprocess(windows[first : first + size])
             with torch.inference_mode(), computing_on(runner.device, handler.options.precision):
-                found += detector.calls(spectrograms)
+                by_window += detector.calls(spectrograms)

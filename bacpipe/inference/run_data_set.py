@@ -186,12 +186,12 @@ def prepare_set(loader: Loader, model: Model) -> None:
     if loader.embedding_set is not None:
         complete_identity(loader.embedding_set, identity)
     _prepare_set(loader, {**identity, **settings_identity(options)}, _provenance(model))
-    found = loader.embedding_set
-    assert found is not None
+    embedding_set = loader.embedding_set
+    assert embedding_set is not None
     loader.locate_predictions(newest=predict)
-    if predict and not bring_forward(loader.paths.preds_path, found.folder.name):
+    if predict and not bring_forward(loader.paths.preds_path, embedding_set.folder.name):
         # Files of another set may happen to have the size that our journal names.
-        journal = RunJournal(found.folder, found.content.recordings)
+        journal = RunJournal(embedding_set.folder, embedding_set.content.recordings)
         journal.drop_all_predictions()
         journal.close()
 

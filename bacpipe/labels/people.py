@@ -458,11 +458,11 @@ def _names_now(
 
 
 def _by_last_part(loader: Loader) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     with suppress(NoRecordingsError):  # moved away
         for name in loader.recording_names:
-            found.setdefault(PurePosixPath(name).name, []).append(name)
-    return found
+            names.setdefault(PurePosixPath(name).name, []).append(name)
+    return names
 
 
 def standing(entries: Iterable[Judgement]) -> list[Judgement]:

@@ -329,10 +329,10 @@ def hours_after(
         return np.zeros(0)
     first = datetime.fromtimestamp(times.min(), UTC).toordinal() - 1
     last = datetime.fromtimestamp(times.max(), UTC).toordinal() + 1
-    found = {_event(position, day, event) for day in range(first, last + 1)} - {None}
-    if not found:
+    moments = {_event(position, day, event) for day in range(first, last + 1)} - {None}
+    if not moments:
         return np.full(len(times), np.nan)
-    events = np.array(sorted(time for time in found if time is not None))
+    events = np.array(sorted(time for time in moments if time is not None))
     after = np.searchsorted(events, times).clip(1, max(len(events) - 1, 1))
     before, behind = events[after - 1], events[np.minimum(after, len(events) - 1)]
     nearest = np.where(times - before <= behind - times, before, behind)

@@ -75,20 +75,20 @@ def recorder_position(path: str | os.PathLike[str]) -> Position | None:
     chunks = metadata_chunks(path, _PARSERS)
     for identifier, parse in _PARSERS.items():
         try:
-            found = parse(chunks[identifier]) if identifier in chunks else None
+            position = parse(chunks[identifier]) if identifier in chunks else None
         # Metadata are a help, not a must: damaged ones must not stop anybody.
         except (ValueError, struct.error) as error:
             logger.debug("%s: %s metadata cannot be read (%s)", path, identifier, error)
             continue
-        if _is_fix(found):
-            return found
-    found = _signed(_IN_NAME.search(Path(path).name))
-    return found if _is_fix(found) else None
+        if _is_fix(position):
+            return position
+    position = _signed(_IN_NAME.search(Path(path).name))
+    return position if _is_fix(position) else None
 
 
-def _is_fix(found: Position | None) -> TypeGuard[Position]:
+def _is_fix(position: Position | None) -> TypeGuard[Position]:
     """Whether a receiver knew where it was."""
-    return found is not None and valid_position(*found) and found != (0, 0)
+    return position is not None and valid_position(*position) and position != (0, 0)
 
 
 def _signed(match: re.Match[str] | None) -> Position | None:

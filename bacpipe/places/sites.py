@@ -171,10 +171,10 @@ class Sites:
             self._tell_rivals(recording, tuple(row.name for row in rows))
         row = rows[0] if rows else None
         if row is None or row.position is None:
-            found = self._elsewhere(recording, start)
-            if row is None or found is None:
-                return row or found
-            place = {key: getattr(found, key) for key in ("latitude", "longitude", "source")}
+            elsewhere = self._elsewhere(recording, start)
+            if row is None or elsewhere is None:
+                return row or elsewhere
+            place = {key: getattr(elsewhere, key) for key in ("latitude", "longitude", "source")}
             return replace(row, **place)
         return row
 
@@ -187,9 +187,9 @@ class Sites:
             return before[0]
         if recording not in self._metadata:
             self._metadata[recording] = recorder_position(self.audio_dir / recording)
-        found = self._metadata[recording]
-        if found is not None:
-            return Site(folder_of(recording), *found, source="metadata")
+        position = self._metadata[recording]
+        if position is not None:
+            return Site(folder_of(recording), *position, source="metadata")
         # Rows for single recordings are for where their receivers were, not names of sites.
         read = _fitting(self._read_before, recording, start)
         return replace(read[0], name=folder_of(recording)) if read else None
@@ -258,7 +258,7 @@ def _fitting(
     places: Mapping[str, list[Site]], recording: str, start: datetime | None
 ) -> list[Site]:
     """Rows for a recording that starts at a time: several only if they fit equally closely."""
-    found: list[Site] = []
+    rows: list[Site] = []
     closest = 0
     for close, same in _matching(places, recording):
         if close < closest:
@@ -269,8 +269,8 @@ def _fitting(
             fitting = same
         if fitting:
             closest, row = close, fitting[0]
-            found.append(row if row.name != "." else replace(row, name=folder_of(recording)))
-    return found
+            rows.append(row if row.name != "." else replace(row, name=folder_of(recording)))
+    return rows
 
 
 def _near(one: Position, other: Position) -> bool:
@@ -493,9 +493,9 @@ def _span(site: Site) -> str:
 # --- Drafts and checks --------------------------------------------------------------------------
 
 
-def common_position(found: Iterable[Position | None]) -> Position | None:
+def common_position(positions: Iterable[Position | None]) -> Position | None:
     """The first of some positions, if all are known and near to it: a recorder that stood still."""
-    places = list(found)
+    places = list(positions)
     first = places[0] if places else None
     if first is None or not all(place is not None and _near(first, place) for place in places):
         return None

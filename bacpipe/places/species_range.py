@@ -115,9 +115,9 @@ class RangeModel:
                 for i in range(0, len(x), _BATCH)
             ]
         none = np.zeros((0, len(self.covered)), np.float32)
-        found: NDArray[np.float32] = np.concatenate([none, *parts])
-        found[:, ~self.covered] = np.nan
-        return found
+        probability: NDArray[np.float32] = np.concatenate([none, *parts])
+        probability[:, ~self.covered] = np.nan
+        return probability
 
     def prepare(self, places: Iterable[Place]) -> None:
         """Compute several places together, which takes a fiftieth of the time each, for `at`."""

@@ -116,9 +116,9 @@ def _choose_fonts(figure: Figure) -> None:
     for font in sorted(fontManager.ttflist, key=plainness):
         if "Last Resort" in font.name:  # boxes, too
             continue
-        if found := missing & _letters_of(font.fname):
+        if covered := missing & _letters_of(font.fname):
             families.append(font.name)
-            missing -= found
+            missing -= covered
         if not missing:
             break
     if missing:

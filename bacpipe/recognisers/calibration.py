@@ -162,7 +162,7 @@ class Calibration:
         self.provenance, self.path = dict(provenance or {}), path
 
     def __repr__(self) -> str:
-        checks = sum(found.checks for found in self.classes.values())
+        checks = sum(curve.checks for curve in self.classes.values())
         return (
             f"Calibration of {self.model}: {counted(len(self.classes), 'class', 'classes')}, "
             f"{counted(checks, 'check')}"
@@ -198,14 +198,14 @@ class Calibration:
         EvaluationError
             If there is no such class, or a score is none.
         """
-        found, values = self._of(label), _scores_in(score)
+        curve, values = self._of(label), _scores_in(score)
         if values.ndim:
-            return found.probability(values)
-        low, high = found.band(values)
+            return curve.probability(values)
+        low, high = curve.band(values)
         note = ""
-        if not found.lowest <= values <= found.highest:
-            note = f"no score beyond {found.lowest:.3f} to {found.highest:.3f} was checked"
-        return Estimate(float(found.probability(values)), float(low), float(high), note)
+        if not curve.lowest <= values <= curve.highest:
+            note = f"no score beyond {curve.lowest:.3f} to {curve.highest:.3f} was checked"
+        return Estimate(float(curve.probability(values)), float(low), float(high), note)
 
     def curve(self, label: str, score: np.ndarray | Sequence[float] | None = None) -> pd.DataFrame:
         """Probability of being right by score, with its 95 % interval.
@@ -225,11 +225,11 @@ class Calibration:
         """
         import pandas as pd
 
-        found = self._of(label)
-        values = np.array(found.score) if score is None else np.atleast_1d(_scores_in(score))
-        low, high = found.band(values)
-        inside = (found.lowest <= values) & (values <= found.highest)
-        columns = {"score": values, "probability": found.probability(values)}
+        curve = self._of(label)
+        values = np.array(curve.score) if score is None else np.atleast_1d(_scores_in(score))
+        low, high = curve.band(values)
+        inside = (curve.lowest <= values) & (values <= curve.highest)
+        columns = {"score": values, "probability": curve.probability(values)}
         return pd.DataFrame({**columns, "low": low, "high": high, "checked": inside})
 
     def precision(self, label: str) -> pd.DataFrame:
@@ -274,23 +274,23 @@ class Calibration:
             if it is not reached among the scores that were checked: nothing is extrapolated.
         """
         require_share(precision, "precision")
-        found = self._of(label)
-        score = np.array(found.score)
-        score = np.unique([*score[(found.lowest < score) & (score < found.highest)],
-                           found.lowest, found.highest])  # fmt: skip
-        low, high = found.band(score)
+        curve = self._of(label)
+        score = np.array(curve.score)
+        score = np.unique([*score[(curve.lowest < score) & (score < curve.highest)],
+                           curve.lowest, curve.highest])  # fmt: skip
+        low, high = curve.band(score)
         reached = np.flatnonzero(high >= precision)
         short = np.flatnonzero(low < precision)
         first = score[reached[0]] if len(reached) else 1.0
         first = 0.0 if len(reached) and reached[0] == 0 else first
         last = score[short[-1]] if len(short) else score[0]
         last = 1.0 if len(short) and short[-1] == len(score) - 1 else last
-        p = found.probability(score)
-        if found.slope <= 0 or p[-1] < precision:
+        p = curve.probability(score)
+        if curve.slope <= 0 or p[-1] < precision:
             best = self.probability(label, float(score[-1]))
             why = (
                 "a higher score is not right more often"
-                if found.slope <= 0
+                if curve.slope <= 0
                 else f"at the highest score checked, {score[-1]:.3f}, it is {best}"
             )
             note = f"{label}: a precision of {precision:g} is not reached; {why}"
@@ -298,7 +298,7 @@ class Calibration:
         if p[0] >= precision:
             note = f"reached at the lowest score checked, {score[0]:.3f}; lower ones may do, too"
             return Estimate(float(score[0]), 0.0, last, note)
-        at = float(expit((logit(precision) - found.intercept) / found.slope))
+        at = float(expit((logit(precision) - curve.intercept) / curve.slope))
         return Estimate(at, min(first, at), max(last, at))
 
     def call_rate(self, label: str, by: str | None = "site") -> pd.DataFrame:
@@ -374,8 +374,8 @@ class Calibration:
             If it is damaged, or of a newer version.
         """
         source = typed_path(path)
-        found = read_calibration(source)
-        return cls(found.model, found.classes, found.known, found.provenance, source)
+        stored = read_calibration(source)
+        return cls(stored.model, stored.classes, stored.known, stored.provenance, source)
 
     def _of(self, label: str) -> ClassCalibration:
         if label in self.classes:
@@ -489,8 +489,8 @@ def calibration_of(
         name: _calibrate_class(name, scores, checked[name], checks[name], scale, prior)
         for name in checked
     }
-    for found in classes.values():
-        for note in found.notes:
+    for curve in classes.values():
+        for note in curve.notes:
             say(note)
     path = calibration_path(loader.paths, scores.model)
     return Calibration(scores.model, classes, known, loader.predictions_provenance, path)
@@ -499,16 +499,16 @@ def calibration_of(
 def _calibrate_class(
     name: str,
     scores: Scores,
-    found: Checked,
+    checked: Checked,
     checks: Checks,
     scale: Scale,
     prior: Prior | None,
 ) -> ClassCalibration:
-    known = what_is_known(name, scores, found, checks, scale, prior)
+    known = what_is_known(name, scores, checked, checks, scale, prior)
     a, b = fit_line(checks, prior or PLAIN)
     at = np.linspace(known.x.min(), known.x.max(), _CURVE)
     low, high = np.quantile(expit(known.model.features(at) @ known.draws), [0.025, 0.975], axis=1)
-    picked, n, right = known.scored.score[found.row], len(found.row), int(found.right.sum())
+    picked, n, right = known.scored.score[checked.row], len(checked.row), int(checked.right.sum())
     notes = []
     if right in (0, n):
         notes.append(
@@ -531,22 +531,22 @@ def _calibrate_class(
         np.clip(scale.score(at), 0, 1).tolist(),
         low.tolist(),
         high.tolist(),
-        _rates(scores, known.scored, found, known.right),
+        _rates(scores, known.scored, checked, known.right),
         notes,
-        _precision(known, found, at, np.clip(scale.score(at), 0, 1), scores.threshold),
+        _precision(known, checked, at, np.clip(scale.score(at), 0, 1), scores.threshold),
     )
 
 
 def _rates(
-    scores: Scores, scored: Scored, found: Checked, unchecked: np.ndarray
+    scores: Scores, scored: Scored, checked: Checked, unchecked: np.ndarray
 ) -> list[dict[str, Any]]:
     """Rows of `Calibration.call_rate`: every site, then all of them."""
     sites = len(scores.sites)
     site = scores.site_of(scored)
     windows = np.bincount(scores.site, scores.windows, sites)
     scored_there = np.bincount(site, minlength=sites)
-    checks = np.bincount(site[found.row], minlength=sites)
-    known = np.bincount(site[found.row], found.right, sites)
+    checks = np.bincount(site[checked.row], minlength=sites)
+    known = np.bincount(site[checked.row], checked.right, sites)
     right = known[:, None] + unchecked
 
     def row(place: str, where: slice | int) -> dict[str, Any]:
@@ -569,7 +569,7 @@ def _rates(
 
 
 def _precision(
-    known: Known, found: Checked, at: np.ndarray, score: np.ndarray, lowest: float
+    known: Known, checked: Checked, at: np.ndarray, score: np.ndarray, lowest: float
 ) -> list[dict[str, float]]:
     """Rows of `Calibration.precision` for thresholds `at` on the scale of the curves.
 
@@ -584,14 +584,14 @@ def _precision(
         [np.cumsum(drawn[::-1], axis=0)[::-1], np.zeros((1, drawn.shape[1]), drawn.dtype)]
     )
     windows = np.append(np.cumsum(known.unchecked.windows[cells][::-1])[::-1], 0)
-    checked = known.x[found.row]
+    x_checked = known.x[checked.row]
     rows = []
     for least, threshold in zip(at, score, strict=True):
-        first, above = np.searchsorted(x, least), checked >= least
+        first, above = np.searchsorted(x, least), x_checked >= least
         total = int(windows[first] + above.sum())
         if not total or threshold < lowest:
             continue
-        share = (right[first] + found.right[above].sum()) / total
+        share = (right[first] + checked.right[above].sum()) / total
         low, high = np.quantile(share, [0.025, 0.975])
         rows.append(
             {

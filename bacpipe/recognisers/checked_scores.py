@@ -67,13 +67,13 @@ def results_of(audio_dir: str | Path, which: str | Path | Recogniser, options: O
         if of_model.embedding_set is not None or of_model.model_name in CARDS:
             return of_model
     try:
-        found = find_recogniser(which, paths_of(audio_dir, "none", options))
+        recogniser = find_recogniser(which, paths_of(audio_dir, "none", options))
     except ResultsNotFoundError as error:
         raise ResultsNotFoundError(
             f"{shown(audio_dir)}: there are no results of {str(which)!r}: no model of this name "
             f"has run there, and {str(error).partition(': ')[2]}"
         ) from None
-    return found.results(Loader(audio_dir, found.model, options=options))
+    return recogniser.results(Loader(audio_dir, recogniser.model, options=options))
 
 
 class Scored(NamedTuple):
@@ -257,7 +257,7 @@ def match(
             f"left out."
         )
     table = labels.assign(label=named)[named.notna() & labels["value"].isin([YES, NO])]
-    found: dict[str, Checked] = {}
+    checked: dict[str, Checked] = {}
     lost: list[str] = []
     number = {name: i for i, name in enumerate(scores.recordings)}
     for name, rows in table.groupby("label", sort=True):
@@ -288,7 +288,7 @@ def match(
         joined = joined[joined["of_channel"].isna() | ~other].drop_duplicates("row")
         lost += [str(name)] * (len(rows) - len(joined))
         if len(joined):
-            found[str(name)] = Checked(
+            checked[str(name)] = Checked(
                 joined["row"].to_numpy(), joined["right"].to_numpy(dtype=np.float64)
             )
     if lost:
@@ -298,7 +298,7 @@ def match(
             f"({', '.join(sorted({*lost})[:5])}); all lower scores are stored with a lower "
             f"classifier_threshold."
         )
-    return found
+    return checked
 
 
 def counted_windows(
@@ -309,7 +309,7 @@ def counted_windows(
     The threshold is the one that was asked for, else that of the run; nothing is said of scores
     below both.  Classes of which nothing is left are left out.
     """
-    classes, found = {}, {}
+    classes, renumbered = {}, {}
     for name, scored in scores.classes.items():
         lowest, mine = np.float32(least_asked(scores.loader)), checked.get(name)
         if mine is not None:
@@ -318,8 +318,8 @@ def counted_windows(
         if kept.any() or not len(kept):  # none: not read
             classes[name] = Scored(*(column[kept] for column in scored))
         if mine is not None:
-            found[name] = mine._replace(row=(np.cumsum(kept) - 1)[mine.row])
-    return replace(scores, classes=classes), found
+            renumbered[name] = mine._replace(row=(np.cumsum(kept) - 1)[mine.row])
+    return replace(scores, classes=classes), renumbered
 
 
 def least_asked(loader: Loader) -> float:
@@ -343,15 +343,15 @@ def fitted(
     scores: Scores, checked: Mapping[str, Checked]
 ) -> tuple[Scale, dict[str, Checks], Prior | None]:
     """Scale of the scores, the checks on it by class, and what the classes have in common."""
-    picked = {name: scores.classes[name].score[found.row] for name, found in checked.items()}
+    picked = {name: scores.classes[name].score[mine.row] for name, mine in checked.items()}
     scale = Scale.of(np.concatenate([scores.classes[name].score for name in picked] or [_NONE]))
     checks = {
         name: Checks(
             scale.x(picked[name]),
-            found.right,
-            scores.site_of(scores.classes[name])[found.row],
+            mine.right,
+            scores.site_of(scores.classes[name])[mine.row],
         )
-        for name, found in checked.items()
+        for name, mine in checked.items()
     }
     return scale, checks, shared_prior(list(checks.values()))
 
@@ -392,7 +392,7 @@ class Known(NamedTuple):
 def what_is_known(
     name: str,
     scores: Scores,
-    found: Checked,
+    checked: Checked,
     checks: Checks,
     scale: Scale,
     prior: Prior | None,
@@ -404,7 +404,7 @@ def what_is_known(
     model = Model.of(prior or USUAL, x, site, len(scores.sites))
     draws = model.posterior(checks).draws(rng)
     left = np.ones(len(x), dtype=bool)
-    left[found.row] = False
+    left[checked.row] = False
     unchecked = Windows.of(x[left], site[left])
     p = expit(model.features(unchecked.x, unchecked.site) @ draws)
     right = right_windows(p, unchecked, len(scores.sites), rng)

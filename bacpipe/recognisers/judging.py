@@ -50,21 +50,21 @@ def windows_to_judge(
     return _with_negatives(labelled_windows(loader, table, known))
 
 
-def _with_negatives(found: LabelledWindows) -> LabelledWindows:
+def _with_negatives(labelled: LabelledWindows) -> LabelledWindows:
     """Where nothing but presence was labelled, as in annotations, windows of other classes lack it.
 
     Windows without any label are not among them: nobody says that they were listened to.
     """
-    values = found.values.copy()
+    values = labelled.values.copy()
     for column in values.T:
         if not (column == ABSENT).any():
             column[column == UNKNOWN] = ABSENT
-    return found._replace(values=values)
+    return labelled._replace(values=values)
 
 
 def cross_validated(
     loader: Loader,
-    found: LabelledWindows,
+    labelled: LabelledWindows,
     embeddings: np.ndarray,
     about: Mapping[str, Any],
     *,
@@ -76,7 +76,7 @@ def cross_validated(
     Parameters
     ----------
     loader : Loader
-    found : LabelledWindows
+    labelled : LabelledWindows
         The windows to be judged.
     embeddings : np.ndarray, float32, shape (n, dim)
         Of these.
@@ -94,25 +94,25 @@ def cross_validated(
     str
         How windows were left out.
     """
-    recording = recording_of(found)
+    recording = recording_of(labelled)
     groups = np.unique(recording)
     how = "each recording by what was learnt from the others"
     if len(groups) < 2:
-        recording, groups = np.arange(len(found.rows)), np.arange(len(found.rows))
+        recording, groups = np.arange(len(labelled.rows)), np.arange(len(labelled.rows))
         how = "each window by what was learnt from the others, all of one recording: too good"
     rng = np.random.default_rng(about.get("seed", 0))
     fold_of = dict(
         zip(rng.permutation(groups).tolist(), np.arange(len(groups)) % _FOLDS, strict=True)
     )
     fold = np.array([fold_of[int(group)] for group in recording])
-    scores = np.full(found.values.shape, np.nan, np.float32)
+    scores = np.full(labelled.values.shape, np.nan, np.float32)
     searched = searched_windows(loader)
     for number in np.unique(fold):
         out = fold == number
-        known = _part(found, np.flatnonzero(~out), share, [draw, int(number)])
-        rest = found._replace(rows=found.rows[known], values=found.values[known])
+        known = _part(labelled, np.flatnonzero(~out), share, [draw, int(number)])
+        rest = labelled._replace(rows=labelled.rows[known], values=labelled.values[known])
         # Windows that are judged must not be among the weak negatives either.
-        free = ~np.isin(searched.rows, found.rows[out])
+        free = ~np.isin(searched.rows, labelled.rows[out])
         others = searched._replace(rows=searched.rows[free], embeddings=searched.embeddings[free])
         try:
             learnt = learn_classes(
@@ -122,19 +122,19 @@ def cross_validated(
             )  # fmt: skip
         except RecogniserError:  # nothing was heard in the rest
             continue
-        for column, label in enumerate(found.classes):
+        for column, label in enumerate(labelled.classes):
             if label in learnt:
                 logits = embeddings[out] @ learnt[label].weight + learnt[label].bias
                 scores[out, column] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
     return scores, how
 
 
-def _part(found: LabelledWindows, rows: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
+def _part(labelled: LabelledWindows, rows: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
     """A share of some judged windows: of every combination of labels, at least one window."""
     if share >= 1:
         return rows
     rng = np.random.default_rng(seed)
-    _, kind = np.unique(found.values[rows], axis=0, return_inverse=True)
+    _, kind = np.unique(labelled.values[rows], axis=0, return_inverse=True)
     parts = []
     for number in np.unique(kind):
         mine = rng.permutation(rows[kind.ravel() == number])
@@ -142,15 +142,15 @@ def _part(found: LabelledWindows, rows: np.ndarray, share: float, seed: list[int
     return np.sort(np.concatenate(parts))
 
 
-def judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame:
+def judged(labelled: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame:
     """Measures of each class, as `Recogniser.evaluate` returns them."""
     import pandas as pd
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    recording = recording_of(found)
+    recording = recording_of(labelled)
     rows = []
-    for column, label in enumerate(found.classes):
-        value, score = found.values[:, column], scores[:, column]
+    for column, label in enumerate(labelled.classes):
+        value, score = labelled.values[:, column], scores[:, column]
         judged = np.isin(value, (PRESENT, ABSENT))
         kept = judged & np.isfinite(score)
         present, chosen = value[kept] == PRESENT, score[kept] >= 0.5
@@ -175,6 +175,6 @@ def judged(found: LabelledWindows, scores: np.ndarray, how: str) -> pd.DataFrame
     return table
 
 
-def recording_of(found: LabelledWindows) -> np.ndarray:
+def recording_of(labelled: LabelledWindows) -> np.ndarray:
     """Number of the recording of each judged window, int64."""
-    return np.searchsorted(np.cumsum(found.windows.counts), found.rows, side="right")
+    return np.searchsorted(np.cumsum(labelled.windows.counts), labelled.rows, side="right")

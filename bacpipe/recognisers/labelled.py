@@ -100,14 +100,14 @@ def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFra
         path = loader.audio_dir / options.annotations_filename
         if wanted is not None or is_file(path):
             parts.append(_annotations(loader, path))
-    found = [part for part in parts if len(part)]
-    if not found:
+    filled = [part for part in parts if len(part)]
+    if not filled:
         raise RecogniserError(
             f"{shown(loader.audio_dir)}: there are no labels of people yet"
             f"{'' if wanted == 'people' else f' and no {options.annotations_filename}'}; give some "
             f"with bacpipe.label_windows or bacpipe label."
         )
-    return settled_labels(pd.concat(found, ignore_index=True))
+    return settled_labels(pd.concat(filled, ignore_index=True))
 
 
 def _annotations(loader: Loader, path: Path) -> pd.DataFrame:
@@ -255,7 +255,7 @@ def _on_windows(
     table = table.assign(wanted=channels_of(table), code=table["label"].map(number))
     # Labels of different channels are not joined: each is a class of its own until it is laid.
     several = 1 + int(table["wanted"].max())
-    found: list[tuple[np.ndarray, np.ndarray, int]] = []
+    matches: list[tuple[np.ndarray, np.ndarray, int]] = []
     for place, value in enumerate((NO, YES, UNSURE)):
         chosen = table[table["value"] == value]
         rest: dict[str, Intervals] = {}
@@ -264,7 +264,7 @@ def _on_windows(
             start, end = part["start"].to_numpy(float), part["end"].to_numpy(float)
             label = (part["code"] * several + part["wanted"]).to_numpy(np.int64)
             window, which = _same_seconds(starts[rows], ends[rows], start, end)
-            found.append((window + rows.start, label[which], place))
+            matches.append((window + rows.start, label[which], place))
             left = np.setdiff1d(np.arange(len(part)), which)
             if len(left):
                 rest[str(name)] = Intervals(start[left], end[left], label[left])
@@ -273,8 +273,8 @@ def _on_windows(
         if value != YES:
             length = ends[overlaps.window] - starts[overlaps.window]
             covered = overlaps.seconds >= length - _TOLERANCE
-        found.append((overlaps.window[covered], overlaps.label[covered], place))
-    rows, labels, values = zip(*found, strict=True)
+        matches.append((overlaps.window[covered], overlaps.label[covered], place))
+    rows, labels, values = zip(*matches, strict=True)
     row, said = np.concatenate(rows), np.repeat(values, [len(part) for part in rows])
     column, channel = np.divmod(np.concatenate(labels), several)
     # What is in one channel is in the mean of all; what is not may be in another one.

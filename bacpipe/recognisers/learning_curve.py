@@ -53,24 +53,24 @@ def learning_curve(
     import pandas as pd
 
     recogniser.check(loader)
-    found = windows_to_judge(loader, recogniser, labels)
-    if not any((col == PRESENT).any() and (col == ABSENT).any() for col in found.values.T):
+    labelled = windows_to_judge(loader, recogniser, labels)
+    if not any((col == PRESENT).any() and (col == ABSENT).any() for col in labelled.values.T):
         raise RecogniserError(
-            f"Nobody has said of a window that {listed(found.classes)} is not heard in it, so "
+            f"Nobody has said of a window that {listed(labelled.classes)} is not heard in it, so "
             f"nothing tells right from wrong; label some windows with no."
         )
-    embeddings = embeddings_of(loader, found.rows)
+    embeddings = embeddings_of(loader, labelled.rows)
     counts = {
         name: int(((column == PRESENT) | (column == ABSENT)).sum())
-        for name, column in zip(found.classes, found.values.T, strict=True)
+        for name, column in zip(labelled.classes, labelled.values.T, strict=True)
     }
     parts = []
     for share in SHARES:
         for draw in range(1 if share == 1 else _DRAWS):
             scores, how = cross_validated(
-                loader, found, embeddings, recogniser.about, share=share, draw=draw
+                loader, labelled, embeddings, recogniser.about, share=share, draw=draw
             )
-            part = judged(found, scores, how)
+            part = judged(labelled, scores, how)
             parts.append(part.assign(share=share, labels=part["class"].map(counts) * share))
     measures = ["labels", "average_precision", "roc_auc", "precision", "recall"]
     curve = pd.concat(parts).groupby(["share", "class"], as_index=False)[measures].mean()

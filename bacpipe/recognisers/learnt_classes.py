@@ -18,7 +18,7 @@ _FEW = 10  # labels of a kind, below which scores are hardly more than a sorting
 
 
 def learn_classes(
-    found: LabelledWindows,
+    labelled: LabelledWindows,
     embeddings: np.ndarray,
     searched: SearchedWindows,
     *,
@@ -30,7 +30,7 @@ def learn_classes(
 
     Parameters
     ----------
-    found : LabelledWindows
+    labelled : LabelledWindows
     embeddings : np.ndarray, float32, shape (n, dim)
         Of the labelled windows.
     searched : SearchedWindows
@@ -50,14 +50,14 @@ def learn_classes(
     only_heard: list[str] = []
     few: list[str] = []
     sound = np.isfinite(embeddings).all(axis=1)
-    for column, label in enumerate(found.classes):
-        value = np.where(sound, found.values[:, column], DOUBTFUL)
+    for column, label in enumerate(labelled.classes):
+        value = np.where(sound, labelled.values[:, column], DOUBTFUL)
         judged = np.flatnonzero((value == PRESENT) | (value == ABSENT))
         present = value[judged] == PRESENT
         weak = np.zeros((0, embeddings.shape[1]), np.float32)
         if weak_negatives:
             others = embeddings[value == UNKNOWN]
-            free = ~np.isin(searched.rows, found.rows[value != UNKNOWN])
+            free = ~np.isin(searched.rows, labelled.rows[value != UNKNOWN])
             rng = np.random.default_rng([seed, column])
             drawn = rng.permutation(np.flatnonzero(free))[:WEAK_NEGATIVES]
             weak = np.concatenate([others, searched.embeddings[drawn]])
@@ -90,11 +90,11 @@ def learn_classes(
             f"with no."
         )
     if said:
-        _say(without, only_heard, few, found)
+        _say(without, only_heard, few, labelled)
     return learnt
 
 
-def _say(without: list[str], only: list[str], few: list[str], found: LabelledWindows) -> None:
+def _say(without: list[str], only: list[str], few: list[str], labelled: LabelledWindows) -> None:
     if without:
         logger.warning(
             "left out, because they were heard in no labelled window: %s.", listed(without)

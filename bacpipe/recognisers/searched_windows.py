@@ -72,31 +72,31 @@ def searched_windows(loader: Loader) -> SearchedWindows:
         )
     whitening = Whitening.of(embeddings)
     kept = np.sort(rng.choice(len(rows), min(_KEPT, len(rows)), replace=False))
-    found = SearchedWindows(whitening, rows[kept], embeddings[kept])
-    _write(path, found, loader.embeddings_state)
-    return found
+    searched = SearchedWindows(whitening, rows[kept], embeddings[kept])
+    _write(path, searched, loader.embeddings_state)
+    return searched
 
 
 def embeddings_of(loader: Loader, rows: np.ndarray) -> np.ndarray:
     """Embeddings of some windows, float32 of shape (rows, dim); `rows` ascend."""
-    found, first = loader.embedding_set, 0
-    assert found is not None
+    embedding_set, first = loader.embedding_set, 0
+    assert embedding_set is not None
     parts = []
     for entry in loader.entries.values():
         low, high = np.searchsorted(rows, [first, first + entry.windows])
         if low < high:
-            parts.append(read_embeddings(found, entry, verify=True)[rows[low:high] - first])
+            parts.append(read_embeddings(embedding_set, entry, verify=True)[rows[low:high] - first])
         first += entry.windows
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
-def _write(path: Path, found: SearchedWindows, state: str) -> None:
+def _write(path: Path, searched: SearchedWindows, state: str) -> None:
     from safetensors.numpy import save
 
     arrays = {
-        **{name: np.ascontiguousarray(part) for name, part in found.whitening._asdict().items()},
-        "rows": found.rows,
-        "embeddings": found.embeddings,
+        **{name: np.ascontiguousarray(part) for name, part in searched.whitening._asdict().items()},
+        "rows": searched.rows,
+        "embeddings": searched.embeddings,
     }
     write_bytes(path, save(arrays, {"embeddings_state": state}))
 

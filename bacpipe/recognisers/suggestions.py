@@ -113,15 +113,15 @@ def suggest(
         raise SettingsError(f"n={n!r} is not possible: expected a whole number from 1.")
     options = loader.options if loader is not None else make_options(**kwargs)
     paths = loader.paths if loader is not None else paths_of(audio_dir, "none", options)
-    found = find_recogniser(recogniser, paths)
-    loader = loader or Loader(audio_dir, found.model, options=options)
-    wanted = class_names(classes) or list(found.classes)
-    if unknown := [name for name in wanted if name not in found.classes]:
+    trained = find_recogniser(recogniser, paths)
+    loader = loader or Loader(audio_dir, trained.model, options=options)
+    wanted = class_names(classes) or list(trained.classes)
+    if unknown := [name for name in wanted if name not in trained.classes]:
         raise RecogniserError(
-            f"The recogniser {found.name!r} does not know {listed(unknown)}; it knows "
-            f"{listed(found.classes)}."
+            f"The recogniser {trained.name!r} does not know {listed(unknown)}; it knows "
+            f"{listed(trained.classes)}."
         )
-    scores, windows = found.predict(loader), model_windows(loader)
+    scores, windows = trained.predict(loader), model_windows(loader)
     rng = np.random.default_rng(seed)
     known = _labelled(loader, wanted)
     # Windows that are mostly padding say little, and are no fun to listen to.
@@ -135,7 +135,7 @@ def suggest(
         way = strategy
         if strategy == "mixed":
             way = "top" if len(mine) < _FIRST else "margin"
-        score = scores[:, found.classes.index(label)]
+        score = scores[:, trained.classes.index(label)]
         free = ~taken
         free[mine] = False
         for row in shown.choose(np.flatnonzero(free), score, way, count, rng):
@@ -149,9 +149,9 @@ def suggest(
         table[CHANNEL] = heard[[row for row, _, _ in rows]]
     table["label"] = [label for _, label, _ in rows]
     table["value"] = ""
-    columns = [found.classes.index(label) for _, label, _ in rows]
+    columns = [trained.classes.index(label) for _, label, _ in rows]
     table["score"] = scores[[row for row, _, _ in rows], columns]
-    table["model"] = found.name
+    table["model"] = trained.name
     table["chosen_by"] = [way for _, _, way in rows]
     return table.astype({"start": "float64", "end": "float64"})
 

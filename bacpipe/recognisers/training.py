@@ -106,18 +106,18 @@ def train_recogniser(
     if not isinstance(seed, int) or seed < 0:
         raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
     table = labels_for(loader, labels)
-    found = labelled_windows(loader, table, classes)
-    embeddings = embeddings_of(loader, found.rows)
+    labelled = labelled_windows(loader, table, classes)
+    embeddings = embeddings_of(loader, labelled.rows)
     searched = searched_windows(loader)
     learnt = learn_classes(
-        found, embeddings, searched, weak_negatives=weak_negatives, seed=seed, said=True
+        labelled, embeddings, searched, weak_negatives=weak_negatives, seed=seed, said=True
     )
     identity = (loader.embedding_set.identity if loader.embedding_set else None) or {}
     card = CARDS.get(str(loader.model_name))
     about = {
         "embeddings": loader.get_embedding_dir().name,
         "audio_dir": str(loader.audio_dir.resolve()),
-        "recordings": _fingerprints(loader, found),
+        "recordings": _fingerprints(loader, labelled),
         "window": identity.get("window"),
         "sample_rate": identity.get("sample_rate"),
         "labels": {
@@ -130,7 +130,7 @@ def train_recogniser(
                     kind: round(value, 4) for kind, value in learnt[label].precision.items()
                 },
             }
-            for label, column in zip(found.classes, found.values.T, strict=True)
+            for label, column in zip(labelled.classes, labelled.values.T, strict=True)
             if label in learnt
         },
         "weak_negatives": weak_negatives,
@@ -152,10 +152,10 @@ def train_recogniser(
     return recogniser
 
 
-def _fingerprints(loader: Loader, found: LabelledWindows) -> list[str]:
+def _fingerprints(loader: Loader, labelled: LabelledWindows) -> list[str]:
     """Of the content of all recordings with labels."""
     prints = [entry.fingerprint for entry in loader.entries.values()]
-    return sorted({text for i in np.unique(recording_of(found)) if (text := prints[i])})
+    return sorted({text for i in np.unique(recording_of(labelled)) if (text := prints[i])})
 
 
 def _check_name(name: str, loader: Loader) -> None:

@@ -157,13 +157,17 @@ class ApproximateIndex:
         pool = max(self.about.pool, 4 * k)
         there = self._lists.ntotal if chosen is None else int(chosen.sum())
         lists = self.about.lists
-        found = self._candidates(queries.directions, pool, lists, chosen)
-        while min(len(row) for _, row in found) < min(pool, there) and lists < self._lists.nlist:
+        candidates = self._candidates(queries.directions, pool, lists, chosen)
+        while (
+            min(len(row) for _, row in candidates) < min(pool, there) and lists < self._lists.nlist
+        ):
             lists = min(4 * lists, self._lists.nlist)  # as many as were asked for, or all there are
-            found = self._candidates(queries.directions, pool, lists, chosen)
+            candidates = self._candidates(queries.directions, pool, lists, chosen)
         return [
             merged(nearest_of(index.packs, *place, direction, k, index.read_rows), other, k)
-            for direction, place, other in zip(queries.directions, found, compared, strict=True)
+            for direction, place, other in zip(
+                queries.directions, candidates, compared, strict=True
+            )
         ]
 
     def _candidates(
@@ -176,9 +180,9 @@ class ApproximateIndex:
             bits = np.packbits(chosen, bitorder="little")
             selector = self._faiss.IDSelectorBitmap(bits)
         parameters = self._faiss.SearchParametersIVF(nprobe=lists, sel=selector)
-        _, found = self._lists.search(rotated, pool, params=parameters)
+        _, numbers = self._lists.search(rotated, pool, params=parameters)
         places = []
-        for row in found:
+        for row in numbers:
             row = row[row >= 0]  # fewer than asked for
             part = np.searchsorted(self._firsts, row, side="right") - 1
             pack, first = self._place[part].T
@@ -203,11 +207,11 @@ class ApproximateIndex:
         ]
         lists = min(8, self._lists.nlist)
         while True:
-            found = self._candidates(directions, _POOLS[-1], lists)
+            candidates = self._candidates(directions, _POOLS[-1], lists)
             for pool in _POOLS:
                 hits = [
                     len(nearby & set(zip(pack[:pool].tolist(), row[:pool].tolist(), strict=True)))
-                    for nearby, (pack, row) in zip(truth, found, strict=True)
+                    for nearby, (pack, row) in zip(truth, candidates, strict=True)
                 ]
                 recall = sum(hits) / max(1, sum(map(len, truth)))
                 if recall >= _ENOUGH:

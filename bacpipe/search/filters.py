@@ -254,7 +254,7 @@ def _labels(index: SearchIndex, condition: object) -> list[str]:
         for item in index.loader.detections()
         for label in set(item.label)
     }
-    found: list[str] = []
+    labels: list[str] = []
     for value in map(str, values):
         same = [label for label, about in known.items() if value in (label, *about) and value]
         if not same:
@@ -264,5 +264,5 @@ def _labels(index: SearchIndex, condition: object) -> list[str]:
                 f"where={{'label': {value!r}}}: {index.loader.model_name} knows no such class; "
                 f"{meant}"
             )
-        found += same
-    return found
+        labels += same
+    return labels

@@ -16,7 +16,7 @@ from bacpipe.errors import AudioError, SettingsError, counted
 from bacpipe.options import make_options
 from bacpipe.search.approximate import ApproximateIndex, build
 from bacpipe.search.filters import wanted_windows
-from bacpipe.search.index import Found, SearchIndex
+from bacpipe.search.index import Hits, SearchIndex
 from bacpipe.search.queries import Query, QueryReader
 from bacpipe.store.data_set_folder import computed_models
 from bacpipe.store.detections import Detections
@@ -166,10 +166,10 @@ def search(
     if approximation is not None and not approximation.answers(sought.queries, wanted):
         approximation = None
     by = None if approximation is None else approximation.nearest
-    found = index.find(sought.queries, int(k), wanted=wanted, min_gap=min_gap, by=by)
+    hits = index.find(sought.queries, int(k), wanted=wanted, min_gap=min_gap, by=by)
     rescaled = [
         item._replace(similarity=item.similarity * factor + offset)
-        for item, factor, offset in zip(found, sought.factors, sought.offsets, strict=True)
+        for item, factor, offset in zip(hits, sought.factors, sought.offsets, strict=True)
     ]
     table = _table(index, whereabouts, rescaled, sought.names)
     table.attrs["bacpipe"] = {
@@ -280,20 +280,20 @@ def _loader(
 def _table(
     index: SearchIndex,
     whereabouts: Whereabouts,
-    found: list[Found],
+    hits: list[Hits],
     names: list[int | str],
 ) -> pd.DataFrame:
     import pandas as pd
 
-    recordings = [name for item in found for name in item.recording]
-    windows = [window for item in found for window in item.window.tolist()]
+    recordings = [name for item in hits for name in item.recording]
+    windows = [window for item in hits for window in item.window.tolist()]
     times = {name: index.times(name) for name in dict.fromkeys(recordings)}
     about = {name: whereabouts.of(name) for name in times}
     places = list(zip(recordings, windows, strict=True))
     starts = [float(times[name][0][window]) for name, window in places]
     columns: dict[str, object] = {
-        "rank": [rank for item in found for rank in range(1, 1 + len(item.recording))],
-        "similarity": np.concatenate([item.similarity for item in found]),
+        "rank": [rank for item in hits for rank in range(1, 1 + len(item.recording))],
+        "similarity": np.concatenate([item.similarity for item in hits]),
         "recording": pd.Series(recordings, dtype=object),
         "site": pd.Series([about[name].site for name in recordings], dtype=object),
         "start": np.array(starts, np.float64),
@@ -306,7 +306,7 @@ def _table(
     columns |= _predictions(index, places)
     if names:
         columns["query"] = [
-            name for item, name in zip(found, names, strict=True) for _ in item.recording
+            name for item, name in zip(hits, names, strict=True) for _ in item.recording
         ]
     changed = [name for name in times if index.changed(name)]
     if changed:

@@ -34,7 +34,7 @@ Way = Callable[[Wanted | None, Queries, int], list[Nearest]]
 """Finds the k nearest rows, as `SearchIndex.nearest` does."""
 
 
-class Found(NamedTuple):
+class Hits(NamedTuple):
     """Windows that were found for one query, the nearest first.
 
     Attributes
@@ -90,18 +90,18 @@ class SearchIndex:
     def refresh(self) -> None:
         """Take in recordings that are new or have changed since."""
         self.loader.get_embedding_dir()  # or says that there are none
-        found = self.loader.embedding_set
-        assert found is not None
-        if not found.is_current:
-            found.reload()
-        seen = (found.content.recordings, found.content.recordings.version)
-        if found is self._set and seen[0] is self._seen[0] and seen[1] == self._seen[1]:
+        embedding_set = self.loader.embedding_set
+        assert embedding_set is not None
+        if not embedding_set.is_current:
+            embedding_set.reload()
+        seen = (embedding_set.content.recordings, embedding_set.content.recordings.version)
+        if embedding_set is self._set and seen[0] is self._seen[0] and seen[1] == self._seen[1]:
             return
-        self._set, self._seen = found, seen
-        self.entries: dict[str, FinishedEntry] = dict(found.content.done.sorted())
+        self._set, self._seen = embedding_set, seen
+        self.entries: dict[str, FinishedEntry] = dict(embedding_set.content.done.sorted())
         self.names = list(self.entries)
-        self.packs = current_packs(found)
-        rank = {coded_as(found, entry): i for i, entry in enumerate(self.entries.values())}
+        self.packs = current_packs(embedding_set)
+        rank = {coded_as(embedding_set, entry): i for i, entry in enumerate(self.entries.values())}
         self.ranks: list[NDArray[np.int64]] = []
         self.firsts: list[NDArray[np.int64]] = []
         self._places: dict[int, tuple[int, int]] = {}
@@ -121,12 +121,14 @@ class SearchIndex:
         dims = {pack.codes.shape[1] for pack in self.packs if len(pack.codes)}
         if len(dims) > 1:
             raise ResultsError(
-                f"{found.folder}: holds embeddings of {' and '.join(map(str, sorted(dims)))} "
-                f"values; those of one model have one length, so {REPAIR}"
+                f"{embedding_set.folder}: holds embeddings of "
+                f"{' and '.join(map(str, sorted(dims)))} values; those of one model have "
+                f"one length, so {REPAIR}"
             )
         if not dims:
             raise ResultsNotFoundError(
-                f"{found.folder}: these recordings have no windows, so there is nothing to search."
+                f"{embedding_set.folder}: these recordings have no windows, so there is nothing to "
+                f"search."
             )
         (self.dim,) = dims
 
@@ -189,7 +191,7 @@ class SearchIndex:
         wanted: Wanted | None = None,
         min_gap: float | None = None,
         by: Way | None = None,
-    ) -> list[Found]:
+    ) -> list[Hits]:
         """Find the windows that are nearest to some queries.
 
         Parameters
@@ -208,7 +210,7 @@ class SearchIndex:
 
         Returns
         -------
-        list of Found
+        list of Hits
             One for each query; of equally near windows, those of recordings that come first.
 
         Raises
@@ -218,11 +220,11 @@ class SearchIndex:
         """
         most = k if min_gap is None else _MORE * k
         while True:
-            found = [self._named(item, most) for item in self._nearest(wanted, queries, most, by)]
-            spread = [self._spread(item, k, min_gap) for item in found]
+            hits = [self._named(item, most) for item in self._nearest(wanted, queries, most, by)]
+            spread = [self._spread(item, k, min_gap) for item in hits]
             if all(
                 len(item.recording) == k or len(every.recording) < most
-                for item, every in zip(spread, found, strict=True)
+                for item, every in zip(spread, hits, strict=True)
             ):
                 return spread
             most *= _MORE
@@ -263,9 +265,9 @@ class SearchIndex:
                 mask[firsts[i] : firsts[i + 1]] = chosen
         return mask
 
-    def _named(self, found: Nearest, k: int) -> Found:
+    def _named(self, rows: Nearest, k: int) -> Hits:
         """Rows as windows of recordings, in their final order."""
-        pack, row, similarity, _ = found
+        pack, row, similarity, _ = rows
         rank, window = np.zeros_like(row), np.zeros_like(row)
         for number in np.unique(pack):
             here = pack == number
@@ -274,17 +276,17 @@ class SearchIndex:
             window[here] = row[here] - self.firsts[number][part]
         order = np.lexsort((window, rank, -similarity))[:k]
         names = [self.names[i] for i in rank[order].tolist()]
-        return Found(names, window[order], similarity[order])
+        return Hits(names, window[order], similarity[order])
 
     def _parts_of(self, number: int, rows: Rows) -> Rows:
         part: Rows = np.searchsorted(self.firsts[number], rows, side="right") - 1
         return part
 
-    def _spread(self, found: Found, k: int, min_gap: float | None) -> Found:
+    def _spread(self, hits: Hits, k: int, min_gap: float | None) -> Hits:
         """The first k, of which none is too near to a better one."""
         kept: list[int] = []
         taken: dict[str, tuple[Floats, list[float]]] = {}
-        for i, (name, window) in enumerate(zip(found.recording, found.window, strict=True)):
+        for i, (name, window) in enumerate(zip(hits.recording, hits.window, strict=True)):
             if len(kept) == k:
                 break
             if min_gap is not None:
@@ -296,7 +298,7 @@ class SearchIndex:
                     continue
                 others.append(start)
             kept.append(i)
-        return Found([found.recording[i] for i in kept], found.window[kept], found.similarity[kept])
+        return Hits([hits.recording[i] for i in kept], hits.window[kept], hits.similarity[kept])
 
     # ------------------------------------------------------------------ reading embeddings
 

@@ -299,7 +299,7 @@ class QueryReader:
     # ------------------------------------------------------------------ clips and words
 
     def _path_or_words(self, query: str | Path, start: float | None, end: float | None) -> Floats:
-        if isinstance(query, Path) or self._found(query) or _looks_like_a_file(query):
+        if isinstance(query, Path) or self._path_if_there(query) or _looks_like_a_file(query):
             return self._clip(query, start, end)
         if not self._knows_words:
             loader = self._index.loader
@@ -327,7 +327,7 @@ class QueryReader:
             return card is not None and has_words(card)  # without loading it
         return isinstance(self._embedder.loaded_model, TextModel)
 
-    def _found(self, name: str | Path) -> Path | None:
+    def _path_if_there(self, name: str | Path) -> Path | None:
         path, inside = typed_path(as_path(name)), self._index.loader.audio_dir / name
         if url_of(inside) is not None and not is_file(path):
             path = path if url_of(path) is not None else inside
@@ -335,7 +335,7 @@ class QueryReader:
         return next(filter(is_file, (path, inside)), None)
 
     def _clip(self, name: str | Path, start: float | None, end: float | None) -> Floats:
-        path = self._found(name)
+        path = self._path_if_there(name)
         if path is None:
             raise self._unknown(str(name))
         # A channel that is silent has nothing to be searched for.

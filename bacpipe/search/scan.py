@@ -146,7 +146,7 @@ def nearest(
     ContradictionError
         If a pack is damaged.
     """
-    found = [_Candidates(k, [], np.zeros(0)) for _ in queries.directions]
+    candidates = [_Candidates(k, [], np.zeros(0)) for _ in queries.directions]
     low, high = queries.directions.min(axis=1), queries.directions.max(axis=1)
     steps, middles = np.maximum(high - low, 1e-30) / 254, (low + high) / 2
     whole = np.rint((queries.directions - middles[:, None]) / steps[:, None])
@@ -165,20 +165,20 @@ def nearest(
             if queries.by_length:
                 approximate *= norm[:, None]
                 bound = bound * norm
-            bar = torch.tensor([item.bar for item in found], dtype=torch.float64)
+            bar = torch.tensor([item.bar for item in candidates], dtype=torch.float64)
             reach = approximate.add(bound[:, None]) >= bar.float() - 1e-6 * bar.abs().float()
             row, query = torch.nonzero(reach).numpy().T
             if not len(row):
                 continue
             similarity, error = approximate[reach].double().numpy(), bound.double().numpy()[row]
             order = np.argsort(query, kind="stable")
-            ends = np.cumsum(np.bincount(query, minlength=len(found)))[:-1]
-            for one, at in zip(found, np.split(order, ends), strict=True):
+            ends = np.cumsum(np.bincount(query, minlength=len(candidates)))[:-1]
+            for one, at in zip(candidates, np.split(order, ends), strict=True):
                 if len(at):
                     one.add(number, rows[row[at]], similarity[at], error[at])
     return [
         _rescore(packs, item, direction, read_rows, queries.by_length)
-        for item, direction in zip(found, queries.directions, strict=True)
+        for item, direction in zip(candidates, queries.directions, strict=True)
     ]
 
 
@@ -284,27 +284,27 @@ def _read_ahead(codes: NDArray[np.int8], first: int, last: int) -> None:
 
 def _rescore(
     packs: Sequence[Pack],
-    found: _Candidates,
+    candidates: _Candidates,
     direction: Floats,
     read_rows: ReadRows,
     by_length: bool,
 ) -> Nearest:
-    pack, row, possible = found.take()
+    pack, row, possible = candidates.take()
     guess, bound = np.empty(len(pack)), np.empty(len(pack))
     for number in np.unique(pack):
         at = np.flatnonzero(pack == number)
         guess[at], bound[at] = _closer(packs[number], row[at], direction, by_length)
     # The query was rounded before; without that, many are out.
     possible = np.minimum(possible, guess + bound)
-    if len(guess) > found.k:
-        keep = possible >= np.partition(guess - bound, -found.k)[-found.k]
+    if len(guess) > candidates.k:
+        keep = possible >= np.partition(guess - bound, -candidates.k)[-candidates.k]
         pack, row, guess, possible, bound = (
             column[keep] for column in (pack, row, guess, possible, bound)
         )
     order = np.lexsort((row, pack, -guess))
     exact = np.full(len(order), -np.inf)
     bar, first = -np.inf, 0
-    size = found.k
+    size = candidates.k
     while first < len(order):
         part = order[first : first + size]
         part = part[possible[part] >= bar]
@@ -316,13 +316,13 @@ def _rescore(
                 raise ContradictionError(int(number))
         first += size
         size = _ROWS
-        if (exact > -np.inf).sum() >= found.k:
-            bar = float(np.partition(exact, -found.k)[-found.k])
+        if (exact > -np.inf).sum() >= candidates.k:
+            bar = float(np.partition(exact, -candidates.k)[-candidates.k])
     computed = np.flatnonzero(exact > -np.inf)
     best = computed[np.lexsort((row[computed], pack[computed], -exact[computed]))]
-    if len(best) > found.k:
+    if len(best) > candidates.k:
         # All that are as near as the k-th: which of them are taken is for the caller to say.
-        best = best[exact[best] >= exact[best[found.k - 1]]]
+        best = best[exact[best] >= exact[best[candidates.k - 1]]]
     return Nearest(pack[best], row[best], exact[best], len(computed))
 
 

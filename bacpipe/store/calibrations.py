@@ -157,21 +157,27 @@ def _as_calibration(content: Mapping[str, Any]) -> StoredCalibration:
 
 
 def _as_class(name: str, item: Mapping[str, Any]) -> ClassCalibration:
-    found = ClassCalibration(**item)
-    numbers = (found.checks, found.right, found.intercept, found.slope)
-    shares = [found.lowest, found.highest, *found.score, *found.low, *found.high]
+    calibration = ClassCalibration(**item)
+    numbers = (calibration.checks, calibration.right, calibration.intercept, calibration.slope)
+    shares = [
+        calibration.lowest,
+        calibration.highest,
+        *calibration.score,
+        *calibration.low,
+        *calibration.high,
+    ]
     if not (
         all(_is_number(value) for value in numbers)
         and all(_is_number(value) and 0 <= value <= 1 for value in shares)
-        and 0 < len(found.score) == len(found.low) == len(found.high)
-        and found.score == sorted(found.score)
-        and found.rates
-        and all(isinstance(row, dict) for row in found.rates)
-        and isinstance(found.notes, list)
-        and all(_is_number(value) for row in found.precision for value in row.values())
+        and 0 < len(calibration.score) == len(calibration.low) == len(calibration.high)
+        and calibration.score == sorted(calibration.score)
+        and calibration.rates
+        and all(isinstance(row, dict) for row in calibration.rates)
+        and isinstance(calibration.notes, list)
+        and all(_is_number(value) for row in calibration.precision for value in row.values())
     ):
         raise ValueError(f"what it says of {name!r} is impossible")
-    return found
+    return calibration
 
 
 def _is_number(value: object) -> bool:

@@ -162,13 +162,13 @@ class Claims:
 
     def generations(self) -> dict[str, int]:
         """Latest generation of every claim."""
-        found: dict[str, int] = {}
+        latest: dict[str, int] = {}
         with writing(self.folder), suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
                 if match := _FILE.fullmatch(entry.name):
                     number = int(match["generation"])
-                    found[match["what"]] = max(found.get(match["what"], 0), number)
-        return found
+                    latest[match["what"]] = max(latest.get(match["what"], 0), number)
+        return latest
 
     def holder(self, what: str, generations: Mapping[str, int] | None = None) -> Holder | None:
         """Who holds a claim, dead or alive; None if nobody does.  Parameters as for `take`."""
@@ -178,12 +178,12 @@ class Claims:
 
     def held(self) -> dict[str, Holder]:
         """All claims that are held by somebody of whom it is not known that he is dead."""
-        found = {}
+        holders = {}
         for what, generation in self.generations().items():
             holder = _read(self._path(what, generation))[1]
             if holder is not None and holder.state == _HELD and not holder.is_dead:
-                found[what] = holder
-        return found
+                holders[what] = holder
+        return holders
 
     def is_alive(self, what: str, since: float) -> bool | None:
         """Whether a claim has changed since a moment of the clock; None as long as it is open.

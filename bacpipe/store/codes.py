@@ -234,20 +234,20 @@ def why_damaged(path: Path) -> str | None:
     return None if digest.hexdigest() == expected else "it has changed since it was written"
 
 
-def coded_as(found: EmbeddingSet, entry: FinishedEntry) -> CodedRecording:
+def coded_as(embedding_set: EmbeddingSet, entry: FinishedEntry) -> CodedRecording:
     """What a pack says of codes that were made from the embeddings as they are now."""
     stored = entry.embeddings
     if stored.sha256 is not None:
         return CodedRecording(stored.path, stored.sha256, entry.windows)
     try:
-        status = found.embedding_path(entry).stat()
+        status = embedding_set.embedding_path(entry).stat()
     except OSError:
         return CodedRecording(stored.path, "missing", entry.windows)
     stamp = f"{status.st_size} bytes at {status.st_mtime_ns} ns"
     return CodedRecording(stored.path, stamp, entry.windows)
 
 
-def current_packs(found: EmbeddingSet) -> list[Pack]:
+def current_packs(embedding_set: EmbeddingSet) -> list[Pack]:
     """Packs that together hold the codes of every recording that is done.
 
     What is missing is made from the embeddings and written.  Where nothing can be written, it is
@@ -255,7 +255,7 @@ def current_packs(found: EmbeddingSet) -> list[Pack]:
 
     Parameters
     ----------
-    found : EmbeddingSet
+    embedding_set : EmbeddingSet
         The set.
 
     Raises
@@ -266,7 +266,7 @@ def current_packs(found: EmbeddingSet) -> list[Pack]:
         If the codes can neither be written nor kept in memory.
     """
     packs = []
-    for path in sorted(found.folder.glob(CODES)):
+    for path in sorted(embedding_set.folder.glob(CODES)):
         try:
             packs.append(open_pack(path))
         except FileNotFoundError:
@@ -274,11 +274,11 @@ def current_packs(found: EmbeddingSet) -> list[Pack]:
         except (OSError, DamagedPackError) as error:
             logger.warning("%s: damaged (%s); these search codes are made again.", path, error)
             discard(path)
-    done = found.content.done
-    wanted = {coded_as(found, entry): entry for entry in done.sorted().values()}
+    done = embedding_set.content.done
+    wanted = {coded_as(embedding_set, entry): entry for entry in done.sorted().values()}
     have = {recording for pack in packs for recording in pack.recordings}
     new = [recording for recording in wanted if recording not in have]
-    return _add(found, packs, wanted, new) if new else packs
+    return _add(embedding_set, packs, wanted, new) if new else packs
 
 
 def discard(path: Path) -> None:
@@ -288,7 +288,7 @@ def discard(path: Path) -> None:
 
 
 def _add(
-    found: EmbeddingSet,
+    embedding_set: EmbeddingSet,
     packs: list[Pack],
     wanted: Mapping[CodedRecording, FinishedEntry],
     new: Sequence[CodedRecording],
@@ -298,7 +298,7 @@ def _add(
     if rows > _SAID:
         logger.info(
             "%s: making search codes of %s; this is done once.",
-            found.folder,
+            embedding_set.folder,
             counted(rows, "window"),
         )
     taken: list[Pack] = []
@@ -307,9 +307,11 @@ def _add(
         rows += len(kept[0].codes)
         taken.append(kept.pop(0))
     made = []
-    for group in _grouped(_coded(found, taken, wanted, new)):
+    for group in _grouped(_coded(embedding_set, taken, wanted, new)):
         try:
-            made.append(_write(found.folder / CODES.replace("*", secrets.token_hex(4)), group))
+            made.append(
+                _write(embedding_set.folder / CODES.replace("*", secrets.token_hex(4)), group)
+            )
         except StorageError as error:
             made.append(_in_memory(group, error))
     for pack in taken:
@@ -322,7 +324,7 @@ _Coded = tuple[CodedRecording, Codes]
 
 
 def _coded(
-    found: EmbeddingSet,
+    embedding_set: EmbeddingSet,
     taken: Sequence[Pack],
     wanted: Mapping[CodedRecording, FinishedEntry],
     new: Sequence[CodedRecording],
@@ -334,7 +336,7 @@ def _coded(
                 seen.add(recording)
                 yield recording, Codes(pack.codes[first:last], pack.numbers[:, first:last])
     for recording in new:
-        yield recording, encode(read_embeddings(found, wanted[recording], verify=True))
+        yield recording, encode(read_embeddings(embedding_set, wanted[recording], verify=True))
 
 
 def _grouped(items: Iterable[_Coded]) -> Iterator[list[_Coded]]:

@@ -115,13 +115,13 @@ class EmbeddingSet:
         header = self.content.header
         if not header and not self.content.recordings and not self.content.damaged:
             return
-        found = header.get("format")
-        if isinstance(found, int) and found > FORMAT:
+        version = header.get("format")
+        if isinstance(version, int) and version > FORMAT:
             raise ResultsError(
-                f"{self.folder}: written by a newer bacpipe (journal format {found}, this one "
+                f"{self.folder}: written by a newer bacpipe (journal format {version}, this one "
                 f"reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
             )
-        if found != FORMAT or not is_header(header):
+        if version != FORMAT or not is_header(header):
             raise ResultsError(
                 f"{self.folder}: the first line of the journal, which says what these embeddings "
                 f"were computed with, is damaged or missing; move the folder away and run the "
@@ -202,12 +202,12 @@ class EmbeddingSet:
 def _stamps_of_journals(folder: Path, part: str | None) -> list[tuple[str, int, int, int]]:
     # Beside a journal, metadata.yml is only for other programs to read.
     paths = read_for(folder, part) or [folder / METADATA]
-    found = []
+    stamps = []
     for path in paths:
         with suppress(OSError):  # readers say what is wrong
             status = path.stat()
-            found.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return found
+            stamps.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return stamps
 
 
 def find_set(
@@ -291,27 +291,27 @@ def _missing(key: str, identity: Mapping[str, object]) -> object:
     return identity[key] if key == "code" else None
 
 
-def complete_identity(found: EmbeddingSet, identity: Mapping[str, Any]) -> None:
+def complete_identity(embedding_set: EmbeddingSet, identity: Mapping[str, Any]) -> None:
     """Let the journals of a set of version 2.0 name the code of the user's own model, too."""
-    if found.identity is None or "code" not in identity or "code" in found.identity:
+    if embedding_set.identity is None or "code" not in identity or "code" in embedding_set.identity:
         return
-    for path in journals_in(found.folder):
+    for path in journals_in(embedding_set.folder):
         with path.open("rb") as old, replacing(path) as new:
             header = json.loads(old.readline())
             if isinstance(header.get("identity"), dict):
                 header["identity"]["code"] = identity["code"]
             new.write(encode_line(header))
             shutil.copyfileobj(old, new, 2**20)
-    found.reload()
+    embedding_set.reload()
     logger.info(
         "%s: taken over from an older bacpipe, which did not record the code of your model; from "
         "here on, a change of it starts a new set.",
-        found.folder,
+        embedding_set.folder,
     )
 
 
 def adopt_old_set(
-    found: EmbeddingSet,
+    embedding_set: EmbeddingSet,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
     stamps: Mapping[str, tuple[int, int, str | None]],
@@ -320,7 +320,7 @@ def adopt_old_set(
 
     Parameters
     ----------
-    found : EmbeddingSet
+    embedding_set : EmbeddingSet
         The set.
     identity, provenance : mapping
         What is to be computed into it from here on.
@@ -330,15 +330,17 @@ def adopt_old_set(
     """
     header = {"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)}
     lines = [encode_line(header)]
-    for name, entry in found.content.done.items():
+    for name, entry in embedding_set.content.done.items():
         if name in stamps:
             entry.size, entry.mtime_ns, entry.fingerprint = stamps[name]
         lines.append(encode_line(entry.as_json()))
-    write_bytes(found.folder / JOURNAL, b"".join(lines))
-    found.reload()
+    write_bytes(embedding_set.folder / JOURNAL, b"".join(lines))
+    embedding_set.reload()
 
 
-def read_embeddings(found: EmbeddingSet, entry: FinishedEntry, *, verify: bool) -> np.ndarray:
+def read_embeddings(
+    embedding_set: EmbeddingSet, entry: FinishedEntry, *, verify: bool
+) -> np.ndarray:
     """Embeddings of one recording, float32 of shape (windows, dim).
 
     Raises
@@ -346,7 +348,7 @@ def read_embeddings(found: EmbeddingSet, entry: FinishedEntry, *, verify: bool) 
     ResultsError
         If the file is missing or is not what the journal says.
     """
-    path = found.embedding_path(entry)
+    path = embedding_set.embedding_path(entry)
     try:
         # Older versions wrote other float types, which readers of ours need not know.
         array = read_npy(path)
@@ -578,22 +580,22 @@ def _identity(header: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, Any]:
+def metadata_of(embedding_set: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, Any]:
     """What ``metadata.yml`` holds, from the journal.
 
     Parameters
     ----------
-    found : EmbeddingSet
+    embedding_set : EmbeddingSet
         The set.
     model : str
         Name of the model.
     audio_dir : Path
         Folder with the recordings.
     """
-    header = found.content.header
+    header = embedding_set.content.header
     if "old_metadata" in header:
         return dict(header["old_metadata"])
-    identity, done = header["identity"], found.content.done.sorted()
+    identity, done = header["identity"], embedding_set.content.done.sorted()
     dims: set[int] = set()
     durations: list[float] = []
     windows: list[int] = []
@@ -606,7 +608,7 @@ def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, A
     return {
         "model_name": model,
         "audio_dir": shown(audio_dir),
-        "embed_dir": str(found.folder),
+        "embed_dir": str(embedding_set.folder),
         "embedding_size": next(iter(dims), 0),
         "sample_rate (Hz)": identity.get("sample_rate"),
         "segment_length (samples)": identity.get("window"),
@@ -622,11 +624,11 @@ def metadata_of(found: EmbeddingSet, model: str, audio_dir: Path) -> dict[str, A
     }
 
 
-def write_metadata(found: EmbeddingSet, model: str, audio_dir: Path) -> Path:
+def write_metadata(embedding_set: EmbeddingSet, model: str, audio_dir: Path) -> Path:
     """Write ``metadata.yml`` into the folder of a set."""
-    path = found.folder / METADATA
+    path = embedding_set.folder / METADATA
     with replacing(path) as file:
-        for text in _texts(metadata_of(found, model, audio_dir)):
+        for text in _texts(metadata_of(embedding_set, model, audio_dir)):
             file.write(text.encode())
     return path
 

@@ -487,7 +487,7 @@ class Entries(MutableMapping[str, Entry]):
         """Settings of the predictions of recordings that are done, each once."""
         packed = {row[:2] for row in self._kept.values() if isinstance(row, bytes)}
         shapes = [self._shapes[int.from_bytes(number, "little")] for number in packed]
-        found = {
+        settings = {
             (shape.threshold, shape.top, shape.sensitivity)
             for shape in shapes
             if shape.classified and shape.status == DONE
@@ -495,8 +495,8 @@ class Entries(MutableMapping[str, Entry]):
         for entry in self._kept.values():
             if isinstance(entry, FinishedEntry) and entry.is_done and entry.predictions is not None:
                 made = entry.predictions
-                found.add((made.threshold, made.top, made.sensitivity))
-        return [settings_with(*values) for values in found]
+                settings.add((made.threshold, made.top, made.sensitivity))
+        return [settings_with(*values) for values in settings]
 
     def _pack(self, name: str, entry: Entry) -> bytes | None:
         """Bytes of an entry; None if it is unlike those of recordings that are done."""

@@ -45,13 +45,13 @@ def read_result(path: Path, fingerprint: str | None = None) -> dict[str, Any] | 
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        found = result.pop("fingerprint")
+        stored = result.pop("fingerprint")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         _log_unreadable(path, error)
         return None
-    return dict(result) if fingerprint is None or _is_current(path, found, fingerprint) else None
+    return dict(result) if fingerprint is None or _is_current(path, stored, fingerprint) else None
 
 
 def write_result_table(
@@ -92,8 +92,8 @@ def read_result_table(
         metadata = pq.read_schema(path).metadata or {}
         about = dict(json.loads(metadata.get(b"bacpipe", b"{}")))
         # The scores of benchmarks had a key of their own in version 2.0.
-        found = about.get("fingerprint", metadata.get(b"fingerprint", b"").decode())
-        if fingerprint is None or _is_current(path, found, fingerprint):
+        stored = about.get("fingerprint", metadata.get(b"fingerprint", b"").decode())
+        if fingerprint is None or _is_current(path, stored, fingerprint):
             return read_parquet(path), about
     except FileNotFoundError:
         pass
@@ -102,10 +102,10 @@ def read_result_table(
     return None
 
 
-def _is_current(path: Path, found: object, wanted: str) -> bool:
-    if found != wanted:
+def _is_current(path: Path, stored: object, wanted: str) -> bool:
+    if stored != wanted:
         logger.info("%s: made again, because its data or settings have changed.", path)
-    return found == wanted
+    return stored == wanted
 
 
 def _log_unreadable(path: Path, error: Exception) -> None:

@@ -129,16 +129,16 @@ def read_for(folder: Path, part: str | None) -> list[Path]:
 
 
 def _check_header(path: Path, header: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    found = header["format"]
-    if not isinstance(found, int):
+    version = header["format"]
+    if not isinstance(version, int):
         raise ResultsError(
-            f"{path}: names the format {found!r}, expected a number up to {FORMAT}; the journal "
+            f"{path}: names the format {version!r}, expected a number up to {FORMAT}; the journal "
             f"is damaged. Move its folder away to have it computed again."
         )
-    if found > FORMAT:
+    if version > FORMAT:
         raise ResultsError(
-            f"{path.parent}: written by a newer bacpipe ({path.name} has the format {found}, this "
-            f"one reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
+            f"{path.parent}: written by a newer bacpipe ({path.name} has the format {version}, "
+            f"this one reads up to {FORMAT}); update bacpipe, or choose another main_results_dir."
         )
     if known and header.get("identity") != known.get("identity"):
         raise ResultsError(

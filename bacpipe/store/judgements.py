@@ -64,16 +64,16 @@ class Judgement:
 def read_judgements(folder: Path) -> list[Judgement]:
     """All entries of the journals in a folder, in their order; damaged lines are named."""
     paths = sorted(folder.glob(ALL_PEOPLE_LABELS))
-    found: list[tuple[str, Judgement]] = []
+    dated: list[tuple[str, Judgement]] = []
     for path in paths:
         latest = ""
         for entry in _entries_in(path_inside(folder, path.name, what="a link")):
             # The order within a file is certain, whatever the clocks of its writers said.
             latest = max(latest, entry.time)
-            found.append((latest, entry))
+            dated.append((latest, entry))
     if len(paths) == 1:
-        return [entry for _, entry in found]
-    return list(dict.fromkeys(entry for _, entry in sorted(found, key=lambda pair: pair[0])))
+        return [entry for _, entry in dated]
+    return list(dict.fromkeys(entry for _, entry in sorted(dated, key=lambda pair: pair[0])))
 
 
 def _entries_in(path: Path) -> Iterator[Judgement]:
@@ -126,9 +126,9 @@ def _lines_of(path: Path) -> Iterator[tuple[int, Judgement | None]]:
         ) from None
 
 
-def _check_format(path: Path, found: object) -> None:
-    if not isinstance(found, int) or found > FORMAT:
+def _check_format(path: Path, version: object) -> None:
+    if not isinstance(version, int) or version > FORMAT:
         raise ResultsError(
-            f"{path}: written by a newer bacpipe (format {found}, this one reads up to {FORMAT}); "
-            f"update bacpipe."
+            f"{path}: written by a newer bacpipe (format {version}, this one reads up to "
+            f"{FORMAT}); update bacpipe."
         )

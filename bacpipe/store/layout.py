@@ -449,12 +449,12 @@ def stamped_folders(parent: Path, what: str) -> list[Path]:
     ResultsError
         If `parent` may not be read.
     """
-    found = [
+    stamped = [
         (match["stamp"], folder)
         for folder in _content(parent)
         if (match := _SET_NAME.fullmatch(folder.name)) and match["what"] == what
     ]
-    return [folder for _, folder in sorted(found, reverse=True) if folder.is_dir()]
+    return [folder for _, folder in sorted(stamped, reverse=True) if folder.is_dir()]
 
 
 def _content(folder: Path) -> list[Path]:
@@ -538,8 +538,8 @@ def _alike(names: Sequence[str]) -> list[str]:
     # Hashes of a hundred thousand names take a megabyte, the names twenty.
     stems = np.fromiter((hash(as_others_see(_without_suffix(n))) for n in names), np.int64)
     full = np.fromiter((hash(as_others_see(name)) for name in names), np.int64)
-    found, count = np.unique(np.concatenate([stems, full]), return_counts=True)
-    shared = found[count > 1]
+    hashes, count = np.unique(np.concatenate([stems, full]), return_counts=True)
+    shared = hashes[count > 1]
     chosen = np.isin(stems, shared) | np.isin(full, shared)
     return [names[i] for i in np.flatnonzero(chosen).tolist()]
 

@@ -217,10 +217,10 @@ class Loader:
             self.paths = replace(self.paths, preds_path=self._preds_path)
             return
         plain = self.paths.preds_path.with_name(PREDICTIONS)
-        found = None
+        folder = None
         if self.embedding_set is not None and not newest:
-            found = predictions_folder(plain, self.embedding_set.folder.name)
-        self.paths = replace(self.paths, preds_path=found or plain)
+            folder = predictions_folder(plain, self.embedding_set.folder.name)
+        self.paths = replace(self.paths, preds_path=folder or plain)
 
     # ------------------------------------------------------------------ recordings
 
@@ -238,17 +238,17 @@ class Loader:
         """Do what `update_files` does, but return posix paths relative to `audio_dir`."""
         self.other_files.clear()
         try:
-            found = find_recording_names(
+            names = find_recording_names(
                 self.audio_dir, tuple(self.options.audio_suffixes), self.other_files
             )
         except NoRecordingsError:
             if self._wanted is not None and self.audio_dir.is_dir():
                 choose(self._wanted, [], self.audio_dir)  # says what is wrong with them
             raise
-        found = without_results(found, self.audio_dir, self.paths)
+        names = without_results(names, self.audio_dir, self.paths)
         if self.options.testing and self._wanted is None:
-            found = found[:3]
-        self._names, self._selection = found, None
+            names = names[:3]
+        self._names, self._selection = names, None
         return self._names
 
     @property
@@ -464,13 +464,13 @@ class Loader:
         if self.dim_reduction_model not in (False, None, "None"):
             reduced = self._reduced_embeddings()
             return reduced if return_type == "dict" else np.concatenate(list(reduced.values()))
-        found = self._require_set()
+        embedding_set = self._require_set()
         entries = self.entries.values()
         counts = [entry.windows for entry in entries]
         array = stack_rows(
-            (read_embeddings(found, entry, verify=True) for entry in entries),
+            (read_embeddings(embedding_set, entry, verify=True) for entry in entries),
             sum(counts),
-            folder=found.folder,
+            folder=embedding_set.folder,
             what=f"the array of all embeddings of {self.model_name}",
         )
         if return_type == "array":
@@ -498,12 +498,12 @@ class Loader:
         >>> loader.read_embedding_file("SITE-A/20250504_043000.wav").shape
         (13, 1024)
         """
-        found = self._require_set()
-        entry = found.find_done(self._relative(file))
+        embedding_set = self._require_set()
+        entry = embedding_set.find_done(self._relative(file))
         if entry is not None:
-            return read_embeddings(found, entry, verify=True)
+            return read_embeddings(embedding_set, entry, verify=True)
         raise ResultsNotFoundError(
-            f"{file}: there are no embeddings of this recording in {found.folder}."
+            f"{file}: there are no embeddings of this recording in {embedding_set.folder}."
         )
 
     def save_embedding_file(self, file: str | Path, embeds: np.ndarray) -> Path:
@@ -533,13 +533,13 @@ class Loader:
         parent = self.paths.main_embeds_path
         self.claim()
         with alone(parent, model):
-            found = self.embedding_set
-            if found is None:
+            embedding_set = self.embedding_set
+            if embedding_set is None:
                 identity = {"model": model, **settings_identity(self.options)}
-                found = create_set(parent, model, self.paths.dataset, identity, {})
+                embedding_set = create_set(parent, model, self.paths.dataset, identity, {})
             source = look_at(self.audio_dir / name, self.audio_dir)
             writer = ResultWriter(
-                found,
+                embedding_set,
                 self.paths,
                 model,
                 list(dict.fromkeys([*self.recording_names, name])),
@@ -552,8 +552,8 @@ class Loader:
                 writer.finish(source, StreamEnd(duration=0.0, padded=0, read=read))
             finally:
                 writer.close()
-        self.embedding_set = found
-        return found.embedding_path(found.content.done[name])
+        self.embedding_set = embedding_set
+        return embedding_set.embedding_path(embedding_set.content.done[name])
 
     # ------------------------------------------------------------------ metadata
 
@@ -891,14 +891,14 @@ class Loader:
     @property
     def predictions_provenance(self) -> dict[str, Any]:
         """Model, checkpoint, threshold, versions and settings that predictions were made with."""
-        found = self._require_set()
-        header = found.content.header
+        embedding_set = self._require_set()
+        header = embedding_set.content.header
         stored = (entry.predictions for entry in self.entries.values())
         first = next((item for item in stored if item is not None), None)
         settings: Mapping[str, object] = {} if first is None else first.settings
         return {
             "model": self.model_name,
-            "embeddings": found.folder.name,
+            "embeddings": embedding_set.folder.name,
             **header.get("identity", {}),
             **header.get("provenance", {}),
             **settings,
@@ -1012,16 +1012,16 @@ class Loader:
     def _read_detections(
         self, recent: RecentPredictions | None = None, *, below: bool
     ) -> Iterator[Detections]:
-        found = self._require_set()
+        embedding_set = self._require_set()
         entries = self.entries
         self.require_predictions()
         self.locate_predictions()
         source = predictions_source(self.paths.preds_path)
-        if source != found.folder.name:
+        if source != embedding_set.folder.name:
             raise ResultsError(
                 f"{self.paths.preds_path}: these predictions belong to the embeddings {source}, "
-                f"not to {found.folder.name}, whose own are gone; run the pipeline again with "
-                f"{_settings_of(found)}."
+                f"not to {embedding_set.folder.name}, whose own are gone; run the pipeline again "
+                f"with {_settings_of(embedding_set)}."
             )
         table = detections_path(self.paths.preds_path, str(self.model_name))
         # The table of all recordings has none of the scores below the threshold.
@@ -1047,7 +1047,7 @@ class Loader:
                     stored,
                     below=below,
                 )
-            start, end = window_times(entry, found.content.header)
+            start, end = window_times(entry, embedding_set.content.header)
             yield Detections(name, window, start[window], end[window], label, score)
 
     @property
@@ -1072,10 +1072,10 @@ class Loader:
         reducer, dataset = str(self.dim_reduction_model), self.paths.dataset
         parent, folder = self.paths.dim_reduc_parent_dir, self.get_embedding_dir()
         maps = stored_maps(parent, reducer, dataset, str(self.model_name))
-        found = next(
+        newest = next(
             (item for item in maps if item.metadata.get("embeddings") == folder.name), None
         )
-        if found is None:
+        if newest is None:
             old = old_results_in(stamped_folders(parent, f"{reducer}-{dataset}-{self.model_name}"))
             raise ResultsNotFoundError(
                 f"{parent}: there is no {reducer} map of {self.model_name} for these embeddings; "
@@ -1083,12 +1083,12 @@ class Loader:
                 f"bacpipe.run_pipeline_for_single_model or bacpipe.play."
                 + (f" {old}" if old else "")
             )
-        if found.metadata["embeddings_state"] != self.embeddings_state:
+        if newest.metadata["embeddings_state"] != self.embeddings_state:
             logger.warning(
                 "%s: the embeddings have changed since; run the dimensionality reduction again.",
-                found.folder,
+                newest.folder,
             )
-        points = coordinates_of(found.read())
+        points = coordinates_of(newest.read())
         return {
             entry.embeddings.path: points[name]
             for name, entry in self.entries.items()
@@ -1100,33 +1100,33 @@ class Loader:
         parent, dataset = self.paths.main_embeds_path, self.paths.dataset
         wanted = settings_identity(self.options, asked=not exact)
         journal = None if self.part is None else self.part.journal
-        found = find_set(parent, self.model_name, dataset, wanted, part=journal)
+        embedding_set = find_set(parent, self.model_name, dataset, wanted, part=journal)
         if exact:
-            return found
+            return embedding_set
         owner = recorded_folder(self.paths.dataset_path, self.options.embed_parent_dir)
-        if found is not None and owner is not None and owner != self.audio_dir.resolve():
+        if embedding_set is not None and owner is not None and owner != self.audio_dir.resolve():
             logger.info("%s: these are results of %s.", self.paths.dataset_path, owner)
-        if found is None and wanted:
-            found = find_set(parent, self.model_name, dataset, None)
-            if found is not None and found.identity is not None:
+        if embedding_set is None and wanted:
+            embedding_set = find_set(parent, self.model_name, dataset, None)
+            if embedding_set is not None and embedding_set.identity is not None:
                 logger.warning(
                     "%s: these embeddings were computed with %s.",
-                    found.folder,
-                    ", ".join(differences(found.identity, wanted)),
+                    embedding_set.folder,
+                    ", ".join(differences(embedding_set.identity, wanted)),
                 )
-        elif found is not None and not wanted:
-            self._say_which(found, stamped_folders(parent, f"{self.model_name}-{dataset}"))
-        return found
+        elif embedding_set is not None and not wanted:
+            self._say_which(embedding_set, stamped_folders(parent, f"{self.model_name}-{dataset}"))
+        return embedding_set
 
-    def _say_which(self, found: EmbeddingSet, folders: Sequence[Path]) -> None:
+    def _say_which(self, embedding_set: EmbeddingSet, folders: Sequence[Path]) -> None:
         if len(folders) > 1:
             logger.warning(
                 "%s: of %d sets of embeddings of %s this is the newest (%s); name other settings "
                 "to read another.",
-                found.folder,
+                embedding_set.folder,
                 len(folders),
                 self.model_name,
-                _settings_of(found),
+                _settings_of(embedding_set),
             )
 
     def _require_set(self) -> EmbeddingSet:
@@ -1147,15 +1147,15 @@ class Loader:
 
     def _entry_and_header(self, recording: str) -> tuple[FinishedEntry, Mapping[str, Any]]:
         """What the journal says of a recording that has windows, and of all."""
-        found = self._require_set()
-        entry = found.content.recordings.finished(recording)
+        embedding_set = self._require_set()
+        entry = embedding_set.content.recordings.finished(recording)
         if entry is None:
             raise ResultsNotFoundError(
-                f"{recording}: there are no windows of it in {found.folder}; expected the path of "
-                f"an embedded recording within {shown(self.audio_dir)}, such as "
+                f"{recording}: there are no windows of it in {embedding_set.folder}; expected the "
+                f"path of an embedded recording within {shown(self.audio_dir)}, such as "
                 f"{next(iter(self.entries), 'none')}."
             )
-        return entry, found.content.header
+        return entry, embedding_set.content.header
 
     def _relative(self, file: str | Path) -> str:
         path = Path(file)
@@ -1167,9 +1167,9 @@ class Loader:
         return path.as_posix()
 
 
-def _settings_of(found: EmbeddingSet) -> str:
+def _settings_of(embedding_set: EmbeddingSet) -> str:
     """Settings of a set, as keywords."""
-    identity = found.identity or {}
+    identity = embedding_set.identity or {}
     keys = [key for key in settings_identity(Options()) if key in identity]
     return ", ".join(f"{key}={identity[key]}" for key in keys) or "the settings of version 1"
 

@@ -49,9 +49,9 @@ def read_parquet(path: Path, rows: int | None = None) -> pa.Table:
     texts = [field.name for field in schema if field.type in kinds]
     # Texts that repeat are in memory once as long as it is not known how long they are together.
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        found = file.metadata.num_rows
-        if rows is not None and found != rows:
-            raise ValueError(f"it has {found} rows instead of {rows}")
+        stored_rows = file.metadata.num_rows
+        if rows is not None and stored_rows != rows:
+            raise ValueError(f"it has {stored_rows} rows instead of {rows}")
         require_memory(file, range(file.num_row_groups))
         table = file.read()
     _require_free(sum(_length(table[name]) for name in texts))

@@ -262,7 +262,7 @@ class RunPlan:
 
 
 def make_plan(
-    found: EmbeddingSet | None,
+    embedding_set: EmbeddingSet | None,
     paths: ResultPaths,
     sources: Iterable[Source],
     *,
@@ -274,7 +274,7 @@ def make_plan(
 
     Parameters
     ----------
-    found : EmbeddingSet or None
+    embedding_set : EmbeddingSet or None
         The set to continue.
     paths : ResultPaths
         Folders of the results.
@@ -288,20 +288,20 @@ def make_plan(
         Whether the recordings are a part of those that are there, so that others stay.
     """
     plan = RunPlan(Sources(paths.audio_dir), Sources(paths.audio_dir), predictions=predictions)
-    if found is None:
+    if embedding_set is None:
         plan.embed.extend(sources)
         return plan
     present, moved = set(), moved_at(paths.dataset_path)
-    theirs = predictions_source(paths.preds_path) == found.folder.name
-    for source, fingerprint in _with_fingerprints(sources, found.content.recordings, moved):
+    theirs = predictions_source(paths.preds_path) == embedding_set.folder.name
+    for source, fingerprint in _with_fingerprints(sources, embedding_set.content.recordings, moved):
         present.add(source.name)
-        entry = found.content.recordings.finished(source.name)
+        entry = embedding_set.content.recordings.finished(source.name)
         # A server that says nothing today says nothing against what is done.
         silent = source.size < 0 and url_of(source.path) is not None
         holds = entry is not None and (
             entry.status == DONE
             if silent
-            else _embeddings_hold(found, entry, source, moved, allow_truncated)
+            else _embeddings_hold(embedding_set, entry, source, moved, allow_truncated)
         )
         if entry is None or not holds:
             plan.embed.append(source)
@@ -322,11 +322,13 @@ def make_plan(
         else:
             plan.classify.append(source)
     if not part:
-        plan.removed = [name for name in found.content.done if name not in present]
-        gone = [name for name in found.content.recordings if name not in present]
+        plan.removed = [name for name in embedding_set.content.done if name not in present]
+        gone = [name for name in embedding_set.content.recordings if name not in present]
         if plan.embed and gone:
-            for source, entry in _renamed(plan.embed, gone, found.content.recordings, moved):
-                if _embeddings_hold(found, entry, source, moved, allow_truncated) and (
+            for source, entry in _renamed(
+                plan.embed, gone, embedding_set.content.recordings, moved
+            ):
+                if _embeddings_hold(embedding_set, entry, source, moved, allow_truncated) and (
                     predictions is None or (theirs and _predictions_hold(paths, entry, predictions))
                 ):
                     plan.renamed[entry.file] = source
@@ -411,7 +413,11 @@ def looks_alike(entry: FinishedEntry, source: Source, moved: int) -> bool:
 
 
 def _embeddings_hold(
-    found: EmbeddingSet, entry: FinishedEntry, source: Source, moved: int, allow_truncated: bool
+    embedding_set: EmbeddingSet,
+    entry: FinishedEntry,
+    source: Source,
+    moved: int,
+    allow_truncated: bool,
 ) -> bool:
     if entry.status not in {DONE, REMOVED} or not looks_alike(entry, source, moved):
         return False
@@ -420,7 +426,7 @@ def _embeddings_hold(
         or (entry.truncated is not None and not allow_truncated)
     ):
         return False
-    return _has_size(found.embedding_path(entry), entry.embeddings.bytes)
+    return _has_size(embedding_set.embedding_path(entry), entry.embeddings.bytes)
 
 
 def _predictions_hold(paths: ResultPaths, entry: FinishedEntry, wanted: PredictionSettings) -> bool:

@@ -142,15 +142,15 @@ class PredictionFiles:
             Those that are not below the threshold.
         """
         detected = predictions.score >= self._threshold
-        found = SparsePredictions(*(column[detected] for column in predictions))
+        detections = SparsePredictions(*(column[detected] for column in predictions))
         more = {}
         if not detected.all():
             more[_BELOW] = self._pack(*(column[~detected] for column in predictions))
-        if len(found.window) > MOST_ROWS:
-            return *stage_table(path, self._table(found, more)), found
-        names = [self._classes[label] for label in found.label.tolist()]
-        data = self._short.encode(found.window, names, found.score, more)
-        return StagedFile(path, data), hashlib.sha256(data).hexdigest(), found
+        if len(detections.window) > MOST_ROWS:
+            return *stage_table(path, self._table(detections, more)), detections
+        names = [self._classes[label] for label in detections.label.tolist()]
+        data = self._short.encode(detections.window, names, detections.score, more)
+        return StagedFile(path, data), hashlib.sha256(data).hexdigest(), detections
 
     def _pack(self, window: np.ndarray, label: np.ndarray, score: np.ndarray) -> str:
         used, code = np.unique(label, return_inverse=True)
@@ -266,10 +266,10 @@ def read_predictions(
         ) from None
     codes, names = decode_dictionary(table["class"])
     # Copies: parts of a few numbers must not keep the whole file in memory.
-    found = window.copy(), names[codes], table["score"].to_numpy().copy()
+    above = window.copy(), names[codes], table["score"].to_numpy().copy()
     if not len(lower[0]):
-        return found
-    window, label, score = map(np.concatenate, zip(found, lower, strict=True))
+        return above
+    window, label, score = map(np.concatenate, zip(above, lower, strict=True))
     order = np.lexsort((-score, window))
     return window[order], label[order], score[order]
 
@@ -411,9 +411,9 @@ def require_columns(schema: pa.Schema, kinds: Mapping[str, Any]) -> None:
         places = schema.get_all_field_indices(name)
         if len(places) != 1:
             raise ValueError(f"it has {len(places)} columns {name!r}")
-        found = schema.field(places[0]).type
-        if found != kind:
-            raise ValueError(f"its column {name!r} holds {found} instead of {kind}")
+        actual = schema.field(places[0]).type
+        if actual != kind:
+            raise ValueError(f"its column {name!r} holds {actual} instead of {kind}")
 
 
 def require_values(table: pa.Table) -> None:

@@ -302,36 +302,36 @@ def read_species_list(given: tuple[str, ...]) -> list[str]:
 # --- Tables of places ---------------------------------------------------------------------------
 
 
-def write_places(found: RangeFilter, recordings: Iterable[str]) -> None:
+def write_places(range_filter: RangeFilter, recordings: Iterable[str]) -> None:
     """Write where recordings were made, and what can be there: ``places/``.
 
     ``sites.csv`` is in the form of the table beside the recordings, and serves in its place where
     that is missing.  ``species_range.parquet`` has a row for each site, week and class with a
     probability of at least 0.01.
     """
-    starts = {name: found.clock.of(name) for name in recordings}
-    sites = found.clock.sites.table((name, start.time) for name, start in starts.items())
+    starts = {name: range_filter.clock.of(name) for name in recordings}
+    sites = range_filter.clock.sites.table((name, start.time) for name, start in starts.items())
     if not sites:
         return
-    path = found.paths.sites_path
-    with alone_with(found.paths, path):
+    path = range_filter.paths.sites_path
+    with alone_with(range_filter.paths, path):
         write_text(path, sites_text(sites, sources=True))
-    tell_assumptions(found.paths.audio_dir, list(starts), list(starts.values()))
-    _tell_missing(found.paths.audio_dir, starts)
+    tell_assumptions(range_filter.paths.audio_dir, list(starts), list(starts.values()))
+    _tell_missing(range_filter.paths.audio_dir, starts)
     asked: dict[Place, str] = {}
     for start in starts.values():
         place = _place(start)
         if place is not None and start.site is not None:
             asked.setdefault(place, start.site.name)
-    path = found.paths.species_range_path
-    if not asked or found.options.range_filter == "off":
+    path = range_filter.paths.species_range_path
+    if not asked or range_filter.options.range_filter == "off":
         return
-    if found.model is None:  # an older table knows nothing of new recordings
+    if range_filter.model is None:  # an older table knows nothing of new recordings
         with writing(path):
             path.unlink(missing_ok=True)
         return
-    table = _range_table(found.model, asked)
-    with alone_with(found.paths, path):
+    table = _range_table(range_filter.model, asked)
+    with alone_with(range_filter.paths, path):
         write_table(path, table)
 
 

@@ -285,8 +285,8 @@ def _words(wanted: Sequence[str], folder: Path) -> Iterator[str]:
         if path.suffix.lower() not in TABLES:
             yield word
             continue
-        found = next(filter(os.path.isfile, (path, folder / path)), path)
-        yield from read_list(found)
+        file = next(filter(os.path.isfile, (path, folder / path)), path)
+        yield from read_list(file)
 
 
 class _Finder:
@@ -307,15 +307,15 @@ class _Finder:
         if not anchored and path in self._names:
             return [path]
         name = self._inside(path) if anchored else _plain(path)
-        found = self._exact(name) or self._exact(_plain(name.replace("\\", "/")))
-        if not found and not anchored:
-            found = self._from_here(path)
-        found = found or self._by_look(_plain(name.replace("\\", "/")))
-        if not found and _MAGIC.search(name):
+        names = self._exact(name) or self._exact(_plain(name.replace("\\", "/")))
+        if not names and not anchored:
+            names = self._from_here(path)
+        names = names or self._by_look(_plain(name.replace("\\", "/")))
+        if not names and _MAGIC.search(name):
             return self._by_pattern(name, anchored=anchored)
-        if not found:
+        if not names:
             raise LookupError(self._why_not(path, name))
-        return found
+        return names
 
     def _exact(self, name: str) -> list[str]:
         """The recording of a name, or all in the folder of that name."""
@@ -345,24 +345,24 @@ class _Finder:
             if os.path.exists(full):  # noqa: PTH110
                 try:
                     name = self._inside(full)
-                    found = self._exact(name) or self._exact(self._inside(os.path.realpath(full)))
+                    names = self._exact(name) or self._exact(self._inside(os.path.realpath(full)))
                 except LookupError:
                     continue
-                if found:
-                    return found
+                if names:
+                    return names
         return []
 
     def _by_pattern(self, pattern: str, *, anchored: bool) -> list[str]:
         anywhere = "/" not in pattern and not anchored
         regex = re.compile(("(.*/)?" if anywhere else "") + _translated(pattern), re.IGNORECASE)
-        found = [
+        matches = [
             name
             for name in self._names
             if any(regex.fullmatch(part) for part in _with_folders(name))
         ]
-        if not found:
+        if not matches:
             raise LookupError("no recording in audio_dir matches this pattern.")
-        return found
+        return matches
 
     def _by_look(self, name: str) -> list[str]:
         """Names that differ in case or in how accents are written; a bare one in any folder."""
@@ -372,13 +372,13 @@ class _Finder:
                 self._alike[look].append(other)
                 if "/" in look:
                     self._alike[look.rpartition("/")[2]].append(other)
-        found = self._alike.get(_look(name), [])
-        if len(found) > 1:
+        names = self._alike.get(_look(name), [])
+        if len(names) > 1:
             raise LookupError(
-                f"may be any of {counted(len(found), 'recording')} ({listed(sorted(found), 3)}); "
+                f"may be any of {counted(len(names), 'recording')} ({listed(sorted(names), 3)}); "
                 f"expected a path relative to audio_dir."
             )
-        return found
+        return names
 
     def _why_not(self, path: str, name: str) -> str:
         if ntpath.splitdrive(path)[0] and os.sep == "/":

@@ -27,12 +27,12 @@ _COLUMNS = ((b"window", _INT32), (b"class", _BYTE_ARRAY), (b"score", _FLOAT))
 
 
 def _varint(number: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _integer(number: int) -> bytes:

@@ -229,7 +229,7 @@ def described(block: Block, describe: Describe | None = None) -> pa.Table:
     import pyarrow as pa
 
     text, columns = detections_kinds()["recording"], {} if describe is None else describe(block)
-    found: dict[str, Any] = {
+    known: dict[str, Any] = {
         "recording": pa.DictionaryArray.from_arrays(
             pa.array(block.recording), pa.array(block.names, pa.string())
         ).cast(text),
@@ -242,9 +242,9 @@ def described(block: Block, describe: Describe | None = None) -> pa.Table:
         "score": pa.array(block.score),
         **columns,
     }
-    names = [name for name in (*DETECTION_COLUMNS, CHANNEL) if name in found]
+    names = [name for name in (*DETECTION_COLUMNS, CHANNEL) if name in known]
     names.insert(names.index("recording") + 1, "window")
-    return pa.table({name: found[name] for name in names})
+    return pa.table({name: known[name] for name in names})
 
 
 def write_detections(
@@ -571,14 +571,14 @@ def scores_by_recording(
     """
     # Places instead of names, so that they are what comes as labels.
     numbered = (block._replace(classes=places_of(block, classes)) for block in blocks)
-    found = chain.from_iterable(block.detections() for block in numbered)
-    item = next(found, None)
+    detections = chain.from_iterable(block.detections() for block in numbered)
+    item = next(detections, None)
     for recording, count in windows:
         dense = np.zeros((count, len(classes)), np.float32)
         if item is not None and item.recording == recording:
             # Two classes of one name may both be found in a window.
             np.maximum.at(dense, (item.window, item.label), item.score)
-            item = next(found, None)
+            item = next(detections, None)
         yield dense
 
 

@@ -192,11 +192,11 @@ class _Tree:
 
 def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
     try:
-        found = EmbeddingSet(folder)
+        embedding_set = EmbeddingSet(folder)
     except ResultsError as error:
         yield Finding(folder, str(error))
         return
-    content = found.content
+    content = embedding_set.content
     if not content.header:
         yield Finding(
             folder,
@@ -204,7 +204,7 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
             f"{_AGAIN}, or delete it if it is empty.",
         )
         return
-    states[folder] = found.state
+    states[folder] = embedding_set.state
     audio_dir = recorded_folder(folder.parent.parent, folder.parent.name)
     if (
         audio_dir is not None
@@ -215,7 +215,7 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
         logger.info("%s is not there, so its recordings are not compared.", shown(audio_dir))
     for name, entry in sorted(content.recordings.items()):
         if isinstance(entry, FinishedEntry) and entry.is_done:
-            yield from _check_embeddings(found, entry)
+            yield from _check_embeddings(embedding_set, entry)
             if audio_dir is not None and audio_dir.is_absolute():
                 yield from _check_recording(audio_dir, folder, entry)
         elif entry.status == DAMAGED:
@@ -227,8 +227,8 @@ def _check_set(folder: Path, states: dict[Path, str]) -> Iterator[Finding]:
     if (folder / SEARCH_INDEX).is_file() and (reason := why_index_damaged(folder)) is not None:
         yield Finding(folder / SEARCH_INDEX, reason, folder, "codes")
     yield from _strangers(folder, {entry.embeddings.path for entry in _finished(content)})
-    if found.identity is not None:
-        yield from _check_metadata(found)
+    if embedding_set.identity is not None:
+        yield from _check_metadata(embedding_set)
 
 
 def _finished(content: JournalContent) -> Iterator[FinishedEntry]:
@@ -237,17 +237,17 @@ def _finished(content: JournalContent) -> Iterator[FinishedEntry]:
             yield entry
 
 
-def _check_embeddings(found: EmbeddingSet, entry: FinishedEntry) -> Iterator[Finding]:
+def _check_embeddings(embedding_set: EmbeddingSet, entry: FinishedEntry) -> Iterator[Finding]:
     name, stored = entry.file, entry.embeddings
 
     def damaged(path: Path, what: str) -> Finding:
         message = f"{path}: {what}; compute the embeddings of {name} again."
-        return Finding(path, message, found.folder, "embeddings", name)
+        return Finding(path, message, embedding_set.folder, "embeddings", name)
 
     try:
-        path = found.embedding_path(entry)
+        path = embedding_set.embedding_path(entry)
     except ResultsError as error:
-        yield Finding(found.folder, str(error), found.folder, "embeddings", name)
+        yield Finding(embedding_set.folder, str(error), embedding_set.folder, "embeddings", name)
         return
     try:
         size = path.stat().st_size
@@ -312,23 +312,23 @@ def _is_ours(path: Path, folder: Path) -> bool:
     return of_set or path.name.endswith(_LAID_ASIDE)
 
 
-def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
-    path = found.folder / METADATA
+def _check_metadata(embedding_set: EmbeddingSet) -> Iterator[Finding]:
+    path = embedding_set.folder / METADATA
     reason = "is missing" if not path.is_file() else why_unreadable(path)
     if reason is None:
         stored = load_yaml(path.read_text(encoding="utf-8"))
-        expected = metadata_of(found, "", Path())
+        expected = metadata_of(embedding_set, "", Path())
         keys = ("nr_embeds_total", "embedding_size", "files")
         if not isinstance(stored, dict) or any(stored.get(k) != expected[k] for k in keys):
             reason = "does not list the recordings that the journal says are done"
     if reason is not None:
         whose, remedy = "an interrupted run leaves", _AGAIN
-        if len(journals_in(found.folder)) > 1:
+        if len(journals_in(embedding_set.folder)) > 1:
             whose, remedy = "shards leave", "run bacpipe shards merge when all of them are done"
         yield Finding(
             path,
             f"{path}: {reason}, as {whose} it; {remedy}.",
-            found.folder,
+            embedding_set.folder,
             "tables",
         )
 
@@ -338,21 +338,21 @@ def _check_metadata(found: EmbeddingSet) -> Iterator[Finding]:
 
 def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
     owner = predictions_source(folder)
-    found = next((path for path in tree.sets if path.name == owner), None)
-    if found is None:
+    set_folder = next((path for path in tree.sets if path.name == owner), None)
+    if set_folder is None:
         advice = _AGAIN if folder.name == PREDICTIONS else "delete it if you have no use for it"
         yield Finding(
             folder, f"{folder}: belongs to the embeddings {owner}, which are not there; {advice}."
         )
         return
     try:
-        owned = EmbeddingSet(found)
+        owned = EmbeddingSet(set_folder)
     except ResultsError:
         return  # said already
     done = owned.content.done
     known = done.where(lambda entry: entry.predictions is not None).sorted()
     for entry in known.values():
-        yield from _check_prediction(folder / SPARSE_PREDICTIONS, found, entry)
+        yield from _check_prediction(folder / SPARSE_PREDICTIONS, set_folder, entry)
     missing = sorted(set(done) - set(known))
     if missing and known:
         yield Finding(
@@ -365,15 +365,15 @@ def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
     for table in sorted(folder.glob(detections_path(folder, "*").name)):
         if known and stored_state(table) not in {owned.predictions_state, None}:
             message = f"{table}: was made from other predictions; {_AGAIN}."
-            yield Finding(table, message, found, "tables")
+            yield Finding(table, message, set_folder, "tables")
     for path in sorted(folder.iterdir()):
         reason = why_unreadable(path) if path.is_file() else None
         if reason is not None:
             message = f"{path}: cannot be read ({reason}); {_AGAIN} to have it written anew."
-            yield Finding(path, message, found, "tables")
+            yield Finding(path, message, set_folder, "tables")
 
 
-def _check_prediction(folder: Path, found: Path, entry: FinishedEntry) -> Iterator[Finding]:
+def _check_prediction(folder: Path, set_folder: Path, entry: FinishedEntry) -> Iterator[Finding]:
     stored, name, problem = entry.predictions, entry.file, None
     if stored is None or stored.path is None:
         return
@@ -384,7 +384,7 @@ def _check_prediction(folder: Path, found: Path, entry: FinishedEntry) -> Iterat
         problem = str(error).split(";")[0]
     if problem is not None:
         message = f"{problem}; compute the predictions for {name} again."
-        yield Finding(folder / stored.path, message, found, "predictions", name)
+        yield Finding(folder / stored.path, message, set_folder, "predictions", name)
 
 
 # ---------------------------------------------------------------------- the rest
@@ -542,7 +542,7 @@ def repair_results(findings: Iterable[Finding]) -> int:
     for finding in findings:
         if finding.folder is not None:
             by_folder[finding.folder].append(finding)
-    return sum(_repair(folder, found) for folder, found in by_folder.items())
+    return sum(_repair(folder, group) for folder, group in by_folder.items())
 
 
 def _repair(folder: Path, findings: Sequence[Finding]) -> int:
@@ -554,12 +554,12 @@ def _repair(folder: Path, findings: Sequence[Finding]) -> int:
     findings = [finding for finding in findings if finding.what != "codes"]
     if not findings:
         return laid_aside
-    found = EmbeddingSet(folder)
-    with alone(folder.parent, _model_of(found)):
-        found.reload()
-        if found.identity is None:
+    embedding_set = EmbeddingSet(folder)
+    with alone(folder.parent, _model_of(embedding_set)):
+        embedding_set.reload()
+        if embedding_set.identity is None:
             return laid_aside + sum(_lay_aside(finding.path) for finding in findings)
-        journal = RunJournal(folder, found.content.recordings)
+        journal = RunJournal(folder, embedding_set.content.recordings)
         try:
             return laid_aside + sum(_mark(journal, finding) for finding in findings)
         finally:
@@ -587,9 +587,9 @@ def _lay_aside(path: Path) -> bool:
     return True
 
 
-def _model_of(found: EmbeddingSet) -> str:
+def _model_of(embedding_set: EmbeddingSet) -> str:
     """Name of the model, after which the lock is called."""
-    header = found.content.header
-    if found.identity is not None:
-        return str(found.identity["model"])
+    header = embedding_set.content.header
+    if embedding_set.identity is not None:
+        return str(embedding_set.identity["model"])
     return str(header["old_metadata"]["model_name"])

@@ -73,13 +73,13 @@ class Whereabouts:
 
     def __init__(self, loader: Loader, settings: Mapping[str, Any] | None = None) -> None:
         self._loader = loader
-        self._found = loader.range_filter(**(settings or {}))
+        self._range_filter = loader.range_filter(**(settings or {}))
         self._places: dict[str, Place] = {}
 
     def of(self, recording: str) -> Place:
         """Where and when a recording was made."""
         if recording not in self._places:
-            start = self._found.clock.of(recording)
+            start = self._range_filter.clock.of(recording)
             site = start.site or Site(folder_of(recording))
             self._places[recording] = Place(
                 site.name,
@@ -100,25 +100,25 @@ class Whereabouts:
         NaN where it is not known.
         """
         parts = [np.full(len(item.label), np.nan, np.float32) for item in items]
-        if self._found.options.range_filter != "off":
-            self._found.prepare(item.recording for item in items if len(item.label))
-            parts = [self._found.probabilities(item) for item in items]
+        if self._range_filter.options.range_filter != "off":
+            self._range_filter.prepare(item.recording for item in items if len(item.label))
+            parts = [self._range_filter.probabilities(item) for item in items]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     @property
     def listed_species(self) -> list[str]:
         """Classes that ``species_list`` asks for; empty without it."""
-        return self._found.listed
+        return self._range_filter.listed
 
     @property
     def is_selective(self) -> bool:
         """Whether what is shown is another choice than what is stored with the places."""
-        return self._found.hides or self._found.options.range_filter == "off"
+        return self._range_filter.hides or self._range_filter.options.range_filter == "off"
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Settings that decide what is shown of places and species."""
-        options = self._found.options
+        options = self._range_filter.options
         values = {key: getattr(options, key) for key in OPTIONS if key != "model_base_path"}
         return {key: value for key, value in values.items() if value is not None}
 

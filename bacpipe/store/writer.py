@@ -137,7 +137,7 @@ class ResultWriter:
 
     Parameters
     ----------
-    found : EmbeddingSet
+    embedding_set : EmbeddingSet
         The set that receives them.
     paths : ResultPaths
         Folders of the results.
@@ -171,7 +171,7 @@ class ResultWriter:
 
     def __init__(
         self,
-        found: EmbeddingSet,
+        embedding_set: EmbeddingSet,
         paths: ResultPaths,
         model: str,
         recordings: Sequence[str],
@@ -183,7 +183,7 @@ class ResultWriter:
         claim: Claim | None = None,
     ) -> None:
         self._part, self._claim = part, claim
-        self._set = found
+        self._set = embedding_set
         self._paths = paths
         self._model = model
         self._stems = Stems(recordings) if part is None else Stems.given(part.unusual_stems)
@@ -210,14 +210,14 @@ class ResultWriter:
         self.seconds_written = self.seconds_waited = 0.0
         self._classified: list[str] = []
         self._unheard = 0
-        self._is_new = not found.content.recordings
-        check_lengths(found.folder, map(self._embeddings_name, recordings))
+        self._is_new = not embedding_set.content.recordings
+        check_lengths(embedding_set.folder, map(self._embeddings_name, recordings))
         if self._classes.size:
             check_lengths(paths.sparse_predictions_path, map(self._predictions_name, recordings))
-        self._remove_temporaries(found.folder, recordings, self._embeddings_name)
+        self._remove_temporaries(embedding_set.folder, recordings, self._embeddings_name)
         self._journal = self._open_journal()
         self._before = predictions_source(paths.preds_path)
-        if self._classes.size and not bring_forward(paths.preds_path, found.folder.name):
+        if self._classes.size and not bring_forward(paths.preds_path, embedding_set.folder.name):
             # Files of another set may happen to have the size that our journal names.
             self._journal.drop_all_predictions()
         if part is None:

@@ -118,8 +118,8 @@ def test_galleries_show_play_and_mark_it(
     view.body()
     view.model, view.like = "tiny", [[TWO, 3.0, 2]]
     view.opened()
-    assert view._found is not None
-    table = view._found.table
+    assert view._answer is not None
+    table = view._answer.table
     assert table.loc[0, ["recording", "start", "channel"]].tolist() == [TWO, 3.0, 2]
     heard = sounds_of(view, monkeypatch)
     for place, row in enumerate(table.to_dict("records")):
@@ -194,7 +194,7 @@ def test_a_mix_shows_what_was_said_of_its_channels(
     view.body()
     view.model, view.like = "tiny", [[TWO, 3.0]]
     view.opened()
-    assert view._found is not None and "channel" not in view._found.table
+    assert view._answer is not None and "channel" not in view._answer.table
     assert view.gallery._tiles.marks[0] == "✓ hum"
 
 

@@ -10,7 +10,7 @@ import pytest
 from bokeh.util.warnings import BokehUserWarning
 
 import bacpipe
-from bacpipe.dashboard.places.found import CLASSIFIER, read_found
+from bacpipe.dashboard.places.surveyed_sites import CLASSIFIER, read_surveyed_sites
 from bacpipe.dashboard.server import Server
 from bacpipe.dashboard.shared.results import DataSetResults
 from tests.dashboard.conftest import eventually, make_small_field
@@ -70,7 +70,7 @@ def test_map_table_and_activity_show_what_the_survey_has(
 
 
 def test_a_threshold_that_nothing_reaches_leaves_the_sites(data_set: DataSetResults) -> None:
-    found = read_found(data_set.model("tiny"), CLASSIFIER, 1.0)
+    found = read_surveyed_sites(data_set.model("tiny"), CLASSIFIER, 1.0)
     assert [site.name for site in found.sites] == ["north", "south"]
     assert [site.position is None for site in found.sites] == [False, True]
     assert found.species == []

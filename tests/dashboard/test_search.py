@@ -202,10 +202,10 @@ def test_hours_may_go_over_midnight(data_set: DataSetResults) -> None:
     view.body()
     view.model, view.like, view.hours = "tiny", [[RECORDING, 3.0]], (22.0, 5.0)
     view.opened()
-    assert view._found is not None
-    found = set(view._found.table["recording"])
+    assert view._answer is not None
+    found = set(view._answer.table["recording"])
     assert found == {f"{site}/rec_20240501_040000.wav" for site in ("north", "south")}
     assert view._hours.value == (22.0, 5.0)
     view._hours.value = (5.0, 22.0)  # what the slider says is searched
-    assert view._found is not None
-    assert set(view._found.table["recording"]) == {name.replace("_04", "_18") for name in found}
+    assert view._answer is not None
+    assert set(view._answer.table["recording"]) == {name.replace("_04", "_18") for name in found}

@@ -12,7 +12,7 @@ import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, DataRange1d, HoverTool, Range1d, ScaleBar
 
-from bacpipe.dashboard.places.found import SiteSummary
+from bacpipe.dashboard.places.surveyed_sites import SiteSummary
 from bacpipe.dashboard.style import FRAME, ink_and_paper, new_figure
 from bacpipe.plotting.activity import activity_maps
 from bacpipe.plotting.style import COLOURS, save_figure, shorten
@@ -52,10 +52,10 @@ def site_map(
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label, plot.yaxis.axis_label = "longitude (°)", "latitude (°)"
     _add_scale(plot, _EQUATOR * narrow, ink, paper)
-    found = np.array([values.get(site.name, 0.0) for site in placed], float)
-    most = float(found.max(initial=0.0)) or 1.0
+    amounts = np.array([values.get(site.name, 0.0) for site in placed], float)
+    most = float(amounts.max(initial=0.0)) or 1.0
     # By area, as people compare circles.
-    sizes = _SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(found / most)
+    sizes = _SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(amounts / most)
     source = ColumnDataSource(
         {
             "x": longitudes,
@@ -64,10 +64,10 @@ def site_map(
             "short": [shorten(site.name, 24) for site in placed],
             "recordings": [site.recordings for site in placed],
             "hours": [hours.get(site.name, float("nan")) for site in placed],
-            "value": found.tolist(),
+            "value": amounts.tolist(),
             "size": sizes.tolist(),
             "right": (sizes / 2 + 4).tolist(),
-            "fill": [0.75 if value > 0 else 0.0 for value in found],
+            "fill": [0.75 if value > 0 else 0.0 for value in amounts],
         }
     )
     circles = plot.scatter(

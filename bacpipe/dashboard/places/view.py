@@ -11,7 +11,13 @@ import panel as pn
 import param
 
 from bacpipe.dashboard.places.figures import Drawing, activity_drawing, site_map
-from bacpipe.dashboard.places.found import CLASSIFIER, Found, read_activity, read_found, sources
+from bacpipe.dashboard.places.surveyed_sites import (
+    CLASSIFIER,
+    SurveyedSites,
+    read_activity,
+    read_surveyed_sites,
+    sources,
+)
 from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import ViewOfParts
@@ -79,7 +85,7 @@ class PlacesView(ViewOfParts):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self.param.model.objects = ["", *data_set.models]
-        self._found: Found | None = None
+        self._surveyed: SurveyedSites | None = None
         self._own = OwnChanges()
         self._spinner = Spinner()
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 10)}
@@ -139,24 +145,24 @@ class PlacesView(ViewOfParts):
     def _read(self) -> None:
         model, source, score = self.model, self.source, self.min_score
 
-        def read() -> tuple[Found, dict[str, str], str]:
+        def read() -> tuple[SurveyedSites, dict[str, str], str]:
             results = self.data_set.model(model)
             known = sources(results)
             chosen = source if source in known else next(iter(known), CLASSIFIER)
-            return read_found(results, chosen, score), known, chosen
+            return read_surveyed_sites(results, chosen, score), known, chosen
 
         self.background.run(
             "places", read, lambda answer: self._take(*answer), fail=self._fail,
             busy=self._spinner,
         )  # fmt: skip
 
-    def _take(self, found: Found, known: dict[str, str], source: str) -> None:
-        self._found = found
+    def _take(self, surveyed: SurveyedSites, known: dict[str, str], source: str) -> None:
+        self._surveyed = surveyed
         with self._own:
             self._model.value = self.model
             titles = {title: key for key, title in known.items()}
             self._source.param.update(options=titles, value=source if known else None)
-            names = found.species[:_MOST_OFFERED]
+            names = surveyed.species[:_MOST_OFFERED]
             self._species.param.update(
                 options={_EVERYTHING: "", **{name: name for name in names}},
                 value=self.species if self.species in names else "",
@@ -165,34 +171,34 @@ class PlacesView(ViewOfParts):
         with param.parameterized.discard_events(self):
             self.source = source if known else ""
             self.species = self._species.value
-        self.say(" ".join(text for text in (self._greeting, found.problem) if text))
+        self.say(" ".join(text for text in (self._greeting, surveyed.problem) if text))
         self._show()
 
     def _fail(self, sentence: str) -> None:
-        self._found = None
+        self._surveyed = None
         self.say(sentence)
         self._content.objects = []
 
     def _show(self) -> None:
         self._offer_choices()
-        if self._found is None:
+        if self._surveyed is None:
             return
         make = {"map": self._map, "table": self._table, "activity": self._activity}[self.part]
-        make(self._found)
+        make(self._surveyed)
 
     # ------------------------------------------------------------------ parts
 
-    def _map(self, found: Found) -> None:
-        placed = [site for site in found.sites if site.position is not None]
+    def _map(self, surveyed: SurveyedSites) -> None:
+        placed = [site for site in surveyed.sites if site.position is not None]
         parts: list[Any] = []
         if placed:
-            rows = found.survey
+            rows = surveyed.survey
             if self.species:
                 rows = rows[rows["common_name"] == self.species]
             values = {str(k): float(v) for k, v in rows.groupby("site")["detections"].sum().items()}
             what = f"detections of {self.species or _EVERYTHING}"
-            parts.append(site_map(found.sites, values, found.hours(), what))
-        missing = [site.name for site in found.sites if site.position is None]
+            parts.append(site_map(surveyed.sites, values, surveyed.hours(), what))
+        missing = [site.name for site in surveyed.sites if site.position is None]
         if missing:
             text = (
                 f"{counted(len(missing), 'site')} without a position: {', '.join(missing[:8])}"
@@ -202,18 +208,18 @@ class PlacesView(ViewOfParts):
             parts.append(note(html.escape(text)) if placed else hint(html.escape(text)))
         self._content.objects = parts
 
-    def _table(self, found: Found) -> None:
-        if not found.species:
+    def _table(self, surveyed: SurveyedSites) -> None:
+        if not surveyed.species:
             self._content.objects = [hint("Nothing was found at or above this score.")]
             return
-        table = self._measured(found)
+        table = self._measured(surveyed)
         if self.species:
             table = table[table.index == self.species]
         # Names of sites may be anything, and dots would mean something to the widget.
         columns = [f"site{i}" for i in range(len(table.columns))]
         shown = table.set_axis(columns, axis=1).reset_index(names="species")
         titles = dict(zip(columns, map(html.escape, map(str, table.columns)), strict=True))
-        hours = found.hours()
+        hours = surveyed.hours()
         listened = ", ".join(f"{site} {hours[site]:.2f} h" for site in map(str, table.columns[:12]))
         more = ", …" if len(table.columns) > 12 else ""
         count = f"{len(table):,} species at {counted(len(table.columns), 'site')}"
@@ -225,22 +231,22 @@ class PlacesView(ViewOfParts):
             ),
             download_button(
                 without_formulas(table.reset_index(names="species")),
-                f"{_file_name(self.data_set.name, found.results.name, self.measure)}.csv",
+                f"{_file_name(self.data_set.name, surveyed.results.name, self.measure)}.csv",
             ),
         ]  # fmt: skip
 
-    def _measured(self, found: Found) -> pd.DataFrame:
+    def _measured(self, surveyed: SurveyedSites) -> pd.DataFrame:
         if self.measure != "per_hour":
-            return found.by_site(self.measure)
-        table = found.by_site()
-        hours = found.hours()
+            return surveyed.by_site(self.measure)
+        table = surveyed.by_site()
+        hours = surveyed.hours()
         return table / [hours[str(site)] for site in table.columns]
 
-    def _activity(self, found: Found) -> None:
-        if not found.species:
+    def _activity(self, surveyed: SurveyedSites) -> None:
+        if not surveyed.species:
             self._content.objects = [hint("Nothing was found at or above this score.")]
             return
-        results, source, by = found.results, self.source, self.by
+        results, source, by = surveyed.results, self.source, self.by
         classes, score = ([self.species] if self.species else []), self.min_score
         most = max(1, self.data_set.options.activity_classes)
 

@@ -212,9 +212,9 @@ def _read(results: ModelResults, source: str, version: str) -> DetectionsByClass
 def _of_recogniser(results: ModelResults, source: str) -> DetectionsByClass:
     """What a recogniser has found, or finds now if it was not applied since it was trained."""
     name = source.removeprefix(_RECOGNISER)
-    found = RecogniserResults(recogniser_of(results, name), results.loader)
-    items = [item for item in found.detections() if len(item.window)]
-    lowest = float(found.stored_settings["threshold"] or 0.0)
+    applied = RecogniserResults(recogniser_of(results, name), results.loader)
+    items = [item for item in applied.detections() if len(item.window)]
+    lowest = float(applied.stored_settings["threshold"] or 0.0)
     if not items:
         raise ResultsNotFoundError(
             f"The recogniser {name} found nothing with a score of {lowest:g} or more in these "

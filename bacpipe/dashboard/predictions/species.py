@@ -257,8 +257,8 @@ class SpeciesList:
         detections = self._detections
         if detections is None:
             return ""
-        found = [i for i, name in enumerate(self._plain) if wanted in name]
-        hidden = [self._names[i] for i in found if not self._counts[i]]
+        matches = [i for i, name in enumerate(self._plain) if wanted in name]
+        hidden = [self._names[i] for i in matches if not self._counts[i]]
         parts = []
         for name in hidden[:most]:
             number, best = detections.below(name, self._threshold)
@@ -268,7 +268,7 @@ class SpeciesList:
             )
         if len(hidden) > most:
             parts.append(f"{len(hidden) - most:,} more are below the threshold.")
-        if found:
+        if matches:
             return " ".join(parts)
         names = detections.known_names
         known = next((name for name in names if wanted in plain(name)), None)

@@ -232,7 +232,7 @@ class WholeRecording:
 
         def compute() -> _Drawn:
             picture = long_spectrogram(results, recording, start, end, self._settings, channel)
-            return _Drawn(picture, *_found(results, recording, channel))
+            return _Drawn(picture, *_bars_and_lanes(results, recording, channel))
 
         self._background.run(
             f"whole-{id(self)}", compute, self._draw, fail=self._fail, busy=self._spinner
@@ -292,7 +292,7 @@ class WholeRecording:
         self._player.param.update(object=sound, time=0, paused=False)
 
 
-def _found(
+def _bars_and_lanes(
     results: ModelResults, recording: str, channel: int | None
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """Bars below the spectrogram and the names of their lanes, the lowest first."""

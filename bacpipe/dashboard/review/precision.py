@@ -26,7 +26,7 @@ _PAUSE = 300  # milliseconds after a mark, in which the next clip is seen
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
 
 
-class _Found(NamedTuple):
+class _Precision(NamedTuple):
     table: pd.DataFrame
     threshold: Estimate
     checks: int
@@ -121,9 +121,9 @@ class PrecisionPanel:
         self._busy = True
         begin = time.monotonic()
 
-        def done(found: _Found | str) -> None:
+        def done(outcome: _Precision | str) -> None:
             self._took = time.monotonic() - begin
-            self._done(queue, wanted, found)
+            self._done(queue, wanted, outcome)
 
         self._background.run(
             "precision",
@@ -132,30 +132,30 @@ class PrecisionPanel:
             fail=done,
         )
 
-    def _done(self, queue: Queue, wanted: float, found: _Found | str) -> None:
+    def _done(self, queue: Queue, wanted: float, outcome: _Precision | str) -> None:
         self._busy = False
         if self._again or queue is not self._queue:
             self._again = False
             self.refresh()
         if queue is self._queue:
-            self._draw(queue, wanted, found)
+            self._draw(queue, wanted, outcome)
 
-    def _draw(self, queue: Queue, wanted: float, found: _Found | str) -> None:
-        if isinstance(found, str):
+    def _draw(self, queue: Queue, wanted: float, outcome: _Precision | str) -> None:
+        if isinstance(outcome, str):
             self._source.data, self._at.visible = _EMPTY, False
-            self._words.object = f'<div class="bp-note">{html.escape(found)}</div>'
+            self._words.object = f'<div class="bp-note">{html.escape(outcome)}</div>'
             return
-        table = found.table
+        table = outcome.table
         self._drawn.visible = True
         self._source.data = {name: table[name].to_numpy() for name in _EMPTY}
         low, high = table["threshold"].min(), table["threshold"].max()
         self._x.update(start=float(low), end=float(max(high, low + 1e-3)))
-        known = not math.isnan(found.threshold)
-        self._at.update(visible=known, location=float(found.threshold) if known else 0.0)
-        self._words.object = _sentence(wanted, found)
+        known = not math.isnan(outcome.threshold)
+        self._at.update(visible=known, location=float(outcome.threshold) if known else 0.0)
+        self._words.object = _sentence(wanted, outcome)
 
 
-def _find(queue: Queue, wanted: float) -> _Found | str:
+def _find(queue: Queue, wanted: float) -> _Precision | str:
     results, label = queue.results, queue.label
     remarks: list[str] = []  # after each mark anew: for the page, not for the log
     try:
@@ -172,16 +172,16 @@ def _find(queue: Queue, wanted: float) -> _Found | str:
         )
     assert about is not None
     of_class = [remark for remark in remarks if label in remark]
-    return _Found(table, threshold, about.checks, about.right, of_class)
+    return _Precision(table, threshold, about.checks, about.right, of_class)
 
 
-def _sentence(wanted: float, found: _Found) -> str:
+def _sentence(wanted: float, precision: _Precision) -> str:
     counts = (
-        f'<span class="bp-count">{found.right:,}</span> of '
-        f'<span class="bp-count">{found.checks:,}</span> marked are right. '
+        f'<span class="bp-count">{precision.right:,}</span> of '
+        f'<span class="bp-count">{precision.checks:,}</span> marked are right. '
     )
-    threshold = found.threshold
-    remarks = html.escape(" ".join(found.remarks))
+    threshold = precision.threshold
+    remarks = html.escape(" ".join(precision.remarks))
     told = f'<div class="bp-note">{remarks}</div>' if remarks else ""
     if math.isnan(threshold):
         return counts + html.escape(threshold.note) + "." + told

@@ -174,8 +174,8 @@ def scores_of(results: ModelResults, recogniser: str) -> Predictions:
         raise ResultsNotFoundError(
             f"{results.name} has no recogniser {recogniser!r} here; train one with bacpipe train."
         )
-    found = find_recogniser(recogniser, results.loader.paths)
-    return ModelResults(found.results(results.loader)).predictions
+    trained = find_recogniser(recogniser, results.loader.paths)
+    return ModelResults(trained.results(results.loader)).predictions
 
 
 def usual_labels(results: ModelResults, most: int = 9) -> list[str]:
@@ -191,5 +191,5 @@ def _marked(results: ModelResults, rows: np.ndarray, label: str, asked: Asked) -
     table = table[table["label"] == label]
     if asked.left_out == NOT_ME:
         table = table[table["annotator"] == asked.annotator]
-    known = {row for found in results.rows_of_labels(table) for row in found}
+    known = {row for of_label in results.rows_of_labels(table) for row in of_label}
     return np.array([row in known for row in rows.tolist()], bool)

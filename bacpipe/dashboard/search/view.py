@@ -106,7 +106,7 @@ class SearchView(ModelView):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._offer: _Offer | None = None
-        self._found: Answer | None = None
+        self._answer: Answer | None = None
         self._clip: Clip | None = None
         self._more = pn.widgets.Button(
             label="More like these", description="search with the selected windows, too",
@@ -332,8 +332,8 @@ class SearchView(ModelView):
         if self._offer is None:
             return
         results, text = self._offer.results, self._recording.value.strip()
-        found = matching_recordings(results, text)
-        names = [results.recordings[i] for i in found]
+        numbers = matching_recordings(results, text)
+        names = [results.recordings[i] for i in numbers]
         if text in names:
             names = [text]
         if not text or len(names) != 1:
@@ -416,63 +416,63 @@ class SearchView(ModelView):
         )
 
     def _show_lacking(self, sentence: str) -> None:
-        self._found = None
+        self._answer = None
         self.say(self._greeting)
         self.gallery.clear()
         self._title.object = f'<div class="bp-note">{html.escape(sentence)}</div>'
         self._enable_downloads()
 
-    def _show(self, found: Answer) -> None:
-        self._found = found
+    def _show(self, latest: Answer) -> None:
+        self._answer = latest
         self.say(self._greeting)
-        count = len(found.table)
-        what = _described(found.request)
+        count = len(latest.table)
+        what = _described(latest.request)
         self._title.object = (
             f"<b>{html.escape(counted(count, 'window'))}</b> {html.escape(what)}"
             if count
             else html.escape("No window fulfils all of what is asked at the left.")
         )
-        request, offer = found.request, self._offer
+        request, offer = latest.request, self._offer
         label = request.recogniser[1] if request.by == "recogniser" and request.recogniser else ""
         known = [] if offer is None else [*offer.labels, *offer.classes[:_MOST_OFFERED]]
         self.gallery.show(
-            found.results, found.table, chosen_by=f"search by {request.by}", label=label,
+            latest.results, latest.table, chosen_by=f"search by {request.by}", label=label,
             known=known, title=_described(request),
         )  # fmt: skip
         self._enable_downloads()
 
     def _fail(self, sentence: str) -> None:
-        self._found = None
+        self._answer = None
         self.say(sentence)
         self.gallery.clear()
         self._title.object = ""
         self._enable_downloads()
 
     def _show_near(self, row: int) -> None:
-        if self._found is not None:
+        if self._answer is not None:
             self._near.visible = True
-            self.details.show(self._found.results, row)
+            self.details.show(self._answer.results, row)
 
     # ------------------------------------------------------------------ downloads
 
     def _enable_downloads(self) -> None:
-        found = self._found
+        latest = self._answer
         stem = "found"
-        if found is not None:
-            stem = re.sub(r"[^\w.-]+", "_", f"{self.data_set.name}_{found.results.name}_found")
+        if latest is not None:
+            stem = re.sub(r"[^\w.-]+", "_", f"{self.data_set.name}_{latest.results.name}_found")
         for button, ending in zip(self._downloads, ("csv", "clips.zip"), strict=True):
             button.param.update(
-                filename=f"{stem}.{ending}", disabled=found is None or found.table.empty
+                filename=f"{stem}.{ending}", disabled=latest is None or latest.table.empty
             )
 
     def _csv(self) -> io.BytesIO:
-        assert self._found is not None
-        text = without_formulas(self._found.table).to_csv(index=False, lineterminator="\n")
+        assert self._answer is not None
+        text = without_formulas(self._answer.table).to_csv(index=False, lineterminator="\n")
         return io.BytesIO(text.encode("utf-8", "surrogateescape"))
 
     async def _zip(self) -> io.BytesIO:
-        assert self._found is not None
-        results, table = self._found.results, self._found.table[:MOST_CLIPS]
+        assert self._answer is not None
+        results, table = self._answer.results, self._answer.table[:MOST_CLIPS]
         rows = np.array([row for row in results.rows_of_table(table) if row is not None])
         # In a thread, so that other visitors need not wait.
         made = await asyncio.to_thread(as_clips, results, rows, None)
@@ -483,9 +483,9 @@ class SearchView(ModelView):
 
 def _offer_of(results: ModelResults) -> _Offer:
     recognisers = {
-        name if len(found.classes) == 1 else f"{name}: {label}": (name, label)
-        for name, found in recognisers_of(results).items()
-        for label in found.classes
+        name if len(recogniser.classes) == 1 else f"{name}: {label}": (name, label)
+        for name, recogniser in recognisers_of(results).items()
+        for label in recogniser.classes
     }
     where = Whereabouts(results.loader)
     sites = sorted({where.of(name).site for name in results.recordings})

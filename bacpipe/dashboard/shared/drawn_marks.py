@@ -81,16 +81,16 @@ def _of_table(
 def _state_of_annotations(results: ModelResults) -> tuple[int, int] | None:
     path = results.loader.audio_dir / results.loader.options.annotations_filename
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _state_of_people(results: ModelResults) -> tuple[tuple[str, int, int], ...]:
     paths = sorted(results.loader.paths.people_path.glob(ALL_PEOPLE_LABELS))
     stats = [(path.name, path.stat()) for path in paths]
-    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in stats)
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in stats)
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 def recognisers_of(results: ModelResults) -> dict[str, Recogniser]:
     """Recognisers of the data set that take the embeddings of a model, by their name."""
-    found = {}
+    recognisers = {}
     for path in sorted(_folder(results).glob(f"*/{RECOGNISER_WEIGHTS}")):
         try:
             recogniser = Recogniser.load(path.parent)
@@ -23,8 +23,8 @@ def recognisers_of(results: ModelResults) -> dict[str, Recogniser]:
             logger.warning("a recogniser is not shown: %s", error)
             continue
         if recogniser.model == results.name:
-            found[path.parent.name] = recogniser
-    return found
+            recognisers[path.parent.name] = recogniser
+    return recognisers
 
 
 def recogniser_of(results: ModelResults, name: str) -> Recogniser:
@@ -37,13 +37,13 @@ def recogniser_of(results: ModelResults, name: str) -> Recogniser:
     ResultsNotFoundError
         If there is none of this name.
     """
-    found = recognisers_of(results)
-    if name not in found:
+    recognisers = recognisers_of(results)
+    if name not in recognisers:
         raise ResultsNotFoundError(
             f"There is no recogniser {name!r} for {results.name} here; there are: "
-            f"{', '.join(found) or 'none'}."
+            f"{', '.join(recognisers) or 'none'}."
         )
-    return found[name]
+    return recognisers[name]
 
 
 def _folder(results: ModelResults) -> Path:

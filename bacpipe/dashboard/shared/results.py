@@ -91,8 +91,9 @@ class ModelResults:
     @property
     def settings(self) -> dict[str, Any]:
         """Keys of the configuration to call functions of the library with."""
-        found = self.loader.embedding_set
-        known = {} if found is None or found.identity is None else settings_of(found.identity)
+        embedding_set = self.loader.embedding_set
+        identity = None if embedding_set is None else embedding_set.identity
+        known = {} if identity is None else settings_of(identity)
         return {**settings_for_reading(self.loader.options), **known}
 
     # ------------------------------------------------------------------ windows
@@ -179,8 +180,8 @@ class ModelResults:
         for name, start, channel in _places_in(table):
             count = self.channel_count(name) if name in self._slices else 1
             wanted = [channel] if channel is not None or count == 1 else range(1, count + 1)
-            found = (self.row_of(name, start, one) for one in wanted)
-            rows.append([row for row in found if row is not None])
+            possible = (self.row_of(name, start, one) for one in wanted)
+            rows.append([row for row in possible if row is not None])
         return rows
 
     def _of_channel(self, rows: slice, channel: int | None) -> slice:

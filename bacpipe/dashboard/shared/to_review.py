@@ -52,8 +52,8 @@ class ClipsToReview:
         Windows that its results do not have any more are left out.
         """
         rows = results.rows_of_table(table)
-        found = np.array([row is not None for row in rows], bool)
-        kept = table[found]
+        is_there = np.array([row is not None for row in rows], bool)
+        kept = table[is_there]
 
         def one(column: str) -> str:
             return str(kept[column].iloc[0]) if column in kept and len(kept) else ""

@@ -116,9 +116,9 @@ def apply(results: ModelResults, name: str) -> dict[str, int]:
     """Store what a recogniser finds in all recordings; windows by class with a score from 0.5."""
     recogniser = recogniser_of(results, name)
     with _ONE_BY_ONE:
-        found = recogniser.results(results.loader)
+        applied = recogniser.results(results.loader)
     counts = dict.fromkeys(recogniser.classes, 0)
-    for item in found.detections():
+    for item in applied.detections():
         for label in item.label[item.score >= 0.5].tolist():
             counts[str(label)] += 1
     return counts

@@ -201,25 +201,25 @@ class TeachView(ModelView):
         self.background.run(
             "lesson",
             lambda: lesson.read_lesson(self.data_set.model(model), labels_from),
-            lambda found: self._take(found, then),
+            lambda new_lesson: self._take(new_lesson, then),
             fail=self._fail,
             busy=self._spinner,
         )
 
-    def _take(self, found: Lesson, then: str) -> None:
-        other = self._lesson is None or self._lesson.results.name != found.results.name
-        self._lesson = found
+    def _take(self, new_lesson: Lesson, then: str) -> None:
+        other = self._lesson is None or self._lesson.results.name != new_lesson.results.name
+        self._lesson = new_lesson
         self.say(self._greeting.strip())
         self._labels.object = (
-            f'<div class="bp-note">{html.escape(found.remark)}</div>'
-            if found.remark
-            else _labels_html(found.labels)
+            f'<div class="bp-note">{html.escape(new_lesson.remark)}</div>'
+            if new_lesson.remark
+            else _labels_html(new_lesson.labels)
         )
         with self._own:
-            names = found.labels["label"].tolist()
+            names = new_lesson.labels["label"].tolist()
             kept = [name for name in self._classes.value if name in names]
             self._classes.param.update(options=names, value=kept)
-            wanted = self._offer_recognisers([*found.recognisers], then or self.recogniser)
+            wanted = self._offer_recognisers([*new_lesson.recognisers], then or self.recogniser)
         changed = wanted != self.recogniser
         self.recogniser = wanted
         if not changed and (other or then):
@@ -236,20 +236,20 @@ class TeachView(ModelView):
         self.gallery.clear()
 
     def _show_recogniser(self) -> None:
-        found, name = self._lesson, self.recogniser
-        if found is None or name not in found.recognisers:
+        current_lesson, name = self._lesson, self.recogniser
+        if current_lesson is None or name not in current_lesson.recognisers:
             return
-        recogniser = found.recognisers[name]
+        recogniser = current_lesson.recognisers[name]
         self._apply.disabled = not self.data_set.may_edit
         self._applied.object = ""
         self._state.object = _described(name, recogniser)
-        self._trained_with = found.people
+        self._trained_with = current_lesson.people
         options = {"all": "", **{label: label for label in recogniser.classes}}
         with self._own:
             of_class = self.of_class if self.of_class in recogniser.classes else ""
             self._of_class.param.update(options=options, value=of_class)
             self.of_class = of_class
-        results, labels_from = found.results, self.labels_from
+        results, labels_from = current_lesson.results, self.labels_from
         self._quality.objects = []
         self.background.run(
             "curve",
@@ -283,10 +283,11 @@ class TeachView(ModelView):
         ]
 
     def _propose(self) -> None:
-        found, name = self._lesson, self.recogniser
-        if self._own or found is None or name not in found.recognisers:
+        current_lesson, name = self._lesson, self.recogniser
+        if self._own or current_lesson is None or name not in current_lesson.recognisers:
             return
-        results, strategy, label, count = found.results, self.strategy, self.of_class, self.count
+        results, count = current_lesson.results, self.count
+        strategy, label = self.strategy, self.of_class
         self._next.visible = True
         self.background.run(
             "next",
@@ -297,8 +298,8 @@ class TeachView(ModelView):
         )
 
     def _show_proposals(self, table: pd.DataFrame) -> None:
-        found = self._lesson
-        if found is None:
+        current_lesson = self._lesson
+        if current_lesson is None:
             return
         if table.empty:
             self.gallery.clear()
@@ -306,8 +307,8 @@ class TeachView(ModelView):
             return
         labels = table["label"].unique().tolist()
         self.gallery.show(
-            found.results, table, chosen_by="suggestion", label=str(labels[0]),
-            known=[*labels, *found.labels["label"]], title="what to label next",
+            current_lesson.results, table, chosen_by="suggestion", label=str(labels[0]),
+            known=[*labels, *current_lesson.labels["label"]], title="what to label next",
         )  # fmt: skip
 
     def _show_near(self, row: int) -> None:
@@ -333,10 +334,10 @@ class TeachView(ModelView):
 
     def _marked(self) -> None:
         """Count anew, and say that the recogniser does not know the new labels yet."""
-        found = self._lesson
-        if found is None:
+        current_lesson = self._lesson
+        if current_lesson is None:
             return
-        results, labels_from = found.results, self.labels_from
+        results, labels_from = current_lesson.results, self.labels_from
         self.background.run(
             "recount",
             lambda: lesson.read_lesson(results, labels_from),
@@ -344,10 +345,10 @@ class TeachView(ModelView):
             fail=self.say,
         )
 
-    def _take_recount(self, found: Lesson) -> None:
-        self._lesson = found
-        self._labels.object = _labels_html(found.labels)
-        new = found.people - self._trained_with
+    def _take_recount(self, new_lesson: Lesson) -> None:
+        self._lesson = new_lesson
+        self._labels.object = _labels_html(new_lesson.labels)
+        new = new_lesson.people - self._trained_with
         if new > 0:
             self._train.label = f"Train again ({counted(new, 'new label')})"
 
@@ -358,13 +359,14 @@ class TeachView(ModelView):
         return self.may_label
 
     def _start_training(self) -> None:
-        found = self._lesson
-        if found is None or not self._is_known():
+        current_lesson = self._lesson
+        if current_lesson is None or not self._is_known():
             return
-        named = [*self._classes.value, *found.labels["label"]]
+        named = [*self._classes.value, *current_lesson.labels["label"]]
         name = (self._name.value_input or self._name.value).strip()
         name = name or (_possible_name(named[0]) if named else "")
-        results, classes, labels_from = found.results, list(self._classes.value), self.labels_from
+        results, labels_from = current_lesson.results, self.labels_from
+        classes = list(self._classes.value)
         self._train.disabled = True
 
         def fail(sentence: str) -> None:
@@ -384,10 +386,10 @@ class TeachView(ModelView):
         )
 
     def _start_applying(self) -> None:
-        found, name = self._lesson, self.recogniser
-        if found is None or name not in found.recognisers or not self._is_known():
+        current_lesson, name = self._lesson, self.recogniser
+        if current_lesson is None or name not in current_lesson.recognisers or not self._is_known():
             return
-        results = found.results
+        results = current_lesson.results
         self._apply.disabled = True
 
         def finish(sentence: str, link: str = "") -> None:

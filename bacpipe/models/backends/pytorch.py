@@ -155,8 +155,8 @@ class FullPrecision(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the layer makes of `x`, float32."""
         with torch.autocast(x.device.type, enabled=False):
-            found: torch.Tensor = self.layer(x.float())
-        return found
+            output: torch.Tensor = self.layer(x.float())
+        return output
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -262,10 +262,10 @@ def fit_weights(
             if is_tensor(renamed[key]) and renamed[key].shape != expected[key].shape
         ),
     }
-    found = [f"{len(v)} {what} ({_shorten(v)})" for what, v in problems.items() if v]
-    if found:
+    differences = [f"{len(v)} {what} ({_shorten(v)})" for what, v in problems.items() if v]
+    if differences:
         raise CheckpointError(
-            f"{path}: these are not the weights of {model}; keys {'; '.join(found)}."
+            f"{path}: these are not the weights of {model}; keys {'; '.join(differences)}."
         )
     network.load_state_dict(renamed)
 

@@ -53,20 +53,20 @@ class ZooModel(ModelBaseClass):
         device: str = "cpu",
         model_base_path: str | Path | None = None,
     ) -> None:
-        found, base = _card_of(type(self), card), base_path(model_base_path)
+        own_card, base = _card_of(type(self), card), base_path(model_base_path)
         if files is None:
-            files = checkpoints.resolve(found, base)
-            checkpoints.fetch_labels(found.labels, base)
+            files = checkpoints.resolve(own_card, base)
+            checkpoints.fetch_labels(own_card.labels, base)
         super().__init__(
-            sr=found.sample_rate,
-            segment_length=found.window,
+            sr=own_card.sample_rate,
+            segment_length=own_card.window,
             device="cpu" if self.in_host_memory else device,
-            card=found,
+            card=own_card,
             files=files,
-            batch_size=found.cpu_batch,
+            batch_size=own_card.cpu_batch,
             model_base_path=base,
         )
-        self.paths = [self.files[name] for name in found.files]
+        self.paths = [self.files[name] for name in own_card.files]
         self.start(device)
         self.set_up()
 

@@ -166,17 +166,17 @@ class _BatDetect2(TorchModel):
 
     def _calls_in(self, maps: _Maps) -> Calls:
         """Calls in the maps of one window."""
-        found = self._detect(maps)
-        chosen = found.is_call[0].nonzero()[:, 0]
-        chosen = chosen[found.column[0, chosen].argsort(stable=True)]
-        row, column = found.row[0, chosen], found.column[0, chosen]
+        detected = self._detect(maps)
+        chosen = detected.is_call[0].nonzero()[:, 0]
+        chosen = chosen[detected.column[0, chosen].argsort(stable=True)]
+        row, column = detected.row[0, chosen], detected.column[0, chosen]
         features = maps.features[0, :, row, column].T
         size = self._network.conv_size_op
         width, height = functional.linear(features, size.weight[:, :, 0, 0], size.bias).relu().T
         hertz = (self._params["max_freq"] - self._params["min_freq"]) / maps.detection.shape[2]
         low = (maps.detection.shape[2] - row) * hertz + self._params["min_freq"]
         places = (*map(self._seconds, (column, column + width)), low, low + height * hertz)
-        scores = (maps.classes[0, :, row, column].T, found.probability[0, chosen])
+        scores = (maps.classes[0, :, row, column].T, detected.probability[0, chosen])
         return Calls(
             *(values.cpu().double().numpy() for values in places),
             *(values.cpu().numpy() for values in scores),

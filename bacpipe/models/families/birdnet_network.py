@@ -414,8 +414,8 @@ class _Weights:
         self.powers: list[NDArray[np.float32]] = []
         self.dense: list[list[NDArray[np.float32]]] = []
         for operator in tflite.read_operators(path):
-            found = (constant for constant in operator.constants if constant is not None)
-            values = [constant.astype(np.float32, copy=False) for constant in found]
+            constants = (constant for constant in operator.constants if constant is not None)
+            values = [constant.astype(np.float32, copy=False) for constant in constants]
             if operator.code in (tflite.CONV_2D, tflite.DEPTHWISE_CONV_2D):
                 self.convolutions.append((operator.code, values))
             elif operator.code == tflite.FULLY_CONNECTED:
@@ -472,11 +472,11 @@ class _Weights:
         self._copy("the last layer", network.classifier.weight, self.dense[-1][0])
         self._copy("the last layer", network.classifier.bias, self.dense[-1][1])
 
-    def _expect(self, what: str, found: object, wanted: object) -> None:
-        if found != wanted:
+    def _expect(self, what: str, actual: object, wanted: object) -> None:
+        if actual != wanted:
             raise CheckpointError(
                 f"{self.path} does not hold the FP32 weights of BirdNET v2.4: "
-                f"{what}: found {found}, expected {wanted}. "
+                f"{what}: found {actual}, expected {wanted}. "
                 "Use BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite."
             )
 

@@ -59,15 +59,15 @@ class _Perch(TfModel):
         return embeddings, tf.sigmoid(outputs[self.head]).numpy().reshape(len(x), -1)
 
     def _names_of_classes(self, outputs: Mapping[str, Any]) -> ClassNames:
-        found = ", ".join(sorted(outputs))
+        names = ", ".join(sorted(outputs))
         if "embedding" not in outputs:
-            raise self.not_this_model(f"it returns {found} and no embedding")
+            raise self.not_this_model(f"it returns {names} and no embedding")
         if self.head not in outputs:
             logger.warning(
                 "%s: %s returns %s and not %s; there are embeddings, but no class scores.",
                 self.card.name,
                 self.folder,
-                found,
+                names,
                 self.head,
             )
             return ClassNames(())

@@ -65,41 +65,41 @@ def resolve(needs: FileSet, model_base_path: Path) -> dict[str, Path]:
         Naming the missing files, where to get them and where to put them.
     """
     base = Path(model_base_path)
-    found = _find(needs, base)
+    paths = _find(needs, base)
     reasons: list[str] = []
     for source in needs.sources:
         if isinstance(source, InPackage):
             continue
-        wanted = [n for n in needs.files if n not in found and downloads.provides(source, needs, n)]
+        wanted = [n for n in needs.files if n not in paths and downloads.provides(source, needs, n)]
         if not wanted:
             continue
         try:
             downloads.fetch(source, needs, base, wanted)
         except transfer.DownloadError as error:
             reasons.append(str(error))
-        found = _find(needs, base)
-    missing = [name for name in needs.files if name not in found]
+        paths = _find(needs, base)
+    missing = [name for name in needs.files if name not in paths]
     if missing:
         raise CheckpointNotFoundError(_not_found(needs, base, missing, reasons))
     for reason in reasons:
         logger.info("%s: taken from another source, because %s", needs.name, reason)
-    return {name: found[name] for name in needs.files}
+    return {name: paths[name] for name in needs.files}
 
 
 def missing_files(needs: FileSet, model_base_path: Path) -> list[str]:
     """Names of ``needs.files`` that neither the local folder nor a package holds."""
-    found = _find(needs, Path(model_base_path))
-    return [name for name in needs.files if name not in found]
+    paths = _find(needs, Path(model_base_path))
+    return [name for name in needs.files if name not in paths]
 
 
 def find_labels(labels: LabelFile, model_base_path: Path) -> Path | None:
     """File with the names of a model's classes, if it is on this machine."""
     for base in (Path(model_base_path), *_old_folders()):
-        found = downloads.present(labels, base, labels.name)
-        for pattern in () if found else labels.patterns:
-            found = found or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
-        if found is not None:
-            return found
+        path = downloads.present(labels, base, labels.name)
+        for pattern in () if path else labels.patterns:
+            path = path or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
+        if path is not None:
+            return path
     return None
 
 
@@ -231,12 +231,12 @@ def _contents(path: Path) -> tuple[Path, list[Path]]:
 
 def _files_below(folder: Path) -> list[Path]:
     # Hidden files are notes of ours or of the operating system, not part of the model.
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(files, key=lambda p: p.relative_to(folder).as_posix())
 
 
 def _find(needs: FileSet, base: Path) -> dict[str, Path]:
-    found = {}
+    paths = {}
     for name in needs.files:
         path = (
             downloads.present(needs, base, name)
@@ -244,8 +244,8 @@ def _find(needs: FileSet, base: Path) -> dict[str, Path]:
             or _in_old_folder(needs, base, name)
         )
         if path is not None:
-            found[name] = path
-    return found
+            paths[name] = path
+    return paths
 
 
 def _in_package(needs: FileSet, name: str) -> Path | None:

@@ -100,8 +100,8 @@ def read_taxonomy(editions: Iterable[LabelFile], model_base_path: Path) -> Taxon
     CheckpointError
         If a file of this name is no such table.
     """
-    found = (find_labels(edition, model_base_path) for edition in editions)
-    paths = list(dict.fromkeys(path for path in found if path is not None))
+    files = (find_labels(edition, model_base_path) for edition in editions)
+    paths = list(dict.fromkeys(path for path in files if path is not None))
     return Taxonomy([species for path in paths for species in _read_edition(path)])
 
 
@@ -138,12 +138,12 @@ def _read_edition(path: Path) -> list[Species]:
 
 def names_of_codes(codes: Sequence[str], taxonomy: Taxonomy) -> ClassNames:
     """Names of classes of which the checkpoint has the eBird codes; unknown codes stay codes."""
-    found = [taxonomy.of_code(code) for code in codes]
+    species = [taxonomy.of_code(code) for code in codes]
     return ClassNames(
         _distinct(
-            [s.common_name if s else code for s, code in zip(found, codes, strict=True)], codes
+            [s.common_name if s else code for s, code in zip(species, codes, strict=True)], codes
         ),
-        [s.scientific_name if s else "" for s in found],
+        [s.scientific_name if s else "" for s in species],
         list(codes),
     )
 
@@ -167,15 +167,15 @@ def names_of_species(
         Of the model's authors; empty where they have none.
     """
     given = codes or [""] * len(names)
-    found = [
+    species = [
         (taxonomy.of_code(code) if code else None) or taxonomy.of_scientific_name(name)
         for name, code in zip(names, given, strict=True)
     ]
-    known = common or [s.common_name if s else "" for s in found]
+    known = common or [s.common_name if s else "" for s in species]
     return ClassNames(
         _distinct([a or b for a, b in zip(known, names, strict=True)], names),
         [name if _is_species(name) else "" for name in names],
-        [a or (s.code if s else "") for a, s in zip(given, found, strict=True)],
+        [a or (s.code if s else "") for a, s in zip(given, species, strict=True)],
     )
 
 

@@ -375,8 +375,8 @@ def _transport_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub import get_session
 
     library = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    found = (getattr(library, name, None) for name in ("HTTPError", "RequestException"))
-    return OSError, *(kind for kind in found if kind is not None)
+    kinds = (getattr(library, name, None) for name in ("HTTPError", "RequestException"))
+    return OSError, *(kind for kind in kinds if kind is not None)
 
 
 # --- Kaggle ---------------------------------------------------------------------------------

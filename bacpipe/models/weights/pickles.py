@@ -298,8 +298,8 @@ class Records:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        found = [PurePosixPath(name) for name in archive.namelist()]
-        top = next((path.parent for path in found if path.name == "data.pkl"), None)
+        paths = [PurePosixPath(name) for name in archive.namelist()]
+        top = next((path.parent for path in paths if path.name == "data.pkl"), None)
         if top is None:
             raise ValueError("it is a zip archive without data.pkl")
         self._top = top

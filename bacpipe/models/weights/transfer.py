@@ -99,16 +99,16 @@ def receive(
         expectation = f"at most {most}" if total is None else str(total)
         raise DownloadError(f"{url}: received {received} bytes instead of {expectation}")
     kind, wanted = expected or ("sha256", None)
-    found = hash_file(partial, kind)
-    if wanted is not None and found != wanted:
+    digest = hash_file(partial, kind)
+    if wanted is not None and digest != wanted:
         partial.unlink()
         raise DownloadError(
-            f"{url}: what was received is damaged ({kind} {found} instead of {wanted}) and was "
+            f"{url}: what was received is damaged ({kind} {digest} instead of {wanted}) and was "
             f"deleted; try again"
         )
     partial.replace(target)
     note.unlink(missing_ok=True)
-    return Origin(url, received, kind, found, revision)
+    return Origin(url, received, kind, digest, revision)
 
 
 def _transfer(

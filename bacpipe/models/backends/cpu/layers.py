@@ -224,11 +224,11 @@ def _agree(layer: CpuLayer, x: Tensor, dtype: torch.dtype, *, with_residual: boo
     y = layer.by_pytorch(x.float())
     residual = _ramp(y.shape, dtype) if with_residual else None
     wanted = layer.activation(y if residual is None else y + residual)
-    found = [layer.by_onednn(x, residual) for _ in range(2)]
+    outputs = [layer.by_onednn(x, residual) for _ in range(2)]
     relative, absolute = _ROUNDING[dtype]
     return all(
         y.dtype is dtype and torch.allclose(y.float(), wanted, rtol=relative, atol=absolute)
-        for y in found
+        for y in outputs
     )
 
 

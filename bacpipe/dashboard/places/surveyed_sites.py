@@ -35,7 +35,7 @@ class SiteSummary(NamedTuple):
     recordings: int
 
 
-class Found(NamedTuple):
+class SurveyedSites(NamedTuple):
     """What a model found at each site.
 
     Attributes
@@ -80,10 +80,10 @@ _RECOGNISER = "recogniser_"
 
 def sources(results: ModelResults) -> dict[str, str]:
     """Who can have found something, with titles for people: as in Predictions, without probes."""
-    found = {}
+    titles = {}
     if any(entry.predictions for entry in results.loader.entries.values()):
-        found[CLASSIFIER] = "own classifier"
-    return found | {
+        titles[CLASSIFIER] = "own classifier"
+    return titles | {
         f"{_RECOGNISER}{name}": f"recogniser {name}" for name in recognisers_of(results)
     }
 
@@ -96,7 +96,7 @@ def _loader(results: ModelResults, source: str) -> Loader:
     return RecogniserResults(recogniser, results.loader)
 
 
-def read_found(results: ModelResults, source: str, min_score: float) -> Found:
+def read_surveyed_sites(results: ModelResults, source: str, min_score: float) -> SurveyedSites:
     """Read it; a model without a classifier has sites only."""
     import pandas as pd
 
@@ -118,7 +118,7 @@ def read_found(results: ModelResults, source: str, min_score: float) -> Found:
         columns = ["site", "common_name", "scientific_name", "detections", "windows",
                    "best_score", "windows_listened", "hours_listened"]  # fmt: skip
         survey, problem = pd.DataFrame({name: [] for name in columns}), str(error)
-    return Found(results, sites, survey, problem)
+    return SurveyedSites(results, sites, survey, problem)
 
 
 def read_activity(
