@@ -18,6 +18,7 @@ from bacpipe.errors import AudioError, SettingsError
 from bacpipe.exports.chosen import Chosen
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_bytes, write_csv
+from bacpipe.store.layout import CLIPS_TABLE
 from bacpipe.store.tables import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ Order = Literal["score", "random", "stratified"]
 _LEVELS = 3  # of scores, from which stratified clips are taken alike
 
 
-class _Found(NamedTuple):
+class _Clip(NamedTuple):
     """The best window of an event."""
 
     recording: str
@@ -85,8 +86,8 @@ def write_clips(
     rng = np.random.default_rng(seed)
     written: list[Path] = []
     rows: list[tuple[object, ...]] = []
-    for label, found in sorted(_best_windows(chosen).items()):
-        for rank, item in enumerate(_pick(found, n, order, rng), start=1):
+    for label, candidates in sorted(_best_windows(chosen).items()):
+        for rank, item in enumerate(_pick(candidates, n, order, rng), start=1):
             stem = f"{item.score:.3f}_{PurePosixPath(item.recording).stem}_{item.start:.1f}"
             name = f"{_plain(label)}/{rank:03d}_{_plain(stem)}.{clip_format}"
             audio = chosen.loader.audio_dir / item.recording
@@ -112,13 +113,13 @@ def write_clips(
     table = pd.DataFrame(rows, columns=[*columns, CHANNEL])
     if chosen.loader.channels is None:
         table = table.drop(columns=CHANNEL)
-    write_csv(folder / "clips.csv", table.round({"score": 4, "start": 6, "end": 6}))
-    return [*written, folder / "clips.csv"]
+    write_csv(folder / CLIPS_TABLE, table.round({"score": 4, "start": 6, "end": 6}))
+    return [*written, folder / CLIPS_TABLE]
 
 
-def _best_windows(chosen: Chosen) -> dict[str, list[_Found]]:
+def _best_windows(chosen: Chosen) -> dict[str, list[_Clip]]:
     """The best window of every event, by class."""
-    found: dict[str, list[_Found]] = defaultdict(list)
+    best_windows: dict[str, list[_Clip]] = defaultdict(list)
     for item in chosen.windows():
         if not len(item.window):
             continue
@@ -133,19 +134,19 @@ def _best_windows(chosen: Chosen) -> dict[str, list[_Found]]:
         for i in best.tolist():
             times = (float(item.start[i]), float(item.end[i]), float(item.score[i]))
             channel = None if channels is None else int(channels[item.window[i]])
-            found[str(item.label[i])].append(_Found(item.recording, site, *times, channel))
-    return found
+            best_windows[str(item.label[i])].append(_Clip(item.recording, site, *times, channel))
+    return best_windows
 
 
-def _pick(found: list[_Found], n: int, order: Order, rng: np.random.Generator) -> list[_Found]:
-    ranked = sorted(found, key=lambda item: (-item.score, item.recording, item.start))
+def _pick(candidates: list[_Clip], n: int, order: Order, rng: np.random.Generator) -> list[_Clip]:
+    ranked = sorted(candidates, key=lambda item: (-item.score, item.recording, item.start))
     if order == "score":
         return ranked[:n]
     shuffled = [ranked[i] for i in rng.permutation(len(ranked))]
     if order == "random":
         return shuffled[:n]
     place = {item: number for number, item in enumerate(ranked)}
-    strata: dict[tuple[str, int], list[_Found]] = defaultdict(list)
+    strata: dict[tuple[str, int], list[_Clip]] = defaultdict(list)
     for item in shuffled:
         strata[item.site, _LEVELS * place[item] // len(ranked)].append(item)
     turns = sorted(

@@ -16,7 +16,13 @@ from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
 from bacpipe.store.detections import Detections
 from bacpipe.store.files import write_bytes, write_json, write_text
-from bacpipe.store.layout import PROVENANCE, path_inside, raven_name
+from bacpipe.store.layout import (
+    PROVENANCE,
+    combined_raven_name,
+    path_inside,
+    raven_name,
+    sound_files_name,
+)
 from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -112,8 +118,8 @@ def _write_combined_raven_table(
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{shown(loader.audio_dir)}: no recording here can be opened.")
-    table = folder / f"{loader.model_name}.selection.table.txt"
-    listing = folder / f"{loader.model_name}.sound_files.txt"
+    table = folder / combined_raven_name(str(loader.model_name))
+    listing = folder / sound_files_name(str(loader.model_name))
     write_text(table, raven_table(rows))
     write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
     return [table, listing]

@@ -96,12 +96,12 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
     effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
     on = [*keys, "common_name"]
-    groups = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
-    found = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
+    groups = _keyed(chosen, keys, _detected(chosen, unit)).groupby(on, as_index=False)
+    detected = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
     # What was asked for and not found is zeros; with nothing at all, the effort stays.
-    names = sorted({*found["common_name"], *chosen.where.listed_species}) or [""]
+    names = sorted({*detected["common_name"], *chosen.where.listed_species}) or [""]
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
-    table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
+    table = rows.merge(detected, how="left", on=on).sort_values(on, ignore_index=True)
     for count in ("detections", "windows"):
         table[count] = table[count].fillna(0).astype(np.int64)
     listed = {name: chosen.classes.of(name).scientific_name for name in names}
@@ -165,10 +165,10 @@ def detection_history(
         kwargs["classifier_threshold"] = min_score
     chosen = choose(loader, kwargs)
     classes = classes_of(chosen, [species])
-    found = histories(chosen, occasion, min_hours=min_hours, classes=classes)
-    history = found.of(species)
+    whole = histories_of(chosen, occasion, min_hours=min_hours, classes=classes)
+    history = whole.of(species)
     history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(classes[species])}
-    history.attrs["hours_listened"] = found.hours.round(6).tolist()
+    history.attrs["hours_listened"] = whole.hours.round(6).tolist()
     return history
 
 
@@ -209,7 +209,7 @@ class Histories(NamedTuple):
         return pd.DataFrame(values, pd.Index(self.sites, name="site"), columns)
 
 
-def histories(
+def histories_of(
     chosen: Chosen,
     occasion: str,
     *,
@@ -260,12 +260,12 @@ def histories(
         hours[row[site], np.searchsorted(numbers, i)] += part
     present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
     named = {label: name for name, labels in (classes or {}).items() for label in labels}
-    for found in chosen.windows():
-        place = chosen.where.of(found.recording)
+    for item in chosen.windows():
+        place = chosen.where.of(item.recording)
         if np.isnat(place.local):
             continue
-        column = np.searchsorted(numbers, (place.local + _seconds(found.start) - first) // length)
-        for label, i in set(zip(found.label.tolist(), column.tolist(), strict=True)):
+        column = np.searchsorted(numbers, (place.local + _seconds(item.start) - first) // length)
+        for label, i in set(zip(item.label.tolist(), column.tolist(), strict=True)):
             name = str(label) if classes is None else named.get(str(label))
             if name is not None:
                 cells = present.setdefault(name, np.zeros(hours.shape, bool))
@@ -312,8 +312,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
     known = _by_name(chosen, chosen.classes.names)
     if {name.strip().casefold() for name in species} - {*known}:
         # Own models have no list of classes; what they have found is known.
-        found = chosen.loader.stored_detections()
-        known |= _by_name(chosen, {str(label) for item in found for label in set(item.label)})
+        stored = chosen.loader.stored_detections()
+        known |= _by_name(chosen, {str(label) for item in stored for label in set(item.label)})
     classes: dict[str, set[str]] = {}
     for name in species:
         if not name.strip():
@@ -423,7 +423,7 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(names, arrays, strict=True)))
 
 
-def _found(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
+def _detected(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
     """Detections and windows of each class, by recording and unit of time."""
     import pandas as pd
 
