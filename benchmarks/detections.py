@@ -23,6 +23,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from scale import watched
 from trees import no_sync, write_described_tables, write_results
 
@@ -66,9 +67,12 @@ def make(folder: Path, count: int) -> dict[str, float]:
     identity = {"model": MODEL, "sample_rate": 8000, "window": 8000, "checkpoint": "none"}
     loader = write_results(
         folder / "audio", folder / "results", MODEL, windows=WINDOWS, dim=2, identity=identity,
-        classes=CLASSES, draw=draw,
+        classes=CLASSES, draw=draw, classifier_threshold=0.1,
     )  # fmt: skip
-    return watched(lambda: write_described_tables(loader))
+    cost = watched(lambda: write_described_tables(loader))
+    path = detections_path(loader.paths.preds_path, MODEL)
+    assert pq.read_metadata(path).num_rows == count * EACH, "fewer detections than drawn are stored"
+    return cost
 
 
 def filtered(folder: Path) -> int:

@@ -61,6 +61,7 @@ def write_results(
     classes: tuple[str, ...] = (),
     every: int = 2,
     draw: Callable[[np.random.Generator], SparsePredictions] | None = None,
+    **settings: object,
 ) -> bacpipe.Loader:
     """Write what a finished run leaves.
 
@@ -81,13 +82,15 @@ def write_results(
     draw : callable, optional
         Draws the predictions of a recording, and has the tables over all recordings left to
         `write_described_tables`; by default each window has one.
+    **settings
+        Any key of the configuration.
     """
     loader = bacpipe.Loader(
-        audio_dir, model, use_folder_structure=True, main_results_dir=str(results)
+        audio_dir, model, use_folder_structure=True, main_results_dir=str(results), **settings
     )
     full = {**(identity or model_identity(model, loader.options))}
     full |= settings_identity(loader.options)
-    parent, settings = loader.paths.main_embeds_path, prediction_settings(loader.options)
+    parent, predicted_with = loader.paths.main_embeds_path, prediction_settings(loader.options)
     found = create_set(parent, model, loader.paths.dataset, full, {})
     loader.embedding_set = found
     names = [path.relative_to(audio_dir).as_posix() for path in loader.files]
@@ -101,8 +104,8 @@ def write_results(
             model,
             names,
             classes=classes,
-            prediction_settings=settings,
-            provenance={**full, **settings},
+            prediction_settings=predicted_with,
+            provenance={**full, **predicted_with},
         )
         for number, path in enumerate(loader.files):
             source = look_at(path, audio_dir)
