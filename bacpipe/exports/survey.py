@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TIMES = {"date": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y", "hour": "%H"}
+_EFFORT = {"windows_listened": "sum", "hours_listened": "sum"}
+_DETECTED = {"detections": "sum", "windows": "sum", "best_score": "max"}
+_WAITING = 2**17  # rows that wait to be added up
 _MOST_OCCASIONS = 10_000
 _Unit = Literal["h", "D"]
 _HOUR = np.timedelta64(1, "h")
@@ -94,10 +97,11 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     keys = [str(key).strip() for key in named] if isinstance(named, Iterable) else []
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
-    effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
+    listened = (_keyed(chosen, keys, rows) for rows in _effort(chosen, unit))
+    effort = _added_up(listened, keys, _EFFORT)
     on = [*keys, "common_name"]
-    groups = _keyed(chosen, keys, _detected(chosen, unit)).groupby(on, as_index=False)
-    detected = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
+    heard = (_keyed(chosen, keys, rows) for rows in _detected(chosen, unit))
+    detected = _added_up(heard, on, _DETECTED)
     # What was asked for and not found is zeros; with nothing at all, the effort stays.
     names = sorted({*detected["common_name"], *chosen.where.listed_species}) or [""]
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
@@ -229,7 +233,8 @@ def histories_of(
     """
     length, audio_dir = _occasion(occasion), chosen.loader.audio_dir
     min_hours = _hours(min_hours)
-    recordings = list(_listened(chosen))
+    # Windows are many: the stretches that they cover stand for them.
+    recordings = [item._replace(starts=item.begin) for item in _listened(chosen)]
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
         raise ResultsNotFoundError(
@@ -396,12 +401,34 @@ def _split(
                 yield i, float(inside / _HOUR)
 
 
-def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
-    """Windows and hours that were listened to, by recording and unit of time."""
+def _added_up(
+    pieces: Iterable[pd.DataFrame], keys: list[str], how: Mapping[str, str]
+) -> pd.DataFrame:
+    """Rows of at least one table, added up by their keys; little more is held than the sum."""
     import pandas as pd
 
+    def added() -> pd.DataFrame:
+        return pd.concat(waiting, ignore_index=True).groupby(keys, as_index=False).agg(how)
+
+    waiting: list[pd.DataFrame] = []
+    size, most = 0, _WAITING
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size > most:
+            waiting = [added()]
+            size = len(waiting[0])
+            most = max(_WAITING, 2 * size)  # or a large sum would be made anew for each piece
+    return added()
+
+
+def _effort(chosen: Chosen, unit: _Unit | None) -> Iterator[pd.DataFrame]:
+    """Windows and hours that were listened to, by recording and unit of time."""
     rows: list[tuple[str, np.datetime64, int, float]] = []
     for item in _listened(chosen):
+        if len(rows) >= _WAITING:
+            yield _effort_table(rows)
+            rows = []
         if unit is None or np.isnat(item.place.local):
             nowhen = np.datetime64("NaT", "us")
             rows.append((item.recording, nowhen, len(item.starts), float(item.hours.sum())))
@@ -416,6 +443,12 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
             (item.recording, _EPOCH + i * length, 0, hours)
             for i, hours in _split(item, _EPOCH, length)
         ]
+    yield _effort_table(rows)
+
+
+def _effort_table(rows: list[tuple[str, np.datetime64, int, float]]) -> pd.DataFrame:
+    import pandas as pd
+
     names = ["recording", "time", "windows_listened", "hours_listened"]
     columns = list(zip(*rows, strict=True)) or [()] * 4
     kinds = [np.dtype(kind) for kind in ("O", "datetime64[us]", "i8", "f8")]
@@ -423,16 +456,19 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(names, arrays, strict=True)))
 
 
-def _detected(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
-    """Detections and windows of each class, by recording and unit of time."""
+def _detected(chosen: Chosen, unit: _Unit | None) -> Iterator[pd.DataFrame]:
+    """Detections and windows of each class, by recording and unit of time; at least one table."""
     import pandas as pd
 
-    parts = [_counted(chosen, block, unit) for block in blocks_of(chosen.windows())]
-    if parts:
-        return pd.concat(parts, ignore_index=True)
+    rows = None
+    for block in blocks_of(chosen.windows()):
+        rows = _counted(chosen, block, unit)
+        yield rows
+    if rows is not None:
+        return
     kinds = {"recording": object, "time": "datetime64[us]", "common_name": object,
              "detections": np.int64, "windows": np.int64, "best_score": np.float32}  # fmt: skip
-    return pd.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
+    yield pd.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
 
 
 def _counted(chosen: Chosen, block: Block, unit: _Unit | None) -> pd.DataFrame:
