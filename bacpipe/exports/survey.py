@@ -265,16 +265,20 @@ def histories_of(
         hours[row[site], np.searchsorted(numbers, i)] += part
     present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
     named = {label: name for name, labels in (classes or {}).items() for label in labels}
-    for item in chosen.windows():
-        place = chosen.where.of(item.recording)
-        if np.isnat(place.local):
-            continue
-        column = np.searchsorted(numbers, (place.local + _seconds(item.start) - first) // length)
-        for label, i in set(zip(item.label.tolist(), column.tolist(), strict=True)):
-            name = str(label) if classes is None else named.get(str(label))
+    for block in blocks_of(chosen.windows()):
+        places = [chosen.where.of(name) for name in block.names.tolist()]
+        local = np.array([place.local for place in places], "datetime64[us]")
+        rows = np.array([row.get(place.site, -1) for place in places])
+        when = ~np.isnat(local[block.recording])
+        recording, label = block.recording[when], block.label[when]
+        begin = local[recording] + _seconds(block.start[when])
+        site, column = rows[recording], np.searchsorted(numbers, (begin - first) // length)
+        for i in np.unique(label).tolist():
+            known_as = str(block.classes[i])
+            name = known_as if classes is None else named.get(known_as)
             if name is not None:
                 cells = present.setdefault(name, np.zeros(hours.shape, bool))
-                cells[row[place.site], i] = True
+                cells[site[label == i], column[label == i]] = True
     occasions = first + numbers * length
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
