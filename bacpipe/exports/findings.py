@@ -152,7 +152,9 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
     for folder in sorted(evaluations.glob(f"*/{PREDICTIONS}")) if evaluations.is_dir() else ():
         model = folder.parent.name
         for path, what in _files_of(folder, model).items():
-            if path.exists() or (path.suffix == ".png" and detections_path(folder, model).exists()):
+            if path.exists() or (
+                path.name == ACTIVITY_FIGURE and detections_path(folder, model).exists()
+            ):
                 rows[path.relative_to(paths.dataset_path).as_posix()] = what
     lines = [
         f"Results of bacpipe for the recordings in {shown(paths.audio_dir.resolve())}",
