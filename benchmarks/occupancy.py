@@ -4,10 +4,14 @@ A survey is drawn in which each of many species occupies a known share of the si
 with a known chance (p) on an occasion where it is, and is reported falsely.  It is written as
 results of a model, exported with ``bacpipe.export(..., "occupancy")``, and the history of each
 species given to maximum likelihood (MacKenzie et al. 2002, Ecology 83: 2248-2255).  Psi must lie in
-its 95 % interval for at least 93 % of the species.  False detections have lower scores than real
-ones: ``min_score`` takes them away, and without it the estimate is off.
+its 95 % interval, by profile likelihood, for at least 93 % of the species.  False detections have
+lower scores than real ones: ``min_score`` takes them away, and without it the estimate is off.
 
-    python benchmarks/occupancy.py --runs 500
+With 40 sites no interval holds exactly 95 %, and chance moves what 500 species show by 1 %.  So
+several seeds count together, and two other shares stand beside: that of Wald's interval, and that
+of the likelihood if everybody knew which sites are occupied, which is chance in the draw alone.
+
+    python benchmarks/occupancy.py --runs 500 --seeds 0 1 2 3
 """
 
 from __future__ import annotations
@@ -69,9 +73,9 @@ def write_survey(
     full = {**IDENTITY, **settings_identity(loader.options)}
     settings = prediction_settings(loader.options)
     parent, dataset = loader.paths.main_embeds_path, loader.paths.dataset
-    loader.embedding_set = found = create_set(parent, "survey", dataset, full, {})
+    loader.embedding_set = created = create_set(parent, "survey", dataset, full, {})
     writer = ResultWriter(
-        found,
+        created,
         loader.paths,
         "survey",
         list(cells),
@@ -127,13 +131,47 @@ def interval_of_psi(history: pd.DataFrame) -> tuple[float, float, float]:
     return float(1 / (1 + np.exp(-at))), low, high
 
 
-def simulate(folder: Path, species: int, seed: int = 0) -> dict[float, list[pd.DataFrame]]:
-    """Histories of all species as exported, by the lowest score that counts."""
+def wald_interval_of_psi(history: pd.DataFrame) -> tuple[float, float]:
+    """95 % interval of psi by the curvature of the likelihood on the logit scale."""
+    values = history.to_numpy(dtype=float, na_value=np.nan)
+    counts = (values == 1).sum(axis=1), (values == 0).sum(axis=1)
+    at = optimize.minimize(likelihood, [0.0, 0.0], counts, method="Nelder-Mead").x
+    step = 1e-3 * np.eye(2)
+    curvature = [
+        [
+            sum(a * b * likelihood(at + a * i + b * j, *counts) for a in (-1, 1) for b in (-1, 1))
+            / 4e-6
+            for j in step
+        ]
+        for i in step
+    ]
+    variance = np.linalg.pinv(np.array(curvature))[0, 0]
+    reach = 1.96 * np.sqrt(variance) if variance > 0 else np.inf
+    low, high = 1 / (1 + np.exp(-np.clip([at[0] - reach, at[0] + reach], -500, 500)))
+    return float(low), float(high)
+
+
+def holds_if_known(occupied: np.ndarray) -> np.ndarray:
+    """Whether the likelihood interval holds psi if the occupied sites are known, by species."""
+    sites = occupied.shape[1]
+    many = occupied.sum(axis=1)
+    binomial = stats.binom.logpmf
+    ratio = 2 * (binomial(many, sites, many / sites) - binomial(many, sites, PSI))
+    return np.asarray(ratio <= stats.chi2.ppf(0.95, 1))
+
+
+def simulate(
+    folder: Path, species: int, seed: int = 0
+) -> tuple[dict[float, list[pd.DataFrame]], np.ndarray]:
+    """Histories of all species as exported, by the lowest score that counts; and the truth.
+
+    The truth is bool of shape (species, sites): whether a species is there.
+    """
     rng, shape = np.random.default_rng(seed), (species, SITES, OCCASIONS)
     occupied = rng.random(shape[:2]) < PSI
-    found = rng.random(shape) < P * occupied[:, :, None]
+    heard = rng.random(shape) < P * occupied[:, :, None]
     scores = np.where(rng.random(shape) < FALSE, rng.uniform(0.11, LEAST - 0.01, shape), 0)
-    scores = np.where(found, rng.uniform(LEAST, 1, shape), scores)
+    scores = np.where(heard, rng.uniform(LEAST, 1, shape), scores)
     listened = rng.random(shape[1:]) < 0.9  # recorders fail
     loader = write_survey(folder, scores, listened, rng)
     names = [f"bird {i}" for i in range(species)]
@@ -143,36 +181,45 @@ def simulate(folder: Path, species: int, seed: int = 0) -> dict[float, list[pd.D
             loader, "occupancy", folder / f"out{least}", species=names, min_score=least
         )
         exported[least] = [pd.read_csv(file, index_col="site") for file in files]
-    return exported
+    return exported, occupied
 
 
 def run(species: int, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Share of species whose interval holds psi, and mean estimates."""
-    exported = simulate(folder, species, seed)
-    found = np.array([interval_of_psi(history) for history in exported[LEAST]])
+    """Shares of species whose intervals hold psi, and mean estimates."""
+    exported, occupied = simulate(folder, species, seed)
+    profile = np.array([interval_of_psi(history) for history in exported[LEAST]])
+    wald = np.array([wald_interval_of_psi(history) for history in exported[LEAST]])
     naive = [interval_of_psi(history)[0] for history in exported[0.1][:50]]
     return {
-        "held": float(np.mean((found[:, 1] <= PSI) & (found[:, 2] >= PSI))),
-        "mean psi": float(found[:, 0].mean()),
+        "held": float(np.mean((profile[:, 1] <= PSI) & (profile[:, 2] >= PSI))),
+        "held by Wald's interval": float(np.mean((wald[:, 0] <= PSI) & (wald[:, 1] >= PSI))),
+        "held if sites were known": float(holds_if_known(occupied).mean()),
+        "mean psi": float(profile[:, 0].mean()),
         "mean psi with false positives": float(np.mean(naive)),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=500)
-    # Of 500 species, chance alone moves the share by 0.01: seeds 0, 1, 2 give 0.92, 0.95, 0.95.
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=500, help="species for each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     options = parser.parse_args()
     started = time.perf_counter()
     os.fsync = lambda descriptor: None  # nothing here need outlive the benchmark
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(options.runs, Path(folder), options.seed)
-    print(f"{options.runs} species at {SITES} sites x {OCCASIONS} occasions")
-    for name, value in result.items():
-        print(f"{name:32} {value:.3f}")
+    results = []
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(run(options.runs, Path(folder), seed))
+    total = options.runs * len(results)
+    print(f"{total} species at {SITES} sites x {OCCASIONS} occasions; by seed {options.seeds}")
+    for name in results[0]:
+        values = [result[name] for result in results]
+        mean, error = float(np.mean(values)), ""
+        if name.startswith("held"):
+            error = f" +- {np.sqrt(mean * (1 - mean) / total):.4f}"
+        print(f"{name:32} {mean:.4f}{error}  ({', '.join(f'{value:.3f}' for value in values)})")
     print(f"{time.perf_counter() - started:.0f} s")
-    return 0 if result["held"] >= 0.93 else 1
+    return 0 if np.mean([result["held"] for result in results]) >= 0.93 else 1
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import bacpipe
-from bacpipe.inference.run_data_set import model_identity, record_tables
+from bacpipe.inference.run_data_set import (
+    model_identity,
+    record_tables,
+    write_prediction_tables,
+)
 from bacpipe.store.embedding_set import create_set, prediction_settings, settings_identity
 from bacpipe.store.plan import StreamEnd, look_at
 from bacpipe.store.predictions import SparsePredictions
@@ -56,6 +60,8 @@ def write_results(
     identity: dict | None = None,
     classes: tuple[str, ...] = (),
     every: int = 2,
+    draw: Callable[[np.random.Generator], SparsePredictions] | None = None,
+    **settings: object,
 ) -> bacpipe.Loader:
     """Write what a finished run leaves.
 
@@ -73,13 +79,18 @@ def write_results(
         Classes of the predictions; none without.
     every : int
         Every so manieth recording has predictions.
+    draw : callable, optional
+        Draws the predictions of a recording, and has the tables over all recordings left to
+        `write_described_tables`; by default each window has one.
+    **settings
+        Any key of the configuration.
     """
     loader = bacpipe.Loader(
-        audio_dir, model, use_folder_structure=True, main_results_dir=str(results)
+        audio_dir, model, use_folder_structure=True, main_results_dir=str(results), **settings
     )
     full = {**(identity or model_identity(model, loader.options))}
     full |= settings_identity(loader.options)
-    parent, settings = loader.paths.main_embeds_path, prediction_settings(loader.options)
+    parent, predicted_with = loader.paths.main_embeds_path, prediction_settings(loader.options)
     found = create_set(parent, model, loader.paths.dataset, full, {})
     loader.embedding_set = found
     names = [path.relative_to(audio_dir).as_posix() for path in loader.files]
@@ -93,13 +104,15 @@ def write_results(
             model,
             names,
             classes=classes,
-            prediction_settings=settings,
-            provenance={**full, **settings},
+            prediction_settings=predicted_with,
+            provenance={**full, **predicted_with},
         )
         for number, path in enumerate(loader.files):
             source = look_at(path, audio_dir)
             predictions = none if classes else None
-            if classes and number % every == 0:
+            if draw is not None:
+                predictions = draw(rng)
+            elif classes and number % every == 0:
                 predictions = SparsePredictions(
                     np.arange(windows, dtype=np.int32),
                     rng.integers(0, len(classes), windows).astype(np.int32),
@@ -110,6 +123,8 @@ def write_results(
             writer.finish(source, StreamEnd(duration=float(windows), padded=0))
         writer.close()
         loader.write_metadata_file()
+        if draw is not None:
+            return loader
         if classes:
             write_combined_tables(
                 loader.paths.preds_path,
@@ -120,3 +135,10 @@ def write_results(
             )
         record_tables(loader, predict=bool(classes))
     return loader
+
+
+def write_described_tables(loader: bacpipe.Loader) -> None:
+    """Write the tables over all recordings as a run does, with sites, times and names."""
+    with no_sync():
+        write_prediction_tables(loader)
+        record_tables(loader, predict=True)

@@ -159,7 +159,7 @@ def write_camtrap_dp(
 
 def _media(chosen: Chosen) -> dict[str, _Medium]:
     """Recordings that the standard has room for; what is left out is said."""
-    found: dict[str, _Medium] = {}
+    media: dict[str, _Medium] = {}
     numbers: dict[str, list[tuple[object, object]]] = {}
     without = {"position": 0, "time with a zone": 0, "name that the standard allows": 0}
     loader = chosen.loader
@@ -182,17 +182,17 @@ def _media(chosen: Chosen) -> dict[str, _Medium]:
         number = positions.index(position)
         deployment = place.site if not number else f"{place.site} ({number + 1})"
         end = place.start + timedelta(seconds=entry.duration)
-        found[name] = _Medium(name, deployment, place, place.start, end, _rate(chosen, name))
+        media[name] = _Medium(name, deployment, place, place.start, end, _rate(chosen, name))
     if any(without.values()):
         told = ", ".join(f"{count} without a {what}" for what, count in without.items() if count)
         logger.warning("%s: left out of the data package: %s.", shown(loader.audio_dir), told)
-    if not found:
+    if not media:
         raise ResultsNotFoundError(
             f"{shown(loader.audio_dir)}: no recording has a position and a time with a zone, which "
             f"Camtrap DP requires; give latitude=, longitude= and time_zone=, or a table of sites "
             f"(bacpipe sites audio_dir=... writes a draft)."
         )
-    return found
+    return media
 
 
 def _rate(chosen: Chosen, name: str) -> int:

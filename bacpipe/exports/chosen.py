@@ -123,12 +123,12 @@ def _find_loader(settings: dict[str, Any]) -> Loader:
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     if model is None:
-        found = computed_models(audio_dir, options)
-        if len(found) > 1:
+        models = computed_models(audio_dir, options)
+        if len(models) > 1:
             raise SettingsError(
-                f"model is missing; expected one of those with results: {', '.join(found)}."
+                f"model is missing; expected one of those with results: {', '.join(models)}."
             )
-        model = found[0]
+        model = models[0]
     return Loader(audio_dir, str(model), **settings)
 
 

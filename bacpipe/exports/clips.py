@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import re
+from array import array
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import soundfile as sf
@@ -18,6 +20,7 @@ from bacpipe.errors import AudioError, SettingsError
 from bacpipe.exports.chosen import Chosen
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_bytes, write_csv
+from bacpipe.store.layout import CLIPS_TABLE
 from bacpipe.store.tables import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,7 @@ Order = Literal["score", "random", "stratified"]
 _LEVELS = 3  # of scores, from which stratified clips are taken alike
 
 
-class _Found(NamedTuple):
+class _Clip(NamedTuple):
     """The best window of an event."""
 
     recording: str
@@ -82,11 +85,10 @@ def write_clips(
         )
     if not isinstance(n, int) or n < 1 or not 0 <= float(pad) <= 3600:
         raise SettingsError(f"n={n!r}, pad={pad!r} is not possible: expected n from 1, pad from 0.")
-    rng = np.random.default_rng(seed)
     written: list[Path] = []
     rows: list[tuple[object, ...]] = []
-    for label, found in sorted(_best_windows(chosen).items()):
-        for rank, item in enumerate(_pick(found, n, order, rng), start=1):
+    for label, clips in sorted(_choose(chosen, n, order, seed).items()):
+        for rank, item in enumerate(clips, start=1):
             stem = f"{item.score:.3f}_{PurePosixPath(item.recording).stem}_{item.start:.1f}"
             name = f"{_plain(label)}/{rank:03d}_{_plain(stem)}.{clip_format}"
             audio = chosen.loader.audio_dir / item.recording
@@ -112,13 +114,69 @@ def write_clips(
     table = pd.DataFrame(rows, columns=[*columns, CHANNEL])
     if chosen.loader.channels is None:
         table = table.drop(columns=CHANNEL)
-    write_csv(folder / "clips.csv", table.round({"score": 4, "start": 6, "end": 6}))
-    return [*written, folder / "clips.csv"]
+    write_csv(folder / CLIPS_TABLE, table.round({"score": 4, "start": 6, "end": 6}))
+    return [*written, folder / CLIPS_TABLE]
 
 
-def _best_windows(chosen: Chosen) -> dict[str, list[_Found]]:
-    """The best window of every event, by class."""
-    found: dict[str, list[_Found]] = defaultdict(list)
+def _choose(chosen: Chosen, n: int, order: Order, seed: int) -> dict[str, list[_Clip]]:
+    """Up to `n` clips of each class, the first first; little more than these are ever held."""
+    rng = np.random.default_rng(seed)
+    ranks = _ranks(chosen) if order == "stratified" else {}
+    shelves: dict[tuple[str, str, int], _Shelf] = defaultdict(lambda: _Shelf(n))
+    for label, clip in _best_windows(chosen):
+        if order == "score":
+            shelves[label, "", 0].put((-clip.score, clip.recording, clip.start), clip)
+            continue
+        draw = rng.random()
+        if order == "random":
+            shelves[label, "", 0].put((draw,), clip)
+            continue
+        scores = ranks[label]
+        better = len(scores) - int(np.searchsorted(scores, np.float32(clip.score), "right"))
+        level = _LEVELS * better // len(scores)
+        shelves[label, clip.site, level].put((draw,), clip)
+    turns: dict[str, list[tuple[int, int, str, _Clip]]] = defaultdict(list)
+    for (label, site, level), shelf in shelves.items():
+        turns[label] += [(turn, level, site, clip) for turn, clip in enumerate(shelf.first())]
+    return {
+        label: [clip for *_, clip in sorted(some, key=lambda item: item[:3])[:n]]
+        for label, some in turns.items()
+    }
+
+
+class _Shelf:
+    """Those `n` of many clips whose keys are lowest."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._kept: list[tuple[tuple[Any, ...], _Clip]] = []
+
+    def put(self, key: tuple[Any, ...], clip: _Clip) -> None:
+        """Take one in, for now."""
+        self._kept.append((key, clip))
+        if len(self._kept) >= 2 * self._n:
+            self._shorten()
+
+    def first(self) -> list[_Clip]:
+        """Those that stay, by their keys."""
+        self._shorten()
+        return [clip for _, clip in self._kept]
+
+    def _shorten(self) -> None:
+        self._kept.sort(key=lambda item: item[0])
+        del self._kept[self._n :]
+
+
+def _ranks(chosen: Chosen) -> dict[str, np.ndarray]:
+    """Scores of all events of each class, ascending: four bytes for each."""
+    scores: dict[str, array[float]] = defaultdict(lambda: array("f"))
+    for label, clip in _best_windows(chosen):
+        scores[label].append(clip.score)
+    return {label: np.sort(np.frombuffer(some, np.float32)) for label, some in scores.items()}
+
+
+def _best_windows(chosen: Chosen) -> Iterator[tuple[str, _Clip]]:
+    """The best window of every event, with its class, recording by recording."""
     for item in chosen.windows():
         if not len(item.window):
             continue
@@ -133,26 +191,7 @@ def _best_windows(chosen: Chosen) -> dict[str, list[_Found]]:
         for i in best.tolist():
             times = (float(item.start[i]), float(item.end[i]), float(item.score[i]))
             channel = None if channels is None else int(channels[item.window[i]])
-            found[str(item.label[i])].append(_Found(item.recording, site, *times, channel))
-    return found
-
-
-def _pick(found: list[_Found], n: int, order: Order, rng: np.random.Generator) -> list[_Found]:
-    ranked = sorted(found, key=lambda item: (-item.score, item.recording, item.start))
-    if order == "score":
-        return ranked[:n]
-    shuffled = [ranked[i] for i in rng.permutation(len(ranked))]
-    if order == "random":
-        return shuffled[:n]
-    place = {item: number for number, item in enumerate(ranked)}
-    strata: dict[tuple[str, int], list[_Found]] = defaultdict(list)
-    for item in shuffled:
-        strata[item.site, _LEVELS * place[item] // len(ranked)].append(item)
-    turns = sorted(
-        ((turn, key) for key, items in strata.items() for turn in range(len(items))),
-        key=lambda pair: (pair[0], pair[1][1], pair[1][0]),
-    )
-    return [strata[key][turn] for turn, key in turns[:n]]
+            yield str(item.label[i]), _Clip(item.recording, site, *times, channel)
 
 
 def _plain(text: str) -> str:

@@ -21,6 +21,7 @@ from bacpipe.errors import counted
 from bacpipe.exports.chosen import Chosen, event_names
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.files import replacing
+from bacpipe.store.layout import darwin_core_name
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def write_darwin_core(
         Of the data set, for its description.
     """
     name = title or chosen.loader.paths.dataset
-    path = folder / f"{chosen.loader.model_name}_dwca.zip"
+    path = folder / darwin_core_name(str(chosen.loader.model_name))
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("occurrence.csv", "w", force_zip64=True) as table:
             for line in _lines(chosen):

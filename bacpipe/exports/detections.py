@@ -93,15 +93,15 @@ def detections_table(
     if classifier_threshold is not None:
         kwargs["classifier_threshold"] = classifier_threshold
     chosen = choose(loader, kwargs)
-    table = pa.concat_tables(described_detections(chosen))
-    table = table.unify_dictionaries().combine_chunks()
-    frame = pd.DataFrame(
-        {
-            name: times_of(chosen, table) if name == "datetime" else _column(table[name])
-            for name in (*DETECTION_COLUMNS, CHANNEL)
-            if name in table.column_names
-        }
-    )
+    # Times are made anew, as times; a table of millions should not be held twice.
+    blocks = (block.drop_columns(["window", "datetime"]) for block in described_detections(chosen))
+    table = pa.concat_tables(blocks)
+    columns: dict[str, pd.Series | np.ndarray] = {"datetime": _times_of(chosen, table)}
+    for name in table.column_names:
+        columns[name] = _column(table[name])
+        table = table.drop_columns(name)
+    order = [name for name in (*DETECTION_COLUMNS, CHANNEL) if name in columns]
+    frame = pd.DataFrame({name: columns[name] for name in order}, copy=False)
     frame.attrs["bacpipe"] = chosen.provenance
     return frame
 
@@ -121,18 +121,23 @@ def _column(column: pa.ChunkedArray) -> np.ndarray:
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            return np.zeros(0, object)
-        return np.array(array.dictionary.to_pylist(), object)[array.indices.to_numpy()]
+        names, code = _numbered(column)
+        return names[code]
     return column.to_numpy()
 
 
-def times_of(chosen: Chosen, table: pa.Table) -> pd.Series:
+def _numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Different texts of a dictionary column, as Python's, and the number of each row's."""
+    chunks = column.unify_dictionaries().chunks
+    code = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    return np.array(chunks[0].dictionary.to_pylist(), object), code
+
+
+def _times_of(chosen: Chosen, table: pa.Table) -> pd.Series:
     """When detections begin, as the column ``datetime`` of `detections_table`."""
     import pandas as pd
 
-    recordings, code = np.unique(_column(table["recording"]).astype(str), return_inverse=True)
+    recordings, code = _numbered(table["recording"])
     places = [chosen.where.of(name) for name in recordings.tolist()]
     seconds = np.rint(table["start"].to_numpy() * 1e6).astype("timedelta64[us]")
     starts = np.array([place.local for place in places], "datetime64[us]")

@@ -20,10 +20,19 @@ from bacpipe.exports.darwin_core import write_darwin_core
 from bacpipe.exports.detections import described_detections
 from bacpipe.exports.kaleidoscope import write_kaleidoscope
 from bacpipe.exports.raven import export_raven_tables, plain_label, write_raven
-from bacpipe.exports.survey import classes_of, histories, survey_of
+from bacpipe.exports.survey import classes_of, histories_of, survey_of
 from bacpipe.options import Options
 from bacpipe.store.files import write_json, writing
-from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, path_inside, raven_name
+from bacpipe.store.layout import (
+    AUDACITY_LABELS,
+    PROVENANCE,
+    combined_raven_name,
+    detections_csv_path,
+    history_name,
+    hours_listened_name,
+    path_inside,
+    survey_name,
+)
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import write_detections_csv
 from bacpipe.user_input import is_file, typed_path
@@ -39,7 +48,7 @@ _SCORE = "min_score"
 
 def write_detections_table(chosen: Chosen, folder: Path) -> list[Path]:
     """Write ``<model>_detections.csv`` with the columns of `bacpipe.detections_table`."""
-    path = folder / f"{chosen.loader.model_name}_detections.csv"
+    path = detections_csv_path(folder, str(chosen.loader.model_name))
     write_detections_csv(
         path,
         described_detections(chosen),
@@ -53,7 +62,7 @@ def write_survey(
     chosen: Chosen, folder: Path, *, by: Sequence[str] | str = ("site", "date")
 ) -> list[Path]:
     """Write ``<model>_survey.csv``, the table of `bacpipe.survey_table`; `by` as there."""
-    path = folder / f"{chosen.loader.model_name}_survey.csv"
+    path = folder / survey_name(str(chosen.loader.model_name))
     table = survey_of(chosen, by).round({"best_score": 4, "hours_listened": 6})
     chosen.write_csv(path, [table])
     return [path]
@@ -88,15 +97,16 @@ def write_occupancy(
     """
     names = [species] if isinstance(species, str) else species
     classes = None if names is None else classes_of(chosen, names)
-    found = histories(chosen, str(occasion), min_hours=min_hours, classes=classes)
-    model, written = chosen.loader.model_name, []
-    for name in sorted(found.present):
+    histories = histories_of(chosen, str(occasion), min_hours=min_hours, classes=classes)
+    model = str(chosen.loader.model_name)
+    written: list[Path] = []
+    for name in sorted(histories.present):
         safe = "".join(c if c.isalnum() or c in " -()'" else "_" for c in plain_label(name))
-        path = folder / f"{model}_{safe.strip()}.csv"
-        chosen.write_csv(path, [_flat(found.of(name).astype(object).fillna("NA"))])
+        path = folder / history_name(model, safe.strip())
+        chosen.write_csv(path, [_flat(histories.of(name).astype(object).fillna("NA"))])
         written.append(path)
-    path = folder / f"{model}_hours_listened.csv"
-    chosen.write_csv(path, [_flat(found.table(found.hours.round(6)))])
+    path = folder / hours_listened_name(model)
+    chosen.write_csv(path, [_flat(histories.table(histories.hours.round(6)))])
     return [*written, path]
 
 
@@ -242,7 +252,7 @@ def renew_exports(loader: Loader) -> None:
     events that they were exported with.  With ``save_raven_tables``, those for Raven are written in
     any case, with the settings of the run.
     """
-    combined = loader.paths.raven_path / raven_name("", str(loader.model_name)).removeprefix("_")
+    combined = loader.paths.raven_path / combined_raven_name(str(loader.model_name))
     if (saves := loader.options.save_raven_tables) or loader.paths.raven_path.is_dir():
         settings = {} if saves else exported_with(loader, loader.paths.raven_path)
         export_raven_tables(loader, **settings)

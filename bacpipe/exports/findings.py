@@ -17,7 +17,10 @@ from bacpipe.store.data_set_folder import alone_with
 from bacpipe.store.files import write_text
 from bacpipe.store.fingerprints import fingerprint_of, read_result, write_result
 from bacpipe.store.layout import (
+    ACTIVITY_FIGURE,
     FINDINGS,
+    PLOTS,
+    PREDICTIONS,
     README,
     ResultPaths,
     annotations_path,
@@ -50,11 +53,11 @@ def say_findings(loader: Loader, figure: Path | None) -> str:
     if not counts:
         return _say_nothing(loader, least)
     noun = ("species", "species") if named_as_species else ("class", "classes")
-    found = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(_NAMED))
+    most = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(_NAMED))
     more = ", ..." if len(counts) > _NAMED else ""
     parts = [
         f"{counted(counts.total(), 'detection')} of {counted(len(counts), *noun)} with a score of "
-        f"{least:g} or more: {found}{more}"
+        f"{least:g} or more: {most}{more}"
     ]
     if odd:
         named = ", ".join(odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
@@ -90,7 +93,7 @@ def _count(loader: Loader) -> tuple[Counter[str], list[str], bool]:
     chosen = choose(loader, {"classifier_threshold": options.classifier_threshold})
     counts: Counter[str] = Counter()
     unexpected: Counter[str] = Counter()
-    for names, code, probability in _found(chosen):
+    for names, code, probability in _detections(chosen):
         counts.update(_by_name(names, code))
         rare = probability < np.float32(options.range_threshold)
         unexpected.update(_by_name(names, code[rare]))
@@ -101,7 +104,7 @@ def _count(loader: Loader) -> tuple[Counter[str], list[str], bool]:
     return counts, odd, species
 
 
-def _found(chosen: Chosen) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _detections(chosen: Chosen) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Detections: names of classes, the number of each one's, and how probable it is there.
 
     They come from the table of all detections where that can be: the recordings of a large survey
@@ -146,10 +149,12 @@ def write_readme(paths: ResultPaths, options: Options) -> Path:
     """Write which files of a data set's results people look for."""
     rows: dict[str, str] = {}
     evaluations = paths.preds_path.parent.parent
-    for folder in sorted(evaluations.glob("*/predictions")) if evaluations.is_dir() else ():
+    for folder in sorted(evaluations.glob(f"*/{PREDICTIONS}")) if evaluations.is_dir() else ():
         model = folder.parent.name
         for path, what in _files_of(folder, model).items():
-            if path.exists() or (path.suffix == ".png" and detections_path(folder, model).exists()):
+            if path.exists() or (
+                path.name == ACTIVITY_FIGURE and detections_path(folder, model).exists()
+            ):
                 rows[path.relative_to(paths.dataset_path).as_posix()] = what
     lines = [
         f"Results of bacpipe for the recordings in {shown(paths.audio_dir.resolve())}",
@@ -191,8 +196,8 @@ def _files_of(folder: Path, model: str) -> Mapping[Path, str]:
         annotations_path(folder, model): "the same as a table of annotations",
         wide_table_path(folder, model): "a row for each window, a column for each class",
         folder.parent
-        / "plots"
-        / "activity.png": "when each class was found, if the recordings tell",
+        / PLOTS
+        / ACTIVITY_FIGURE: "when each class was found, if the recordings tell",
     }
 
 

@@ -13,6 +13,7 @@ from bacpipe.audio.remote import shown
 from bacpipe.exports.chosen import Chosen
 from bacpipe.exports.raven import plain_label
 from bacpipe.store.detections import Detections
+from bacpipe.store.layout import kaleidoscope_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def write_kaleidoscope(chosen: Chosen, folder: Path) -> list[Path]:
 
     DATE-12, TIME-12 and HOUR-12 are those of twelve hours earlier, by which a night is one day.
     """
-    path = folder / f"{chosen.loader.model_name}_kaleidoscope.csv"
+    path = folder / kaleidoscope_name(str(chosen.loader.model_name))
     chosen.write_csv(path, _pieces(chosen))
     return [path]
 

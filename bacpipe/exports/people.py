@@ -12,6 +12,7 @@ from bacpipe.exports.raven import RAVEN_COLUMNS, plain_label, raven_row, raven_t
 from bacpipe.labels.people import current_labels, people_annotations
 from bacpipe.options import make_options
 from bacpipe.store.files import write_csv, write_text
+from bacpipe.store.layout import people_audacity_name, people_raven_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import CHANNEL
 from bacpipe.user_input import is_folder, typed_path
@@ -74,10 +75,10 @@ def export_people_labels(
         channels = rows[CHANNEL].fillna(1) if CHANNEL in rows else 1
         times = rows.iloc[:, 1:4].assign(**{CHANNEL: channels}).itertuples(index=False)
         if format == "audacity":
-            path = target / f"{name}.labels.txt"
+            path = target / people_audacity_name(str(name))
             text = "".join(f"{s:.6f}\t{e:.6f}\t{plain_label(label)}\n" for s, e, label, _ in times)
         else:
-            path, audio = target / f"{name}.selection.table.txt", loader.audio_dir / str(name)
+            path, audio = target / people_raven_name(str(name)), loader.audio_dir / str(name)
             try:
                 high = read_recording(audio).sample_rate / 2
             except AudioError as error:

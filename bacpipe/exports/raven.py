@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,8 +16,14 @@ from bacpipe.audio.remote import shown
 from bacpipe.errors import AudioError, ResultsNotFoundError
 from bacpipe.exports.chosen import Chosen, choose, mark_stale, stems
 from bacpipe.store.detections import Detections
-from bacpipe.store.files import write_bytes, write_json, write_text
-from bacpipe.store.layout import PROVENANCE, path_inside, raven_name
+from bacpipe.store.files import replacing, write_bytes, write_json, write_text
+from bacpipe.store.layout import (
+    PROVENANCE,
+    combined_raven_name,
+    path_inside,
+    raven_name,
+    sound_files_name,
+)
 from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -84,9 +91,27 @@ def _write_combined_raven_table(
     loader: Loader, folder: Path, events: Iterator[Detections]
 ) -> list[Path]:
     """Write one table; events and recordings are both in the order of the names."""
-    nyquist, offset = loader.highest_frequency, 0.0
+    table = folder / combined_raven_name(str(loader.model_name))
+    with replacing(table) as file:
+        sounds = _write_combined_rows(loader, file, events)
+    listing = folder / sound_files_name(str(loader.model_name))
+    write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
+    return [table, listing]
+
+
+def _write_combined_rows(
+    loader: Loader, file: IO[bytes], events: Iterator[Detections]
+) -> list[str]:
+    """Write the table recording by recording; returns the recordings that can be opened.
+
+    Raises
+    ------
+    ResultsNotFoundError
+        If none can.
+    """
+    nyquist, offset, rows = loader.highest_frequency, 0.0, 0
+    file.write(raven_table([]).encode())
     item = next(events, None)
-    rows: list[str] = []
     sounds: list[str] = []
     # Recordings without detections count too: Raven plays them as part of the same sound.
     for name in loader.recording_names:
@@ -101,22 +126,20 @@ def _write_combined_raven_table(
         sounds.append(plain_path(path.resolve()))
         high = min(nyquist, recording.sample_rate / 2)
         if item is not None and item.recording == name:
-            rows += raven_rows(
+            for row in raven_rows(
                 item,
                 path.resolve(),
                 high,
-                first=len(rows) + 1,
+                first=rows + 1,
                 offset=offset,
                 channels=loader.window_channels(name),
-            )
+            ):
+                file.write(f"{row}\n".encode())
+            rows += len(item.window)
         offset += recording.duration
     if not sounds:
         raise ResultsNotFoundError(f"{shown(loader.audio_dir)}: no recording here can be opened.")
-    table = folder / f"{loader.model_name}.selection.table.txt"
-    listing = folder / f"{loader.model_name}.sound_files.txt"
-    write_text(table, raven_table(rows))
-    write_bytes(listing, os.fsencode("\n".join(sounds) + "\n"))  # some names are no text
-    return [table, listing]
+    return sounds
 
 
 def _write_raven_tables(loader: Loader, folder: Path, items: Iterator[Detections]) -> list[Path]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TIMES = {"date": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y", "hour": "%H"}
+_EFFORT = {"windows_listened": "sum", "hours_listened": "sum"}
+_DETECTED = {"detections": "sum", "windows": "sum", "best_score": "max"}
+_WAITING = 2**17  # rows that wait to be added up
 _MOST_OCCASIONS = 10_000
 _Unit = Literal["h", "D"]
 _HOUR = np.timedelta64(1, "h")
@@ -95,14 +98,15 @@ def survey_of(chosen: Chosen, by: Sequence[str] | str) -> pd.DataFrame:
     keys = [str(key).strip() for key in named] if isinstance(named, Iterable) else []
     _check_keys(chosen, keys)
     unit: _Unit | None = "h" if "hour" in keys else "D" if {*keys} & {*_TIMES} else None
-    effort = _keyed(chosen, keys, _effort(chosen, unit)).groupby(keys, as_index=False).sum()
+    listened = (_keyed(chosen, keys, rows) for rows in _effort(chosen, unit))
+    effort = _added_up(listened, keys, _EFFORT)
     on = [*keys, "common_name"]
-    groups = _keyed(chosen, keys, _found(chosen, unit)).groupby(on, as_index=False)
-    found = groups.agg({"detections": "sum", "windows": "sum", "best_score": "max"})
+    heard = (_keyed(chosen, keys, rows) for rows in _detected(chosen, unit))
+    detected = _added_up(heard, on, _DETECTED)
     # What was asked for and not found is zeros; with nothing at all, the effort stays.
-    names = sorted({*found["common_name"], *chosen.where.listed_species}) or [""]
+    names = sorted({*detected["common_name"], *chosen.where.listed_species}) or [""]
     rows = effort.merge(pd.DataFrame({"common_name": np.array(names, object)}), how="cross")
-    table = rows.merge(found, how="left", on=on).sort_values(on, ignore_index=True)
+    table = rows.merge(detected, how="left", on=on).sort_values(on, ignore_index=True)
     for count in ("detections", "windows"):
         table[count] = table[count].fillna(0).astype(np.int64)
     listed = {name: chosen.classes.of(name).scientific_name for name in names}
@@ -167,10 +171,10 @@ def detection_history(
         kwargs["classifier_threshold"] = min_score
     chosen = choose(loader, kwargs)
     classes = classes_of(chosen, [species])
-    found = histories(chosen, occasion, min_hours=min_hours, classes=classes)
-    history = found.of(species)
+    whole = histories_of(chosen, occasion, min_hours=min_hours, classes=classes)
+    history = whole.of(species)
     history.attrs["bacpipe"] = {**chosen.provenance, "species": sorted(classes[species])}
-    history.attrs["hours_listened"] = found.hours.round(6).tolist()
+    history.attrs["hours_listened"] = whole.hours.round(6).tolist()
     return history
 
 
@@ -211,7 +215,7 @@ class Histories(NamedTuple):
         return pd.DataFrame(values, pd.Index(self.sites, name="site"), columns)
 
 
-def histories(
+def histories_of(
     chosen: Chosen,
     occasion: str,
     *,
@@ -231,7 +235,8 @@ def histories(
     """
     length, audio_dir = _occasion(occasion), chosen.loader.audio_dir
     min_hours = _hours(min_hours)
-    recordings = list(_listened(chosen))
+    # Windows are many: the stretches that they cover stand for them.
+    recordings = [item._replace(starts=item.begin) for item in _listened(chosen)]
     dated = [item for item in recordings if not np.isnat(item.place.local)]
     if not dated:
         raise ResultsNotFoundError(
@@ -262,16 +267,20 @@ def histories(
         hours[row[site], np.searchsorted(numbers, i)] += part
     present: dict[str, np.ndarray] = {name: np.zeros(hours.shape, bool) for name in classes or ()}
     named = {label: name for name, labels in (classes or {}).items() for label in labels}
-    for found in chosen.windows():
-        place = chosen.where.of(found.recording)
-        if np.isnat(place.local):
-            continue
-        column = np.searchsorted(numbers, (place.local + _seconds(found.start) - first) // length)
-        for label, i in set(zip(found.label.tolist(), column.tolist(), strict=True)):
-            name = str(label) if classes is None else named.get(str(label))
+    for block in blocks_of(chosen.windows()):
+        places = [chosen.where.of(name) for name in block.names.tolist()]
+        local = np.array([place.local for place in places], "datetime64[us]")
+        rows = np.array([row.get(place.site, -1) for place in places])
+        when = ~np.isnat(local[block.recording])
+        recording, label = block.recording[when], block.label[when]
+        begin = local[recording] + _seconds(block.start[when])
+        site, column = rows[recording], np.searchsorted(numbers, (begin - first) // length)
+        for i in np.unique(label).tolist():
+            known_as = str(block.classes[i])
+            name = known_as if classes is None else named.get(known_as)
             if name is not None:
                 cells = present.setdefault(name, np.zeros(hours.shape, bool))
-                cells[row[place.site], i] = True
+                cells[site[label == i], column[label == i]] = True
     occasions = first + numbers * length
     return Histories(sites, occasions, hours, (hours > 0) & (hours >= min_hours), present)
 
@@ -314,8 +323,8 @@ def classes_of(chosen: Chosen, species: Sequence[str]) -> dict[str, set[str]]:
     known = _by_name(chosen, chosen.classes.names)
     if {name.strip().casefold() for name in species} - {*known}:
         # Own models have no list of classes; what they have found is known.
-        found = chosen.loader.stored_detections()
-        known |= _by_name(chosen, {str(label) for item in found for label in set(item.label)})
+        stored = chosen.loader.stored_detections()
+        known |= _by_name(chosen, {str(label) for item in stored for label in set(item.label)})
     classes: dict[str, set[str]] = {}
     for name in species:
         if not name.strip():
@@ -398,12 +407,34 @@ def _split(
                 yield i, float(inside / _HOUR)
 
 
-def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
-    """Windows and hours that were listened to, by recording and unit of time."""
+def _added_up(
+    pieces: Iterable[pd.DataFrame], keys: list[str], how: Mapping[str, str]
+) -> pd.DataFrame:
+    """Rows of at least one table, added up by their keys; little more is held than the sum."""
     import pandas as pd
 
+    def added() -> pd.DataFrame:
+        return pd.concat(waiting, ignore_index=True).groupby(keys, as_index=False).agg(how)
+
+    waiting: list[pd.DataFrame] = []
+    size, most = 0, _WAITING
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size > most:
+            waiting = [added()]
+            size = len(waiting[0])
+            most = max(_WAITING, 2 * size)  # or a large sum would be made anew for each piece
+    return added()
+
+
+def _effort(chosen: Chosen, unit: _Unit | None) -> Iterator[pd.DataFrame]:
+    """Windows and hours that were listened to, by recording and unit of time."""
     rows: list[tuple[str, np.datetime64, int, float]] = []
     for item in _listened(chosen):
+        if len(rows) >= _WAITING:
+            yield _effort_table(rows)
+            rows = []
         if unit is None or np.isnat(item.place.local):
             nowhen = np.datetime64("NaT", "us")
             rows.append((item.recording, nowhen, len(item.starts), float(item.hours.sum())))
@@ -418,6 +449,12 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
             (item.recording, _EPOCH + i * length, 0, hours)
             for i, hours in _split(item, _EPOCH, length)
         ]
+    yield _effort_table(rows)
+
+
+def _effort_table(rows: list[tuple[str, np.datetime64, int, float]]) -> pd.DataFrame:
+    import pandas as pd
+
     names = ["recording", "time", "windows_listened", "hours_listened"]
     columns = list(zip(*rows, strict=True)) or [()] * 4
     kinds = [np.dtype(kind) for kind in ("O", "datetime64[us]", "i8", "f8")]
@@ -425,16 +462,19 @@ def _effort(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(names, arrays, strict=True)))
 
 
-def _found(chosen: Chosen, unit: _Unit | None) -> pd.DataFrame:
-    """Detections and windows of each class, by recording and unit of time."""
+def _detected(chosen: Chosen, unit: _Unit | None) -> Iterator[pd.DataFrame]:
+    """Detections and windows of each class, by recording and unit of time; at least one table."""
     import pandas as pd
 
-    parts = [_counted(chosen, block, unit) for block in blocks_of(chosen.windows())]
-    if parts:
-        return pd.concat(parts, ignore_index=True)
+    rows = None
+    for block in blocks_of(chosen.windows()):
+        rows = _counted(chosen, block, unit)
+        yield rows
+    if rows is not None:
+        return
     kinds = {"recording": object, "time": "datetime64[us]", "common_name": object,
              "detections": np.int64, "windows": np.int64, "best_score": np.float32}  # fmt: skip
-    return pd.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
+    yield pd.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
 
 
 def _counted(chosen: Chosen, block: Block, unit: _Unit | None) -> pd.DataFrame:

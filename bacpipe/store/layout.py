@@ -94,9 +94,13 @@ RETRIEVAL_RESULTS = "retrieval_results.json"
 RETRIEVAL_NEIGHBOURS = "retrieval_neighbours.parquet"
 # In the folder of probes.
 LABEL_NUMBERS = "label2index.json"
+# In the folder of clips, which lie in a folder for each class.
+CLIPS_TABLE = "clips.csv"
 # In the folder of comparisons across models.
 REPORT = "report.html"
 # In the folder of plots.
+PLOTS = "plots"
+ACTIVITY_FIGURE = "activity.png"
 BENCHMARK_FIGURE = "benchmark.png"
 BENCHMARK_CURVES = "benchmark_precision_recall.svg"
 BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
@@ -132,6 +136,51 @@ def raven_name(stem: str, model: str) -> str:
 def audacity_name(stem: str, model: str) -> str:
     """Audacity label track of a recording, in `AUDACITY_LABELS`."""
     return f"{stem}_{model}.labels.txt"
+
+
+def combined_raven_name(model: str) -> str:
+    """Raven selection table over all recordings, in the same folder."""
+    return f"{model}.selection.table.txt"
+
+
+def sound_files_name(model: str) -> str:
+    """List of the recordings that `combined_raven_name` counts through, beside it."""
+    return f"{model}.sound_files.txt"
+
+
+def people_raven_name(recording: str) -> str:
+    """Raven selection table of what people heard in a recording, in a folder of theirs."""
+    return f"{recording}.selection.table.txt"
+
+
+def people_audacity_name(recording: str) -> str:
+    """Audacity label track of what people heard in a recording, in a folder of theirs."""
+    return f"{recording}.labels.txt"
+
+
+def kaleidoscope_name(model: str) -> str:
+    """Table for Kaleidoscope, in the folder of an export."""
+    return f"{model}_kaleidoscope.csv"
+
+
+def survey_name(model: str) -> str:
+    """Table of a survey, in the folder of an export."""
+    return f"{model}_survey.csv"
+
+
+def history_name(model: str, species: str) -> str:
+    """Where and when a species was found, in the folder of an export."""
+    return f"{model}_{species}.csv"
+
+
+def hours_listened_name(model: str) -> str:
+    """Effort of such histories, beside them."""
+    return f"{model}_hours_listened.csv"
+
+
+def darwin_core_name(model: str) -> str:
+    """Darwin Core archive, in the folder of an export."""
+    return f"{model}_dwca.zip"
 
 
 def searched_windows_name(embeddings: str) -> str:

@@ -44,6 +44,7 @@ from bacpipe.store.predictions import (
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +257,9 @@ def write_detections(
 ) -> None:
     """Write all predictions as one table: a row for each, a row group for each block.
 
+    Its texts are dictionaries on the disk, but no readers take them for such unless they ask:
+    Arrow counts no column by dictionaries that differ from row group to row group.
+
     Parameters
     ----------
     path : Path
@@ -272,19 +276,24 @@ def write_detections(
     import pyarrow.parquet as pq
 
     description = {"bacpipe": json.dumps({**provenance, "state": state})}
-    schema = described(no_detections(), describe).schema.with_metadata(description)
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    schema = described(no_detections(), describe).schema
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer,
+    ):
         for block in blocks:
             table = described(block, describe).cast(schema)
             # A window in two row groups would be two windows for who reads one after the other.
             writer.write_table(table, row_group_size=len(table))
+        writer.add_key_value_metadata(description)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Read columns of the table, all by default, a pyarrow.Table for each row group."""
-    import pyarrow.parquet as pq
+    """Read columns of the table, all by default, a pyarrow.Table for each row group.
 
-    with pq.ParquetFile(path) as file:
+    Names of recordings and classes are dictionaries.
+    """
+    with _open(path) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns, use_threads=False)
         if not file.num_row_groups:
@@ -356,10 +365,9 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
         If it is missing or damaged, perhaps only after some blocks.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             if state is not None and _state_in(file.schema_arrow) != state:
                 return
             kinds, names = detections_kinds(), list(detections_kinds())
@@ -378,6 +386,15 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
             f"{path}: this table of predictions cannot be read ({first_line(error)}); delete it "
             f"and run the pipeline again."
         ) from error
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """The table, whose names of recordings and classes come as dictionaries."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    repeated = {*_OLD_NAMES, *_OLD_NAMES.values()}
+    return pq.ParquetFile(path, read_dictionary=[name for name in names if name in repeated])
 
 
 def _as_block(table: pa.Table) -> Block:

@@ -2,8 +2,8 @@
 
 Commands of `bash` blocks (those of bacpipe and ``python -c``), `python` and `pycon` blocks run one
 after the other, in one folder and one namespace; a `text` block is compared with what the block
-before it has printed, ``...`` standing for anything.  Comments before a block, which no reader
-sees, say otherwise:
+before it has printed, ``...`` standing for anything.  Those of `r` are for `test_r.py`.  Comments
+before a block, which no reader sees, say otherwise:
 
 ``<!-- not run: REASON -->``
     The block is only looked at.
@@ -141,7 +141,7 @@ class Reader:
             elif block.runs:
                 self.printed = self._run(block.language, block.text, block)
                 self.ran += 1
-            elif block.language in ("bash", "python", "pycon"):
+            elif block.language in ("bash", "python", "pycon", "r"):
                 self.printed = ""
 
     def _run(self, language: str, code: str, block: Block) -> str:
@@ -200,9 +200,9 @@ class Reader:
         elif shown:
             found = sorted(Path().glob(shown))
             assert found, f"{block}: there is no {shown}"
-            _compare(block, found[0].read_text(encoding="utf-8-sig"))
+            compare(block, found[0].read_text(encoding="utf-8-sig"))
         elif block.language == "text" and block.mark("not compared") is None and self.printed:
-            _compare(block, self.printed)
+            compare(block, self.printed)
 
 
 def _show(shown: list[Any], value: Any) -> None:
@@ -217,7 +217,7 @@ def _same(value: Any, expected: Any) -> bool:
     return bool(value == expected)
 
 
-def _compare(block: Block, text: str) -> None:
+def compare(block: Block, text: str) -> None:
     """Look for what the page prints, whatever the breaks of lines and the last digits."""
     numbers: list[str] = []
 

