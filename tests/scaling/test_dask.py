@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +22,6 @@ from bacpipe.scaling.manifest import read_manifest
 from tests.conftest import TinyModel, write_recording
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
-
-
-NO_PAGE = {"dashboard_address": None}
 
 
 class Loaded(TinyModel):
@@ -148,8 +148,8 @@ def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, schedul
         ({"scheduler": "tcp://127.0.0.1:9"}, "no scheduler of Dask answers there"),
         ({"scheduler": "tcp://nowhere"}, "scheduler"),
         (
-            {"scheduler": "slurm", "cluster_settings": {"cores": 1, "scheduler_options": NO_PAGE}},
-            r"scheduler=slurm: .*memory",
+            {"scheduler": "slurm", "cluster_settings": {"cores": 1}},
+            r"cluster_settings lacks memory, which scheduler=slurm needs .*memory: 16GB",
         ),
         ({"check_if_already_processed": False}, "not possible with engine=dask"),
     ],
@@ -187,33 +187,191 @@ def test_a_missing_package_is_named(
         )
 
 
-def test_settings_of_the_queue_pass_through(
-    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class Queue:
+    """Commands of queues that take jobs, write them down, and let them lie."""
+
+    folder: Path
+
+    def answers(self, command: str, script: str) -> None:
+        path = self.folder / command
+        path.write_text(f"#!/bin/sh\necho x >> {self.folder}/submitted\n{script}\n")
+        path.chmod(0o755)
+
+    @property
+    def submitted(self) -> int:
+        path = self.folder / "submitted"
+        return len(path.read_text().split()) if path.exists() else 0
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    if os.name == "nt":
+        pytest.skip("its commands are shell scripts")
     pytest.importorskip("dask_jobqueue")
-    given: dict[str, object] = {"n_workers": 20, "cores": 4, "memory": "16GB", "queue": "long"}
-    given["scheduler_options"] = NO_PAGE
-    options = make_options(
-        **settings(place, "bad", engine="dask", scheduler="slurm", cluster_settings=given)
-    )
-    taken: list[dict[str, object]] = []
-    monkeypatch.setattr("dask_jobqueue.SLURMCluster", lambda **words: taken.append(words))
-    dask_engine._cluster(options)
-    assert taken == [{**given, "worker_extra_args": ["--nthreads", "1"]}]
-    # What the real one makes of it is a job whose worker has all cores and one task at a time.
-    monkeypatch.undo()
+    found = Queue(tmp_path)
+    for command in ("sbatch", "qsub", "bsub", "oarsub", "msub", "condor_submit"):
+        found.answers(command, "echo 17")
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")
+    (tmp_path / "scancel").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "no-settings"))
+    return found
+
+
+@contextmanager
+def cluster_of(place: SimpleNamespace, scheduler: str, **given: object) -> Iterator[Any]:
+    words = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": ":0"}, **given}
     cluster = dask_engine._cluster(
-        make_options(
-            **settings(place, "bad", scheduler="slurm", cluster_settings={**given, "n_workers": 0})
-        )
+        make_options(**settings(place, "bad", scheduler=scheduler, cluster_settings=words))
     )
     try:
-        script = cluster.job_script()
+        yield cluster
     finally:
-        cluster.close()
-    assert "#SBATCH -p long" in script
-    assert "--cpus-per-task=4" in script
-    assert script.rstrip().split("--nthreads")[-1].split()[0] == "1"
+        dask_engine._close(cluster)
+
+
+SIZES: dict[str, object] = {"cores": 8, "memory": "16GB"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "kind", "given", "lines"),
+    [
+        (
+            "slurm", "SLURMCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#SBATCH -p long", "#SBATCH --cpus-per-task=8", "#SBATCH -t 04:00:00"],
+        ),
+        (
+            "pbs", "PBSCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#PBS -q long", "#PBS -l select=1:ncpus=8:mem=15GB", "#PBS -l walltime=04:00:00"],
+        ),
+        (
+            "lsf", "LSFCluster", {"queue": "long", "walltime": "04:00"},
+            ["#BSUB -q long", "#BSUB -n 8", "#BSUB -W 04:00"],
+        ),
+        (
+            "sge", "SGECluster", {"queue": "long", "job_extra_directives": ["-pe smp 8"]},
+            ["#$ -q long", "#$ -pe smp 8"],
+        ),
+        (
+            "oar", "OARCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#OAR -q long", "#OAR -l /nodes=1/core=8,walltime=04:00:00"],
+        ),
+        (
+            "moab", "MoabCluster", {"queue": "long", "job_extra_directives": ["-m n"]},
+            ["#PBS -q long", "#PBS -m n"],
+        ),
+        (
+            "htcondor", "HTCondorCluster",
+            {"disk": "10GB", "job_extra_directives": {"+Group": "birds"}},
+            ["MY.DaskWorkerCores = 8", "MY.DaskWorkerDisk = 10000000000", "+Group = birds"],
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:OAR Job memory")
+def test_each_queue_gets_jobs_with_one_worker_on_all_cores(
+    place: SimpleNamespace,
+    queue: Queue,
+    scheduler: str,
+    kind: str,
+    given: dict[str, object],
+    lines: list[str],
+) -> None:
+    more = {"worker_extra_args": ["--lifetime", "3h"]}
+    with cluster_of(place, scheduler, n_workers=0, **SIZES, **given, **more) as cluster:
+        script = cluster.job_script()
+    assert type(cluster).__name__ == kind
+    for line in lines:
+        assert line in script
+    command = script[script.index("distributed.cli.dask_worker") :]
+    # Of one process, with all the memory; what is said last of its threads holds.
+    assert "--nworkers" not in command
+    assert "--memory-limit 14.90GiB" in command
+    assert command.rpartition("--nthreads")[2].startswith(" 1 --lifetime 3h")
+    assert queue.submitted == 0
+
+
+def test_as_many_jobs_are_submitted_as_workers_are_asked_for(
+    place: SimpleNamespace, queue: Queue
+) -> None:
+    with cluster_of(place, "slurm", n_workers=3, **SIZES):
+        assert queue.submitted == 3
+    with cluster_of(place, "slurm", **SIZES):
+        assert queue.submitted == 3 + 1
+    with cluster_of(place, "slurm", n_workers=4, processes=2, **SIZES):
+        assert queue.submitted == 3 + 1 + 2
+
+
+def test_settings_of_a_queue_may_be_in_its_own_file(place: SimpleNamespace, queue: Queue) -> None:
+    import dask
+
+    given = {
+        "cores": 6,
+        "memory": "12GB",
+        "processes": 2,
+        "worker-extra-args": ["--lifetime", "9h"],
+    }
+    with (
+        dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **given}}),
+        cluster_of(place, "slurm", n_workers=0) as cluster,
+    ):
+        script = cluster.job_script()
+    assert "--cpus-per-task=6" in script
+    assert "--nworkers 2" in script
+    assert "--nthreads 1 --lifetime 9h" in script
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "given", "missing"),
+    [
+        ("pbs", {}, "cores and memory"),
+        ("lsf", {"memory": "1GB"}, "cores"),
+        ("sge", {"cores": 1, "memory": None}, "memory"),
+        ("htcondor", SIZES, "disk"),
+        ("htcondor", {"disk": "1GB"}, "cores and memory"),
+    ],
+)
+def test_what_a_queue_must_know_is_named(
+    place: SimpleNamespace, queue: Queue, scheduler: str, given: dict[str, object], missing: str
+) -> None:
+    with (
+        pytest.raises(
+            SettingsError,
+            match=rf"^cluster_settings lacks {missing}, which scheduler={scheduler} needs",
+        ),
+        cluster_of(place, scheduler, **given),
+    ):
+        pass
+
+
+def test_without_its_command_there_is_no_queue(
+    place: SimpleNamespace, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(queue.folder / "empty"))
+    with (
+        pytest.raises(SettingsError, match=r"scheduler=lsf .* command bsub, which is not found"),
+        cluster_of(place, "lsf", **SIZES),
+    ):
+        pass
+
+
+def test_jobs_that_the_queue_refuses_are_not_waited_for(
+    place: SimpleNamespace, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.answers("sbatch", "echo no partition long >&2; exit 1")
+    with (
+        pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused the jobs .*no partition"),
+        cluster_of(place, "slurm", n_workers=2, **SIZES),
+    ):
+        pass
+    assert "Traceback" not in caplog.text
+    # One of three is taken.
+    queue.answers(
+        "sbatch",
+        f"mkdir {queue.folder}/one 2>/dev/null && echo 17 || {{ echo limit >&2; exit 1; }}",
+    )
+    with cluster_of(place, "slurm", n_workers=3, **SIZES):
+        assert "the queue refused 2 of 3 jobs" in caplog.text
 
 
 def test_each_local_worker_has_a_gpu_of_its_own(
