@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import bacpipe
-from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.errors import BacpipeError, SettingsError, StorageError
 from bacpipe.options import make_options
 from bacpipe.scaling import dask_engine
 from bacpipe.scaling.manifest import read_manifest
@@ -140,6 +141,102 @@ def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, schedul
             CustomModel=Broken,
             **settings(place, "broken", engine="dask", scheduler=scheduler),
         )
+
+
+class Flaky(TinyModel):
+    """Its weights are on a disk that does not answer the first times, as many as a file says."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        base = Path(os.environ["BACPIPE_TEST_LOADED"]).parent
+        with (base / "tries").open("a") as file:
+            file.write("x")
+        kind, times = (base / "trouble").read_text().split()
+        if len((base / "tries").read_text()) <= int(times):
+            raise {"disk": StorageError, "weights": BacpipeError}[kind]("weights: not there now.")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries", "works"),
+    [("disk 2", 3, True), ("disk 9", 3, False), ("weights 1", 1, False)],
+    ids=["a disk that comes back", "a disk that is gone", "the same again"],
+)
+def test_a_shard_is_tried_again_when_its_disk_may_come_back(
+    place: SimpleNamespace, scheduler: str, trouble: str, tries: int, works: bool
+) -> None:
+    (place.base / "tries").write_text("")
+    (place.base / "trouble").write_text(trouble)
+    words = settings(place, trouble, engine="dask", scheduler=scheduler, hours_per_shard=1)
+
+    def embed() -> bacpipe.Loader:
+        return bacpipe.generate_embeddings(model_name="tiny", CustomModel=Flaky, **words)
+
+    if works:
+        assert len(embed().entries) == 9
+    else:
+        with pytest.raises(BacpipeError, match=r"1 shard of 1 .*weights: not there now"):
+            embed()
+    assert len((place.base / "tries").read_text()) == tries
+
+
+def test_the_scheduler_knows_a_few_shards_at_a_time(
+    place: SimpleNamespace, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[int] = [0]
+
+    class Counted(distributed.as_completed):  # type: ignore[misc]
+        def update(self, futures: list[Any]) -> None:
+            known.append(known[-1] + len(futures))
+            super().update(futures)
+
+        def __next__(self) -> Any:
+            future = super().__next__()
+            known.append(known[-1] - 1)
+            return future
+
+    monkeypatch.setattr(distributed, "as_completed", Counted)
+    bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=TinyModel,
+        **settings(place, "few", engine="dask", scheduler=scheduler, hours_per_shard=1 / 3600),
+    )
+    # Ten recordings, each longer than a shard: as one comes back, one is handed out.
+    assert known == [0, 8, 7, 8, 7, 8, *range(7, -1, -1)]
+
+
+def test_of_many_workers_each_has_one_shard_in_hand_and_one_that_waits() -> None:
+    def client(workers: dict[str, int]) -> Any:
+        return SimpleNamespace(nthreads=lambda: workers)
+
+    assert dask_engine._most(client({})) == 8  # none is there yet
+    assert dask_engine._most(client({f"w{i}": 1 for i in range(50)})) == 100
+
+
+def test_the_command_line_on_workers_that_it_starts(place: SimpleNamespace, tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    for i in range(3):
+        write_recording(field / f"r{i}.wav", 4.0, seed=i)
+
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "bacpipe", "audio_dir=field", "models=birdnet", "device=cpu",
+            "main_results_dir=there", "engine=dask", "scheduler=local",
+            f"hours_per_shard={4 / 3600}",
+            "cluster_settings={n_workers: 1, dashboard_address: null}",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(Path(bacpipe.__file__).parents[1])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "in 3 shards, by Dask" in ended.stdout
+    for number in (1, 2, 3):
+        assert f"shard {number}: birdnet: 1 recording done" in ended.stdout + ended.stderr
+    there = bacpipe.Loader(field, "birdnet", main_results_dir=tmp_path / "there")
+    here = bacpipe.generate_embeddings(
+        model_name="birdnet", audio_dir=field, main_results_dir=tmp_path / "here", device="cpu"
+    )
+    assert list(there.entries) == list(here.entries) == ["r0.wav", "r1.wav", "r2.wav"]
+    np.testing.assert_allclose(there.embeddings("array"), here.embeddings("array"), atol=1e-5)
 
 
 @pytest.mark.parametrize(
