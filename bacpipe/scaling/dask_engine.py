@@ -146,12 +146,12 @@ def _work_on(
         for future in running:
             number = numbers.pop(future.key)
             if future.status == "finished":
-                found = future.result()
-                if isinstance(found, BacpipeError):
-                    errors[number] = said(found)
+                outcome = future.result()
+                if isinstance(outcome, BacpipeError):
+                    errors[number] = said(outcome)
                 else:
-                    reports[number] = found
-                    logger.info("%s", found)
+                    reports[number] = outcome
+                    logger.info("%s", outcome)
             else:
                 errors[number] = unexpected("its worker", future.exception())
             if number in errors:

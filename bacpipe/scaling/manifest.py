@@ -202,7 +202,7 @@ def read_manifest(paths: ResultPaths) -> Manifest:
     try:
         with pq.ParquetFile(path) as file:
             about = json.loads(file.metadata.metadata[b"bacpipe"])
-            found = Manifest(
+            manifest = Manifest(
                 path, Path(about["audio_dir"]), list(about["models"]), dict(about["settings"]),
                 str(about["version"]), list(map(int, about["shards"])), int(about["recordings"]),
                 stems=dict(about["stems"]),
@@ -221,15 +221,15 @@ def read_manifest(paths: ResultPaths) -> Manifest:
         ) from None
     if number > FORMAT or not set(_SCHEMA.names) <= set(known):
         raise ResultsError(
-            f"{path}: was written by a newer bacpipe ({found.version}); update this one "
+            f"{path}: was written by a newer bacpipe ({manifest.version}); update this one "
             f"({__version__})."
         )
-    if found.audio_dir != paths.audio_dir.resolve():
+    if manifest.audio_dir != paths.audio_dir.resolve():
         raise ResultsError(
-            f"{path}: is the manifest of {shown(found.audio_dir)}, not of "
+            f"{path}: is the manifest of {shown(manifest.audio_dir)}, not of "
             f"{shown(paths.audio_dir.resolve())}; plan the shards again: what is done is kept."
         )
-    return found
+    return manifest
 
 
 def _read(path: Path, **arguments: Any) -> pa.Table:  # noqa: ANN401 - pyarrow's own
@@ -454,16 +454,16 @@ class Planner:
         site: str,
     ) -> float:
         """Bytes of a second, from the headers of a few recordings of a site and suffix."""
-        found = self._rates.setdefault((site, suffix), [])
-        if len(found) < _HEADERS_OF_SITE and self._headers < _HEADERS:
+        rates = self._rates.setdefault((site, suffix), [])
+        if len(rates) < _HEADERS_OF_SITE and self._headers < _HEADERS:
             number = suffixes.index(suffix)
             self._headers += 1
             length = self._length_of(names[number]) if sizes[number] > 0 else None
             if length:
-                found.append(float(sizes[number]) / length)
-                self._by_suffix.setdefault(suffix, found[-1])
-        if found:
-            return float(np.median(found))
+                rates.append(float(sizes[number]) / length)
+                self._by_suffix.setdefault(suffix, rates[-1])
+        if rates:
+            return float(np.median(rates))
         return self._by_suffix.get(suffix, _USUAL_BYTES)
 
 
