@@ -166,7 +166,7 @@ def names_by_folder(url: str, suffixes: tuple[str, ...]) -> Iterator[list[str]]:
         return path, system.find(path, detail=True)  # one list of all, whatever its folders
 
     try:
-        root, found = _persistently(url, find)
+        root, listed = _persistently(url, find)
     except OSError as error:
         raise NoRecordingsError(
             f"The audio folder {url} cannot be listed: {_reason(error)}; check the address and "
@@ -175,7 +175,7 @@ def names_by_folder(url: str, suffixes: tuple[str, ...]) -> Iterator[list[str]]:
     is_web = url.startswith(_WEB)
     folders: dict[str, list[str]] = {}
     unknown = []
-    for full, info in found.items():
+    for full, info in listed.items():
         name = full.removeprefix(root).lstrip("/")
         name = unquote(name) if is_web else name
         if not name.lower().endswith(suffixes) or any(

@@ -75,14 +75,14 @@ def options_of_plan(options: Options, manifest: Manifest) -> Options:
     usual, own = decisive_settings(make_options()), decisive_settings(options)
     planned = {**usual, **manifest.settings}
     asked = [key for key in _DECISIVE if key in options.asked]
-    found = differences(own, {key: planned[key] for key in asked})
+    different = differences(own, {key: planned[key] for key in asked})
     if manifest.version != __version__:
-        found.insert(0, f"bacpipe {__version__} instead of {manifest.version}")
-    if found:
+        different.insert(0, f"bacpipe {__version__} instead of {manifest.version}")
+    if different:
         raise ResultsError(
             f"{manifest.path}: these shards were planned with other settings than those of this "
-            f"worker ({', '.join(found)}); use those of the plan, or plan the shards again, when "
-            f"nobody works on them."
+            f"worker ({', '.join(different)}); use those of the plan, or plan the shards again, "
+            f"when nobody works on them."
         )
     kept = {key: value for key, value in manifest.settings.items() if key not in options.asked}
     return with_changes(
@@ -175,9 +175,9 @@ def agree(path: Path, mine: Mapping[str, Any]) -> None:
         | {"run_pretrained_classifier": what.get("predictions") is not None}
         for what in (mine, theirs)
     ]
-    if found := differences(*flat):
+    if different := differences(*flat):
         raise ResultsError(
             f"{path}: this worker would compute other results than those before it "
-            f"({', '.join(found)}); use the same version, weights and settings on all machines, or "
-            f"plan the shards again with those of this one, when nobody works on them."
+            f"({', '.join(different)}); use the same version, weights and settings on all "
+            f"machines, or plan the shards again with those of this one, when nobody works on them."
         )

@@ -11,9 +11,12 @@ lost is given to another by the scheduler.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
+import shlex
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -48,6 +51,7 @@ _JOB_QUEUES = {
     "oar": "OARCluster",
     "moab": "MoabCluster",
 }
+_SIZES_OF_JOBS = {"cores": "4", "memory": "16GB"}
 _PLUGIN = "bacpipe-shards"
 _WAITING = 2  # shards that wait for each worker, so that none is ever idle
 _SHOWN = 5  # errors
@@ -142,12 +146,12 @@ def _work_on(
         for future in running:
             number = numbers.pop(future.key)
             if future.status == "finished":
-                found = future.result()
-                if isinstance(found, BacpipeError):
-                    errors[number] = said(found)
+                outcome = future.result()
+                if isinstance(outcome, BacpipeError):
+                    errors[number] = said(outcome)
                 else:
-                    reports[number] = found
-                    logger.info("%s", found)
+                    reports[number] = outcome
+                    logger.info("%s", outcome)
             else:
                 errors[number] = unexpected("its worker", future.exception())
             if number in errors:
@@ -280,7 +284,7 @@ def _client(options: Options) -> Iterator[Client]:
     finally:
         client.close()
         if cluster is not None:
-            cluster.close()
+            _close(cluster)
 
 
 def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of several packages
@@ -299,16 +303,112 @@ def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of sev
             ) from None
     else:
         kind = getattr(_import("dask_jobqueue"), _JOB_QUEUES[name])
-        # One task at a time, which uses all cores of its job.
-        given = list(settings.get("worker_extra_args") or ())
-        settings = {"n_workers": 1, **settings, "worker_extra_args": ["--nthreads", "1", *given]}
+        settings = _job_settings(name, settings)
+        _require_queue(name, kind)
+    with _no_traceback_of_jobs():
+        try:
+            cluster = kind(**settings)
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            raise SettingsError(
+                f"cluster_settings={dict(options.cluster_settings)} is not possible with "
+                f"scheduler={name}: {said(error) or type(error).__name__}"
+            ) from None
+        if name in _JOB_QUEUES:
+            _require_jobs(name, cluster)
+    return cluster
+
+
+@contextmanager
+def _no_traceback_of_jobs() -> Iterator[None]:
+    """Keep what is told in a sentence (`_require_jobs`) from being printed as a traceback, too."""
+    told = logging.getLogger("tornado.application")
+    level = told.level
+    told.setLevel(logging.CRITICAL)
     try:
-        return kind(**settings)
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        yield
+    finally:
+        told.setLevel(level)
+
+
+def _job_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a cluster of jobs: one worker in each, with one task at a time on all its cores.
+
+    Raises
+    ------
+    SettingsError
+        If it is not said how much a job takes.
+    """
+    import dask
+
+    def value_of(key: str) -> Any:  # noqa: ANN401 - of any keyword
+        # What is not given comes from dask-jobqueue's own file.
+        place = f"jobqueue.{given.get('config_name', name)}.{key}"
+        return dask.config.get(place, None) if given.get(key) is None else given[key]
+
+    examples = _SIZES_OF_JOBS | ({"disk": "10GB"} if name == "htcondor" else {})
+    missing = [key for key in examples if value_of(key) is None]
+    if missing:
+        example = ", ".join(f"{key}: {value}" for key, value in examples.items())
         raise SettingsError(
-            f"cluster_settings={dict(options.cluster_settings)} is not possible with "
-            f"scheduler={name}: {said(error) or type(error).__name__}"
-        ) from None
+            f"cluster_settings lacks {' and '.join(missing)}, which scheduler={name} needs for "
+            f"each job; give such as cluster_settings={{{example}}}."
+        )
+    return {
+        "n_workers": 1,
+        **given,
+        "processes": value_of("processes") or 1,
+        "worker_extra_args": ["--nthreads", "1", *(value_of("worker_extra_args") or ())],
+    }
+
+
+def _require_queue(name: str, kind: Any) -> None:  # noqa: ANN401 - a class without types
+    command = shlex.split(kind.job_cls.submit_command)[0]
+    if shutil.which(command) is None:
+        raise SettingsError(
+            f"scheduler={name} submits jobs by the command {command}, which is not found on this "
+            f"computer; run this where jobs can be submitted, such as on a login node."
+        )
+
+
+def _require_jobs(name: str, cluster: Any) -> None:  # noqa: ANN401 - a cluster without types
+    """Wait until the queue has the jobs: for those that it refuses, Dask would wait for ever.
+
+    Raises
+    ------
+    SettingsError
+        With what the queue says, if it has taken none.
+    """
+
+    async def submit() -> list[str]:
+        while len(cluster.workers) < len(cluster.worker_spec):
+            await asyncio.sleep(0.05)
+        # Those that were refused are submitted once more, and say why.
+        answers = await asyncio.gather(*cluster.workers.values(), return_exceptions=True)
+        return [said(answer) for answer in answers if isinstance(answer, BaseException)]
+
+    refusals = cluster.sync(submit)
+    if not refusals:
+        return
+    if len(refusals) < len(cluster.workers):
+        logger.warning(
+            "scheduler=%s: the queue refused %d of %d jobs (%s); the others do the work.",
+            name, len(refusals), len(cluster.workers), refusals[0],
+        )  # fmt: skip
+        return
+    _close(cluster)
+    raise SettingsError(
+        f"scheduler={name}: the queue refused the jobs ({refusals[0]}); correct cluster_settings."
+    )
+
+
+def _close(cluster: Any) -> None:  # noqa: ANN401 - a cluster of one of several packages
+    """End a cluster that was started here, and its workers."""
+    from distributed import Status
+
+    if hasattr(cluster, "job_cls"):
+        for job in cluster.workers.values():
+            job.status = Status.closing  # jobs never say so, which Dask takes for an error
+    cluster.close()
 
 
 def _import(package: str) -> Any:  # noqa: ANN401 - a module without types

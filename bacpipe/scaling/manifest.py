@@ -3,7 +3,7 @@
 A shard is a run of neighbouring recordings, of about the same length as the others: whole folders
 and sites where these are not longer.  The manifest is one Parquet file with a row for each
 recording, sorted by shard; it is written and read in pieces, so that ten million recordings take
-no more memory than the largest of their folders.
+no more memory than the largest of their folders, or a shard.
 
 A recording that has a shard keeps it: planning again gives new recordings shards of their own and
 drops those that are gone.  The length of recordings is estimated from their size and the headers
@@ -71,6 +71,16 @@ class Folder(NamedTuple):
 
     names: Sequence[str]
     sizes: np.ndarray
+
+
+class _Undealt(NamedTuple):
+    """Recordings of a folder that get a shard."""
+
+    site: str
+    names: Sequence[str]
+    sizes: np.ndarray
+    seconds: np.ndarray
+    stems: Mapping[str, str]
 
 
 @dataclass
@@ -192,7 +202,7 @@ def read_manifest(paths: ResultPaths) -> Manifest:
     try:
         with pq.ParquetFile(path) as file:
             about = json.loads(file.metadata.metadata[b"bacpipe"])
-            found = Manifest(
+            manifest = Manifest(
                 path, Path(about["audio_dir"]), list(about["models"]), dict(about["settings"]),
                 str(about["version"]), list(map(int, about["shards"])), int(about["recordings"]),
                 stems=dict(about["stems"]),
@@ -211,15 +221,15 @@ def read_manifest(paths: ResultPaths) -> Manifest:
         ) from None
     if number > FORMAT or not set(_SCHEMA.names) <= set(known):
         raise ResultsError(
-            f"{path}: was written by a newer bacpipe ({found.version}); update this one "
+            f"{path}: was written by a newer bacpipe ({manifest.version}); update this one "
             f"({__version__})."
         )
-    if found.audio_dir != paths.audio_dir.resolve():
+    if manifest.audio_dir != paths.audio_dir.resolve():
         raise ResultsError(
-            f"{path}: is the manifest of {shown(found.audio_dir)}, not of "
+            f"{path}: is the manifest of {shown(manifest.audio_dir)}, not of "
             f"{shown(paths.audio_dir.resolve())}; plan the shards again: what is done is kept."
         )
-    return found
+    return manifest
 
 
 def _read(path: Path, **arguments: Any) -> pa.Table:  # noqa: ANN401 - pyarrow's own
@@ -296,7 +306,8 @@ class Planner:
         self._headers = 0
         self._number = 1 + max(before.shards, default=0) if before is not None else 1
         self._filled = 0.0
-        self._site: str | None = None
+        self._site: str | None = None  # the last one that was dealt
+        self._waiting: list[_Undealt] = []  # folders of the next
         self._shards: set[int] = set()
 
     def write(self, folders: Iterable[Folder]) -> Manifest:
@@ -317,7 +328,10 @@ class Planner:
                     if chosen.any():
                         restemmed.update(stems)
                 if chosen.any():
-                    rows.add(self._dealt(folder, chosen, stems))
+                    for table in self._dealt(self._measured(folder, chosen, stems)):
+                        rows.add(table)
+            for table in self._rest():
+                rows.add(table)
             manifest.added = rows.written
             if before is not None and known is not None:
                 for batch in _batches(before.path):
@@ -333,17 +347,52 @@ class Planner:
             _write_about(manifest)
         return manifest
 
-    def _dealt(self, folder: Folder, chosen: np.ndarray, stems: Mapping[str, str]) -> pa.Table:
-        """Rows of recordings of a folder, each with its shard."""
+    def _measured(self, folder: Folder, chosen: np.ndarray, stems: Mapping[str, str]) -> _Undealt:
         names, sizes = folder.names, folder.sizes
         if not chosen.all():
             names = [name for name, wanted in zip(names, chosen, strict=True) if wanted]
             sizes = sizes[chosen]
         site = self._site_of(names[0])
-        seconds = self._seconds(names, sizes, site)
-        if site != self._site and self._filled >= self._most / 2:
+        return _Undealt(site, names, sizes, self._seconds(names, sizes, site), stems)
+
+    def _dealt(self, some: _Undealt) -> Iterator[pa.Table]:
+        """Rows that have their shards, once it is known whether their site fits into one."""
+        if self._waiting and self._waiting[0].site != some.site:
+            yield from self._rest()
+        if self._site != some.site:
+            self._waiting.append(some)
+            if self._fits(self._waiting):
+                return
+            yield from self._rest()
+        else:  # the rest of a site that is longer than a shard
+            yield self._rows_of(some)
+
+    def _rest(self) -> Iterator[pa.Table]:
+        """Rows of the folders of a site that have waited for each other."""
+        if not self._waiting:
+            return
+        if self._filled >= self._most / 2:
             self._next()
-        self._site = site
+        self._make_room(self._waiting)
+        self._site = self._waiting[0].site
+        for some in self._waiting:
+            yield self._rows_of(some)
+        self._waiting = []
+
+    def _fits(self, group: Sequence[_Undealt], filled: float = 0.0) -> bool:
+        """Whether a shard that is filled so far has room for all of them."""
+        length = filled + sum(float(some.seconds.sum()) for some in group)
+        return length <= self._most * (1 + 1e-9)
+
+    def _make_room(self, group: Sequence[_Undealt]) -> None:
+        """Begin a shard if they would be parted by this one, but not by a new one."""
+        if self._fits(group) and not self._fits(group, self._filled):
+            self._next()
+
+    def _rows_of(self, some: _Undealt) -> pa.Table:
+        """Rows of recordings of a folder, each with its shard."""
+        self._make_room([some])
+        names, seconds = some.names, some.seconds
         numbers = np.empty(len(names), dtype=np.int32)
         total = np.cumsum(seconds)
         done = 0
@@ -364,11 +413,11 @@ class Planner:
             [
                 pa.array(numbers),
                 pa.array(names, pa.string()),
-                pa.array([site], pa.string()).take(pa.array(np.zeros(len(names), np.int8))),
+                pa.array([some.site], pa.string()).take(pa.array(np.zeros(len(names), np.int8))),
                 pa.array(seconds.astype(np.float32)),
-                pa.array(sizes),
-                pa.array([stems.get(name) for name in names], pa.string())
-                if stems
+                pa.array(some.sizes),
+                pa.array([some.stems.get(name) for name in names], pa.string())
+                if some.stems
                 else pa.nulls(len(names), pa.string()),
             ],
             schema=_SCHEMA,
@@ -405,16 +454,16 @@ class Planner:
         site: str,
     ) -> float:
         """Bytes of a second, from the headers of a few recordings of a site and suffix."""
-        found = self._rates.setdefault((site, suffix), [])
-        if len(found) < _HEADERS_OF_SITE and self._headers < _HEADERS:
+        rates = self._rates.setdefault((site, suffix), [])
+        if len(rates) < _HEADERS_OF_SITE and self._headers < _HEADERS:
             number = suffixes.index(suffix)
             self._headers += 1
             length = self._length_of(names[number]) if sizes[number] > 0 else None
             if length:
-                found.append(float(sizes[number]) / length)
-                self._by_suffix.setdefault(suffix, found[-1])
-        if found:
-            return float(np.median(found))
+                rates.append(float(sizes[number]) / length)
+                self._by_suffix.setdefault(suffix, rates[-1])
+        if rates:
+            return float(np.median(rates))
         return self._by_suffix.get(suffix, _USUAL_BYTES)
 
 

@@ -147,8 +147,8 @@ def plan(
         if loader.is_part or options.testing:
             folders = folders_of(loader.selection.names, loader.audio_dir)
         else:
-            found = folders_on_disk(loader.audio_dir, options.audio_suffixes)
-            folders = _outside_results(found, paths)
+            every = folders_on_disk(loader.audio_dir, options.audio_suffixes)
+            folders = _outside_results(every, paths)
         return Planner(manifest, options, before).write(folders)
 
 

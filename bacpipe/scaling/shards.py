@@ -208,7 +208,7 @@ class ShardWorker:
         self.manifest = read_manifest(self.paths)
         part = self.manifest.part(number)
         self._require_recordings(number, part.names)
-        found = ShardReport(number)
+        report = ShardReport(number)
         from bacpipe.inference.run_data_set import embed_part
 
         threads = not self.options.avoid_pipelined_gpu_inference
@@ -217,14 +217,14 @@ class ShardWorker:
                 self.audio_dir, model, use_folder_structure=True, options=self.options, part=part
             )
             embedder = self._embedder(model, loader)
-            found.reports[model] = embed_part(embedder, loader, claim, threads=threads)
+            report.reports[model] = embed_part(embedder, loader, claim, threads=threads)
         claim.check()
-        found.seconds = time.perf_counter() - started
+        report.seconds = time.perf_counter() - started
         write_json(
             self.paths.claims_path / f"{shard_name(number)}{DONE}",
-            {"recordings": len(part.names), "failed": len(found.failed), "by": claim.who},
+            {"recordings": len(part.names), "failed": len(report.failed), "by": claim.who},
         )
-        return found
+        return report
 
     def _require_recordings(self, number: int, names: Sequence[str]) -> None:
         look_ahead(self.audio_dir / name for name in names)
@@ -264,8 +264,8 @@ class ShardWorker:
 def done_shards(paths: ResultPaths) -> dict[int, Path]:
     """Shards that a worker has finished, with what it wrote about them."""
     # Programs that synchronise folders leave copies of other names, which count for nothing.
-    found = ((_FINISHED.fullmatch(path.name), path) for path in paths.claims_path.glob(f"*{DONE}"))
-    return {int(match[1]): path for match, path in found if match}
+    written = paths.claims_path.glob(f"*{DONE}")
+    return {int(match[1]): path for path in written if (match := _FINISHED.fullmatch(path.name))}
 
 
 def find_manifest(options: Options) -> tuple[Path, ResultPaths, Manifest]:
@@ -299,7 +299,7 @@ def shard_status(options: Options) -> pd.DataFrame:
     table = manifest.shard_table()
     claims, done = Claims(paths.claims_path), done_shards(paths)
     generations = claims.generations()
-    sets = [found for model in manifest.models if (found := set_folder(paths, model)) is not None]
+    sets = [folder for name in manifest.models if (folder := set_folder(paths, name)) is not None]
     rows = []
     for number in table["shard"].tolist():
         holder = claims.holder(shard_name(number), generations)
@@ -322,8 +322,8 @@ def set_folder(paths: ResultPaths, model: str) -> Path | None:
     if contract is None:
         return None
     identity = contract["identity"]
-    found = find_set(paths.main_embeds_path, model, paths.dataset, identity, part="")
-    return None if found is None else found.folder
+    embedding_set = find_set(paths.main_embeds_path, model, paths.dataset, identity, part="")
+    return None if embedding_set is None else embedding_set.folder
 
 
 def _counts(folder: Path, number: int) -> tuple[int, int]:

@@ -257,7 +257,7 @@ def test_one_recording_a_glob_and_a_table_of_urls(
 
 def test_an_object_store(field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs", reason="needs s3fs, of the extra remote")
-    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], see docs/contributing.md")
     import boto3
 
     store = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -305,7 +305,8 @@ def test_urls_that_are_not_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(SettingsError, match=r"main_results_dir.* only recordings can be at a URL"):
         bacpipe.Loader(str(tmp_path), "birdnet", main_results_dir="s3://bucket/results")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(SettingsError, match=r'pip install .* "\.\[remote\]"'):
+    monkeypatch.setattr("bacpipe.extras.versions", lambda extra: {"gcsfs": "missing"})
+    with pytest.raises(SettingsError, match=r'needs the package gcsfs, .* "\.\[remote\]"'):
         embed("gs://bucket/x", tmp_path)
 
 

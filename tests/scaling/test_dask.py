@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,16 +16,13 @@ import numpy as np
 import pytest
 
 import bacpipe
-from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.errors import BacpipeError, SettingsError, StorageError
 from bacpipe.options import make_options
 from bacpipe.scaling import dask_engine
 from bacpipe.scaling.manifest import read_manifest
 from tests.conftest import TinyModel, write_recording
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
-
-
-NO_PAGE = {"dashboard_address": None}
 
 
 class Loaded(TinyModel):
@@ -142,14 +143,110 @@ def test_shards_that_cannot_be_done_are_an_error(place: SimpleNamespace, schedul
         )
 
 
+class Flaky(TinyModel):
+    """Its weights are on a disk that does not answer the first times, as many as a file says."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        base = Path(os.environ["BACPIPE_TEST_LOADED"]).parent
+        with (base / "tries").open("a") as file:
+            file.write("x")
+        kind, times = (base / "trouble").read_text().split()
+        if len((base / "tries").read_text()) <= int(times):
+            raise {"disk": StorageError, "weights": BacpipeError}[kind]("weights: not there now.")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries", "works"),
+    [("disk 2", 3, True), ("disk 9", 3, False), ("weights 1", 1, False)],
+    ids=["a disk that comes back", "a disk that is gone", "the same again"],
+)
+def test_a_shard_is_tried_again_when_its_disk_may_come_back(
+    place: SimpleNamespace, scheduler: str, trouble: str, tries: int, works: bool
+) -> None:
+    (place.base / "tries").write_text("")
+    (place.base / "trouble").write_text(trouble)
+    words = settings(place, trouble, engine="dask", scheduler=scheduler, hours_per_shard=1)
+
+    def embed() -> bacpipe.Loader:
+        return bacpipe.generate_embeddings(model_name="tiny", CustomModel=Flaky, **words)
+
+    if works:
+        assert len(embed().entries) == 9
+    else:
+        with pytest.raises(BacpipeError, match=r"1 shard of 1 .*weights: not there now"):
+            embed()
+    assert len((place.base / "tries").read_text()) == tries
+
+
+def test_the_scheduler_knows_a_few_shards_at_a_time(
+    place: SimpleNamespace, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[int] = [0]
+
+    class Counted(distributed.as_completed):  # type: ignore[misc]
+        def update(self, futures: list[Any]) -> None:
+            known.append(known[-1] + len(futures))
+            super().update(futures)
+
+        def __next__(self) -> Any:
+            future = super().__next__()
+            known.append(known[-1] - 1)
+            return future
+
+    monkeypatch.setattr(distributed, "as_completed", Counted)
+    bacpipe.generate_embeddings(
+        model_name="tiny",
+        CustomModel=TinyModel,
+        **settings(place, "few", engine="dask", scheduler=scheduler, hours_per_shard=1 / 3600),
+    )
+    # Ten recordings, each longer than a shard: as one comes back, one is handed out.
+    assert known == [0, 8, 7, 8, 7, 8, *range(7, -1, -1)]
+
+
+def test_of_many_workers_each_has_one_shard_in_hand_and_one_that_waits() -> None:
+    def client(workers: dict[str, int]) -> Any:
+        return SimpleNamespace(nthreads=lambda: workers)
+
+    assert dask_engine._most(client({})) == 8  # none is there yet
+    assert dask_engine._most(client({f"w{i}": 1 for i in range(50)})) == 100
+
+
+def test_the_command_line_on_workers_that_it_starts(place: SimpleNamespace, tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    for i in range(3):
+        write_recording(field / f"r{i}.wav", 4.0, seed=i)
+
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "bacpipe", "audio_dir=field", "models=birdnet", "device=cpu",
+            "main_results_dir=there", "engine=dask", "scheduler=local",
+            f"hours_per_shard={4 / 3600}",
+            "cluster_settings={n_workers: 1, dashboard_address: null}",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(Path(bacpipe.__file__).parents[1])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "in 3 shards, by Dask" in ended.stdout
+    for number in (1, 2, 3):
+        assert f"shard {number}: birdnet: 1 recording done" in ended.stdout + ended.stderr
+    there = bacpipe.Loader(field, "birdnet", main_results_dir=tmp_path / "there")
+    here = bacpipe.generate_embeddings(
+        model_name="birdnet", audio_dir=field, main_results_dir=tmp_path / "here", device="cpu"
+    )
+    assert list(there.entries) == list(here.entries) == ["r0.wav", "r1.wav", "r2.wav"]
+    np.testing.assert_allclose(there.embeddings("array"), here.embeddings("array"), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"scheduler": "tcp://127.0.0.1:9"}, "no scheduler of Dask answers there"),
         ({"scheduler": "tcp://nowhere"}, "scheduler"),
         (
-            {"scheduler": "slurm", "cluster_settings": {"cores": 1, "scheduler_options": NO_PAGE}},
-            r"scheduler=slurm: .*memory",
+            {"scheduler": "slurm", "cluster_settings": {"cores": 1}},
+            r"cluster_settings lacks memory, which scheduler=slurm needs .*memory: 16GB",
         ),
         ({"check_if_already_processed": False}, "not possible with engine=dask"),
     ],
@@ -187,33 +284,191 @@ def test_a_missing_package_is_named(
         )
 
 
-def test_settings_of_the_queue_pass_through(
-    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class Queue:
+    """Commands of queues that take jobs, write them down, and let them lie."""
+
+    folder: Path
+
+    def answers(self, command: str, script: str) -> None:
+        path = self.folder / command
+        path.write_text(f"#!/bin/sh\necho x >> {self.folder}/submitted\n{script}\n")
+        path.chmod(0o755)
+
+    @property
+    def submitted(self) -> int:
+        path = self.folder / "submitted"
+        return len(path.read_text().split()) if path.exists() else 0
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    if os.name == "nt":
+        pytest.skip("its commands are shell scripts")
     pytest.importorskip("dask_jobqueue")
-    given: dict[str, object] = {"n_workers": 20, "cores": 4, "memory": "16GB", "queue": "long"}
-    given["scheduler_options"] = NO_PAGE
-    options = make_options(
-        **settings(place, "bad", engine="dask", scheduler="slurm", cluster_settings=given)
-    )
-    taken: list[dict[str, object]] = []
-    monkeypatch.setattr("dask_jobqueue.SLURMCluster", lambda **words: taken.append(words))
-    dask_engine._cluster(options)
-    assert taken == [{**given, "worker_extra_args": ["--nthreads", "1"]}]
-    # What the real one makes of it is a job whose worker has all cores and one task at a time.
-    monkeypatch.undo()
+    found = Queue(tmp_path)
+    for command in ("sbatch", "qsub", "bsub", "oarsub", "msub", "condor_submit"):
+        found.answers(command, "echo 17")
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")
+    (tmp_path / "scancel").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "no-settings"))
+    return found
+
+
+@contextmanager
+def cluster_of(place: SimpleNamespace, scheduler: str, **given: object) -> Iterator[Any]:
+    words = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": ":0"}, **given}
     cluster = dask_engine._cluster(
-        make_options(
-            **settings(place, "bad", scheduler="slurm", cluster_settings={**given, "n_workers": 0})
-        )
+        make_options(**settings(place, "bad", scheduler=scheduler, cluster_settings=words))
     )
     try:
-        script = cluster.job_script()
+        yield cluster
     finally:
-        cluster.close()
-    assert "#SBATCH -p long" in script
-    assert "--cpus-per-task=4" in script
-    assert script.rstrip().split("--nthreads")[-1].split()[0] == "1"
+        dask_engine._close(cluster)
+
+
+SIZES: dict[str, object] = {"cores": 8, "memory": "16GB"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "kind", "given", "lines"),
+    [
+        (
+            "slurm", "SLURMCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#SBATCH -p long", "#SBATCH --cpus-per-task=8", "#SBATCH -t 04:00:00"],
+        ),
+        (
+            "pbs", "PBSCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#PBS -q long", "#PBS -l select=1:ncpus=8:mem=15GB", "#PBS -l walltime=04:00:00"],
+        ),
+        (
+            "lsf", "LSFCluster", {"queue": "long", "walltime": "04:00"},
+            ["#BSUB -q long", "#BSUB -n 8", "#BSUB -W 04:00"],
+        ),
+        (
+            "sge", "SGECluster", {"queue": "long", "job_extra_directives": ["-pe smp 8"]},
+            ["#$ -q long", "#$ -pe smp 8"],
+        ),
+        (
+            "oar", "OARCluster", {"queue": "long", "walltime": "04:00:00"},
+            ["#OAR -q long", "#OAR -l /nodes=1/core=8,walltime=04:00:00"],
+        ),
+        (
+            "moab", "MoabCluster", {"queue": "long", "job_extra_directives": ["-m n"]},
+            ["#PBS -q long", "#PBS -m n"],
+        ),
+        (
+            "htcondor", "HTCondorCluster",
+            {"disk": "10GB", "job_extra_directives": {"+Group": "birds"}},
+            ["MY.DaskWorkerCores = 8", "MY.DaskWorkerDisk = 10000000000", "+Group = birds"],
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:OAR Job memory")
+def test_each_queue_gets_jobs_with_one_worker_on_all_cores(
+    place: SimpleNamespace,
+    queue: Queue,
+    scheduler: str,
+    kind: str,
+    given: dict[str, object],
+    lines: list[str],
+) -> None:
+    more = {"worker_extra_args": ["--lifetime", "3h"]}
+    with cluster_of(place, scheduler, n_workers=0, **SIZES, **given, **more) as cluster:
+        script = cluster.job_script()
+    assert type(cluster).__name__ == kind
+    for line in lines:
+        assert line in script
+    command = script[script.index("distributed.cli.dask_worker") :]
+    # Of one process, with all the memory; what is said last of its threads holds.
+    assert "--nworkers" not in command
+    assert "--memory-limit 14.90GiB" in command
+    assert command.rpartition("--nthreads")[2].startswith(" 1 --lifetime 3h")
+    assert queue.submitted == 0
+
+
+def test_as_many_jobs_are_submitted_as_workers_are_asked_for(
+    place: SimpleNamespace, queue: Queue
+) -> None:
+    with cluster_of(place, "slurm", n_workers=3, **SIZES):
+        assert queue.submitted == 3
+    with cluster_of(place, "slurm", **SIZES):
+        assert queue.submitted == 3 + 1
+    with cluster_of(place, "slurm", n_workers=4, processes=2, **SIZES):
+        assert queue.submitted == 3 + 1 + 2
+
+
+def test_settings_of_a_queue_may_be_in_its_own_file(place: SimpleNamespace, queue: Queue) -> None:
+    import dask
+
+    given = {
+        "cores": 6,
+        "memory": "12GB",
+        "processes": 2,
+        "worker-extra-args": ["--lifetime", "9h"],
+    }
+    with (
+        dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **given}}),
+        cluster_of(place, "slurm", n_workers=0) as cluster,
+    ):
+        script = cluster.job_script()
+    assert "--cpus-per-task=6" in script
+    assert "--nworkers 2" in script
+    assert "--nthreads 1 --lifetime 9h" in script
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "given", "missing"),
+    [
+        ("pbs", {}, "cores and memory"),
+        ("lsf", {"memory": "1GB"}, "cores"),
+        ("sge", {"cores": 1, "memory": None}, "memory"),
+        ("htcondor", SIZES, "disk"),
+        ("htcondor", {"disk": "1GB"}, "cores and memory"),
+    ],
+)
+def test_what_a_queue_must_know_is_named(
+    place: SimpleNamespace, queue: Queue, scheduler: str, given: dict[str, object], missing: str
+) -> None:
+    with (
+        pytest.raises(
+            SettingsError,
+            match=rf"^cluster_settings lacks {missing}, which scheduler={scheduler} needs",
+        ),
+        cluster_of(place, scheduler, **given),
+    ):
+        pass
+
+
+def test_without_its_command_there_is_no_queue(
+    place: SimpleNamespace, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(queue.folder / "empty"))
+    with (
+        pytest.raises(SettingsError, match=r"scheduler=lsf .* command bsub, which is not found"),
+        cluster_of(place, "lsf", **SIZES),
+    ):
+        pass
+
+
+def test_jobs_that_the_queue_refuses_are_not_waited_for(
+    place: SimpleNamespace, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.answers("sbatch", "echo no partition long >&2; exit 1")
+    with (
+        pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused the jobs .*no partition"),
+        cluster_of(place, "slurm", n_workers=2, **SIZES),
+    ):
+        pass
+    assert "Traceback" not in caplog.text
+    # One of three is taken.
+    queue.answers(
+        "sbatch",
+        f"mkdir {queue.folder}/one 2>/dev/null && echo 17 || {{ echo limit >&2; exit 1; }}",
+    )
+    with cluster_of(place, "slurm", n_workers=3, **SIZES):
+        assert "the queue refused 2 of 3 jobs" in caplog.text
 
 
 def test_each_local_worker_has_a_gpu_of_its_own(

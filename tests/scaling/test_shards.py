@@ -103,6 +103,39 @@ def test_a_manifest_parts_by_folder_and_length_and_is_stable(
     assert added["shard"].to_list() == [first["shard"].max() + 1]
 
 
+def test_sites_of_the_table_stay_together_where_a_shard_has_room(tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    numbers = {"1": 2, "A/x": 2, "A/y": 2, "B": 1, "C/a": 2, "C/b": 3, "C/c": 2}
+    for folder, number in numbers.items():
+        for i in range(number):
+            write_recording(field / folder / f"r{i}.wav", 2.0)
+
+    def shards_of(results: str) -> dict[str, set[tuple[int, str]]]:
+        table = bacpipe.plan_shards(
+            field, "birdnet", hours_per_shard=10 / 3600, main_results_dir=tmp_path / results
+        )
+        folders = table["recording"].astype(str).str.rpartition("/")[0]
+        return {
+            folder: set(zip(rows["shard"], rows["site"], strict=True))
+            for folder, rows in table.groupby(folders)
+        }
+
+    # Without a table, a folder is a site; A/y has begun a shard, rather than be parted.
+    assert shards_of("folders") == {
+        "1": {(1, "1")}, "A/x": {(1, "A/x")}, "A/y": {(2, "A/y")}, "B": {(2, "B")},
+        "C/a": {(3, "C/a")}, "C/b": {(3, "C/b")}, "C/c": {(4, "C/c")},
+    }  # fmt: skip
+    (field / "sites.csv").write_text("site,latitude,longitude\nA,52.5,13.4\nC,52.6,13.5\n")
+    # A is together, which has no room behind 1; C is longer than a shard, its folders are not.
+    assert shards_of("sites") == {
+        "1": {(1, "1")}, "A/x": {(2, "A")}, "A/y": {(2, "A")}, "B": {(3, "B")},
+        "C/a": {(3, "C")}, "C/b": {(4, "C")}, "C/c": {(4, "C")},
+    }  # fmt: skip
+    status = shard_status(make_options(audio_dir=field, main_results_dir=tmp_path / "sites"))
+    assert status["site"].to_list() == ["1", "A", "B ... C", "C"]
+    assert status["hours"].to_list() == pytest.approx([4 / 3600, 8 / 3600, 6 / 3600, 10 / 3600])
+
+
 def test_stems_and_parts_are_those_of_all_recordings(tmp_path: Path) -> None:
     names = [
         "A/x.wav", "A/x.flac", "A/y.wav", "a/x.WAV", "a/y.wav", "a/z.wav", "B/ä.wav", "B/Ä.wav",
