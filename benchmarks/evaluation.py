@@ -10,19 +10,36 @@ Every line is a question that decides which model a paper recommends: what the o
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, silhouette_score
 
-from bacpipe.evaluation.clustering import clustering_pipeline
+from bacpipe.evaluation.clustering import cluster_halves, clustering_pipeline, run_clustering
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
+from bacpipe.evaluation.labelled_clusters import (
+    LabelledClusters,
+    adjusted_mutual_info,
+    adjusted_rand,
+)
 from bacpipe.evaluation.labelled_windows import LabelledWindows
-from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, evaluate_scores, group_by
+from bacpipe.evaluation.metrics import (
+    best_threshold,
+    cross_fitted_f1,
+    evaluate_scores,
+    group_by,
+    interval,
+    leave_out,
+    standard_error,
+)
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
 from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
+from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.evaluation.tested_windows import TestedWindows
+from bacpipe.options import make_options
 from bacpipe.reduction.reducers import fit, fit_novelty
 
 CLASSES = ("a", "b", "c", "d")
@@ -165,18 +182,113 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
             held.setdefault("its difference", []).append((sign * pair["difference"], bounds))
             clusters = clustering_pipeline(
                 "points", labels, points, recordings=names, evaluate_with_silhouette=True,
-                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 3}},
+                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 1}}, bootstrap_samples=100,
             )  # fmt: skip
-            found = clusters["silhouette"]["ground_truth"]
-            held.setdefault("silhouette", []).append((found["score"], found["interval"]))
-            agreed = clusters["agreement"]["kmeans"]["ground_truth"]
-            for name in ("AMI", "ARI"):
-                bounds = [agreed[f"{name}_low"], agreed[f"{name}_high"]]
-                held.setdefault(name, []).append((agreed[name], bounds))
-        for name, pairs_found in held.items():
-            truth = np.mean([value for value, _ in pairs_found])
-            inside = [low <= truth <= high for _, (low, high) in pairs_found]
+            silhouette = clusters["silhouette"]["ground_truth"]
+            held.setdefault("silhouette of labels", []).append(
+                (silhouette["score"], silhouette["interval"])
+            )
+        for name, scores in held.items():
+            truth = np.mean([value for value, _ in scores])
+            inside = [low <= truth <= high for _, (low, high) in scores]
             print(f"{n} recordings, {name}: {truth:.3f}, held by {np.mean(inside):.2f}")
+
+
+CLUSTERINGS = {
+    "kmeans": {"n_clusters": 4, "n_init": 3},
+    "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
+}
+WORLDS = 8
+
+
+def intervals_of_clusterings(repeats: int, rng: np.random.Generator) -> None:
+    """How often intervals of clusterings hold the mean over data sets of their size.
+
+    Of eight sets of four classes each, an eighth of the repeats; before, recordings were left out
+    and the clusters kept.
+    """
+    print("\nintervals of clusterings: share that hold the truth (before); median width (before)")
+    for n in (12, 20, 40):
+        held: dict[str, list[tuple[bool, float]]] = {}
+        for _ in range(WORLDS):
+            world: dict[str, list[tuple[float, tuple[float, float]]]] = {}
+            centres = 1.2 * rng.standard_normal((4, 6))
+            for _ in range(repeats // WORLDS):
+                for name, value, bounds in _clustered(n, centres, rng):
+                    world.setdefault(name, []).append((value, bounds))
+            for name, scores in world.items():
+                truth = np.mean([value for value, _ in scores])
+                held.setdefault(name, []).extend(
+                    (low <= truth <= high, high - low) for _, (low, high) in scores
+                )
+        for name in (name for name in held if not name.endswith("before")):
+            now, before = (np.array(held.get(key, [(np.nan, np.nan)]), float)
+                           for key in (name, f"{name} before"))  # fmt: skip
+            shares = f"{now[:, 0].mean():.3f} ({before[:, 0].mean():.3f})"
+            widths = f"{np.median(now[:, 1]):.2f} ({np.median(before[:, 1]):.2f})"
+            print(f"  {n} recordings, {name}: {shares}; {widths}", flush=True)
+
+
+def _clustered(
+    n: int, centres: np.ndarray, rng: np.random.Generator
+) -> list[tuple[str, float, tuple[float, float]]]:
+    """Scores of a data set and their intervals, as they are and as they were before."""
+    labels = np.concatenate([rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)])
+    recording = np.repeat(np.arange(n), 12)
+    names = np.array([f"{i:02}.wav" for i in recording], dtype=object)
+    shift = 0.5 * rng.standard_normal((n, 6))[recording]
+    noise = rng.standard_normal((len(labels), 6))
+    rows: list[tuple[str, float, Any]] = []
+    clusters = {}
+    options = make_options(clust_configs=CLUSTERINGS)
+    for model, strength in (("better", 1.0), ("worse", 0.9)):
+        own = 0.5 * rng.standard_normal(noise.shape)
+        points = (strength * centres[labels] + shift + noise + own).astype(np.float32)
+        points = Standardiser.of(points)(points)
+        found = run_clustering(points, {"kmeans": CLUSTERINGS["kmeans"]})["kmeans"]
+        halves = cluster_halves(points, "kmeans", labels, names, options)
+        clusters[model] = LabelledClusters(CLASSES, labels, found, names, halves)
+        if model == "worse":
+            continue
+        result = clustering_pipeline(
+            "points", labels, points, recordings=names, evaluate_with_silhouette=True,
+            clust_configs=CLUSTERINGS,
+        )  # fmt: skip
+        kept = leave_out(group_by(names, len(labels)), 100)[:, recording] > 0
+        for name, of_all in run_clustering(points, CLUSTERINGS).items():
+            scores = result["agreement"][name]["ground_truth"]
+            silhouette = result["silhouette"][name]
+            for metric, value, now, replicates in (
+                ("AMI", scores["AMI"], (scores["AMI_low"], scores["AMI_high"]),
+                 [adjusted_mutual_info(labels[use], of_all[use]) for use in kept]),
+                ("ARI", scores["ARI"], (scores["ARI_low"], scores["ARI_high"]),
+                 [adjusted_rand(labels[use], of_all[use]) for use in kept]),
+                ("silhouette", silhouette["score"], silhouette["interval"],
+                 [_silhouette(points[use], of_all[use]) for use in kept]),
+            ):  # fmt: skip
+                before = interval(np.array(replicates), low=-1.0, windows=len(labels))
+                rows.append((f"{metric} of {name}", value, now))
+                rows.append((f"{metric} of {name} before", value, before))
+    differences = np.array([
+        adjusted_mutual_info(labels[use], clusters["better"].clusters[use])
+        - adjusted_mutual_info(labels[use], clusters["worse"].clusters[use])
+        for use in kept
+    ])  # fmt: skip
+    half = stdtrit(n - 1, 0.975) * standard_error(differences[1:])
+    before = (differences[0] - half, differences[0] + half)
+    rows.append(("difference in AMI of kmeans before", differences[0], before))
+    pair = pairs_of(clusters, "AMI", "recording").iloc[0]
+    sign = 1 if pair["better"] == "better" else -1
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    rows.append(("difference in AMI of kmeans", sign * pair["difference"], (low, high)))
+    return [row for row in rows if row[1] is not None and row[2] is not None]
+
+
+def _silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
+    there = clusters >= 0
+    if not 2 <= len(np.unique(clusters[there])) < there.sum():
+        return float("nan")
+    return float(silhouette_score(points[there], clusters[there]))
 
 
 def thresholds(repeats: int, rng: np.random.Generator) -> None:
@@ -316,7 +428,8 @@ def _behind(x: np.ndarray, labels: np.ndarray, n: int, classes: int) -> np.ndarr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--neighbours", action="store_true", help="only those and clusters")
+    parser.add_argument("--neighbours", action="store_true", help="only retrieval and silhouettes")
+    parser.add_argument("--clusters", action="store_true", help="only intervals of clusterings")
     parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
     if args.probes:
@@ -324,6 +437,9 @@ def main() -> None:
         return
     if args.neighbours:
         neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
+        return
+    if args.clusters:
+        intervals_of_clusterings(args.repeats, np.random.default_rng(8))
         return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)

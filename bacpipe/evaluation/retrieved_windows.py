@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bacpipe.evaluation.metrics import Groups, mean_of_defined, ratio
+from bacpipe.evaluation.metrics import (
+    MOST_REPLICATES,
+    Groups,
+    leave_out,
+    mean_of_defined,
+    ratio,
+)
 from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
@@ -91,13 +97,13 @@ class RetrievedWindows:
                 result[row] = ratio(values @ use, use.sum(axis=0), np.nan)
         return precision, chance
 
-    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Means over the labels with each row of weights, shape (replicates,)."""
-        precision, chance = self.by_class(units, weights)
+    def resampled(self, units: Groups) -> tuple[dict[str, np.ndarray], None]:
+        """Means over the labels, of all and without each recording (or site)."""
+        precision, chance = self.by_class(units, leave_out(units, MOST_REPLICATES))
         return {
             "neighbour_precision": mean_of_defined(precision),
             "neighbour_precision_chance": mean_of_defined(chance),
-        }
+        }, None
 
 
 def _counts(group: np.ndarray, label: np.ndarray, groups: int, labels: int) -> np.ndarray:
