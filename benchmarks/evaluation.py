@@ -10,6 +10,7 @@ Every line is a question that decides which model a paper recommends: what the o
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,12 @@ from scipy.special import stdtrit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, silhouette_score
 
-from bacpipe.evaluation.clustering import cluster_halves, clustering_pipeline, run_clustering
+from bacpipe.evaluation.clustering import (
+    cluster_halves,
+    clustering_pipeline,
+    run_clustering,
+    silhouette,
+)
 from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
 from bacpipe.evaluation.labelled_clusters import (
     LabelledClusters,
@@ -36,7 +42,13 @@ from bacpipe.evaluation.metrics import (
 )
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
-from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
+from bacpipe.evaluation.shared_ground import (
+    Shared,
+    on_shared_ground,
+    paired_table,
+    pairs_of,
+    shared_scores,
+)
 from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.options import make_options
@@ -184,9 +196,9 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
                 "points", labels, points, recordings=names, evaluate_with_silhouette=True,
                 clust_configs={"kmeans": {"n_clusters": 4, "n_init": 1}}, bootstrap_samples=100,
             )  # fmt: skip
-            silhouette = clusters["silhouette"]["ground_truth"]
+            of_labels = clusters["silhouette"]["ground_truth"]
             held.setdefault("silhouette of labels", []).append(
-                (silhouette["score"], silhouette["interval"])
+                (of_labels["score"], of_labels["interval"])
             )
         for name, scores in held.items():
             truth = np.mean([value for value, _ in scores])
@@ -198,90 +210,105 @@ CLUSTERINGS = {
     "kmeans": {"n_clusters": 4, "n_init": 3},
     "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
 }
-WORLDS = 8
 
 
-def intervals_of_clusterings(repeats: int, rng: np.random.Generator) -> None:
+def intervals_of_clusterings(repeats: int, sizes: Sequence[int]) -> None:
     """How often intervals of clusterings hold the mean over data sets of their size.
 
-    Of eight sets of four classes each, an eighth of the repeats; before, recordings were left out
-    and the clusters kept.
+    Before, recordings were left out and the clusters kept.
     """
-    print("\nintervals of clusterings: share that hold the truth (before); median width (before)")
-    for n in (12, 20, 40):
-        held: dict[str, list[tuple[bool, float]]] = {}
-        for _ in range(WORLDS):
-            world: dict[str, list[tuple[float, tuple[float, float]]]] = {}
+    print("intervals of clusterings")
+    for n in sizes:
+        rng = np.random.default_rng([8, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
             centres = 1.2 * rng.standard_normal((4, 6))
-            for _ in range(repeats // WORLDS):
-                for name, value, bounds in _clustered(n, centres, rng):
-                    world.setdefault(name, []).append((value, bounds))
-            for name, scores in world.items():
-                truth = np.mean([value for value, _ in scores])
-                held.setdefault(name, []).extend(
-                    (low <= truth <= high, high - low) for _, (low, high) in scores
-                )
-        for name in (name for name in held if not name.endswith("before")):
-            now, before = (np.array(held.get(key, [(np.nan, np.nan)]), float)
-                           for key in (name, f"{name} before"))  # fmt: skip
-            shares = f"{now[:, 0].mean():.3f} ({before[:, 0].mean():.3f})"
-            widths = f"{np.median(now[:, 1]):.2f} ({np.median(before[:, 1]):.2f})"
-            print(f"  {n} recordings, {name}: {shares}; {widths}", flush=True)
+            return lambda: _clustered(n, centres, rng)
+
+        show(f"{n} recordings", repeats, world)
 
 
-def _clustered(
-    n: int, centres: np.ndarray, rng: np.random.Generator
-) -> list[tuple[str, float, tuple[float, float]]]:
+Row = tuple[str, float, Sequence[float] | None, Sequence[float] | None]
+"""What was scored, its value, its interval and the one that it had before."""
+
+
+def show(
+    what: str, repeats: int, world: Callable[[], Callable[[], list[Row]]], worlds: int = 8
+) -> None:
+    """Print how often intervals hold the truth, which is the mean over data sets of their world."""
+    held: dict[str, list[list[tuple[bool, float]]]] = {}
+    for _ in range(worlds):
+        draw = world()
+        drawn = [draw() for _ in range(repeats // worlds)]
+        for place, (name, *_) in enumerate(drawn[0]):
+            truth = np.mean([rows[place][1] for rows in drawn])
+            told = held.setdefault(name, [[], []])
+            for rows in drawn:
+                for into, bounds in zip(told, rows[place][2:], strict=True):
+                    if bounds is not None and None not in bounds:
+                        low, high = bounds
+                        into.append((bool(low <= truth <= high), high - low))
+    for name, told in held.items():
+        parts = []
+        for word, into in zip(("now", "before"), told, strict=True):
+            if into:
+                share, width = np.mean([ok for ok, _ in into]), np.median([w for _, w in into])
+                parts.append(f"{word} {share:.3f} of {len(into)} (width {width:.3f})")
+        print(f"  {what}, {name}: {', '.join(parts) or 'no intervals'}", flush=True)
+
+
+def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Row]:
     """Scores of a data set and their intervals, as they are and as they were before."""
     labels = np.concatenate([rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)])
     recording = np.repeat(np.arange(n), 12)
     names = np.array([f"{i:02}.wav" for i in recording], dtype=object)
+    kept = leave_out(group_by(names, len(labels)), 100)[:, recording] > 0
     shift = 0.5 * rng.standard_normal((n, 6))[recording]
     noise = rng.standard_normal((len(labels), 6))
-    rows: list[tuple[str, float, Any]] = []
-    clusters = {}
     options = make_options(clust_configs=CLUSTERINGS)
-    for model, strength in (("better", 1.0), ("worse", 0.9)):
+    rows: list[Row] = []
+    clusters, fixed = {}, {}
+    for model, strength, clusterings in (
+        ("better", 1.0, CLUSTERINGS), ("worse", 0.9, {"kmeans": CLUSTERINGS["kmeans"]})
+    ):  # fmt: skip
         own = 0.5 * rng.standard_normal(noise.shape)
         points = (strength * centres[labels] + shift + noise + own).astype(np.float32)
         points = Standardiser.of(points)(points)
-        found = run_clustering(points, {"kmeans": CLUSTERINGS["kmeans"]})["kmeans"]
-        halves = cluster_halves(points, "kmeans", labels, names, options)
-        clusters[model] = LabelledClusters(CLASSES, labels, found, names, halves)
-        if model == "worse":
-            continue
-        result = clustering_pipeline(
-            "points", labels, points, recordings=names, evaluate_with_silhouette=True,
-            clust_configs=CLUSTERINGS,
-        )  # fmt: skip
-        kept = leave_out(group_by(names, len(labels)), 100)[:, recording] > 0
-        for name, of_all in run_clustering(points, CLUSTERINGS).items():
-            scores = result["agreement"][name]["ground_truth"]
-            silhouette = result["silhouette"][name]
-            for metric, value, now, replicates in (
-                ("AMI", scores["AMI"], (scores["AMI_low"], scores["AMI_high"]),
-                 [adjusted_mutual_info(labels[use], of_all[use]) for use in kept]),
-                ("ARI", scores["ARI"], (scores["ARI_low"], scores["ARI_high"]),
-                 [adjusted_rand(labels[use], of_all[use]) for use in kept]),
-                ("silhouette", silhouette["score"], silhouette["interval"],
-                 [_silhouette(points[use], of_all[use]) for use in kept]),
-            ):  # fmt: skip
-                before = interval(np.array(replicates), low=-1.0, windows=len(labels))
-                rows.append((f"{metric} of {name}", value, now))
-                rows.append((f"{metric} of {name} before", value, before))
-    differences = np.array([
-        adjusted_mutual_info(labels[use], clusters["better"].clusters[use])
-        - adjusted_mutual_info(labels[use], clusters["worse"].clusters[use])
-        for use in kept
-    ])  # fmt: skip
+        for name, each in run_clustering(points, clusterings).items():
+            halves = cluster_halves(points, name, labels, names, options)
+            of_all = LabelledClusters(CLASSES, labels, each, names, halves)
+            ami = np.array([adjusted_mutual_info(labels[use], each[use]) for use in kept])
+            if name == "kmeans":
+                clusters[model], fixed[model] = of_all, ami
+            if model == "worse":
+                continue
+            scores, bounds = shared_scores(of_all, "recording", low=-1.0)
+            about = silhouette(points, each, options, names.astype(str), halves)
+            of_silhouette = [_silhouette(points[use], each[use]) for use in kept]
+            ari = np.array([adjusted_rand(labels[use], each[use]) for use in kept])
+            rows += [
+                (f"AMI of {name}", scores["AMI"], bounds["AMI"], _signed(ami, labels)),
+                (f"ARI of {name}", scores["ARI"], bounds["ARI"], _signed(ari, labels)),
+                (f"silhouette of {name}", about["score"] or 0.0, about["interval"],
+                 _signed(np.array(of_silhouette), labels)),
+            ]  # fmt: skip
+    differences = fixed["better"] - fixed["worse"]
     half = stdtrit(n - 1, 0.975) * standard_error(differences[1:])
     before = (differences[0] - half, differences[0] + half)
-    rows.append(("difference in AMI of kmeans before", differences[0], before))
     pair = pairs_of(clusters, "AMI", "recording").iloc[0]
+    rows.append(("difference in AMI of kmeans", differences[0], _bounds_of(pair), before))
+    return rows
+
+
+def _signed(values: np.ndarray, labels: np.ndarray) -> list[float] | None:
+    return interval(values, low=-1.0, windows=len(labels))
+
+
+def _bounds_of(pair: Any) -> tuple[float, float]:
+    """Interval of the better model less the worse one, whichever a row calls so."""
     sign = 1 if pair["better"] == "better" else -1
     low, high = sorted((sign * pair["low"], sign * pair["high"]))
-    rows.append(("difference in AMI of kmeans", sign * pair["difference"], (low, high)))
-    return [row for row in rows if row[1] is not None and row[2] is not None]
+    return low, high
 
 
 def _silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
@@ -430,6 +457,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--neighbours", action="store_true", help="only retrieval and silhouettes")
     parser.add_argument("--clusters", action="store_true", help="only intervals of clusterings")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 40], help="recordings")
     parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
     if args.probes:
@@ -439,7 +467,7 @@ def main() -> None:
         neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
         return
     if args.clusters:
-        intervals_of_clusterings(args.repeats, np.random.default_rng(8))
+        intervals_of_clusterings(args.repeats, args.sizes)
         return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)

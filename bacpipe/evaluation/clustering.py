@@ -430,7 +430,7 @@ def _evaluate(
             groupings = {"ground_truth": labels, **groupings}
         for name, values in groupings.items():
             of_halves = None if name == "ground_truth" else (halves or {}).get(name)
-            score = _silhouette(embeds, np.asarray(values), options, units, of_halves)
+            score = silhouette(embeds, np.asarray(values), options, units, of_halves)
             result["silhouette"][name] = score
             if score["note"] and score["n_windows"]:
                 result["notes"].append(f"Silhouette of {name}: {score['note']}")
@@ -483,7 +483,7 @@ def eval_with_silhouette(
     """
     labels = label_array(ground_truth)
     codes = np.full(len(embeds), NO_LABEL) if labels is None else labels
-    score = _silhouette(embeds, codes, make_options())
+    score = silhouette(embeds, codes, make_options())
     return {**(metrics or {}), "silhouette": score}
 
 
@@ -577,7 +577,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
     }
 
 
-def _silhouette(
+def silhouette(
     embeds: np.ndarray,
     labels: np.ndarray,
     options: Options,
