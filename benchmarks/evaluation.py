@@ -4,7 +4,9 @@ Every line is a question that decides which model a paper recommends: what the o
 (before), what bacpipe says (now), and the truth.  How fast evaluations are is in
 `evaluation_speed.py`, how often intervals of single scores hold in `intervals.py`.
 
-    python benchmarks/evaluation.py [--repeats 200] [--probes 8]
+    python benchmarks/evaluation.py [--repeats 200] [--probes 8] [--scales]
+    python benchmarks/evaluation.py --clusters --classes --events --sites --retrieval --agreement
+        [--repeats 400] [--sizes 12 20 40]
 """
 
 from __future__ import annotations
@@ -18,13 +20,19 @@ from scipy.special import stdtrit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, silhouette_score
 
+from bacpipe.evaluation.agreement import compare_neighbours, shared_neighbours
 from bacpipe.evaluation.clustering import (
     cluster_halves,
     clustering_pipeline,
     run_clustering,
     silhouette,
 )
-from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
+from bacpipe.evaluation.events import (
+    count_events,
+    count_intersections,
+    evaluate_events,
+    pairs_by_iou,
+)
 from bacpipe.evaluation.labelled_clusters import (
     LabelledClusters,
     adjusted_mutual_info,
@@ -34,6 +42,7 @@ from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import (
     best_threshold,
     cross_fitted_f1,
+    evaluate_labels,
     evaluate_scores,
     group_by,
     interval,
@@ -49,10 +58,11 @@ from bacpipe.evaluation.shared_ground import (
     pairs_of,
     shared_scores,
 )
-from bacpipe.evaluation.standardiser import Standardiser
+from bacpipe.evaluation.standardiser import Standardiser, directions
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.options import make_options
 from bacpipe.reduction.reducers import fit, fit_novelty
+from bacpipe.store.detections import Intervals
 
 CLASSES = ("a", "b", "c", "d")
 WINDOWS = 20
@@ -192,14 +202,9 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
             sign = 1 if pair["better"] == "better" else -1
             bounds = sorted((sign * pair["low"], sign * pair["high"]))
             held.setdefault("its difference", []).append((sign * pair["difference"], bounds))
-            clusters = clustering_pipeline(
-                "points", labels, points, recordings=names, evaluate_with_silhouette=True,
-                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 1}}, bootstrap_samples=100,
-            )  # fmt: skip
-            of_labels = clusters["silhouette"]["ground_truth"]
-            held.setdefault("silhouette of labels", []).append(
-                (of_labels["score"], of_labels["interval"])
-            )
+            standard = Standardiser.of(points)(points)
+            about = silhouette(standard, labels, make_options(), names.astype(str))
+            held.setdefault("silhouette of labels", []).append((about["score"], about["interval"]))
         for name, scores in held.items():
             truth = np.mean([value for value, _ in scores])
             inside = [low <= truth <= high for _, (low, high) in scores]
@@ -228,7 +233,7 @@ def intervals_of_clusterings(repeats: int, sizes: Sequence[int]) -> None:
         show(f"{n} recordings", repeats, world)
 
 
-Row = tuple[str, float, Sequence[float] | None, Sequence[float] | None]
+Row = tuple[str, float | None, Sequence[float] | None, Sequence[float] | None]
 """What was scored, its value, its interval and the one that it had before."""
 
 
@@ -241,7 +246,8 @@ def show(
         draw = world()
         drawn = [draw() for _ in range(repeats // worlds)]
         for place, (name, *_) in enumerate(drawn[0]):
-            truth = np.mean([rows[place][1] for rows in drawn])
+            values = [rows[place][1] for rows in drawn]
+            truth = np.mean([value for value in values if value is not None])
             told = held.setdefault(name, [[], []])
             for rows in drawn:
                 for into, bounds in zip(told, rows[place][2:], strict=True):
@@ -316,6 +322,263 @@ def _silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
     if not 2 <= len(np.unique(clusters[there])) < there.sum():
         return float("nan")
     return float(silhouette_score(points[there], clusters[there]))
+
+
+def intervals_by_class(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of single classes, and of accuracies, hold the truth."""
+    print("intervals of classes and accuracies")
+    for n in sizes:
+        rng = np.random.default_rng([9, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            often = np.array([1.6, 1.2, 0.8, 0.5])
+            strength = rng.uniform(1, 2.5, 4)
+
+            def drawn() -> list[Row]:
+                recording, labels, scores = _classified(n, often, strength, rng)
+                groups = group_by(recording.astype(str), len(labels))
+                result = evaluate_labels(labels, scores, CLASSES, groups, samples=1000)
+                rows: list[Row] = [
+                    (f"{words} of a class", about[metric], about[f"{metric}_interval"], None)
+                    for metric, words in (("f1", "F1"), ("average_precision", "AP"))
+                    for about in result["per_class"].values()
+                ]
+                return rows + [
+                    (name, result["overall"][name], result["intervals"][name], None)
+                    for name in ("accuracy", "balanced_accuracy", "precision_macro", "f1_micro")
+                ]
+
+            return drawn
+
+        show(f"{n} recordings", repeats, world)
+
+
+def _classified(
+    n: int, often: np.ndarray, strength: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recording, label and scores of windows of recordings that are loud or faint."""
+    recording = np.repeat(np.arange(n), WINDOWS)
+    labels = np.concatenate([rng.choice(4, WINDOWS, p=rng.dirichlet(often)) for _ in range(n)])
+    loudness = np.exp(0.4 * rng.standard_normal(n))[recording]
+    background = 0.7 * rng.standard_normal((n, 4))[recording]
+    heard = (strength[labels] * loudness)[:, None] * np.eye(4)[labels]
+    return recording, labels, heard + background + rng.standard_normal((len(labels), 4))
+
+
+def intervals_of_sites(repeats: int, sizes: Sequence[int]) -> None:
+    """The same where whole sites were held back: four recordings each that share a background.
+
+    Before, recordings were left out.
+    """
+    print("intervals with split: site")
+    for n in sizes:
+        rng = np.random.default_rng([10, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            strength = rng.uniform(1, 2.5, 4)
+
+            def drawn() -> list[Row]:
+                recording, labels, scores = _classified(4 * n, np.ones(4), strength, rng)
+                site = recording // 4
+                scores += rng.standard_normal((n, 4))[site]
+                now, before = (
+                    evaluate_labels(labels, scores, CLASSES, group_by(unit.astype(str), len(unit)),
+                                    samples=1000)
+                    for unit in (site, recording)
+                )  # fmt: skip
+                return [
+                    (name, now["overall"][name], now["intervals"][name], before["intervals"][name])
+                    for name in ("f1_macro", "average_precision_macro", "roc_auc_macro", "accuracy")
+                ]
+
+            return drawn
+
+        show(f"{n} sites", repeats, world)
+
+
+def intervals_of_events(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of scores of events hold the truth."""
+    print("intervals of events")
+    for n in sizes:
+        rng = np.random.default_rng([11, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            easy = rng.uniform(-0.5, 1.5, 2)
+
+            def drawn() -> list[Row]:
+                names = [f"{i:03}" for i in range(n)]
+                pairs = [_calls(easy, rng) for _ in names]
+                found, annotated = (
+                    dict(zip(names, each, strict=True)) for each in zip(*pairs, strict=True)
+                )
+                results = evaluate_events(
+                    found, annotated, {}, names, CLASSES[:2],
+                    group_by(np.array(names), n), iou=0.5, tolerance=0.2, samples=1000,
+                )  # fmt: skip
+                return [
+                    (f"{metric} by {rule}", about["overall"][f"{metric}_macro"],
+                     about["intervals"][f"{metric}_macro"], None)
+                    for rule, about in results.items()
+                    for metric in ("precision", "recall", "f1")
+                ]  # fmt: skip
+
+            return drawn
+
+        show(f"{n} recordings", repeats, world)
+
+
+def _calls(easy: np.ndarray, rng: np.random.Generator) -> tuple[Intervals, Intervals]:
+    """What is found and what is annotated in a recording of ten minutes."""
+    quality = rng.standard_normal()
+    found, annotated = [], []
+    for i in range(2):
+        start = 20.0 * np.arange(30)[rng.random(30) < rng.uniform(0.1, 0.6)]
+        length = rng.uniform(1, 4, len(start))
+        annotated.append((start, start + length, np.full(len(start), i)))
+        heard = rng.random(len(start)) < 1 / (1 + np.exp(-easy[i] - quality))
+        begin = start[heard] + 0.2 * rng.standard_normal(heard.sum())
+        end = begin + length[heard] * rng.uniform(0.5, 1.5, heard.sum())
+        wrong = 10 + 20.0 * np.arange(30)[rng.random(30) < 0.15 / (1 + np.exp(quality))]
+        begin, end = np.r_[begin, wrong], np.r_[end, wrong + 3]
+        found.append((begin, end, np.full(len(begin), i)))
+    one, other = (
+        Intervals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        for parts in (found, annotated)
+    )
+    return one, other
+
+
+def _two_spaces(
+    n: int, centres: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Recording, start and label of windows, and what two models make of them."""
+    recording, start = np.repeat(np.arange(n), 12), np.tile(np.arange(12.0), n)
+    labels = np.concatenate([rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)])
+    shift = 0.7 * rng.standard_normal((n, centres.shape[1]))[recording]
+    loudness = np.exp(0.5 * rng.standard_normal(n))[recording, None]
+    base = centres[labels] + shift + 0.8 * rng.standard_normal(shift.shape)
+    return recording, start, labels, [
+        (base + 0.7 * loudness * rng.standard_normal(shift.shape)).astype(np.float32)
+        for _ in range(2)
+    ]  # fmt: skip
+
+
+def intervals_of_agreement(repeats: int, sizes: Sequence[int]) -> None:
+    """How often the interval of the agreement of two models holds the truth.
+
+    Before, recordings were left out, and the neighbours of the others stayed.
+    """
+    print("intervals of the agreement of two models")
+    rng = np.random.default_rng(12)
+    recording, start, _, (one, _) = _two_spaces(12, rng.standard_normal((4, 8)), rng)
+    where = {"recording": recording, "start": start, "end": start + 1}
+    for words, other in (
+        ("the same space, turned and stretched",
+         3 * one @ np.linalg.qr(rng.standard_normal((8, 8)))[0]),
+        ("a space of noise", rng.standard_normal(one.shape)),
+    ):  # fmt: skip
+        shares, chance = shared_neighbours(one, other, n_neighbors=10, **where)
+        print(f"  {words}: {shares.mean():.3f} (chance {chance.mean():.3f})")
+    for n in sizes:
+        rng = np.random.default_rng([12, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            centres = rng.standard_normal((4, 8))
+
+            def drawn() -> list[Row]:
+                recording, start, _, (one, other) = _two_spaces(n, centres, rng)
+                shares, _, now = compare_neighbours(
+                    one, other, n_neighbors=10, recording=recording, start=start, end=start + 1,
+                    samples=1000,
+                )  # fmt: skip
+                # All recordings have as many windows.
+                means = shares.reshape(n, -1).mean(axis=1)
+                values = np.r_[means.mean(), (means.sum() - means) / (n - 1)]
+                before = interval(values, windows=len(shares))
+                return [("share of common neighbours", values[0], now, before)]
+
+            return drawn
+
+        show(f"{n} recordings", repeats, world)
+
+
+def intervals_of_retrieval(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of retrieval hold the truth; before, only queries were resampled."""
+    print("intervals of retrieval")
+    for n in sizes:
+        rng = np.random.default_rng([13, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            centres = rng.standard_normal((4, 8))
+
+            def drawn() -> list[Row]:
+                recording, _, labels, (points, _) = _two_spaces(n, centres, rng)
+                names = np.array([f"{i:03}.wav" for i in recording], dtype=object)
+                data = LabelledWindows("points", points, labels, CLASSES, "species", names)
+                result, _ = retrieve(data)
+                before = _queries_resampled(points, labels, recording, rng)
+                return [
+                    (words, result["overall"][name], result["intervals"][name], before[name])
+                    for name, words in (("neighbour_precision", "precision of neighbours"),
+                                        ("same_label_auroc", "AUROC of pairs"))
+                ]  # fmt: skip
+
+            return drawn
+
+        show(f"{n} recordings", repeats, world)
+
+
+def _queries_resampled(
+    points: np.ndarray, labels: np.ndarray, recording: np.ndarray, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of retrieval when recordings are drawn among the queries alone."""
+    unit = directions(points)
+    similarity = unit @ unit.T
+    other = recording[:, None] != recording
+    same = (labels[:, None] == labels) & other
+    n = int(recording.max()) + 1
+    drawn = rng.multinomial(n, np.full(n, 1 / n), 300).astype(float)
+    nearest = np.argsort(np.where(other, -similarity, np.inf), axis=1)[:, :10]
+    right = np.take_along_axis(same, nearest, axis=1).mean(axis=1)
+    cell = recording * 4 + labels
+    hits, windows = (
+        np.bincount(cell, values, 4 * n).reshape(n, 4) for values in (right, np.ones(len(right)))
+    )
+    weighted = drawn @ windows
+    shares = np.divide(drawn @ hits, weighted, out=np.full_like(weighted, np.nan),
+                       where=weighted > 0)  # fmt: skip
+    place = np.clip((similarity + 1) * 500, 0, 999).astype(int) + 1000 * recording[:, None]
+    equal, different = (
+        drawn @ np.bincount(place[use], minlength=1000 * n).reshape(n, 1000)
+        for use in (same, other & ~same)
+    )
+    below = different.cumsum(axis=1) - different / 2
+    areas = (equal * below).sum(axis=1) / (equal.sum(axis=1) * different.sum(axis=1))
+    low, high = np.percentile(np.stack([np.nanmean(shares, axis=1), areas]), [2.5, 97.5], axis=1)
+    return {
+        name: (low[i], high[i]) for i, name in enumerate(("neighbour_precision",
+                                                          "same_label_auroc"))
+    }  # fmt: skip
+
+
+def scales(repeats: int) -> None:
+    """AMI of k-means where dimensions have scales of their own, raw and standardised."""
+    rng, found = np.random.default_rng(14), []
+    for _ in range(repeats):
+        labels = rng.integers(0, 4, 400)
+        centres = 0.9 * rng.standard_normal((4, 16))
+        points = (centres[labels] + rng.standard_normal((400, 16))).astype(np.float32)
+        points *= np.exp(rng.normal(0, 1.5, 16)).astype(np.float32)
+        found.append([
+            adjusted_mutual_info(
+                labels, run_clustering(each, {"kmeans": {"n_clusters": 4}})["kmeans"]
+            )
+            for each in (points, Standardiser.of(points)(points))
+        ])  # fmt: skip
+    raw, standard = np.mean(found, axis=0)
+    error = np.std(np.diff(found, axis=1)) / repeats**0.5
+    print(f"AMI of k-means, dimensions of unequal scale: raw {raw:.2f}, standardised "
+          f"{standard:.2f} (difference ± {error:.2f})")  # fmt: skip
 
 
 def thresholds(repeats: int, rng: np.random.Generator) -> None:
@@ -452,12 +715,25 @@ def _behind(x: np.ndarray, labels: np.ndarray, n: int, classes: int) -> np.ndarr
     return np.subtract(*scores)
 
 
+_COVERAGE = {
+    "clusters": intervals_of_clusterings,
+    "classes": intervals_by_class,
+    "events": intervals_of_events,
+    "sites": intervals_of_sites,
+    "retrieval": intervals_of_retrieval,
+    "agreement": intervals_of_agreement,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--neighbours", action="store_true", help="only retrieval and silhouettes")
-    parser.add_argument("--clusters", action="store_true", help="only intervals of clusterings")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 40], help="recordings")
+    parser.add_argument("--scales", action="store_true", help="only raw against standardised")
+    for name in _COVERAGE:
+        parser.add_argument(f"--{name}", action="store_true", help="only these intervals")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 40],
+                        help="recordings, or sites, of those")  # fmt: skip
     parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
     if args.probes:
@@ -466,8 +742,12 @@ def main() -> None:
     if args.neighbours:
         neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
         return
-    if args.clusters:
-        intervals_of_clusterings(args.repeats, args.sizes)
+    if args.scales:
+        scales(args.repeats)
+        return
+    if chosen := [measure for name, measure in _COVERAGE.items() if getattr(args, name)]:
+        for measure in chosen:
+            measure(args.repeats, args.sizes)
         return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)
