@@ -76,8 +76,8 @@ class RetrievedWindows:
         by_unit = _counts(units.code, of_set, units.number, len(sets))
         match = meet.astype(np.int64)
         own_equal, own = (by_recording @ match)[code, of_set], by_recording.sum(axis=1)[code]
-        found = self.nearest >= 0
-        equal = meet[of_set[:, None], of_set[self.nearest]] & found
+        is_neighbour = self.nearest >= 0
+        equal = meet[of_set[:, None], of_set[self.nearest]] & is_neighbour
         neighbour_unit = units.code[self.nearest]
         shape = (len(weights), len(self.classes))
         precision, chance = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -87,7 +87,7 @@ class RetrievedWindows:
             there = by_unit[kept].sum(axis=0)
             n_equal = (there @ match)[of_set] - own_equal
             n_other = there.sum() - own
-            left = found & kept[neighbour_unit]
+            left = is_neighbour & kept[neighbour_unit]
             taken = left & (left.cumsum(axis=1) <= self.n_neighbors)
             # A window whose label is nowhere else has no precision.
             use = (here & (n_equal > 0))[:, None] & self.presence

@@ -257,8 +257,8 @@ def share(
     labels, heard = _own(windows)
     common, places, parts = set[str](), set[str](), dict(windows)
     # Without a label a recording may have no window left, and without that another label none.
-    while parts and (common, places) != (found := _in_all(*_own(parts))):
-        common, places = found
+    while parts and (common, places) != (shared_now := _in_all(*_own(parts))):
+        common, places = shared_now
         parts = {model: each.of(sorted(common), places) for model, each in windows.items()}
     notes = []
     for name in sorted(set().union(*labels.values()) - common):
