@@ -12,11 +12,15 @@ Every line is a question that decides which model a paper recommends: what the o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, silhouette_score
 
@@ -35,8 +39,7 @@ from bacpipe.evaluation.events import (
 )
 from bacpipe.evaluation.labelled_clusters import (
     LabelledClusters,
-    adjusted_mutual_info,
-    adjusted_rand,
+    adjusted_scores,
 )
 from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import (
@@ -211,40 +214,41 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
             print(f"{n} recordings, {name}: {truth:.3f}, held by {np.mean(inside):.2f}")
 
 
+WORLDS = 8  # different sets of four classes, an equal part of the repeats each
 CLUSTERINGS = {
     "kmeans": {"n_clusters": 4, "n_init": 3},
     "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
 }
 
 
-def intervals_of_clusterings(repeats: int, sizes: Sequence[int]) -> None:
+def intervals_of_clusterings(repeats: int, sizes: Sequence[int], jobs: int = 1) -> None:
     """How often intervals of clusterings hold the mean over data sets of their size.
 
     Before, recordings were left out and the clusters kept.
     """
     print("intervals of clusterings")
-    for n in sizes:
-        rng = np.random.default_rng([8, n])
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        for n in sizes:
+            ask = partial(_clustered_world, n, repeats // WORLDS)
+            show(f"{n} recordings", pool.map(ask, range(WORLDS)))
 
-        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
-            centres = 1.2 * rng.standard_normal((4, 6))
-            return lambda: _clustered(n, centres, rng)
 
-        show(f"{n} recordings", repeats, world)
+def _clustered_world(n: int, repeats: int, number: int) -> list[list[Row]]:
+    rng = np.random.default_rng([8, n, number])
+    centres = 1.2 * rng.standard_normal((4, 6))
+    # Most of scikit-learn's time would go into checks of so little data.
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        return [_clustered(n, centres, rng) for _ in range(repeats)]
 
 
 Row = tuple[str, float | None, Sequence[float] | None, Sequence[float] | None]
 """What was scored, its value, its interval and the one that it had before."""
 
 
-def show(
-    what: str, repeats: int, world: Callable[[], Callable[[], list[Row]]], worlds: int = 8
-) -> None:
+def show(what: str, worlds: Iterable[list[list[Row]]]) -> None:
     """Print how often intervals hold the truth, which is the mean over data sets of their world."""
     held: dict[str, list[list[tuple[bool, float]]]] = {}
-    for _ in range(worlds):
-        draw = world()
-        drawn = [draw() for _ in range(repeats // worlds)]
+    for drawn in worlds:
         for place, (name, *_) in enumerate(drawn[0]):
             values = [rows[place][1] for rows in drawn]
             truth = np.mean([value for value in values if value is not None])
@@ -261,6 +265,15 @@ def show(
                 share, width = np.mean([ok for ok, _ in into]), np.median([w for _, w in into])
                 parts.append(f"{word} {share:.3f} of {len(into)} (width {width:.3f})")
         print(f"  {what}, {name}: {', '.join(parts) or 'no intervals'}", flush=True)
+
+
+def in_worlds(
+    repeats: int, world: Callable[[], Callable[[], list[Row]]]
+) -> Iterable[list[list[Row]]]:
+    """Data sets of one world after the other."""
+    for _ in range(WORLDS):
+        draw = world()
+        yield [draw() for _ in range(repeats // WORLDS)]
 
 
 def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Row]:
@@ -283,7 +296,7 @@ def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Ro
         for name, each in run_clustering(points, clusterings).items():
             halves = cluster_halves(points, name, labels, names, options)
             of_all = LabelledClusters(CLASSES, labels, each, names, halves)
-            ami = np.array([adjusted_mutual_info(labels[use], each[use]) for use in kept])
+            ami, ari = np.array([adjusted_scores(labels[use], each[use]) for use in kept]).T
             if name == "kmeans":
                 clusters[model], fixed[model] = of_all, ami
             if model == "worse":
@@ -291,7 +304,6 @@ def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Ro
             scores, bounds = shared_scores(of_all, "recording", low=-1.0)
             about = silhouette(points, each, options, names.astype(str), halves)
             of_silhouette = [_silhouette(points[use], each[use]) for use in kept]
-            ari = np.array([adjusted_rand(labels[use], each[use]) for use in kept])
             rows += [
                 (f"AMI of {name}", scores["AMI"], bounds["AMI"], _signed(ami, labels)),
                 (f"ARI of {name}", scores["ARI"], bounds["ARI"], _signed(ari, labels)),
@@ -350,7 +362,7 @@ def intervals_by_class(repeats: int, sizes: Sequence[int]) -> None:
 
             return drawn
 
-        show(f"{n} recordings", repeats, world)
+        show(f"{n} recordings", in_worlds(repeats, world))
 
 
 def _classified(
@@ -393,7 +405,7 @@ def intervals_of_sites(repeats: int, sizes: Sequence[int]) -> None:
 
             return drawn
 
-        show(f"{n} sites", repeats, world)
+        show(f"{n} sites", in_worlds(repeats, world))
 
 
 def intervals_of_events(repeats: int, sizes: Sequence[int]) -> None:
@@ -424,7 +436,7 @@ def intervals_of_events(repeats: int, sizes: Sequence[int]) -> None:
 
             return drawn
 
-        show(f"{n} recordings", repeats, world)
+        show(f"{n} recordings", in_worlds(repeats, world))
 
 
 def _calls(easy: np.ndarray, rng: np.random.Generator) -> tuple[Intervals, Intervals]:
@@ -499,7 +511,7 @@ def intervals_of_agreement(repeats: int, sizes: Sequence[int]) -> None:
 
             return drawn
 
-        show(f"{n} recordings", repeats, world)
+        show(f"{n} recordings", in_worlds(repeats, world))
 
 
 def intervals_of_retrieval(repeats: int, sizes: Sequence[int]) -> None:
@@ -525,7 +537,7 @@ def intervals_of_retrieval(repeats: int, sizes: Sequence[int]) -> None:
 
             return drawn
 
-        show(f"{n} recordings", repeats, world)
+        show(f"{n} recordings", in_worlds(repeats, world))
 
 
 def _queries_resampled(
@@ -570,9 +582,9 @@ def scales(repeats: int) -> None:
         points = (centres[labels] + rng.standard_normal((400, 16))).astype(np.float32)
         points *= np.exp(rng.normal(0, 1.5, 16)).astype(np.float32)
         found.append([
-            adjusted_mutual_info(
+            adjusted_scores(
                 labels, run_clustering(each, {"kmeans": {"n_clusters": 4}})["kmeans"]
-            )
+            )[0]
             for each in (points, Standardiser.of(points)(points))
         ])  # fmt: skip
     raw, standard = np.mean(found, axis=0)
@@ -716,7 +728,6 @@ def _behind(x: np.ndarray, labels: np.ndarray, n: int, classes: int) -> np.ndarr
 
 
 _COVERAGE = {
-    "clusters": intervals_of_clusterings,
     "classes": intervals_by_class,
     "events": intervals_of_events,
     "sites": intervals_of_sites,
@@ -730,10 +741,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--neighbours", action="store_true", help="only retrieval and silhouettes")
     parser.add_argument("--scales", action="store_true", help="only raw against standardised")
-    for name in _COVERAGE:
+    for name in ("clusters", *_COVERAGE):
         parser.add_argument(f"--{name}", action="store_true", help="only these intervals")
     parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 40],
                         help="recordings, or sites, of those")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="processes, for clusters")
     parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
     if args.probes:
@@ -745,9 +757,12 @@ def main() -> None:
     if args.scales:
         scales(args.repeats)
         return
+    if args.clusters:
+        intervals_of_clusterings(args.repeats, args.sizes, args.jobs)
     if chosen := [measure for name, measure in _COVERAGE.items() if getattr(args, name)]:
         for measure in chosen:
             measure(args.repeats, args.sizes)
+    if args.clusters or chosen:
         return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)

