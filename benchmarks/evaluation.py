@@ -4,26 +4,68 @@ Every line is a question that decides which model a paper recommends: what the o
 (before), what bacpipe says (now), and the truth.  How fast evaluations are is in
 `evaluation_speed.py`, how often intervals of single scores hold in `intervals.py`.
 
-    python benchmarks/evaluation.py [--repeats 200] [--probes 8]
+    python benchmarks/evaluation.py [--repeats 200] [--probes 8] [--scales]
+    python benchmarks/evaluation.py --clusters --classes --events --sites --retrieval --agreement
+        [--repeats 400] [--sizes 12 20 40]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, silhouette_score
 
-from bacpipe.evaluation.clustering import clustering_pipeline
-from bacpipe.evaluation.events import count_events, count_intersections, pairs_by_iou
+from bacpipe.evaluation.agreement import compare_neighbours, shared_neighbours
+from bacpipe.evaluation.clustering import (
+    cluster_halves,
+    clustering_pipeline,
+    run_clustering,
+    silhouette,
+)
+from bacpipe.evaluation.events import (
+    count_events,
+    count_intersections,
+    evaluate_events,
+    pairs_by_iou,
+)
+from bacpipe.evaluation.labelled_clusters import (
+    LabelledClusters,
+    adjusted_scores,
+)
 from bacpipe.evaluation.labelled_windows import LabelledWindows
-from bacpipe.evaluation.metrics import best_threshold, cross_fitted_f1, evaluate_scores, group_by
+from bacpipe.evaluation.metrics import (
+    best_threshold,
+    cross_fitted_f1,
+    evaluate_labels,
+    evaluate_scores,
+    group_by,
+    interval,
+    leave_out,
+    standard_error,
+)
 from bacpipe.evaluation.probes import TrainingData, make_probe
 from bacpipe.evaluation.retrieval import retrieve
-from bacpipe.evaluation.shared_ground import Shared, on_shared_ground, paired_table, pairs_of
+from bacpipe.evaluation.shared_ground import (
+    Shared,
+    on_shared_ground,
+    paired_table,
+    pairs_of,
+    shared_scores,
+)
+from bacpipe.evaluation.standardiser import Standardiser, directions
 from bacpipe.evaluation.tested_windows import TestedWindows
+from bacpipe.options import make_options
 from bacpipe.reduction.reducers import fit, fit_novelty
+from bacpipe.store.detections import Intervals
 
 CLASSES = ("a", "b", "c", "d")
 WINDOWS = 20
@@ -163,20 +205,392 @@ def neighbours_and_silhouettes(repeats: int, rng: np.random.Generator) -> None:
             sign = 1 if pair["better"] == "better" else -1
             bounds = sorted((sign * pair["low"], sign * pair["high"]))
             held.setdefault("its difference", []).append((sign * pair["difference"], bounds))
-            clusters = clustering_pipeline(
-                "points", labels, points, recordings=names, evaluate_with_silhouette=True,
-                clust_configs={"kmeans": {"n_clusters": 4, "n_init": 3}},
-            )  # fmt: skip
-            found = clusters["silhouette"]["ground_truth"]
-            held.setdefault("silhouette", []).append((found["score"], found["interval"]))
-            agreed = clusters["agreement"]["kmeans"]["ground_truth"]
-            for name in ("AMI", "ARI"):
-                bounds = [agreed[f"{name}_low"], agreed[f"{name}_high"]]
-                held.setdefault(name, []).append((agreed[name], bounds))
-        for name, pairs_found in held.items():
-            truth = np.mean([value for value, _ in pairs_found])
-            inside = [low <= truth <= high for _, (low, high) in pairs_found]
+            standard = Standardiser.of(points)(points)
+            about = silhouette(standard, labels, make_options(), names.astype(str))
+            held.setdefault("silhouette of labels", []).append((about["score"], about["interval"]))
+        for name, scores in held.items():
+            truth = np.mean([value for value, _ in scores])
+            inside = [low <= truth <= high for _, (low, high) in scores]
             print(f"{n} recordings, {name}: {truth:.3f}, held by {np.mean(inside):.2f}")
+
+
+WORLDS = 8  # different sets of four classes, an equal part of the repeats each
+CLUSTERINGS = {
+    "kmeans": {"n_clusters": 4, "n_init": 3},
+    "hdbscan": {"min_cluster_size": 5, "min_samples": 2},
+}
+
+
+def intervals_of_clusterings(repeats: int, sizes: Sequence[int], jobs: int = 1) -> None:
+    """How often intervals of clusterings hold the mean over data sets of their size.
+
+    Before, recordings were left out and the clusters kept.
+    """
+    print("intervals of clusterings")
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        for n in sizes:
+            ask = partial(_clustered_world, n, repeats // WORLDS)
+            show(f"{n} recordings", pool.map(ask, range(WORLDS)))
+
+
+def _clustered_world(n: int, repeats: int, number: int) -> list[list[Row]]:
+    rng = np.random.default_rng([8, n, number])
+    centres = 1.2 * rng.standard_normal((4, 6))
+    # Most of scikit-learn's time would go into checks of so little data.
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        return [_clustered(n, centres, rng) for _ in range(repeats)]
+
+
+Row = tuple[str, float | None, Sequence[float] | None, Sequence[float] | None]
+"""What was scored, its value, its interval and the one that it had before."""
+
+
+def show(what: str, worlds: Iterable[list[list[Row]]]) -> None:
+    """Print how often intervals hold the truth, which is the mean over data sets of their world."""
+    held: dict[str, list[list[tuple[bool, float]]]] = {}
+    for drawn in worlds:
+        for place, (name, *_) in enumerate(drawn[0]):
+            values = [rows[place][1] for rows in drawn]
+            truth = np.mean([value for value in values if value is not None])
+            told = held.setdefault(name, [[], []])
+            for rows in drawn:
+                for into, bounds in zip(told, rows[place][2:], strict=True):
+                    if bounds is not None and None not in bounds:
+                        low, high = bounds
+                        into.append((bool(low <= truth <= high), high - low))
+    for name, told in held.items():
+        parts = []
+        for word, into in zip(("now", "before"), told, strict=True):
+            if into:
+                share, width = np.mean([ok for ok, _ in into]), np.median([w for _, w in into])
+                parts.append(f"{word} {share:.3f} of {len(into)} (width {width:.3f})")
+        print(f"  {what}, {name}: {', '.join(parts) or 'no intervals'}", flush=True)
+
+
+def in_worlds(
+    repeats: int, world: Callable[[], Callable[[], list[Row]]]
+) -> Iterable[list[list[Row]]]:
+    """Data sets of one world after the other."""
+    for _ in range(WORLDS):
+        draw = world()
+        yield [draw() for _ in range(repeats // WORLDS)]
+
+
+def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """Scores of a data set and their intervals, as they are and as they were before."""
+    labels = np.concatenate([rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)])
+    recording = np.repeat(np.arange(n), 12)
+    names = np.array([f"{i:02}.wav" for i in recording], dtype=object)
+    kept = leave_out(group_by(names, len(labels)), 100)[:, recording] > 0
+    shift = 0.5 * rng.standard_normal((n, 6))[recording]
+    noise = rng.standard_normal((len(labels), 6))
+    options = make_options(clust_configs=CLUSTERINGS)
+    rows: list[Row] = []
+    clusters, fixed = {}, {}
+    for model, strength, clusterings in (
+        ("better", 1.0, CLUSTERINGS), ("worse", 0.9, {"kmeans": CLUSTERINGS["kmeans"]})
+    ):  # fmt: skip
+        own = 0.5 * rng.standard_normal(noise.shape)
+        points = (strength * centres[labels] + shift + noise + own).astype(np.float32)
+        points = Standardiser.of(points)(points)
+        for name, each in run_clustering(points, clusterings).items():
+            halves = cluster_halves(points, name, labels, names, options)
+            of_all = LabelledClusters(CLASSES, labels, each, names, halves)
+            ami, ari = np.array([adjusted_scores(labels[use], each[use]) for use in kept]).T
+            if name == "kmeans":
+                clusters[model], fixed[model] = of_all, ami
+            if model == "worse":
+                continue
+            scores, bounds = shared_scores(of_all, "recording", low=-1.0)
+            about = silhouette(points, each, options, names.astype(str), halves)
+            of_silhouette = [_silhouette(points[use], each[use]) for use in kept]
+            rows += [
+                (f"AMI of {name}", scores["AMI"], bounds["AMI"], _signed(ami, labels)),
+                (f"ARI of {name}", scores["ARI"], bounds["ARI"], _signed(ari, labels)),
+                (f"silhouette of {name}", about["score"] or 0.0, about["interval"],
+                 _signed(np.array(of_silhouette), labels)),
+            ]  # fmt: skip
+    differences = fixed["better"] - fixed["worse"]
+    half = stdtrit(n - 1, 0.975) * standard_error(differences[1:])
+    before = (differences[0] - half, differences[0] + half)
+    pair = pairs_of(clusters, "AMI", "recording").iloc[0]
+    rows.append(("difference in AMI of kmeans", differences[0], _bounds_of(pair), before))
+    return rows
+
+
+def _signed(values: np.ndarray, labels: np.ndarray) -> list[float] | None:
+    return interval(values, low=-1.0, windows=len(labels))
+
+
+def _bounds_of(pair: Any) -> tuple[float, float]:
+    """Interval of the better model less the worse one, whichever a row calls so."""
+    sign = 1 if pair["better"] == "better" else -1
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    return low, high
+
+
+def _silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
+    there = clusters >= 0
+    if not 2 <= len(np.unique(clusters[there])) < there.sum():
+        return float("nan")
+    return float(silhouette_score(points[there], clusters[there]))
+
+
+def intervals_by_class(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of single classes, and of accuracies, hold the truth."""
+    print("intervals of classes and accuracies")
+    for n in sizes:
+        rng = np.random.default_rng([9, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            often = np.array([1.6, 1.2, 0.8, 0.5])
+            strength = rng.uniform(1, 2.5, 4)
+
+            def drawn() -> list[Row]:
+                recording, labels, scores = _classified(n, often, strength, rng)
+                groups = group_by(recording.astype(str), len(labels))
+                result = evaluate_labels(labels, scores, CLASSES, groups, samples=1000)
+                rows: list[Row] = [
+                    (f"{words} of a class", about[metric], about[f"{metric}_interval"], None)
+                    for metric, words in (("f1", "F1"), ("average_precision", "AP"))
+                    for about in result["per_class"].values()
+                ]
+                return rows + [
+                    (name, result["overall"][name], result["intervals"][name], None)
+                    for name in ("accuracy", "balanced_accuracy", "precision_macro", "f1_micro")
+                ]
+
+            return drawn
+
+        show(f"{n} recordings", in_worlds(repeats, world))
+
+
+def _classified(
+    n: int, often: np.ndarray, strength: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recording, label and scores of windows of recordings that are loud or faint."""
+    recording = np.repeat(np.arange(n), WINDOWS)
+    labels = np.concatenate([rng.choice(4, WINDOWS, p=rng.dirichlet(often)) for _ in range(n)])
+    loudness = np.exp(0.4 * rng.standard_normal(n))[recording]
+    background = 0.7 * rng.standard_normal((n, 4))[recording]
+    heard = (strength[labels] * loudness)[:, None] * np.eye(4)[labels]
+    return recording, labels, heard + background + rng.standard_normal((len(labels), 4))
+
+
+def intervals_of_sites(repeats: int, sizes: Sequence[int]) -> None:
+    """The same where whole sites were held back: four recordings each that share a background.
+
+    Before, recordings were left out.
+    """
+    print("intervals with split: site")
+    for n in sizes:
+        rng = np.random.default_rng([10, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            strength = rng.uniform(1, 2.5, 4)
+
+            def drawn() -> list[Row]:
+                recording, labels, scores = _classified(4 * n, np.ones(4), strength, rng)
+                site = recording // 4
+                scores += rng.standard_normal((n, 4))[site]
+                now, before = (
+                    evaluate_labels(labels, scores, CLASSES, group_by(unit.astype(str), len(unit)),
+                                    samples=1000)
+                    for unit in (site, recording)
+                )  # fmt: skip
+                return [
+                    (name, now["overall"][name], now["intervals"][name], before["intervals"][name])
+                    for name in ("f1_macro", "average_precision_macro", "roc_auc_macro", "accuracy")
+                ]
+
+            return drawn
+
+        show(f"{n} sites", in_worlds(repeats, world))
+
+
+def intervals_of_events(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of scores of events hold the truth."""
+    print("intervals of events")
+    for n in sizes:
+        rng = np.random.default_rng([11, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            easy = rng.uniform(-0.5, 1.5, 2)
+
+            def drawn() -> list[Row]:
+                names = [f"{i:03}" for i in range(n)]
+                pairs = [_calls(easy, rng) for _ in names]
+                found, annotated = (
+                    dict(zip(names, each, strict=True)) for each in zip(*pairs, strict=True)
+                )
+                results = evaluate_events(
+                    found, annotated, {}, names, CLASSES[:2],
+                    group_by(np.array(names), n), iou=0.5, tolerance=0.2, samples=1000,
+                )  # fmt: skip
+                return [
+                    (f"{metric} by {rule}", about["overall"][f"{metric}_macro"],
+                     about["intervals"][f"{metric}_macro"], None)
+                    for rule, about in results.items()
+                    for metric in ("precision", "recall", "f1")
+                ]  # fmt: skip
+
+            return drawn
+
+        show(f"{n} recordings", in_worlds(repeats, world))
+
+
+def _calls(easy: np.ndarray, rng: np.random.Generator) -> tuple[Intervals, Intervals]:
+    """What is found and what is annotated in a recording of ten minutes."""
+    quality = rng.standard_normal()
+    found, annotated = [], []
+    for i in range(2):
+        start = 20.0 * np.arange(30)[rng.random(30) < rng.uniform(0.1, 0.6)]
+        length = rng.uniform(1, 4, len(start))
+        annotated.append((start, start + length, np.full(len(start), i)))
+        heard = rng.random(len(start)) < 1 / (1 + np.exp(-easy[i] - quality))
+        begin = start[heard] + 0.2 * rng.standard_normal(heard.sum())
+        end = begin + length[heard] * rng.uniform(0.5, 1.5, heard.sum())
+        wrong = 10 + 20.0 * np.arange(30)[rng.random(30) < 0.15 / (1 + np.exp(quality))]
+        begin, end = np.r_[begin, wrong], np.r_[end, wrong + 3]
+        found.append((begin, end, np.full(len(begin), i)))
+    one, other = (
+        Intervals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        for parts in (found, annotated)
+    )
+    return one, other
+
+
+def _two_spaces(
+    n: int, centres: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Recording, start and label of windows, and what two models make of them."""
+    recording, start = np.repeat(np.arange(n), 12), np.tile(np.arange(12.0), n)
+    labels = np.concatenate([rng.choice(4, 12, p=rng.dirichlet(np.ones(4))) for _ in range(n)])
+    shift = 0.7 * rng.standard_normal((n, centres.shape[1]))[recording]
+    loudness = np.exp(0.5 * rng.standard_normal(n))[recording, None]
+    base = centres[labels] + shift + 0.8 * rng.standard_normal(shift.shape)
+    return recording, start, labels, [
+        (base + 0.7 * loudness * rng.standard_normal(shift.shape)).astype(np.float32)
+        for _ in range(2)
+    ]  # fmt: skip
+
+
+def intervals_of_agreement(repeats: int, sizes: Sequence[int]) -> None:
+    """How often the interval of the agreement of two models holds the truth.
+
+    Before, recordings were left out, and the neighbours of the others stayed.
+    """
+    print("intervals of the agreement of two models")
+    rng = np.random.default_rng(12)
+    recording, start, _, (one, _) = _two_spaces(12, rng.standard_normal((4, 8)), rng)
+    where = {"recording": recording, "start": start, "end": start + 1}
+    for words, other in (
+        ("the same space, turned and stretched",
+         3 * one @ np.linalg.qr(rng.standard_normal((8, 8)))[0]),
+        ("a space of noise", rng.standard_normal(one.shape)),
+    ):  # fmt: skip
+        shares, chance = shared_neighbours(one, other, n_neighbors=10, **where)
+        print(f"  {words}: {shares.mean():.3f} (chance {chance.mean():.3f})")
+    for n in sizes:
+        rng = np.random.default_rng([12, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            centres = rng.standard_normal((4, 8))
+
+            def drawn() -> list[Row]:
+                recording, start, _, (one, other) = _two_spaces(n, centres, rng)
+                shares, _, now = compare_neighbours(
+                    one, other, n_neighbors=10, recording=recording, start=start, end=start + 1,
+                    samples=1000,
+                )  # fmt: skip
+                # All recordings have as many windows.
+                means = shares.reshape(n, -1).mean(axis=1)
+                values = np.r_[means.mean(), (means.sum() - means) / (n - 1)]
+                before = interval(values, windows=len(shares))
+                return [("share of common neighbours", values[0], now, before)]
+
+            return drawn
+
+        show(f"{n} recordings", in_worlds(repeats, world))
+
+
+def intervals_of_retrieval(repeats: int, sizes: Sequence[int]) -> None:
+    """How often intervals of retrieval hold the truth; before, only queries were resampled."""
+    print("intervals of retrieval")
+    for n in sizes:
+        rng = np.random.default_rng([13, n])
+
+        def world(n: int = n, rng: np.random.Generator = rng) -> Callable[[], list[Row]]:
+            centres = rng.standard_normal((4, 8))
+
+            def drawn() -> list[Row]:
+                recording, _, labels, (points, _) = _two_spaces(n, centres, rng)
+                names = np.array([f"{i:03}.wav" for i in recording], dtype=object)
+                data = LabelledWindows("points", points, labels, CLASSES, "species", names)
+                result, _ = retrieve(data)
+                before = _queries_resampled(points, labels, recording, rng)
+                return [
+                    (words, result["overall"][name], result["intervals"][name], before[name])
+                    for name, words in (("neighbour_precision", "precision of neighbours"),
+                                        ("same_label_auroc", "AUROC of pairs"))
+                ]  # fmt: skip
+
+            return drawn
+
+        show(f"{n} recordings", in_worlds(repeats, world))
+
+
+def _queries_resampled(
+    points: np.ndarray, labels: np.ndarray, recording: np.ndarray, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of retrieval when recordings are drawn among the queries alone."""
+    unit = directions(points)
+    similarity = unit @ unit.T
+    other = recording[:, None] != recording
+    same = (labels[:, None] == labels) & other
+    n = int(recording.max()) + 1
+    drawn = rng.multinomial(n, np.full(n, 1 / n), 300).astype(float)
+    nearest = np.argsort(np.where(other, -similarity, np.inf), axis=1)[:, :10]
+    right = np.take_along_axis(same, nearest, axis=1).mean(axis=1)
+    cell = recording * 4 + labels
+    hits, windows = (
+        np.bincount(cell, values, 4 * n).reshape(n, 4) for values in (right, np.ones(len(right)))
+    )
+    weighted = drawn @ windows
+    shares = np.divide(drawn @ hits, weighted, out=np.full_like(weighted, np.nan),
+                       where=weighted > 0)  # fmt: skip
+    place = np.clip((similarity + 1) * 500, 0, 999).astype(int) + 1000 * recording[:, None]
+    equal, different = (
+        drawn @ np.bincount(place[use], minlength=1000 * n).reshape(n, 1000)
+        for use in (same, other & ~same)
+    )
+    below = different.cumsum(axis=1) - different / 2
+    areas = (equal * below).sum(axis=1) / (equal.sum(axis=1) * different.sum(axis=1))
+    low, high = np.percentile(np.stack([np.nanmean(shares, axis=1), areas]), [2.5, 97.5], axis=1)
+    return {
+        name: (low[i], high[i]) for i, name in enumerate(("neighbour_precision",
+                                                          "same_label_auroc"))
+    }  # fmt: skip
+
+
+def scales(repeats: int) -> None:
+    """AMI of k-means where dimensions have scales of their own, raw and standardised."""
+    rng, found = np.random.default_rng(14), []
+    for _ in range(repeats):
+        labels = rng.integers(0, 4, 400)
+        centres = 0.9 * rng.standard_normal((4, 16))
+        points = (centres[labels] + rng.standard_normal((400, 16))).astype(np.float32)
+        points *= np.exp(rng.normal(0, 1.5, 16)).astype(np.float32)
+        found.append([
+            adjusted_scores(
+                labels, run_clustering(each, {"kmeans": {"n_clusters": 4}})["kmeans"]
+            )[0]
+            for each in (points, Standardiser.of(points)(points))
+        ])  # fmt: skip
+    raw, standard = np.mean(found, axis=0)
+    error = np.std(np.diff(found, axis=1)) / repeats**0.5
+    print(f"AMI of k-means, dimensions of unequal scale: raw {raw:.2f}, standardised "
+          f"{standard:.2f} (difference ± {error:.2f})")  # fmt: skip
 
 
 def thresholds(repeats: int, rng: np.random.Generator) -> None:
@@ -313,10 +727,25 @@ def _behind(x: np.ndarray, labels: np.ndarray, n: int, classes: int) -> np.ndarr
     return np.subtract(*scores)
 
 
+_COVERAGE = {
+    "classes": intervals_by_class,
+    "events": intervals_of_events,
+    "sites": intervals_of_sites,
+    "retrieval": intervals_of_retrieval,
+    "agreement": intervals_of_agreement,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--neighbours", action="store_true", help="only those and clusters")
+    parser.add_argument("--neighbours", action="store_true", help="only retrieval and silhouettes")
+    parser.add_argument("--scales", action="store_true", help="only raw against standardised")
+    for name in ("clusters", *_COVERAGE):
+        parser.add_argument(f"--{name}", action="store_true", help="only these intervals")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 20, 40],
+                        help="recordings, or sites, of those")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="processes, for clusters")
     parser.add_argument("--probes", type=int, metavar="SEEDS", help="only the linear probe")
     args = parser.parse_args()
     if args.probes:
@@ -324,6 +753,16 @@ def main() -> None:
         return
     if args.neighbours:
         neighbours_and_silhouettes(args.repeats, np.random.default_rng(6))
+        return
+    if args.scales:
+        scales(args.repeats)
+        return
+    if args.clusters:
+        intervals_of_clusterings(args.repeats, args.sizes, args.jobs)
+    if chosen := [measure for name, measure in _COVERAGE.items() if getattr(args, name)]:
+        for measure in chosen:
+            measure(args.repeats, args.sizes)
+    if args.clusters or chosen:
         return
     rng = np.random.default_rng(5)
     pairs(args.repeats, rng)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from bacpipe.errors import TooLittleDataError
-from bacpipe.evaluation.metrics import Groups, interval, leave_out, ratio
+from bacpipe.evaluation.metrics import MOST_REPLICATES, Groups, interval, leave_out, ratio
 from bacpipe.labels.matching import NO_MATCH, best_matches, matched_pairs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.store.embedding_set import read_embeddings
@@ -34,6 +34,7 @@ from bacpipe.store.loader import Loader
 logger = logging.getLogger(__name__)
 
 _CHUNK = 512
+_REACH = 6  # times as many neighbours are kept as asked for: some are left out
 _TOLERANCE = 1e-6  # seconds
 
 
@@ -58,7 +59,7 @@ class NeighbourAgreement:
     # no candidates
     shares: np.ndarray
     chance: np.ndarray  # float64, shape (n,): its expectation for neighbours drawn at random
-    # 95 % interval of the mean share from resampling recordings; None for a single recording
+    # 95 % interval of the mean share, from leaving out recordings; None of fewer than five
     interval: list[float] | None
     n_neighbors: int  # neighbours that were looked up
     n_matched: int  # pairs that there are; more than `pairs` if those are a random sample
@@ -116,7 +117,8 @@ def neighbour_agreement(
         Of more pairs of windows than this, a random sample is used (setting
         ``max_windows_for_pairs``); neighbours are then looked for in the sample.
     samples, seed : int
-        Bootstrap resamples over recordings for the interval, and the seed.
+        Most parts into which the recordings are divided for the interval (100 at most; 0: no
+        interval), and the seed of the sample of pairs.
 
     Raises
     ------
@@ -140,17 +142,53 @@ def neighbour_agreement(
     code = np.repeat(np.arange(len(first.counts)), first.counts)[pairs[:, 0]]
     start = np.minimum(first.times[0][pairs[:, 0]], second.times[0][pairs[:, 1]])
     end = np.maximum(first.times[1][pairs[:, 0]], second.times[1][pairs[:, 1]])
-    shares, chance = shared_neighbours(
+    shares, chance, bounds = compare_neighbours(
         _embeddings_of(one, first, pairs[:, 0]),
         _embeddings_of(other, second, pairs[:, 1]),
         n_neighbors=n_neighbors,
         recording=code,
         start=start,
         end=end,
+        samples=samples,
     )
-    return NeighbourAgreement(
-        pairs, shares, chance, _interval(shares, code, samples), n_neighbors, matched
+    return NeighbourAgreement(pairs, shares, chance, bounds, n_neighbors, matched)
+
+
+def compare_neighbours(
+    one: np.ndarray,
+    other: np.ndarray,
+    *,
+    n_neighbors: int,
+    recording: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    samples: int,
+) -> tuple[np.ndarray, np.ndarray, list[float] | None]:
+    """Do what `shared_neighbours` does; also returns the 95 % interval of the mean share.
+
+    Recordings are left out one after the other (or, of more than `samples` or 100, an equal part of
+    them), as windows and as neighbours of the others.
+    """
+    nearest, candidates = _neighbourhoods(
+        one, other, _REACH * n_neighbors, recording=recording, start=start, end=end
     )
+    shares, chance = _shares(nearest, candidates, n_neighbors)
+    names, code = np.unique(recording, return_inverse=True)
+    weights = leave_out(Groups(code, len(names)), min(samples, MOST_REPLICATES))
+    means = [_mean(shares, chance).share]
+    for weight in weights[1:]:
+        kept = weight[code] > 0
+        # Rows without a neighbour there keep what they have.
+        first = nearest[:, :, :n_neighbors]
+        moved = kept & ((first >= 0) & ~kept[first]).any(axis=(0, 2))
+        # Windows that overlap are of the same recording, and so none of those that are left out.
+        left = candidates[moved] - (~kept).sum()
+        changed = _shares(_without(nearest[:, moved], kept), left, n_neighbors)
+        stayed = kept & ~moved
+        both = (np.r_[old[stayed], new] for old, new in zip((shares, chance), changed, strict=True))
+        means.append(_mean(*both).share)
+    bounds = interval(np.array(means), windows=int(np.isfinite(shares).sum()))
+    return shares, chance, bounds
 
 
 def shared_neighbours(
@@ -169,10 +207,31 @@ def shared_neighbours(
     of them count.  Returns shares and those expected by chance, float64 of shape (n,), NaN for
     windows without candidates.
     """
+    nearest, candidates = _neighbourhoods(
+        one, other, n_neighbors, recording=recording, start=start, end=end
+    )
+    return _shares(nearest, candidates, n_neighbors)
+
+
+def _neighbourhoods(
+    one: np.ndarray,
+    other: np.ndarray,
+    most: int,
+    *,
+    recording: np.ndarray | None,
+    start: np.ndarray | None,
+    end: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest windows in both spaces, and how many there are to choose from.
+
+    int32 of shape (2, n, most), the nearest first and -1 where there is none, and int64 of shape
+    (n,).
+    """
     points = _normalise(one), _normalise(other)
     n = len(points[0])
-    shares, chance = np.full(n, np.nan), np.full(n, np.nan)
-    k = min(n_neighbors, n - 1)
+    k = min(most, n - 1)
+    nearest = np.full((2, n, k), -1, np.int32)
+    candidates = np.zeros(n, np.int64)
     for first in range(0, n, _CHUNK):
         part = slice(first, min(first + _CHUNK, n))
         rows = np.arange(part.start, part.stop)
@@ -182,17 +241,33 @@ def shared_neighbours(
             same &= start[part, None] < end - _TOLERANCE
             same &= end[part, None] > start + _TOLERANCE
             forbidden |= same
-        candidates = n - forbidden.sum(axis=1)
-        asked = np.minimum(k, candidates)
-        near = [_nearest(space, part, forbidden, k) for space in points]
+        candidates[part] = n - forbidden.sum(axis=1)
         # Beyond the candidates there are only forbidden windows, which come last.
-        valid = np.arange(k) < asked[:, None]
-        equal = near[0][:, :, None] == near[1][:, None, :]
-        equal &= valid[:, :, None] & valid[:, None, :]
-        common = equal.sum(axis=(1, 2))
-        np.divide(common, asked, out=shares[part], where=asked > 0)
-        np.divide(asked, candidates, out=chance[part], where=candidates > 0)
-    return shares, chance
+        there = np.arange(k) < candidates[part, None]
+        for space, rows_of in zip(points, nearest, strict=True):
+            rows_of[part] = np.where(there, _nearest(space, part, forbidden, k), -1)
+    return nearest, candidates
+
+
+def _shares(
+    nearest: np.ndarray, candidates: np.ndarray, n_neighbors: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares in common and by chance of what `_neighbourhoods` found, float64 of shape (n,)."""
+    one, other = nearest[:, :, :n_neighbors]
+    asked = np.minimum(n_neighbors, candidates)
+    common = np.zeros(len(asked), np.int64)
+    for first in range(0, len(asked), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        equal = (one[part, :, None] == other[part, None, :]) & (one[part, :, None] >= 0)
+        common[part] = equal.sum(axis=(1, 2))
+    return ratio(common, asked, np.nan), ratio(asked, candidates, np.nan)
+
+
+def _without(nearest: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The same neighbours without those that are left out; the rest moves up."""
+    left = np.where((nearest >= 0) & kept[nearest], nearest, -1)
+    order = np.argsort(left < 0, axis=2, kind="stable")
+    return np.take_along_axis(left, order, axis=2)
 
 
 def _nearest(points: torch.Tensor, part: slice, forbidden: np.ndarray, k: int) -> np.ndarray:
@@ -222,15 +297,6 @@ def _embeddings_of(loader: Loader, windows: ModelWindows, rows: np.ndarray) -> n
             array = np.empty((len(rows), part.shape[1]), np.float32)
         array[order[first:stop]] = part[wanted[first:stop] - span.start]
     return array
-
-
-def _interval(shares: np.ndarray, code: np.ndarray, samples: int) -> list[float] | None:
-    use = np.isfinite(shares)
-    names, group = np.unique(code[use], return_inverse=True)
-    weights = leave_out(Groups(group, len(names)), samples)
-    total = weights @ np.bincount(group, shares[use], len(names))
-    count = weights @ np.bincount(group, minlength=len(names))
-    return interval(ratio(total, count, np.nan), windows=int(use.sum()))
 
 
 def _mean(shares: np.ndarray, chance: np.ndarray) -> MeanAgreement:

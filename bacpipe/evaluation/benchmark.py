@@ -193,7 +193,7 @@ def benchmark(
     overlap, shortest = options.annotation_overlap, options.min_annotation_length
     long = long_enough(table, shortest)
     scores = class_scores(embedder, loader, columns)
-    found = _events(windows, scores >= options.classifier_threshold)
+    detected = _events(windows, scores >= options.classifier_threshold)
     counted_windows: ModelWindows | Segments = windows
     if options.protocol == "birdset":
         counted_windows = Segments(windows, BIRDSET_SECONDS)
@@ -204,7 +204,7 @@ def benchmark(
     sites = named_sites(loader, windows.recordings)
     result = _evaluate(loader, counted_windows, truth, ignored, scores, names_of_classes, sites)
     result["events"] = _evaluate_events(
-        loader, windows, found, _annotated(long, column, matches, columns),
+        loader, windows, detected, _annotated(long, column, matches, columns),
         _annotated(table.loc[table.index.difference(long.index)], column, matches, columns),
         names_of_classes, sites,
     )  # fmt: skip
@@ -328,7 +328,7 @@ def _events(windows: ModelWindows, predicted: np.ndarray) -> dict[str, Intervals
 def _evaluate_events(
     loader: Loader,
     windows: ModelWindows,
-    found: Mapping[str, Intervals],
+    detected: Mapping[str, Intervals],
     annotated: Mapping[str, Intervals],
     ignored: Mapping[str, Intervals],
     names: Sequence[str],
@@ -338,7 +338,7 @@ def _evaluate_events(
     recordings = np.array(windows.recordings, dtype=object)
     joined = {name: merge_intervals(each)[0] for name, each in annotated.items()}
     return evaluate_events(
-        found, joined, ignored, windows.recordings, names,
+        detected, joined, ignored, windows.recordings, names,
         units_left_out(recordings, len(recordings), options.split, sites),
         iou=options.event_iou, tolerance=options.event_tolerance,
         samples=options.bootstrap_samples,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bacpipe.evaluation.metrics import Groups, score_replicates
+from bacpipe.evaluation.metrics import MOST_REPLICATES, Groups, leave_out, score_replicates
 from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
@@ -51,13 +51,13 @@ class BenchmarkedWindows:
             self.sites,
         )  # fmt: skip
 
-    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores with each row of weights, shape (replicates,)."""
-        predicted = self.scores >= self.threshold
+    def resampled(self, units: Groups) -> tuple[dict[str, np.ndarray], None]:
+        """Scores of all, and without each recording (or site)."""
+        predicted, weights = self.scores >= self.threshold, leave_out(units, MOST_REPLICATES)
         overall, _ = score_replicates(
             self.truth, predicted, self.scores, units, weights, self.ignored
         )
-        return overall
+        return overall, None
 
 
 def write_benchmarked(path: Path, windows: BenchmarkedWindows, fingerprint: str) -> None:

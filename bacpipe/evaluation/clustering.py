@@ -10,9 +10,11 @@ import numpy as np
 
 from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_clusters import (
+    OUT,
     LabelledClusters,
-    adjusted_mutual_info,
-    adjusted_rand,
+    adjusted_scores,
+    halves_of,
+    share_left_out,
     write_clusters,
 )
 from bacpipe.evaluation.labelled_windows import (
@@ -48,6 +50,7 @@ from bacpipe.store.layout import (
 logger = logging.getLogger(__name__)
 
 _NO_NOISE = "_no_noise"
+_MOST_IN_A_HALF = 2000  # windows; twenty halves are clustered, in time that may grow by the square
 
 
 class Clusterer(Protocol):
@@ -106,8 +109,10 @@ def clustering_pipeline(
         What `eval_clustering` returns (a dictionary and nothing else: the clusters themselves are
         what `run_clustering` returns), with ``skipped``: clusterings that could not be computed,
         and why, ``left_out``: number of windows without a label, and for the ground truth
-        ``AMI_low``, ``AMI_high``, ``ARI_low`` and ``ARI_high`` (95 %, over recordings).  Also
-        stored as ``clustering/clust_results.json``; the clusters of all windows are in
+        ``AMI_low``, ``AMI_high``, ``ARI_low`` and ``ARI_high`` (95 %, from clusterings of half of
+        the recordings, as those of the silhouettes of clusterings are; of more than 2000 windows
+        in a half, 2000 are drawn at random, which makes the intervals wider).  Also stored as
+        ``clustering/clust_results.json``; the clusters of all windows are in
         ``clustering/clust_labels.parquet``.
 
     Raises
@@ -151,6 +156,7 @@ def evaluate_clusterings(
         seed=options.evaluation_seed,
         bootstrap=options.bootstrap_samples,
         unit=unit,
+        intervals="halves",  # before, they were too narrow
         default_labels={key: [str(v) for v in values] for key, values in default_labels.items()},
     )
     path = None if data.paths is None else data.paths.clust_path / CLUSTERING_RESULTS
@@ -174,21 +180,41 @@ def evaluate_clusterings(
         of_labelled = {name: clusters[labelled] for name, clusters in clusterings.items()}
     # Windows whose recording is not known are recordings of their own.
     where = np.arange(len(points)) if data.recordings is None else data.recordings
+    units = units_of(where, unit, data.sites)
     alone = {
         name: LabelledClusters(
-            data.classes, data.labels[labelled], clusters, where[labelled], data.sites
+            data.classes, data.labels[labelled], clusters, where[labelled],
+            cluster_halves(
+                points[labelled], name, data.labels[labelled], units[labelled], options
+            ),
+            data.sites,
         )
         for name, clusters in of_labelled.items()
-    }
+    }  # fmt: skip
     embeds = points if options.evaluate_with_silhouette else None
-    units = None if data.recordings is None else units_of(data.recordings, unit, data.sites)
+    halves: dict[str, np.ndarray] | None = None
+    if embeds is not None and data.recordings is not None:
+        halves = {
+            name: alone[name].halves
+            if len(labelled) == len(points)
+            else cluster_halves(points, name, data.labels, units, options)
+            for name in clusterings
+        }
     result = {
         "model": data.model,
         "label_column": data.column,
         "standardised": True,
         "left_out": left_out,
         "unit": unit,
-        **_evaluate(clusterings, data.labels, embeds, default_labels, options, units),
+        **_evaluate(
+            clusterings,
+            data.labels,
+            embeds,
+            default_labels,
+            options,
+            None if data.recordings is None else units,
+            halves or {},
+        ),
         "skipped": skipped,
     }
     for name, kinds in result["agreement"].items():
@@ -225,16 +251,40 @@ def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def _of_labelled(clusters: LabelledClusters, options: Options) -> dict[str, Any]:
-    """Agreement of a clustering with the ground truth, and its intervals over recordings."""
+    """Agreement of a clustering with the ground truth, and its intervals."""
     scores: dict[str, Any] = {**agreement(clusters.clusters, clusters.labels)}
-    groups = units_left_out(
-        clusters.recordings, len(clusters.labels), options.split, clusters.sites
-    )
-    weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
-    for name, values in clusters.replicates(groups, weights).items():
-        bounds = interval(values, low=-1.0, windows=len(clusters.labels)) or (None, None)
+    n = len(clusters.labels)
+    groups = units_left_out(clusters.recordings, n, options.split, clusters.sites)
+    replicates, left_out = clusters.resampled(groups)
+    for name, values in replicates.items():
+        bounds = interval(values, low=-1.0, windows=n, left_out=left_out) or (None, None)
         scores[f"{name}_low"], scores[f"{name}_high"] = bounds
     return scores
+
+
+def cluster_halves(
+    points: np.ndarray, name: str, labels: np.ndarray, units: np.ndarray, options: Options
+) -> np.ndarray:
+    """Clusters of half of the recordings after another, int32 of shape (halves, windows).
+
+    `OUT` where a window is left out.  There are no halves where half of the recordings are too few
+    to be clustered.
+    """
+    config, seed = options.clust_configs[name], options.evaluation_seed
+    halves = []
+    for number, kept in enumerate(halves_of(units, options.bootstrap_samples)):
+        rows = np.flatnonzero(kept)
+        if len(rows) > _MOST_IN_A_HALF:
+            random = np.random.default_rng([seed, number])
+            rows = np.sort(random.choice(rows, _MOST_IN_A_HALF, replace=False))
+        clusters = np.full(len(points), OUT, np.int32)
+        try:
+            clusters[rows] = _cluster(points[rows], name, config, labels, seed)
+        except (EvaluationError, ValueError) as error:
+            logger.info("no intervals of %s: half of the recordings: %s", name, error)
+            return np.empty((0, len(points)), np.int32)
+        halves.append(clusters)
+    return np.array(halves, np.int32).reshape(len(halves), len(points))
 
 
 def run_clustering(
@@ -358,6 +408,7 @@ def _evaluate(
     default_labels: Mapping[str, Sequence[Any] | np.ndarray],
     options: Options,
     units: np.ndarray | None = None,
+    halves: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     kinds = _kinds(labels, default_labels)
     result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
@@ -378,7 +429,8 @@ def _evaluate(
         if labels is not None and (labels != NO_LABEL).any():
             groupings = {"ground_truth": labels, **groupings}
         for name, values in groupings.items():
-            score = _silhouette(embeds, np.asarray(values), options, units)
+            of_halves = None if name == "ground_truth" else (halves or {}).get(name)
+            score = silhouette(embeds, np.asarray(values), options, units, of_halves)
             result["silhouette"][name] = score
             if score["note"] and score["n_windows"]:
                 result["notes"].append(f"Silhouette of {name}: {score['note']}")
@@ -431,7 +483,7 @@ def eval_with_silhouette(
     """
     labels = label_array(ground_truth)
     codes = np.full(len(embeds), NO_LABEL) if labels is None else labels
-    score = _silhouette(embeds, codes, make_options())
+    score = silhouette(embeds, codes, make_options())
     return {**(metrics or {}), "silhouette": score}
 
 
@@ -514,10 +566,11 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
         )
     use = labels != NO_LABEL
     truth, group = labels[use], clusters[use]
+    ami, ari = adjusted_scores(truth, group)
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(truth, group)
     return {
-        "AMI": adjusted_mutual_info(truth, group),
-        "ARI": adjusted_rand(truth, group),
+        "AMI": ami,
+        "ARI": ari,
         "homogeneity": float(homogeneity),
         "completeness": float(completeness),
         "n_windows": int(use.sum()),
@@ -525,13 +578,17 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
     }
 
 
-def _silhouette(
+def silhouette(
     embeds: np.ndarray,
     labels: np.ndarray,
     options: Options,
     units: np.ndarray | None = None,
+    halves: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Silhouette of labels; `units` are the recording, or site, of every window, if known."""
+    """Silhouette of labels; `units` are the recording, or site, of every window, if known.
+
+    `halves` are the clusters of half of the recordings, for labels that are clusters.
+    """
     rows = np.flatnonzero(labels >= 0)
     total, note, most = len(rows), None, options.max_windows_for_pairs
     if total > most:
@@ -547,10 +604,24 @@ def _silhouette(
     groups = Groups(np.zeros(len(rows), np.int64), 1)
     if units is not None:
         groups = group_by(units[rows], len(rows))
-    weights = leave_out(groups, min(options.bootstrap_samples, MOST_REPLICATES))
-    values = _silhouettes(np.asarray(embeds)[rows], code, groups, weights)
-    bounds = interval(values, low=-1.0, windows=len(rows))
+    samples = min(options.bootstrap_samples, MOST_REPLICATES) if halves is None else 0
+    values = _silhouettes(np.asarray(embeds)[rows], code, groups, leave_out(groups, samples))
+    left_out = None
+    if halves is not None and units is not None:
+        values = np.append(values, [_plain_silhouette(embeds, each) for each in halves])
+        left_out = share_left_out(halves, group_by(units, len(units)))
+    bounds = interval(values, low=-1.0, windows=len(rows), left_out=left_out)
     return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
+
+
+def _plain_silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
+    """Mean silhouette of the windows in a cluster; NaN if it is not defined."""
+    from sklearn.metrics import silhouette_score
+
+    rows = np.flatnonzero(clusters >= 0)
+    if not 2 <= len(np.unique(clusters[rows])) < len(rows):
+        return float("nan")
+    return float(silhouette_score(points[rows], clusters[rows]))
 
 
 def _silhouettes(

@@ -39,9 +39,12 @@ from bacpipe.store.layout import (
     CLUSTERING_RESULTS,
     LABELLED_CLUSTERS,
     MAP_FIGURE,
+    MAP_FIGURE_WORDS,
     RETRIEVAL_NEIGHBOURS,
     RETRIEVAL_RESULTS,
     ResultPaths,
+    comparison_figure_name,
+    comparison_table_name,
     ground_truth_name,
     probe_results_name,
     test_scores_name,
@@ -204,9 +207,9 @@ def compare_models(
     with exclusive(folder.parent, folder.name, wait=SECONDS_FOR_OTHERS):
         remove_temporaries(folder)
         for name, table in tables.items():
-            write_csv(folder / f"{name}.csv", table)
+            write_csv(folder / comparison_table_name(name), table)
         for name, figure in drawn.items():
-            save_figure(figure, folder / f"{name}.png", vector=True)
+            save_figure(figure, folder / comparison_figure_name(name), vector=True)
         write_report(folder, tables, list(drawn), paths, options)
     return tables
 
@@ -261,7 +264,7 @@ def _files(name: str, where: ResultPaths, probes: Sequence[str] | None = None) -
         file = {"clustering": CLUSTERING_RESULTS, "retrieval": RETRIEVAL_RESULTS}[name]
         return [where.clust_path / file]
     if probes is None:
-        return sorted(where.probe_path.glob("probe_results_*.json"))
+        return sorted(where.probe_path.glob(probe_results_name("*")))
     return [where.probe_path / probe_results_name(probe) for probe in probes]
 
 
@@ -453,8 +456,8 @@ def _clustering(
                 table.loc[here, [metric, f"{metric}_low", f"{metric}_high"]] = value, low, high
             table.loc[here, ["homogeneity", "completeness"]] = float("nan")
             table.loc[here, ["n_windows", "n_labels"]] = len(part.labels), len(part.compared)
-        if parts and (found := pairs_of(parts, "AMI", unit)) is not None:
-            pairs.append(found.assign(clustering=clustering))
+        if parts and (of_two := pairs_of(parts, "AMI", unit)) is not None:
+            pairs.append(of_two.assign(clustering=clustering))
     if pairs:
         tables["clustering_pairs"] = pd.concat(pairs, ignore_index=True)
     table = _sorted_clusterings(table)
@@ -709,18 +712,18 @@ def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
     folders.  Returns the figure; None if there is no map.
     """
     model, kind = paths.labels_path.parent.name, label_kind(options.label_column)
-    found = next(stored_maps(paths.dim_reduc_parent_dir, reducer, paths.dataset, model), None)
-    if found is None:
+    stored_map = next(stored_maps(paths.dim_reduc_parent_dir, reducer, paths.dataset, model), None)
+    if stored_map is None:
         return None
     figure = paths.plot_path / MAP_FIGURE
     truth = paths.labels_path / ground_truth_name(file_part(kind), "csv")
-    read = [file_hash(path) for path in (found.table_path, truth) if path.is_file()]
-    content = [found.folder.name, kind, options.max_nr_categories, read]
+    read = [file_hash(path) for path in (stored_map.table_path, truth) if path.is_file()]
+    content = [stored_map.folder.name, kind, options.max_nr_categories, read]
     fingerprint = fingerprint_of(content)
-    about = figure.with_suffix(".json")
+    about = paths.plot_path / MAP_FIGURE_WORDS
     if figure.is_file() and read_result(about, fingerprint) is not None:
         return figure
-    windows = found.read()
+    windows = stored_map.read()
     table = _labelled(windows, paths, kind)
     if table["label"].isna().all():
         folders = windows["audiofilename"].astype(str).str.rpartition("/")[0]
@@ -731,5 +734,5 @@ def draw_map(paths: ResultPaths, reducer: str, options: Options) -> Path | None:
 
     drawn = figures.maps({f"{model}, {reducer}": table}, kind, options.max_nr_categories)
     save_figure(drawn, figure)
-    write_result(about, {"map": found.folder.name, "colours": kind}, fingerprint)
+    write_result(about, {"map": stored_map.folder.name, "colours": kind}, fingerprint)
     return figure

@@ -15,6 +15,12 @@ class of one recording:
     An event counts if at least half of it is annotated, and an annotation is found if at least
     half of it is covered by such events (the criteria of PSDS: Bilen et al. 2020, ICASSP, 61-65).
 
+Of PSDS only these two criteria are computed, at 50 % and at the threshold of the report, and not
+the area that gives the score its name.  That area needs three more choices (what a confusion of
+classes costs, how much classes may differ, how many false alarms an hour are the most), for which
+there are no agreed values in bioacoustics, so that the areas of two papers could not be compared;
+and what does not depend on a threshold is said by the average precision and AUROC of windows.
+
 A window of 3 s around a call of 0.4 s has an intersection over union of 0.13 at most, so with
 short calls and long windows only the last one says anything of the classifier.
 """
@@ -48,25 +54,25 @@ Spans = tuple[np.ndarray, np.ndarray]
 
 
 def count_events(
-    found: Spans, annotated: Spans, ignored: Spans, pairs: Callable[[Spans, Spans], np.ndarray]
+    detected: Spans, annotated: Spans, ignored: Spans, pairs: Callable[[Spans, Spans], np.ndarray]
 ) -> tuple[int, int]:
     """Number of pairs, and of events that are right or wrong.
 
     `pairs` tells which event fits which annotation, bool of shape (events, annotations).  Events
     that are in no pair and overlap an ignored annotation are neither.
     """
-    fits = csr_matrix(pairs(found, annotated))
+    fits = csr_matrix(pairs(detected, annotated))
     taken = maximum_bipartite_matching(fits, perm_type="column") >= 0
-    unsure = ~taken & (_shared(found, ignored) > 0).any(axis=1)
+    unsure = ~taken & (_shared(detected, ignored) > 0).any(axis=1)
     return int(taken.sum()), int(len(taken) - unsure.sum())
 
 
 def pairs_by_iou(least: float) -> Callable[[Spans, Spans], np.ndarray]:
     """Pairs with at least this intersection over union."""
 
-    def pairs(found: Spans, annotated: Spans) -> np.ndarray:
-        shared = _shared(found, annotated)
-        lengths = (found[1] - found[0])[:, None] + (annotated[1] - annotated[0])
+    def pairs(detected: Spans, annotated: Spans) -> np.ndarray:
+        shared = _shared(detected, annotated)
+        lengths = (detected[1] - detected[0])[:, None] + (annotated[1] - annotated[0])
         return (shared > 0) & (shared >= least * (lengths - shared) - _TOLERANCE)
 
     return pairs
@@ -74,21 +80,21 @@ def pairs_by_iou(least: float) -> Callable[[Spans, Spans], np.ndarray]:
 
 def pairs_by_onset(tolerance: float) -> Callable[[Spans, Spans], np.ndarray]:
     """Pairs that begin within this many seconds of each other."""
-    return lambda found, annotated: (
-        np.abs(found[0][:, None] - annotated[0]) <= tolerance + _TOLERANCE
+    return lambda detected, annotated: (
+        np.abs(detected[0][:, None] - annotated[0]) <= tolerance + _TOLERANCE
     )
 
 
 def count_intersections(
-    found: Spans, annotated: Spans, ignored: Spans, half: float = _HALF
+    detected: Spans, annotated: Spans, ignored: Spans, half: float = _HALF
 ) -> tuple[int, int]:
     """Number of annotations that are found, and that plus the number of wrong events."""
-    shared = _shared(found, annotated)
-    right = (found[1] - found[0]) * half <= shared.sum(axis=1) + _TOLERANCE
+    shared = _shared(detected, annotated)
+    right = (detected[1] - detected[0]) * half <= shared.sum(axis=1) + _TOLERANCE
     right &= (shared > 0).any(axis=1)
     covered = shared[right].sum(axis=0)
     hits = (covered > 0) & (covered >= (annotated[1] - annotated[0]) * half - _TOLERANCE)
-    wrong = ~right & ~(_shared(found, ignored) > 0).any(axis=1)
+    wrong = ~right & ~(_shared(detected, ignored) > 0).any(axis=1)
     return int(hits.sum()), int(hits.sum() + wrong.sum())
 
 
@@ -99,7 +105,7 @@ def _shared(one: Spans, other: Spans) -> np.ndarray:
 
 
 def evaluate_events(
-    found: Mapping[str, Intervals],
+    detected: Mapping[str, Intervals],
     annotated: Mapping[str, Intervals],
     ignored: Mapping[str, Intervals],
     recordings: Sequence[str],
@@ -114,7 +120,7 @@ def evaluate_events(
 
     Parameters
     ----------
-    found, annotated, ignored : mapping of str to Intervals
+    detected, annotated, ignored : mapping of str to Intervals
         Intervals by recording, labelled with the number of their class, those of one class joined
         where they touch.
     recordings : sequence of str
@@ -152,7 +158,7 @@ def evaluate_events(
     events = {rule: np.zeros((groups.number, len(classes))) for rule in rules}
     present = np.zeros((groups.number, len(classes)))
     for name, group in zip(recordings, groups.code, strict=True):
-        sets = [source.get(name, _NONE) for source in (found, annotated, ignored)]
+        sets = [source.get(name, _NONE) for source in (detected, annotated, ignored)]
         for i in np.unique(np.concatenate([s.label for s in sets[:2]])).astype(int):
             spans = [(s.start[s.label == i], s.end[s.label == i]) for s in sets]
             present[group, i] += len(spans[1][0])

@@ -375,13 +375,32 @@ def leave_out(groups: Groups, samples: int) -> np.ndarray:
     return np.concatenate([np.ones((1, groups.number)), part != np.arange(replicates)[:, None]])
 
 
+def standard_error(replicates: np.ndarray, left_out: float | None = None) -> float:
+    """Standard error of a score from its values without some of the recordings.
+
+    They are those of the jackknife, or `left_out` is the share of the recordings that each of them
+    leaves out at random.
+    """
+    n = len(replicates)
+    share = 1 / n if left_out is None else left_out
+    drawn = n if left_out is None else n - 1
+    deviations = np.square(replicates - replicates.mean())
+    return float(np.sqrt((1 - share) / share * deviations.sum() / drawn))
+
+
 def interval(
-    values: np.ndarray, low: float = 0.0, high: float = 1.0, *, windows: int = _MANY_WINDOWS
+    values: np.ndarray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    windows: int = _MANY_WINDOWS,
+    left_out: float | None = None,
 ) -> list[float] | None:
-    """95 % jackknife interval of a score between two bounds, from its value and its replicates.
+    """95 % interval of a score between two bounds, from its value and its replicates.
 
     `windows` is the number that the score is based on: near its bounds it is no better known than
-    half a window.  None if there are too few replicates, or if they do not vary.
+    half a window.  For `left_out` see `standard_error`.  None if there are too few replicates, or
+    if they do not vary.
     """
     share = ((values - low) / (high - low) * windows + 0.5) / (windows + 1)
     logit = np.log(share / (1 - share))
@@ -389,7 +408,7 @@ def interval(
     n = len(replicates)
     if n < FEWEST_UNITS or not np.isfinite(values[0]) or np.ptp(replicates) == 0:
         return None
-    error = np.sqrt((n - 1) / n * np.square(replicates - replicates.mean()).sum())
-    bounds = logit[0] + np.array([-1, 1]) * stdtrit(n - 1, 0.975) * error
+    half = stdtrit(n - 1, 0.975) * standard_error(replicates, left_out)
+    bounds = logit[0] + np.array([-1, 1]) * half
     least, most = low + (high - low) * expit(bounds)
     return [float(min(least, values[0])), float(max(most, values[0]))]

@@ -24,6 +24,7 @@ from bacpipe.store.layout import (
     BENCHMARK_RESULTS,
     REPORT,
     ResultPaths,
+    comparison_figure_name,
     learning_curve_name,
     precision_recall_name,
     probe_results_name,
@@ -156,14 +157,14 @@ def write_report(
         if f"{name}_pairs" in tables:
             parts.append(_pairs(tables[f"{name}_pairs"]))
         parts += [
-            _figure(folder / f"{figure}.svg", _FIGURES.get(figure, ""))
+            _figure(folder / comparison_figure_name(figure, "svg"), _FIGURES.get(figure, ""))
             for figure in drawn
             if figure.startswith(name)
         ]
     maps = [figure for figure in drawn if figure.startswith("embeddings_")]
     if maps:
         parts.append("<h2>Maps</h2>")
-        parts += [_figure(folder / f"{figure}.svg", "") for figure in maps]
+        parts += [_figure(folder / comparison_figure_name(figure, "svg"), "") for figure in maps]
     if "probing" in tables:
         parts.append("<h2>Model by model</h2>")
         for model, probe in zip(

@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bacpipe.evaluation.metrics import Groups, mean_of_defined, ratio
+from bacpipe.evaluation.metrics import (
+    MOST_REPLICATES,
+    Groups,
+    leave_out,
+    mean_of_defined,
+    ratio,
+)
 from bacpipe.evaluation.units import SITE, NamedSites, sites_in, units_of
 from bacpipe.store.fingerprints import read_result_table, write_result_table
 
@@ -70,8 +76,8 @@ class RetrievedWindows:
         by_unit = _counts(units.code, of_set, units.number, len(sets))
         match = meet.astype(np.int64)
         own_equal, own = (by_recording @ match)[code, of_set], by_recording.sum(axis=1)[code]
-        found = self.nearest >= 0
-        equal = meet[of_set[:, None], of_set[self.nearest]] & found
+        is_neighbour = self.nearest >= 0
+        equal = meet[of_set[:, None], of_set[self.nearest]] & is_neighbour
         neighbour_unit = units.code[self.nearest]
         shape = (len(weights), len(self.classes))
         precision, chance = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -81,7 +87,7 @@ class RetrievedWindows:
             there = by_unit[kept].sum(axis=0)
             n_equal = (there @ match)[of_set] - own_equal
             n_other = there.sum() - own
-            left = found & kept[neighbour_unit]
+            left = is_neighbour & kept[neighbour_unit]
             taken = left & (left.cumsum(axis=1) <= self.n_neighbors)
             # A window whose label is nowhere else has no precision.
             use = (here & (n_equal > 0))[:, None] & self.presence
@@ -91,13 +97,13 @@ class RetrievedWindows:
                 result[row] = ratio(values @ use, use.sum(axis=0), np.nan)
         return precision, chance
 
-    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Means over the labels with each row of weights, shape (replicates,)."""
-        precision, chance = self.by_class(units, weights)
+    def resampled(self, units: Groups) -> tuple[dict[str, np.ndarray], None]:
+        """Means over the labels, of all and without each recording (or site)."""
+        precision, chance = self.by_class(units, leave_out(units, MOST_REPLICATES))
         return {
             "neighbour_precision": mean_of_defined(precision),
             "neighbour_precision_chance": mean_of_defined(chance),
-        }
+        }, None
 
 
 def _counts(group: np.ndarray, label: np.ndarray, groups: int, labels: int) -> np.ndarray:

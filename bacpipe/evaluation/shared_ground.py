@@ -5,10 +5,11 @@ the stored scores of the test windows where models differ in their classes or re
 
 Two models meet the same recordings, hard ones and easy ones, so that their difference is known
 better than either score.  Its interval and the probability that one is better come from leaving
-out one shared recording (or site) after the other in both, as the intervals of single scores do:
-with few recordings a bootstrap is too sure of itself (benchmarks/README.md).  The probability is
-that of Student's t, and letters show which models cannot be told apart (p < 0.05 after Holm's
-correction; compact letter display, Piepho 2004, J. Comput. Graph. Stat. 13, 456-466).
+out one shared recording (or site) after the other in both (for clusterings: half of them), as the
+intervals of single scores do: with few recordings a bootstrap is too sure of itself
+(benchmarks/README.md).  The probability is that of Student's t, and letters show which models
+cannot be told apart (p < 0.05 after Holm's correction; compact letter display, Piepho 2004, J.
+Comput. Graph. Stat. 13, 456-466).
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ from bacpipe.errors import counted
 from bacpipe.evaluation.cross_validation import paired_difference
 from bacpipe.evaluation.metrics import (
     FEWEST_UNITS,
-    MOST_REPLICATES,
     Groups,
     evaluate_labels,
     interval,
-    leave_out,
     number,
+    standard_error,
 )
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.evaluation.units import NamedSites, units_left_out, units_of
@@ -242,8 +242,8 @@ class _Comparable(Protocol):
     def sites(self) -> NamedSites:
         """Their sites, where these are not folders."""
 
-    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores with each row of weights."""
+    def resampled(self, units: Groups) -> tuple[dict[str, np.ndarray], float | None]:
+        """Scores of all, then without some of the units; see `standard_error` for the share."""
 
 
 class _Divisible(_Comparable, Protocol):
@@ -273,8 +273,8 @@ def share(
     labels, heard = _own(windows)
     common, places, parts = set[str](), set[str](), dict(windows)
     # Without a label a recording may have no window left, and without that another label none.
-    while parts and (common, places) != (found := _in_all(*_own(parts))):
-        common, places = found
+    while parts and (common, places) != (shared_now := _in_all(*_own(parts))):
+        common, places = shared_now
         parts = {model: each.of(sorted(common), places) for model, each in windows.items()}
     notes = []
     for name in sorted(set().union(*labels.values()) - common):
@@ -313,11 +313,14 @@ def shared_scores(
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
     """Scores of some windows, and their intervals."""
     groups = units_left_out(windows.recordings, len(windows.recordings), unit, windows.sites)
-    weights = leave_out(groups, MOST_REPLICATES)
-    scores, n = windows.replicates(groups, weights), len(windows.recordings)
+    scores, left_out = windows.resampled(groups)
+    n = len(windows.recordings)
     return (
         {name: number(values[0]) for name, values in scores.items()},
-        {name: interval(values, low=low, windows=n) for name, values in scores.items()},
+        {
+            name: interval(values, low=low, windows=n, left_out=left_out)
+            for name, values in scores.items()
+        },
     )
 
 
@@ -341,11 +344,11 @@ def _pairs(
     units = np.unique(np.concatenate(units_of_each))
     if len(units) < FEWEST_UNITS:
         return None
-    replicates = []
+    replicates, left_out = [], None
     for one, mine in zip(each, units_of_each, strict=True):
         code = np.searchsorted(units, mine)
-        groups = Groups(code, len(units), unit)
-        replicates.append(one.replicates(groups, leave_out(groups, MOST_REPLICATES)))
+        values, left_out = one.resampled(Groups(code, len(units), unit))
+        replicates.append(values)
     rows = []
     for metric in metrics:
         of_metric = []
@@ -354,21 +357,21 @@ def _pairs(
             if difference[0] < 0:
                 i, j, difference = j, i, -difference
             row = {"metric": metric, "better": names[i], "other": names[j],
-                   **_difference(difference), f"{unit}s": len(units)}  # fmt: skip
+                   **_difference(difference, left_out), f"{unit}s": len(units)}  # fmt: skip
             of_metric.append(row | more(i, j, metric))
         _correct(of_metric)
         rows += of_metric
     return pd.DataFrame(rows)
 
 
-def _difference(values: np.ndarray) -> dict[str, float]:
-    """A difference, its jackknife interval and the probability that it is above 0."""
+def _difference(values: np.ndarray, left_out: float | None) -> dict[str, float]:
+    """A difference, its interval and the probability that it is above 0."""
     replicates = values[1:][np.isfinite(values[1:])]
     n = len(replicates)
     unknown = {"difference": float(values[0]), "low": np.nan, "high": np.nan}
     if n < FEWEST_UNITS or not np.isfinite(values[0]):
         return {**unknown, "probability": np.nan}
-    error = np.sqrt((n - 1) / n * np.square(replicates - replicates.mean()).sum())
+    error = standard_error(replicates, left_out)
     if error == 0:
         return {**unknown, "probability": 0.5 if values[0] == 0 else np.nan}
     half = stdtrit(n - 1, 0.975) * error

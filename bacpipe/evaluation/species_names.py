@@ -115,13 +115,13 @@ def match_names(
 def _find_parts(name: str, find: Callable[[str], tuple[str, set[int]]]) -> tuple[str, set[int]]:
     """Find 'Scientific name_Common name' by its parts; what they agree on, if they both say it."""
     parts = re.fullmatch(_TWO_NAMES, name)
-    found = [
+    matches = [
         (how, columns) for how, columns in map(find, parts.groups() if parts else ()) if columns
     ]
-    if not found:
+    if not matches:
         return "missing", set()
-    both = set.intersection(*(columns for _, columns in found))
-    return found[0][0], both or set.union(*(columns for _, columns in found))
+    both = set.intersection(*(columns for _, columns in matches))
+    return matches[0][0], both or set.union(*(columns for _, columns in matches))
 
 
 def plain(name: str) -> str:

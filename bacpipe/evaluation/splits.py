@@ -31,7 +31,7 @@ from bacpipe.errors import EvaluationError, TooLittleDataError, counted
 from bacpipe.evaluation.labelled_windows import NO_LABEL, LabelledWindows
 from bacpipe.evaluation.units import units_of
 from bacpipe.store.files import write_csv, write_json
-from bacpipe.store.layout import SPLIT_TABLE
+from bacpipe.store.layout import SPLIT_TABLE, folds_name, split_name
 from bacpipe.store.lock import SECONDS_FOR_OTHERS, exclusive
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def load_or_make_split(data: LabelledWindows, rule: SplitRule) -> Split:
 
 def split_path(overview: Path, kind: str) -> Path:
     """File of the split that all models share."""
-    return overview / f"split_{file_part(kind)}.json"
+    return overview / split_name(file_part(kind))
 
 
 def read_split(path: Path, rule: SplitRule) -> dict[str, str]:
@@ -271,7 +271,7 @@ def load_or_make_folds(
         parts = deal([])
     else:
         overview = data.paths.overview_path
-        path = overview / f"folds_{file_part(data.kind)}.json"
+        path = overview / folds_name(file_part(data.kind))
         header = {**_header(rule), "splits": f"{k} x {repetitions}"}
         with exclusive(overview.parent, overview.name, wait=SECONDS_FOR_OTHERS):
             known = _read_folds(path, header, k)

@@ -15,9 +15,11 @@ import numpy as np
 
 from bacpipe.evaluation.labelled_windows import LabelledWindows
 from bacpipe.evaluation.metrics import (
+    MOST_REPLICATES,
     Groups,
     accuracy_replicates,
     decide,
+    leave_out,
     one_hot,
     score_replicates,
 )
@@ -57,12 +59,13 @@ class TestedWindows:
             self.sites,
         )  # fmt: skip
 
-    def replicates(self, units: Groups, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores over all classes with each row of weights, shape (replicates,)."""
+    def resampled(self, units: Groups) -> tuple[dict[str, np.ndarray], None]:
+        """Scores over all classes, of all and without each recording (or site)."""
+        weights = leave_out(units, MOST_REPLICATES)
         overall, _ = score_replicates(
             *decide(self.labels, self.scores), self.scores, units, weights
         )
-        return {**accuracy_replicates(self.labels, self.scores, units, weights), **overall}
+        return {**accuracy_replicates(self.labels, self.scores, units, weights), **overall}, None
 
 
 def write_tested(

@@ -106,6 +106,7 @@ BENCHMARK_CURVES = "benchmark_precision_recall.svg"
 BENCHMARK_RELIABILITY = "benchmark_reliability.svg"
 CLUSTERING_FIGURE = "clustering.png"
 MAP_FIGURE = "embeddings.png"
+MAP_FIGURE_WORDS = "embeddings.json"  # which map is drawn, in which colours
 
 
 def shard_journal(number: int) -> str:
@@ -271,6 +272,26 @@ def test_scores_name(kind: str) -> str:
 def probe_results_name(kind: str) -> str:
     """Scores of a probe, in the folder of probes; ``*`` finds all."""
     return f"probe_results_{kind}.json"
+
+
+def comparison_table_name(table: str) -> str:
+    """Table of all models, in the folder of comparisons."""
+    return f"{table}.csv"
+
+
+def comparison_figure_name(figure: str, suffix: str = "png") -> str:
+    """Figure of all models, in the folder of comparisons; beside it the same as SVG."""
+    return f"{figure}.{suffix}"
+
+
+def split_name(kind: str) -> str:
+    """Which recordings train, validate and test all models, in the folder of comparisons."""
+    return f"split_{kind}.json"
+
+
+def folds_name(kind: str) -> str:
+    """Parts of repeated cross-validations, in the folder of comparisons."""
+    return f"folds_{kind}.json"
 
 
 @dataclass(frozen=True)

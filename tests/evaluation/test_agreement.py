@@ -8,7 +8,12 @@ import torch
 
 import bacpipe
 from bacpipe.errors import TooLittleDataError
-from bacpipe.evaluation.agreement import neighbour_agreement, shared_neighbours
+from bacpipe.evaluation.agreement import (
+    compare_neighbours,
+    neighbour_agreement,
+    shared_neighbours,
+)
+from bacpipe.evaluation.metrics import interval
 from bacpipe.labels.model_windows import model_windows
 from bacpipe.store.loader import Loader
 from tests.conftest import TinyModel, write_recording
@@ -153,3 +158,24 @@ def test_models_without_common_recordings_cannot_be_compared(
     )
     with pytest.raises(TooLittleDataError, match="0 windows in common"):
         neighbour_agreement(loaders["half"], other)
+
+
+def test_the_interval_leaves_out_recordings_as_windows_and_as_neighbours() -> None:
+    rng = np.random.default_rng(4)
+    recording, start = np.repeat(np.arange(8), 15), np.tile(np.arange(15.0), 8)
+    shared = rng.standard_normal((8, 6))[recording] + rng.standard_normal((120, 6))
+    one, other = (shared + 0.5 * rng.standard_normal((120, 6)) for _ in range(2))
+
+    def part(kept: np.ndarray) -> dict[str, np.ndarray]:
+        return {"recording": recording[kept], "start": start[kept], "end": start[kept] + 2}
+
+    means = []
+    for left_out in range(-1, 8):
+        kept = recording != left_out
+        shares, _ = shared_neighbours(one[kept], other[kept], n_neighbors=7, **part(kept))
+        means.append(shares.mean())
+    every = part(recording >= 0)
+    shares, _, found = compare_neighbours(one, other, n_neighbors=7, samples=1000, **every)
+    assert shares.mean() == pytest.approx(means[0])
+    assert found == pytest.approx(interval(np.array(means), windows=120))
+    assert compare_neighbours(one, other, n_neighbors=7, samples=0, **every)[2] is None

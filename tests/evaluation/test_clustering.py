@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 
 import bacpipe
 from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.evaluation.labelled_clusters import adjusted_scores, halves_of
 from bacpipe.evaluation.metrics import interval
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
@@ -97,6 +98,17 @@ def test_scores_are_those_of_scikit_learn_for_windows_with_a_label():
         assert found[kind]["homogeneity"] == pytest.approx(reference.homogeneity_score(*pair))
         assert found[kind]["completeness"] == pytest.approx(reference.completeness_score(*pair))
         assert found[kind]["n_windows"] == use.sum()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_agreement_is_that_of_scikit_learn_for_few_windows_and_one_label_too(number):
+    rng = np.random.default_rng(number)
+    n = int(rng.integers(2, 40))
+    truth = rng.integers(0, 1 + number % 4, n)
+    clusters = rng.integers(0, 1 + number % 3, n) if number % 4 else np.arange(n)
+    for pair in ((truth, clusters), (truth, 7 - truth), (np.arange(n), np.arange(n)[::-1])):
+        expected = reference.adjusted_mutual_info_score(*pair), reference.adjusted_rand_score(*pair)
+        assert adjusted_scores(*pair) == pytest.approx(expected, abs=1e-9)
 
 
 def test_silhouette_is_that_of_scikit_learn_and_says_when_it_is_a_sample(monkeypatch):
@@ -208,3 +220,64 @@ def test_one_mistake_in_a_nearly_perfect_clustering_is_no_reason_for_despair():
     assert 0.98 < found["AMI"] < 1
     for name in ("AMI", "ARI"):
         assert 0.5 < found[f"{name}_low"] < found[name] < found[f"{name}_high"] <= 1
+
+
+def test_intervals_know_that_other_recordings_would_be_clustered_otherwise():
+    """Two dimensions divide the windows equally well, and one of them is the label."""
+    rng = np.random.default_rng(3)
+    labels, recordings = rng.integers(0, 2, 400), np.repeat([f"{i:02}.wav" for i in range(20)], 20)
+    label = 2 * labels - 1 + 0.3 * rng.standard_normal(400)
+    width = {}
+    for name, other in (("fickle", rng.choice([-1, 1], 400)), ("steady", np.zeros(400))):
+        points = np.stack([label, other + 0.3 * rng.standard_normal(400)], axis=1)
+        result = bacpipe.clustering_pipeline(
+            "points", labels, points.astype(np.float32), recordings=recordings,
+            clust_configs={"kmeans": {"n_clusters": 2, "n_init": 1}},
+            evaluate_with_silhouette=False,
+        )["agreement"]["kmeans"]["ground_truth"]  # fmt: skip
+        width[name] = [result[f"{m}_high"] - result[f"{m}_low"] for m in ("AMI", "ARI")]
+    assert min(width["fickle"]) > 0.6 and max(width["steady"]) < 0.3
+
+
+def test_intervals_of_silhouettes_of_clusters_are_those_of_half_of_the_recordings():
+    from sklearn.metrics import silhouette_score
+
+    data = make_windows(150, 3, n_recordings=10, separation=1.0)
+    config = {"kmeans": {"n_clusters": 3, "n_init": 2}}
+    result = bacpipe.clustering_pipeline(
+        "points", data.labels, data.embeds, recordings=data.recordings, clust_configs=config,
+        evaluate_with_silhouette=True,
+    )["silhouette"]["kmeans"]  # fmt: skip
+    x = (data.embeds - data.embeds.mean(axis=0)) / data.embeds.std(axis=0)
+    rows = [np.arange(150), *map(np.flatnonzero, halves_of(data.recordings, 1000))]
+    values = [
+        silhouette_score(x[here], bacpipe.run_clustering(x[here], config)["kmeans"])
+        for here in rows
+    ]
+    bounds = interval(np.array(values), low=-1.0, windows=150, left_out=0.5)
+    assert result["interval"] == pytest.approx(bounds, abs=1e-4)
+
+
+def test_without_samples_or_recordings_enough_clusterings_have_no_interval():
+    data = make_windows(120, 3, n_recordings=10, separation=1.0)
+    few = np.where(np.arange(120) < 60, "a.wav", "b.wav")
+    for recordings, samples in ((data.recordings, 0), (few, 100)):
+        result = bacpipe.clustering_pipeline(
+            "points", data.labels, data.embeds, recordings=recordings, bootstrap_samples=samples,
+            clust_configs={"kmeans": {"n_clusters": 3}}, evaluate_with_silhouette=True,
+        )  # fmt: skip
+        assert result["agreement"]["kmeans"]["ground_truth"]["AMI_low"] is None
+        assert result["silhouette"]["kmeans"]["interval"] is None
+
+
+def test_halves_are_the_same_recordings_for_every_model():
+    recordings = np.repeat([f"{i:02}.wav" for i in range(11)], 3)
+    mine = halves_of(recordings, 1000)
+    theirs = halves_of(recordings[::-1], 1000)
+    assert len(mine) == 20 and len({tuple(half) for half in mine}) > 10
+    for one, other in zip(mine, theirs, strict=True):
+        assert len(set(recordings[one])) == 6
+        assert set(recordings[one]) == set(recordings[::-1][other])
+        assert not set(recordings[one]) & set(recordings[~one])
+    assert len(halves_of(recordings, 3)) == 3
+    assert halves_of(recordings[:12], 1000) == []
