@@ -7,6 +7,12 @@ run over all.  mix2 has the tests' fake weights; the small networks are made up 
 
     python benchmarks/many_models.py
     python benchmarks/many_models.py --files 12 --models birdnet mix2
+    python benchmarks/many_models.py --memory             the run of all alone, for its memory
+    python benchmarks/many_models.py --memory --library   as from Python: see below
+
+Memory is that of the command line, which has the C library keep what is freed and share one heap
+among threads.  Callers from Python have glibc's own settings, a heap for every thread, of which
+how much is returned, and when, differs from run to run.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from recordings import write_folder
 
 import bacpipe
 from bacpipe.embedder import Embedder
+from bacpipe.models.backends.cpu.memory import keep_freed_memory
 from tests.models import parity
 
 
@@ -110,8 +117,12 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=60)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--seconds", type=float, default=4, help="of each model alone")
+    parser.add_argument("--memory", action="store_true", help="measure nothing else")
+    parser.add_argument("--library", action="store_true", help="with glibc's own settings")
     arguments = parser.parse_args()
     models = arguments.models
+    if not arguments.library:
+        keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         base, folder = Path(scratch, "models"), Path(scratch, "all")
         for name in models:
@@ -125,6 +136,10 @@ def main() -> None:
         loaded = resident()
         every = one_run(models, folder, Path(scratch, "results"), base)
         peak = most_resident()
+        more = f"peak {peak:.0f} MiB, {peak - loaded:.0f} more than after a run over one recording"
+        if arguments.memory:
+            print(more)
+            return
         apart = {}
         for name in models:
             little = one_run([name], Path(scratch, "one"), Path(scratch, name), base)
@@ -150,7 +165,7 @@ def main() -> None:
     print(
         f"one after the other: {sum(apart.values()):.1f} s CPU, {sum(apart.values()) / cpu:.3f} x"
     )
-    print(f"peak {peak:.0f} MiB, {peak - loaded:.0f} more than after a run over one recording")
+    print(more)
     print(f"bytes read: {(every.read - first.read) / size:.3f} x the recordings")
 
 

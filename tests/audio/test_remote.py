@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
 from hashlib import md5
@@ -37,6 +37,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.sent: Counter[str] = Counter()  # bytes
+        self.answers: defaultdict[str, list[int]] = defaultdict(list)  # bytes of each
         self.trouble: dict[str, list[str]] = {}  # what happens to the next requests of a path
         self.refused: set[str] = set()
         self.ranges = True
@@ -99,6 +100,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         # Counted before it goes: whoever has it looks at once.  Nobody waits for what was silent.
         if with_content and trouble != "silence":
             self.server.sent[path.name] += len(data)
+            self.server.answers[path.name].append(len(data))
         self._send(status, data, headers, content=data if with_content else b"")
 
     def _send(
@@ -234,6 +236,58 @@ def test_a_part_of_a_long_recording_is_read_without_the_rest(server: Server, fie
     samples = read_audio(f"{server.url}/long.wav", 8000, start=200, stop=202)
     np.testing.assert_array_equal(samples, read_audio(path, 8000, start=200, stop=202))
     assert server.sent["long.wav"] < path.stat().st_size / 10
+
+
+def test_a_recording_comes_once_in_large_pieces_a_little_ahead_of_its_reader(
+    server: Server, field: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_SILENCE", 60.0)  # nothing is asked for again
+    path = write_recording(field / "long.wav", 60)
+    content, name = path.read_bytes(), path.name
+    window = remote._AHEAD * remote._BLOCK
+    assert len(content) > 12 * window
+    come = b""
+    with remote.open_bytes(remote.as_path(f"{server.url}/{name}")) as file:
+        while piece := file.read(1_000):
+            come += piece
+            # What it holds that nobody has read: what came ahead, and what is on its way.
+            assert server.sent[name] - len(come) <= 2 * window
+    assert come == content
+    assert server.sent[name] == len(content)
+    assert max(server.answers[name]) <= window
+    # One block, one that follows it, and then a window at a time; or a block, where the reader
+    # was faster than that.
+    assert server.answers[name][:3] == [remote._BLOCK, remote._BLOCK, window]
+    assert len(server.answers[name]) <= 2 + 2 * -(-len(content) // window)
+
+    # Asked for as a whole, it does not come in one piece.
+    server.answers.clear()
+    with remote.open_bytes(remote.as_path(f"{server.url}/{name}")) as file:
+        assert file.read(len(content)) == content
+    assert max(server.answers[name]) == window
+
+    # Decoded, it also comes once.
+    server.sent.clear()
+    samples = read_audio(f"{server.url}/{name}", 8000)
+    np.testing.assert_array_equal(samples, read_audio(path, 8000))
+    assert server.sent[name] == len(content)
+
+
+def test_nothing_comes_ahead_of_who_looks_at_the_beginning_only(
+    server: Server, field: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_SILENCE", 60.0)  # nothing is asked for again
+    name = write_recording(field / "long.wav", 60).name
+    with remote.open_bytes(remote.as_path(f"{server.url}/{name}")) as file:
+        file.read(remote._BLOCK)
+    assert server.answers[name] == [remote._BLOCK]
+    # Nor for reads far apart.
+    server.answers.clear()
+    with remote.open_bytes(remote.as_path(f"{server.url}/{name}")) as file:
+        for block in (40, 20, 60):
+            file.seek(block * remote._BLOCK)
+            file.read(10)
+    assert server.answers[name] == [remote._BLOCK] * 3
 
 
 def test_one_recording_a_glob_and_a_table_of_urls(
