@@ -3,7 +3,7 @@
 Recordings of ten minutes in windows of a second, each with ten species that are detected in a burst
 of windows; results of a model that does not exist, written by the store's own writers.  Each row is
 a process of its own.  "MiB more" is what memory grows by at most, the answer included; what is read
-from the disk through mapped files is not counted.  About 3 GB of disk, which is removed afterwards.
+from the disk through mapped files is not counted.  Up to 3.5 GB of disk, which is removed afterwards.
 
     python benchmarks/detections.py                        # 20 000 recordings with 500 each
     python benchmarks/detections.py --recordings 2000      # a tenth: what grows with the survey?
