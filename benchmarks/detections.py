@@ -1,9 +1,9 @@
 """Ten million detections: what it costs to filter, group and export them, and with how much memory.
 
-Recordings of ten minutes in windows of a second, each with ten species that are detected in a burst
-of windows; results of a model that does not exist, written by the store's own writers.  Each row is
-a process of its own.  "MiB more" is what memory grows by at most, the answer included; what is read
-from the disk through mapped files is not counted.  About 3 GB of disk, which is removed afterwards.
+Recordings of ten minutes in windows of a second, each with ten species whose detections are
+scattered over it; results of a model that does not exist, written by the store's own writers.  Each
+row is a process of its own.  "MiB more" is what memory grows by at most, the answer included; what
+is read through mapped files is not counted.  Up to 3.5 GB of disk, removed afterwards.
 
     python benchmarks/detections.py                        # 20 000 recordings with 500 each
     python benchmarks/detections.py --recordings 2000      # a tenth: what grows with the survey?
@@ -34,7 +34,7 @@ from bacpipe.store.predictions import SparsePredictions
 MODEL, WINDOWS, EACH, SPECIES, HEARD = "listener", 600, 500, 200, 10
 SITES = 50
 CLASSES = tuple(f"bird {i:03}" for i in range(SPECIES))
-SURE = 0.9  # the filter's score, which a hundredth of the detections reach
+SURE = 0.9  # the filter's score, which 0.3 % of the detections reach
 
 
 def write_recordings(folder: Path, count: int) -> None:
