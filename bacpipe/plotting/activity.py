@@ -29,6 +29,7 @@ from bacpipe.plotting.style import (
     styled,
 )
 from bacpipe.store.fingerprints import read_result, write_result
+from bacpipe.store.layout import ACTIVITY_FIGURE
 from bacpipe.store.loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,8 @@ def draw_activity(loader: Loader, classes: int) -> Path | None:
     """
     if classes < 1 or all(entry.predictions is None for entry in loader.entries.values()):
         return None
-    figure, numbers = (loader.paths.plot_path / f"activity.{kind}" for kind in ("png", "json"))
+    figure = loader.paths.plot_path / ACTIVITY_FIGURE
+    numbers = figure.with_suffix(".json")
     state = loader.range_filter().state  # clocks, places and what is hidden
     content = json.dumps([loader.predictions_state, classes, *([state] if state else [])])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()

@@ -16,6 +16,7 @@ from bacpipe.dashboard.places.surveyed_sites import SiteSummary
 from bacpipe.dashboard.style import FRAME, ink_and_paper, new_figure
 from bacpipe.plotting.activity import activity_maps
 from bacpipe.plotting.style import COLOURS, save_figure, shorten
+from bacpipe.store.layout import ACTIVITY_FIGURE
 
 if TYPE_CHECKING:
     from bacpipe.labels.activity import Activity
@@ -119,6 +120,6 @@ class Drawing(NamedTuple):
 def activity_drawing(activity: Activity, title: str) -> Drawing:
     """Heat maps of classes as `bacpipe.plotting` draws them."""
     with tempfile.TemporaryDirectory(prefix="bacpipe_figure_") as folder:
-        path = Path(folder, "activity.png")
+        path = Path(folder, ACTIVITY_FIGURE)
         save_figure(activity_maps(activity, title), path, vector=True)
         return Drawing(path.read_bytes(), path.with_suffix(".svg").read_bytes())
