@@ -234,7 +234,15 @@ It needs no training.
         # The best model by the first kind is on top of all panels.
         first = table[table["label"] == kinds[0]].sort_values(self.score, ascending=False)
         order = {name: i for i, name in enumerate(first["model"].drop_duplicates())}
-        wide = table.pivot(index=["model", "clustering"], columns="label", values=self.score)
+        ends = [name for end in ("low", "high") if (name := f"{self.score}_{end}") in table]
+        parts = table.pivot(
+            index=["model", "clustering"], columns="label", values=[self.score, *ends]
+        ).dropna(axis="columns", how="all")
+        # Only annotations have intervals, and not every score has some.
+        wide = parts[self.score].copy()
+        for name in ends:
+            for kind in parts[name] if name in parts else ():
+                wide[f"{kind}{name.removeprefix(self.score)}"] = parts[name][kind]
         wide = wide.reset_index()
         place = wide["model"].map(order).fillna(len(order))
         wide = wide.loc[place.sort_values(kind="stable").index]
