@@ -200,7 +200,8 @@ def curves(classes: list[str]) -> dict:
         "model": "model",
         "wanted_precision": 1.0,
         "per_class": {
-            name: {"average_precision": 0.8, "threshold_at_precision": 0.9} for name in classes
+            name: {"average_precision": 0.8, "threshold_at_precision": float(SCORES[0, 0])}
+            for name in classes
         },
     }
 
@@ -211,7 +212,9 @@ SCORES = np.array([[0.9, 0.1, 0.5], [0.8, 0.95, 0.5], [0.7, 0.3, 0.5], [0.1, 0.3
 
 def panels_of(figure) -> dict:
     """Visible panels by the class in their title."""
-    return {axes.get_title().split(" (")[0]: axes for axes in figure.axes if axes.get_visible()}
+    return {
+        axes.get_title("left").split(" (")[0]: axes for axes in figure.axes if axes.get_visible()
+    }
 
 
 def test_precision_and_recall_of_every_threshold_are_drawn():
