@@ -587,7 +587,8 @@ def silhouette(
 ) -> dict[str, Any]:
     """Silhouette of labels; `units` are the recording, or site, of every window, if known.
 
-    `halves` are the clusters of half of the recordings, for labels that are clusters.
+    `halves` are the clusters of half of the recordings, for labels that are clusters.  Where some
+    of these are noise there is no interval.
     """
     rows = np.flatnonzero(labels >= 0)
     total, note, most = len(rows), None, options.max_windows_for_pairs
@@ -611,6 +612,9 @@ def silhouette(
         values = np.append(values, [_plain_silhouette(embeds, each) for each in halves])
         left_out = share_left_out(halves, group_by(units, len(units)))
     bounds = interval(values, low=-1.0, windows=len(rows), left_out=left_out)
+    if halves is not None and (labels < 0).any():
+        # Which windows are noise changes too much from half to half: such intervals are too narrow.
+        bounds = None
     return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
 
 

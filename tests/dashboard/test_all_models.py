@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import panel as pn
 import pytest
+from bokeh.models import Segment
 
-from bacpipe.dashboard.all_models.charts import SmallMap, with_common_colours
+from bacpipe.dashboard.all_models.charts import SmallMap, score_chart, with_common_colours
 from bacpipe.dashboard.all_models.view import AllModelsView
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.widgets import download_button
-from bacpipe.evaluation.comparison import stored_scores
+from bacpipe.evaluation.comparison import StoredScores, stored_scores
 from tests.dashboard.conftest import HOSTILE_LABEL, eventually
 
 
@@ -101,3 +103,54 @@ def test_a_ranking_says_how_little_it_rests_on(results: tuple[Path, Path]) -> No
     told = [str(pane.object) for pane in view._scores("probing", scores) if hasattr(pane, "object")]
     number = int(scores.tables["probing"]["test_recordings"].min())
     assert any("Scores rest on" in text for text in told) == (number < 5)
+
+
+def whiskers(parts: list[Any]) -> dict[str, list[tuple[float, float, float]]]:
+    """Low end, score and high end of what is drawn, by the title of the panel."""
+    drawn: dict[str, list[tuple[float, float, float]]] = {}
+    for row in parts:
+        for pane in row if isinstance(row, pn.Row) else ():
+            lines = [each for each in pane.object.renderers if isinstance(each.glyph, Segment)]
+            for data in (each.data_source.data for each in lines):
+                ends = zip(data["low"], data["score"], data["high"], strict=True)
+                drawn.setdefault(pane.object.title.text, []).extend(ends)
+            assert len(lines) > 0 and all(
+                (each.glyph.x0, each.glyph.x1) == ("low", "high") for each in lines
+            )
+    return drawn
+
+
+def test_charts_of_scores_have_whiskers_where_there_are_intervals(
+    results: tuple[Path, Path],
+) -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["good", "bad"],
+            "probe": "linear",
+            "f1_macro": [0.8, 0.4],
+            "f1_macro_low": [0.7, np.nan],
+            "f1_macro_high": [0.9, np.nan],
+            "accuracy": [0.6, 0.5],
+        }
+    )
+    panels = [("f1_macro", "F1"), ("accuracy", "accuracy")]
+    drawn = whiskers([score_chart(table, "probe", panels, {})])
+    np.testing.assert_equal(drawn["F1"], [(0.7, 0.8, 0.9), (np.nan, 0.4, np.nan)])
+    assert drawn["accuracy"] == [(0.6, 0.6, 0.6), (0.5, 0.5, 0.5)]  # of no length
+
+    audio, stored = results
+    view = AllModelsView(open_data_set(["tiny"], audio_dir=audio, main_results_dir=stored))
+    clusterings = pd.DataFrame(
+        {
+            "model": ["good", "good", "bad", "bad"],
+            "clustering": "kmeans",
+            "label": ["ground_truth", "parent_directory"] * 2,
+            "AMI": [0.6, 0.1, 0.3, 0.2],
+            "AMI_low": [0.5, np.nan, 0.2, np.nan],
+            "AMI_high": [0.7, np.nan, 0.4, np.nan],
+        }
+    )
+    scores = StoredScores("species", {"clustering": clusterings}, {"clustering": {}})
+    drawn = whiskers(view._scores("clustering", scores))
+    assert drawn["annotations"] == [(0.5, 0.6, 0.7), (0.2, 0.3, 0.4)]
+    assert drawn["parent directory"] == [(0.1, 0.1, 0.1), (0.2, 0.2, 0.2)]

@@ -258,6 +258,17 @@ def test_intervals_of_silhouettes_of_clusters_are_those_of_half_of_the_recording
     assert result["interval"] == pytest.approx(bounds, abs=1e-4)
 
 
+def test_silhouettes_of_clusterings_with_noise_have_no_interval():
+    data = make_windows(150, 3, n_recordings=10, separation=1.0)
+    result = bacpipe.clustering_pipeline(
+        "points", data.labels, data.embeds, recordings=data.recordings,
+        clust_configs={"hdbscan": {"min_cluster_size": 5}}, evaluate_with_silhouette=True,
+    )  # fmt: skip
+    assert result["clusters"]["hdbscan"]["share_of_noise"] > 0
+    assert result["silhouette"]["hdbscan"]["score"] is not None
+    assert result["silhouette"]["hdbscan"]["interval"] is None
+
+
 def test_without_samples_or_recordings_enough_clusterings_have_no_interval():
     data = make_windows(120, 3, n_recordings=10, separation=1.0)
     few = np.where(np.arange(120) < 60, "a.wav", "b.wav")

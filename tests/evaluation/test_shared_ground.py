@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
 import bacpipe
 from bacpipe.evaluation.clustering import evaluate_clusterings
@@ -22,11 +22,13 @@ from bacpipe.evaluation.metrics import (
     precision_threshold,
     score_replicates,
 )
+from bacpipe.evaluation.probing import evaluate_probe
 from bacpipe.evaluation.retrieval import evaluate_retrieval
 from bacpipe.evaluation.shared_ground import letters, on_shared_ground, paired_table
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.options import make_options
 from bacpipe.store.data_set_folder import result_paths
+from bacpipe.store.fingerprints import read_result
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 CLASSES = ("a", "b", "c")
@@ -271,6 +273,85 @@ def test_the_unit_of_intervals_is_that_of_the_split():
     assert all(interval is None for interval in of_sites["intervals"].values())
     assert any("only 1 site" in note for note in of_sites["notes"])
     assert of_recordings["intervals"]["f1_macro"] is not None
+
+
+def probed(tmp_path: Path, **models: tuple[float, int]) -> dict[str, Any]:
+    """Models with stored probes, by how far apart classes are and a seed."""
+    paths = {}
+    options = make_options(
+        splits="3 x 2", learning_curve=False, probe_configs={"linear": {"penalty": 0.01}}
+    )
+    for model, (separation, seed) in models.items():
+        paths[model] = result_paths(
+            Path("field"), model, main_results_dir=tmp_path, embed_parent_dir="embeddings",
+            dim_reduc_parent_dir="maps", evaluations_dir="evaluations",
+        )  # fmt: skip
+        windows = make_windows(600, 3, n_recordings=30, separation=separation)
+        noise = np.random.default_rng(seed).standard_normal(windows.embeds.shape)
+        embeds = (windows.embeds + 0.1 * noise).astype(np.float32)
+        data = replace(windows, model=model, embeds=embeds, paths=paths[model])
+        evaluate_probe(data, "linear", options, overwrite=True)
+    return paths
+
+
+def test_letters_and_cross_validations_are_in_the_tables(tmp_path: Path) -> None:
+    paths = probed(tmp_path, bad=(0.1, 0), good=(1.0, 1), like=(1.0, 2))
+    tables = compare_models(paths, ["probing"], make_options(audio_dir="field"))
+    ranking = tables["probing"].set_index("model")
+    assert ranking.index[-1] == "bad"
+    assert ranking["letters"].to_dict() == {"good": "a", "like": "a", "bad": "b"}
+    overview = paths["bad"].overview_path
+    pd.testing.assert_series_equal(
+        pd.read_csv(overview / "probing.csv").set_index("model")["letters"], ranking["letters"]
+    )
+    tests = {
+        model: read_result(where.probe_path / "probe_results_linear.json")["cross_validation"]
+        for model, where in paths.items()
+    }
+    pairs = tables["probing_pairs"]
+    for _, row in pairs.iterrows():
+        one, other = (tests[row[side].removesuffix(" (linear)")] for side in ("better", "other"))
+        differences = [
+            a[row["metric"]] - b[row["metric"]]
+            for a, b in zip(one["folds"], other["folds"], strict=True)
+        ]
+        assert len(differences) == 6
+        assert row["cross_validated_difference"] == pytest.approx(np.mean(differences))
+        assert (
+            row["cross_validated_low"]
+            < row["cross_validated_difference"]
+            < row["cross_validated_high"]
+        )
+        sure = row["cross_validated_probability"]
+        assert sure > 0.99 if row["other"].startswith("bad") else 0.01 < sure < 0.999
+    page = (overview / "report.html").read_text(encoding="utf-8")
+    assert "share a letter cannot be told apart" in page
+
+
+def test_anybody_can_compute_the_scores_from_what_is_stored(tmp_path: Path) -> None:
+    where = probed(tmp_path, one=(0.4, 0))["one"].probe_path
+    stored = read_result(where / "probe_results_linear.json")
+    table = pd.read_parquet(where / "test_scores_linear.parquet")
+    assert len(table) == stored["split"]["windows"]["test"]
+    assert table["audiofilename"].nunique() == stored["split"]["recordings"]["test"]
+    assert (table["site"] == table["audiofilename"].str.split("/").str[0]).all()
+    truth, scores = (
+        table[[f"{what}: {name}" for name in stored["classes"]]].to_numpy()
+        for what in ("label", "score")
+    )
+    for i, name in enumerate(stored["classes"]):
+        values = stored["per_class"][name]
+        assert values["support"] == truth[:, i].sum()
+        assert values["average_precision"] == pytest.approx(
+            average_precision_score(truth[:, i], scores[:, i])
+        )
+        assert values["f1"] == pytest.approx(f1_score(truth[:, i], scores.argmax(axis=1) == i))
+    # The windows of each recording are those of the data.
+    windows = make_windows(600, 3, n_recordings=30, separation=0.4)
+    for recording, rows in table.groupby("audiofilename"):
+        labels = windows.labels[windows.recordings == recording]
+        expected = np.bincount(labels, minlength=3)
+        assert truth[rows.index].sum(axis=0).tolist() == expected.tolist()
 
 
 # ---------------------------------------------------------------------- retrieval, clusterings

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from bacpipe.evaluation.comparison import clustering_table, per_class_table, probing_table
 from bacpipe.plotting import comparison, style
-from bacpipe.plotting.classifiers import confusion_matrix, per_class_scores
+from bacpipe.plotting.classifiers import (
+    confusion_matrix,
+    per_class_scores,
+    precision_recall,
+    reliability,
+)
 from bacpipe.plotting.clustering import agreement
 from bacpipe.plotting.style import COLOURS, save_figure
 
@@ -186,3 +193,83 @@ def test_clusterings_are_drawn_with_their_intervals():
             if np.size(segment) and np.isfinite(segment).all() and segment[0, 0] != 0
         ]
         assert ends == bars
+
+
+def curves(classes: list[str]) -> dict:
+    return {
+        "model": "model",
+        "wanted_precision": 1.0,
+        "per_class": {
+            name: {"average_precision": 0.8, "threshold_at_precision": float(SCORES[0, 0])}
+            for name in classes
+        },
+    }
+
+
+TRUTH = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]], bool)
+SCORES = np.array([[0.9, 0.1, 0.5], [0.8, 0.95, 0.5], [0.7, 0.3, 0.5], [0.1, 0.3, 0.5]], np.float32)
+
+
+def panels_of(figure) -> dict:
+    """Visible panels by the class in their title."""
+    return {
+        axes.get_title("left").split(" (")[0]: axes for axes in figure.axes if axes.get_visible()
+    }
+
+
+def test_precision_and_recall_of_every_threshold_are_drawn():
+    figure = precision_recall(curves(["owl", "wren", "absent"]), TRUTH, SCORES)
+    panels = panels_of(figure)
+    assert list(panels) == ["wren", "owl"]  # that with most windows first, none without any
+    chance, curve, diamond = panels["owl"].get_lines()
+    assert chance.get_ydata() == [0.5, 0.5] and chance.get_linestyle() == "--"
+    np.testing.assert_allclose(curve.get_xdata(), [0, 0.5, 0.5, 1, 1])
+    np.testing.assert_allclose(curve.get_ydata(), [1, 1, 0.5, 2 / 3, 0.5])
+    assert (diamond.get_xdata().item(), diamond.get_ydata().item()) == (0.5, 1)
+    _, curve, _ = panels["wren"].get_lines()
+    np.testing.assert_allclose(curve.get_xdata(), [0, 1 / 3, 1, 1])  # two windows have one score
+    np.testing.assert_allclose(curve.get_ydata(), [1, 1, 1, 3 / 4])
+    ignored = np.zeros_like(TRUTH)
+    ignored[1, 0] = True
+    _, curve, _ = panels_of(
+        precision_recall(curves(["owl", "wren", "absent"]), TRUTH, SCORES, ignored)
+    )["owl"].get_lines()
+    np.testing.assert_allclose(curve.get_ydata(), [1, 1, 1, 2 / 3])
+
+
+def test_what_scores_mean_is_drawn_by_tenths():
+    panels = panels_of(reliability(curves(["owl", "wren", "absent"]), TRUTH, SCORES))
+    assert list(panels) == ["wren", "owl"]
+    diagonal, line = panels["wren"].get_lines()
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    # 0.1, twice 0.3 and 0.95: absent, there, there.
+    expected = [[0.1, 0], [0.3, 1], [0.95, 1]]
+    np.testing.assert_allclose(line.get_xydata(), expected, atol=1e-6)
+    (dots,) = panels["wren"].collections
+    np.testing.assert_allclose(dots.get_offsets(), expected, atol=1e-6)
+    sizes = dots.get_sizes()
+    assert sizes[1] > sizes[0] == sizes[2]
+    (said,) = panels["wren"].texts
+    assert said.get_text() == f"error {(0.1 + 2 * 0.7 + 0.05) / 4:.2f}"
+
+
+def test_windows_far_from_the_map_have_a_black_ring():
+    table = pd.DataFrame(
+        {"x": [0.0, 1, 2, 3], "y": [0.0, 1, 4, 9], "label": ["owl", "wren", None, "owl"],
+         "far": [False, True, True, False]}
+    )  # fmt: skip
+
+    def rings(table: pd.DataFrame) -> list[list[list[float]]]:
+        figure = comparison.maps({"model": table}, "species", 10)
+        return [
+            dots.get_offsets().tolist()
+            for dots in figure.axes[0].collections
+            if len(dots.get_edgecolor()) and to_hex(dots.get_edgecolor()[0]) == "#000000"
+            and not len(dots.get_facecolor())
+        ]  # fmt: skip
+
+    assert rings(table) == [[[1.0, 1.0], [2.0, 4.0]]]
+    assert rings(table.assign(far=False)) == []
+    figure = comparison.maps({"model": table}, "species", 10)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["owl", "wren", "far from all that the map was fitted to"]

@@ -234,7 +234,13 @@ It needs no training.
         # The best model by the first kind is on top of all panels.
         first = table[table["label"] == kinds[0]].sort_values(self.score, ascending=False)
         order = {name: i for i, name in enumerate(first["model"].drop_duplicates())}
-        wide = table.pivot(index=["model", "clustering"], columns="label", values=self.score)
+        of_kinds = {"index": ["model", "clustering"], "columns": "label"}
+        wide = table.pivot(**of_kinds, values=self.score)
+        for end in ("low", "high"):
+            if (name := f"{self.score}_{end}") in table:
+                # Only annotations have intervals.
+                bounds = table.pivot(**of_kinds, values=name).dropna(axis="columns", how="all")
+                wide = wide.join(bounds.add_suffix(f"_{end}"))
         wide = wide.reset_index()
         place = wide["model"].map(order).fillna(len(order))
         wide = wide.loc[place.sort_values(kind="stable").index]
