@@ -197,7 +197,9 @@ def evaluate_clusterings(
     if embeds is not None and data.recordings is not None:
         halves = {
             name: alone[name].halves
-            if len(labelled) == len(points) or (clusters < 0).any()  # then there is no interval
+            if len(labelled) == len(points)
+            else np.empty((0, len(points)), np.int32)
+            if (clusters < 0).any()  # then there is no interval
             else cluster_halves(points, name, data.labels, units, options)
             for name, clusters in clusterings.items()
         }
