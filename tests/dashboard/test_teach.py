@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,19 @@ def test_ten_labels_become_a_recogniser_and_its_detections(
     )
 
 
+def _in_time(holds: Callable[[], bool]) -> None:
+    """Wait: while the page of an earlier test is open, a view may compute in its threads."""
+    deadline = time.monotonic() + 30
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def test_who_may_teach(data_set: DataSetResults) -> None:
     def teach(view: TeachView, annotator: str) -> str:
         view.put_on_page(Visitor(annotator=annotator))
         view.controls(), view.body()
         view.opened()
+        _in_time(lambda: view._lesson is not None)
         view._name.value = f"by_{annotator.strip().lower()}"
         view._train.clicks += 1
         return view.notice.panel.object
@@ -96,7 +105,25 @@ def test_who_may_teach(data_set: DataSetResults) -> None:
     assert "type your name" not in teach(TeachView(closed), "Ben")
     assert set(recognisers_of(data_set.model("tiny"))) == known
     teach(TeachView(data_set), "Ana")
+    _in_time(lambda: "by_ana" in recognisers_of(data_set.model("tiny")))
     assert set(recognisers_of(data_set.model("tiny"))) == {*known, "by_ana"}
+
+
+def test_an_answer_to_a_click_stays_when_labels_come(data_set: DataSetResults) -> None:
+    view = TeachView(data_set)
+    view.put_on_page(Visitor(annotator="Ana"))
+    view.controls(), view.body()
+    view.opened()
+    _in_time(lambda: view._lesson is not None)
+    lesson, view._lesson = view._lesson, None
+    assert lesson is not None
+    view._train.clicks += 1
+    assert "not read yet" in view.notice.panel.object
+    view.visitor.annotator = ""
+    view._train.clicks += 1
+    assert "type your name" in view.notice.panel.object
+    view._take(lesson, "")
+    assert "type your name" in view.notice.panel.object
 
 
 def test_the_curve_ends_where_all_labels_are_judged(data_set: DataSetResults) -> None:

@@ -198,6 +198,7 @@ class TeachView(ModelView):
 
     def _read(self, *, then: str = "") -> None:
         model, labels_from = self.model, self.labels_from
+        self.say(self._greeting.strip())  # not when labels come, or an answer to a click would go
         self.background.run(
             "lesson",
             lambda: lesson.read_lesson(self.data_set.model(model), labels_from),
@@ -209,7 +210,6 @@ class TeachView(ModelView):
     def _take(self, new_lesson: Lesson, then: str) -> None:
         other = self._lesson is None or self._lesson.results.name != new_lesson.results.name
         self._lesson = new_lesson
-        self.say(self._greeting.strip())
         self._labels.object = (
             f'<div class="bp-note">{html.escape(new_lesson.remark)}</div>'
             if new_lesson.remark
@@ -360,7 +360,10 @@ class TeachView(ModelView):
 
     def _start_training(self) -> None:
         current_lesson = self._lesson
-        if current_lesson is None or not self._is_known():
+        if not self._is_known():
+            return
+        if current_lesson is None:
+            self.say("The labels are not read yet: train when they are listed.")
             return
         named = [*self._classes.value, *current_lesson.labels["label"]]
         name = (self._name.value_input or self._name.value).strip()
