@@ -107,7 +107,16 @@ a { color: BRAND; }
 .bp-counts th, .bp-counts td { padding: 2px 12px 2px 0; text-align: right; }
 .bp-counts th:first-child, .bp-counts td:first-child { text-align: left; }
 .bp-count { font-weight: 700; color: BRAND; font-variant-numeric: tabular-nums; }
+:host(.bp-steps) {
+  position: absolute !important; left: 6px; top: 34px; z-index: 8; opacity: 0; pointer-events: none;
+  background: var(--panel-background-color); border: 1px solid var(--panel-border-color);
+}
+:host(.bp-steps:focus-within) { opacity: 1; pointer-events: auto; }
 .bp-maps { flex: none !important; height: max(300px, calc(100vh - 510px)) !important; }
+/* Beside what is longer than the window of the browser, the player stays in it. */
+@media (min-width: 901px) {
+  .bp-near { position: sticky !important; top: 0; }
+}
 /* On narrow screens parts stand below one another, each as wide as the screen. */
 @media (max-width: 900px) {
   :host(.bp-header) { flex-wrap: wrap !important; height: auto !important; }
@@ -234,10 +243,13 @@ def scale_colours(name: str, count: int = 256) -> list[str]:
     return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, count))]
 
 
-def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
+def new_figure(
+    height: int | None, name: str, *, details: str = "", tools: str = "", **options: Any
+) -> Any:
     """Figure in the visitor's theme, as wide as its place unless `options` of Bokeh say more.
 
-    Everyone can be saved as PNG and as SVG.
+    `name` and `details` say what it shows for people who cannot see it; `name_figure` changes
+    them.  Everyone can be saved as PNG and as SVG.
     """
     plot = figure(
         height=height,
@@ -263,7 +275,16 @@ def new_figure(height: int | None, *, tools: str = "", **options: Any) -> Any:
     plot.grid.grid_line_color = FRAME
     plot.grid.grid_line_alpha = 0.25
     plot.outline_line_color = None
+    name_figure(plot, name, details)
     return plot
+
+
+def name_figure(plot: Any, name: str, details: str = "") -> None:
+    """Tell screen readers what a figure shows, in a few words, and more about it."""
+    # What is called a picture must not hold buttons, as those of a toolbar.
+    role = "img" if plot.toolbar_location is None else "group"
+    told = {"role": role, "aria-label": name, "aria-description": details}
+    plot.html_attributes = {key: text for key, text in told.items() if text}
 
 
 def dress_legend(plot: Any, location: str) -> None:

@@ -108,9 +108,9 @@ def visit(server: Server, browser: object) -> Iterator[object]:
         if message.type == "error" or (message.type == "warning" and "Choices" in message.text):
             complaints.append(message.text)
 
-    def open_page(query: str = "", *, width: int = 1280) -> object:
+    def open_page(query: str = "", *, width: int = 1280, height: int = 800) -> object:
         page = context.new_page()
-        page.set_viewport_size({"width": width, "height": 800})
+        page.set_viewport_size({"width": width, "height": height})
         page.on("console", complain)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{server.url}/{query}")

@@ -203,7 +203,7 @@ def test_a_figure_is_saved_as_svg_by_a_tool_that_is_seen(visit: Any) -> None:
 def test_a_map_of_three_dimensions_turns_when_it_is_dragged(browser: Any) -> None:
     embedding_map = EmbeddingMap()
     points = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
-    embedding_map.set_points(points, ["a.wav"], np.zeros(40, np.int32), np.arange(40.0))
+    embedding_map.set_points(points, ["a.wav"], np.zeros(40, np.int32), np.arange(40.0), model="x")
     figure, angles = embedding_map.figure, (embedding_map._azimuth, embedding_map._elevation)
     turned = Column(figure, *angles, width=800, height=600)
     context = browser.new_context(viewport={"width": 900, "height": 700})
@@ -381,7 +381,8 @@ def test_a_call_is_where_it_was_sung(axis: str, above_noise: bool) -> None:
 def test_what_a_model_hears_is_shown_first(data_set: DataSetResults) -> None:
     clip = Clip(np.zeros(48_000, np.float32), 48_000, 0.0)
     drawn = SpectrogramFigure()
-    drawn.show(clip, spectrogram(clip, drawn.settings.look(clip)), (0, 1), heard=15_000.0)
+    picture = spectrogram(clip, drawn.settings.look(clip))
+    drawn.show(clip, picture, (0, 1), recording="a.wav", heard=15_000.0)
     assert drawn.frequencies.value == (0.0, 15.0)
     assert drawn._frequencies.end == pytest.approx(float(on_axis(np.array([15e3]), "mel")[0]))
 

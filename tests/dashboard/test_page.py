@@ -43,18 +43,59 @@ def test_back_returns_to_the_tab_before_as_it_was(visit: Any) -> None:
     eventually(page, page.get_by_label("Colour by").input_value, "Folder")
 
 
-_SEEN = "&model=tiny&recording=site1/rec_20240501_180000.wav&start=3.0"
+_RECORDING = "site1/rec_20240501_180000.wav"
+_SEEN = f"&model=tiny&recording={_RECORDING}&start=3.0"
+_ALL = """
+  const all = (root, found = []) => {
+    for (const part of root.querySelectorAll("*")) {
+      found.push(part);
+      if (part.shadowRoot) all(part.shadowRoot, found);
+    }
+    return found;
+  };
+  const parts = all(document).filter((part) => part.checkVisibility());
+"""
+# Figures and players without a role or a name, and players that one has to scroll to.
+_UNKNOWN = f"""
+() => {{{_ALL}
+  const unknown = parts.filter((part) => {{
+    if (!part.matches(".bk-Figure, audio")) return false;
+    const named = part.matches("audio") ? part.getRootNode().host : part;
+    return !/^(img|group)$/.test(named.role) || !named.ariaLabel;
+  }});
+  const below = parts.filter((part) => part.matches("audio")
+    && part.getBoundingClientRect().bottom > window.innerHeight);
+  return [...unknown, ...below].map((part) => part.outerHTML.slice(0, 100));
+}}
+"""
+_PLAYER = f"Player of {_RECORDING}, 3.00 to 4.00 s"
 
 
 @pytest.mark.parametrize(
-    ("key", "query"),
-    [*((view.key, "") for view in VIEWS), ("explore", f"{_SEEN}&theme=dark")],
-)
-def test_nothing_serious_keeps_people_out(visit: Any, key: str, query: str) -> None:
+    ("key", "query", "names"),
+    [
+        *((view.key, "", []) for view in VIEWS),
+        ("explore", f"{_SEEN}&theme=dark",
+         ["Map of 72 windows of tiny, coloured by annotations: species",
+          f"Spectrogram of {_RECORDING}, 3.00 to 4.00 s", _PLAYER]),
+        ("search", f'&model=tiny&like=[["{_RECORDING}",3.0]]', ["play"]),
+        ("compare", f"&left=tiny&right=other&compare_window=left@3.000@{_RECORDING}",
+         ["Map of 144 windows of other", "Agreement of the neighbourhoods", _PLAYER]),
+        ("models", "&part=probing", ["F1 (mean over labels) of 2 models"]),
+        ("predictions", f"{_SEEN}&species=quiet",
+         ["Heat map of", "Histogram of the scores of", _PLAYER]),
+        ("data", f"&data=whole&whole={_RECORDING}",
+         [f"Spectrogram of {_RECORDING}, 0 to 12 s", "Player without a sound"]),
+    ],
+)  # fmt: skip
+def test_nothing_serious_keeps_people_out(
+    visit: Any, key: str, query: str, names: list[str]
+) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = visit(f"?view={key}{query}")
-    if query:
-        page.get_by_text("Search with this window").wait_for()
+    for name in names:
+        role = "button" if name == "play" else "group"
+        page.get_by_role(role, name=name).locator("visible=true").first.wait_for()
     # These show no figure before they are asked, or without detections or marks.
     drawn = {"review": "[role=img]"} | dict.fromkeys(("search", "teach", "places"), ".bp-body")
     page.locator(f"{drawn.get(key, '.bk-Figure')} >> visible=true").first.wait_for()
@@ -74,25 +115,34 @@ def test_nothing_serious_keeps_people_out(visit: Any, key: str, query: str) -> N
         return [violation for violation in found if violation not in own]
 
     eventually(page, serious, [])  # what is still being drawn gets its names soon
+    eventually(page, lambda: page.evaluate(_UNKNOWN), [])
+
+
+def test_the_map_is_walked_on_by_keyboard(visit: Any) -> None:
+    page = visit("?view=explore&model=tiny")
+    page.get_by_role("group", name="Map of 72 windows of tiny").wait_for()
+    step = page.get_by_role("button", name="window →")
+    player = page.get_by_role("group", name="Player of site").locator("visible=true")
+    shown: list[str | None] = [None]
+    for _ in range(2):
+        step.focus()
+        page.locator(".bp-steps").and_(page.locator(":focus-within")).wait_for()
+        page.keyboard.press("Enter")
+        player.wait_for()
+        eventually(page, lambda: player.get_attribute("aria-label") not in shown)
+        shown.append(player.get_attribute("aria-label"))
 
 
 # Figures and notes that stick out of the column that they stand in, over what follows, and widgets
 # that are too narrow to be used.
-_CRAMPED = """
-() => {
-  const all = (root, found = []) => {
-    for (const part of root.querySelectorAll("*")) {
-      found.push(part);
-      if (part.shadowRoot) all(part.shadowRoot, found);
-    }
-    return found;
-  };
+_CRAMPED = (
+    f"() => {{{_ALL}"
+    + """
   const columns = ".bp-side, .bp-beside, .bp-maps";
   const column = (part) => {
     while (part && !part.matches?.(columns)) part = part.parentNode ?? part.host;
     return part;
   };
-  const parts = all(document).filter((part) => part.checkVisibility());
   const figures = parts.filter((part) => part.matches(".bk-Figure") && part.offsetHeight > 100);
   const found = [];
   for (const part of [...figures, ...parts.filter((part) => part.matches(".bp-note"))]) {
@@ -106,12 +156,42 @@ _CRAMPED = """
   return [figures.length > 1, found];
 }
 """
+)
 
 
 @pytest.mark.parametrize("view", ["predictions", "compare"])
 def test_on_narrow_screens_parts_stand_below_one_another(visit: Any, view: str) -> None:
     page = visit(f"?view={view}", width=700)
     eventually(page, lambda: page.evaluate(_CRAMPED), [True, []])
+
+
+# The share of a view that something is drawn or written in.
+_FILLED = (
+    f"() => {{{_ALL}"
+    + """
+  const drawn = parts.filter((part) => part.matches(
+    ".bk-Figure, .tabulator, audio, .bp-card, .bp-say, .bp-legend, .bp-classes, select, summary"));
+  const boxes = drawn.map((part) => part.getBoundingClientRect());
+  const covers = (x, y) => ({left, right, top, bottom}) => (
+    left <= x && x <= right && top <= y && y <= bottom);
+  let [inside, points] = [0, 0];
+  for (let x = 280; x < innerWidth; x += 20) for (let y = 60; y < innerHeight; y += 20) {
+    points += 1;
+    inside += boxes.some(covers(x, y));
+  }
+  return inside / points;
+}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [f"explore{_SEEN}", "data", "data&data=whole", "models", f"predictions{_SEEN}&species=quiet"],
+)
+def test_less_than_half_of_a_large_screen_is_empty(visit: Any, query: str) -> None:
+    page = visit(f"?view={query}", width=1920, height=1080)
+    eventually(page, lambda: page.evaluate(_FILLED) > 0.5)
 
 
 def test_the_dark_theme_is_a_click_away_and_back(visit: Any) -> None:

@@ -185,7 +185,7 @@ def test_keys_work_after_clicks_and_not_while_typing(
     page.get_by_role("img", name=re.compile("^Spectrogram of")).wait_for()
     press(page, "y", "2")  # the tab has the focus
     press(page, "ArrowRight", "3")
-    name = page.get_by_label("Your name (kept")  # Explore has another
+    name = page.get_by_label("Your name").locator("visible=true")  # Explore has another
     name.fill("")
     name.press_sequentially("Anny")
     name.press("Tab")

@@ -15,6 +15,7 @@ from bacpipe.dashboard.shared.embedding_map import (
     choose_points,
     drawing_order,
     group_colours,
+    name_of_map,
     shapes_of,
 )
 from bacpipe.dashboard.shared.labels import (
@@ -27,7 +28,7 @@ from bacpipe.dashboard.shared.labels import (
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import note
 from bacpipe.dashboard.style import FRAME, MOST_COLOURS, NO_LABEL, axis_categories, new_figure
-from bacpipe.errors import BacpipeError
+from bacpipe.errors import BacpipeError, counted
 from bacpipe.plotting.style import COLOURS, GREY
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 1500  # of a small map
 _MOST_COLOURS = 256
+_LEAST_HEIGHT = 220  # pixels of a panel of scores
 _MARKERS = ("circle", "square", "diamond", "triangle", "inverted_triangle", "plus")
 
 
@@ -62,7 +64,7 @@ def score_chart(
     factor = dict(zip(models, axis_categories(models, 26), strict=True))
     names = table[series].drop_duplicates().sort_values().tolist()
     rows = FactorRange(factors=[factor[name] for name in reversed(models)])
-    height = 58 + len(models) * (13 * len(names) + 12)
+    height = max(58 + len(models) * (13 * len(names) + 12), _LEAST_HEIGHT)
     figures = [
         _one(table, series, names, factor, rows, metric, title, chance.get(metric), height, i == 0)
         for i, (metric, title) in enumerate(panels)
@@ -95,7 +97,12 @@ def _one(
     first: bool,
 ) -> Any:
     low = float(np.nanmin(table.get(f"{metric}_low", table[metric]).to_numpy(float), initial=0.0))
-    plot = new_figure(height, title=title, y_range=rows, x_range=(min(0.0, low) - 0.03, 1.03))
+    of_models = zip(table["model"], table[series], table[metric], strict=True)
+    told = "; ".join(f"{model}, {what}: {score:.2f}" for model, what, score in of_models)
+    plot = new_figure(
+        height, f"{title} of {counted(len(factor), 'model')}", details=told, title=title,
+        y_range=rows, x_range=(min(0.0, low) - 0.03, 1.03),
+    )  # fmt: skip
     colours = series_colours(names)
     if chance is not None and np.isfinite(chance):
         plot.add_layout(
@@ -197,12 +204,16 @@ def with_common_colours(
     return coloured, group_colours(parts[0], dark=dark) if parts else []
 
 
-def draw_small_map(item: SmallMap, colours: Sequence[str], width: int) -> Any:
-    """Figure of one model, at least `width` pixels wide; it takes the place that there is."""
+def draw_small_map(item: SmallMap, colours: Sequence[str], width: int, title: str) -> Any:
+    """Figure of one model, at least `width` pixels wide; it takes the place that there is.
+
+    `title` says what kind of labels its colours are.
+    """
     count = max(len(item.labels.names), 1)
     # A step to the side means the same as one upwards.
     plot = new_figure(
-        None, title=item.model, sizing_mode="scale_width", aspect_ratio=1, match_aspect=True,
+        None, name_of_map(f"{item.windows:,} windows", item.model, title),
+        title=item.model, sizing_mode="scale_width", aspect_ratio=1, match_aspect=True,
         tools="pan,wheel_zoom,box_zoom,reset", output_backend="canvas",
     )  # fmt: skip
     # Bokeh warns about views of an array.

@@ -127,8 +127,8 @@ It needs no training.
         names = [name for name in data_set.models if name not in self._problems]
         self._models = [data_set.model(name) for name in names]
         offer(self, "reducer", [name for results in self._models for name in results.maps])
-        kinds = kinds_of_all(self._models)
-        offer(self, "colour", {title: kind for kind, title in kinds.items()})
+        self._kinds = kinds_of_all(self._models)
+        offer(self, "colour", {title: kind for kind, title in self._kinds.items()})
         self._choices = {
             "maps": [
                 select(self.param.colour, "Colour"),
@@ -184,7 +184,8 @@ It needs no training.
         self, models: Sequence[ModelResults], maps: list[SmallMap], colours: list[str]
     ) -> list[Any]:
         width = 420 if len(maps) <= 2 else 318 if len(maps) <= 6 else 234
-        figures = [draw_small_map(item, colours, width) for item in maps]
+        title = self._kinds.get(self.colour, "")
+        figures = [draw_small_map(item, colours, width, title) for item in maps]
         # Grey is in the legend if any model has windows without a label.
         bare = [item.labels for item in maps if (item.labels.codes < 0).any()]
         legend = legend_html((bare or [maps[0].labels])[0], colours) if maps else ""

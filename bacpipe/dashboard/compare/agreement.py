@@ -14,7 +14,13 @@ from bokeh.models import ColumnDataSource, FactorRange, HoverTool
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import NO_LABEL, axis_categories, ink_and_paper, new_figure
+from bacpipe.dashboard.style import (
+    NO_LABEL,
+    axis_categories,
+    ink_and_paper,
+    name_figure,
+    new_figure,
+)
 from bacpipe.evaluation.agreement import MeanAgreement, NeighbourAgreement, neighbour_agreement
 from bacpipe.plotting.style import COLOURS
 
@@ -66,7 +72,10 @@ class AgreementPanel:
         self.panel = pn.Column(self._text, self._chart, self._rest, sizing_mode="stretch_width")
 
     def _make_figure(self) -> Any:
-        plot = new_figure(100, y_range=self._range, x_range=(-0.02, 1.02), x_axis_location="above")
+        plot = new_figure(
+            100, "Agreement without labels", y_range=self._range, x_range=(-0.02, 1.02),
+            x_axis_location="above",
+        )  # fmt: skip
         plot.hbar(
             "label", right="share", left=0, height=0.62, color=COLOURS[0], alpha=0.85,
             source=self._source,
@@ -129,6 +138,10 @@ class AgreementPanel:
         factors = axis_categories([name for name, _ in most], 24)
         self._figure.height = 40 + 20 * len(most)
         self._range.factors = factors
+        name_figure(
+            self._figure, f"Agreement of the neighbourhoods by {kind}",
+            "; ".join(f"{name} {mean.share:.0%}" for name, mean in most[::-1]),
+        )  # fmt: skip
         self._source.data = {
             "label": factors,
             "name": [name for name, _ in most],

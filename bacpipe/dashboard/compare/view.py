@@ -58,7 +58,8 @@ that lie together sound alike to that model. Directions and distances between fa
 nothing, so compare which points are together, not where.
 
 **Select in one map, look in the other.** Click on a point to see and hear it; the other map marks
-the windows that hold the same moment. Draw around a group with the lasso: if the outlined points
+the windows that hold the same moment. With the keyboard, *Tab* to a map brings four arrows that go
+from window to window on it. Draw around a group with the lasso: if the outlined points
 are together in the other map as well, both models hear what they have in common. A double click
 takes the selection away.
 
@@ -231,7 +232,9 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             )
             return
         part.figure.title.text = f"{results.name} · {name}"
-        part.set_points(points, results.recordings, results.recording_code, results.start)
+        part.set_points(
+            points, results.recordings, results.recording_code, results.start, model=results.name
+        )
 
     # ------------------------------------------------------------------ colours
 
@@ -263,7 +266,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
                 part.set_labels(None)
         groups = most_frequent([labels for labels, _ in coloured], MOST_COLOURS + 1)
         for (labels, part), group in zip(coloured, groups, strict=True):
-            part.set_labels(labels, group)
+            part.set_labels(labels, group, title=self._kinds.get(labels.kind, ""))
         self._legend.object = ""
         if coloured:
             labels = groups[0]

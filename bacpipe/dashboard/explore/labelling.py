@@ -29,6 +29,8 @@ class LabellingPanel:
     Parameters
     ----------
     background : Background
+    name_field : panel object
+        Where visitors type their name.
     on_group : callable
         Gets the windows (int64) of a group that was taken.
     on_review : callable
@@ -44,6 +46,7 @@ class LabellingPanel:
     def __init__(
         self,
         background: Background,
+        name_field: Any,
         *,
         on_group: Callable[[np.ndarray], None],
         on_review: Callable[[ClipsToReview], None],
@@ -67,16 +70,18 @@ class LabellingPanel:
         self._review = pn.widgets.Button(label="Listen in Review", disabled=True, **wide)
         self._note = html_pane("", "bp-note", margin=(2, 5))
         self._groups.param.watch(lambda event: self._take(event.new), "value")
+        self._name = name_field
         self._give.on_click(lambda _: self._write())
         self._review.on_click(lambda _: self._listen())
         self.panel = pn.Column(
-            self._groups, self._label, pn.Row(self._give, self._review), self._note,
+            self._groups, self._label, self._name, pn.Row(self._give, self._review), self._note,
             sizing_mode="stretch_width",
         )  # fmt: skip
 
     def allow(self, annotator: str, *, may_edit: bool) -> None:
         """Say who labels, and whether visitors of this server may."""
-        self._annotator, self._may_edit = annotator.strip(), may_edit
+        self._annotator, self._may_edit = annotator, may_edit
+        self._name.visible = may_edit
         self._update()
 
     def offer_groups(self, labels: WindowLabels | None) -> None:
@@ -102,7 +107,7 @@ class LabellingPanel:
             if not self._may_edit:
                 sentence = "Labels cannot be given here: the dashboard was started without edit."
             elif not self._annotator:
-                sentence = "Type your name in the tab Review to label."
+                sentence = "Type your name to label."
             elif none:
                 sentence = "Select windows with the lasso or the box to label them."
             else:

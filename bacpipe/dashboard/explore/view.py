@@ -41,7 +41,8 @@ A model listens to your recordings window by window (a few seconds each) and des
 window by a long list of numbers. The map draws windows with similar numbers **close together**:
 a group of points is often one kind of sound.
 
-- **Click** a point to see and hear its window. ◀ and ▶ walk through its recording.
+- **Click** a point to see and hear its window. ◀ and ▶ walk through its recording. With the
+  keyboard, *Tab* to the map brings four arrows that go from window to window on it.
 - **Drag** with the lasso or the box (above the map) to select many windows, then label them,
   listen to them in Review, or download them. A double click ends the selection. The arrow down
   and *SVG* save the picture.
@@ -101,10 +102,6 @@ The address of the page holds what you see: send it to others who use this dashb
         self.neighbours = NeighbourList(self.background, self._show_row)
         self.filters = FilterControls(self._filters_changed)
         self.export = ExportPanel(data_set.name)
-        self.labelling = LabellingPanel(
-            self.background, on_group=self.map.select, on_review=self.send_to_review,
-            on_labelled=self._labelled,
-        )  # fmt: skip
         self._side_by_side = pn.widgets.Button(
             label="Selected side by side", description="see, hear and mark the selected windows",
             disabled=True, sizing_mode="stretch_width", margin=(4, 5),
@@ -143,6 +140,14 @@ The address of the page holds what you see: send it to others who use this dashb
         if self.details.row is not None:
             self.details.show(content.results, self.details.row)
         self._load()
+
+    @cached_property
+    def labelling(self) -> LabellingPanel:
+        """Labels for what is selected; made when the visitor is known."""
+        return LabellingPanel(
+            self.background, self.visitor.name_field(sizing_mode="stretch_width", margin=(2, 5)),
+            on_group=self.map.select, on_review=self.send_to_review, on_labelled=self._labelled,
+        )  # fmt: skip
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -212,10 +217,11 @@ The address of the page holds what you see: send it to others who use this dashb
             if moved:
                 results = content.results
                 self.map.set_points(
-                    content.points, results.recordings, results.recording_code, results.start
-                )
+                    content.points, results.recordings, results.recording_code, results.start,
+                    model=results.name,
+                )  # fmt: skip
             if moved or before is None or before.labels is not labels:
-                self.map.set_labels(labels)
+                self.map.set_labels(labels, title=content.kinds.get(content.colour, ""))
                 self._legend.object = legend_html(self.map.groups, self.map.colours)
             self.map.show_only(content.shown)
         self._offer_choices(content)

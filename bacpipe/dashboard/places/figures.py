@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS, DataRange1d, HoverTool, Range1d, ScaleBar
 
 from bacpipe.dashboard.places.surveyed_sites import SiteSummary
+from bacpipe.dashboard.shared.widgets import tall_figure
 from bacpipe.dashboard.style import FRAME, ink_and_paper, new_figure
+from bacpipe.errors import counted
 from bacpipe.plotting.activity import activity_maps
 from bacpipe.plotting.style import COLOURS, save_figure, shorten
 from bacpipe.store.layout import ACTIVITY_FIGURE
@@ -45,7 +46,9 @@ def site_map(
     middle = math.radians((min(latitudes) + max(latitudes)) / 2) if placed else 0.0
     narrow = max(math.cos(middle), 0.05)
     plot = new_figure(
-        460, tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom", title=title,
+        460, f"Map of {counted(len(placed), 'site')}: {title}",
+        details="; ".join(f"{site.name} {values.get(site.name, 0):,g}" for site in placed[:_NAMED]),
+        tools="pan,wheel_zoom,box_zoom,reset", active_scroll="wheel_zoom", title=title,
         match_aspect=True, aspect_scale=narrow,
         x_range=DataRange1d(range_padding=0.25, min_interval=0.02, default_span=0.02),
         y_range=DataRange1d(range_padding=0.25, min_interval=0.02, default_span=0.02),
@@ -92,7 +95,7 @@ def site_map(
             ],
         )
     )
-    return pn.pane.Bokeh(plot, sizing_mode="stretch_width")
+    return tall_figure(plot, 460, "100vh - 160px")
 
 
 def _add_scale(plot: Any, scale: float, ink: str, paper: str) -> None:

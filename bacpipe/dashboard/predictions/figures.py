@@ -21,8 +21,9 @@ from bokeh.models import (
 )
 from matplotlib.colors import to_hex
 
-from bacpipe.dashboard.style import FRAME, new_colour_bar, new_figure
-from bacpipe.labels.activity import ActivityGrid
+from bacpipe.dashboard.style import FRAME, name_figure, new_colour_bar, new_figure
+from bacpipe.errors import counted
+from bacpipe.labels.activity import BY, ActivityGrid
 from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks, row_title
 from bacpipe.plotting.style import COLOURS
 
@@ -46,8 +47,9 @@ class ActivityFigure:
         self._grid: ActivityGrid | None = None
         self._x, self._y = Range1d(-0.5, 0.5), Range1d(-0.5, 23.5)
         self.figure = new_figure(
-            height, tools="xpan,xwheel_zoom,xbox_zoom,reset", x_range=self._x, y_range=self._y
-        )
+            height, "Heat map without detections", tools="xpan,xwheel_zoom,xbox_zoom,reset",
+            x_range=self._x, y_range=self._y,
+        )  # fmt: skip
         self.figure.grid.visible = False
         self.figure.outline_line_color = FRAME
         colours = [to_hex(colour) for colour in HEARD]
@@ -84,8 +86,8 @@ class ActivityFigure:
         self.figure.on_event(Tap, self._tapped)
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 
-    def show(self, grid: ActivityGrid, counts: np.ndarray, *, per_hour: bool) -> None:
-        """Show counts (int64, shape (rows, columns)), per recorded hour if asked."""
+    def show(self, grid: ActivityGrid, counts: np.ndarray, *, species: str, per_hour: bool) -> None:
+        """Show counts (int64, shape (rows, columns)) of a class, per recorded hour if asked."""
         values = grid.per_hour(counts) if per_hour else np.where(grid.hours > 0, counts, np.nan)
         if grid is not self._grid:
             self._lay_out(grid)
@@ -93,6 +95,12 @@ class ActivityFigure:
         high = float(np.nanmax(values, initial=0.0)) or 1.0
         self._mapper.update(low=1e-6 * high, high=high)
         self._bar.title = "per hour" if per_hour else "detections"
+        name_figure(
+            self.figure,
+            f"Heat map of {counted(int(counts.sum()), 'detection')} of {species}: "
+            f"{BY[grid.by].lower()}{', per recorded hour' if per_hour else ''}",
+            _most_detections(grid, counts),
+        )
         rows, columns = grid.hours.shape
         self._source.data = {
             "image": [values.astype(np.float32)],
@@ -141,6 +149,14 @@ class ActivityFigure:
             self._on_click(row, column)
 
 
+def _most_detections(grid: ActivityGrid, counts: np.ndarray, most: int = 5) -> str:
+    """Where the heat map is hottest, in words."""
+    flat = counts.ravel()
+    cells = [divmod(int(i), counts.shape[1]) for i in np.argsort(-flat, kind="stable")[:most]]
+    found = [(row, column) for row, column in cells if counts[row, column]]
+    return "; ".join(f"{grid.describe(*cell)}: {counts[cell]:,}" for cell in found)
+
+
 class ScoreHistogram:
     """Histogram of scores between 0 and 1, with the threshold marked."""
 
@@ -148,9 +164,11 @@ class ScoreHistogram:
         self._source = ColumnDataSource({"left": [], "right": [], "top": [], "colour": []})
         self._edges = np.linspace(0, 1, _BINS + 1)
         self._counts = np.zeros(_BINS, np.int64)
+        self._species = ""
         self._x, self._y = Range1d(0, 1), Range1d(0, 1)
         self.figure = new_figure(
             height,
+            "Histogram of scores, without detections",
             tools="hover",
             tooltips=[("score", "@left{0.00} – @right{0.00}"), ("detections", "@top{0,0}")],
             x_range=self._x,
@@ -172,8 +190,9 @@ class ScoreHistogram:
         self.figure.outline_line_color = FRAME
         self.panel = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
 
-    def show(self, scores: np.ndarray, lowest: float, threshold: float) -> None:
-        """Show scores of which `lowest` is the lowest there can be."""
+    def show(self, scores: np.ndarray, lowest: float, threshold: float, species: str) -> None:
+        """Show scores of a class, of which `lowest` is the lowest there can be."""
+        self._species = species
         # Bins that begin at the lowest score, so that none is cut by it.
         self._edges = np.linspace(min(lowest, 0.98), 1, _BINS + 1)
         self._counts = np.histogram(np.clip(scores, self._edges[0], 1), self._edges)[0]
@@ -186,6 +205,13 @@ class ScoreHistogram:
         """Move the threshold."""
         self._mark.location = float(threshold)
         middle = (self._edges[:-1] + self._edges[1:]) / 2
+        kept = int(self._counts[middle >= threshold].sum())
+        name_figure(
+            self.figure,
+            f"Histogram of the scores of {counted(int(self._counts.sum()), 'detection')} of "
+            f"{self._species}",
+            f"{kept:,} in bars at or above the threshold of {threshold:.2f}.",
+        )
         self._source.data = {
             "left": self._edges[:-1].copy(),
             "right": self._edges[1:].copy(),

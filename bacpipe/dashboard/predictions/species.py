@@ -120,7 +120,8 @@ class SpeciesPanel:
         self._notice.say()
         self._shown.visible = True
         self._title.object = f"<b>{html.escape(species)}</b> · {html.escape(detections.title)}"
-        self._histogram.show(detections.of(species)[1], detections.lowest, self.threshold)
+        scores = detections.of(species)[1]
+        self._histogram.show(scores, detections.lowest, self.threshold, species)
         self._count()
         self.draw(self._by, per_hour=self._per_hour)
 
@@ -143,7 +144,8 @@ class SpeciesPanel:
             return
         rows, _ = self.detections.of(self.species, self.threshold)
         grid = self.detections.grid(by)
-        self._activity.show(grid, grid.count(self.detections.times(by)[rows]), per_hour=per_hour)
+        counts = grid.count(self.detections.times(by)[rows])
+        self._activity.show(grid, counts, species=self.species, per_hour=per_hour)
 
     @property
     def grid(self) -> ActivityGrid | None:

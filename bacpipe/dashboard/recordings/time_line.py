@@ -20,6 +20,7 @@ from bacpipe.dashboard.style import (
     new_figure,
     palette,
 )
+from bacpipe.errors import counted
 from bacpipe.plotting.style import COLOURS
 
 if TYPE_CHECKING:
@@ -62,8 +63,12 @@ def time_line(table: pd.DataFrame, top: str, unit: str | None = None) -> Any:
             "recordings": blocks["recordings"].to_numpy(),
         }
     )
+    title = f"Recorded {word} per {unit}"
     plot = _new_figure(
-        min(96 + 22 * len(sites), 330), f"Recorded {word} per {unit}", x_axis_type="datetime",
+        min(96 + 22 * len(sites), 330), title,
+        f"Time line of {counted(len(known), 'recording')} in {counted(len(sites), 'folder')}: "
+        f"{title.lower()}",
+        x_axis_type="datetime",
         y_range=FactorRange(factors=factors[::-1]), tools="xpan,xwheel_zoom,reset",
         active_scroll="xwheel_zoom",
     )  # fmt: skip
@@ -90,7 +95,12 @@ def duration_histogram(duration: np.ndarray) -> Any:
     edges = np.linspace(0, max(float(values.max()), 1e-9) * 1.02, 31)
     counts, _ = np.histogram(values, edges)
     plot = _new_figure(
-        190, "Length of the recordings", x_axis_label=word, y_axis_label="recordings"
+        190,
+        "Length of the recordings",
+        f"Histogram of the length of {counted(len(duration), 'recording')}, "
+        f"{values.min():.1f} to {values.max():.1f} {word}",
+        x_axis_label=word,
+        y_axis_label="recordings",
     )
     source = ColumnDataSource({"left": edges[:-1], "right": edges[1:], "count": counts})
     plot.quad(
@@ -112,8 +122,8 @@ def _time_unit(seconds: float) -> tuple[int, str]:
     return (60, "minutes") if seconds >= 120 else (1, "seconds")
 
 
-def _new_figure(height: int, title: str, **options: Any) -> Any:
-    plot = new_figure(height, title=title, **options)
+def _new_figure(height: int, title: str, name: str, **options: Any) -> Any:
+    plot = new_figure(height, name, title=title, **options)
     plot.title.text_font_size = "13px"
     return plot
 

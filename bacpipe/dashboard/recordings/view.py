@@ -23,6 +23,7 @@ from bacpipe.dashboard.shared.widgets import (
     note,
     select,
     table_widget,
+    tall_figure,
 )
 from bacpipe.errors import counted
 from bacpipe.models.zoo import CARDS
@@ -143,12 +144,12 @@ or time zone, else the recorder's own.
         parts: list[Any] = [html_pane(f'<div class="bp-cards">{cards}</div>')]
         if recordings.without_time < len(table):
             plot = time_line(table, self.data_set.name, self.block or None)
-            parts.append(pn.pane.Bokeh(plot, sizing_mode="stretch_width"))
+            parts.append(tall_figure(plot, plot.height, "45vh"))
         known = table["duration"].to_numpy(float)
         known = known[np.isfinite(known)]
         below = []
         if len(known):
-            below.append(pn.pane.Bokeh(duration_histogram(known), sizing_mode="stretch_width"))
+            below.append(tall_figure(duration_histogram(known), 190, "30vh"))
         below.append(_notes(recordings))
         return [*parts, pn.Row(*below, sizing_mode="stretch_width")]
 

@@ -22,10 +22,21 @@ from scipy import signal
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, Look, from_axis, read_clip
 from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, PERSON, marks_between
+from bacpipe.dashboard.shared.player import Player
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings, frequency_ticks
-from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane
-from bacpipe.dashboard.style import FRAME, axis_categories, new_figure, scale_colours
+from bacpipe.dashboard.shared.spectrogram_figure import (
+    SpectrogramSettings,
+    frequency_ticks,
+    seconds_of,
+)
+from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, tall_figure
+from bacpipe.dashboard.style import (
+    FRAME,
+    axis_categories,
+    name_figure,
+    new_figure,
+    scale_colours,
+)
 from bacpipe.errors import ResultsNotFoundError
 
 _COLUMNS = 900  # about one per pixel
@@ -157,8 +168,8 @@ class WholeRecording:
         )
         tools = "xpan,xwheel_zoom,xbox_zoom,reset"
         upper = new_figure(
-            300, tools=tools, active_scroll="xwheel_zoom", x_range=self._times,
-            y_range=self._frequencies, output_backend="canvas",
+            300, "Spectrogram without a recording", tools=tools, active_scroll="xwheel_zoom",
+            x_range=self._times, y_range=self._frequencies, output_backend="canvas",
         )  # fmt: skip
         upper.image(
             "image", x="x", y="y", dw="width", dh="height", source=self._image, color_mapper=colours
@@ -167,9 +178,10 @@ class WholeRecording:
         self._axis = upper.yaxis[0]
         upper.yaxis.axis_label = "frequency (kHz)"
         lower = new_figure(
-            200, tools="xpan,xwheel_zoom", toolbar_location=None, x_range=self._times,
-            y_range=self._lanes,
+            200, "Time lines without a recording", tools="xpan,xwheel_zoom", toolbar_location=None,
+            x_range=self._times, y_range=self._lanes,
         )  # fmt: skip
+        self._upper, self._lower = upper, lower
         bars = lower.hbar(
             y="lane", left="left", right="right", height=0.7, source=self._marks,
             fill_color="#0072B2", fill_alpha="alpha", line_color="#0b4f6c", line_width=0.5,
@@ -187,13 +199,13 @@ class WholeRecording:
             label="Channel", options={}, width=110, margin=(2, 10), visible=False
         )
         self._channel.param.watch(lambda _: self._change_channel(), "value")
-        self._player = pn.pane.Audio(
-            None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60, autoplay=True
+        self._player = Player(
+            sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60, autoplay=True
         )
         self._player.jscallback(time=_FOLLOW, args={"cursor": self._cursor})
         self.panel = pn.Column(
             self._spinner.panel, self._title, self._channel, self._notice.panel,
-            pn.pane.Bokeh(upper, sizing_mode="stretch_width"),
+            tall_figure(upper, 300, "100vh - 500px"),
             pn.pane.Bokeh(lower, sizing_mode="stretch_width"),
             self._player, self._note, sizing_mode="stretch_width",
         )  # fmt: skip
@@ -216,7 +228,7 @@ class WholeRecording:
         self._look(0.0, end)
 
     def _silence(self) -> None:
-        self._player.param.update(object=None, paused=True)
+        self._player.load(None)
         self._cursor.visible = False
 
     def _change_channel(self) -> None:
@@ -251,6 +263,14 @@ class WholeRecording:
             "image": [picture.levels], "x": [picture.start], "y": [low],
             "width": [picture.end - picture.start], "height": [high - low],
         }  # fmt: skip
+        span = f"{self._recording}, {picture.start:.0f} to {picture.end:.0f} s"
+        name_figure(
+            self._upper,
+            f"Spectrogram of {span}",
+            "A click plays from there; with the keyboard, Explore plays window after window.",
+        )
+        lanes = ", ".join(drawn.lanes[::-1])
+        name_figure(self._lower, f"Time lines of what was found in {span}", lanes)
         self._lanes.factors = drawn.lanes
         self._marks.data = drawn.marks
         self._note.object = (
@@ -283,13 +303,13 @@ class WholeRecording:
         self._background.run(
             f"whole-sound-{id(self)}",
             lambda: read_clip(results, recording, start, start + _PLAYED, channel=channel),
-            lambda clip: self._play(start, clip.expansion, clip.wav()),
+            lambda clip: self._play(clip, recording),
             fail=self._notice.say,
         )
 
-    def _play(self, start: float, slower: int, sound: bytes) -> None:
-        self._cursor.tags = [start, slower]
-        self._player.param.update(object=sound, time=0, paused=False)
+    def _play(self, clip: Clip, recording: str) -> None:
+        self._cursor.tags = [clip.start, clip.expansion]
+        self._player.load(clip.wav(), seconds_of(clip, recording), play=True)
 
 
 def _bars_and_lanes(

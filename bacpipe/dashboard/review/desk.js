@@ -6,9 +6,10 @@ const KEYS = {
   arrowright: "next", arrowleft: "back", a: "auto",
 };
 const PATIENCE = 3000; // milliseconds until a mark that is not on the disk is worth a warning
-// What takes letters, or space and arrows, for itself.
-const FIELDS = "input:not([type=checkbox], [type=radio], [type=button]), textarea, select, "
+// What is typed into, what takes letters for itself, and what takes space and arrows.
+const TYPED = "input:not([type=checkbox], [type=radio], [type=button]), textarea, "
   + "[contenteditable=true]";
+const FIELDS = `${TYPED}, select`;
 const PRESSED = "button, a, summary, input, [role=slider], [role=option], [tabindex]";
 const LANES = {annotation: "#ffd166", people: "#06d6a0", detection: "#8ecae6"};
 const WORDS = {yes: "right", no: "wrong", unsure: "unsure"};
@@ -499,7 +500,7 @@ export function render({model, el}) {
     show();
     // A choice that was made with the mouse is done; with the keyboard, it may go on.
     const other = focused_element();
-    const idle = !other || other === document.body || (by_mouse && !other.matches("input, textarea"));
+    const idle = !other || other === document.body || (by_mouse && !other.matches(TYPED));
     if (idle && root.checkVisibility()) root.focus({preventScroll: true});
   }
 

@@ -35,8 +35,10 @@ _STYLE = """
 .given { display: block; min-height: 18px; font-weight: 600;
   color: var(--panel-on-background-color); }
 .screen { position: relative; overflow: hidden; }
-.picture { width: 100%; height: 320px; display: block; }
-.cursor { position: absolute; left: 0; top: 4px; width: 2px; height: 282px; background: #ffffff;
+.screen { --high: max(320px, calc(100vh - 480px)); }
+.picture { width: 100%; height: var(--high); display: block; }
+.cursor { position: absolute; left: 0; top: 4px; width: 2px; height: calc(var(--high) - 38px);
+  background: #ffffff;
   will-change: transform; visibility: hidden; }
 .done .picture { opacity: 0.3; }
 .bar, .labels { display: flex; flex-wrap: wrap; gap: 6px; margin: 6px 0; }

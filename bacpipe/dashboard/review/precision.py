@@ -15,8 +15,8 @@ from bokeh.models import ColumnDataSource, Range1d, Span
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.widgets import html_pane
-from bacpipe.dashboard.style import FRAME, dress_legend, new_figure
-from bacpipe.errors import EvaluationError
+from bacpipe.dashboard.style import FRAME, dress_legend, name_figure, new_figure
+from bacpipe.errors import EvaluationError, counted
 from bacpipe.options import make_options
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Estimate, calibration_of
@@ -50,9 +50,10 @@ class PrecisionPanel:
         self._source = ColumnDataSource(_EMPTY)
         self._x = Range1d(0, 1)
         figure = new_figure(
-            220, title="Precision by threshold", x_range=self._x,
-            y_range=Range1d(0, 1.02),
+            220, "Precision by threshold, without marks", title="Precision by threshold",
+            x_range=self._x, y_range=Range1d(0, 1.02),
         )  # fmt: skip
+        self._figure = figure
         figure.outline_line_color = FRAME
         figure.xaxis.axis_label = "threshold (score)"
         figure.yaxis.axis_label = "share of right ones"
@@ -152,6 +153,12 @@ class PrecisionPanel:
         self._x.update(start=float(low), end=float(max(high, low + 1e-3)))
         known = not math.isnan(outcome.threshold)
         self._at.update(visible=known, location=float(outcome.threshold) if known else 0.0)
+        name_figure(
+            self._figure,
+            f"Precision by threshold of {queue.label}, from {counted(outcome.checks, 'mark')}",
+            f"From {table['precision'].iloc[0]:.0%} at a threshold of {low:.2f} to "
+            f"{table['precision'].iloc[-1]:.0%} at {high:.2f}.",
+        )
         self._words.object = _sentence(wanted, outcome)
 
 

@@ -85,6 +85,8 @@ class ReviewView(View):
         "left_out": "left_out", "around": "around", "keys": "keys",
     }  # fmt: skip
 
+    _wide: ClassVar[dict[str, Any]] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
+
     model: Any = param.Selector(objects=[])
     scores: Any = param.String(default="")
     label: Any = param.String(default="")
@@ -105,7 +107,7 @@ class ReviewView(View):
             colour_scale=data_set.options.spectrogram_colour_scale,
             settings=self.spectrograms,
             why_not=self._why_not,
-            annotator=lambda: self.visitor.annotator.strip(),
+            annotator=lambda: self.visitor.annotator,
             on_stored=self.precision.refresh_soon,
             on_ready=self._begin,
         )
@@ -121,8 +123,7 @@ class ReviewView(View):
     # ------------------------------------------------------------------ layout
 
     def _make_widgets(self, models: list[str]) -> None:
-        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
-        self._who = pn.widgets.TextInput(label="Your name (kept with each mark)", **wide)
+        wide = self._wide
         self._model = pn.widgets.Select(label="Model", options=models, **wide)
         self._scores = pn.widgets.Select(label="Scores of", options={}, **wide)
         self._label = pn.widgets.Select(label="Class in question", options={}, **wide)
@@ -147,12 +148,11 @@ class ReviewView(View):
         self._keys.param.watch(lambda event: self._chosen_keys(event.new), "value")
 
     def controls(self) -> Any:
-        self._who.value = self.visitor.annotator
-        self._who.param.watch(self._named, "value")
-        self.visitor.param.watch(self._renamed, "annotator")
+        self.visitor.param.watch(lambda _: self._renamed(), "annotator")
         return pn.Column(
-            self._who, self._model, self._scores, self._label, self._order, self._left_out,
-            self._around, self._again, self._keys, self._download, self._problem.panel,
+            self.visitor.name_field(**self._wide), self._model, self._scores, self._label,
+            self._order, self._left_out, self._around, self._again, self._keys, self._download,
+            self._problem.panel,
             sizing_mode="stretch_width",
         )  # fmt: skip
 
@@ -192,7 +192,7 @@ class ReviewView(View):
         sent = self._sent if self.order == SENT else None
         asked = Asked(
             self.model, self.scores, self.label, self.order, self.left_out,
-            self.visitor.annotator.strip(),
+            self.visitor.annotator,
         )  # fmt: skip
 
         def make() -> _Ready:
@@ -274,11 +274,7 @@ class ReviewView(View):
         self.keys = [line for line in dict.fromkeys(lines) if line][:9]
         self.desk.set_labels(self.keys)
 
-    def _named(self, event: Any) -> None:
-        self.visitor.annotator = " ".join((event.new or "").split())[:100]
-
-    def _renamed(self, event: Any) -> None:
-        self._who.value = event.new
+    def _renamed(self) -> None:
         if self.left_out == NOBODY:
             self.desk.update()
         else:

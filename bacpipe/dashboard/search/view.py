@@ -235,7 +235,8 @@ class SearchView(ModelView):
         close = pn.widgets.Button(label="✕ close", color="light", height=28, margin=(2, 10))
         close.on_click(lambda _: self._near.param.update(visible=False))
         self._near: Any = pn.Column(
-            close, self.details.panel, visible=False, min_width=320, styles={"flex": "1 1 340px"},
+            close, self.details.panel, visible=False, min_width=320, css_classes=["bp-near"],
+            styles={"flex": "1 1 340px"},
         )  # fmt: skip
         return pn.FlexBox(
             self._near,

@@ -14,7 +14,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.store.judgements import YES
 from bacpipe.store.layout import ALL_PEOPLE_LABELS
-from bacpipe.store.tables import CHANNEL
+from bacpipe.store.tables import CHANNEL, channels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,8 @@ def _of_table(
     rows = table.get(recording)
     if rows is None:
         return []
-    if channel is not None and CHANNEL in rows:
-        rows = rows[rows[CHANNEL].fillna(channel) == channel]
+    if channel is not None:
+        rows = rows[np.isin(channels_of(rows), (0, channel))]
     columns = (rows[name] for name in ("start", "end", "text"))
     return [DrawnMark(a, b, text, kind) for a, b, text in zip(*columns, strict=True)]
 

@@ -38,11 +38,13 @@ from matplotlib.path import Path as Polygon
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels, most_frequent
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.dashboard.style import (
+    CSS,
     FRAME,
     MARKERS,
     MOST_COLOURS,
     NO_LABEL,
     is_dark,
+    name_figure,
     new_figure,
     palette,
 )
@@ -53,6 +55,8 @@ _SIZES = {300: 9, 3000: 6}  # pixels of points, where they are so many at most
 _LEAST_SIZE = 4
 _MOVING = 1500  # points that are drawn meanwhile where all would stutter
 _REST = 250  # milliseconds without movement
+_STEPS = {"←": (-1, 0), "→": (1, 0), "↑": (0, 1), "↓": (0, -1)}
+_KEYS = "With the keyboard, the four buttons before it go from window to window."
 # A step to the side means the same as one upwards.  The whole is fitted into the figure, and what
 # is zoomed into keeps its middle when the figure changes its size.
 _EQUAL_ASPECT = """
@@ -162,6 +166,7 @@ class EmbeddingMap:
         self._recordings: Sequence[str] = []
         self._recording_code = np.zeros(0, np.int32)
         self._start = np.zeros(0)
+        self._model = self._coloured_by = ""
         self._view: tuple[float, float, float, float] | None = None
         self._turn = (0.0, 90.0)
         self._drawn: np.ndarray | None = None
@@ -177,8 +182,8 @@ class EmbeddingMap:
     def _make_figure(self, title: str, min_height: int) -> None:
         self.x_range, self.y_range = Range1d(0, 1), Range1d(0, 1)
         self.figure = new_figure(
-            None, title=title or None, min_height=min_height, sizing_mode="stretch_both",
-            tags=["map"],
+            None, "Map without windows", title=title or None, min_height=min_height,
+            sizing_mode="stretch_both", tags=["map"],
             tools="wheel_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom", x_range=self.x_range, y_range=self.y_range,
             lod_threshold=None, output_backend="webgl",
@@ -291,11 +296,24 @@ class EmbeddingMap:
         ]
         self._turning = pn.Row(*sliders, visible=False, sizing_mode="stretch_width")
         self.panel = pn.Column(
+            self._make_steps(),
             pn.pane.Bokeh(self.figure, sizing_mode="stretch_both"),
             self._turning,
             self.note,
             sizing_mode="stretch_both",
         )
+
+    def _make_steps(self) -> Any:
+        """Buttons that go from window to window; they are seen while the keyboard is on them."""
+        buttons = []
+        for sign, direction in _STEPS.items():
+            button = pn.widgets.Button(label=f"window {sign}", width=84, height=32, margin=2)
+            button.on_click(lambda _, to=direction: self._step(*to))
+            buttons.append(button)
+        return pn.Row(
+            *buttons, css_classes=["bp-steps"], stylesheets=[CSS], width=360, height=38, margin=0,
+            visible=self._on_click is not None,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ what is shown
 
@@ -315,6 +333,8 @@ class EmbeddingMap:
         recordings: Sequence[str],
         recording_code: np.ndarray,
         start: np.ndarray,
+        *,
+        model: str,
     ) -> None:
         """Show other windows.
 
@@ -326,9 +346,11 @@ class EmbeddingMap:
             Names of the recordings.
         recording_code, start : np.ndarray, shape (n,)
             Recording (an index into `recordings`) and start in seconds of every window.
+        model : str
+            Whose windows they are.
         """
         self._points, self._recording_code, self._start = points, recording_code, start
-        self._recordings = recordings
+        self._recordings, self._model, self._coloured_by = recordings, model, ""
         self._shown = np.ones(len(points), bool)
         self._order = drawing_order(np.zeros(len(points), np.int64))
         self._labels = self._groups = self._current = None
@@ -340,11 +362,18 @@ class EmbeddingMap:
         self._fit_view()
         self._draw()
 
-    def set_labels(self, labels: WindowLabels | None, groups: WindowLabels | None = None) -> None:
-        """Colour the windows by labels; None colours all alike.
+    def set_labels(
+        self,
+        labels: WindowLabels | None,
+        groups: WindowLabels | None = None,
+        *,
+        title: str = "",
+    ) -> None:
+        """Colour the windows by labels, whose kind has a `title`; None colours all alike.
 
         `groups` says how labels share colours and shapes; by default the rarest of many share one.
         """
+        self._coloured_by = title if labels is not None else ""
         if labels is not None and groups is None:
             (groups,) = most_frequent([labels], MOST_COLOURS + 1)
         self._labels, self._groups = labels, groups
@@ -466,10 +495,18 @@ class EmbeddingMap:
         if self._current is not None:
             self.mark(self._current)
         self.note.object = self._describe(len(rows), inside)
+        name_figure(
+            self.figure,
+            name_of_map(self._count(), self._model, self._coloured_by),
+            "Similar windows are close together. " + _KEYS * (self._on_click is not None),
+        )
+
+    def _count(self) -> str:
+        total, shown = len(self._points), int(self._shown.sum())
+        return f"{total:,} windows" if shown == total else f"{shown:,} of {total:,} windows"
 
     def _describe(self, drawn: int, inside: int) -> str:
-        total, shown = len(self._points), int(self._shown.sum())
-        text = f"{total:,} windows" if shown == total else f"{shown:,} of {total:,} windows"
+        total, text = len(self._points), self._count()
         missing = int(np.isnan(self._points[:, 0]).sum()) if total else 0
         if missing:
             text += f"; {missing:,} are newer than this map"
@@ -492,6 +529,24 @@ class EmbeddingMap:
         row = int(away.argmin())
         if away[row] < 0.03**2:  # nearer than 3 % of the figure
             self._on_click(row)
+
+    def _step(self, right: int, up: int) -> None:
+        """Show the next window in a direction, or the one in the middle if none is shown."""
+        if self._on_click is None:
+            return
+        seen = self._seen()
+        there = self._shown & np.isfinite(seen).all(axis=1)
+        if self._current is None:
+            middle = [(limits.start + limits.end) / 2 for limits in (self.x_range, self.y_range)]
+            away = ((seen - np.array(middle)) ** 2).sum(axis=1)
+        else:
+            steps = seen - seen[self._current]
+            along = right * steps[:, 0] + up * steps[:, 1]
+            aside = np.abs(up * steps[:, 0] - right * steps[:, 1])
+            there &= along > 0
+            away = along + 2 * aside  # rather straight on than near
+        if there.any():
+            self._on_click(int(np.where(there, away, np.inf).argmin()))
 
     def _lassoed(self, event: SelectionGeometry) -> None:
         if not event.final:
@@ -539,6 +594,12 @@ class EmbeddingMap:
 
     def _turned(self, attr: str, old: Any, new: Any) -> None:
         self._turn = (float(self._azimuth.value), float(self._elevation.value))
+
+
+def name_of_map(windows: str, model: str, colours: str) -> str:
+    """What a map shows; `colours` is the title of its labels, if it has some."""
+    by = f", coloured by {colours[:1].lower()}{colours[1:]}" if colours else ""
+    return f"Map of {windows} of {model}{by}"
 
 
 def group_colours(groups: WindowLabels, *, scale: str = "viridis", dark: bool = False) -> list[str]:

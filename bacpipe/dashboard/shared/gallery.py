@@ -98,9 +98,7 @@ class Gallery:
             label="Label", restrict=False, min_characters=1, case_sensitive=False,
             search_strategy="includes", placeholder="such as a species", width=190, margin=(2, 5),
         )  # fmt: skip
-        annotator = pn.widgets.TextInput.from_param(
-            self._view.visitor.param.annotator, label="Your name", width=110, margin=(2, 5)
-        )
+        annotator = self._view.visitor.name_field(width=130, margin=(2, 5))
         marking = [
             button("✓ is", lambda: self._mark(YES), "It is heard in the selected windows",
                    color="primary"),
@@ -298,7 +296,7 @@ class Gallery:
 
     def _mark(self, value: str) -> None:
         """Store what a visitor says of the chosen windows."""
-        label, annotator = self._typed_label(), self._view.visitor.annotator.strip()
+        label, annotator = self._typed_label(), self._view.visitor.annotator
         page = self._page()
         chosen = [page[i] for i in self._tiles.chosen if i < len(page)]
         missing = [

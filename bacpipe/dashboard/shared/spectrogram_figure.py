@@ -28,7 +28,13 @@ from bacpipe.dashboard.shared.clips import (
     spectrogram,
 )
 from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, DETECTION, PERSON, DrawnMark
-from bacpipe.dashboard.style import is_dark, new_colour_bar, new_figure, scale_colours
+from bacpipe.dashboard.style import (
+    is_dark,
+    name_figure,
+    new_colour_bar,
+    new_figure,
+    scale_colours,
+)
 
 SCALES = ("magma", "viridis", "inferno", "cividis", "Greys", "gray")
 _AXES = {"automatic": "auto", "mel": "mel", "logarithmic": "log", "linear": "linear"}
@@ -149,7 +155,8 @@ class SpectrogramFigure:
 
     def _draw_spectrogram(self, height: int) -> Any:
         drawn = self._new_figure(
-            height, self._frequencies, tools="xpan,xwheel_zoom,reset", output_backend="canvas",
+            height, "Spectrogram without a sound", self._frequencies,
+            tools="xpan,xwheel_zoom,reset", output_backend="canvas",
             toolbar_location="right", toolbar_inner=True,
         )  # fmt: skip
         drawn.add_tools(BoxZoomTool())
@@ -195,7 +202,9 @@ class SpectrogramFigure:
         }
 
     def _draw_waveform(self) -> Any:
-        drawn = self._new_figure(84, Range1d(-1, 1), toolbar_location=None)
+        drawn = self._new_figure(
+            84, "Waveform without a sound", Range1d(-1, 1), toolbar_location=None
+        )
         drawn.varea(
             "time", "low", "high", source=self._wave,
             fill_color="#56B4E9" if is_dark() else "#0b4f6c",
@@ -212,8 +221,8 @@ class SpectrogramFigure:
         drawn.add_layout(unseen, "right")
         return drawn
 
-    def _new_figure(self, height: int, y_range: Range1d, **options: Any) -> Any:
-        drawn = new_figure(height, x_range=self._times, y_range=y_range, **options)
+    def _new_figure(self, height: int, name: str, y_range: Range1d, **options: Any) -> Any:
+        drawn = new_figure(height, name, x_range=self._times, y_range=y_range, **options)
         drawn.grid.visible = False
         drawn.min_border_left, drawn.min_border_right = 58, 8
         return drawn
@@ -273,6 +282,7 @@ class SpectrogramFigure:
         window: tuple[float, float],
         marks: Sequence[DrawnMark] = (),
         *,
+        recording: str,
         heard: float | None = None,
     ) -> None:
         """Draw a clip.
@@ -287,10 +297,14 @@ class SpectrogramFigure:
             Seconds of the recording; what lies outside is paled.
         marks : sequence of DrawnMark
             What is known of these seconds.
+        recording : str
+            Of which the clip is a part.
         heard : float, optional
             Highest frequency in Hz that the model hears, up to which is shown.
         """
         self._show_marks(clip, marks)
+        seconds = seconds_of(clip, recording)
+        self._name(f"Spectrogram of {seconds}", f"Waveform of {seconds}")
         end = clip.start + clip.duration
         look = self.settings.look(clip)
         low, high = look.edges(picture.top).tolist()
@@ -341,14 +355,24 @@ class SpectrogramFigure:
     def clear(self) -> None:
         """Show nothing, and no axes that would speak of what was shown before."""
         self._image.data, self._wave.data, self._marks.data = _NO_IMAGE, _NO_WAVE, _NO_MARKS
+        self._name("Spectrogram without a sound", "Waveform without a sound")
         self._cursor.visible = False
         for part in self._outside:
             part.visible = False
         self._show_axes(False)
 
+    def _name(self, spectrogram: str, waveform: str) -> None:
+        name_figure(self._spectrogram, spectrogram, " · ".join(self._marks.data["text"]))
+        name_figure(self._waveform, waveform)
+
     def _show_axes(self, shown: bool) -> None:
         self._spectrogram.yaxis.visible = self._bar.visible = shown
         self._waveform.axis.visible = shown
+
+
+def seconds_of(clip: Clip, recording: str) -> str:
+    """Which seconds of which recording a clip is, in words."""
+    return f"{recording}, {clip.start:.2f} to {clip.start + clip.duration:.2f} s"
 
 
 class Picture(NamedTuple):

@@ -14,6 +14,8 @@ from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.widgets import Notice, heading
 
+_LONGEST_NAME = 100  # letters
+
 
 class Visitor(param.Parameterized):
     """Who looks at a page.
@@ -25,6 +27,20 @@ class Visitor(param.Parameterized):
     """
 
     annotator: Any = param.String(default="")
+
+    def name_field(self, **look: Any) -> Any:
+        """Field for the name; what is typed into one of them is in all of this visitor's."""
+        field = pn.widgets.TextInput(
+            label="Your name", placeholder="kept with each label", value=self.annotator, **look
+        )
+
+        def take(event: Any) -> None:
+            self.annotator = " ".join((event.new or "").split())[:_LONGEST_NAME]
+            field.value = self.annotator
+
+        field.param.watch(take, "value")
+        self.param.watch(lambda event: field.param.update(value=event.new), "annotator")
+        return field
 
 
 class View(param.Parameterized):

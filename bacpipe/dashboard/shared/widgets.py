@@ -67,6 +67,18 @@ def overlay(css_class: str, text: str = "") -> Any:
     )
 
 
+def tall_figure(plot: Any, least: int, height: str) -> Any:
+    """Figure as high as the window of the browser has room for.
+
+    `height` is a length of CSS such as ``45vh``, `least` are pixels.
+    """
+    plot.update(height=None, sizing_mode="stretch_both")
+    return pn.pane.Bokeh(
+        plot, sizing_mode="stretch_both",
+        styles={"height": f"max({least}px, {height})", "flex": "none"},
+    )  # fmt: skip
+
+
 class Notice:
     """A sentence in a box; invisible without one.
 

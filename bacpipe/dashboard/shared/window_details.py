@@ -15,10 +15,15 @@ from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, Spectrogram, channel_words, read_clip, spectrogram
 from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
+from bacpipe.dashboard.shared.player import Player
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
-from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure, SpectrogramSettings
+from bacpipe.dashboard.shared.spectrogram_figure import (
+    SpectrogramFigure,
+    SpectrogramSettings,
+    seconds_of,
+)
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
-from bacpipe.dashboard.style import CSS, is_dark
+from bacpipe.dashboard.style import CSS
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ _CONTEXTS = {"none": 0.0, "1 s": 1.0, "3 s": 3.0, "10 s": 10.0}
 class _DrawnClip(NamedTuple):
     """What a visitor sees and hears of a window."""
 
+    recording: str
     clip: Clip
     picture: Spectrogram
     wav: bytes
@@ -81,10 +87,7 @@ class WindowDetails:
         self._title = html_pane("", "bp-window-title", wide=False)
         self._problem = Notice()
         self._spinner = Spinner()
-        self._player = pn.pane.Audio(
-            None, sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60,
-            stylesheets=["audio { color-scheme: dark; }"] if is_dark() else [],
-        )  # fmt: skip
+        self._player = Player(sizing_mode="stretch_width", height=40, margin=(2, 10), throttle=60)
         self._figure.follow(self._player)
         self._slowed = html_pane("", "bp-note", margin=(0, 10), wide=False)
         self._predictions = html_pane(margin=(4, 10))
@@ -174,7 +177,7 @@ class WindowDetails:
             )
             stop = clip.start + clip.duration
             marks = marks_between(results, name, clip.start, stop, channel=channel)
-            return _DrawnClip(clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
+            return _DrawnClip(name, clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
 
         self._background.run(
             self._key,
@@ -188,8 +191,10 @@ class WindowDetails:
         self._problem.say()
         results = self._results
         heard = None if results is None else results.highest_heard
-        self._figure.show(drawn.clip, drawn.picture, window, drawn.marks, heard=heard)
-        self._player.param.update(object=drawn.wav, time=0, paused=True)
+        self._figure.show(
+            drawn.clip, drawn.picture, window, drawn.marks, recording=drawn.recording, heard=heard
+        )
+        self._player.load(drawn.wav, seconds_of(drawn.clip, drawn.recording))
         slower, top = drawn.clip.expansion, drawn.clip.rate / 2000
         self._slowed.object = (
             ""
@@ -204,7 +209,7 @@ class WindowDetails:
 
     def _silence(self) -> None:
         self._figure.clear()
-        self._player.param.update(object=None, time=0, paused=True)
+        self._player.load(None)
 
     # ------------------------------------------------------------------ the words
 

@@ -21,11 +21,17 @@ def learning_curve_figure(curve: pd.DataFrame) -> Any:
 
     `curve` is what `bacpipe.recognisers.learning_curve` returns.
     """
-    plot = new_figure(230, tools="reset", title="Would more labels help?", y_range=Range1d(0, 1.03))
+    names = curve["class"].drop_duplicates().tolist()[:_MOST]
+    last = curve.dropna(subset=["average_precision"]).drop_duplicates("class", keep="last")
+    reached = zip(last["class"], last["average_precision"], last["labels"], strict=True)
+    plot = new_figure(
+        230, f"Learning curve of {', '.join(names)}: average precision by number of labels",
+        details="; ".join(f"{name}: {p:.2f} with {n:.0f} labels" for name, p, n in reached),
+        tools="reset", title="Would more labels help?", y_range=Range1d(0, 1.03),
+    )  # fmt: skip
     plot.outline_line_color = FRAME
     plot.xaxis.axis_label = "labels that were learnt from"
     plot.yaxis.axis_label = "average precision"
-    names = curve["class"].drop_duplicates().tolist()[:_MOST]
     for i, (name, colour) in enumerate(
         zip(names, palette(len(names), dark=is_dark()), strict=True)
     ):

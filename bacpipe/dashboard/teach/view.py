@@ -120,10 +120,7 @@ class TeachView(ModelView):
             self._train.disabled = True
 
     def controls(self) -> Any:
-        who = pn.widgets.TextInput.from_param(
-            self.visitor.param.annotator, label="Your name", margin=(2, 10),
-            sizing_mode="stretch_width",
-        )  # fmt: skip
+        who = self.visitor.name_field(margin=(2, 10), sizing_mode="stretch_width")
         return pn.Column(
             self._model,
             heading("Learn", margin=(4, 10)),
@@ -146,23 +143,15 @@ class TeachView(ModelView):
         close = pn.widgets.Button(label="✕ close", color="light", height=28, margin=(2, 10))
         close.on_click(lambda _: self._near.param.update(visible=False))
         self._near: Any = pn.Column(
-            close, self.details.panel, visible=False, min_width=320,
+            close, self.details.panel, visible=False, min_width=320, css_classes=["bp-near"],
             styles={"flex": "1 1 340px"},
         )  # fmt: skip
         self._next = pn.Column(
-            heading("What to label next"),
-            pn.FlexBox(
-                self._near,
-                pn.Column(self.gallery.panel, styles={"flex": "3 1 420px", "min-width": "300px"}),
-                flex_direction="row-reverse",
-                align_items="start",
-                sizing_mode="stretch_width",
-            ),
-            visible=False,
+            heading("What to label next"), self.gallery.panel, visible=False,
             sizing_mode="stretch_width",
-        )
+        )  # fmt: skip
         half: dict[str, Any] = {"styles": {"flex": "1 1 320px", "min-width": "300px"}}
-        return pn.Column(
+        lesson_shown = pn.Column(
             self._spinner.panel,
             self._state,
             self._applied,
@@ -176,8 +165,16 @@ class TeachView(ModelView):
             ),
             self._next,
             stylesheets=[CSS],
-            sizing_mode="stretch_width",
             min_height=500,
+            styles={"flex": "3 1 420px", "min-width": "300px"},
+        )
+        return pn.FlexBox(
+            self._near,
+            lesson_shown,
+            flex_direction="row-reverse",  # at the right, and on narrow screens on top
+            align_items="start",
+            sizing_mode="stretch_width",
+            stylesheets=[CSS],
         )
 
     # ------------------------------------------------------------------ what is shown
