@@ -281,9 +281,8 @@ def new_figure(
 
 def name_figure(plot: Any, name: str, details: str = "") -> None:
     """Tell screen readers what a figure shows, in a few words, and more about it."""
-    # What is called a picture must not hold buttons, as those of a toolbar.
-    role = "img" if plot.toolbar_location is None else "group"
-    told = {"role": role, "aria-label": name, "aria-description": details}
+    # Not a picture, which must hold nothing that has the focus, as the tools and Bokeh's canvas.
+    told = {"role": "group", "aria-label": name, "aria-description": details}
     plot.html_attributes = {key: text for key, text in told.items() if text}
 
 

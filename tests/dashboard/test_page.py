@@ -61,7 +61,7 @@ _UNKNOWN = f"""
   const unknown = parts.filter((part) => {{
     if (!part.matches(".bk-Figure, audio")) return false;
     const named = part.matches("audio") ? part.getRootNode().host : part;
-    return !/^(img|group)$/.test(named.role) || !named.ariaLabel;
+    return named.role !== "group" || !named.ariaLabel;
   }});
   const below = parts.filter((part) => part.matches("audio")
     && part.getBoundingClientRect().bottom > window.innerHeight);

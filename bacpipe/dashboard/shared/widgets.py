@@ -73,9 +73,9 @@ def tall_figure(plot: Any, least: int, height: str) -> Any:
     `height` is a length of CSS such as ``45vh``, `least` are pixels.
     """
     plot.update(height=None, sizing_mode="stretch_both")
-    return pn.pane.Bokeh(
-        plot, sizing_mode="stretch_both",
-        styles={"height": f"max({least}px, {height})", "flex": "none"},
+    return pn.Column(
+        pn.pane.Bokeh(plot, sizing_mode="stretch_both"), sizing_mode="stretch_width",
+        styles={"height": f"max({least}px, {height})"},
     )  # fmt: skip
 
 
