@@ -115,7 +115,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             offer(self, name, models, default)
         self._choose_models()
         # The address may name models first and then a colour that only they have.
-        self.param.watch(lambda _: self._choose_models(), list(_SIDES))
+        self.param.watch(lambda *_: self._choose_models(), list(_SIDES))
 
     def controls(self) -> Any:
         if not self._maps:
@@ -172,7 +172,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             return
         # What the address got wrong stays to be read.
         self._greeting = self.notice.sentence
-        self.param.watch(lambda _: self._change_models(), list(_SIDES))
+        self.param.watch(lambda *_: self._change_models(), list(_SIDES))
         self.param.watch(lambda _: self._place(), "reducer")
         self.param.watch(lambda _: self._paint(), "colour")
         self.param.watch(lambda _: self._agree(), "neighbours")
