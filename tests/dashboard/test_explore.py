@@ -35,12 +35,12 @@ from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
 from bacpipe.dashboard.style import contrast, palette
 from bacpipe.evaluation.retrieval import nearest_windows
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
 
 SPECIES = "annotations:species"
-# Where a row of the map is on the screen, found through Bokeh's own views.
-_PLACE_OF = """
-([x, y]) => {
+# Where points of the map are on the screen, found through Bokeh's own views.
+_PLACES_OF = """
+(points) => {
   const find = (view) => {
     if (view.model.tags?.includes("map") && view.frame) return view;
     for (const child of view.child_views ?? []) {
@@ -52,7 +52,8 @@ _PLACE_OF = """
     const view = find(root);
     if (!view) continue;
     const box = view.el.getBoundingClientRect();
-    return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
+    const {x_scale, y_scale} = view.frame;
+    return points.map(([x, y]) => [box.x + x_scale.compute(x), box.y + y_scale.compute(y)]);
   }
 }
 """
@@ -68,19 +69,6 @@ def open_map(visit: Any, query: str = "?model=tiny") -> Any:
     return page
 
 
-def click_on(page: Any, data_set: DataSetResults, row: int) -> None:
-    page.mouse.click(*place_of(page, data_set.model("tiny").coordinates("pca")[row].tolist()))
-
-
-def place_of(page: Any, point: list[float]) -> list[float]:
-    """Where a point of the map is on the screen, once the page has come to rest."""
-    place, before = page.evaluate(_PLACE_OF, point), None
-    while place is None or place != before:
-        page.wait_for_timeout(500)
-        place, before = page.evaluate(_PLACE_OF, point), place
-    return place
-
-
 def note(page: Any, text: str) -> Any:
     return page.locator(".bp-note", has_text=text).first
 
@@ -89,7 +77,13 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSetResults
     results = data_set.model("tiny")
     page = open_map(visit)
     eventually(page, lambda: page.evaluate(_IMAGES), 0)
-    click_on(page, data_set, 30)
+    points = results.coordinates("pca")[[30]].tolist()
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        lambda at: page.mouse.click(*at[0]),
+        lambda: "recording=" in page.url,
+    )
     page.locator("audio[src^='data:audio/wav;base64,UklG']").wait_for()
     duration = page.locator("audio").first.evaluate(
         "a => new Promise(done => { const look = () => a.duration > 0 ? done(a.duration) :"
@@ -135,13 +129,21 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSetRe
     page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
     labels = read_labels(results, SPECIES)
     row = int(np.flatnonzero(labels.codes == labels.names.index(HOSTILE_LABEL))[0])
-    point = results.coordinates("pca")[row].tolist()
-    x, y = place_of(page, point)
-    page.mouse.move(x - 40, y)
-    page.mouse.move(x, y)
-    page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
-    page.mouse.click(x, y)
-    page.locator(".bp-when", has_text=HOSTILE_LABEL).first.wait_for()
+    points = results.coordinates("pca")[[row]].tolist()
+
+    def hover_and_click(places: list[list[float]]) -> None:
+        ((x, y),) = places
+        page.mouse.move(x - 40, y)
+        page.mouse.move(x, y)
+        page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
+        page.mouse.click(x, y)
+
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        hover_and_click,
+        lambda: page.locator(".bp-when", has_text=HOSTILE_LABEL).count() > 0,
+    )
     # The list of labels to choose from.
     page.get_by_label("Labels").select_option(label=HOSTILE_LABEL)
     count = int((labels.codes == labels.names.index(HOSTILE_LABEL)).sum())
@@ -154,17 +156,23 @@ def test_a_box_selects_windows_to_download(
     visit: Any, data_set: DataSetResults, tmp_path: Path
 ) -> None:
     page = open_map(visit)
-    points = data_set.model("tiny").coordinates("pca")
-    place_of(page, points[0].tolist())
-    places = [page.evaluate(_PLACE_OF, p.tolist()) for p in points]
-    low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
+    points = data_set.model("tiny").coordinates("pca").tolist()
     page.locator(".bk-tool-icon-box-select").first.click()
-    page.mouse.move(*low)
-    page.mouse.down()
-    page.mouse.move(*((low + high) / 2))
-    page.mouse.move(*high)
-    page.mouse.up()
-    note(page, "72 selected").wait_for()
+
+    def drag(places: list[list[float]]) -> None:
+        low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
+        page.mouse.move(*low)
+        page.mouse.down()
+        page.mouse.move(*((low + high) / 2))
+        page.mouse.move(*high)
+        page.mouse.up()
+
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        drag,
+        lambda: note(page, "72 selected").count() > 0,
+    )
 
     csv = pd.read_csv(download(page, tmp_path, "Table (CSV)"))
     assert len(csv) == 72
