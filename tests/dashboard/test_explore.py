@@ -310,7 +310,7 @@ def test_windows_unlike_all_that_a_map_was_made_from_are_told(
     path = open_data_set(None, **places).model("tiny").maps["pca"].table_path
     table = pd.read_parquet(path)
     table.assign(distance_to_map=np.where(np.arange(len(table)) < far, 1.74, 0.9)).to_parquet(path)
-    view = ExploreView(open_data_set(None, **places), model="tiny")
+    view = ExploreView(open_data_set(["tiny"], **places))
     view.controls(), view.body()
     view.opened()
     assert (

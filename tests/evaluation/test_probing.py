@@ -126,24 +126,15 @@ def test_linear_probe_is_fitted_to_training_and_validation_windows_together(weig
 
 
 def test_the_penalty_is_that_which_does_best_on_the_validation_windows():
+    """What was learnt by heart does not help there, what is true does."""
     data = make_windows(600, 4, separation=2.0)
-    chosen = {}
-    for name, labels in (
-        ("clear", data.labels), ("noise", np.random.default_rng(0).permutation(data.labels))
-    ):  # fmt: skip
+    noise = np.random.default_rng(0).permutation(data.labels)
+    rows, chosen = np.arange(600), []
+    for labels in (noise, data.labels):
         probe = make_probe("linear", 8, data.classes)
-        rows = np.arange(600)
         about = probe.learn(TrainingData(data.embeds, labels, rows[:60], rows[60:], 4), seed=0)
-        chosen[name] = about["penalty"]
-        # A tenth or ten times as much is worse on the windows that it was chosen with.
-        loss = {}
-        for penalty in (about["penalty"] / 10, about["penalty"], about["penalty"] * 10):
-            other = make_probe("linear", 8, data.classes, {"penalty": penalty})
-            other.learn(TrainingData(data.embeds, labels, rows[:60], rows[:0], 4), seed=0)
-            loss[penalty] = log_loss(labels[60:], other.predict(data.embeds[60:]))
-        if name == "clear":
-            assert min(loss, key=loss.__getitem__) == about["penalty"]
-    assert chosen["noise"] >= 0.1 > chosen["clear"]
+        chosen.append(about["penalty"])
+    assert chosen[0] >= 0.1 > chosen[1]
 
 
 @pytest.mark.parametrize(("n", "margin"), [(120, 0.05), (500, 0.02)])
