@@ -19,7 +19,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -237,12 +237,10 @@ def _gpus(options: Options) -> int:
     return torch.cuda.device_count()
 
 
-def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  # noqa: ANN401
+def _sum(name: str, loader: Loader, parts: Collection[ShardReport], seconds: float) -> RunReport:
     """One report of those of all shards."""
     total = RunReport(name, wall_seconds=seconds, results=loader.embed_dir)
-    number = 0
     for part in parts:
-        number += 1
         report = part.reports[name]
         total.done += report.done
         total.kept += report.kept
@@ -251,7 +249,7 @@ def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  #
         total.failed += report.failed
         total.device = report.device
     total.failed += loader.selection.missing
-    total.notes.append(f"in {counted(number, 'shard')}, by Dask")
+    total.notes.append(f"in {counted(len(parts), 'shard')}, by Dask")
     return total
 
 

@@ -18,6 +18,7 @@ from bokeh.resources import INLINE
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
+from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.clips import (
     Clip,
@@ -307,6 +308,29 @@ def test_results_without_a_map_are_shown_as_far_as_possible(
     assert content.labels is not None
 
 
+@pytest.mark.parametrize("far", [0, 3])
+def test_windows_unlike_all_that_a_map_was_made_from_are_told(
+    results: tuple[Path, Path], tmp_path: Path, far: int
+) -> None:
+    audio, stored = results
+    shutil.copytree(stored, tmp_path / "results")
+    places = {"audio_dir": audio, "main_results_dir": tmp_path / "results"}
+    path = open_data_set(None, **places).model("tiny").maps["pca"].table_path
+    table = pd.read_parquet(path)
+    table.assign(distance_to_map=np.where(np.arange(len(table)) < far, 1.74, 0.9)).to_parquet(path)
+    view = ExploreView(open_data_set(["tiny"], **places))
+    view.controls(), view.body()
+    view.opened()
+    assert (
+        f"{far} windows that came after this map are unlike all" in view.notice.sentence
+    ) == bool(far)
+    for row in (0, 5):
+        view._show_row(row)
+        assert ("far from the map (1.7)" in view.details._title.object) == (row < far)
+    view.param.update(file="rec")  # what is said stays when another choice is made
+    assert (f"{far} windows that came after this map" in view.notice.sentence) == bool(far)
+
+
 def test_a_recording_that_was_moved_away_is_told(
     results: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -335,6 +359,23 @@ def test_best_predictions_come_first(data_set: DataSetResults) -> None:
         best = best_predictions(results, row, 1)
         expected = found.score[found.row == row]
         assert [score for _, score in best] == [pytest.approx(expected.max())]
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_the_map_is_as_high_and_the_list_as_long_as_the_settings_say(
+    results: tuple[Path, Path], most: int
+) -> None:
+    audio, stored = results
+    data_set = open_data_set(
+        None, audio_dir=audio, main_results_dir=stored, embedding_figure_height=321,
+        nr_predictions_to_display=most,
+    )  # fmt: skip
+    view = ExploreView(data_set)
+    assert view.map.figure.min_height == 321
+    model = data_set.model("tiny")
+    row = int(np.bincount(model.predictions.row).argmax())  # both classes are in it
+    view.details.show(model, row)
+    assert view.details._predictions.object.count("<tr>") == min(most, 2)
 
 
 def test_exported_texts_are_no_formulas(data_set: DataSetResults) -> None:
