@@ -42,18 +42,28 @@ def make_pages(app: Sphinx) -> None:
 
 
 def complete(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Add menus, lead links to pages that only a build makes, and give tables their classes.
+    """Add menus and index entries, lead links to pages that only a build makes, class tables.
 
-    None of these would be readable on a code host.
+    None of these would be readable on a code host.  Index entries are the words that people look
+    for, by which the search of the site finds a page before all that merely hold them.
     """
     for place, page in _ON_THE_SITE.items():
         content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
     content[0] = re.sub(r"<!-- class: ([\w-]+) -->", r"```{rst-class} \1\n```", content[0])
+    content[0] = re.sub(r"<!-- index: (.*?) -->", _index_entries, content[0], flags=re.DOTALL)
     if docname == "models/index":
         content[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(CARDS) + "\n```\n"
     if docname == "index":
         menu = Path(__file__).with_name("menu.md").read_text(encoding="utf-8")
         content[0] += f"\n{menu}"
+
+
+def _index_entries(comment: re.Match[str]) -> str:
+    """Entries of the index, and their words as keywords, by which pages are found, too."""
+    phrases = [" ".join(entry.split()) for entry in comment[1].split(";")]
+    entries = ", ".join(f"! {phrase}" for phrase in phrases)
+    words = ", ".join(dict.fromkeys(" ".join(phrases).split()))
+    return f"```{{index}} {entries}\n```\n\n```{{meta}}\n:keywords: {words}\n```"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
