@@ -20,6 +20,11 @@ from written import write_pages
 
 from bacpipe.models.zoo import CARDS
 
+# Blocks of code, and what their marks tell the tests.
+_TABS = re.compile(
+    r"^<!-- tabs -->\n((?:\n*(?:<!-- .*? -->\n)?^```\w+\n.*?^```$)+)", re.MULTILINE | re.DOTALL
+)
+
 # On a code host, pages lead to what the repository has; on the site, to the page about it.
 _ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/reference/notebooks.md"}
 
@@ -42,7 +47,7 @@ def make_pages(app: Sphinx) -> None:
 
 
 def complete(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Add menus and index entries, lead links to pages that only a build makes, class tables.
+    """Add menus, index entries and tabs, lead links to pages that only a build makes, class tables.
 
     None of these would be readable on a code host.  Index entries are the words that people look
     for, by which the search of the site finds a page before all that merely hold them.
@@ -51,6 +56,7 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
     content[0] = re.sub(r"<!-- class: ([\w-]+) -->", r"```{rst-class} \1\n```", content[0])
     content[0] = re.sub(r"<!-- index: (.*?) -->", _index_entries, content[0], flags=re.DOTALL)
+    content[0] = _TABS.sub(r":::{container} tabs\n\1\n:::", content[0])
     if docname == "models/index":
         content[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(CARDS) + "\n```\n"
     if docname == "index":
@@ -70,4 +76,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", make_pages)
     app.connect("source-read", complete)
+    app.add_js_file("tabs.js")
     return {"parallel_read_safe": True}

