@@ -110,9 +110,8 @@ def test_only_the_names_are_fetched(
     hub.files["plain/list.csv"] = LABELS["avesecho_passt"].encode()
     assert main(["classes", card.name, where]) == 0
     assert "Tawny Owl" in capsys.readouterr().out
-    assert [path for path in (tmp_path / "base").rglob("*.*") if path.is_file()] == [
-        tmp_path / "base" / names.name
-    ]
+    assert [*(tmp_path / "base" / card.name).iterdir()] == [tmp_path / "base" / names.name]
+    assert {path for _, path, *_ in hub.requests} == {"/plain/list.csv"}
 
 
 def test_nobody_waits_for_weights_to_read_a_list(
