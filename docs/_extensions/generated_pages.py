@@ -15,6 +15,8 @@ import command_page
 import model_pages
 import notebook_page
 import settings_page
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from written import write_pages
 
@@ -65,16 +67,26 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
 
 
 def _index_entries(comment: re.Match[str]) -> str:
-    """Entries of the index, and their words as keywords, by which pages are found, too."""
-    phrases = [" ".join(entry.split()) for entry in comment[1].split(";")]
-    entries = ", ".join(f"! {phrase}" for phrase in phrases)
-    words = ", ".join(dict.fromkeys(" ".join(phrases).split()))
-    return f"```{{index}} {entries}\n```\n\n```{{meta}}\n:keywords: {words}\n```"
+    entries = ", ".join(f"! {' '.join(entry.split())}" for entry in comment[1].split(";"))
+    return f"```{{index}} {entries}\n```"
+
+
+def add_keywords(app: Sphinx, doctree: nodes.document) -> None:
+    """Let the search find a page by any words of its main index entries, not by these alone."""
+    entries = [
+        value
+        for index in doctree.findall(addnodes.index)
+        for _, value, _, main, _ in index["entries"]
+        if main
+    ]
+    if words := dict.fromkeys(" ".join(entries).split()):
+        doctree += nodes.meta(name="keywords", content=", ".join(words))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", make_pages)
     app.connect("source-read", complete)
+    app.connect("doctree-read", add_keywords)
     app.add_js_file("tabs.js")
     return {"parallel_read_safe": True}
