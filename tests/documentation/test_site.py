@@ -391,6 +391,7 @@ KINDS = (
     "reference/settings",
     "reference/settings/audio",
     "reference/api/classes",
+    "genindex",
     "search",
 )
 
