@@ -132,11 +132,12 @@ def _beside_weights(card: ModelCard) -> list[LabelFile]:
 
 
 def _fetched_names(card: ModelCard, base: Path) -> ClassNames:
-    wrapper: type[ZooModel] = import_wrapper(card)
-    for file in _beside_weights(card):
-        if checkpoints.find_labels(file, base) is None:
+    named = _in_labels(card, base)
+    if named is None:
+        import_wrapper(card)  # says which extra it needs
+        for file in _beside_weights(card):
             checkpoints.resolve(file, base)
-    named = wrapper.names_in_labels(card, base) if _beside_weights(card) else None
+        named = _in_labels(card, base)
     if named is None:
         raise CheckpointNotFoundError(
             f"The names of the classes of {card.name} come with its weights, which are not on this "

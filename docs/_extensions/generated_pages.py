@@ -57,7 +57,7 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
     for place, page in _ON_THE_SITE.items():
         content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
     content[0] = re.sub(r"<!-- class: ([\w-]+) -->", r"```{rst-class} \1\n```", content[0])
-    content[0] = re.sub(r"<!-- index: (.*?) -->", _index_entries, content[0], flags=re.DOTALL)
+    content[0] = re.sub(r"<!-- index: (.*?)\s-->", _index_entries, content[0], flags=re.DOTALL)
     content[0] = _TABS.sub(r":::{container} tabs\n\1\n:::", content[0])
     if docname == "models/index":
         content[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(CARDS) + "\n```\n"

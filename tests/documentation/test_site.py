@@ -335,6 +335,17 @@ def test_every_model_and_public_name_is_on_the_site(site, generator):
 
 
 @needs_sphinx
+def test_comments_for_the_site_become_index_entries_and_tabs(site, generator):
+    complete = generator.import_module("generated_pages").complete
+    text = ["<!-- index: false positives; choose\na threshold\n-->\n\nText.\n<!-- note -->\n"]
+    complete(None, "guides/any", text)
+    entries = "```{index} ! false positives, ! choose a threshold\n```"
+    assert text == [f"{entries}\n\nText.\n<!-- note -->\n"]
+    for page in site.rglob("*.html"):
+        assert "{index}" not in page.read_text("utf-8") and ":::" not in page.read_text("utf-8")
+
+
+@needs_sphinx
 @pytest.mark.parametrize("words", JOBS)
 def test_the_search_leads_to_the_job(words, site, browser):
     """Among the first five that the search page of the site shows."""
