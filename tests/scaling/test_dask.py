@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -441,6 +442,15 @@ def test_what_a_queue_must_know_is_named(
         pass
 
 
+@pytest.mark.parametrize("workers", ["many", None, -1, 2.5])
+def test_a_number_of_workers_is_one(place: SimpleNamespace, queue: Queue, workers: object) -> None:
+    with (
+        pytest.raises(SettingsError, match=rf"^n_workers={workers!r} in cluster_settings is not"),
+        cluster_of(place, "slurm", n_workers=workers, **SIZES),
+    ):
+        pass
+
+
 def test_without_its_command_there_is_no_queue(
     place: SimpleNamespace, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,15 +463,25 @@ def test_without_its_command_there_is_no_queue(
 
 
 def test_jobs_that_the_queue_refuses_are_not_waited_for(
-    place: SimpleNamespace, queue: Queue, caplog: pytest.LogCaptureFixture
+    place: SimpleNamespace,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue.answers("sbatch", "echo no partition long >&2; exit 1")
-    with (
-        pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused the jobs .*no partition"),
-        cluster_of(place, "slurm", n_workers=2, **SIZES),
-    ):
-        pass
+    close = dask_engine._close
+
+    def close_and_say(cluster: object) -> None:
+        logging.getLogger("tornado.application").error("a message of others")
+        close(cluster)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dask_engine, "_close", close_and_say)
+        refused = pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused .*no partition")
+        with refused, cluster_of(place, "slurm", n_workers=2, **SIZES):
+            pass
     assert "Traceback" not in caplog.text
+    assert "a message of others" in caplog.text
     # One of three is taken.
     queue.answers(
         "sbatch",
