@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bacpipe
+from bacpipe.__main__ import main
 from bacpipe.exports import chosen
 from bacpipe.exports.findings import say_findings
 from bacpipe.store.verification import verify_results
@@ -32,6 +34,17 @@ def test_a_run_with_nothing_to_do_reads_no_predictions(
     write_recording(recordings / "new.wav", 4.0, seed=9)
     assert say_findings(run(**low), None) != said
     assert [str(finding) for finding in verify_results(run(**low).paths.dataset_path)] == []
+
+
+def test_the_hint_of_a_run_that_finds_nothing_finds_what_scores_lower(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"audio_dir={recordings}", f"main_results_dir={tmp_path / 'my results'}", "hop=2"]
+    assert main([*words, "models=birdnet", "device=cpu", "classifier_threshold=1.0"]) == 0
+    hint = capsys.readouterr().out.partition("To see what scores lower, try: ")[2].splitlines()[0]
+    assert main(shlex.split(hint.partition("bacpipe ")[2])) == 0
+    said = capsys.readouterr().out
+    assert "a score of 0.25 or more" in said and "skipped, done before  5" in said
 
 
 def test_the_hint_of_a_run_that_finds_nothing_names_the_same_recordings(
