@@ -364,7 +364,7 @@ def _require_queue(name: str, kind: Any) -> None:  # noqa: ANN401 - a class with
         )
 
 
-def _submit_jobs(name: str, cluster: Any, workers: int) -> None:  # noqa: ANN401
+def _submit_jobs(name: str, cluster: Any, workers: int) -> None:  # noqa: ANN401 - without types
     """Submit jobs and wait for the queue to have them: for refused ones, Dask waits for ever.
 
     Raises

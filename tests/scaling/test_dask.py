@@ -197,7 +197,8 @@ def test_the_scheduler_knows_a_few_shards_at_a_time(
             known.append(known[-1] - 1)
             return future
 
-    submit, order = distributed.Client.submit, []
+    submit = distributed.Client.submit
+    order: list[tuple[int, int]] = []
 
     def submitted(client: Any, task: Any, number: int, **words: Any) -> Any:
         order.append((-words["priority"], number))
