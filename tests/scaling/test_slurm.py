@@ -1,4 +1,4 @@
-"""Both ways of the guide on a real Slurm of one node, where it is installed."""
+"""Both ways of the guide on a real Slurm of one node, where it is installed and asked for."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "setpriv")
 
 
 @pytest.mark.skipif(
-    not all(map(shutil.which, NEEDED)) or os.geteuid() != 0,
-    reason="needs Debian's slurm-wlm and munge, and root to start them",
+    "BACPIPE_TEST_SLURM" not in os.environ,
+    reason="starts daemons, as root, and takes minutes: set BACPIPE_TEST_SLURM to run it",
 )
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_an_array_of_jobs_and_dask_give_the_results_of_one_process(tmp_path: Path) -> None:
-    pytest.importorskip("dask_jobqueue")
-    if subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode == 0:
-        pytest.skip("a Slurm that is not ours runs here")
+    assert all(map(shutil.which, NEEDED)), "install Debian's slurm-wlm and munge"
     # Ended by a signal that it hears, it ends the daemons that it has started.
-    command = ["timeout", "1700", "bash", str(SCRIPT), str(tmp_path / "slurm")]
+    command = ["timeout", "3500", "bash", str(SCRIPT), str(tmp_path / "slurm")]
     environment = {**os.environ, "PYTHON": sys.executable}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
-    assert "all are done" in ended.stdout  # an array's job that did the last shard
-    for way in ("results-array", "results-dask"):
+    for way in ("results-array", "results-dask"):  # which the script compares
         assert f"{way} differs from one process by" in ended.stdout
