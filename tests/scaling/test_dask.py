@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def test_results_are_those_of_one_process(place: SimpleNamespace, scheduler: str
 def test_failures_come_back_to_whoever_asked(
     place: SimpleNamespace, scheduler: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="bacpipe")
     bacpipe.run_pipeline_for_models(
         ["tiny"],
         place.audio_dir,
@@ -114,6 +116,7 @@ def test_failures_come_back_to_whoever_asked(
         },
     )
     assert "S1/broken.wav: is not audio" in caplog.text
+    assert "Dask shows the work at http" in caplog.text
 
 
 def test_a_worker_that_dies_costs_nothing(place: SimpleNamespace, scheduler: str) -> None:
@@ -194,7 +197,16 @@ def test_the_scheduler_knows_a_few_shards_at_a_time(
             known.append(known[-1] - 1)
             return future
 
+    submit = distributed.Client.submit
+    order: list[tuple[int, int]] = []
+
+    def submitted(client: Any, task: Any, number: int, **words: Any) -> Any:
+        order.append((-words["priority"], number))
+        assert words["key"].startswith("shard-")  # as Dask's page names it
+        return submit(client, task, number, **words)
+
     monkeypatch.setattr(distributed, "as_completed", Counted)
+    monkeypatch.setattr(distributed.Client, "submit", submitted)
     bacpipe.generate_embeddings(
         model_name="tiny",
         CustomModel=TinyModel,
@@ -202,6 +214,7 @@ def test_the_scheduler_knows_a_few_shards_at_a_time(
     )
     # Ten recordings, each longer than a shard: as one comes back, one is handed out.
     assert known == [0, 8, 7, 8, 7, 8, *range(7, -1, -1)]
+    assert order == [(number, number) for number in range(1, 11)]  # the first come first
 
 
 def test_of_many_workers_each_has_one_shard_in_hand_and_one_that_waits() -> None:
@@ -418,6 +431,19 @@ def test_settings_of_a_queue_may_be_in_its_own_file(place: SimpleNamespace, queu
     assert "--nthreads 1 --lifetime 9h" in script
 
 
+def test_kubernetes_gets_the_settings_as_they_are(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"name": "birds", "image": "bacpipe:2", "n_workers": 3}
+    options = make_options(**settings(place, "bad", scheduler="kubernetes", cluster_settings=given))
+    operator = SimpleNamespace(KubeCluster=SimpleNamespace)  # it is not among our packages
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", operator)
+    assert vars(dask_engine._cluster(options)) == given
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", None)
+    with pytest.raises(SettingsError, match="install it with: pip install dask-kubernetes"):
+        dask_engine._cluster(options)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "given", "missing"),
     [
@@ -441,6 +467,15 @@ def test_what_a_queue_must_know_is_named(
         pass
 
 
+@pytest.mark.parametrize("workers", ["many", None, -1, 2.5])
+def test_a_number_of_workers_is_one(place: SimpleNamespace, queue: Queue, workers: object) -> None:
+    with (
+        pytest.raises(SettingsError, match=rf"^n_workers={workers!r} in cluster_settings is not"),
+        cluster_of(place, "slurm", n_workers=workers, **SIZES),
+    ):
+        pass
+
+
 def test_without_its_command_there_is_no_queue(
     place: SimpleNamespace, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,15 +488,25 @@ def test_without_its_command_there_is_no_queue(
 
 
 def test_jobs_that_the_queue_refuses_are_not_waited_for(
-    place: SimpleNamespace, queue: Queue, caplog: pytest.LogCaptureFixture
+    place: SimpleNamespace,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue.answers("sbatch", "echo no partition long >&2; exit 1")
-    with (
-        pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused the jobs .*no partition"),
-        cluster_of(place, "slurm", n_workers=2, **SIZES),
-    ):
-        pass
+    close = dask_engine._close
+
+    def close_and_say(cluster: object) -> None:
+        logging.getLogger("tornado.application").error("a message of others")
+        close(cluster)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dask_engine, "_close", close_and_say)
+        refused = pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused .*no partition")
+        with refused, cluster_of(place, "slurm", n_workers=2, **SIZES):
+            pass
     assert "Traceback" not in caplog.text
+    assert "a message of others" in caplog.text
     # One of three is taken.
     queue.answers(
         "sbatch",
