@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import subprocess
@@ -318,7 +319,8 @@ class Queue:
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
     if os.name == "nt":
         pytest.skip("its commands are shell scripts")
-    pytest.importorskip("dask_jobqueue")
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        pytest.skip("dask-jobqueue is absent")
     found = Queue(tmp_path)
     for command in ("sbatch", "qsub", "bsub", "oarsub", "msub", "condor_submit"):
         found.answers(command, "echo 17")
@@ -485,6 +487,31 @@ def test_without_its_command_there_is_no_queue(
         cluster_of(place, "lsf", **SIZES),
     ):
         pass
+
+
+def test_ctrl_c_stays_what_it_was(queue: Queue, tmp_path: Path) -> None:
+    """dask-jobqueue would make it end the process, as soon as it is imported."""
+    code = """
+import signal, sys
+from bacpipe.errors import SettingsError
+from bacpipe.options import make_options
+from bacpipe.scaling import dask_engine
+
+before = signal.getsignal(signal.SIGINT)
+try:
+    dask_engine._cluster(make_options(engine="dask", scheduler="slurm", cluster_settings={
+        "cores": 2, "memory": "4GB"}))
+except SettingsError as error:
+    assert "sbatch" in str(error), error
+assert "dask_jobqueue" in sys.modules
+assert signal.getsignal(signal.SIGINT) is before
+"""
+    (tmp_path / "sbatch").unlink()
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_jobs_that_the_queue_refuses_are_not_waited_for(
