@@ -15,8 +15,6 @@ import argparse
 import importlib
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from scale import watched
+from steps import in_a_process, watched
 from trees import no_sync, write_described_tables, write_results
 
 import bacpipe
@@ -116,15 +114,6 @@ def measure(folder: Path, step: str) -> dict[str, float]:
         return watched(steps(loader, folder)[step])
 
 
-def child(folder: Path, step: str, *words: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, default=20_000)
@@ -145,11 +134,11 @@ def main() -> None:
         rows = list(steps(None, folder))  # type: ignore[arg-type]
         chosen = [row for row in rows if any(word in row for word in arguments.only)]
         if not (folder / "made").exists():
-            made = child(folder, "make", "--recordings", str(arguments.recordings))
+            made = in_a_process(__file__, "make", folder, "--recordings", str(arguments.recordings))
             say("tables at the end of a run", made)
             (folder / "made").touch()
         for row in chosen:
-            say(row, child(folder, row))
+            say(row, in_a_process(__file__, row, folder))
             shutil.rmtree(folder / "exported", ignore_errors=True)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"\n{size / 1e9:.1f} GB on the disk, of which the Parquet file ", end="")

@@ -29,7 +29,6 @@ from bacpipe.evaluation.clustering import (
     cluster_halves,
     clustering_pipeline,
     run_clustering,
-    silhouette,
 )
 from bacpipe.evaluation.events import (
     count_events,
@@ -61,6 +60,7 @@ from bacpipe.evaluation.shared_ground import (
     pairs_of,
     shared_scores,
 )
+from bacpipe.evaluation.silhouettes import silhouette
 from bacpipe.evaluation.standardiser import Standardiser, directions
 from bacpipe.evaluation.tested_windows import TestedWindows
 from bacpipe.options import make_options
@@ -302,7 +302,8 @@ def _clustered(n: int, centres: np.ndarray, rng: np.random.Generator) -> list[Ro
             if model == "worse":
                 continue
             scores, bounds = shared_scores(of_all, "recording", low=-1.0)
-            about = silhouette(points, each, options, names.astype(str), halves)
+            made = partial(np.asarray, halves)
+            about = silhouette(points, each, options, names.astype(str), made)
             of_silhouette = [_silhouette(points[use], each[use]) for use in kept]
             rows += [
                 (f"AMI of {name}", scores["AMI"], bounds["AMI"], _signed(ami, labels)),

@@ -17,48 +17,13 @@ import argparse
 import json
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steps import in_a_process, watched
+
 DIM, PER_RECORDING = 256, 1000
-
-
-def resident() -> float:
-    """Resident memory without files that are mapped, MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("this benchmark reads /proc, as Linux has it")
-
-
-def watched(function: Callable[[], Any]) -> dict[str, float]:
-    """CPU seconds of a call, and how memory (MiB) and open files grow during it."""
-    over, start, peak, files = threading.Event(), resident(), resident(), 0
-
-    def watch() -> None:
-        nonlocal peak, files
-        while not over.wait(0.02):
-            peak = max(peak, resident())
-            files = max(files, sum(1 for _ in Path("/proc/self/fd").iterdir()))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    cpu, wall = time.process_time(), time.perf_counter()
-    try:
-        kept = function()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    finally:
-        over.set()
-        watcher.join()
-    peak = max(peak, resident())
-    del kept
-    return {"cpu": cpu, "wall": wall, "memory": peak - start, "files": files}
 
 
 def run_step(folder: Path) -> dict[str, float]:
@@ -145,19 +110,10 @@ def reading(sizes: list[int], data: Path) -> None:
         folder = data / f"results {size}"
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            child("make", folder, "--size", str(size))
-        read = [child(name, folder) for name in steps]
+            in_a_process(__file__, "make", folder, "--size", str(size))
+        read = [in_a_process(__file__, name, folder) for name in steps]
         cells = [f"{one['cpu']:.2f} | {one['memory']:.0f}" for one in read]
         print(f"| {size:,} recordings | {' | '.join(cells)} |", flush=True)
-
-
-def child(step: str, folder: Path, *words: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def flatness(sizes: list[int], data: Path) -> None:
@@ -169,8 +125,10 @@ def flatness(sizes: list[int], data: Path) -> None:
     for size in sizes:
         folder = data / str(size)
         write_short_recordings(folder / "audio", size, 0.5, 8000)
-        ran = child("run", folder)
-        read = {name: child(name, folder) for name in ("Loader", "array", "detections")}
+        ran = in_a_process(__file__, "run", folder)
+        read = {
+            name: in_a_process(__file__, name, folder) for name in ("Loader", "array", "detections")
+        }
         cells = [f"{size:,}", f"{1000 * ran['cpu'] / size:.2f}", f"{1000 * ran['wall'] / size:.2f}"]
         cells += [f"{ran['memory']:.0f}", f"{ran['files']:.0f}"]
         cells += [f"{1000 * read['Loader']['cpu']:.0f}", f"{read['Loader']['memory']:.0f}"]
@@ -196,7 +154,7 @@ def large(windows: int, data: Path, limit: float) -> None:
             identity=identity,
         )
         (folder / "complete").touch()
-    found = child("large", folder, "--limit", str(limit))
+    found = in_a_process(__file__, "large", folder, "--limit", str(limit))
     size = windows * DIM * 4 / 2**20
     print("\n| array | its size, MiB | allowed, MiB | MiB more at most | CPU s |")
     print("|---|---|---|---|---|")

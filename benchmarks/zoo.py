@@ -1,5 +1,6 @@
 """Every PyTorch model of the zoo with fake weights: windows per second alone and in a whole run,
-its part of what large matrix products reach, what limits it, and its peak memory.
+CPU time per window, its part of what large matrix products reach, what limits it, and its peak
+memory.  The pages of models take their speed from tables of ``benchmarks/README.md``.
 
 Each model runs in a process of its own, so that its peak memory is its own, too.  The fake
 checkpoints are those of the tests.
@@ -64,8 +65,9 @@ def main() -> None:
         print(json.dumps(measure(arguments.one)))
         return
     names = arguments.models or [*parity.MODELS, "birdnet", "batdetect2_clip_avg"]
-    print("| model | batch | pure, windows/s | whole run | whole/pure | CPU whole/pure ", end="")
-    print("| GFLOP a window | part of the peak | limit | MiB |\n" + "|---" * 10 + "|")
+    print("| model | batch | ms per window | pure, windows/s | whole run | whole/pure ", end="")
+    print("| CPU whole/pure | GFLOP a window | part of the peak | limit | MiB |")
+    print("|---" * 11 + "|")
     for name in names:
         command = [sys.executable, __file__, "--one", name]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -74,9 +76,9 @@ def main() -> None:
             continue
         r = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"| {name} | {r['batch']} | {r['pure']:.1f} | {r['whole']:.1f} | {r['share']:.2f} | "
-            f"{r['cpu']:.2f} | {r['gflop']:.2f} | {r['peak']:.2f} | {limit(r['peak'])} | "
-            f"{r['memory']:.0f} |",
+            f"| {name} | {r['batch']} | {r['ms']:.1f} | {r['pure']:.1f} | {r['whole']:.1f} | "
+            f"{r['share']:.2f} | {r['cpu']:.2f} | {r['gflop']:.2f} | {r['peak']:.2f} | "
+            f"{limit(r['peak'])} | {r['memory']:.0f} |",
             flush=True,
         )
 

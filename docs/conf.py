@@ -93,6 +93,7 @@ html_theme = "furo"
 html_title = "bacpipe"
 html_static_path = ["_static"]
 html_css_files = ["bacpipe.css"]
+html_search_scorer = str(HERE / "_extensions" / "scorer.js")
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_theme_options = {

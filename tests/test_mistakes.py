@@ -67,6 +67,7 @@ def test_a_folder_as_the_first_argument(call: Callable[[], object], expected: st
         ("stride", "hop"),
         ("min_conf", "classifier_threshold"),
         ("min-conf", "classifier_threshold"),
+        ("confidence", "classifier_threshold"),
         ("Threshold", "classifier_threshold"),
         ("lat", "latitude"),
         ("lon", "longitude"),

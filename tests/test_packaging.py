@@ -10,7 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+import bacpipe
 from bacpipe.models.card import InPackage
 from bacpipe.models.zoo import CARDS
 
@@ -54,9 +56,25 @@ def test_the_promised_pythons_are_the_same_everywhere() -> None:
     )
     assert minors == list(range(minors[0], minors[-1] + 1))
     assert project["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"]["tests"]
+    assert matrix["strategy"]["matrix"] == {
+        "os": ["ubuntu-latest", "macos-latest", "windows-latest"],
+        "python": [f"3.{minor}" for minor in minors],
+    }
     sentence = f"3.{minors[0]} to 3.{minors[-1]}"
     for page in ("README.md", "docs/installation.md", "docs/errors.md", "bacpipe/__init__.py"):
         assert sentence in (ROOT / page).read_text("utf-8"), page
+
+
+def test_what_is_cited_is_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (cited["cff-version"], cited["version"]) == ("1.2.0", bacpipe.__version__)
+
+
+def test_reports_of_mistakes_bring_what_doctor_says() -> None:
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text("utf-8"))
+    (field,) = (item for item in form["body"] if item.get("id") == "doctor")
+    assert "bacpipe doctor" in field["attributes"]["label"] and field["validations"]["required"]
 
 
 NOT_IMPORTED = {

@@ -15,7 +15,7 @@ from bacpipe.errors import (
     SettingsError,
     counted,
 )
-from bacpipe.models.card import ModelCard
+from bacpipe.models.card import LabelFile, ModelCard
 from bacpipe.models.loading import find_card, import_wrapper, load_model
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.zoo import CARDS, EBIRD
@@ -86,19 +86,27 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     Parameters
     ----------
     card : ModelCard
-        Of the model.  It is loaded, unless its weights are absent and its card or its label files
-        know the classes.
+        Of the model.  It is loaded where its weights are; otherwise its card or its label files
+        tell the classes, and these files are fetched.
     base : Path
         Folder of all checkpoints.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If neither the weights are there, nor what tells the classes without them: nobody who wants
+        to read a list waits for gigabytes.
     """
     if not card.is_classifier:
         return []
     absent = bool(checkpoints.missing_files(card, base))
     if absent and card.known_classes:
         return list(card.known_classes)
-    named: ClassNames | Model | None = _in_labels(card, base) if absent else None
-    if named is None:
-        named = load_model(card.name, device="cpu", model_base_path=base)
+    named: ClassNames | Model = (
+        _fetched_names(card, base)
+        if absent
+        else load_model(card.name, device="cpu", model_base_path=base)
+    )
     classes = list(named.classes)
     empty = [""] * len(classes)
     return list(zip(classes, named.scientific_names or empty, named.codes or empty, strict=True))
@@ -112,11 +120,30 @@ def knows_classes(card: ModelCard, base: Path) -> bool:
 
 def _in_labels(card: ModelCard, base: Path) -> ClassNames | None:
     """Names that files beside the weights tell; what reads them may need the model's extra."""
-    own = [file for file in card.labels if file not in EBIRD]
-    if all(checkpoints.find_labels(file, base) is None for file in own):
+    if all(checkpoints.find_labels(file, base) is None for file in _beside_weights(card)):
         return None
     wrapper: type[ZooModel] = import_wrapper(card)
     return wrapper.names_in_labels(card, base)
+
+
+def _beside_weights(card: ModelCard) -> list[LabelFile]:
+    """Files that tell the classes without the weights."""
+    return [file for file in card.labels if file not in EBIRD]
+
+
+def _fetched_names(card: ModelCard, base: Path) -> ClassNames:
+    named = _in_labels(card, base)
+    if named is None:
+        import_wrapper(card)  # says which extra it needs
+        for file in _beside_weights(card):
+            checkpoints.resolve(file, base)
+        named = _in_labels(card, base)
+    if named is None:
+        raise CheckpointNotFoundError(
+            f"The names of the classes of {card.name} come with its weights, which are not on this "
+            f'machine: "bacpipe models get {card.name}" fetches them.'
+        )
+    return named
 
 
 def _who_knows(species: str, base: Path) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,6 @@ from bacpipe.evaluation.labelled_clusters import (
     LabelledClusters,
     adjusted_scores,
     halves_of,
-    share_left_out,
     write_clusters,
 )
 from bacpipe.evaluation.labelled_windows import (
@@ -26,14 +26,8 @@ from bacpipe.evaluation.labelled_windows import (
     label_array,
     labelled_windows,
 )
-from bacpipe.evaluation.metrics import (
-    MOST_REPLICATES,
-    Groups,
-    group_by,
-    interval,
-    leave_out,
-    ratio,
-)
+from bacpipe.evaluation.metrics import interval
+from bacpipe.evaluation.silhouettes import silhouette
 from bacpipe.evaluation.standardiser import Standardiser
 from bacpipe.evaluation.units import units_left_out, units_of
 from bacpipe.options import Options, check_clustering, make_options, user_settings
@@ -168,17 +162,7 @@ def evaluate_clusterings(
     points = Standardiser.of(data.embeds)(data.embeds)
     labelled = np.flatnonzero(data.labels != NO_LABEL)
     clusterings, skipped = _cluster_all(data.model, points, data.labels, options)
-    of_labelled: Mapping[str, np.ndarray] = {}
     left_out = len(points) - len(labelled) if len(labelled) else 0
-    if left_out:
-        try:
-            of_labelled = _cluster_all(
-                data.model, points[labelled], data.labels[labelled], options
-            )[0]
-        except TooLittleDataError as error:
-            logger.info("%s: no clustering of the labelled windows alone (%s)", data.model, error)
-    elif len(labelled):
-        of_labelled = {name: clusters[labelled] for name, clusters in clusterings.items()}
     # Windows whose recording is not known are recordings of their own.
     where = np.arange(len(points)) if data.recordings is None else data.recordings
     units = units_of(where, unit, data.sites)
@@ -190,19 +174,15 @@ def evaluate_clusterings(
             ),
             data.sites,
         )
-        for name, clusters in of_labelled.items()
+        for name, clusters in _of_labelled(data, points, clusterings, options).items()
     }  # fmt: skip
-    embeds = points if options.evaluate_with_silhouette else None
-    halves: dict[str, np.ndarray] | None = None
-    if embeds is not None and data.recordings is not None:
-        halves = {
-            name: alone[name].halves
-            if len(labelled) == len(points)
-            else np.empty((0, len(points)), np.int32)
-            if (clusters < 0).any()  # then there is no interval
-            else cluster_halves(points, name, data.labels, units, options)
-            for name, clusters in clusterings.items()
-        }
+
+    def halves(name: str) -> np.ndarray:
+        """Clusters of half of the recordings, of all windows."""
+        if name in alone and not left_out:
+            return alone[name].halves
+        return cluster_halves(points, name, data.labels, units, options)
+
     result = {
         "model": data.model,
         "label_column": data.column,
@@ -212,11 +192,11 @@ def evaluate_clusterings(
         **_evaluate(
             clusterings,
             data.labels,
-            embeds,
+            points if options.evaluate_with_silhouette else None,
             default_labels,
             options,
             None if data.recordings is None else units,
-            halves or {},
+            None if data.recordings is None else halves,
         ),
         "skipped": skipped,
     }
@@ -224,9 +204,9 @@ def evaluate_clusterings(
         if "ground_truth" in kinds:
             # First, as in all other results.
             rest = {kind: scores for kind, scores in kinds.items() if kind != "ground_truth"}
-            known = {"ground_truth": _of_labelled(alone[name], options)} if name in alone else {}
+            known = {"ground_truth": _agreement(alone[name], options)} if name in alone else {}
             result["agreement"][name] = {**known, **rest}
-    if left_out and len(labelled):
+    if left_out and alone:
         result["notes"].append(
             f"Agreement with the ground truth is that of "
             f"{counted(len(labelled), 'labelled window')}, clustered alone, "
@@ -253,7 +233,27 @@ def _spread(clusters: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
     return every
 
 
-def _of_labelled(clusters: LabelledClusters, options: Options) -> dict[str, Any]:
+def _of_labelled(
+    data: LabelledWindows,
+    points: np.ndarray,
+    clusterings: Mapping[str, np.ndarray],
+    options: Options,
+) -> Mapping[str, np.ndarray]:
+    """Clusters of the labelled windows, clustered alone; none where they have a single label."""
+    labelled = np.flatnonzero(data.labels != NO_LABEL)
+    labels = data.labels[labelled]
+    if len(np.unique(labels)) < 2:  # there is nothing to agree with
+        return {}
+    if len(labelled) == len(points):
+        return clusterings
+    try:
+        return _cluster_all(data.model, points[labelled], labels, options)[0]
+    except TooLittleDataError as error:
+        logger.info("%s: no clustering of the labelled windows alone (%s)", data.model, error)
+        return {}
+
+
+def _agreement(clusters: LabelledClusters, options: Options) -> dict[str, Any]:
     """Agreement of a clustering with the ground truth, and its intervals."""
     scores: dict[str, Any] = {**agreement(clusters.clusters, clusters.labels)}
     n = len(clusters.labels)
@@ -411,7 +411,7 @@ def _evaluate(
     default_labels: Mapping[str, Sequence[Any] | np.ndarray],
     options: Options,
     units: np.ndarray | None = None,
-    halves: Mapping[str, np.ndarray] | None = None,
+    halves: Callable[[str], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     kinds = _kinds(labels, default_labels)
     result: dict[str, Any] = {"agreement": {}, "clusters": {}, "notes": []}
@@ -432,7 +432,9 @@ def _evaluate(
         if labels is not None and (labels != NO_LABEL).any():
             groupings = {"ground_truth": labels, **groupings}
         for name, values in groupings.items():
-            of_halves = None if name == "ground_truth" else (halves or {}).get(name)
+            of_halves = None
+            if halves is not None and name in clusterings:
+                of_halves = partial(halves, name)
             score = silhouette(embeds, np.asarray(values), options, units, of_halves)
             result["silhouette"][name] = score
             if score["note"] and score["n_windows"]:
@@ -584,107 +586,6 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float | int
         "n_windows": int(use.sum()),
         "n_labels": len(np.unique(truth)),
     }
-
-
-def silhouette(
-    embeds: np.ndarray,
-    labels: np.ndarray,
-    options: Options,
-    units: np.ndarray | None = None,
-    halves: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Silhouette of labels; `units` are the recording, or site, of every window, if known.
-
-    `halves` are the clusters of half of the recordings, for labels that are clusters.  Where some
-    of these are noise there is no interval.
-    """
-    rows = np.flatnonzero(labels >= 0)
-    total, note, most = len(rows), None, options.max_windows_for_pairs
-    if total > most:
-        chosen = np.random.default_rng(options.evaluation_seed).choice(rows, most, replace=False)
-        rows = np.sort(chosen)
-        note = f"computed from a random sample of {most} of {total} windows."
-        logger.info("silhouette score: %s", note)
-    names, code = np.unique(labels[rows], return_inverse=True)
-    if not 2 <= len(names) < len(rows):
-        note = f"not defined for {counted(len(names), 'label')} of {counted(len(rows), 'window')}."
-        return {"score": None, "interval": None, "n_windows": len(rows), "note": note}
-    # Without recordings, windows are not independent, so that there is no interval.
-    groups = Groups(np.zeros(len(rows), np.int64), 1)
-    if units is not None:
-        groups = group_by(units[rows], len(rows))
-    samples = min(options.bootstrap_samples, MOST_REPLICATES) if halves is None else 0
-    values = _silhouettes(np.asarray(embeds)[rows], code, groups, leave_out(groups, samples))
-    left_out = None
-    # Which windows are noise changes too much from half to half: intervals would be too narrow.
-    noisy = halves is not None and bool((labels < 0).any())
-    if halves is not None and units is not None and not noisy:
-        values = np.append(values, [_plain_silhouette(embeds, each) for each in halves])
-        left_out = share_left_out(halves, group_by(units, len(units)))
-    bounds = None if noisy else interval(values, low=-1.0, windows=len(rows), left_out=left_out)
-    return {"score": float(values[0]), "interval": bounds, "n_windows": len(rows), "note": note}
-
-
-def _plain_silhouette(points: np.ndarray, clusters: np.ndarray) -> float:
-    """Mean silhouette of the windows in a cluster; NaN if it is not defined."""
-    from sklearn.metrics import silhouette_score
-
-    rows = np.flatnonzero(clusters >= 0)
-    if not 2 <= len(np.unique(clusters[rows])) < len(rows):
-        return float("nan")
-    return float(silhouette_score(points[rows], clusters[rows]))
-
-
-def _silhouettes(
-    points: np.ndarray, code: np.ndarray, groups: Groups, weights: np.ndarray
-) -> np.ndarray:
-    """Mean silhouette (Rousseeuw 1987) of the windows that each row of weights keeps.
-
-    Distances to what a row leaves out do not count either, so that they are summed up by label and
-    by the row that leaves the other window out.
-    """
-    from sklearn.metrics import pairwise_distances_chunked
-
-    n_rows, n_labels = len(weights), int(code.max()) + 1
-    part = np.argmin(weights[:, groups.code], axis=0) if n_rows > 1 else np.zeros(len(code), int)
-    cell = part * n_labels + code
-    order = np.argsort(cell, kind="stable")
-    cells, first = np.unique(cell[order], return_index=True)
-    number = np.bincount(cell, minlength=n_rows * n_labels).reshape(n_rows, n_labels)
-    sums, kept = np.zeros((2, n_rows))
-
-    def add(distances: np.ndarray, start: int) -> None:
-        here = np.arange(start, start + len(distances))
-        by_cell = np.zeros((len(here), n_rows * n_labels))
-        by_cell[:, cells] = np.add.reduceat(distances[:, order], first, axis=1, dtype=np.float64)
-        to = by_cell.reshape(len(here), n_rows, n_labels)
-        own = code[here][:, None] == np.arange(n_labels)
-        everything, n_all = to.sum(axis=1), number.sum(axis=0)
-        for row in range(n_rows):
-            out = row > 0
-            total = everything - to[:, row] if out else everything
-            count = n_all - number[row] if out else n_all
-            # The mean over the others of the own label, itself left out.
-            inside = ratio(total[own], count[code[here]] - 1.0, np.nan)
-            outside = np.where(own | (count == 0), np.inf, ratio(total, count + 0 * total, np.inf))
-            between = outside.min(axis=1)
-            values = ratio(between - inside, np.maximum(inside, between), 0)
-            values[count[code[here]] == 1] = 0  # alone with its label
-            use = (part[here] != row) if out else np.ones(len(here), bool)
-            use &= np.isfinite(between)  # nothing else is left to be far from
-            sums[row] += values[use].sum()
-            kept[row] += use.sum()
-
-    for start, distances in _with_starts(pairwise_distances_chunked(points)):
-        add(distances, start)
-    return ratio(sums, kept, np.nan)
-
-
-def _with_starts(chunks: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    start = 0
-    for chunk in chunks:
-        yield start, chunk
-        start += len(chunk)
 
 
 def _kinds(

@@ -235,6 +235,10 @@ class ModelCard:
         Whether its scores are sigmoids that the option ``sensitivity`` shifts.
     cpu_batch : int
         Windows per batch that were fastest on a CPU.
+    parameters : int or None
+        Number of parameters of the network, counted by the tests; None where they cannot build it.
+    download_bytes : int or None
+        Size of the weights where they are downloaded from, as far as it is known.
     scope : Scope
         What the model was made for, which frequencies reach it, and its known limits.
     trained_on : str
@@ -282,6 +286,8 @@ class ModelCard:
     extra: str | None = None
     has_sensitivity: bool = False
     cpu_batch: int = 8
+    parameters: int | None = None
+    download_bytes: int | None = None
     non_commercial: bool = False
 
     @property

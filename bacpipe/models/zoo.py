@@ -1274,8 +1274,41 @@ _SISTERS = (
     ),
 )
 
+# Of the parts that compute embeddings and class scores.  Not on the cards above, which sisters
+# with other networks are made from.
+_PARAMETERS = {
+    "audiomae": 85_648_128,
+    "audioprotopnet": 137_499_736,
+    "aves_especies": 93_228_032,
+    "avesecho_passt": 85_793_097,
+    "bat": 69_746,
+    "batdetect2_clip_avg": 1_890_388,
+    "batdetect2_dets_avg": 1_890_388,
+    "beats": 90_311_664,
+    "biolingual": 28_149_472,
+    "birdaves_especies": 313_396_224,
+    "birdmae": 630_339_840,
+    "birdnet": 12_769_225,
+    "convnext_birdset": 97_523_720,
+    "insect66": 20_184_666,
+    "mix2": 2_959_464,
+    "naturebeats": 90_311_664,
+    "protoclr": 19_593_344,
+    "rcl_fs_bsed": 1_960_320,
+}
+_DOWNLOAD_BYTES = {
+    "biolingual": 614_525_833,  # pytorch_model.bin
+    "birdnet_v3": 541_598_502,
+    "perch_v2": 413_350_933,
+}
+
 CARDS: dict[str, ModelCard] = {
-    card.name: card for card in sorted((*_CARDS, *_SISTERS), key=lambda card: card.name)
+    card.name: replace(
+        card,
+        parameters=_PARAMETERS.get(card.name),
+        download_bytes=_DOWNLOAD_BYTES.get(card.name),
+    )
+    for card in sorted((*_CARDS, *_SISTERS), key=lambda card: card.name)
 }
 
 

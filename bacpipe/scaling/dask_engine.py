@@ -17,10 +17,11 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,12 +238,10 @@ def _gpus(options: Options) -> int:
     return torch.cuda.device_count()
 
 
-def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  # noqa: ANN401
+def _sum(name: str, loader: Loader, parts: Collection[ShardReport], seconds: float) -> RunReport:
     """One report of those of all shards."""
     total = RunReport(name, wall_seconds=seconds, results=loader.embed_dir)
-    number = 0
     for part in parts:
-        number += 1
         report = part.reports[name]
         total.done += report.done
         total.kept += report.kept
@@ -251,7 +250,7 @@ def _sum(name: str, loader: Loader, parts: Any, seconds: float) -> RunReport:  #
         total.failed += report.failed
         total.device = report.device
     total.failed += loader.selection.missing
-    total.notes.append(f"in {counted(number, 'shard')}, by Dask")
+    total.notes.append(f"in {counted(len(parts), 'shard')}, by Dask")
     return total
 
 
@@ -305,29 +304,17 @@ def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of sev
         kind = getattr(_import("dask_jobqueue"), _JOB_QUEUES[name])
         settings = _job_settings(name, settings)
         _require_queue(name, kind)
-    with _no_traceback_of_jobs():
-        try:
-            cluster = kind(**settings)
-        except (TypeError, ValueError, OSError, RuntimeError) as error:
-            raise SettingsError(
-                f"cluster_settings={dict(options.cluster_settings)} is not possible with "
-                f"scheduler={name}: {said(error) or type(error).__name__}"
-            ) from None
-        if name in _JOB_QUEUES:
-            _require_jobs(name, cluster)
-    return cluster
-
-
-@contextmanager
-def _no_traceback_of_jobs() -> Iterator[None]:
-    """Keep what is told in a sentence (`_require_jobs`) from being printed as a traceback, too."""
-    told = logging.getLogger("tornado.application")
-    level = told.level
-    told.setLevel(logging.CRITICAL)
+    workers = settings.pop("n_workers") if name in _JOB_QUEUES else None
     try:
-        yield
-    finally:
-        told.setLevel(level)
+        cluster = kind(**settings)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        raise SettingsError(
+            f"cluster_settings={dict(options.cluster_settings)} is not possible with "
+            f"scheduler={name}: {said(error) or type(error).__name__}"
+        ) from None
+    if workers is not None:
+        _submit_jobs(name, cluster, workers)
+    return cluster
 
 
 def _job_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,7 +323,7 @@ def _job_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If it is not said how much a job takes.
+        If it is not said how much a job takes, or how many workers are wanted is no number.
     """
     import dask
 
@@ -353,9 +340,15 @@ def _job_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             f"cluster_settings lacks {' and '.join(missing)}, which scheduler={name} needs for "
             f"each job; give such as cluster_settings={{{example}}}."
         )
+    workers = given.get("n_workers", 1)
+    if not isinstance(workers, int) or workers < 0:
+        raise SettingsError(
+            f"n_workers={workers!r} in cluster_settings is not possible; expected a number of "
+            f"workers."
+        )
     return {
-        "n_workers": 1,
         **given,
+        "n_workers": workers,
         "processes": value_of("processes") or 1,
         "worker_extra_args": ["--nthreads", "1", *(value_of("worker_extra_args") or ())],
     }
@@ -370,8 +363,8 @@ def _require_queue(name: str, kind: Any) -> None:  # noqa: ANN401 - a class with
         )
 
 
-def _require_jobs(name: str, cluster: Any) -> None:  # noqa: ANN401 - a cluster without types
-    """Wait until the queue has the jobs: for those that it refuses, Dask would wait for ever.
+def _submit_jobs(name: str, cluster: Any, workers: int) -> None:  # noqa: ANN401 - without types
+    """Submit jobs and wait for the queue to have them: for refused ones, Dask waits for ever.
 
     Raises
     ------
@@ -380,8 +373,11 @@ def _require_jobs(name: str, cluster: Any) -> None:  # noqa: ANN401 - a cluster 
     """
 
     async def submit() -> list[str]:
-        while len(cluster.workers) < len(cluster.worker_spec):
-            await asyncio.sleep(0.05)
+        # As by the cluster's own scale(), of whose refusals Tornado prints a traceback.
+        while len(cluster.plan) < workers:
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        with suppress(RuntimeError, ValueError, OSError):  # of the first that was refused
+            await cluster
         # Those that were refused are submitted once more, and say why.
         answers = await asyncio.gather(*cluster.workers.values(), return_exceptions=True)
         return [said(answer) for answer in answers if isinstance(answer, BaseException)]
@@ -412,7 +408,13 @@ def _close(cluster: Any) -> None:  # noqa: ANN401 - a cluster of one of several 
 
 
 def _import(package: str) -> Any:  # noqa: ANN401 - a module without types
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         return import_module(package)
     except Exception as error:  # packages that are broken raise anything
         raise SettingsError(extras.cannot_import("engine=dask", "cluster", error)) from None
+    finally:
+        # dask-jobqueue makes Ctrl-C end the process, when it is imported: a run has to be told of
+        # it, and whoever sits at a notebook wants to keep its kernel.
+        if interrupt is not None and signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)

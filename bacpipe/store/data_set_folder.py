@@ -34,6 +34,7 @@ from bacpipe.store.layout import (
     JOURNALS,
     LONGEST_STEM,
     METADATA,
+    PLOTS,
     PREDICTIONS,
     ResultPaths,
     models_with_embeddings,
@@ -90,7 +91,7 @@ def result_paths(
         clust_path=evaluations / "clustering",
         probe_path=evaluations / "probing",
         preds_path=evaluations / PREDICTIONS,
-        plot_path=evaluations / "plots",
+        plot_path=evaluations / PLOTS,
     )
 
 

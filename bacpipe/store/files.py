@@ -41,6 +41,7 @@ TEMPORARY = ".bacpipe-tmp"
 _CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 # A link of this name would lead to a file that is not ours.
 _CREATE |= getattr(os, "O_NOFOLLOW", 0)
+_MODE = 0o666  # less what the umask forbids: by default, files could be executed
 _WAITING_ROWS = 2**22  # bytes of embeddings that wait in memory
 _AT_ONCE = 2**16  # bytes that are copied together, to be written by one call
 _NPY_HEADER = 128
@@ -164,7 +165,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with os.fdopen(os.open(temporary, _CREATE), "wb") as file:
+            with os.fdopen(os.open(temporary, _CREATE, _MODE), "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -204,10 +205,10 @@ class StagedFile:
         self._temporary = str(temporary_name(path))
         with writing(path, sum(memoryview(part).nbytes for part in parts)):
             try:
-                self._descriptor: int | None = os.open(self._temporary, _CREATE)
+                self._descriptor: int | None = os.open(self._temporary, _CREATE, _MODE)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._descriptor = os.open(self._temporary, _CREATE)
+                self._descriptor = os.open(self._temporary, _CREATE, _MODE)
             try:
                 views = [memoryview(part).cast("B") for part in parts]
                 if sum(map(len, views)) <= _AT_ONCE:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -388,13 +390,17 @@ def read_blocks(path: Path, state: str | None = None) -> Iterator[Block]:
         ) from error
 
 
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
     """The table, whose names of recordings and classes come as dictionaries."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = pq.read_schema(path).names
     repeated = {*_OLD_NAMES, *_OLD_NAMES.values()}
-    return pq.ParquetFile(path, read_dictionary=[name for name in names if name in repeated])
+    with pa.OSFile(os.fspath(path)) as file:
+        about = pq.read_metadata(file)  # which of them it has: a name that it lacks is an error
+        names = [name for name in about.schema.to_arrow_schema().names if name in repeated]
+        yield pq.ParquetFile(file, metadata=about, read_dictionary=names)
 
 
 def _as_block(table: pa.Table) -> Block:

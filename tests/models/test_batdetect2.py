@@ -137,6 +137,10 @@ def assert_detections_are_the_packages(model, api, network, audio) -> int:
     return len(calls)
 
 
+def test_the_card_counts_the_parameters_of_the_package(model, network):
+    assert model.card.parameters == sum(p.numel() for p in network.parameters())
+
+
 def test_shapes_and_classes(model, windows):
     embeddings, scores = infer(model, windows)
     assert embeddings.shape == (4, model.card.dim)

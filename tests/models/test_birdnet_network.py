@@ -15,6 +15,7 @@ from bacpipe.models.backends.cpu import layers
 from bacpipe.models.families import birdnet_network
 from bacpipe.models.families.birdnet_network import SAMPLE_RATE, WINDOW_SAMPLES, BirdNetV24
 from bacpipe.models.weights import tflite
+from bacpipe.models.zoo import CARDS
 
 WEIGHTS = "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite"
 BIRDS = Path(__file__).resolve().parents[3] / "shared" / "audio" / "birds"
@@ -148,6 +149,10 @@ def quick_network(weights):
 @pytest.fixture(scope="module")
 def exact_network(weights):
     return BirdNetV24.from_tflite(weights, "float64")
+
+
+def test_the_card_counts_the_parameters(network):
+    assert CARDS["birdnet"].parameters == sum(p.numel() for p in network.parameters())
 
 
 def run(network, windows):

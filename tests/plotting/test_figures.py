@@ -16,6 +16,7 @@ from bacpipe.evaluation.comparison import clustering_table, per_class_table, pro
 from bacpipe.plotting import comparison, style
 from bacpipe.plotting.classifiers import (
     confusion_matrix,
+    learning_curve,
     per_class_scores,
     precision_recall,
     reliability,
@@ -251,6 +252,18 @@ def test_what_scores_mean_is_drawn_by_tenths():
     assert sizes[1] > sizes[0] == sizes[2]
     (said,) = panels["wren"].texts
     assert said.get_text() == f"error {(0.1 + 2 * 0.7 + 0.05) / 4:.2f}"
+
+
+def test_scores_are_drawn_over_the_windows_that_a_class_has():
+    rows = [(5.0, 0.2, 0.3), (10.0, 0.4, 0.5), (20.0, 0.6, None)]
+    keys = ("windows_per_class", "f1_macro", "average_precision_macro")
+    curve = {"points": [dict(zip(keys, row, strict=True)) for row in rows]}
+    (axes,) = learning_curve({"model": "m", "probe": "linear", "learning_curve": curve}).axes
+    lines = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
+    np.testing.assert_array_equal(lines["F1 (macro)"], [[5, 0.2], [10, 0.4], [20, 0.6]])
+    expected = [[5, 0.3], [10, 0.5], [20, np.nan]]
+    np.testing.assert_array_equal(lines["average precision (macro)"], expected)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5", "10", "20"]
 
 
 def test_windows_far_from_the_map_have_a_black_ring():

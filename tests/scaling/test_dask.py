@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -103,6 +105,7 @@ def test_results_are_those_of_one_process(place: SimpleNamespace, scheduler: str
 def test_failures_come_back_to_whoever_asked(
     place: SimpleNamespace, scheduler: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="bacpipe")
     bacpipe.run_pipeline_for_models(
         ["tiny"],
         place.audio_dir,
@@ -114,6 +117,7 @@ def test_failures_come_back_to_whoever_asked(
         },
     )
     assert "S1/broken.wav: is not audio" in caplog.text
+    assert "Dask shows the work at http" in caplog.text
 
 
 def test_a_worker_that_dies_costs_nothing(place: SimpleNamespace, scheduler: str) -> None:
@@ -194,7 +198,16 @@ def test_the_scheduler_knows_a_few_shards_at_a_time(
             known.append(known[-1] - 1)
             return future
 
+    submit = distributed.Client.submit
+    order: list[tuple[int, int]] = []
+
+    def submitted(client: Any, task: Any, number: int, **words: Any) -> Any:
+        order.append((-words["priority"], number))
+        assert words["key"].startswith("shard-")  # as Dask's page names it
+        return submit(client, task, number, **words)
+
     monkeypatch.setattr(distributed, "as_completed", Counted)
+    monkeypatch.setattr(distributed.Client, "submit", submitted)
     bacpipe.generate_embeddings(
         model_name="tiny",
         CustomModel=TinyModel,
@@ -202,6 +215,7 @@ def test_the_scheduler_knows_a_few_shards_at_a_time(
     )
     # Ten recordings, each longer than a shard: as one comes back, one is handed out.
     assert known == [0, 8, 7, 8, 7, 8, *range(7, -1, -1)]
+    assert order == [(number, number) for number in range(1, 11)]  # the first come first
 
 
 def test_of_many_workers_each_has_one_shard_in_hand_and_one_that_waits() -> None:
@@ -305,7 +319,8 @@ class Queue:
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
     if os.name == "nt":
         pytest.skip("its commands are shell scripts")
-    pytest.importorskip("dask_jobqueue")
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        pytest.skip("dask-jobqueue is absent")
     found = Queue(tmp_path)
     for command in ("sbatch", "qsub", "bsub", "oarsub", "msub", "condor_submit"):
         found.answers(command, "echo 17")
@@ -418,6 +433,19 @@ def test_settings_of_a_queue_may_be_in_its_own_file(place: SimpleNamespace, queu
     assert "--nthreads 1 --lifetime 9h" in script
 
 
+def test_kubernetes_gets_the_settings_as_they_are(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"name": "birds", "image": "bacpipe:2", "n_workers": 3}
+    options = make_options(**settings(place, "bad", scheduler="kubernetes", cluster_settings=given))
+    operator = SimpleNamespace(KubeCluster=SimpleNamespace)  # it is not among our packages
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", operator)
+    assert vars(dask_engine._cluster(options)) == given
+    monkeypatch.setitem(sys.modules, "dask_kubernetes.operator", None)
+    with pytest.raises(SettingsError, match="install it with: pip install dask-kubernetes"):
+        dask_engine._cluster(options)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "given", "missing"),
     [
@@ -441,6 +469,15 @@ def test_what_a_queue_must_know_is_named(
         pass
 
 
+@pytest.mark.parametrize("workers", ["many", None, -1, 2.5])
+def test_a_number_of_workers_is_one(place: SimpleNamespace, queue: Queue, workers: object) -> None:
+    with (
+        pytest.raises(SettingsError, match=rf"^n_workers={workers!r} in cluster_settings is not"),
+        cluster_of(place, "slurm", n_workers=workers, **SIZES),
+    ):
+        pass
+
+
 def test_without_its_command_there_is_no_queue(
     place: SimpleNamespace, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,16 +489,51 @@ def test_without_its_command_there_is_no_queue(
         pass
 
 
+def test_ctrl_c_stays_what_it_was(queue: Queue, tmp_path: Path) -> None:
+    """dask-jobqueue would make it end the process, as soon as it is imported."""
+    code = """
+import signal, sys
+from bacpipe.errors import SettingsError
+from bacpipe.options import make_options
+from bacpipe.scaling import dask_engine
+
+before = signal.getsignal(signal.SIGINT)
+try:
+    dask_engine._cluster(make_options(engine="dask", scheduler="slurm", cluster_settings={
+        "cores": 2, "memory": "4GB"}))
+except SettingsError as error:
+    assert "sbatch" in str(error), error
+assert "dask_jobqueue" in sys.modules
+assert signal.getsignal(signal.SIGINT) is before
+"""
+    (tmp_path / "sbatch").unlink()
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_jobs_that_the_queue_refuses_are_not_waited_for(
-    place: SimpleNamespace, queue: Queue, caplog: pytest.LogCaptureFixture
+    place: SimpleNamespace,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue.answers("sbatch", "echo no partition long >&2; exit 1")
-    with (
-        pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused the jobs .*no partition"),
-        cluster_of(place, "slurm", n_workers=2, **SIZES),
-    ):
-        pass
+    close = dask_engine._close
+
+    def close_and_say(cluster: object) -> None:
+        logging.getLogger("tornado.application").error("a message of others")
+        close(cluster)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dask_engine, "_close", close_and_say)
+        refused = pytest.raises(SettingsError, match=r"scheduler=slurm: .* refused .*no partition")
+        with refused, cluster_of(place, "slurm", n_workers=2, **SIZES):
+            pass
     assert "Traceback" not in caplog.text
+    assert "a message of others" in caplog.text
     # One of three is taken.
     queue.answers(
         "sbatch",

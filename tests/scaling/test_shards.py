@@ -398,6 +398,9 @@ def test_the_command_line(recordings: Path, tmp_path: Path, capsys: pytest.Captu
     # A word behind an option is no value of it.
     assert main(["shards", "work", "--next", *words, "hop=1"]) == 1
     assert "hop=1 instead of None" in capsys.readouterr().err
+    assert main(["shards", "work", "--shard", "2", *words, "device=cpu"]) == 0
+    done = capsys.readouterr().out
+    assert "shard 2: birdnet: 1 recording done" in done and "1 shard done here; 4 left" in done
     assert main(["shards", "work", "--shard", "77", *words]) == 1
     assert "there is no shard 77" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -317,6 +317,11 @@ def test_exports_beside_the_predictions_are_written_anew_with_their_settings(
     kept = own[0].read_bytes()
     bacpipe.export_audacity_labels(loader, tmp_path / "own", classifier_threshold=0.01)
     assert "scores below 0.3 were not stored" in caplog.text and own[0].read_bytes() == kept
+    caplog.clear()
+    everything = bacpipe.detections_table(loader)
+    assert "were not stored" not in caplog.text
+    assert len(bacpipe.detections_table(loader, classifier_threshold=0.01)) == len(everything)
+    assert "scores below 0.3 were not stored" in caplog.text
     (folder / "b.wav").unlink()
     loader = embed(folder, classifier_threshold=0.0)
     assert len(labels[0].read_text().splitlines()) == 6  # both classes of three windows

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ast
+import re
 from datetime import datetime
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bacpipe.store import layout
 from bacpipe.store.layout import (
     models_with_embeddings,
     result_stems,
@@ -16,6 +19,25 @@ from bacpipe.store.layout import (
 
 def test_stems_are_the_recordings_own() -> None:
     assert result_stems(["a/x.wav", "b/x.wav"]) == {"a/x.wav": "a/x", "b/x.wav": "b/x"}
+
+
+def test_names_of_result_files_are_spelt_once() -> None:
+    """All else takes them from the layout."""
+    names = {
+        value
+        for value in vars(layout).values()
+        if isinstance(value, str) and re.fullmatch(r"[\w*-]+\.\w+", value)
+    }
+    assert len(names) > 30
+    file = Path(layout.__file__)
+    spelt = {
+        (path.name, node.value)
+        for path in file.parents[1].rglob("*.py")
+        if path != file
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert spelt == {("demo.py", "README.txt")}  # that of the recordings
 
 
 def test_names_that_differ_in_the_suffix_keep_it() -> None:

@@ -13,6 +13,7 @@ from bacpipe.dashboard.explore.filters import Filter
 from bacpipe.dashboard.shared.labels import WindowLabels, label_kinds, read_labels
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError, counted
+from bacpipe.store.maps import FAR
 
 
 class MapChoice(NamedTuple):
@@ -37,6 +38,8 @@ class MapContent(NamedTuple):
         What was taken; empty without a map or labels.
     points : np.ndarray, float32, shape (windows, 2 or 3)
         Places in the map; NaN where there are none.
+    distances : np.ndarray, float32, shape (windows,)
+        How far windows are from all that the map was fitted to; NaN for these themselves.
     labels : WindowLabels or None
         What colours the points.
     shown : np.ndarray, bool, shape (windows,)
@@ -49,6 +52,7 @@ class MapContent(NamedTuple):
     kinds: dict[str, str]
     reducer: str
     points: np.ndarray
+    distances: np.ndarray
     colour: str
     labels: WindowLabels | None
     shown: np.ndarray
@@ -73,13 +77,20 @@ def make_map_content(
     remarks: list[str] = []
     reducer = _choose(choice.reducer, results.maps, "map", remarks)
     if before is not None and before.reducer == reducer:
-        points = before.points
+        points, distances = before.points, before.distances
     else:
-        points = _points(results, reducer, remarks)
+        points, distances = _places(results, reducer, remarks)
+    if far := int((distances > FAR).sum()):
+        remarks.append(
+            f"{counted(far, 'window')} that came after this map are unlike all that it was made "
+            f"from (far_from_map in its table), so their places mean little."
+        )
     colour = _choose(choice.colour, kinds, "kind of labels", remarks)
     labels = _labels(results, colour, remarks)
     shown = _shown(results, choice.filter._replace(colour=colour), labels, remarks)
-    return MapContent(results, kinds, reducer, points, colour, labels, shown, tuple(remarks))
+    return MapContent(
+        results, kinds, reducer, points, distances, colour, labels, shown, tuple(remarks)
+    )
 
 
 def first_model(data_set: DataSetResults) -> ModelResults:
@@ -99,18 +110,17 @@ def _choose(wanted: str, known: dict, what: str, remarks: list[str]) -> str:
     return wanted if wanted in known else next(iter(known), "")
 
 
-def _points(results: ModelResults, reducer: str, remarks: list[str]) -> np.ndarray:
+def _places(
+    results: ModelResults, reducer: str, remarks: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points and distances."""
     try:
         if reducer:
-            if far := results.windows_far_from_map(reducer):
-                remarks.append(
-                    f"{counted(far, 'window')} that came after this map are unlike all that it was "
-                    f"made from (far_from_map in its table), so their places mean little."
-                )
-            return results.coordinates(reducer)
+            return results.coordinates(reducer), results.distances_to_map(reducer)
     except BacpipeError as error:
         remarks.append(str(error))
-    return np.full((len(results), 2), np.nan, np.float32)
+    nowhere = np.full((len(results), 2), np.nan, np.float32)
+    return nowhere, nowhere[:, 0]
 
 
 def _labels(results: ModelResults, colour: str, remarks: list[str]) -> WindowLabels | None:

@@ -27,6 +27,7 @@ from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError
+from bacpipe.store.maps import FAR
 
 _CHOICES = ("model", "reducer", "colour", "annotated", "labels", "file", "hours")
 
@@ -312,7 +313,10 @@ The address of the page holds what you see: send it to others who use this dashb
             return
         results, labels = content.results, content.labels
         name, start, _ = results.window(row)
-        self.details.show(results, row, label=None if labels is None else labels.of(row))
+        label = None if labels is None else labels.of(row)
+        if (distance := content.distances[row]) > FAR:
+            label = ", ".join(filter(None, [label, f"far from the map ({distance:.1f})"]))
+        self.details.show(results, row, label=label)
         self.map.mark(row)
         self.neighbours.show(results, row, labels)
         rows = results.rows_of(name)

@@ -8,7 +8,7 @@ several visitors can use them at the same time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.embedding_set import settings_of
 from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
-from bacpipe.store.maps import IS_FAR, StoredMap, coordinates_of, stored_maps
+from bacpipe.store.maps import DISTANCE, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
 from bacpipe.store.tables import CHANNEL, channels_of
 from bacpipe.store.typed_command import typed_command
@@ -286,7 +286,19 @@ class ModelResults:
 
         NaN for windows that were embedded after the map was made.
         """
-        parts = coordinates_of(self.maps[reducer].read())
+        return self._by_window(coordinates_of(self.maps[reducer].read()))
+
+    def distances_to_map(self, reducer: str) -> np.ndarray:
+        """Distance of every window to all that a map was fitted to, float32 of shape (windows,).
+
+        NaN for windows that it was fitted to; those above `FAR` are unlike all of these.
+        """
+        found = self._by_window(coordinates_of(self.maps[reducer].read(), [DISTANCE]))
+        unknown = np.full(len(self), np.nan, np.float32)  # to maps of an older bacpipe
+        return found[:, 0] if found.shape[1] == 1 else unknown
+
+    def _by_window(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of every recording that has as many as windows, NaN for the others."""
         width = next(iter(parts.values())).shape[1] if parts else 2
         points = np.full((len(self), width), np.nan, np.float32)
         for name, rows in self._slices.items():
@@ -294,11 +306,6 @@ class ModelResults:
             if part is not None and len(part) == rows.stop - rows.start:
                 points[rows] = part
         return points
-
-    def windows_far_from_map(self, reducer: str) -> int:
-        """Number of windows that are unlike all that a map was fitted to."""
-        table = self.maps[reducer].read()
-        return int(table[IS_FAR].sum()) if IS_FAR in table else 0
 
     def map_is_stale(self, reducer: str) -> bool:
         """Whether embeddings were added or changed after the map was made."""
