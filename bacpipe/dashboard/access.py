@@ -13,6 +13,7 @@ import weakref
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream
 from tornado.routing import Matcher
 from tornado.web import RequestHandler
 
@@ -55,9 +56,12 @@ class Doorkeeper(Matcher):
         self._allowed: Hosts = frozenset(allowed)
         self._told: set[str] = set()
         self._pages: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[IOStream] = weakref.WeakSet()
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         """Arguments of `Refusal`; None lets the request pass."""
+        if (stream := _stream_of(request)) is not None:
+            self._connections.add(stream)
         for header in ("Host", "Origin"):
             names = request.headers.get_list(header)
             if header == "Origin" and not names:
@@ -76,6 +80,15 @@ class Doorkeeper(Matcher):
     def done(self, handler: RequestHandler) -> None:
         """Count a request as answered; Tornado's ``log_function``."""
         self._pages.discard(handler.request)
+
+    def close(self) -> None:
+        """End all connections.
+
+        Browsers keep theirs, and would go on asking a server that does not answer any more instead
+        of the one that may have come in its place.
+        """
+        for stream in list(self._connections):
+            stream.close()
 
     def _is_ours(self, text: str, request: HTTPServerRequest) -> bool:
         try:
@@ -103,9 +116,14 @@ class Doorkeeper(Matcher):
         return text
 
 
+def _stream_of(request: HTTPServerRequest) -> IOStream | None:
+    """The connection that a request came by; None if that is gone."""
+    return getattr(request.connection, "stream", None)
+
+
 def _local_address(request: HTTPServerRequest) -> str | None:
     """Address of this machine at which a request came in; None if its connection is gone."""
-    stream = getattr(request.connection, "stream", None)
+    stream = _stream_of(request)
     try:
         return None if stream is None else str(stream.socket.getsockname()[0]).partition("%")[0]
     except (OSError, AttributeError):

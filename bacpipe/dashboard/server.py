@@ -240,6 +240,7 @@ class Server:
             self._ready.set()
         await self._stopped.wait()
         server.stop(wait=False)
+        self._doorkeeper.close()
 
     def _bind(self) -> Any:
         first = self.data_set.options.dashboard_port
@@ -263,7 +264,7 @@ class Server:
 
     def _make(self, port: int) -> Any:
         others = self.data_set.options.dashboard_websocket_origin
-        doorkeeper = Doorkeeper(self.address, port, others)
+        self._doorkeeper = Doorkeeper(self.address, port, others)
         server = pn.io.server.get_server(
             {"/": lambda: Page(self.data_set).panel},
             port=port,
@@ -272,14 +273,14 @@ class Server:
             start=False,
             show=False,
             verbose=False,
-            log_function=doorkeeper.done,
+            log_function=self._doorkeeper.done,
             http_server_kwargs=_HTTP_LIMITS,
             check_unused_sessions_milliseconds=5000,
         )
         # Every route is the doorkeeper's to watch; Bokeh would check sockets only, and knows
         # neither IPv6 nor the addresses of this machine.
         routes = server._tornado
-        routes.default_router.rules.insert(0, Rule(doorkeeper, Refusal))
+        routes.default_router.rules.insert(0, Rule(self._doorkeeper, Refusal))
         routes.websocket_origins.add("*")
         server.start()
         return server

@@ -19,11 +19,14 @@ HOSTILE_LABEL = "<img src=x onerror=window.hacked=1>"
 
 
 def eventually(page: Any, look: Callable[[], object], expected: object = True) -> None:
-    """Wait until a page shows what is expected: what it shows at once may be what it showed."""
+    """Wait until a page shows what is expected: what it shows at once may be what it showed.
+
+    `page` is None where no browser is asked: a view computes in threads, too.
+    """
     end = time.monotonic() + 60
     while (shown := look()) != expected:
         assert time.monotonic() < end, f"{shown!r} instead of {expected!r}"
-        page.wait_for_timeout(50)
+        time.sleep(0.05) if page is None else page.wait_for_timeout(50)
 
 
 def gesture(
@@ -119,18 +122,31 @@ def server(data_set: DataSetResults) -> Iterator[Server]:
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def context(browser: Any) -> Iterator[Any]:
+    """Of the pages of all tests: scripts that were read and compiled once are not again."""
+    opened = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened.set_default_timeout(60_000)
+    yield opened
+    opened.close()
+
+
+def close_pages(context: Any) -> None:
+    """Close what a test has opened; until then, its pages may complain."""
+    for page in context.pages:
+        page.close()
+
+
 @pytest.fixture
-def visit(server: Server, browser: object) -> Iterator[object]:
+def visit(server: Server, context: Any) -> Iterator[object]:
     """Open an address of the dashboard; the test fails if the browser complains."""
     complaints: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 800})  # type: ignore[attr-defined]
-    context.set_default_timeout(60_000)
 
     def complain(message: Any) -> None:
         # Of warnings, those of graphics cards are none of ours; Choices.js draws lists to choose
         # from, and does not like what Panel asks of it.
         if message.type == "error" or (message.type == "warning" and "Choices" in message.text):
-            complaints.append(message.text)
+            complaints.append(f"{message.text} ({message.location['url']})")
 
     def open_page(query: str = "", *, width: int = 1280, height: int = 800) -> object:
         page = context.new_page()
@@ -142,5 +158,5 @@ def visit(server: Server, browser: object) -> Iterator[object]:
         return page
 
     yield open_page
-    context.close()
+    close_pages(context)
     assert complaints == []

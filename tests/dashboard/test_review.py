@@ -22,7 +22,7 @@ from bacpipe.dashboard.shared.drawn_marks import marks_between
 from bacpipe.dashboard.shared.labels import read_labels
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from tests.conftest import TinyModel, write_recording
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually
+from tests.dashboard.conftest import HOSTILE_LABEL, close_pages, eventually
 
 ADDRESS = f"?view=review&model=tiny&label=loud&keys=%5B%22wren%22%2C%22{HOSTILE_LABEL}%22%5D"
 # A server of its own process, which can be killed as a power cut would.
@@ -63,10 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def open_review(browser: Any) -> Iterator[Callable[..., Any]]:
+def open_review(context: Any) -> Iterator[Callable[..., Any]]:
     """Open the tab of a server, with a list of what the browser complains about."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(60_000)
     complaints: list[str] = []
 
     def open_page(url: str, query: str = ADDRESS) -> Any:
@@ -77,7 +75,7 @@ def open_review(browser: Any) -> Iterator[Callable[..., Any]]:
         return page
 
     yield open_page
-    context.close()
+    close_pages(context)
     assert complaints == []
 
 

@@ -20,6 +20,7 @@ import bacpipe
 from bacpipe.dashboard.server import DashboardError, Server, _lock_the_page_for_clicks
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.user_input import in_notebook
+from tests.dashboard.conftest import close_pages, eventually
 
 
 def fetch(url: str) -> tuple[int, str]:
@@ -54,6 +55,27 @@ def test_a_second_dashboard_takes_the_next_port_and_both_can_be_stopped(
     )
     assert again.port == first.port
     again.stop()
+
+
+def test_another_can_take_the_place_of_one_that_was_stopped(
+    results: tuple[Path, Path], context: Any
+) -> None:
+    """As in notebooks, whose process goes on: the browser is not left with dead connections."""
+    page = context.new_page()
+    sockets: list[Any] = []
+    page.on("websocket", lambda opened: sockets.append(opened))
+    for _ in range(2):
+        server = bacpipe.visualize_using_dashboard(
+            ["tiny"], 5440, show=False, block=False, **settings_of(results)
+        )
+        assert server.port == 5440
+        page.goto(server.url)
+        page.wait_for_selector(".bp-brand")
+        server.stop()
+        assert sockets
+        eventually(page, lambda: all(opened.is_closed() for opened in sockets))
+        sockets.clear()
+    close_pages(context)
 
 
 def test_no_request_reads_a_file_of_the_machine(server: Server, results: tuple[Path, Path]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -78,19 +77,12 @@ def test_ten_labels_become_a_recogniser_and_its_detections(
     )
 
 
-def _in_time(holds: Callable[[], bool]) -> None:
-    """Wait: while the page of an earlier test is open, a view may compute in its threads."""
-    deadline = time.monotonic() + 30
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
 def test_who_may_teach(data_set: DataSetResults) -> None:
     def teach(view: TeachView, annotator: str) -> str:
         view.put_on_page(Visitor(annotator=annotator))
         view.controls(), view.body()
         view.opened()
-        _in_time(lambda: view._lesson is not None)
+        eventually(None, lambda: view._lesson is not None)
         view._name.value = f"by_{annotator.strip().lower()}"
         view._train.clicks += 1
         return view.notice.panel.object
@@ -105,7 +97,7 @@ def test_who_may_teach(data_set: DataSetResults) -> None:
     assert "type your name" not in teach(TeachView(closed), "Ben")
     assert set(recognisers_of(data_set.model("tiny"))) == known
     teach(TeachView(data_set), "Ana")
-    _in_time(lambda: "by_ana" in recognisers_of(data_set.model("tiny")))
+    eventually(None, lambda: "by_ana" in recognisers_of(data_set.model("tiny")))
     assert set(recognisers_of(data_set.model("tiny"))) == {*known, "by_ana"}
 
 
@@ -114,7 +106,7 @@ def test_an_answer_to_a_click_stays_when_labels_come(data_set: DataSetResults) -
     view.put_on_page(Visitor(annotator="Ana"))
     view.controls(), view.body()
     view.opened()
-    _in_time(lambda: view._lesson is not None)
+    eventually(None, lambda: view._lesson is not None)
     lesson, view._lesson = view._lesson, None
     assert lesson is not None
     view._train.clicks += 1

@@ -116,7 +116,7 @@ def _places(
     """Points and distances."""
     try:
         if reducer:
-            return results.coordinates(reducer), results.distances_to_map(reducer)
+            return results.places(reducer)
     except BacpipeError as error:
         remarks.append(str(error))
     nowhere = np.full((len(results), 2), np.nan, np.float32)

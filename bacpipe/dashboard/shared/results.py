@@ -288,14 +288,17 @@ class ModelResults:
         """
         return self._by_window(coordinates_of(self.maps[reducer].read()))
 
-    def distances_to_map(self, reducer: str) -> np.ndarray:
-        """Distance of every window to all that a map was fitted to, float32 of shape (windows,).
+    def places(self, reducer: str) -> tuple[np.ndarray, np.ndarray]:
+        """`coordinates`, and how far every window is from all that the map was fitted to.
 
-        NaN for windows that it was fitted to; those above `FAR` are unlike all of these.
+        Distances are float32 of shape (windows,), and NaN for windows that the map was fitted to;
+        those above `FAR` are unlike all of these.
         """
-        found = self._by_window(coordinates_of(self.maps[reducer].read(), [DISTANCE]))
+        table = self.maps[reducer].read()
+        far = self._by_window(coordinates_of(table, [DISTANCE]))
         unknown = np.full(len(self), np.nan, np.float32)  # to maps of an older bacpipe
-        return found[:, 0] if found.shape[1] == 1 else unknown
+        points = self._by_window(coordinates_of(table))
+        return points, far[:, 0] if far.shape[1] == 1 else unknown
 
     def _by_window(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """Rows of every recording that has as many as windows, NaN for the others."""
