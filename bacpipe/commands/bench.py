@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bacpipe.audio.remote import shown
 from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.errors import counted
 from bacpipe.options import Options, make_options
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _bench(audio_dir: AudioDir, options: Options, seconds: float) -> int:
 def _describe(audio_dir: Path, folder: Survey) -> str:
     about = "" if folder.examined == folder.recordings else "about "
     hours = f"{about}{folder.hours:,.1f} h of audio"
-    text = f"{shown(audio_dir)}: {folder.recordings:,} recordings, {hours}"
+    text = f"{shown(audio_dir)}: {counted(folder.recordings, 'recording')}, {hours}"
     if about:
         text += f" (from {folder.examined:,} headers)"
     if folder.unreadable:

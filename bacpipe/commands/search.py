@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bacpipe.annotations.cells import listed
 from bacpipe.commands.arguments import parse_words, read_settings, split_words
-from bacpipe.errors import SettingsError
+from bacpipe.errors import SettingsError, counted
 from bacpipe.user_input import load_yaml
 
 KEYS = (
@@ -104,5 +104,5 @@ def run(arguments: Sequence[str]) -> int:
         print(f"The table is in {parsed.csv}.")  # noqa: T201
     if parsed.clips is not None:
         clips = save_clips(table, str(audio_dir), parsed.clips)
-        print(f"{parsed.clips} holds {len(clips)} clips.")  # noqa: T201
+        print(f"{parsed.clips} holds {counted(len(clips), 'clip')}.")  # noqa: T201
     return 0 if len(table) else 1

@@ -455,14 +455,15 @@ def _notes(
         )
         logger.warning("%s", notes[-1])
     for how, text in (
-        ("missing", "are no class of the model and left out"),
-        ("ambiguous", "may be several classes of the model and are left out"),
+        ("missing", "no class of the model, so left out"),
+        ("ambiguous", "maybe several classes of the model, so left out"),
     ):
         names = [match.annotation for match in matches if match.how == how]
         if names:
             n = int(table[column].isin(names).sum())
             notes.append(
-                f"{len(names)} annotated names ({n} annotations) {text}: {', '.join(names)}."
+                f"{counted(len(names), 'annotated name')} ({counted(n, 'annotation')}), {text}: "
+                f"{', '.join(names)}."
             )
     silent = set(windows.recordings) - set(table["audiofilename"])
     if silent:

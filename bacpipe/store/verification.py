@@ -24,7 +24,7 @@ import yaml
 
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.remote import shown, url_of
-from bacpipe.errors import ResultsError, ResultsNotFoundError
+from bacpipe.errors import ResultsError, ResultsNotFoundError, counted
 from bacpipe.store.approximate_index import why_index_damaged
 from bacpipe.store.arrays import scan_npy
 from bacpipe.store.calibrations import read_calibration
@@ -357,8 +357,8 @@ def _check_predictions(folder: Path, tree: _Tree) -> Iterator[Finding]:
     if missing and known:
         yield Finding(
             folder,
-            f"{folder}: {len(missing)} recordings have embeddings and no predictions, such as "
-            f"{missing[0]}; {_AGAIN}.",
+            f"{folder}: {counted(len(missing), 'recording')} with embeddings and no predictions, "
+            f"such as {missing[0]}; {_AGAIN}.",
         )
     stored = (entry.predictions for entry in _finished(owned.content))
     yield from _strangers(folder / SPARSE_PREDICTIONS, {item.path for item in stored if item})

@@ -214,7 +214,7 @@ def test_a_stale_map_and_stale_tables_are_named(results: Path, run: Run, recordi
     run(run_pretrained_classifier=False)
     messages = [str(finding) for finding in verify_results(results)]
     assert any("its embeddings have changed since" in message for message in messages)
-    assert any("1 recordings have embeddings and no predictions" in m for m in messages)
+    assert any("1 recording with embeddings and no predictions" in m for m in messages)
 
 
 def test_results_of_evaluations_are_read(results: Path) -> None:

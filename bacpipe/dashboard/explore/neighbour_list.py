@@ -16,6 +16,7 @@ from bacpipe.dashboard.shared.clips import channel_words
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.widgets import Spinner, TickBox, html_pane
+from bacpipe.errors import counted
 from bacpipe.evaluation.retrieval import Neighbours, nearest_windows
 
 _COUNT = 12
@@ -107,7 +108,8 @@ class NeighbourList:
             for place, (row, similarity) in enumerate(pairs, start=1)
         }
         self._list.param.update(options=options, value=[])
-        skipped = f"{nearest.skipped} recordings could not be read." if nearest.skipped else ""
+        unread = f"{counted(nearest.skipped, 'recording')} could not be read."
+        skipped = unread if nearest.skipped else ""
         self._say(skipped or ("" if options else "There are no other windows."))
 
     def _describe(self, place: int, row: int, similarity: float) -> str:

@@ -259,12 +259,12 @@ def _notes(recordings: Recordings) -> Any:
         )
     if recordings.without_time:
         sentences.append(
-            f"{recordings.without_time:,} recordings tell no time, neither in the file nor in its "
-            f"name, and are not in the time line (Recordings → those without a time)."
+            f"Without a time, in the file or its name, and so not in the time line: "
+            f"{counted(recordings.without_time, 'recording')} (Recordings → those without a time)."
         )
     incomplete = int((table["models"] < len(recordings.totals)).sum())
     if incomplete and len(recordings.totals) > 1:
-        sentences.append(f"{incomplete:,} recordings are not done with all of the models.")
+        sentences.append(f"Not done with all of the models: {counted(incomplete, 'recording')}.")
     if recordings.failures.empty:
         sentences.append("Nothing failed.")
     else:

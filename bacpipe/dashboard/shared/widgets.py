@@ -72,11 +72,14 @@ def tall_figure(plot: Any, least: int, height: str) -> Any:
 
     `height` is a length of CSS such as ``45vh``, `least` are pixels.
     """
-    # Bokeh's layout knows the least of it only; the page gives it what there is.
-    plot.update(
-        height=least, sizing_mode="stretch_width", styles={"height": f"max({least}px, {height})"}
-    )
-    return pn.pane.Bokeh(plot, sizing_mode="stretch_width")
+    # By its policy it fills what it is in, of which Panel makes less than of its sizing mode.
+    plot.update(height=None, sizing_mode="stretch_width", height_policy="max")
+    high = f"max({least}px, {height})"
+    return pn.Column(
+        pn.pane.Bokeh(plot), sizing_mode="stretch_width",
+        # What it is in may be lower, and is then scrolled.
+        styles={"height": high, "min-height": high},
+    )  # fmt: skip
 
 
 class Notice:
