@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import panel as pn
+from panel.io.resources import LOCAL_DIST
 from panel.reactive import Syncable
 from tornado.routing import Rule
 
@@ -28,6 +29,7 @@ from bacpipe.user_input import in_notebook
 logger = logging.getLogger(__name__)
 
 _PORTS_TRIED = 100
+_PATIENCE = 60_000  # milliseconds until a page that its browser has not opened is thrown away
 # The page sends no bodies, and whoever says nothing is hung up on.
 _HTTP_LIMITS = {
     "max_body_size": 100_000,
@@ -266,7 +268,7 @@ class Server:
         others = self.data_set.options.dashboard_websocket_origin
         self._doorkeeper = Doorkeeper(self.address, port, others)
         server = pn.io.server.get_server(
-            {"/": lambda: Page(self.data_set).panel},
+            {"/": self._new_page},
             port=port,
             address=self.address,
             title=f"bacpipe – {self.data_set.name}",
@@ -276,6 +278,7 @@ class Server:
             log_function=self._doorkeeper.done,
             http_server_kwargs=_HTTP_LIMITS,
             check_unused_sessions_milliseconds=5000,
+            unused_session_lifetime_milliseconds=_PATIENCE,
         )
         # Every route is the doorkeeper's to watch; Bokeh would check sockets only, and knows
         # neither IPv6 nor the addresses of this machine.
@@ -284,6 +287,14 @@ class Server:
         routes.websocket_origins.add("*")
         server.start()
         return server
+
+    def _new_page(self) -> Any:
+        # Panel says where its styles are when it sends a page.  A browser that was too slow, or was
+        # away, asks for a session without another page, and would look for them in the internet.
+        document = pn.state.curdoc
+        if document is not None:
+            document.template_variables["dist_url"] = LOCAL_DIST
+        return Page(self.data_set).panel
 
 
 def _load_extensions() -> None:

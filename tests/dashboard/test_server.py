@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bokeh.client import pull_session
+from bokeh.models import ImportedStyleSheet
 from panel.reactive import Syncable
 
 import bacpipe
@@ -76,6 +78,18 @@ def test_another_can_take_the_place_of_one_that_was_stopped(
         eventually(page, lambda: all(opened.is_closed() for opened in sockets))
         sockets.clear()
     close_pages(context)
+
+
+def test_a_session_that_comes_late_needs_no_internet(server: Server) -> None:
+    """A browser that was too slow, or away for long, asks for one without fetching the page."""
+    session = pull_session(url=server.url)
+    try:
+        styles = [
+            model.url for model in session.document.models if isinstance(model, ImportedStyleSheet)
+        ]
+    finally:
+        session.close()
+    assert len(styles) > 3 and not [url for url in styles if url.startswith("http")]
 
 
 def test_no_request_reads_a_file_of_the_machine(server: Server, results: tuple[Path, Path]) -> None:
