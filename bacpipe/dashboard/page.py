@@ -89,7 +89,8 @@ class Page:
         # 3.10); it is taken for what it is.
         warnings.filterwarnings("ignore", "reference already known", BokehUserWarning)
         self.data_set = data_set
-        self._visitor = Visitor(annotator=annotator_here(data_set))
+        self._visitor = Visitor()
+        self._visitor.rename(annotator_here(data_set))
         self._views: dict[str, View] = {}
         self._places: dict[str, pn.Column] = {
             view.key: pn.Column(sizing_mode="stretch_both", visible=False) for view in VIEWS

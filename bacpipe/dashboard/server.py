@@ -291,9 +291,7 @@ class Server:
     def _new_page(self) -> Any:
         # Panel says where its styles are when it sends a page.  A browser that was too slow, or was
         # away, asks for a session without another page, and would look for them in the internet.
-        document = pn.state.curdoc
-        if document is not None:
-            document.template_variables["dist_url"] = LOCAL_DIST
+        pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
         return Page(self.data_set).panel
 
 

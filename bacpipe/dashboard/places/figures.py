@@ -95,7 +95,7 @@ def site_map(
             ],
         )
     )
-    return tall_figure(plot, 460, "100vh - 160px")
+    return tall_figure(plot, "100vh - 160px")
 
 
 def _add_scale(plot: Any, scale: float, ink: str, paper: str) -> None:

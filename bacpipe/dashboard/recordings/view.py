@@ -144,12 +144,12 @@ or time zone, else the recorder's own.
         parts: list[Any] = [html_pane(f'<div class="bp-cards">{cards}</div>')]
         if recordings.without_time < len(table):
             plot = time_line(table, self.data_set.name, self.block or None)
-            parts.append(tall_figure(plot, plot.height, "45vh"))
+            parts.append(tall_figure(plot, f"min(45vh, {2 * plot.height}px)"))
         known = table["duration"].to_numpy(float)
         known = known[np.isfinite(known)]
         below = []
         if len(known):
-            below.append(tall_figure(duration_histogram(known), 190, "30vh"))
+            below.append(tall_figure(duration_histogram(known), "30vh"))
         below.append(_notes(recordings))
         return [*parts, pn.Row(*below, sizing_mode="stretch_width")]
 

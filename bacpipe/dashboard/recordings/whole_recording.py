@@ -205,7 +205,7 @@ class WholeRecording:
         self._player.jscallback(time=_FOLLOW, args={"cursor": self._cursor})
         self.panel = pn.Column(
             self._spinner.panel, self._title, self._channel, self._notice.panel,
-            tall_figure(upper, 300, "100vh - 500px"),
+            tall_figure(upper, "100vh - 500px"),
             pn.pane.Bokeh(lower, sizing_mode="stretch_width"),
             self._player, self._note, sizing_mode="stretch_width",
         )  # fmt: skip

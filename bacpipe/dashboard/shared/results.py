@@ -8,7 +8,7 @@ several visitors can use them at the same time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.embedding_set import settings_of
 from bacpipe.store.layout import JOURNALS, ResultPaths, stamped_folders
 from bacpipe.store.loader import Loader
-from bacpipe.store.maps import DISTANCE, StoredMap, coordinates_of, stored_maps
+from bacpipe.store.maps import AXES, DISTANCE, StoredMap, coordinates_of, stored_maps
 from bacpipe.store.predictions import sorted_classes
 from bacpipe.store.tables import CHANNEL, channels_of
 from bacpipe.store.typed_command import typed_command
@@ -286,7 +286,7 @@ class ModelResults:
 
         NaN for windows that were embedded after the map was made.
         """
-        return self._by_window(coordinates_of(self.maps[reducer].read()))
+        return self.places(reducer)[0]
 
     def places(self, reducer: str) -> tuple[np.ndarray, np.ndarray]:
         """`coordinates`, and how far every window is from all that the map was fitted to.
@@ -295,20 +295,16 @@ class ModelResults:
         those above `FAR` are unlike all of these.
         """
         table = self.maps[reducer].read()
-        far = self._by_window(coordinates_of(table, [DISTANCE]))
-        unknown = np.full(len(self), np.nan, np.float32)  # to maps of an older bacpipe
-        points = self._by_window(coordinates_of(table))
-        return points, far[:, 0] if far.shape[1] == 1 else unknown
-
-    def _by_window(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Rows of every recording that has as many as windows, NaN for the others."""
-        width = next(iter(parts.values())).shape[1] if parts else 2
-        points = np.full((len(self), width), np.nan, np.float32)
-        for name, rows in self._slices.items():
-            part = parts.get(name)
-            if part is not None and len(part) == rows.stop - rows.start:
-                points[rows] = part
-        return points
+        if DISTANCE not in table:
+            table[DISTANCE] = np.nan  # a map of an older bacpipe
+        columns = [axis for axis in (*AXES, DISTANCE) if axis in table]
+        places = np.full((len(self), len(columns)), np.nan, np.float32)
+        for name, part in coordinates_of(table, columns).items():
+            rows = self._slices.get(name)
+            # A recording that has changed since is not on this map.
+            if rows is not None and len(part) == rows.stop - rows.start:
+                places[rows] = part
+        return places[:, :-1], places[:, -1]
 
     def map_is_stale(self, reducer: str) -> bool:
         """Whether embeddings were added or changed after the map was made."""

@@ -28,6 +28,10 @@ class Visitor(param.Parameterized):
 
     annotator: Any = param.String(default="")
 
+    def rename(self, name: str) -> None:
+        """Keep labels under a name: one line, and no longer than people read."""
+        self.annotator = " ".join(name.split())[:_LONGEST_NAME]
+
     def name_field(self, **look: Any) -> Any:
         """Field for the name; what is typed into one of them is in all of this visitor's."""
         field = pn.widgets.TextInput(
@@ -35,7 +39,7 @@ class Visitor(param.Parameterized):
         )
 
         def take(event: Any) -> None:
-            self.annotator = " ".join((event.new or "").split())[:_LONGEST_NAME]
+            self.rename(event.new or "")
             field.value = self.annotator
 
         field.param.watch(take, "value")

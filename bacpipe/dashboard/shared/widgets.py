@@ -67,14 +67,11 @@ def overlay(css_class: str, text: str = "") -> Any:
     )
 
 
-def tall_figure(plot: Any, least: int, height: str) -> Any:
-    """Figure as high as the window of the browser has room for.
-
-    `height` is a length of CSS such as ``45vh``, `least` are pixels.
-    """
+def tall_figure(plot: Any, height: str) -> Any:
+    """Figure of a height in CSS such as ``45vh``, but not lower than it was made."""
+    high = f"max({plot.height}px, {height})"
     # By its policy it fills what it is in, of which Panel makes less than of its sizing mode.
     plot.update(height=None, sizing_mode="stretch_width", height_policy="max")
-    high = f"max({least}px, {height})"
     return pn.Column(
         pn.pane.Bokeh(plot), sizing_mode="stretch_width",
         # What it is in may be lower, and is then scrolled.

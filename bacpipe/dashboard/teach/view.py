@@ -438,8 +438,8 @@ def _described(name: str, recogniser: Recogniser) -> str:
     only = [label for label, about in learnt.items() if not about.get("absent")]
     if only:
         text += (
-            f". Nobody has marked a window as not {' or not '.join(only)} yet, so windows without "
-            f"labels stand for its absence; mark some below with “is not”"
+            f". Nobody has marked a window without {', or without '.join(only)} yet, so windows "
+            f"without labels stand for these; mark some below with “is not”"
         )
     return f"<b>{html.escape(name)}</b> {html.escape(text)}."
 
