@@ -25,6 +25,7 @@ from bacpipe.audio.files import find_recording_names
 from bacpipe.embedder import Embedder
 from bacpipe.inference.runner import BatchResult, ModelRunner
 from bacpipe.models.backends.cpu.layers import processor_has_bfloat16
+from bacpipe.models.backends.cpu.memory import keep_freed_memory
 from tests.models import parity
 
 
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the command line does
     if not processor_has_bfloat16():
         print("This processor has no bfloat16: errors hold, times do not.")
     print(
