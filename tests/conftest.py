@@ -55,6 +55,12 @@ def levels() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def usual_malloc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line asks of the C library holds for its process, which would grow."""
+    monkeypatch.setattr("bacpipe.__main__.keep_freed_memory", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def ctrl_c() -> Iterator[None]:
     """Whatever runs or is imported, Ctrl-C stays an interrupt, as users expect."""
     before = signal.getsignal(signal.SIGINT)
