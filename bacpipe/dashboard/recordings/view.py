@@ -144,7 +144,7 @@ or time zone, else the recorder's own.
         parts: list[Any] = [html_pane(f'<div class="bp-cards">{cards}</div>')]
         if recordings.without_time < len(table):
             plot = time_line(table, self.data_set.name, self.block or None)
-            parts.append(tall_figure(plot, f"min(45vh, {2 * plot.height}px)"))
+            parts.append(tall_figure(plot, "45vh"))
         known = table["duration"].to_numpy(float)
         known = known[np.isfinite(known)]
         below = []
