@@ -241,8 +241,8 @@ class Server:
         finally:
             self._ready.set()
         await self._stopped.wait()
+        await self._doorkeeper.close()
         server.stop(wait=False)
-        self._doorkeeper.close()
 
     def _bind(self) -> Any:
         first = self.data_set.options.dashboard_port

@@ -278,7 +278,7 @@ def test_what_marks_do_not_tell_is_in_the_page_and_not_in_the_log(
     panel.refresh()
     assert "all 3 checks say yes" in panel._words.object
     assert "own label" not in panel._words.object  # of another class
-    assert caplog.records == []
+    assert not [record for record in caplog.records if record.name.startswith("bacpipe")]
     bacpipe.calibrate(places[0], "tiny", main_results_dir=places[1], save=False)
     assert "all 3 checks say yes" in caplog.text and "own label" in caplog.text
 

@@ -60,7 +60,7 @@ def test_a_second_dashboard_takes_the_next_port_and_both_can_be_stopped(
 
 
 def test_another_can_take_the_place_of_one_that_was_stopped(
-    results: tuple[Path, Path], context: Any
+    results: tuple[Path, Path], context: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in notebooks, whose process goes on: the browser is not left with dead connections."""
     page = context.new_page()
@@ -77,6 +77,7 @@ def test_another_can_take_the_place_of_one_that_was_stopped(
         assert sockets
         eventually(page, lambda: all(opened.is_closed() for opened in sockets))
         sockets.clear()
+    assert not [record for record in caplog.records if record.name.startswith("tornado")]
     close_pages(context)
 
 
