@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_PAGES = 16  # in the making; others are asked to come back
 _COME_BACK = 2  # seconds
 _MOST_TOLD = 20  # names in the log
-_LAST_WORDS = 5  # seconds
+_LAST_WORDS = 2  # seconds
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
 Hosts = frozenset[tuple[str, int | None]]
@@ -83,16 +83,20 @@ class Doorkeeper(Matcher):
         """Count a request as answered; Tornado's ``log_function``."""
         self._pages.discard(handler.request)
 
-    async def close(self) -> None:
-        """End all connections, before their server stops.
+    def close(self) -> None:
+        """End all connections.
 
         Browsers keep theirs, and would go on asking a server that does not answer any more instead
         of the one that may have come in its place.
         """
         for stream in list(self._connections):
             stream.close()
-        # Who serves one ends, too, and what is being answered comes to its end.  Of both, Bokeh
-        # makes a traceback once the session is gone.
+
+    async def last_words(self) -> None:
+        """Wait for those who serve connections that were ended, and for what they answer.
+
+        Of both, Bokeh makes a traceback once the session is gone.
+        """
         loop = asyncio.get_running_loop()
         last = loop.time() + _LAST_WORDS
         while (others := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < last:

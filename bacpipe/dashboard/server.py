@@ -241,8 +241,10 @@ class Server:
         finally:
             self._ready.set()
         await self._stopped.wait()
-        await self._doorkeeper.close()
+        self._doorkeeper.close()
+        await self._doorkeeper.last_words()
         server.stop(wait=False)
+        self._doorkeeper.close()  # of who came meanwhile
 
     def _bind(self) -> Any:
         first = self.data_set.options.dashboard_port

@@ -66,7 +66,7 @@ def _convolution(
     in_channels: int,
     out_channels: int,
     size: int | tuple[int, int],
-    stride: int = 1,
+    stride: int | tuple[int, int] = 1,
     padding: int = 0,
     groups: int = 1,
     activation: str = "none",
