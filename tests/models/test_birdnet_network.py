@@ -232,10 +232,28 @@ def test_results_do_not_depend_on_the_batch(network, monkeypatch):
     alone = [run(network, window[None]) for window in windows]
     for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
         assert largest_error(whole, np.concatenate(parts)) < 1e-5
-    monkeypatch.setitem(birdnet_network._EARLY_CHUNK, torch.float32, 2)
-    monkeypatch.setitem(birdnet_network._LATE_CHUNK, torch.float32, 3)
+    monkeypatch.setattr(birdnet_network, "_CHUNKS", (2, 3))
     for whole, parts in zip(together, run(network, windows), strict=True):
         assert largest_error(whole, parts) < 1e-5
+
+
+def test_gradients_reach_the_audio_and_the_weights(network):
+    other = copy.deepcopy(network).requires_grad_()
+    audio = torch.from_numpy(lively_windows(1)).requires_grad_()
+    sum(part.sum() for part in other(audio)).backward()
+    assert audio.grad.abs().sum() > 0
+    assert all(weight.grad is not None for weight in other.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_other_types_of_autocast(network, kind):
+    windows = torch.from_numpy(lively_windows(1))
+    with torch.inference_mode():
+        spectrogram = network.spectrogram(windows)
+        wanted = network.embed(spectrogram)
+        with torch.autocast("cpu", dtype=kind):
+            found = network.embed(spectrogram).float()
+    assert torch.cosine_similarity(found, wanted) > 0.99
 
 
 def test_batch_may_be_empty(network):

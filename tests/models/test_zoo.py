@@ -30,9 +30,8 @@ from tests.models import parity
 # Bytes of one checkpoint that need more room than a small machine may have.
 _BIG = {"birdmae": 2_600_000_000}
 
-# Networks of the same classes and layers as another's, in another size or with another head.
+# Networks of the same classes and layers as another's.
 _LIKE = {
-    "audioprotopnet": "convnext_birdset",
     "birdaves_especies": "aves_especies",
     "birdmae": "audiomae",
     "insect459": "insect66",

@@ -52,8 +52,8 @@ _STEM_SHAPES = [(24, 4, 8, 2), (24,), (24, 1, 1, 48), (24,)]
 # oneDNN takes by itself, 0.1 ms, weighs more.  Blocks above 32 MB would also be handed back to
 # the system by glibc after each layer, and zeroed page by page for the next.
 _SPECTROGRAM_CHUNK = 1
-_EARLY_CHUNK = {torch.float32: 4, torch.bfloat16: 16}
-_LATE_CHUNK = {torch.float32: 16, torch.bfloat16: 32}
+_CHUNKS = (4, 16)
+_CHUNKS_IN_BFLOAT16 = (16, 32)
 # The float64 spectrogram takes 12 MB per window.
 _FLOAT64_CHUNK = 1
 _FLOAT64_CHUNK_OFF_CPU = 32
@@ -104,7 +104,7 @@ class _Bottleneck(nn.Module):
         y = self.filter(self.expand(x))
         if self.gate is not None:
             # A mean would be computed from a copy in float32.
-            y = y.mul_(self.gate(F.avg_pool2d(y, y.shape[2:])))
+            y = y * self.gate(F.avg_pool2d(y, y.shape[2:]))
         out: Tensor = self.project(y, x if self.residual else None)
         return out
 
@@ -351,7 +351,7 @@ class BirdNetV24(nn.Module):
 
     def _spectrogram(self, x: Tensor) -> Tensor:
         x = x - x.amin(1, keepdim=True)
-        x = x.div_(x.amax(1, keepdim=True) + 1e-6).sub_(0.5).mul_(2.0)
+        x = (x / (x.amax(1, keepdim=True) + 1e-6)).sub_(0.5).mul_(2.0)
         bands = self._bands(x, exact=self.spectrogram_mode == "float64")
         if self.spectrogram_mode == "auto":
             silent = _holds_silence(x).nonzero()[:, 0]
@@ -380,9 +380,9 @@ class BirdNetV24(nn.Module):
         """
         if spectrogram.device.type != "cpu":
             return self._late(self._early(spectrogram))
-        kind = computing_type()
-        x = _in_chunks(self._early, spectrogram, _EARLY_CHUNK[kind])
-        return _in_chunks(self._late, x, _LATE_CHUNK[kind])
+        rounded = computing_type() is torch.bfloat16
+        early, late = _CHUNKS_IN_BFLOAT16 if rounded else _CHUNKS
+        return _in_chunks(self._late, _in_chunks(self._early, spectrogram, early), late)
 
     def head(self, embeddings: Tensor) -> Tensor:
         """Compute the logits (n, n_classes) of embeddings (n, 1024), both float32."""
