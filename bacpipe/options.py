@@ -138,11 +138,11 @@ def _text(value: object) -> str:
 
 def _path(value: object) -> str:
     if not isinstance(value, Path) and not (isinstance(value, str) and value.strip()):
-        raise ValueError("expected the path of a folder, in quotes if it looks like a number")
+        raise ValueError("expected a path, in quotes if it looks like a number")
     if re.match(r"[A-Za-z]:.*[\x00-\x1f]", str(value), re.DOTALL):
         raise ValueError(
-            "expected the path of a folder (in double quotes, \\ begins a special character: "
-            "leave the quotes out)"
+            "expected a path (in double quotes, \\ begins a special character: leave the quotes "
+            "out)"
         )
     path = typed_path(str(value))
     return str(path) if str(value).startswith("~") else str(value)
@@ -412,7 +412,7 @@ def _option(
         Checks a value and brings it into its normal form.
     help : str
         What the option is for, and what it may hold where the rule does not say it well enough;
-        the comment in the YAML file.  Neighbours with the same help share one comment.
+        the comment in the YAML file.
     unit : str
         Of a number.
     section : str
@@ -420,23 +420,6 @@ def _option(
     """
     about = {"default": default, "rule": rule, "help": help, "unit": unit, "section": section}
     return field(default_factory=lambda: rule(default), metadata=about)
-
-
-_FOLDER_NAMES = "Names of the folders inside <main_results_dir>/<dataset>."
-_KEPT = "true: recordings that are done with the same settings are not computed again."
-_FEWER_LABELS = (
-    "Labels with fewer annotated windows are left out when bool_filter_labels is true. From 1."
-)
-_RATIOS = (
-    "Shares of the labelled windows for training and testing; the rest validates. Above 0, below 1."
-)
-_POSITION = (
-    "Position of all recordings in degrees (WGS 84), north and east positive, where there is one "
-    "place only. It decides which species can be there. Allowed: null, or numbers from -90 to 90 "
-    "and from -180 to 180."
-)
-_PLACE = "Port (the next free one is taken when it is in use) and address to listen on."
-_COLOURS = "Colour scales, by their matplotlib names."
 
 
 class _Asked:
@@ -530,9 +513,19 @@ class Options(_Asked):
         "bacpipe_results", _local_folder,
         "Folder that receives all results (created when missing).", section="where things are",
     )
-    embed_parent_dir: str = _option("embeddings", _folder_name, _FOLDER_NAMES)
-    dim_reduc_parent_dir: str = _option("dim_reduced_embeddings", _folder_name, _FOLDER_NAMES)
-    evaluations_dir: str = _option("evaluations", _folder_name, _FOLDER_NAMES)
+    embed_parent_dir: str = _option(
+        "embeddings", _folder_name,
+        "Name of the folder with embeddings in <main_results_dir>/<dataset>.",
+    )
+    dim_reduc_parent_dir: str = _option(
+        "dim_reduced_embeddings", _folder_name,
+        "Name of the folder with maps in <main_results_dir>/<dataset>.",
+    )
+    evaluations_dir: str = _option(
+        "evaluations", _folder_name,
+        "Name of the folder with labels, predictions and evaluations in "
+        "<main_results_dir>/<dataset>.",
+    )
     model_base_path: str = _option(
         None, _weights_folder,
         "Folder with the models' weights. null: a cache folder of the user.",
@@ -646,8 +639,15 @@ class Options(_Asked):
         unit="times the real speed",
     )
 
-    check_if_already_processed: bool = _option(True, _boolean, _KEPT, section="resuming")
-    check_if_already_dim_reduced: bool = _option(True, _boolean, _KEPT)
+    check_if_already_processed: bool = _option(
+        True, _boolean,
+        "true: recordings that are done with the same settings are not computed again.",
+        section="resuming",
+    )
+    check_if_already_dim_reduced: bool = _option(
+        True, _boolean,
+        "true: maps of the same embeddings with the same settings are not computed again.",
+    )
     rm_embedding_on_keyboard_interrupt: bool = _option(
         False, _boolean,
         "true: Ctrl-C deletes what the interrupted run wrote; false: it stays and can be resumed.",
@@ -697,14 +697,18 @@ class Options(_Asked):
         None, _either(None, _path),
         "Table of where recorders stood, with the columns site (a folder, a pattern such as A/*, "
         "or a recording), latitude and longitude, if need be time_zone, start and end; `bacpipe "
-        "sites audio_dir=...` writes a draft. null: sites.csv in audio_dir, if there is one.",
+        "sites audio_dir=...` writes a draft. null: sites.csv in audio_dir, if there is one. "
+        "Allowed: the path of a table (CSV), or null",
         section="where and when",
     )
     latitude: float | None = _option(
-        None, _either(None, _number(-90, 90)), _POSITION, unit="degrees"
+        None, _either(None, _number(-90, 90)),
+        "Latitude of all recordings (WGS 84), north positive, where there is one place only. It "
+        "decides with longitude which species can be there.", unit="degrees",
     )
     longitude: float | None = _option(
-        None, _either(None, _number(-180, 180)), _POSITION, unit="degrees"
+        None, _either(None, _number(-180, 180)),
+        "Longitude of all recordings (WGS 84), east positive.", unit="degrees",
     )
     time_zone: str | None = _option(
         None, _either(None, _zone),
@@ -794,8 +798,15 @@ class Options(_Asked):
         "At most so many labels for one window when several labels are allowed. From 1.",
         unit="labels",
     )
-    min_label_occurrences: int = _option(10, _POSITIVE, _FEWER_LABELS, unit="windows")
-    bool_filter_labels: bool = _option(False, _boolean, _FEWER_LABELS)
+    min_label_occurrences: int = _option(
+        10, _POSITIVE,
+        "Annotated windows that a label needs if bool_filter_labels is true. From 1.",
+        unit="windows",
+    )
+    bool_filter_labels: bool = _option(
+        False, _boolean,
+        "true: labels with fewer annotated windows than min_label_occurrences are left out.",
+    )
     multi_label: bool = _option(
         False, _boolean,
         "true: evaluations let a window have several labels, or none, and everything in an "
@@ -807,8 +818,14 @@ class Options(_Asked):
         "nothing is annotated. With multi_label there is no need.",
     )
 
-    train_ratio: float = _option(0.65, _RATIO, _RATIOS, section="evaluation")
-    test_ratio: float = _option(0.2, _RATIO, _RATIOS)
+    train_ratio: float = _option(
+        0.65, _RATIO, "Share of the labelled windows for training. Above 0, below 1.",
+        section="evaluation",
+    )
+    test_ratio: float = _option(
+        0.2, _RATIO,
+        "Share of the labelled windows for testing; what both leave validates. Above 0, below 1.",
+    )
     split: Split = _option(
         "recording", _choice(*get_args(Split)),
         "What is never divided between training, validation and testing. Windows of one recording "
@@ -907,8 +924,13 @@ class Options(_Asked):
         "Labels with more categories than this are shown without a legend. From 1.",
         unit="categories",
     )
-    dashboard_port: int = _option(5006, _whole(1, 65535), _PLACE)
-    dashboard_address: str = _option("localhost", _text, _PLACE)
+    dashboard_port: int = _option(
+        5006, _whole(1, 65535), "Port to listen on; the next free one when it is in use.",
+    )
+    dashboard_address: str = _option(
+        "localhost", _text,
+        "Address to listen on. localhost: reachable from this machine only; 0.0.0.0: from all.",
+    )
     dashboard_websocket_origin: str | Literal[False] = _option(
         False, _either(_FALSE, _hosts),
         "Other hosts under which the dashboard may be opened, such as myserver:5006, "
@@ -927,8 +949,12 @@ class Options(_Asked):
     spectrogram_figure_height: int = _option(
         300, _PIXELS, "Height of spectrograms in pixels.", unit="pixels"
     )
-    embedding_colour_scale: str = _option("viridis", _text, _COLOURS)
-    spectrogram_colour_scale: str = _option("magma", _text, _COLOURS)
+    embedding_colour_scale: str = _option(
+        "viridis", _text, "Colour scale of maps, by its matplotlib name.",
+    )
+    spectrogram_colour_scale: str = _option(
+        "magma", _text, "Colour scale of spectrograms, by its matplotlib name.",
+    )
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -1438,17 +1464,15 @@ _TOP_OF_FILE = {
 
 def yaml_text(name: str) -> str:
     """Text of the shipped ``config.yaml`` or ``settings.yaml``: defaults, and help as comments."""
-    parts, above = [_comment(_TOP_OF_FILE[name])], ""
+    parts = [_comment(_TOP_OF_FILE[name])]
     for key in KEYS[name]:
         about = _FIELDS[key].metadata
         if about["section"]:
             parts.append(f"\n# {'-' * 64} {about['section']}\n\n")
         elif name == "config":
             parts.append("\n")
-        if about["help"] != above:
-            parts.append(_comment(about["help"]))
+        parts.append(_comment(about["help"]))
         parts.append(yaml_lines(key) + "\n")
-        above = about["help"]
     return "".join(parts)
 
 

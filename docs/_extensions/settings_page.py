@@ -96,7 +96,7 @@ def _entry(key: str, about: Mapping[str, Any]) -> str:
 
 def _paragraphs(text: str, *, parameters: Iterable[str]) -> str:
     """Help as Markdown, with an item for each name that the key has parameters for."""
-    text = text.replace("*", r"\*")
+    text = _escaped(text)
     for name in parameters:
         text = re.sub(rf"\n{name}: ", f"\n\n- `{name}`: ", text)
     text = re.sub(r"\b(true|false|null|auto): ", r"`\1`: ", text)
@@ -108,8 +108,13 @@ def _allowed(check: Check[Any]) -> str:
     try:
         check(object())
     except ValueError as error:
-        return str(error).removeprefix("expected ")
+        return _escaped(str(error).removeprefix("expected "))
     raise AssertionError("a check allows everything")
+
+
+def _escaped(text: str) -> str:
+    """Stars and names such as <dataset> stay what they are."""
+    return re.sub(r"([*<])", r"\\\1", text)
 
 
 def _default(key: str) -> str:

@@ -162,6 +162,10 @@ def test_every_setting_is_explained(generator):
     for key, text in entries.items():
         assert "*Default:*" in text and "*Allowed:*" in text, key
         assert len(text.partition("*")[0].split()) > 2, key
+        # HTML would swallow names such as <dataset>.
+        assert not re.search(r"(?<!\\)<\w+>", re.sub(r"`[^`]*`", "", text)), key
+    texts = [text.partition("*")[0] for text in entries.values()]
+    assert sorted(texts) == sorted(set(texts)), "of its own for each"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
