@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bacpipe._version import __version__
 from bacpipe.commands import COMMANDS
-from bacpipe.commands.arguments import add_settings, read_settings, refuse_dashes
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings, refuse_dashes
 from bacpipe.errors import BacpipeError, RecordingsFailedError, SettingsError
 from bacpipe.models.backends.cpu.memory import keep_freed_memory
 
@@ -20,14 +20,14 @@ _RUN_MODELS = ("bench", "calls", "demo", "shards")
 
 _EXAMPLES = """\
 examples:
-  bacpipe                                          run the models of config.yaml; without an
-                                                   audio_dir, on synthetic demo recordings
-  bacpipe audio_dir=/data/recordings               run on your recordings
+  bacpipe                             run the models of config.yaml; without an
+                                      audio_dir, on synthetic demo recordings
+  bacpipe audio_dir=/data/recordings  run on your recordings
   bacpipe audio_dir=/data/recordings models='[birdnet, beats]' device=cpu
   bacpipe --config my_config.yaml --settings my_settings.yaml
 
-Every key of config.yaml and settings.yaml can be given as key=value; these files say what the
-keys do. config.yaml and settings.yaml in the current folder are used when they are there.
+Every key of config.yaml and settings.yaml can be given as key=value; these
+files say what the keys do, and are used when they are in the current folder.
 
 commands (bacpipe COMMAND --help says more):
 """
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="bacpipe",
         description="Run bioacoustic models over a folder of recordings.",
         epilog=_EXAMPLES + commands,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"bacpipe {__version__}")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ _SEVERAL_PATHS = ("audio_dir", "recordings")
 _ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*[^,\s][^,]*))\s*(?:,|$)""")
 _LISTS = ("models", "evaluation_task", "audio_suffixes", "default_label_keys", "species_list")
 _CLOSED_BY = {"[": "]", "{": "}", "'": "'", '"': '"'}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Breaks the lines of a description as argparse does, and leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bacpipe.audio.remote import shown
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
 from bacpipe.errors import counted
 from bacpipe.options import Options, make_options
 
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
         "are fetched.",
         epilog="examples:  bacpipe bench audio_dir=/data/recordings models='[birdnet, perch_v2]'\n"
         "           bacpipe bench audio_dir=/data/recordings models=all device=cpu",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--seconds", type=_positive, default=10.0, help="to measure each model (default: 10)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -16,7 +16,7 @@ def run(arguments: Sequence[str]) -> int:
         "detects them, and write a table: start, end, lowest and highest frequency, species and "
         "scores of each. The table appears when it is whole.",
         epilog="example:  bacpipe calls audio_dir=/data/bats",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--model", default="batdetect2_dets_avg", help="the detector (default: %(default)s)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bacpipe._version import __version__
-from bacpipe.commands.arguments import results_folder
+from bacpipe.commands.arguments import HelpFormatter, results_folder
 from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.models.card import ModelCard, Paper
 from bacpipe.models.zoo import CARDS
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         description="Write the methods paragraph and the BibTeX entries for a paper, from what "
         "the results say of how they were made: models, weights, settings and versions.",
         epilog="example:  bacpipe cite bacpipe_results > methods.txt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "results",

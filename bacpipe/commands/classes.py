@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.commands.arguments import parse_words
+from bacpipe.commands.arguments import HelpFormatter, parse_words
 from bacpipe.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "  bacpipe classes birdnet\n"
         "  bacpipe classes birdnet --search owl\n"
         "  bacpipe classes --species 'Turdus merula'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "words", nargs="*", metavar="MODEL | key=value", help="a model; model_base_path=FOLDER"

@@ -7,20 +7,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
 from bacpipe.errors import SettingsError, counted
 
 _EPILOG = """\
 formats:
   csv           every detection: site, time, species, score, range probability
-  survey        species by site and day, with hours listened; by='[site, week]' groups otherwise
-  occupancy     sites x occasions (1, 0, NA) for each species; species=, occasion=7D
+  survey        species by site and day, with hours listened; by='[site, week]'
+  occupancy     sites x occasions (1, 0, NA) by species; species=, occasion=7D
   raven         selection tables; combined=true writes one over all recordings
   audacity      label tracks, with scores
   kaleidoscope  a table for Kaleidoscope
   camtrap-dp    data package for archives of recordings
   darwin-core   archive for GBIF
-  clips         sound of detections to listen to; n=10, order=stratified, clip_format=flac
+  clips         sounds to listen to; n=10, order=stratified, clip_format=flac
 
 examples:
   bacpipe export survey audio_dir=/data/recordings min_score=0.7
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
         "settings that matter to its format and min_score=, the lowest score; recogniser=NAME "
         "takes the detections of a recogniser.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("format", help="one of those below")
     parser.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bacpipe.annotations.cells import listed
-from bacpipe.commands.arguments import parse_words, read_settings, split_words
+from bacpipe.commands.arguments import HelpFormatter, parse_words, read_settings, split_words
 from bacpipe.errors import SettingsError, counted
 from bacpipe.user_input import load_yaml
 
@@ -24,15 +24,15 @@ def run(arguments: Sequence[str]) -> int:
         description="Find the windows that are most similar to a sound, in embeddings that exist "
         "already. Settings are written as key=value.",
         epilog="examples:\n"
-        "  bacpipe search clip.wav audio_dir=/data/recordings\n"
-        "  bacpipe search /data/recordings/A/dawn.wav start=12 audio_dir=/data/recordings k=20\n"
-        "  bacpipe search 'the song of a robin' audio_dir=/data/recordings model=biolingual\n"
-        "  bacpipe search clip.wav audio_dir=/data/recordings where='{site: A, hour: 22..4}' \\\n"
+        "  bacpipe search clip.wav audio_dir=/data/birds\n"
+        "  bacpipe search /data/birds/A/dawn.wav start=12 audio_dir=/data/birds k=20\n"
+        "  bacpipe search 'the song of a robin' audio_dir=/data/birds model=biolingual\n"
+        "  bacpipe search clip.wav audio_dir=/data/birds where='{site: A, hour: 22..4}' \\\n"
         "      min_gap=10 --csv found.csv --clips found\n"
-        "  bacpipe search recogniser=my_frogs audio_dir=/data/recordings\n"
-        "  bacpipe search --build-index audio_dir=/data/recordings\n"
-        "  bacpipe search clip.wav audio_dir=/data/recordings approximate=true",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "  bacpipe search recogniser=my_frogs audio_dir=/data/birds\n"
+        "  bacpipe search --build-index audio_dir=/data/birds\n"
+        "  bacpipe search clip.wav audio_dir=/data/birds approximate=true",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "words",

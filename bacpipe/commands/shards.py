@@ -6,17 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
 from bacpipe.errors import counted
 
 if TYPE_CHECKING:
     from bacpipe.options import Options
 
 _ABOUT = """\
-Part a data set into shards, work on them with any number of processes on any number of machines
-that share the folder of results, and put the results together.
+Part a data set into shards, work on them with any number of processes on
+machines that share the folder of results, and put the results together.
 
-  plan     write which recordings belong to which shard; again, to give new recordings shards
+  plan     write which recordings belong to which shard; again, for new ones
   work     work on shards: one, or one after the other until none is free
   status   say how far each shard is
   merge    make one journal and the tables over all recordings
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         prog="bacpipe shards",
         description=_ABOUT,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("what", choices=["plan", "work", "status", "merge"], metavar="WHAT",
                         help="plan, work, status or merge")  # fmt: skip

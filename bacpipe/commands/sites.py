@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.commands.arguments import add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
 from bacpipe.errors import SettingsError, SitesError, counted
 from bacpipe.options import make_options
 
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         "positions and times that recordings tell. An existing table is checked: recordings "
         "without a site, positions out of range, deployments that overlap.",
         epilog="example:  bacpipe sites audio_dir=/data/2025",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--to", type=Path, metavar="FILE", help="where the draft goes")
     add_settings(parser)

@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from bacpipe.commands.arguments import parse_words
+from bacpipe.commands.arguments import HelpFormatter, parse_words
 from bacpipe.errors import SettingsError, counted
 
 KEYS = ("latitude", "longitude", "week", "threshold", "model_base_path")
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
         description="List the species that BirdNET's range model expects at a place, in one of the "
         "48 weeks of its year (four in each month) or, without week, at any time.",
         epilog="example:  bacpipe species latitude=52.52 longitude=13.40 week=20",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "words",
