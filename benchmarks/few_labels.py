@@ -20,51 +20,66 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from labelled_sounds import LabelledSet, labelled_sets
 from sklearn.metrics import average_precision_score
 
 from bacpipe.recognisers import learner
-from bacpipe.recognisers.learner import RAW, WHITE, Examples, Whitening, fit
+from bacpipe.recognisers.learner import Examples, Whitening, fit
 
-ROUNDS = (5, 10, 15, 20, 25, 35, 50, 75, 100)
+ROUNDS = (5, 10, 15, 20, 25, 35, 50, 75, 100, 150, 200)
 SHOWN = (10, 25, 50, 100)
 Choice = Callable[[np.ndarray, int], np.ndarray]
-Score = Callable[[np.ndarray, np.ndarray, Examples, Whitening], tuple[np.ndarray, np.ndarray]]
+Score = Callable[[np.ndarray, np.ndarray, Examples, "Pool"], tuple[np.ndarray, np.ndarray]]
 
 
-def fixed(kind: str) -> Score:
-    """Learner with one kind of features."""
+class Plain(NamedTuple):
+    """Features of the peers: embeddings, centred, of mean square length 1."""
 
-    def score(
-        pool: np.ndarray, test: np.ndarray, examples: Examples, whitening: Whitening
-    ) -> tuple[np.ndarray, np.ndarray]:
-        x = whitening.features(examples.embeddings, kind)
-        weight, bias = fit(x, examples.present, examples.weights)
-        weight, bias = whitening.on_embeddings(weight, bias, kind)
-        return pool @ weight + bias, test @ weight + bias
+    mean: np.ndarray
+    scale: float
 
-    return score
+    @classmethod
+    def of(cls, embeddings: np.ndarray) -> Plain:
+        """Of windows, float32 of shape (n, dim)."""
+        mean = embeddings.mean(axis=0)
+        return cls(mean, float(np.square(embeddings - mean).sum(axis=1).mean()) ** -0.5)
+
+    def features(self, embeddings: np.ndarray) -> np.ndarray:
+        """Of embeddings, of their shape."""
+        return (embeddings - self.mean) * self.scale
 
 
-def chosen(
-    pool: np.ndarray, test: np.ndarray, examples: Examples, whitening: Whitening
+class Pool(NamedTuple):
+    """Windows to be searched, and what features need to know of them."""
+
+    plain: Plain
+    whitening: Whitening
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray) -> Pool:
+        """Of windows, float32 of shape (n, dim)."""
+        return cls(Plain.of(embeddings), Whitening.of(embeddings))
+
+
+def peers(
+    pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ours."""
-    learnt = learner.learn(examples, whitening)
-    return pool @ learnt.weight + learnt.bias, test @ learnt.weight + learnt.bias
+    """The recipe of perch-hoplite."""
+    features = known.plain.features
+    weights = np.where(np.arange(len(examples.present)) < examples.labelled, 1, 0.05)
+    weight, bias = fit(features(examples.embeddings), examples.present, weights)
+    return features(pool) @ weight + bias, features(test) @ weight + bias
 
 
-def blended(
-    pool: np.ndarray, test: np.ndarray, examples: Examples, whitening: Whitening
+def ours(
+    pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of both."""
-    sums = [np.zeros(len(pool)), np.zeros(len(test))]
-    for kind in (RAW, WHITE):
-        for total, part in zip(sums, fixed(kind)(pool, test, examples, whitening), strict=True):
-            total += part
-    return sums[0], sums[1]
+    """That of `bacpipe.train_recogniser`."""
+    learnt = learner.learn(examples, known.whitening)
+    return learnt.logits(pool), learnt.logits(test)
 
 
 def margin(logits: np.ndarray, labels: int) -> np.ndarray:
@@ -78,19 +93,13 @@ def mixed(logits: np.ndarray, labels: int) -> np.ndarray:
 
 
 RECIPES: dict[str, tuple[Score, Choice]] = {
-    "peers": (fixed(RAW), margin),
-    "ours": (chosen, mixed),
-    "blend": (blended, mixed),
-    "blendm": (blended, margin),
-    "oursm": (chosen, margin),
-    "white": (fixed(WHITE), mixed),
-    "raw": (fixed(RAW), mixed),
+    "peers": (peers, margin),
+    "ours": (ours, mixed),
+    "oursm": (ours, margin),
 }
 
 
-def simulate(
-    data: LabelledSet, column: int, recipe: str, seed: int, whitening: Whitening
-) -> np.ndarray:
+def simulate(data: LabelledSet, column: int, recipe: str, seed: int, windows: Pool) -> np.ndarray:
     """Average precision after each round."""
     score, choice = RECIPES[recipe]
     rng = np.random.default_rng([seed, column])
@@ -107,7 +116,7 @@ def simulate(
             rows = np.concatenate([labelled, rest]).astype(int)
             present = np.concatenate([truth[labelled], np.zeros(len(rest), bool)])
             examples = Examples(pool[rows], present, len(labelled))
-            logits, result = score(pool, test, examples, whitening)
+            logits, result = score(pool, test, examples, windows)
             if len(labelled) >= budget:
                 break
             order = choice(logits, len(labelled)).copy()
@@ -118,16 +127,15 @@ def simulate(
     return np.array(found)
 
 
-def ceiling(data: LabelledSet, column: int, whitening: Whitening) -> float:
+def ceiling(data: LabelledSet, column: int, windows: Pool) -> float:
     """The better of both features with all labels."""
     known = data.truth[:, column] >= 0
     judged = data.test_truth[:, column] >= 0
     present = data.truth[known, column] == 1
     best = 0.0
-    for kind in (RAW, WHITE):
-        x = whitening.features(data.pool[known], kind)
-        weight, bias = fit(x, present, np.ones(len(x)))
-        logits = whitening.features(data.test[judged], kind) @ weight + bias
+    for features in (windows.plain.features, windows.whitening.features):
+        weight, bias = fit(features(data.pool[known]), present, np.ones(len(present)))
+        logits = features(data.test[judged]) @ weight + bias
         best = max(best, average_precision_score(data.test_truth[judged, column] == 1, logits))
     return best
 
@@ -193,7 +201,7 @@ def main() -> None:
     for name, data in sets.items():
         if arguments.sets and name not in arguments.sets:
             continue
-        whitening = Whitening.of(data.pool)
+        windows = Pool.of(data.pool)
         usable = [
             j
             for j in range(data.truth.shape[1])
@@ -203,11 +211,11 @@ def main() -> None:
             usable[i] for i in np.linspace(0, len(usable) - 1, arguments.classes).astype(int)
         ]
         columns = sorted(set(columns))
-        top = np.mean([ceiling(data, j, whitening) for j in columns])
+        top = np.mean([ceiling(data, j, windows) for j in columns])
         curves = {
             recipe: np.array(
                 [
-                    simulate(data, j, recipe, seed, whitening)
+                    simulate(data, j, recipe, seed, windows)
                     for seed in range(arguments.seeds)
                     for j in columns
                 ]

@@ -75,7 +75,7 @@ def learn_classes(
             np.concatenate([present, np.zeros(len(weak), bool)]),
             len(judged),
         )
-        learnt[label] = learn(examples, searched.whitening, seed)
+        learnt[label] = learn(examples, searched.whitening)
     if not learnt:
         reasons = []
         if without:

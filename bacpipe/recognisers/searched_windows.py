@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MOST = 32_768  # windows for the covariance
 _KEPT = 2_000  # of these
+_KIND = "at unit length"  # other covariances than this one are computed anew
 _SEED = 0
 
 
@@ -33,7 +34,7 @@ class SearchedWindows(NamedTuple):
     Attributes
     ----------
     whitening : Whitening
-        Their mean and covariance.
+        Mean and covariance of them at unit length.
     rows : np.ndarray, int64, shape (n,)
         Some of them, in ascending order; rows of ``Loader.embeddings('array')``.
     embeddings : np.ndarray, float32, shape (n, dim)
@@ -56,7 +57,8 @@ def searched_windows(loader: Loader) -> SearchedWindows:
         If there are fewer than two windows with embeddings that are numbers.
     """
     path = loader.paths.recognisers_path / searched_windows_name(loader.get_embedding_dir().name)
-    stored = _read(path, loader.embeddings_state)
+    state = f"{loader.embeddings_state} {_KIND}"
+    stored = _read(path, state)
     if stored is not None:
         return stored
     total = sum(entry.windows for entry in loader.entries.values())
@@ -73,7 +75,7 @@ def searched_windows(loader: Loader) -> SearchedWindows:
     whitening = Whitening.of(embeddings)
     kept = np.sort(rng.choice(len(rows), min(_KEPT, len(rows)), replace=False))
     searched = SearchedWindows(whitening, rows[kept], embeddings[kept])
-    _write(path, searched, loader.embeddings_state)
+    _write(path, searched, state)
     return searched
 
 

@@ -125,10 +125,6 @@ def train_recogniser(
                 "present": int((column == PRESENT).sum()),
                 "absent": int((column == ABSENT).sum()),
                 "doubtful": int((column == DOUBTFUL).sum()),
-                "features": learnt[label].features,
-                "average_precision": {
-                    kind: round(value, 4) for kind, value in learnt[label].precision.items()
-                },
             }
             for label, column in zip(labelled.classes, labelled.values.T, strict=True)
             if label in learnt
@@ -147,6 +143,7 @@ def train_recogniser(
         np.stack([item.weight for item in learnt.values()]),
         np.array([item.bias for item in learnt.values()], np.float32),
         about,
+        unit_length=True,
     )
     recogniser.save(loader.paths.recognisers_path / name)
     return recogniser

@@ -14,6 +14,9 @@ from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
 
+PATIENCE = 180
+"""Seconds that a page may take for anything; a busy machine has needed more than 60."""
+
 # A label that would run if the page took it for markup.
 HOSTILE_LABEL = "<img src=x onerror=window.hacked=1>"
 
@@ -23,7 +26,7 @@ def eventually(page: Any, look: Callable[[], object], expected: object = True) -
 
     `page` is None where no browser is asked: a view computes in threads, too.
     """
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while (shown := look()) != expected:
         assert time.monotonic() < end, f"{shown!r} instead of {expected!r}"
         time.sleep(0.05) if page is None else page.wait_for_timeout(50)
@@ -126,7 +129,7 @@ def server(data_set: DataSetResults) -> Iterator[Server]:
 def context(browser: Any) -> Iterator[Any]:
     """Of the pages of all tests: scripts that were read and compiled once are not again."""
     opened = browser.new_context(viewport={"width": 1280, "height": 800})
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(1000 * PATIENCE)
     yield opened
     opened.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import bacpipe
-from bacpipe.recognisers.learner import BOTH, RAW, WHITE, Examples, Whitening, fit, logits_by_others
+from bacpipe.recognisers.learner import Examples, Learnt, Whitening, at_unit_length
 from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
 from tests.recognisers.conftest import CLASSES, OtherSpectra, Spectra, rows_of, write_sounds
 
@@ -36,11 +37,7 @@ def test_it_finds_what_it_was_taught(sounds, loader, recogniser):
     assert {0, 1, 2} == set((scores > 0.5).sum(axis=1).tolist())
     np.testing.assert_array_equal(scores, recogniser.predict(loader.embeddings("array")))
     counted = recogniser.about["labels"]["hum"]
-    assert counted["present"] + counted["absent"] == 48 and counted["features"] in {
-        RAW,
-        WHITE,
-        BOTH,
-    }
+    assert counted["present"] + counted["absent"] == 48
 
 
 def test_same_labels_same_recogniser(loader, recogniser):
@@ -62,6 +59,9 @@ def test_the_name_of_a_recogniser_leads_to_it(sounds, loader, recogniser):
         bacpipe.review_plan(folder, "pond_live", main_results_dir=results)
     best = bacpipe.search(recogniser, loader=loader, k=1)
     assert set(best["query"]) == {"hiss", "hum"}
+    # Its similarity is the logit of the score.
+    score = 1 / (1 + np.exp(-best.set_index("query").loc[["hiss", "hum"], "similarity"]))
+    np.testing.assert_allclose(score, recogniser.predict(loader).max(axis=0), atol=1e-5)
 
 
 def test_it_saves_and_loads_without_pickle(loader, recogniser, tmp_path):
@@ -185,14 +185,37 @@ def test_onnx_says_the_same(loader, recogniser, tmp_path, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
     file = recogniser.export_onnx(tmp_path / "ponds.onnx")
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(["scores"], {"embeddings": loader.embeddings("array")})
-    np.testing.assert_allclose(scores, recogniser.predict(loader), atol=1e-6)
+    embeddings = np.concatenate([loader.embeddings("array"), np.zeros((1, 16), np.float32)])
+    (scores,) = session.run(["scores"], {"embeddings": embeddings})
+    np.testing.assert_allclose(scores, recogniser.predict(embeddings), atol=1e-6)
+    model = recogniser.as_model(Spectra, device="cpu")
+    np.testing.assert_allclose(scores, model.classifier_predictions(embeddings), atol=1e-6)
     words = session.get_modelmeta().custom_metadata_map
     assert words["model"] == "spectra" and json.loads(words["classes"]) == ["hiss", "hum"]
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(bacpipe.BacpipeError, match=r"to ONNX needs .*pip install .*onnx"):
         recogniser.export_onnx(tmp_path / "none.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["ponds.onnx"]
+
+
+def test_those_of_earlier_versions_take_embeddings_as_they_are(loader, recogniser, tmp_path):
+    folder = replace(recogniser, unit_length=False).save(tmp_path / "earlier")
+    words = json.loads((folder / "recogniser.json").read_text())
+    assert words["format"] == 1 and "unit_length" not in words
+    earlier = bacpipe.Recogniser.load(folder)
+    embeddings = loader.embeddings("array")
+    logits = embeddings @ recogniser.weight.T + recogniser.bias
+    np.testing.assert_allclose(earlier.predict(embeddings), 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert earlier.digest != recogniser.digest
+    found = bacpipe.search(earlier, loader=loader, k=3)
+    np.testing.assert_allclose(
+        found[found["query"] == "hum"]["similarity"], np.sort(logits[:, 1])[::-1][:3], atol=1e-4
+    )
+    # How loud a window is makes no difference to those of today.
+    np.testing.assert_allclose(
+        recogniser.predict(9 * embeddings), recogniser.predict(embeddings), atol=1e-5
+    )
+    assert not np.allclose(earlier.predict(9 * embeddings), earlier.predict(embeddings))
 
 
 def test_own_labels_are_judged_by_other_recordings(loader, recogniser, sounds):
@@ -339,37 +362,40 @@ def test_labels_of_a_recording_that_was_replaced_after_the_run_are_left_out(tmp_
     assert found.about["labels"]["hum"]["present"] == truth["c.wav"][:12, 0].sum()
 
 
-def test_leaving_one_out_is_what_it_says():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((40, 60)).astype(np.float32) / 8
-    present, weights = x[:, 0] > 0.02, np.where(np.arange(40) < 30, 1.0, 0.05)
-    weight, bias = fit(x, present, weights)
-    quick = logits_by_others(x, present, weights, x @ weight + bias)
-    slow = np.empty(40)
-    for i in range(40):
-        rest = np.arange(40) != i
-        weight, bias = fit(x[rest], present[rest], weights[rest])
-        slow[i] = x[i] @ weight + bias
-    assert np.corrcoef(quick, slow)[0, 1] > 0.99
-    np.testing.assert_allclose(quick, slow, atol=0.2)  # their range is 5
-
-
-@pytest.mark.parametrize("kind", [RAW, WHITE])
-def test_weights_on_embeddings_say_the_same_as_on_features(kind):
+def test_weights_on_unit_length_say_the_same_as_on_features():
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((200, 12)) @ rng.standard_normal((12, 12)) + 3).astype(np.float32)
     whitening = Whitening.of(x)
-    features = whitening.features(x, kind)
+    features = whitening.features(x)
     assert np.square(features).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
     weight = rng.standard_normal(12)
-    plain, bias = whitening.on_embeddings(weight, 0.5, kind)
-    np.testing.assert_allclose(x @ plain + bias, features @ weight + 0.5, atol=1e-4)
+    learnt = Learnt(*whitening.on_unit_length(weight, 0.5))
+    np.testing.assert_allclose(learnt.logits(x), features @ weight + 0.5, atol=1e-4)
+    np.testing.assert_allclose(learnt.logits(7 * x), learnt.logits(x), atol=1e-4)
+
+
+def test_what_all_windows_share_counts_less_where_they_are_many():
+    rng = np.random.default_rng(2)
+    common = rng.standard_normal(40)
+    share = {}
+    for n in (12, 4000):
+        x = rng.standard_normal((n, 40)) + rng.standard_normal((n, 1)) * common + 3
+        unit = at_unit_length(x.astype(np.float32))
+        largest = [
+            np.linalg.eigvalsh(np.cov(values.T))[-1] / np.trace(np.cov(values.T))
+            for values in (Whitening.of(x.astype(np.float32)).features(x), unit)
+        ]
+        share[n] = largest[0] / largest[1]
+    # Of a handful of windows, the largest part may be the class itself.
+    assert share[12] > 0.9 and share[4000] < 0.75
 
 
 def test_windows_that_are_all_alike_and_one_direction_alone_break_nothing():
     x = np.ones((30, 4), np.float32)
-    assert np.isfinite(Whitening.of(x).features(x, WHITE)).all()
+    assert np.isfinite(Whitening.of(x).features(x)).all()
     x[:, 0] = np.arange(30)
     found = Whitening.of(x)
-    assert np.isfinite(found.features(x, WHITE)).all()
+    assert np.isfinite(found.features(x)).all()
+    x[3] = 0  # no length to divide by
+    assert np.isfinite(Whitening.of(x).features(x)).all()
     assert Examples(x, np.ones(30, bool), 10).weights.sum() == pytest.approx(11)
