@@ -79,7 +79,7 @@ def ours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """That of `bacpipe.train_recogniser`."""
     learnt = learner.learn(examples, known.whitening)
-    return learnt.logits(pool), learnt.logits(test)
+    return pool @ learnt.weight + learnt.bias, test @ learnt.weight + learnt.bias
 
 
 def margin(logits: np.ndarray, labels: int) -> np.ndarray:

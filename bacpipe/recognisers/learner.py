@@ -5,12 +5,11 @@ has labelled are weak negatives, because nearly all windows lack a given class (
 Dumoulin et al. 2025, "The Search for Squawk", https://arxiv.org/abs/2505.03071): 500 of them, which
 together weigh half as much as the labels, and each at most a twentieth of one.
 
-Features are the embeddings at unit length, because how loud a sound is does not say what it is.
-They are centred and softly whitened by the covariance C of the windows to be searched: with
-C = U Λ Uᵀ, they are multiplied by U (Λ + λ·mean(Λ))^(-1/2).  What varies in all recordings, such as
-wind or distance, then counts less.  Of fewer windows than dimensions, the covariance holds the
-classes themselves, and λ grows until nothing is whitened.  The result is a weight vector and a bias
-on embeddings of unit length.
+Features are the embeddings, centred and softly whitened by the covariance C of the windows to be
+searched: with C = U Λ Uᵀ, they are multiplied by U (Λ + λ·mean(Λ))^(-1/2).  What varies in all
+recordings, such as wind or distance, then counts less.  Of fewer windows than dimensions, the
+covariance holds the classes themselves, and λ grows until nothing is whitened.  The result is a
+weight vector and a bias on plain embeddings.
 """
 
 from __future__ import annotations
@@ -28,15 +27,8 @@ _FEW = 10  # labels; with fewer, weak negatives weigh as with so many
 _C = 10.0  # inverse strength of the penalty, at features of mean square length 1
 
 
-def at_unit_length(embeddings: np.ndarray) -> np.ndarray:
-    """Rows of length 1, of the same shape and type; rows of zeros stay."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit: np.ndarray = embeddings / np.where(lengths > 0, lengths, 1)
-    return unit
-
-
 class Whitening(NamedTuple):
-    """Mean and covariance of the windows to be searched, at unit length.
+    """Mean and covariance of the windows to be searched.
 
     Attributes
     ----------
@@ -57,16 +49,15 @@ class Whitening(NamedTuple):
     @classmethod
     def of(cls, embeddings: np.ndarray) -> Whitening:
         """Of windows, float32 of shape (n, dim)."""
-        unit = at_unit_length(embeddings)
-        mean = unit.mean(axis=0, dtype=np.float64)
-        centred = unit - mean.astype(np.float32)
+        mean = embeddings.mean(axis=0, dtype=np.float64)
+        centred = embeddings - mean.astype(np.float32)
         covariance = centred.T @ centred / max(1, len(centred))
         variances, directions = np.linalg.eigh(covariance.astype(np.float64))
         return cls(
             mean.astype(np.float32),
             np.maximum(variances, 0).astype(np.float32),
             directions.astype(np.float32),
-            np.array([len(unit)]),
+            np.array([len(embeddings)]),
         )
 
     @property
@@ -84,11 +75,11 @@ class Whitening(NamedTuple):
 
     def features(self, embeddings: np.ndarray) -> np.ndarray:
         """Features of embeddings, float32 of their shape."""
-        features: np.ndarray = (at_unit_length(embeddings) - self.mean) @ self.matrix
+        features: np.ndarray = (embeddings - self.mean) @ self.matrix
         return features
 
-    def on_unit_length(self, weight: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
-        """Weights and bias that give for embeddings of unit length what these give for features."""
+    def on_embeddings(self, weight: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
+        """Weights and bias that give for embeddings what these give for features."""
         plain = self.matrix @ weight
         return plain, bias - float(plain @ self.mean)
 
@@ -129,23 +120,18 @@ class Learnt(NamedTuple):
     Attributes
     ----------
     weight : np.ndarray, float32, shape (dim,)
-        On embeddings of unit length.
+        On embeddings.
     bias : float
     """
 
     weight: np.ndarray
     bias: float
 
-    def logits(self, embeddings: np.ndarray) -> np.ndarray:
-        """Logits of embeddings, float32 of shape (n, dim)."""
-        logits: np.ndarray = at_unit_length(embeddings) @ self.weight + self.bias
-        return logits
-
 
 def learn(examples: Examples, whitening: Whitening) -> Learnt:
     """Learn a class."""
     x = whitening.features(examples.embeddings)
-    weight, bias = whitening.on_unit_length(*fit(x, examples.present, examples.weights))
+    weight, bias = whitening.on_embeddings(*fit(x, examples.present, examples.weights))
     return Learnt(weight.astype(np.float32), bias)
 
 

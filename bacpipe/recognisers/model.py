@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bacpipe.models.base import Rows
 
 _LARGEST = 60.0  # logit; scores beyond it differ by nothing that float32 can say
-_SHORTEST = 1e-30  # embeddings of zeros stay
 
 
 class RecogniserModel(ModelBaseClass):
@@ -50,7 +49,6 @@ class RecogniserModel(ModelBaseClass):
         self._backbone = backbone
         self._weight = torch.from_numpy(np.array(recogniser.weight, np.float32))
         self._bias = torch.from_numpy(np.array(recogniser.bias, np.float32))
-        self._unit_length = recogniser.unit_length
 
     def preprocess(self, audio: torch.Tensor) -> Inputs:
         """Input of the backbone."""
@@ -65,8 +63,6 @@ class RecogniserModel(ModelBaseClass):
         given = torch.as_tensor(embeddings).float()
         if self._weight.device != given.device:
             self._weight, self._bias = self._weight.to(given.device), self._bias.to(given.device)
-        if self._unit_length:
-            given = torch.nn.functional.normalize(given, eps=_SHORTEST)
         logits = given @ self._weight.T + self._bias
         return logits.clamp(-_LARGEST, _LARGEST).sigmoid()
 
@@ -88,28 +84,17 @@ def write_onnx(recogniser: StoredRecogniser, path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     classes, dim = recogniser.weight.shape
-    constants = {"weight": recogniser.weight, "bias": recogniser.bias}
-    nodes, given = [], "embeddings"
-    if recogniser.unit_length:
-        constants["shortest"] = np.array(_SHORTEST)
-        nodes = [
-            helper.make_node("ReduceL2", [given], ["length"], axes=[1], keepdims=1),
-            helper.make_node("Max", ["length", "shortest"], ["divisor"]),
-            helper.make_node("Div", [given, "divisor"], ["unit"]),
-        ]
-        given = "unit"
-    nodes += [
-        helper.make_node("Gemm", [given, "weight", "bias"], ["logits"], transB=1),
-        helper.make_node("Sigmoid", ["logits"], ["scores"]),
-    ]
     graph = helper.make_graph(
-        nodes,
+        [
+            helper.make_node("Gemm", ["embeddings", "weight", "bias"], ["logits"], transB=1),
+            helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        ],
         "recogniser",
         [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["windows", dim])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["windows", classes])],
         [
-            numpy_helper.from_array(np.array(values, np.float32), name)
-            for name, values in constants.items()
+            numpy_helper.from_array(np.ascontiguousarray(recogniser.weight, np.float32), "weight"),
+            numpy_helper.from_array(np.ascontiguousarray(recogniser.bias, np.float32), "bias"),
         ],
     )
     # Versions that every onnxruntime since 1.15 reads.

@@ -1,10 +1,10 @@
 """Recognisers: classes of your own, learnt from labelled windows on top of a model's embeddings.
 
-A recogniser is a matrix of weights and a bias per class on embeddings of unit length, whatever the
-features were that it was learnt with.  On disk it is ``recognisers/<name>/recogniser.safetensors``
-(the numbers) and ``recogniser.json`` (the words: model, checkpoint, classes, labels, licence);
-reading it runs no code.  Applied to a data set it gives what an integrated classifier gives: tables
-in ``evaluations/<name>/predictions``, read by a loader that tables and exports take like any other.
+A recogniser is a matrix of weights and a bias per class on plain embeddings, whatever the features
+were that it was learnt with.  On disk it is ``recognisers/<name>/recogniser.safetensors`` (the
+numbers) and ``recogniser.json`` (the words: model, checkpoint, classes, labels, licence); reading
+it runs no code.  Applied to a data set it gives what an integrated classifier gives: tables in
+``evaluations/<name>/predictions``, read by a loader that tables and exports take like any other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 from bacpipe.recognisers.judging import cross_validated, judged, recording_of, windows_to_judge
 from bacpipe.recognisers.labelled import LabelledWindows
-from bacpipe.recognisers.learner import at_unit_length
 from bacpipe.recognisers.model import RecogniserModel, write_onnx
 from bacpipe.recognisers.searched_windows import embeddings_of
 from bacpipe.store.class_list import ClassList, write_class_list
@@ -82,14 +81,11 @@ class Recogniser(StoredRecogniser):
     classes : tuple of str
         Name of every column of scores.
     weight : np.ndarray, float32, shape (classes, dim)
-        On embeddings, brought to unit length if `unit_length` is True.
+        On embeddings.
     bias : np.ndarray, float32, shape (classes,)
         Added to it.
     about : dict
         What else is known of it: labels by class, data set, seed, licence, versions.
-    unit_length : bool
-        Whether embeddings are divided by their length first.  Those trained here take them so; some
-        of earlier versions take them as they are.
 
     Examples
     --------
@@ -152,8 +148,6 @@ class Recogniser(StoredRecogniser):
         scores = np.empty((len(embeddings), len(self.classes)), np.float32)
         for first in range(0, len(embeddings), _CHUNK):
             part = np.asarray(embeddings[first : first + _CHUNK], np.float32)
-            if self.unit_length:
-                part = at_unit_length(part)
             logits = part @ self.weight.T + self.bias
             scores[first : first + _CHUNK] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
         return scores
@@ -431,7 +425,6 @@ class Recogniser(StoredRecogniser):
     def digest(self) -> str:
         """16 digits of a hash of what it does."""
         content = [self.weight.tobytes(), self.bias.tobytes(), "\0".join(self.classes).encode()]
-        content += [b"unit length"] if self.unit_length else []
         return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
 
 

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _MOST = 32_768  # windows for the covariance
 _KEPT = 2_000  # of these
-_KIND = "at unit length"  # other covariances than this one are computed anew
 _SEED = 0
 
 
@@ -34,7 +33,7 @@ class SearchedWindows(NamedTuple):
     Attributes
     ----------
     whitening : Whitening
-        Mean and covariance of them at unit length.
+        Their mean and covariance.
     rows : np.ndarray, int64, shape (n,)
         Some of them, in ascending order; rows of ``Loader.embeddings('array')``.
     embeddings : np.ndarray, float32, shape (n, dim)
@@ -57,8 +56,7 @@ def searched_windows(loader: Loader) -> SearchedWindows:
         If there are fewer than two windows with embeddings that are numbers.
     """
     path = loader.paths.recognisers_path / searched_windows_name(loader.get_embedding_dir().name)
-    state = f"{loader.embeddings_state} {_KIND}"
-    stored = _read(path, state)
+    stored = _read(path, loader.embeddings_state)
     if stored is not None:
         return stored
     total = sum(entry.windows for entry in loader.entries.values())
@@ -75,7 +73,7 @@ def searched_windows(loader: Loader) -> SearchedWindows:
     whitening = Whitening.of(embeddings)
     kept = np.sort(rng.choice(len(rows), min(_KEPT, len(rows)), replace=False))
     searched = SearchedWindows(whitening, rows[kept], embeddings[kept])
-    _write(path, searched, state)
+    _write(path, searched, loader.embeddings_state)
     return searched
 
 

@@ -143,7 +143,6 @@ def train_recogniser(
         np.stack([item.weight for item in learnt.values()]),
         np.array([item.bias for item in learnt.values()], np.float32),
         about,
-        unit_length=True,
     )
     recogniser.save(loader.paths.recognisers_path / name)
     return recogniser

@@ -50,8 +50,7 @@ class LinearRecogniser(Protocol):
         Names of the classes.
     weight : np.ndarray, shape (classes, dim)
     bias : np.ndarray, shape (classes,)
-        The logit of a class for an embedding x is ``weight @ x + bias``; if there is an attribute
-        ``unit_length`` that is True, for x divided by its length.
+        The logit of a class for an embedding x is ``weight @ x + bias``.
     """
 
     @property
@@ -429,8 +428,7 @@ class QueryReader:
             ]
         )
         names: list[int | str] = list(recogniser.classes) if len(weights) > 1 else []
-        by_length = not getattr(recogniser, "unit_length", False)
-        return Sought(Queries(directions, by_length=by_length), names, set(), lengths, bias)
+        return Sought(Queries(directions, by_length=True), names, set(), lengths, bias)
 
 
 def embedder_for(index: SearchIndex, custom: object = None) -> Embedder:

@@ -19,13 +19,12 @@ from bacpipe.store.files import write_json
 from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
 from bacpipe.store.tensors import read_tensors, write_tensors
 
-FORMAT = 2
-"""From 2 on, embeddings may have to be brought to unit length first."""
+FORMAT = 1
 _ANEW = (
     "; the recogniser works, and bacpipe.Recogniser.load(folder).save(folder) writes these words "
     "anew."
 )
-_OWN = ("format", "name", "model", "checkpoint", "classes", "dim", "unit_length")
+_OWN = ("format", "name", "model", "checkpoint", "classes", "dim")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +38,6 @@ class StoredRecogniser:
     weight: np.ndarray
     bias: np.ndarray
     about: Mapping[str, Any]
-    unit_length: bool = False
 
 
 _R = TypeVar("_R", bound=StoredRecogniser)
@@ -48,13 +46,12 @@ _R = TypeVar("_R", bound=StoredRecogniser)
 def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
     """All but the numbers."""
     return {
-        "format": FORMAT if recogniser.unit_length else 1,
+        "format": FORMAT,
         "name": recogniser.name,
         "model": recogniser.model,
         "checkpoint": recogniser.checkpoint,
         "classes": list(recogniser.classes),
         "dim": recogniser.weight.shape[1],
-        **({"unit_length": True} if recogniser.unit_length else {}),
         **recogniser.about,
     }
 
@@ -88,7 +85,6 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
             raise ValueError("its weights are no numbers")
         about = {key: value for key, value in words.items() if key not in _OWN}
         name, model, checkpoint = str(words["name"]), str(words["model"]), words["checkpoint"]
-        unit_length = words.get("unit_length", False) is True
     except (FileNotFoundError, NotADirectoryError):
         raise ResultsNotFoundError(
             f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
@@ -98,8 +94,9 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
         raise ResultsError(
             f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
         ) from None
-    weight, bias = weight.astype(np.float32), bias.astype(np.float32)
-    return kind(name, model, checkpoint, classes, weight, bias, about, unit_length)
+    return kind(
+        name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32), about
+    )
 
 
 def why_recogniser_damaged(path: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import bacpipe
-from bacpipe.recognisers.learner import Examples, Learnt, Whitening, at_unit_length
+from bacpipe.recognisers.learner import Examples, Whitening
 from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
 from tests.recognisers.conftest import CLASSES, OtherSpectra, Spectra, rows_of, write_sounds
 
@@ -198,26 +197,6 @@ def test_onnx_says_the_same(loader, recogniser, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["ponds.onnx"]
 
 
-def test_those_of_earlier_versions_take_embeddings_as_they_are(loader, recogniser, tmp_path):
-    folder = replace(recogniser, unit_length=False).save(tmp_path / "earlier")
-    words = json.loads((folder / "recogniser.json").read_text())
-    assert words["format"] == 1 and "unit_length" not in words
-    earlier = bacpipe.Recogniser.load(folder)
-    embeddings = loader.embeddings("array")
-    logits = embeddings @ recogniser.weight.T + recogniser.bias
-    np.testing.assert_allclose(earlier.predict(embeddings), 1 / (1 + np.exp(-logits)), atol=1e-6)
-    assert earlier.digest != recogniser.digest
-    found = bacpipe.search(earlier, loader=loader, k=3)
-    np.testing.assert_allclose(
-        found[found["query"] == "hum"]["similarity"], np.sort(logits[:, 1])[::-1][:3], atol=1e-4
-    )
-    # How loud a window is makes no difference to those of today.
-    np.testing.assert_allclose(
-        recogniser.predict(9 * embeddings), recogniser.predict(embeddings), atol=1e-5
-    )
-    assert not np.allclose(earlier.predict(9 * embeddings), earlier.predict(embeddings))
-
-
 def test_own_labels_are_judged_by_other_recordings(loader, recogniser, sounds):
     judged = recogniser.evaluate(loader)
     assert "learnt from the others" in judged.attrs["how"]
@@ -362,16 +341,15 @@ def test_labels_of_a_recording_that_was_replaced_after_the_run_are_left_out(tmp_
     assert found.about["labels"]["hum"]["present"] == truth["c.wav"][:12, 0].sum()
 
 
-def test_weights_on_unit_length_say_the_same_as_on_features():
+def test_weights_on_embeddings_say_the_same_as_on_features():
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((200, 12)) @ rng.standard_normal((12, 12)) + 3).astype(np.float32)
     whitening = Whitening.of(x)
     features = whitening.features(x)
     assert np.square(features).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
     weight = rng.standard_normal(12)
-    learnt = Learnt(*whitening.on_unit_length(weight, 0.5))
-    np.testing.assert_allclose(learnt.logits(x), features @ weight + 0.5, atol=1e-4)
-    np.testing.assert_allclose(learnt.logits(7 * x), learnt.logits(x), atol=1e-4)
+    plain, bias = whitening.on_embeddings(weight, 0.5)
+    np.testing.assert_allclose(x @ plain + bias, features @ weight + 0.5, atol=1e-4)
 
 
 def test_what_all_windows_share_counts_less_where_they_are_many():
@@ -380,10 +358,9 @@ def test_what_all_windows_share_counts_less_where_they_are_many():
     share = {}
     for n in (12, 4000):
         x = rng.standard_normal((n, 40)) + rng.standard_normal((n, 1)) * common + 3
-        unit = at_unit_length(x.astype(np.float32))
         largest = [
             np.linalg.eigvalsh(np.cov(values.T))[-1] / np.trace(np.cov(values.T))
-            for values in (Whitening.of(x.astype(np.float32)).features(x), unit)
+            for values in (Whitening.of(x.astype(np.float32)).features(x), x)
         ]
         share[n] = largest[0] / largest[1]
     # Of a handful of windows, the largest part may be the class itself.
@@ -396,6 +373,4 @@ def test_windows_that_are_all_alike_and_one_direction_alone_break_nothing():
     x[:, 0] = np.arange(30)
     found = Whitening.of(x)
     assert np.isfinite(found.features(x)).all()
-    x[3] = 0  # no length to divide by
-    assert np.isfinite(Whitening.of(x).features(x)).all()
     assert Examples(x, np.ones(30, bool), 10).weights.sum() == pytest.approx(11)
