@@ -62,7 +62,10 @@ class Whitening(NamedTuple):
 
     @property
     def matrix(self) -> np.ndarray:
-        """What makes features of mean square length 1, float32 of shape (dim, dim)."""
+        """What centred embeddings are multiplied by, float32 of shape (dim, dim).
+
+        The features have mean square length 1.
+        """
         dim = len(self.mean)
         softness = SOFTNESS * (1 + (dim / max(1, self.windows[0])) ** 2)
         softened = self.variances + softness * self.variances.mean()

@@ -50,8 +50,8 @@ def train_recogniser(
     """Learn classes of your own from labelled windows.
 
     One penalised logistic regression per class on a model's embeddings, so that "nothing" is an
-    answer.  Labels of ``no`` are negatives; so are, at a twentieth of their weight, 500 windows
-    that nobody has labelled, and windows that were labelled with other classes.  See
+    answer.  Labels of ``no`` are negatives; so are, at a twentieth of their weight or less, 500
+    windows that nobody has labelled, and windows that were labelled with other classes.  See
     `bacpipe.recognisers.learner`.
 
     Parameters

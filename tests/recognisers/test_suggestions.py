@@ -37,8 +37,7 @@ def test_strategies_choose_what_they_say(sounds, loader, recogniser):
             None, recogniser, n=8, strategy=strategy, classes=["hum"], loader=loader, **settings
         )["score"].to_numpy()
 
-    # Sites take turns and no call comes twice, so that a list of the best goes down, too.
-    assert np.median(of("top")) > np.quantile(scores, 0.7)
+    assert of("top").min() > np.quantile(scores, 0.7)
     assert np.abs(of("margin") - 0.5).mean() < np.abs(of("random") - 0.5).mean()
     logit = np.log(of("stratified") / (1 - of("stratified")))
     assert np.ptp(logit) > 0.5 * np.ptp(np.log(scores / (1 - scores)))
