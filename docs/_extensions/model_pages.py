@@ -17,7 +17,7 @@ from bacpipe.models.card import (
     Url,
     candidates,
 )
-from bacpipe.models.zoo import CARDS, EBIRD
+from bacpipe.models.zoo import CARDS
 
 # Heading, and what the words about a model's sounds match; the first group that fits counts.
 _GROUPS = (
@@ -232,11 +232,7 @@ def _names(card: ModelCard) -> str:
     fetch = f"`bacpipe models get --names {card.name}`"
     if card.known_classes:
         return "They are known without its weights."
-    if card.name == "birdnet":
-        return f"They come with its weights; {fetch} fetches eBird's codes of the birds."
-    if any(file not in EBIRD for file in card.labels):
-        return f"Where its weights are not, it fetches the names alone, as {fetch} does."
-    return f"They come with its weights, which `bacpipe models get {card.name}` fetches before."
+    return f"Where its weights are not, it fetches the names alone, as {fetch} does."
 
 
 def _licence(card: ModelCard) -> str:
@@ -283,8 +279,9 @@ def _origin(card: ModelCard) -> str:
     files = "\n".join(
         f"- {' or '.join(f'`{path}`' for path in candidates(card, name))}" for name in card.files
     )
+    apart = (file for file in card.labels if file.name not in card.files)
     labels = "".join(
-        f"- `{file.name}`: {' or '.join(map(_source, file.sources))}\n" for file in card.labels
+        f"- `{file.name}`: {' or '.join(map(_source, file.sources))}\n" for file in apart
     )
     names = (
         f"\nThe names of its classes are in files of their own, without which it works, too:\n\n"
@@ -311,7 +308,8 @@ def _source(source: Source) -> str:
         case HubFiles():
             return f"[{source.repo_id}](https://huggingface.co/{source.repo_id}) on Hugging Face"
         case KaggleModel():
-            return f"Kaggle, `{source.handle}`"
+            file = f", file `{source.file}`" if source.file else ""
+            return f"Kaggle, `{source.handle}`{file}"
         case Url():
             return f"<{source.address}>" + (f", `{source.member}` in it" if source.member else "")
 

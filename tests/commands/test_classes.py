@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from bacpipe.__main__ import main
 from bacpipe.models.card import Url
-from bacpipe.models.zoo import CARDS, EBIRD
+from bacpipe.models.zoo import CARDS
 from tests.models.hub_server import Hub
 from tests.models.test_checkpoints import hub, impatient
 
@@ -63,6 +65,14 @@ LABELS = {
     "avesecho_passt": "Turdus merula,EurasianBlackbird\nStrix aluco,Tawny Owl\n",
     "birdnet_v3": "idx;sci_name;com_name\n0;Turdus merula;Eurasian Blackbird\n"
     "1;Strix aluco;Tawny Owl\n",
+    "birdnet": "Turdus merula_Eurasian Blackbird\nStrix aluco_Tawny Owl\n",
+    **dict.fromkeys(
+        (name for name in CARDS if name.endswith("_birdset") or name.startswith("audioproto")),
+        '{"id2label": {"0": "eurbla", "1": "tawowl1"}}',
+    ),
+    "perch_bird": "ebird2021\neurbla\ntawowl1\n",
+    "surfperch": "reef\nTurdus merula\nStrix aluco\n",
+    "yamnet": "index,mid,display_name\n0,/m/1,Turdus merula\n1,/m/2,Strix aluco\n",
     "perch_v2": "inat2024_fsd50k\nTurdus merula\nStrix aluco\n",
     "insect66": "file_name,species\na.wav,Turdus merula\nb.wav,Strix aluco\n",
     "insect459": "file_name,species\na.wav,Turdus merula\nb.wav,Strix aluco\n",
@@ -72,18 +82,22 @@ LABELS = {
     ),
 }
 
+TAXONOMY = (
+    "SPECIES_CODE,COMMON_NAME,SCI_NAME\neurbla,Eurasian Blackbird,Turdus merula\n"
+    "tawowl1,Tawny Owl,Strix aluco\n"
+)
+
 
 @pytest.mark.parametrize("name", LABELS)
 def test_names_beside_the_weights_are_enough(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if CARDS[name].extra == "onnx" and importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("needs the extra onnx")
     card = CARDS[name]
     monkeypatch.setitem(CARDS, name, replace(card, n_classes=card.n_classes and 2))
     path = tmp_path / card.labels[0].name
     path.parent.mkdir(parents=True)
     path.write_text(LABELS[name])
+    (tmp_path / "ebird_taxonomy.csv").write_text(TAXONOMY)
     where = f"model_base_path={tmp_path}"
     assert main(["classes", name, where]) == 0
     said = capsys.readouterr().out
@@ -94,7 +108,7 @@ def test_names_beside_the_weights_are_enough(
         assert "avesecho_passt" in known
     assert main(["classes", name, "--search", "strix", where]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert [*tmp_path.rglob("*.*")] == [path]  # nothing was fetched
+    assert {*tmp_path.rglob("*.*")} == {path, tmp_path / "ebird_taxonomy.csv"}  # none was fetched
 
 
 def test_only_the_names_are_fetched(
@@ -117,14 +131,43 @@ def test_only_the_names_are_fetched(
 def test_nobody_waits_for_weights_to_read_a_list(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["classes", "convnext_birdset", f"model_base_path={tmp_path / 'base'}"]) == 1
+    repository = "DBD-research-group/ConvNeXT-Base-BirdSet-XCL"
+    labels = {str(i): f"code{i}" for i in range(9736)}
+    where = f"model_base_path={tmp_path / 'base'}"
+    hub.add(f"{repository}/config.json", json.dumps({"id2label": labels}).encode())
+    assert main(["classes", "convnext_birdset", where]) == 0
+    assert "code9735" in capsys.readouterr().out
+    hub.add(f"{repository}/config.json", b"{}")  # that of a version which does not name them
+    assert main(["classes", "efficientnet_birdset", where]) == 1
+    capsys.readouterr()
+    (tmp_path / "base/convnext_birdset/config.json").write_text("{}")
+    assert main(["classes", "convnext_birdset", where]) == 1
     assert '"bacpipe models get convnext_birdset"' in capsys.readouterr().err
-    assert hub.requests == []
+    asked = {path.rpartition("/")[2] for _, path, *_ in hub.requests}
+    assert "config.json" in asked and not any(path.endswith("safetensors") for path in asked)
 
 
-def test_names_that_have_files_of_their_own_need_no_weights() -> None:
-    own = {name for name, card in CARDS.items() if not {*card.labels} <= {*EBIRD}}
-    assert own == {*LABELS}
+def test_weights_with_other_classes_tell_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = CARDS["birdnet"]
+    monkeypatch.setitem(CARDS, "birdnet", replace(card, n_classes=2))  # the package has 6522
+    assert main(["classes", "birdnet", f"model_base_path={tmp_path}"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 6522
+
+
+def test_every_classifier_tells_its_classes_without_weights() -> None:
+    classifiers = {name for name, card in CARDS.items() if card.is_classifier}
+    assert {*LABELS} | {name for name in classifiers if CARDS[name].known_classes} == classifiers
+    assert {name for name, card in CARDS.items() if card.class_list} == {*LABELS}
+
+
+def test_lists_are_read_without_the_framework_of_the_model() -> None:
+    code = (
+        "import sys; from bacpipe.commands import classes; classes.run(['birdnet']); "
+        "assert not {'torch', 'tensorflow', 'onnxruntime'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_damaged_weights_are_not_called_missing(

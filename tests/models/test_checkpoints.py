@@ -25,6 +25,7 @@ from bacpipe.models.card import (
     HubFiles,
     InPackage,
     KaggleModel,
+    LabelFile,
     ModelCard,
     Source,
     Url,
@@ -613,8 +614,13 @@ class TestKaggle:
         asked: list[str] = []
 
         def model_download(*args: object, **kwargs: object) -> str:
-            asked.append(signature.bind(*args, **kwargs).arguments["handle"])
+            bound = signature.bind(*args, **kwargs).arguments
+            asked.append(bound["handle"])
             folder = tmp_path / "kaggle_cache/3"
+            if (file := bound.get("path")) is not None:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_bytes(b"one file")
+                return str(folder / file)
             (folder / "variables").mkdir(parents=True, exist_ok=True)
             (folder / "saved_model.pb").write_bytes(b"graph")
             (folder / "variables/variables.index").write_bytes(b"weights")
@@ -639,6 +645,19 @@ class TestKaggle:
             )
         ]
 
+    def test_one_file_of_a_model(self, downloaded: list[str], tmp_path: Path) -> None:
+        base, (whole,) = tmp_path / "base", self.CARD.sources
+        assert isinstance(whole, KaggleModel)
+        names = LabelFile(
+            "k/assets/label.csv", (dataclasses.replace(whole, file="assets/label.csv"),)
+        )
+        assert checkpoints.resolve(names, base) == {names.name: base / names.name}
+        assert visible(base) == ["k/assets/label.csv"]
+        assert checkpoints.missing_files(self.CARD, base) == ["k/saved_model.pb"]
+        checkpoints.resolve(self.CARD, base)  # completes the folder
+        assert {"k/assets/label.csv", "k/saved_model.pb"} <= {*visible(base)}
+        assert downloaded == [whole.handle] * 2
+
     def test_failures_name_the_model(
         self, downloaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -653,7 +672,7 @@ class TestKaggle:
         ]
         for error in errors:
 
-            def failing(handle: str, error: Exception = error) -> str:
+            def failing(*_: object, error: Exception = error) -> str:
                 raise error
 
             monkeypatch.setattr(kagglehub, "model_download", failing)

@@ -12,18 +12,20 @@ import pytest
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.card import LabelFile, Url
-from bacpipe.models.families import avesecho_passt, birdnet_v3
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.weights.class_names import (
+    ClassNames,
     Species,
     Taxonomy,
     fitting_codes,
     names_of_codes,
     names_of_species,
+    numbered_classes,
     read_list,
     read_species,
     read_taxonomy,
 )
+from bacpipe.models.weights.label_files import read_names
 from bacpipe.models.zoo import CARDS, EBIRD
 from tests.models.hub_server import Hub
 from tests.models.test_checkpoints import hub, impatient
@@ -32,6 +34,15 @@ __all__ = ["hub", "impatient"]  # fixtures
 
 ROBIN = Species("eurrob1", "European Robin", "Erithacus rubecula")
 EDITION = {"eurrob1": {"sci_name": "Erithacus rubecula", "common_name": "European Robin"}}
+
+
+def test_numbered_classes_have_one_width() -> None:
+    assert numbered_classes(2) == ("class_000", "class_001")
+    assert numbered_classes(9736)[-1] == "class_9735"
+
+
+def names_of(model: str, path: Path, n_classes: int) -> ClassNames | None:
+    return read_names(CARDS[model], path.parent, n_classes=n_classes, path=path)
 
 
 def test_codes_stay_without_a_taxonomy(tmp_path: Path) -> None:
@@ -159,7 +170,7 @@ def test_every_classifier_knows_where_its_names_come_from() -> None:
         read_species,
         lambda path: read_list(path, 1),
         lambda path: read_taxonomy([LabelFile(path.name, sources=())], path.parent),
-        lambda path: birdnet_v3.read_labels(path, 1, Taxonomy()),
+        lambda path: names_of("birdnet_v3", path, 1),
     ],
 )
 def test_label_files_that_are_no_text(
@@ -181,10 +192,10 @@ def test_rows_that_are_too_short_and_names_that_are_there_twice(tmp_path: Path) 
     path = tmp_path / "labels.csv"
     path.write_text("index;sci_name;com_name\n0;Strix aluco\n")
     with pytest.raises(CheckpointError, match=r"row '0, Strix aluco' lacks column 3"):
-        birdnet_v3.read_labels(path, 1, Taxonomy())
+        names_of("birdnet_v3", path, 1)
     path.write_text("Strix aluco,Tawny Owl\nStrix aluco\n")
     with pytest.raises(CheckpointError, match="lacks column 2"):
-        avesecho_passt._class_names(path, 2, Taxonomy())
+        names_of("avesecho_passt", path, 2)
     for names in (["Strix aluco"] * 3, ["Strix aluco", "Wind", "Wind"]):
         classes = names_of_species(names, Taxonomy(), common=["Tawny Owl", "Wind", "Wind"]).classes
         assert len(set(classes)) == 3

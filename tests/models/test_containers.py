@@ -7,7 +7,6 @@ import torch
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.weights.containers import (
-    numbered_classes,
     read_json,
     state_dict_in,
     strip_prefixes,
@@ -39,8 +38,3 @@ def test_prefixes_go_in_any_order_and_number() -> None:
     prefixes = ("model.", "head.")
     assert strip_prefixes("model.head.model.a.head.b", prefixes) == "a.head.b"
     assert strip_prefixes("a.model.b", prefixes) == "a.model.b"
-
-
-def test_numbered_classes_have_one_width() -> None:
-    assert numbered_classes(2) == ("class_000", "class_001")
-    assert numbered_classes(9736)[-1] == "class_9735"

@@ -12,8 +12,8 @@ from bacpipe.errors import SettingsError
 from bacpipe.models.base import ModelBaseClass, base_path
 from bacpipe.models.card import ModelCard
 from bacpipe.models.weights import checkpoints
-from bacpipe.models.weights.class_names import ClassNames, Taxonomy, numbered, read_taxonomy
-from bacpipe.models.zoo import CARDS, EBIRD
+from bacpipe.models.weights.label_files import numbered, read_names
+from bacpipe.models.zoo import CARDS
 
 
 class ZooModel(ModelBaseClass):
@@ -76,67 +76,20 @@ class ZooModel(ModelBaseClass):
     def set_up(self) -> None:
         """Build or find the network, and what goes with it, from `paths` in the card's order."""
 
-    @classmethod
-    def names_in_labels(
-        cls, card: ModelCard, base: Path, n_classes: int | None = None
-    ) -> ClassNames | None:
-        """Names of the classes as the label files alone tell them, without the weights.
+    def name_classes(self, n_classes: int, listed: Path | None = None) -> None:
+        """Take the names that a label file tells in the order of the scores, or numbers.
 
         Parameters
         ----------
-        card : ModelCard
-            Of the model.
-        base : Path
-            Folder of all checkpoints.
-        n_classes : int, optional
-            As many as the weights have; by default, those of the card.
-
-        Returns
-        -------
-        ClassNames or None
-            None where these files are not there, or the names come with the weights.
-
-        Raises
-        ------
-        CheckpointError
-            If a file cannot be read, or is of another number of classes.
+        n_classes : int
+            As many as the weights have.
+        listed : Path, optional
+            The list; by default, it is looked for where the card says.
         """
-        labels = label_file(card, base) if card.labels else None
-        return None if labels is None else cls.read_names(card, labels, base, n_classes)
-
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        """What `names_in_labels` returns if the first label file is there."""
-        return None
-
-    def name_classes(self, n_classes: int) -> None:
-        """Take the names of the label files in the order of the scores, or numbers."""
-        names = self.names_in_labels(self.card, self.model_base_path, n_classes)
-        self.classes, self.scientific_names, self.codes = names or self.numbered(n_classes)
-
-    def label_file(self, number: int = 0) -> Path | None:
-        """One of the label files of the card, if it is on this machine."""
-        return label_file(self.card, self.model_base_path, number)
-
-    def numbered(self, n_classes: int) -> ClassNames:
-        """Names for classes whose label file is missing, with a warning that says where it goes."""
-        return numbered(n_classes, self.card.name, self.model_base_path, self.card.labels[0])
-
-    def taxonomy(self) -> Taxonomy:
-        """The eBird taxonomy, as far as it is on this machine."""
-        return taxonomy(self.model_base_path)
-
-
-def taxonomy(base: Path) -> Taxonomy:
-    """The eBird taxonomy, as far as it is in the folder of all checkpoints."""
-    return read_taxonomy(EBIRD, base)
-
-
-def label_file(card: ModelCard, base: Path, number: int = 0) -> Path | None:
-    """One of the label files of a card, if it is in the folder of all checkpoints."""
-    return checkpoints.find_labels(card.labels[number], base)
+        base = self.model_base_path
+        names = read_names(self.card, base, n_classes=n_classes, path=listed)
+        names = names or numbered(n_classes, self.card, base)
+        self.classes, self.scientific_names, self.codes = names
 
 
 class HostModel(ZooModel):

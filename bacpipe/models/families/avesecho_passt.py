@@ -11,8 +11,6 @@ https://github.com/kkoutini/PaSST
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,17 +22,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from bacpipe.models.backends.cpu.fusion import fuse_linears
 from bacpipe.models.backends.pytorch import TorchModel, build_empty
-from bacpipe.models.backends.zoo_model import taxonomy
-from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram
-from bacpipe.models.weights.class_names import (
-    ClassNames,
-    Taxonomy,
-    check_number,
-    column,
-    names_of_species,
-    read_table,
-)
 
 _N_FFT, _FRAME, _HOP = 1024, 800, 320
 _N_MELS, _HIGHEST_HZ = 128, 15500.0
@@ -67,12 +55,6 @@ class AvesEchoPasst(TorchModel):
         self._mel = self.place(MelSpectrogram(_kaldi_filters(self.sr), hop=_HOP, window=_taper()))
         self.name_classes(n_classes)
 
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        return _class_names(labels, n_classes or card.n_classes or 0, taxonomy(base))
-
     def preprocess(self, audio: Tensor) -> Tensor:
         """Log-mel spectrogram of the pre-emphasised waveform, float32, shape (n, 128, 300)."""
         emphasised = audio[:, 1:] - _PREEMPHASIS * audio[:, :-1]
@@ -100,14 +82,6 @@ def _kaldi_filters(sample_rate: int) -> Tensor:
 def _taper() -> Tensor:
     margin = (_N_FFT - _FRAME) // 2
     return nn.functional.pad(torch.hann_window(_FRAME, periodic=False), (margin, margin))
-
-
-def _class_names(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
-    rows = read_table(path)
-    names, known_as = (column(rows, number, path) for number in (0, 1))
-    # The list writes 'White-cheekedPintail'.
-    common = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in known_as]
-    return names_of_species(check_number(names, n_classes, path), taxonomy, common=common)
 
 
 class Passt(nn.Module):

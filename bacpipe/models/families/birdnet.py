@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel
 from bacpipe.models.families.birdnet_network import BirdNetV24
-from bacpipe.models.weights.class_names import names_of_species, read_species
 
 
 class BirdNet(TorchModel):
@@ -20,14 +18,7 @@ class BirdNet(TorchModel):
     def set_up(self) -> None:
         weights, labels = self.paths
         network = BirdNetV24.from_tflite(weights)
-        scientific, common = read_species(labels)
-        if len(common) != network.classifier.out_features:
-            raise CheckpointError(
-                f"{labels}: holds {len(common)} class names, but {weights.name} has "
-                f"{network.classifier.out_features} classes; both must be of the same version."
-            )
-        names = names_of_species(scientific, self.taxonomy(), common=common)
-        self.classes, self.scientific_names, self.codes = names
+        self.name_classes(network.classifier.out_features, labels)
         self.network = self.place(network)
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:

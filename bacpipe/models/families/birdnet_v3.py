@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from bacpipe.errors import CheckpointError, counted
+from bacpipe.errors import counted
 from bacpipe.models.backends.onnx import OnnxModel, Outputs
-from bacpipe.models.backends.zoo_model import taxonomy
-from bacpipe.models.card import ModelCard
-from bacpipe.models.weights.class_names import (
-    ClassNames,
-    Taxonomy,
-    check_number,
-    column,
-    names_of_species,
-    read_table,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +29,6 @@ class BirdNetV3(OnnxModel):
     def set_up(self) -> None:
         self.nan_windows = 0
         self.name_classes(self.n_classes)
-
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        return read_labels(labels, n_classes or card.n_classes or 0, taxonomy(base))
 
     def __call__(self, x: torch.Tensor) -> np.ndarray:
         embeddings = super().__call__(x)
@@ -71,33 +54,3 @@ class BirdNetV3(OnnxModel):
                 counted(self.nan_windows, "window"),
             )
         return broken
-
-
-def read_labels(path: Path, n_classes: int, taxonomy: Taxonomy) -> ClassNames:
-    """Names of the classes.
-
-    Parameters
-    ----------
-    path : Path
-        The authors' table, separated by semicolons, with the columns ``sci_name`` and
-        ``com_name``.
-    n_classes : int
-        Classes of the model.
-    taxonomy : Taxonomy
-        Tells the codes of birds.
-
-    Raises
-    ------
-    CheckpointError
-        If columns or cells are missing, or the number of rows does not fit.
-    """
-    header, *rows = read_table(path, delimiter=";") or [[]]
-    columns = {name.strip(): i for i, name in enumerate(header)}
-    missing = [name for name in ("sci_name", "com_name") if name not in columns]
-    if missing:
-        raise CheckpointError(
-            f"{path}: lacks the column {' and '.join(missing)}; expected the semicolon-separated "
-            f"label table that BirdNET+ V3.0 is published with."
-        )
-    names, common = (column(rows, columns[name], path) for name in ("sci_name", "com_name"))
-    return names_of_species(check_number(names, n_classes, path), taxonomy, common=common)

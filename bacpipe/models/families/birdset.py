@@ -29,8 +29,7 @@ from bacpipe.models.backends.pytorch import (
     read_checkpoint,
 )
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, power_to_db
-from bacpipe.models.weights.class_names import ClassNames, Taxonomy, names_of_codes
-from bacpipe.models.weights.containers import numbered_classes, read_json, strip_prefixes
+from bacpipe.models.weights.containers import read_json, strip_prefixes
 
 # Modules that the repositories, old and new, wrap around backbone and head.
 _PREFIXES = ("model.", "convnext.", "efficientnet.", "backbone.", "backbone_model.", "head.")
@@ -76,8 +75,7 @@ class ConvNextBirdSet(_PlainClassifier):
         fuse_blocks(network["backbone"])
         self._backbone = self.place(network["backbone"])
         self._classifier = self.place(FusedLinear(classifier))
-        names = _class_names(config, n_classes, self.taxonomy())
-        self.classes, self.scientific_names, self.codes = names
+        self.name_classes(n_classes, config)
         filters = mel_filterbank(sample_rate=self.sr, n_fft=1024, n_mels=128)
         self._mel = self.place(MelSpectrogram(filters, hop=320))
 
@@ -104,8 +102,7 @@ class EfficientNetBirdSet(_PlainClassifier):
         self.fit(network, path, state, rename=_name_in_network)
         self._backbone = self.place(network["backbone"])
         self._classifier = self.place(classifier)
-        names = _class_names(config, n_classes, self.taxonomy())
-        self.classes, self.scientific_names, self.codes = names
+        self.name_classes(n_classes, config)
         filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
         self._mel = self.place(MelSpectrogram(filters, hop=256))
 
@@ -139,8 +136,7 @@ class AudioProtoPNet(TorchModel):
         self._backbone = self.place(network["backbone"])
         fuse_linears(head)
         self._head = self.place(FullPrecision(head))
-        names = _class_names(config, n_classes, self.taxonomy())
-        self.classes, self.scientific_names, self.codes = names
+        self.name_classes(n_classes, config)
         filters = mel_filterbank(sample_rate=self.sr, n_fft=2048, n_mels=256)
         self._mel = self.place(MelSpectrogram(filters, hop=256))
 
@@ -187,14 +183,6 @@ def _shape(state: Mapping[str, Tensor], key: str, model: str, path: Path) -> tup
         )
     rows, columns = state[key].shape
     return rows, columns
-
-
-def _class_names(config: Path, count: int, taxonomy: Taxonomy) -> ClassNames:
-    """Names of birds by eBird's codes of them, or numbers: whatever is at hand."""
-    labels = read_json(config).get("id2label")
-    if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(count)}:
-        return ClassNames(numbered_classes(count))
-    return names_of_codes([str(labels[str(i)]) for i in range(count)], taxonomy)
 
 
 def fuse_blocks(network: Any) -> None:

@@ -15,12 +15,9 @@ from torchvision.models import efficientnet_b0
 
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.pytorch import TorchModel, build_empty, read_checkpoint
-from bacpipe.models.backends.zoo_model import taxonomy
-from bacpipe.models.card import ModelCard
 from bacpipe.models.families.beats import ITERATION_3, Beats
 from bacpipe.models.frontends import MelSpectrogram, mel_filterbank, min_max
-from bacpipe.models.weights.class_names import ClassNames, names_of_species
-from bacpipe.models.weights.containers import read_json, strip_prefixes
+from bacpipe.models.weights.containers import strip_prefixes
 
 # Modules that avex, and distributed training, put around the networks.
 _PREFIXES = ("module.", "model.", "backbone.")
@@ -28,24 +25,7 @@ _PREFIXES = ("module.", "model.", "backbone.")
 _LOG_FLOOR = 1e-6
 
 
-class _Mapped(TorchModel):
-    """Classes whose names are in a map of labels beside the weights."""
-
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        names = {place: str(label) for label, place in read_json(labels).items()}
-        count = len(names) if n_classes is None else n_classes
-        if set(names) != set(range(count)):
-            raise CheckpointError(
-                f"{labels}: expected a number from 0 to {count - 1} for each of the {count} "
-                f"classes of the weights; the two files must be of the same version."
-            )
-        return names_of_species([names[place] for place in range(count)], taxonomy(base))
-
-
-class SupervisedBeats(_Mapped, Beats):
+class SupervisedBeats(Beats):
     """BEATs (iteration 3) with a linear classifier on the mean of its tokens."""
 
     def set_up(self) -> None:
@@ -64,7 +44,7 @@ class SupervisedBeats(_Mapped, Beats):
         return scores
 
 
-class SupervisedEfficientNet(_Mapped):
+class SupervisedEfficientNet(TorchModel):
     """EfficientNet-B0 on mel spectrograms of 128 bands, with a linear classifier."""
 
     def set_up(self) -> None:

@@ -19,14 +19,7 @@ from torch import Tensor, nn
 from bacpipe.errors import CheckpointError
 from bacpipe.models.backends.cpu.fusion import fuse, speed_up_convolutions
 from bacpipe.models.backends.pytorch import TorchModel, read_checkpoint
-from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import MelSpectrogram, power_to_db
-from bacpipe.models.weights.class_names import (
-    ClassNames,
-    Taxonomy,
-    names_of_species,
-    read_table,
-)
 from bacpipe.models.weights.containers import state_dict_in
 from bacpipe.models.weights.torchscript import read_torchscript
 
@@ -90,12 +83,6 @@ class _InsectEffNet(TorchModel):
         )
         self.name_classes(n_classes)
 
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        return _species(labels, n_classes or card.n_classes or 0)
-
     def preprocess(self, audio: Tensor) -> Tensor:
         """Mel spectrogram in dB, at most 80 dB below its maximum, float32, (n, 1, 128, 237)."""
         return power_to_db(self._mel(audio), top_db=_TOP_DB).unsqueeze(1)
@@ -133,31 +120,3 @@ class Insect459(_InsectEffNet):
             for key, value in state.items()
             if not key.startswith("loss_fn.")
         }
-
-
-def _species(path: Path, count: int) -> ClassNames:
-    header, *rows = read_table(path) or [[]]
-    column = next((name for name in ("species", "species_name") if name in header), None)
-    if column is None:
-        raise CheckpointError(
-            f"{path}: lacks the column species; expected the table of the training recordings, or "
-            f"a table with the columns label (a number) and species."
-        )
-    species = header.index(column)
-    try:
-        of_row = [row[species].strip().replace("_", " ") for row in rows]
-        if "label" in header and len(rows) == count:
-            label = header.index("label")
-            named = {int(row[label]): name for row, name in zip(rows, of_row, strict=True)}
-        else:
-            named = dict(enumerate(sorted(set(of_row))))
-    except (ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{path}: expected a species, and in the column label a number, in every row."
-        ) from error
-    if sorted(named) != list(range(count)):
-        raise CheckpointError(
-            f"{path}: expected {count} species, one per class of the checkpoint, with the labels 0 "
-            f"to {count - 1}; found {len(named)}. Correct the file or remove it."
-        )
-    return names_of_species([named[i] for i in range(count)], Taxonomy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,9 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
-from bacpipe.models.card import LabelFile
 from bacpipe.models.frontends import center_and_scale
 from bacpipe.models.weights.class_names import (
-    ClassNames,
     find_label_file,
-    names_of_codes,
-    numbered,
-    read_list,
 )
 
 logger = logging.getLogger(__name__)
@@ -39,8 +34,7 @@ class _Perch(TfModel):
 
     def set_up(self) -> None:
         self._infer = self._batched()
-        names = self._names_of_classes(self.compute(self._outputs, self.silence()))
-        self.classes, self.scientific_names, self.codes = names
+        self._name_heads(self.compute(self._outputs, self.silence()))
 
     def preprocess(self, audio: torch.Tensor) -> torch.Tensor:
         """Centre each window and scale it to the peak that the network was trained with."""
@@ -58,7 +52,7 @@ class _Perch(TfModel):
             return embeddings, None
         return embeddings, tf.sigmoid(outputs[self.head]).numpy().reshape(len(x), -1)
 
-    def _names_of_classes(self, outputs: Mapping[str, Any]) -> ClassNames:
+    def _name_heads(self, outputs: Mapping[str, Any]) -> None:
         names = ", ".join(sorted(outputs))
         if "embedding" not in outputs:
             raise self.not_this_model(f"it returns {names} and no embedding")
@@ -70,18 +64,9 @@ class _Perch(TfModel):
                 names,
                 self.head,
             )
-            return ClassNames(())
-        n_classes = outputs[self.head].shape[-1]
-        assets = self.folder / "assets"
-        labels = find_label_file(assets, f"{self.head}.csv", f"{self.head}s.csv")
-        if labels is None:
-            expected = LabelFile(f"{self.card.name}/assets/{self.head}.csv", sources=())
-            return numbered(n_classes, self.card.name, self.folder.parent, expected)
-        return self._names(read_list(labels, n_classes))
-
-    def _names(self, labels: Sequence[str]) -> ClassNames:
-        """Names of the classes by what the saved model calls them."""
-        return names_of_codes(labels, self.taxonomy())
+            return
+        labels = find_label_file(self.folder / "assets", f"{self.head}.csv", f"{self.head}s.csv")
+        self.name_classes(outputs[self.head].shape[-1], labels)
 
     def _outputs(self, batch: Any) -> dict[str, Any]:
         outputs = self._infer(batch)
@@ -118,6 +103,3 @@ class SurfPerch(_Perch):
     """
 
     head = "reef_label"
-
-    def _names(self, labels: Sequence[str]) -> ClassNames:
-        return ClassNames(labels)

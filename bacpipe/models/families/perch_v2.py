@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from bacpipe.models.backends.onnx import OnnxModel
-from bacpipe.models.backends.zoo_model import label_file, taxonomy
-from bacpipe.models.card import ModelCard
 from bacpipe.models.frontends import center_and_scale
-from bacpipe.models.weights.class_names import (
-    ClassNames,
-    fitting_codes,
-    names_of_species,
-    read_list,
-)
 
 PEAK = 0.25
 _NO_CODE = "no_ebird_code"
@@ -38,19 +28,6 @@ class PerchV2(PerchV2Headless):
 
     def set_up(self) -> None:
         self.name_classes(self.n_classes)
-
-    @classmethod
-    def read_names(
-        cls, card: ModelCard, labels: Path, base: Path, n_classes: int | None
-    ) -> ClassNames | None:
-        count = n_classes or card.n_classes or 0
-        codes = label_file(card, base, 1)
-        names, birds = read_list(labels, count), taxonomy(base)
-        if codes is None:
-            return names_of_species(names, birds)
-        listed = ["" if code == _NO_CODE else code for code in read_list(codes, count)]
-        fitting = fitting_codes(listed, names, birds, codes)
-        return names_of_species(names, birds, codes=fitting)
 
     def activate(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.softmax(dim=1)

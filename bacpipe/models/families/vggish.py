@@ -9,9 +9,6 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
-from bacpipe.models.card import LabelFile
-from bacpipe.models.weights import class_names
-from bacpipe.models.weights.class_names import ClassNames
 
 # One example of both networks is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
 # window covers 0.96 s.
@@ -77,7 +74,8 @@ class Yamnet(_Waveforms):
 
     def set_up(self) -> None:
         super().set_up()
-        self.classes, self.scientific_names, self.codes = self._names()
+        path = self.folder / "assets" / "yamnet_class_map.csv"
+        self.name_classes(self.card.n_classes or 0, path if path.exists() else None)
 
     def _lengths(self) -> tuple[int, ...]:
         return self.card.dim, self.card.n_classes or 0
@@ -90,14 +88,3 @@ class Yamnet(_Waveforms):
             tf.ensure_shape(embeddings, (None, dim))[0],
             tf.ensure_shape(scores, (None, n_classes))[0],
         )
-
-    def _names(self) -> ClassNames:
-        path = self.folder / "assets" / "yamnet_class_map.csv"
-        count = self.card.n_classes or 0
-        if not path.exists():
-            expected = LabelFile(f"{self.card.name}/assets/{path.name}", sources=())
-            return class_names.numbered(count, self.card.name, self.folder.parent, expected)
-        # Number, code of the ontology and name, below a head.
-        rows = class_names.read_table(path)[1:]
-        codes, names = (class_names.column(rows, number, path) for number in (1, 2))
-        return ClassNames(class_names.check_number(names, count, path), [""] * count, codes)

@@ -100,7 +100,7 @@ def find_labels(labels: LabelFile, model_base_path: Path) -> Path | None:
             path = path or next((p for p in sorted(base.glob(pattern)) if p.is_file()), None)
         if path is not None:
             return path
-    return None
+    return _in_package(labels, labels.name)
 
 
 _not_to_be_had: set[tuple[str, Path]] = set()

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from bacpipe.errors import CheckpointError, first_line
 from bacpipe.models.card import LabelFile
 from bacpipe.models.weights.checkpoints import find_labels
-from bacpipe.models.weights.containers import numbered_classes
 
 logger = logging.getLogger(__name__)
 
@@ -333,13 +332,7 @@ def read_species(path: Path) -> tuple[list[str], list[str]]:
     return [name for name, _ in named], [known_as for _, known_as in named]
 
 
-def numbered(n_classes: int, model: str, model_base_path: Path, labels: LabelFile) -> ClassNames:
-    """Names for the classes of a model that came without its label file, with a warning."""
-    places = [labels.name, *(name for name in labels.patterns if not re.search(r"[*?\[]", name))]
-    logger.warning(
-        "%s: its classes are only numbered, because the list of their names is missing; put it "
-        "at %s.",
-        model,
-        " or ".join(str(model_base_path / place) for place in places),
-    )
-    return ClassNames(numbered_classes(n_classes))
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Names for the classes of a checkpoint that comes without any: class_000 and so on."""
+    digits = max(3, len(str(count - 1)))
+    return tuple(f"class_{i:0{digits}d}" for i in range(count))

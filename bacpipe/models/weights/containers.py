@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bacpipe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def state_dict_in(content: Any, key: str, *, model: str, path: Path) -> Mapping[str, Tensor]:
@@ -29,6 +30,8 @@ def state_dict_in(content: Any, key: str, *, model: str, path: Path) -> Mapping[
     CheckpointError
         If there is no state dict under this key.
     """
+    from torch import Tensor
+
     state = content.get(key) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(
@@ -66,9 +69,3 @@ def strip_prefixes(key: str, prefixes: tuple[str, ...]) -> str:
         if prefix is None:
             return key
         key = key[len(prefix) :]
-
-
-def numbered_classes(count: int) -> tuple[str, ...]:
-    """Names for the classes of a checkpoint that comes without any: class_000 and so on."""
-    digits = max(3, len(str(count - 1)))
-    return tuple(f"class_{i:0{digits}d}" for i in range(count))

@@ -78,7 +78,8 @@ def _provides(source: Source, name: str) -> bool:
         return folder == source.model and inside == source.filename
     if isinstance(source, HubFiles):
         return folder == source.model and inside in (*source.files, *source.optional)
-    return folder == source.model
+    file = source.file if isinstance(source, KaggleModel) else None
+    return folder == source.model and file in (None, inside)
 
 
 def address(source: HubArchive | HubFiles | KaggleModel | Url) -> str:
@@ -104,6 +105,8 @@ def by_hand(source: HubArchive | HubFiles | KaggleModel | Url, needs: FileSet, b
         several = [" or ".join(_in_repository(source, needs, name)) for name in source.files]
         return f"download {' and '.join(several)} from {where} into {folder}"
     if isinstance(source, KaggleModel):
+        if source.file is not None:
+            return f"copy {source.file} of the model at {where} to {folder / source.file}"
         return f"download the model from {where} and unpack it into {folder}"
     if source.member is None:
         return f"download {where} as {folder / source.filename}"
@@ -175,13 +178,22 @@ def _collect(
     if isinstance(source, HubFiles):
         return _collect_hub_files(source, needs, staging, content)
     if isinstance(source, KaggleModel):
-        shutil.copytree(_from_kaggle(source.handle), content, dirs_exist_ok=True)
+        received = _from_kaggle(source)
+        if source.file is None:
+            shutil.copytree(received, content, dirs_exist_ok=True)
+        else:
+            _copy(received, content / source.file)
         return [
             _origin_in(content, path, address(source))
             for path in sorted(content.rglob("*"))
             if path.is_file()
         ]
     return _collect_url(source, needs, base, staging, content)
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
 
 
 def _origin_in(folder: Path, path: Path, where: str) -> Origin:
@@ -251,6 +263,7 @@ def _collect_url(
         origins.append(receive(url, received[url], label=source.model, expected=expected))
     for url, members in parts.items():
         for part in members:
+            (content / part.filename).parent.mkdir(parents=True, exist_ok=True)
             if part.member is None:
                 received[url].replace(content / part.filename)
             else:
@@ -382,21 +395,21 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 # --- Kaggle ---------------------------------------------------------------------------------
 
 
-def _from_kaggle(handle: str) -> Path:
-    """Folder into which kagglehub downloaded a model (it resumes and verifies itself)."""
+def _from_kaggle(source: KaggleModel) -> Path:
+    """Folder or file that kagglehub downloaded (it resumes and verifies itself)."""
     try:
         import kagglehub
     except Exception as error:  # whatever a broken package raises
         raise DownloadError(extras.cannot_import("Kaggle", "tensorflow", error)) from error
     try:
-        return Path(kagglehub.model_download(handle))
+        return Path(kagglehub.model_download(source.handle, source.file))
     except OSError:
         raise
     except Exception as error:
         # kagglehub has no common class for its errors.
         if type(error).__module__.partition(".")[0] != "kagglehub":
             raise
-        raise DownloadError(f"Kaggle, {handle}: {first_line(error)}") from error
+        raise DownloadError(f"Kaggle, {source.handle}: {first_line(error)}") from error
 
 
 def _empty(folder: Path) -> Path:
