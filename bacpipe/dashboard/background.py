@@ -34,6 +34,11 @@ def sentence_of(error: Exception) -> str:
     return f"This could not be shown ({type(error).__name__}: {error}); the log says more."
 
 
+async def beside_the_loop(make: Callable[[], _T]) -> _T:
+    """What a call returns that is made in a thread, so that other visitors need not wait."""
+    return await asyncio.get_running_loop().run_in_executor(_POOL, make)
+
+
 class Background:
     """Computes for one page.
 

@@ -7,9 +7,10 @@ import errno
 import logging
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import panel as pn
 from panel.io.resources import LOCAL_DIST
@@ -28,6 +29,8 @@ from bacpipe.user_input import in_notebook
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _PORTS_TRIED = 100
 _PATIENCE = 60_000  # milliseconds until a page that its browser has not opened is thrown away
 # The page sends no bodies, and whoever says nothing is hung up on.
@@ -235,6 +238,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         try:
             server = self._bind()
+            self._loop.set_default_executor(_OneAfterTheOther())
         except Exception as error:  # handed to whoever called `start`
             self._problem = error
             return
@@ -295,6 +299,24 @@ class Server:
         # away, asks for a session without another page, and would look for them in the internet.
         pn.state.curdoc.template_variables["dist_url"] = LOCAL_DIST
         return Page(self.data_set).panel
+
+
+class _OneAfterTheOther(ThreadPoolExecutor):
+    """Does on the loop what Bokeh 3.10 hands to threads, as Bokeh 3.9 did.
+
+    Panel keeps records of all pages together, without locks: a page that is made in one thread
+    while another changes in a second one can fail ("dictionary changed size during iteration").
+    What takes longer than a blink is done in threads of our own, see `Background`.
+    """
+
+    def submit(self, call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Call it at once."""
+        done: Future[_T] = Future()
+        try:
+            done.set_result(call(*args, **kwargs))
+        except BaseException as error:  # as any executor, to whoever waits for it
+            done.set_exception(error)
+        return done
 
 
 def _load_extensions() -> None:

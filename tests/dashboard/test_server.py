@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import panel as pn
 import pytest
 from bokeh.client import pull_session
 from bokeh.models import ImportedStyleSheet
 from panel.reactive import Syncable
 
 import bacpipe
+from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.server import DashboardError, Server, _lock_the_page_for_clicks
+from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.user_input import in_notebook
 from tests.dashboard.conftest import close_pages, eventually
@@ -192,6 +197,34 @@ def test_names_that_mean_nothing_or_everybody_get_a_sentence(
         bacpipe.visualize_using_dashboard(
             None, show=False, block=False, **settings_of(results), dashboard_websocket_origin=origin
         )
+
+
+def test_pages_are_made_and_changed_one_after_the_other(
+    results: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Panel keeps what it knows of all pages in dictionaries that no lock guards."""
+    at_once, most, threads = 0, 0, set()
+
+    class Slow(Page):
+        def __init__(self, data_set: DataSetResults) -> None:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            time.sleep(0.2)
+            threads.add(threading.current_thread())
+            pn.state.curdoc.add_next_tick_callback(lambda: threads.add(threading.current_thread()))
+            super().__init__(data_set)
+            at_once -= 1
+
+    monkeypatch.setattr("bacpipe.dashboard.server.Page", Slow)
+    server = bacpipe.visualize_using_dashboard(
+        ["tiny"], 5480, show=False, block=False, **settings_of(results)
+    )
+    with ThreadPoolExecutor(4) as visitors:
+        answers = [*visitors.map(fetch, [server.url] * 4)]
+    server.stop()
+    assert [status for status, _ in answers] == [200] * 4
+    assert most == 1 and len(threads) == 1
 
 
 def test_many_requests_are_asked_to_come_back_and_leave_nothing_behind(server: Server) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import io
 import json
 import re
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import beside_the_loop
 from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
@@ -475,8 +476,7 @@ class SearchView(ModelView):
         assert self._answer is not None
         results, table = self._answer.results, self._answer.table[:MOST_CLIPS]
         rows = np.array([row for row in results.rows_of_table(table) if row is not None])
-        # In a thread, so that other visitors need not wait.
-        made = await asyncio.to_thread(as_clips, results, rows, None)
+        made = await beside_the_loop(partial(as_clips, results, rows, None))
         if made.remark:
             self.say(made.remark)
         return io.BytesIO(made.content)

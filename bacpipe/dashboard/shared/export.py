@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import io
 import logging
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import panel as pn
 import soundfile as sf
 
-from bacpipe.dashboard.background import sentence_of
+from bacpipe.dashboard.background import beside_the_loop, sentence_of
 from bacpipe.dashboard.shared.clips import read_clip
 from bacpipe.dashboard.shared.clock import zone_of
 from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
@@ -215,12 +215,11 @@ class ExportPanel:
         )
 
     async def _make(self) -> io.BytesIO:
-        """Make the file in a thread, so that other visitors need not wait."""
-        assert self._results is not None
-        kind = _KINDS[self._kind.value]
+        results, kind = self._results, _KINDS[self._kind.value]
+        assert results is not None
         self._button.loading = True
         try:
-            made = await asyncio.to_thread(kind.make, self._results, self._rows, self._labels)
+            made = await beside_the_loop(partial(kind.make, results, self._rows, self._labels))
         except Exception as error:  # told to the visitor, in the page and in the file
             made = Exported(b"", sentence_of(error))
         finally:
