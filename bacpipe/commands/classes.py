@@ -19,7 +19,7 @@ from bacpipe.models.card import ModelCard
 from bacpipe.models.loading import find_card, load_model
 from bacpipe.models.weights import checkpoints
 from bacpipe.models.weights.class_names import ClassNames
-from bacpipe.models.weights.label_files import read_names
+from bacpipe.models.weights.label_files import list_of_classes, read_names
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 
@@ -112,8 +112,9 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
 
 def knows_classes(card: ModelCard, base: Path) -> bool:
     """Whether the classes can be listed without a download."""
-    listed = card.class_list is not None and checkpoints.find_labels(card.class_list, base)
-    return bool(listed or card.known_classes or not checkpoints.missing_files(card, base))
+    listed = list_of_classes(card)
+    here = listed is not None and checkpoints.find_labels(listed, base)
+    return bool(here or card.known_classes or not checkpoints.missing_files(card, base))
 
 
 def _names_here(card: ModelCard, base: Path) -> ClassNames | None:
@@ -127,9 +128,9 @@ def _names_here(card: ModelCard, base: Path) -> ClassNames | None:
 
 
 def _fetched_names(card: ModelCard, base: Path) -> ClassNames:
-    named = None
-    if card.class_list is not None:
-        checkpoints.resolve(card.class_list, base)
+    named, listed = None, list_of_classes(card)
+    if listed is not None:
+        checkpoints.resolve(listed, base)
         checkpoints.fetch_labels(card.labels, base)
         named = read_names(card, base)
     if named is None:

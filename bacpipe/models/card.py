@@ -330,11 +330,6 @@ class ModelCard:
         return not any(isinstance(source, InPackage) for source in self.sources)
 
     @property
-    def class_list(self) -> LabelFile | None:
-        """The label file that lists the classes; the others only add codes."""
-        return next((file for file in self.labels if file.form is not None), None)
-
-    @property
     def is_classifier(self) -> bool:
         """Whether the model gives class scores."""
         return bool(self.classes)

@@ -12,6 +12,7 @@ import pytest
 
 from bacpipe.__main__ import main
 from bacpipe.models.card import Url
+from bacpipe.models.weights.label_files import list_of_classes
 from bacpipe.models.zoo import CARDS
 from tests.models.hub_server import Hub
 from tests.models.test_checkpoints import hub, impatient
@@ -159,7 +160,7 @@ def test_weights_with_other_classes_tell_their_own(
 def test_every_classifier_tells_its_classes_without_weights() -> None:
     classifiers = {name for name, card in CARDS.items() if card.is_classifier}
     assert {*LABELS} | {name for name in classifiers if CARDS[name].known_classes} == classifiers
-    assert {name for name, card in CARDS.items() if card.class_list} == {*LABELS}
+    assert {name for name, card in CARDS.items() if list_of_classes(card)} == {*LABELS}
 
 
 def test_lists_are_read_without_the_framework_of_the_model() -> None:

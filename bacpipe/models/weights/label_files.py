@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bacpipe.errors import CheckpointError
-from bacpipe.models.card import LabelForm, ModelCard
+from bacpipe.models.card import LabelFile, LabelForm, ModelCard
 from bacpipe.models.weights.checkpoints import find_labels
 from bacpipe.models.weights.class_names import (
     ClassNames,
@@ -34,6 +34,11 @@ from bacpipe.models.zoo import EBIRD
 logger = logging.getLogger(__name__)
 
 _NO_CODE = "no_ebird_code"
+
+
+def list_of_classes(card: ModelCard) -> LabelFile | None:
+    """The label file of a model that lists its classes; its others only add codes."""
+    return next((file for file in card.labels if file.form is not None), None)
 
 
 def read_names(
@@ -63,7 +68,7 @@ def read_names(
     CheckpointError
         If a file cannot be read, or is of another number of classes.
     """
-    file = card.class_list
+    file = list_of_classes(card)
     if file is None or file.form is None:
         return None
     path = path or find_labels(file, base)
@@ -77,7 +82,7 @@ def read_names(
 
 def numbered(n_classes: int, card: ModelCard, base: Path) -> ClassNames:
     """Names for the classes of a model that came without a list of them, with a warning."""
-    file = card.class_list
+    file = list_of_classes(card)
     if file is None:
         return ClassNames(numbered_classes(n_classes))
     if (here := find_labels(file, base)) is not None:
