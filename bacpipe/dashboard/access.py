@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_PAGES = 16  # in the making; others are asked to come back
 _COME_BACK = 2  # seconds
 _MOST_TOLD = 20  # names in the log
-_LAST_WORDS = 30  # seconds; the end of the loop waits for the threads of most in any case
+_LAST_WORDS = 30  # seconds
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
 Hosts = frozenset[tuple[str, int | None]]

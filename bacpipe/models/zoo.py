@@ -57,23 +57,40 @@ Checkpoints were trained with the edition of 2021, which counts before that of 2
 """
 
 
-def _in_config(model: str, network: str) -> LabelFile:
+def _birdset(model: str, network: str, *optional: str) -> HubFiles:
+    """A network of BirdSet."""
+    repo_id = f"DBD-research-group/{network}-BirdSet-XCL"
+    return HubFiles(model, repo_id, ("config.json", "model.safetensors"), optional)
+
+
+def _in_config(network: HubFiles) -> LabelFile:
     """The configuration of a network of BirdSet, which lists its classes."""
-    repo_id, file = f"DBD-research-group/{network}-BirdSet-XCL", "config.json"
-    return LabelFile(f"{model}/{file}", (HubFiles(model, repo_id, (file,)),), form="id2label")
+    alone = replace(network, files=("config.json",), optional=())
+    return LabelFile(f"{network.model}/config.json", (alone,), form="id2label")
 
 
-def _in_assets(model: str, file: str, form: LabelForm, *more: Source) -> LabelFile:
+def _in_assets(whole: KaggleModel, file: str, form: LabelForm, *more: Source) -> LabelFile:
     """The list of classes in a SavedModel."""
-    kaggle = KaggleModel(model, _KAGGLE[model], f"assets/{file}")
-    return LabelFile(f"{model}/assets/{file}", (*more, kaggle), form=form)
+    alone = replace(whole, file=f"assets/{file}")
+    return LabelFile(f"{whole.model}/assets/{file}", (*more, alone), form=form)
 
 
-_KAGGLE = {
-    "perch_bird": "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
-    "surfperch": "google/surfperch/tensorFlow2/1/1",
-    "yamnet": "google/yamnet/tensorFlow2/yamnet/1",
+_PREPROCESSOR = "preprocessor_config.json"
+_BIRDSET = {
+    network.model: network
+    for network in (
+        _birdset("audioprotopnet", "AudioProtoPNet-5", _PREPROCESSOR),
+        _birdset("audioprotopnet_20", "AudioProtoPNet-20"),
+        _birdset("convnext_birdset", "ConvNeXT-Base", _PREPROCESSOR),
+        _birdset("efficientnet_birdset", "EfficientNet-B1"),
+    )
 }
+_PERCH = KaggleModel(
+    "perch_bird",
+    "google/bird-vocalization-classifier/tensorFlow2/bird-vocalization-classifier/8",
+)
+_SURFPERCH = KaggleModel("surfperch", "google/surfperch/tensorFlow2/1/1")
+_YAMNET_MODEL = KaggleModel("yamnet", "google/yamnet/tensorFlow2/yamnet/1")
 _YAMNET = "https://raw.githubusercontent.com/tensorflow/models"
 _YAMNET_COMMIT = "dbeeb148f10adf723067040eedcccda00bdce1e8"
 _PERCH_LABELS = "e4d5c0397d8fb08bf90c6b13a34810af53504faad927e472fcc567793c9de057"
@@ -208,18 +225,8 @@ _CARDS = (
         wrapper="bacpipe.models.families.birdset:AudioProtoPNet",
         files=("audioprotopnet/config.json", "audioprotopnet/model.safetensors"),
         alternatives=(("audioprotopnet/model.safetensors", "audioprotopnet/pytorch_model.bin"),),
-        sources=(
-            HubFiles(
-                "audioprotopnet",
-                "DBD-research-group/AudioProtoPNet-5-BirdSet-XCL",
-                ("config.json", "model.safetensors"),
-                optional=("preprocessor_config.json",),
-            ),
-        ),
-        labels=(
-            _in_config("audioprotopnet", "AudioProtoPNet-5"),
-            *EBIRD,
-        ),
+        sources=(_BIRDSET["audioprotopnet"],),
+        labels=(_in_config(_BIRDSET["audioprotopnet"]), *EBIRD),
         n_classes=9736,
         classes="bird species of Xeno-canto",
         cpu_batch=1,
@@ -624,18 +631,8 @@ _CARDS = (
         alternatives=(
             ("convnext_birdset/model.safetensors", "convnext_birdset/pytorch_model.bin"),
         ),
-        sources=(
-            HubFiles(
-                "convnext_birdset",
-                "DBD-research-group/ConvNeXT-Base-BirdSet-XCL",
-                ("config.json", "model.safetensors"),
-                optional=("preprocessor_config.json",),
-            ),
-        ),
-        labels=(
-            _in_config("convnext_birdset", "ConvNeXT-Base"),
-            *EBIRD,
-        ),
+        sources=(_BIRDSET["convnext_birdset"],),
+        labels=(_in_config(_BIRDSET["convnext_birdset"]), *EBIRD),
         n_classes=9736,
         classes="bird species of Xeno-canto",
         cpu_batch=2,
@@ -857,8 +854,8 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.perch:PerchBird",
         files=("perch_bird/saved_model.pb",),
-        sources=(KaggleModel("perch_bird", _KAGGLE["perch_bird"]),),
-        labels=(_in_assets("perch_bird", "label.csv", "codes"), *EBIRD),
+        sources=(_PERCH,),
+        labels=(_in_assets(_PERCH, "label.csv", "codes"), *EBIRD),
         n_classes=10932,
         classes="bird species",
         extra="tensorflow",
@@ -1009,8 +1006,8 @@ _CARDS = (
         backend="tensorflow",
         wrapper="bacpipe.models.families.perch:SurfPerch",
         files=("surfperch/saved_model.pb",),
-        sources=(KaggleModel("surfperch", _KAGGLE["surfperch"]),),
-        labels=(_in_assets("surfperch", "reef_label.csv", "names"),),
+        sources=(_SURFPERCH,),
+        labels=(_in_assets(_SURFPERCH, "reef_label.csv", "names"),),
         n_classes=38,
         classes="coral reef sounds (the model's reef_label head)",
         extra="tensorflow",
@@ -1120,17 +1117,8 @@ _SISTERS = (
             ("audioprotopnet_20/model.safetensors", "audioprotopnet_20/pytorch_model.bin"),
         ),
         files=("audioprotopnet_20/config.json", "audioprotopnet_20/model.safetensors"),
-        labels=(
-            _in_config("audioprotopnet_20", "AudioProtoPNet-20"),
-            *EBIRD,
-        ),
-        sources=(
-            HubFiles(
-                "audioprotopnet_20",
-                "DBD-research-group/AudioProtoPNet-20-BirdSet-XCL",
-                ("config.json", "model.safetensors"),
-            ),
-        ),
+        labels=(_in_config(_BIRDSET["audioprotopnet_20"]), *EBIRD),
+        sources=(_BIRDSET["audioprotopnet_20"],),
     ),
     replace(
         _OF["convnext_birdset"],
@@ -1142,17 +1130,8 @@ _SISTERS = (
         dim=1280,
         wrapper="bacpipe.models.families.birdset:EfficientNetBirdSet",
         files=("efficientnet_birdset/config.json", "efficientnet_birdset/model.safetensors"),
-        labels=(
-            _in_config("efficientnet_birdset", "EfficientNet-B1"),
-            *EBIRD,
-        ),
-        sources=(
-            HubFiles(
-                "efficientnet_birdset",
-                "DBD-research-group/EfficientNet-B1-BirdSet-XCL",
-                ("config.json", "model.safetensors"),
-            ),
-        ),
+        labels=(_in_config(_BIRDSET["efficientnet_birdset"]), *EBIRD),
+        sources=(_BIRDSET["efficientnet_birdset"],),
     ),
     *(
         ModelCard(
@@ -1269,10 +1248,10 @@ _SISTERS = (
         dim=1024,
         wrapper="bacpipe.models.families.vggish:Yamnet",
         files=("yamnet/saved_model.pb",),
-        sources=(KaggleModel("yamnet", _KAGGLE["yamnet"]),),
+        sources=(_YAMNET_MODEL,),
         labels=(
             _in_assets(
-                "yamnet",
+                _YAMNET_MODEL,
                 "yamnet_class_map.csv",
                 "audioset",
                 Url(

@@ -112,6 +112,18 @@ def test_names_beside_the_weights_are_enough(
     assert {*tmp_path.rglob("*.*")} == {path, tmp_path / "ebird_taxonomy.csv"}  # none was fetched
 
 
+@pytest.mark.parametrize("name", ["surfperch", "yamnet", "insect66"])
+def test_lists_without_codes_of_birds_need_no_taxonomy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CARDS, name, replace(CARDS[name], n_classes=2))
+    path = tmp_path / CARDS[name].labels[0].name
+    path.parent.mkdir(parents=True)
+    path.write_text(LABELS[name])
+    (tmp_path / "ebird_taxonomy.csv").write_text("damaged")
+    assert main(["classes", name, f"model_base_path={tmp_path}"]) == 0
+
+
 def test_only_the_names_are_fetched(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -204,6 +204,11 @@ def test_pages_are_made_and_changed_one_after_the_other(
 ) -> None:
     """Panel keeps what it knows of all pages in dictionaries that no lock guards."""
     at_once, most, threads = 0, 0, set()
+    changed = threading.Semaphore(0)
+
+    def change() -> None:
+        threads.add(threading.current_thread())
+        changed.release()
 
     class Slow(Page):
         def __init__(self, data_set: DataSetResults) -> None:
@@ -212,7 +217,7 @@ def test_pages_are_made_and_changed_one_after_the_other(
             most = max(most, at_once)
             time.sleep(0.2)
             threads.add(threading.current_thread())
-            pn.state.curdoc.add_next_tick_callback(lambda: threads.add(threading.current_thread()))
+            pn.state.curdoc.add_next_tick_callback(change)
             super().__init__(data_set)
             at_once -= 1
 
@@ -222,6 +227,7 @@ def test_pages_are_made_and_changed_one_after_the_other(
     )
     with ThreadPoolExecutor(4) as visitors:
         answers = [*visitors.map(fetch, [server.url] * 4)]
+    assert all(changed.acquire(timeout=60) for _ in range(4))
     server.stop()
     assert [status for status, _ in answers] == [200] * 4
     assert most == 1 and len(threads) == 1

@@ -12,9 +12,7 @@ import torch
 
 from bacpipe.models.backends.tensorflow import TfModel, one_by_one, takes_batches
 from bacpipe.models.frontends import center_and_scale
-from bacpipe.models.weights.class_names import (
-    find_label_file,
-)
+from bacpipe.models.weights.class_names import find_label_file
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import torch
 
 from bacpipe.models.backends.tensorflow import TfModel
+from bacpipe.models.weights.class_names import find_label_file
 
 # One example of both networks is 96 spectra, 10 ms apart and 25 ms long: 0.975 s, of which a
 # window covers 0.96 s.
@@ -74,8 +75,8 @@ class Yamnet(_Waveforms):
 
     def set_up(self) -> None:
         super().set_up()
-        path = self.folder / "assets" / "yamnet_class_map.csv"
-        self.name_classes(self.card.n_classes or 0, path if path.exists() else None)
+        listed = find_label_file(self.folder / "assets", "yamnet_class_map.csv")
+        self.name_classes(self.card.n_classes or 0, listed)
 
     def _lengths(self) -> tuple[int, ...]:
         return self.card.dim, self.card.n_classes or 0

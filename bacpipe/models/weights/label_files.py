@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,35 +76,35 @@ def read_names(
         return None
     more = (find_labels(other, base) for other in card.labels if other not in (file, *EBIRD))
     count = n_classes if n_classes is not None else card.n_classes
-    listed = _List(path, count or 0, read_taxonomy(EBIRD, base), next(more, None))
-    return _READERS[file.form](listed)
+    return _READERS[file.form](_List(path, count or 0, base, next(more, None)))
 
 
 def numbered(n_classes: int, card: ModelCard, base: Path) -> ClassNames:
     """Names for the classes of a model that came without a list of them, with a warning."""
     file = list_of_classes(card)
-    if file is None:
-        return ClassNames(numbered_classes(n_classes))
-    if (here := find_labels(file, base)) is not None:
-        logger.warning(
-            "%s: its classes are only numbered, because %s does not name them.", card.name, here
-        )
-        return ClassNames(numbered_classes(n_classes))
-    plain = (name for name in file.patterns if not re.search(r"[*?\[]", name))
-    logger.warning(
-        "%s: its classes are only numbered, because the list of their names is missing; put it "
-        "at %s.",
-        card.name,
-        " or ".join(str(base / place) for place in (file.name, *plain)),
-    )
+    if file is not None:
+        logger.warning("%s: its classes are only numbered, %s", card.name, _why(file, base))
     return ClassNames(numbered_classes(n_classes))
+
+
+def _why(file: LabelFile, base: Path) -> str:
+    if (here := find_labels(file, base)) is not None:
+        return f"because {here} does not name them."
+    plain = (name for name in file.patterns if not re.search(r"[*?\[]", name))
+    places = " or ".join(str(base / place) for place in (file.name, *plain))
+    return f"because the list of their names is missing; put it at {places}."
 
 
 class _List(NamedTuple):
     path: Path
     n_classes: int  # 0 where nothing tells
-    taxonomy: Taxonomy
+    base: Path
     codes: Path | None  # a file of its own
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Read for those lists only that need it."""
+        return read_taxonomy(EBIRD, self.base)
 
     def check(self, names: list[str]) -> list[str]:
         return check_number(names, self.n_classes, self.path)
@@ -194,16 +194,12 @@ def _names(listed: _List) -> ClassNames:
 
 
 def _species(listed: _List) -> ClassNames:
-    names = read_list(listed.path, listed.n_classes)
-    return names_of_species(names, listed.taxonomy, codes=_codes_beside(listed, names))
-
-
-def _codes_beside(listed: _List, names: Sequence[str]) -> Sequence[str] | None:
+    names, birds = read_list(listed.path, listed.n_classes), listed.taxonomy
     if listed.codes is None:
-        return None
+        return names_of_species(names, birds)
     codes = read_list(listed.codes, listed.n_classes)
     known = ["" if code == _NO_CODE else code for code in codes]
-    return fitting_codes(known, names, listed.taxonomy, listed.codes)
+    return names_of_species(names, birds, codes=fitting_codes(known, names, birds, listed.codes))
 
 
 def _audioset(listed: _List) -> ClassNames:
