@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,9 @@ from bacpipe.errors import BacpipeError
 
 logger = logging.getLogger(__name__)
 
+SERVING = "dashboard"
+"""Name of the threads that serve pages of `bacpipe.dashboard.server.Server`."""
+
 _T = TypeVar("_T")
 _PATIENCE = 300  # milliseconds before a spinner turns
 _UNDELIVERED = 10_000  # milliseconds after which a result that is there should have been shown
@@ -24,6 +28,18 @@ _UNDELIVERED = 10_000  # milliseconds after which a result that is there should 
 _FLUSHED = (500, 3_000)
 # Shared by all visitors, so that many of them cannot start more threads than there are cores.
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="dashboard")
+
+
+def page_document() -> Document | None:
+    """Bokeh's document of the page that is at hand; None in a notebook or a test.
+
+    Before 3.10, Bokeh tells a notebook of the page that a server beside it is at work on.
+    """
+    serving = [thread for thread in threading.enumerate() if thread.name == SERVING]
+    if serving and threading.current_thread() not in serving:
+        return None
+    document = pn.state.curdoc
+    return None if document is None or document.session_context is None else document
 
 
 def sentence_of(error: Exception) -> str:
@@ -52,7 +68,7 @@ class Background:
     """
 
     def __init__(self, on_page: Any = None) -> None:
-        self._document = pn.state.curdoc
+        self._document = page_document()
         self._on_page = on_page
         self._flushes = 0
         self._newest: dict[str, object] = {}
@@ -82,7 +98,7 @@ class Background:
         ticket = object()
         self._newest[key] = ticket
         document = self._document
-        if document is None or document.session_context is None:
+        if document is None:
             self._finish(compute, show, fail)  # a notebook or a test: nobody else waits
             return
         done = False
@@ -141,7 +157,7 @@ class Background:
     def later(self, key: str, call: Callable[[], None], milliseconds: int) -> None:
         """Call something after a while, and once if it is asked for again meanwhile."""
         document, ticket = self._document, object()
-        if document is None or document.session_context is None:
+        if document is None:
             call()
             return
         key = f"later {key}"

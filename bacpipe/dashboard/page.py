@@ -16,7 +16,7 @@ from bokeh.models import CustomJS
 from bokeh.util.warnings import BokehUserWarning
 
 from bacpipe.dashboard.all_models.view import AllModelsView
-from bacpipe.dashboard.background import sentence_of
+from bacpipe.dashboard.background import page_document, sentence_of
 from bacpipe.dashboard.compare.view import CompareView
 from bacpipe.dashboard.explore.view import ExploreView
 from bacpipe.dashboard.places.view import PlacesView
@@ -237,7 +237,7 @@ class Address:
         self._location = pn.state.location
         self._kept: list[tuple[param.Parameterized, Mapping[str, str]]] = []
         self.shown: tuple[param.Parameterized, ...] = ()
-        document = pn.state.curdoc
+        document = page_document()
         if self._location is not None and document is not None:
             document.js_on_event("document_ready", CustomJS(code=_HISTORY))
             document.js_on_event("document_ready", CustomJS(code=_NAMES))

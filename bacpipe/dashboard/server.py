@@ -18,6 +18,7 @@ from panel.reactive import Syncable
 from tornado.routing import Rule
 
 from bacpipe.dashboard.access import Doorkeeper, Refusal
+from bacpipe.dashboard.background import SERVING
 from bacpipe.dashboard.page import Page
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import BacpipeError, SettingsError
@@ -187,7 +188,7 @@ class Server:
         self._stopped = asyncio.Event()
         self._problem: Exception | None = None
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="dashboard", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=SERVING, daemon=True)
 
     @property
     def url(self) -> str:

@@ -19,7 +19,7 @@ from bokeh.models import (
 )
 from scipy import signal
 
-from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.background import Background, page_document
 from bacpipe.dashboard.shared.clips import Clip, Look, from_axis, read_clip
 from bacpipe.dashboard.shared.drawn_marks import ANNOTATION, PERSON, marks_between
 from bacpipe.dashboard.shared.player import Player
@@ -291,8 +291,8 @@ class WholeRecording:
             if move == self._moves:
                 self._look(start, end)
 
-        document = pn.state.curdoc
-        if document is not None and document.session_context is not None:
+        document = page_document()
+        if document is not None:
             document.add_timeout_callback(rest, _REST)
 
     def _tapped(self, event: Tap) -> None:

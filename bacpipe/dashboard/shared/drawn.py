@@ -8,6 +8,8 @@ from typing import Any
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import page_document
+
 _PATIENCE = 60_000  # milliseconds, after which it is taken for granted
 
 # What a page says while its connection is being made can be lost, so it says it until it is heard.
@@ -35,8 +37,8 @@ class Drawn(pn.custom.JSComponent):
     def __init__(self, act: Callable[[], None], **values: Any) -> None:
         super().__init__(width=0, height=0, margin=0, **values)
         self._act = act
-        document = pn.state.curdoc
-        if document is None or document.session_context is None:
+        document = page_document()
+        if document is None:
             self._once()  # a notebook or a test: there is nobody to tell
         else:
             document.add_timeout_callback(self._once, _PATIENCE)

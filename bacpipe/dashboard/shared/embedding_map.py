@@ -35,6 +35,7 @@ from bokeh.models import (
 )
 from matplotlib.path import Path as Polygon
 
+from bacpipe.dashboard.background import page_document
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels, most_frequent
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.dashboard.style import (
@@ -579,8 +580,8 @@ class EmbeddingMap:
 
     def _draw_when_still(self) -> None:
         """Draw other points once the map rests; while it moves that would make it stutter."""
-        document = pn.state.curdoc
-        if document is None or document.session_context is None:
+        document = page_document()
+        if document is None:
             self._draw()
             return
         self._moves += 1
