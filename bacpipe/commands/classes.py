@@ -44,6 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     card = find_card(names[0])
     rows = class_rows(card, base)
+    kept = telling_columns(rows)
     if parsed.search is not None:
         wanted = parsed.search.casefold()
         rows = [row for row in rows if any(wanted in name.casefold() for name in row)]
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
             else f"{card.name} has no classes; it gives embeddings only."
         )
         return 1
-    print(_table(rows))  # noqa: T201
+    print(_table([[row[n] for n in kept] for row in rows], [_HEADER[n] for n in kept]))  # noqa: T201
     return 0
 
 
@@ -108,6 +109,13 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
     classes, scientific, codes = named or _fetched_names(card, base)
     empty = [""] * len(classes)
     return list(zip(classes, scientific or empty, codes or empty, strict=True))
+
+
+def telling_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of names from `class_rows`, the columns that are filled; no class that is only a code."""
+    filled = [n for n in range(3) if any(row[n] for row in rows)]
+    repeated = any(all(row[0] == row[n] for row in rows) for n in filled if n > 0)
+    return filled[1:] if repeated else filled
 
 
 def knows_classes(card: ModelCard, base: Path) -> bool:
@@ -174,7 +182,7 @@ def _who_knows(species: str, base: Path) -> int:
     return 0 if known else 1
 
 
-def _table(rows: Sequence[Sequence[str]], header: Sequence[str] = _HEADER) -> str:
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     filled = [any(column) for column in zip(*rows, strict=True)]
     lines = [
         [cell for cell, keep in zip(line, filled, strict=True) if keep] for line in (header, *rows)

@@ -17,7 +17,7 @@ from model_pages import CLASS_LIST
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from bacpipe.commands.classes import class_rows, knows_classes
+from bacpipe.commands.classes import class_rows, knows_classes, telling_columns
 from bacpipe.errors import CheckpointError, ModelUnavailableError
 from bacpipe.models.card import ModelCard
 from bacpipe.models.zoo import CARDS
@@ -38,8 +38,7 @@ def class_list(card: ModelCard, names: Path = _NAMES) -> str:
         return ""
     if not rows:
         return ""
-    same = all(row[0] == row[1] for row in rows)  # classes that are called by scientific names
-    kept = [n for n in range(3) if any(row[n] for row in rows) and not (same and n == 0)]
+    kept = telling_columns(rows)
     body = "\n".join(_row("td", [row[n] for n in kept]) for row in rows)
     head = _row('th scope="col"', [_HEADER[n] for n in kept])
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -103,6 +104,9 @@ def test_names_beside_the_weights_are_enough(
     assert main(["classes", name, where]) == 0
     said = capsys.readouterr().out
     assert len(said.splitlines()) == 3 and "Turdus merula" in said
+    for line in said.splitlines():  # what is called by its scientific name is told once
+        cells = re.split(r"\s{2,}", line)
+        assert len({*cells}) == len(cells)
     if name == "avesecho_passt":
         assert main(["classes", "--species", "Turdus merula", where]) == 0
         known = capsys.readouterr().out.partition("Not looked at")[0]
@@ -122,6 +126,17 @@ def test_lists_without_codes_of_birds_need_no_taxonomy(
     path.write_text(LABELS[name])
     (tmp_path / "ebird_taxonomy.csv").write_text("damaged")
     assert main(["classes", name, f"model_base_path={tmp_path}"]) == 0
+
+
+def test_codes_without_a_taxonomy_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CARDS, "perch_bird", replace(CARDS["perch_bird"], n_classes=2))
+    path = tmp_path / CARDS["perch_bird"].labels[0].name
+    path.parent.mkdir(parents=True)
+    path.write_text(LABELS["perch_bird"])
+    assert main(["classes", "perch_bird", f"model_base_path={tmp_path}"]) == 0
+    assert capsys.readouterr().out.split() == ["code", "eurbla", "tawowl1"]
 
 
 def test_only_the_names_are_fetched(
