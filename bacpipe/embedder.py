@@ -255,7 +255,8 @@ class Embedder(AudioHandler):
         -------
         pandas.DataFrame
             A row per call: audiofilename, start and end (seconds), low_frequency and
-            high_frequency (Hz), label (the species), scientific_name, score and detection_score.
+            high_frequency (Hz), label (the species), scientific_name, score and detection_score;
+            with ``channel='each'`` also channel, from 1.
 
         Raises
         ------

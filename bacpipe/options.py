@@ -204,9 +204,9 @@ def _range_filter(value: object) -> RangeFilter:
 
 
 def _file_or_names(value: object) -> tuple[str, ...] | None:
-    return (
-        None if value is None else _list_of(_text)(str(value) if isinstance(value, Path) else value)
-    )
+    if value is None:
+        return None
+    return _some_of(_text)(str(value) if isinstance(value, Path) else value)
 
 
 _SCHEDULERS = ("local", "slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab", "kubernetes")
@@ -246,6 +246,16 @@ def _list_of(check: Check[_T]) -> Check[tuple[_T, ...]]:
         # One value is accepted where a list of one is meant.
         values = value if isinstance(value, list | tuple | set) else [value]
         return tuple(check(item) for item in values)
+
+    return check_list
+
+
+def _some_of(check: Check[_T]) -> Check[tuple[_T, ...]]:
+    def check_list(value: object) -> tuple[_T, ...]:
+        values = _list_of(check)(value)
+        if not values:
+            raise ValueError("expected at least one")
+        return values
 
     return check_list
 
@@ -593,7 +603,7 @@ class Options(_Asked):
     )
 
     audio_suffixes: tuple[str, ...] = _option(
-        [".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"], _list_of(_suffix),
+        [".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"], _some_of(_suffix),
         "Files with these suffixes are recordings; upper and lower case are the same.",
         section="audio",
     )

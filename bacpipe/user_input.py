@@ -220,7 +220,9 @@ def typed_zone(text: str) -> tzinfo:
     except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
         known = {name.lower(): name for name in sorted(zoneinfo.available_timezones())}
         plain = word.lower().replace(" ", "_")
-        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
+        # Abbreviations such as CEST resemble others that are hours away.
+        guess = len(plain) > 5 and not match
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6) if guess else []
         near = [name for name in known if plain and name.endswith(f"/{plain}")][:1] or near
         hint = (
             f"did you mean {known[near[0]]!r}?" if near else "such as Europe/Berlin, UTC+1 or UTC"

@@ -336,6 +336,8 @@ def with_custom(
     names: Sequence[str], custom_models: Sequence[object] | None, custom_model: object
 ) -> list[tuple[str, object]]:
     """Names of models, each with the user's own model of this name, None for one of the zoo."""
+    if not names:
+        raise SettingsError("models is empty; expected at least one name, such as birdnet.")
     custom = [custom_model] * len(names) if custom_models is None else list(custom_models)
     if len(custom) != len(names):
         raise SettingsError(

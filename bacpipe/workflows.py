@@ -24,6 +24,7 @@ from bacpipe.models.loading import find_card
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, needed_to_read, with_changes
 from bacpipe.reduction.reduce_data_set import reduce_data_set
+from bacpipe.store.claims import alone
 from bacpipe.store.data_set_folder import computed_models, paths_of
 from bacpipe.store.files import RunLog, write_yaml
 from bacpipe.store.loader import Loader
@@ -365,9 +366,8 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     model_name : str
         A model that detects calls.
     **kwargs
-        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``;
-        classifier_threshold, channel, device, save_raven_tables and main_results_dir matter
-        here.
+        ``audio_dir``, and any other key of ``bacpipe.config`` and ``bacpipe.settings``; hop,
+        channel, bool_change_speed, new_speed, device and main_results_dir matter here.
 
     Returns
     -------
@@ -375,7 +375,8 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
         ``<model>_calls.csv`` in the predictions of the model's results: a row per call with
         audiofilename, start and end (seconds), low_frequency and high_frequency (Hz), label (the
         species), scientific_name, score (that it is this species) and detection_score (that it is
-        a call).
+        a call; all that the detector gives are there).  With ``channel='each'`` also channel, from
+        1.
 
     Raises
     ------
@@ -385,6 +386,8 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
         If there are no recordings.
     NothingEmbeddedError
         If not one recording can be read.
+    ResultsLockedError
+        If another run writes results of this model.
 
     Examples
     --------
@@ -403,7 +406,10 @@ def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -
     from bacpipe.embedder import Embedder
     from bacpipe.inference.calls import write_calls
 
-    return write_calls(Embedder(model_name, loader), loader)
+    embedder = Embedder(model_name, loader)
+    loader.claim()
+    with alone(loader.paths.main_embeds_path, str(loader.model_name)):
+        return write_calls(embedder, loader)
 
 
 def run_pipeline_for_single_model(
@@ -513,9 +519,10 @@ def run_pipeline_for_models(
     >>> bacpipe.Loader("recordings", "birdnet", dim_reduction_model="pca").embeddings("array").shape
     (153, 2)
     """
-    options = make_options(audio_dir=audio_dir, dim_reduction_model=dim_reduction_model, **kwargs)
-    names = [models] if isinstance(models, str) else list(models)
-    chosen = with_custom(names, CustomModels, CustomModel)
+    options = make_options(
+        audio_dir=audio_dir, models=models, dim_reduction_model=dim_reduction_model, **kwargs
+    )
+    chosen = with_custom(options.models, CustomModels, CustomModel)
     look_into(options)
     runs, errors = _run_models(chosen, computable(options))
     for name, error in errors.items():

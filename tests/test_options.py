@@ -62,6 +62,8 @@ def test_every_key_has_a_rule_a_default_and_a_comment(name: str) -> None:
         ("hop", 0, "above 0"),
         ("train_ratio", 0, "above 0"),
         ("audio_suffixes", ["*.wav"], ".wav"),
+        ("audio_suffixes", [], "at least one"),
+        ("species_list", [], "at least one"),
         ("embed_parent_dir", "../elsewhere", "name of a folder"),
         ("bool_filter_labels", "yes", "true or false"),
         ("probe_configs", {"linear": 3}, "linear"),

@@ -14,6 +14,7 @@ import bacpipe
 from bacpipe.errors import (
     AnnotationsError,
     NoRecordingsError,
+    ResultsError,
     ResultsNotFoundError,
     SettingsError,
     UnknownModelError,
@@ -156,6 +157,13 @@ def test_several_models_and_what_they_are_called(
     assert bacpipe.get_model_names("mix2", recordings, tmp_path, "embeddings") == ["mix2"]
     with pytest.raises(ValueError, match="no embeddings"):
         bacpipe.get_model_names([], recordings, tmp_path / "none", "embeddings", True)
+    for call in (
+        lambda: bacpipe.play(models=[], audio_dir=recordings, **settings),
+        lambda: bacpipe.run_pipeline_for_models([], recordings, **settings),
+        lambda: bacpipe.plan_shards(models=[], audio_dir=recordings, **settings),
+    ):
+        with pytest.raises(SettingsError, match=r"^models is empty; expected at least one"):
+            call()
     with pytest.raises(SettingsError, match="CustomModels has 1"):
         bacpipe.run_pipeline_for_models(["one", "two"], recordings, CustomModels=[tiny_model])
 
@@ -186,6 +194,28 @@ def test_embeddings_computed_elsewhere_can_be_stored(recordings: Path, tmp_path:
     np.testing.assert_array_equal(loader.read_embedding_file("north/a.wav"), mine)
     loader.save_embedding_file("top.wav", mine[:1])
     assert loader.embeddings("array").shape == (5, 7)
+
+
+def test_other_embeddings_leave_what_is_known_of_a_recording(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel]
+) -> None:
+    settings = {
+        "model_name": "tiny", "CustomModel": tiny_model, "audio_dir": recordings, "device": "cpu",
+        "main_results_dir": tmp_path / "results", "hop": 0.7, "classifier_threshold": 0.3,
+    }  # fmt: skip
+    loader = bacpipe.generate_embeddings(**settings)
+    name = "north/a.wav"
+    times, embeddings = loader.window_times(name), loader.read_embedding_file(name)
+    loader.save_embedding_file(name, embeddings * 2)
+    np.testing.assert_array_equal(loader.window_times(name), times)
+    again = bacpipe.generate_embeddings(**settings)
+    np.testing.assert_array_equal(again.read_embedding_file(name), embeddings * 2)
+    assert next(item for item in again.detections() if item.recording == name).window.size
+    with pytest.raises(ResultsError, match=rf"^north/a.wav: 1 emb.* {len(embeddings)} windows"):
+        loader.save_embedding_file(name, embeddings[:1])
+    with pytest.raises(ResultsError, match=r"^north/a.wav: .* 3 values; expected 10"):
+        loader.save_embedding_file(name, embeddings[:, :3])
+    np.testing.assert_array_equal(again.read_embedding_file(name), embeddings * 2)
 
 
 def test_play_runs_saves_logs_and_continues(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,8 @@ def _check(audio_dir: Path, table: Path, recordings: Sequence[str], options: Opt
             by_site.setdefault(start.site.name, []).append(start)
     for name, group in by_site.items():
         print(f"  {name}: {_about(group)}")  # noqa: T201
-    unused = [row.name for row in rows if not any(_is(row, start) for start in starts)]
+    named = {row.name for row in rows}
+    unused = [row.name for row in rows if not any(_is(row, start, named) for start in starts)]
     if unused:
         print(f"Rows without recordings: {_some(unused)}.")  # noqa: T201
     missing = missing_positions(
@@ -117,9 +118,13 @@ def _check(audio_dir: Path, table: Path, recordings: Sequence[str], options: Opt
     return 1 if missing else 0
 
 
-def _is(row: Site, start: Start) -> bool:
+def _is(row: Site, start: Start, named: Set[str]) -> bool:
+    """Whether a recording is of a row, where the table has rows of these names."""
     site = start.site
-    return site is not None and (row.name, row.start, row.end) == (site.name, site.start, site.end)
+    if site is None or (row.start, row.end) != (site.start, site.end):
+        return False
+    # The row of the whole folder gives each site the name of its own.
+    return row.name == site.name or (row.name == "." and site.name not in named)
 
 
 def _about(starts: Sequence[Start]) -> str:

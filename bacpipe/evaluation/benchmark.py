@@ -545,7 +545,8 @@ def class_scores(embedder: Embedder, loader: Loader, columns: Sequence[int]) -> 
     import pyarrow as pa
 
     names = [embedder.classifier.classes[column] for column in columns]
-    content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names]
+    sensitivity = embedder.options.sensitivity
+    content = [loader.embeddings_state, str(loader.embed_dir), list(columns), names, sensitivity]
     fingerprint = fingerprint_of(content)
     path = loader.paths.preds_path / BENCHMARK_SCORES
     if (stored := read_result_table(path, fingerprint)) is not None:

@@ -16,7 +16,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -24,7 +24,7 @@ from bacpipe._version import __version__
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.remote import shown
 from bacpipe.errors import AudioError, ResultsNotFoundError, SettingsError, counted
-from bacpipe.exports.chosen import Chosen, event_names
+from bacpipe.exports.chosen import Chosen, event_names, taxon_of
 from bacpipe.store.detections import Detections, merge_detections
 from bacpipe.store.files import write_csv, write_json
 from bacpipe.store.whereabouts import Place
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 _STANDARD = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
 _MEDIA_PATH = re.compile(r"(?=^[^./~])(^((?!\.{2}).)*$).*$")  # as the standard has it
 _MEDIA_TYPES = {"mp3": "mpeg", "wv": "x-wavpack", "aif": "aiff", "m4a": "mp4"}
-_PEOPLE = frozenset({"Human vocal", "Human non-vocal", "Human whistle", "Homo sapiens"})
 
 # Of the tables of version 1.0.2, all of which must be there, in this order.
 _COLUMNS = {
@@ -173,7 +172,8 @@ def _media(chosen: Chosen) -> dict[str, _Medium]:
             else "name that the standard allows" if not _MEDIA_PATH.match(name)
             else None
         )  # fmt: skip
-        if lacking is not None or place.start is None:
+        end = place.after(entry.duration)
+        if lacking is not None or place.start is None or end is None:
             without[str(lacking)] += 1
             continue
         positions = numbers.setdefault(place.site, [])
@@ -181,7 +181,6 @@ def _media(chosen: Chosen) -> dict[str, _Medium]:
             positions.append(position)
         number = positions.index(position)
         deployment = place.site if not number else f"{place.site} ({number + 1})"
-        end = place.start + timedelta(seconds=entry.duration)
         media[name] = _Medium(name, deployment, place, place.start, end, _rate(chosen, name))
     if any(without.values()):
         told = ", ".join(f"{count} without a {what}" for what, count in without.items() if count)
@@ -203,7 +202,8 @@ def _rate(chosen: Chosen, name: str) -> int:
         return 0
 
 
-def _stamp(time: datetime) -> str:
+def _stamp(time: datetime | None) -> str:
+    assert time is not None  # of a medium, which has one
     return time.replace(microsecond=0).isoformat()
 
 
@@ -270,7 +270,7 @@ def _observations(
     yield pd.DataFrame(columns=columns)
     classifier = f"{chosen.loader.model_name} (bacpipe {__version__})"
     for medium, item in _events(chosen, media):
-        kinds = [_taxon(chosen, str(label)) for label in item.label]
+        kinds = [taxon_of(chosen, str(label)) for label in item.label]
         observed.update(name for _, name in kinds if name)
         identifiers = event_names(chosen, item)
         rows = {
@@ -278,10 +278,8 @@ def _observations(
             "deploymentID": medium.deployment,
             "mediaID": medium.name,
             "eventID": identifiers,
-            "eventStart": [
-                _stamp(medium.start + timedelta(seconds=s)) for s in item.start.tolist()
-            ],
-            "eventEnd": [_stamp(medium.start + timedelta(seconds=s)) for s in item.end.tolist()],
+            "eventStart": [_stamp(medium.place.after(s)) for s in item.start.tolist()],
+            "eventEnd": [_stamp(medium.place.after(s)) for s in item.end.tolist()],
             "observationLevel": "media",
             "observationType": [kind for kind, _ in kinds],
             "scientificName": [name for _, name in kinds],
@@ -293,17 +291,6 @@ def _observations(
             "observationTags": [f"class:{label}" for label in item.label],
         }
         yield pd.DataFrame(rows, index=range(len(item.label))).reindex(columns=columns)
-
-
-def _taxon(chosen: Chosen, label: str) -> tuple[str, str]:
-    """Kind of an observation and its scientific name, which sounds of other things do not have."""
-    name = chosen.classes.of(label).scientific_name
-    if label in _PEOPLE or name in _PEOPLE:
-        return "human", ""
-    # Classes such as Engine have their own name for a scientific one.
-    if not name or (name == label and " " not in name):
-        return "unknown", ""
-    return "animal", name
 
 
 def _acoustic_media(media: dict[str, _Medium], capture_method: str) -> pd.DataFrame:

@@ -31,6 +31,8 @@ SETTINGS = (
 )  # fmt: skip
 """Keys of the configuration that decide what tables of detections hold."""
 
+_PEOPLE = frozenset({"Human vocal", "Human non-vocal", "Human whistle", "Homo sapiens"})
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -137,6 +139,20 @@ def event_names(chosen: Chosen, item: Detections) -> list[str]:
     model = chosen.loader.model_name
     rows = zip(item.start.round(3).tolist(), item.end.round(3).tolist(), item.label, strict=True)
     return [f"{model}:{item.recording}:{start}-{end}:{label}" for start, end, label in rows]
+
+
+def taxon_of(chosen: Chosen, label: str) -> tuple[str, str]:
+    """Kind of what was heard, as Camtrap DP calls it, and the scientific name if it is an animal.
+
+    The kinds are animal, human and unknown.
+    """
+    name = chosen.classes.of(label).scientific_name
+    if label in _PEOPLE or name in _PEOPLE:
+        return "human", ""
+    # Classes such as Engine have their own name for a scientific one.
+    if not name or (name == label and " " not in name):
+        return "unknown", ""
+    return "animal", name
 
 
 def exported_with(loader: Loader, folder: Path) -> dict[str, Any]:

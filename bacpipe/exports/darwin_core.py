@@ -11,14 +11,14 @@ import io
 import logging
 import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from bacpipe._version import __version__
 from bacpipe.audio.remote import shown
 from bacpipe.errors import counted
-from bacpipe.exports.chosen import Chosen, event_names
+from bacpipe.exports.chosen import Chosen, event_names, taxon_of
 from bacpipe.store.detections import merge_detections
 from bacpipe.store.files import replacing
 from bacpipe.store.layout import darwin_core_name
@@ -51,7 +51,7 @@ def write_darwin_core(
     Parameters
     ----------
     chosen : Chosen
-        The detections; those of classes without a scientific name are left out.
+        The detections; those of people, and of classes without a scientific name, are left out.
     folder : Path
         Where to.
     title, creator, email, license : str, optional
@@ -81,14 +81,14 @@ def _lines(chosen: Chosen) -> Iterator[str]:
         located = place.latitude is not None
         for key, *row in zip(event_names(chosen, item), *item[2:], strict=True):
             start, end, label, score = row
-            name = chosen.classes.of(str(label)).scientific_name
-            if not name:
+            kind, name = taxon_of(chosen, str(label))
+            if kind != "animal":
                 left_out += 1
                 continue
             date = ""
             if place.start is not None:
-                begin, stop = (place.start + timedelta(seconds=float(t)) for t in (start, end))
-                date = "/".join(t.isoformat(timespec="seconds") for t in (begin, stop))
+                times = (place.after(float(start)), place.after(float(end)))
+                date = "/".join(t.isoformat(timespec="seconds") for t in times if t is not None)
             writer.writerow((
                 f"{loader.paths.dataset}:{key}", "MachineObservation", "present",
                 item.recording, date, place.site,
@@ -102,7 +102,7 @@ def _lines(chosen: Chosen) -> Iterator[str]:
     yield out.getvalue()
     if left_out:
         logger.warning(
-            "%s: the archive leaves out %s of classes whose scientific name is not known.",
+            "%s: the archive leaves out %s of people and of classes without a scientific name.",
             shown(loader.audio_dir),
             counted(left_out, "event"),
         )

@@ -8,8 +8,10 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.exports.audacity import export_audacity_labels, write_audacity
@@ -181,6 +183,7 @@ def export(
     own = {key: given.pop(key) for key in own_options(format) if key in given and key != _SCORE}
     _check_options(options, format)
     write = FORMATS[format]
+    own = _typed(format, own)
     if (min_score := given.pop(_SCORE, None)) is not None:
         given["classifier_threshold"] = min_score
     chosen = choose(loader, given)
@@ -219,6 +222,43 @@ def _check_options(given: Mapping[str, object], format: str) -> None:
                 f"{format} has no option {key!r}; did you mean {close[0]!r}? Its own options are "
                 f"{', '.join(own)}."
             )
+
+
+def _typed(format: str, own: Mapping[str, object]) -> dict[str, object]:
+    """Options of a format as what writes it takes them."""
+    hints = get_type_hints(FORMATS[format])
+    return {key: _as(hints[key], value, f"{format}: {key}") for key, value in own.items()}
+
+
+def _as(hint: object, value: object, name: str) -> object:
+    """A value of a type; what allows some texts only checks them itself."""
+    given, kinds = value, get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    origins = {get_origin(kind) for kind in kinds}
+    if Literal in origins or (value is None and NoneType in kinds):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if Sequence in origins:
+        listed = [value] if isinstance(value, str) else _items(value)
+        fits = all(isinstance(item, str) for item in listed) and bool(listed)
+        value, expected = tuple(listed), "a name or a list of names"
+    elif bool in kinds:
+        fits, expected = isinstance(value, bool), "true or false"
+    elif int in kinds:
+        fits, expected = number and isinstance(value, int), "a whole number"
+    elif float in kinds:
+        fits, expected = number, "a number"
+    else:
+        # To YAML, the title 2024 is a number.
+        fits, expected = isinstance(value, str) or number, "a text"
+        value = str(value)
+    if not fits:
+        raise SettingsError(f"{name}={given!r} is not possible; expected {expected}.")
+    return value
+
+
+def _items(value: object) -> list[object]:
+    """Those of a list, an array or a column of a table; none of anything else."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else []
 
 
 def own_options(format: str) -> list[str]:

@@ -20,7 +20,7 @@ from bacpipe.exports.chosen import Chosen, choose
 from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import Block, blocks_of
-from bacpipe.store.whereabouts import Place
+from bacpipe.store.whereabouts import Place, clock_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,11 +269,10 @@ def histories_of(
     named = {label: name for name, labels in (classes or {}).items() for label in labels}
     for block in blocks_of(chosen.windows()):
         places = [chosen.where.of(name) for name in block.names.tolist()]
-        local = np.array([place.local for place in places], "datetime64[us]")
+        local = clock_times(places, block.recording, block.start)
         rows = np.array([row.get(place.site, -1) for place in places])
-        when = ~np.isnat(local[block.recording])
-        recording, label = block.recording[when], block.label[when]
-        begin = local[recording] + _seconds(block.start[when])
+        when = ~np.isnat(local)
+        recording, label, begin = block.recording[when], block.label[when], local[when]
         site, column = rows[recording], np.searchsorted(numbers, (begin - first) // length)
         for i in np.unique(label).tolist():
             known_as = str(block.classes[i])
@@ -380,10 +379,21 @@ def _listened(chosen: Chosen) -> Iterator[_Listened]:
         place, (start, end) = chosen.where.of(name), loader.window_times(name)
         start, end = start[heard], end[heard]
         merged, _ = merge_intervals(Intervals(start, end, np.zeros(len(start), np.int64)))
-        starts, begin, stop = (
-            place.local + _seconds(part) for part in (start, merged.start, merged.end)
+        first, last = merged.start, merged.end
+        for change, _ in place.clock_changes(float(last.max())):
+            first, last = _cut(first, last, change)
+        starts, begin = (
+            clock_times([place], np.zeros(len(part), np.int64), part) for part in (start, first)
         )
-        yield _Listened(name, place, starts, begin, stop, (merged.end - merged.start) / 3600)
+        stop = begin + _seconds(last - first)
+        yield _Listened(name, place, starts, begin, stop, (last - first) / 3600)
+
+
+def _cut(begin: np.ndarray, end: np.ndarray, at: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stretches, of which those that go on over a moment are two."""
+    over = (begin < at) & (at < end)
+    cut = np.full(int(over.sum()), at)
+    return np.append(begin, cut), np.append(np.where(over, at, end), end[over])
 
 
 def _seconds(values: np.ndarray) -> np.ndarray:
@@ -487,8 +497,8 @@ def _counted(chosen: Chosen, block: Block, unit: _Unit | None) -> pd.DataFrame:
     begins[order] = np.diff(event[order], prepend=-1) > 0
     time = np.full(len(event), np.datetime64("NaT", "us"))
     if unit is not None:
-        starts = np.array([chosen.where.of(name).local for name in block.names])
-        time = _floor(starts[block.recording] + _seconds(block.start), unit)
+        places = [chosen.where.of(name) for name in block.names.tolist()]
+        time = _floor(clock_times(places, block.recording, block.start), unit)
     columns = {"recording": block.recording, "time": time, "label": block.label,
                "begins": begins, "score": block.score}  # fmt: skip
     table = pa.table(columns).group_by(["recording", "time", "label"], use_threads=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from bacpipe.store.files import write_csv
 from bacpipe.store.layout import calls_path
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd
+from bacpipe.store.tables import CHANNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,9 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
     pandas.DataFrame
         `COLUMNS`: start and end in seconds and frequencies in Hz, all of the recording as it is on
         the disk, also where it is played at another speed; the species with the best score, that
-        score, and how sure the detector is that there is a call at all.  Windows that overlap give
-        each call once; where they do not, a call across their border may be cut in two.
+        score, and how sure the detector is that there is a call at all.  With ``channel='each'``
+        also the channel, from 1.  Windows that overlap give each call once; where they do not, a
+        call across their border may be cut in two.
 
     Raises
     ------
@@ -73,14 +75,18 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
     speed, hop = handler.speed, handler.hop / model.sr
     # Where windows overlap, each owns its middle, in which no call is cut off.
     margin = max(0.0, model.segment_length / model.sr - hop) / 2
+    # Of several channels, the windows of one come after those of the other.
+    counts = [count for *_, count in end.segments or ((0.0, end.duration, len(by_window)),)]
+    places = [(channel, number, count) for channel, count in enumerate(counts, 1)
+              for number in range(count)]  # fmt: skip
     tables = []
-    for number, calls in enumerate(by_window):
+    for (channel, number, count), calls in zip(places, by_window, strict=True):
         start = (number * hop + calls.start) * speed
         # The last window is padded behind the recording's end.
         mine = start < end.duration
         if number > 0:
             mine &= calls.start >= margin
-        if number < len(by_window) - 1:
+        if number < count - 1:
             mine &= calls.start < margin + hop
         best = calls.class_scores.argmax(axis=1)
         tables.append(
@@ -95,11 +101,16 @@ def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
                     "scientific_name": scientific[best],
                     "score": np.take_along_axis(calls.class_scores, best[:, None], 1)[:, 0],
                     "detection_score": calls.score,
+                    CHANNEL: channel,
                 }
             )[mine]
         )
     table = pd.concat(tables).sort_values("start", kind="stable", ignore_index=True)
-    return table[list(COLUMNS)]
+    return table[_columns(handler)]
+
+
+def _columns(handler: AudioHandler) -> list[str]:
+    return [*COLUMNS, CHANNEL] if handler.options.channel == "each" else list(COLUMNS)
 
 
 def write_calls(handler: AudioHandler, loader: Loader) -> Path:
@@ -136,7 +147,7 @@ def write_calls(handler: AudioHandler, loader: Loader) -> Path:
 
 def _tables(handler: AudioHandler, loader: Loader, path: Path) -> Iterator[pd.DataFrame]:
     chosen, reasons = set(loader.selection.names), []
-    kept = _stored_calls(path, chosen) if loader.is_part else {}
+    kept = _stored_calls(path, chosen, _columns(handler)) if loader.is_part else {}
     for name in sorted({*chosen, *kept}):
         if name in kept:
             yield kept[name]
@@ -153,7 +164,7 @@ def _tables(handler: AudioHandler, loader: Loader, path: Path) -> Iterator[pd.Da
         )
 
 
-def _stored_calls(path: Path, but_not: Set[str]) -> dict[str, pd.DataFrame]:
+def _stored_calls(path: Path, but_not: Set[str], columns: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Calls that a table has of other recordings, by their names."""
     import pandas as pd
 
@@ -161,10 +172,10 @@ def _stored_calls(path: Path, but_not: Set[str]) -> dict[str, pd.DataFrame]:
         return {}
     texts = dict.fromkeys(("audiofilename", "label", "scientific_name"), str)
     try:
-        table = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")[
-            list(COLUMNS)
-        ]
-    except (OSError, ValueError, KeyError) as error:
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")
+        if [*table.columns] != [*columns]:
+            raise ValueError(f"expected the columns {', '.join(columns)}")
+    except (OSError, ValueError) as error:
         raise ResultsError(
             f"{path}: this table of calls cannot be read ({first_line(error)}); move it away, and "
             f"run over all recordings again."

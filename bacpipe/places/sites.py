@@ -396,7 +396,12 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     rows: list[Site] = []
     wrong: list[str] = []
     for i, line in enumerate(lines[number + 1 :], start=number + 2):
-        if any(cell.strip() for cell in line):
+        if any(cell.strip() for cell in line[len(header) :]):
+            wrong.append(
+                f"row {i}: it has {len(line)} values for {len(header)} columns; write decimal "
+                f"points, or put semicolons between the columns"
+            )
+        elif any(cell.strip() for cell in line):
             cells = {name: cell.strip() for name, cell in zip(header, line, strict=False) if name}
             try:
                 rows.append(_site(cells, f"row {i}"))

@@ -110,6 +110,8 @@ def plan(
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     loader = Loader(options.audio_dir, options=options)
     models = [canonical_name(name) for name in options.models]
+    if not models:
+        raise SettingsError("models is empty; expected at least one name, such as birdnet.")
     for name in models:
         if name not in (custom or {}):
             find_card(name)

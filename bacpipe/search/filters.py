@@ -156,8 +156,12 @@ def _at_times(
         since = (begin - midnight).total_seconds()
         last = since + max(0.0, index.entries[name].duration - 1e-6)
         # Most recordings lie within an hour, and are wanted whole or not at all.
-        within = last // 3600 == since // 3600 and not sharp
-        seconds = np.array([since]) if within else since + index.times(name)[0]
+        changes = whereabouts.of(name).clock_changes(last - since)
+        within = last // 3600 == since // 3600 and not sharp and not changes
+        into = np.zeros(1) if within else index.times(name)[0]
+        seconds = since + into
+        for change, forward in changes:
+            seconds[into >= change] += forward
         chosen = np.ones(len(seconds), bool)
         if at_hour is not None:
             chosen &= at_hour(seconds % 86400 / 3600)

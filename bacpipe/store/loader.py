@@ -18,10 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from bacpipe.annotations.table import annotated_segments, length_in_header, read_annotations
-from bacpipe.audio.files import find_audio_files, find_recording_names
+from bacpipe.audio.files import find_audio_files, find_recording_names, read_recording
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.remote import shown
-from bacpipe.errors import NoRecordingsError, ResultsError, ResultsNotFoundError, SettingsError
+from bacpipe.errors import (
+    NoRecordingsError,
+    ResultsError,
+    ResultsNotFoundError,
+    SettingsError,
+    counted,
+)
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import Options, make_options, user_settings
 from bacpipe.places.clock import Clock
@@ -509,6 +515,9 @@ class Loader:
     def save_embedding_file(self, file: str | Path, embeds: np.ndarray) -> Path:
         """Store embeddings of one recording that were computed elsewhere.
 
+        They take the place of those that are there.  Predictions of these are dropped; the next run
+        of the model makes new ones.
+
         Parameters
         ----------
         file : str or Path
@@ -520,6 +529,14 @@ class Loader:
         -------
         Path
             The file written.
+
+        Raises
+        ------
+        ResultsError
+            If they are not as many as the recording has windows, or not of the size of those of
+            the other recordings.
+        AudioError
+            If the recording cannot be read.
 
         Examples
         --------
@@ -538,6 +555,12 @@ class Loader:
                 identity = {"model": model, **settings_identity(self.options)}
                 embedding_set = create_set(parent, model, self.paths.dataset, identity, {})
             source = look_at(self.audio_dir / name, self.audio_dir)
+            known = embedding_set.content.done.get(name)
+            now = (source.size, source.mtime_ns)
+            if known is not None and known.size is not None and (known.size, known.mtime_ns) != now:
+                known = None  # of what the recording was
+            self._check_embeddings(name, embeds, known, embedding_set)
+            duration = read_recording(source.path).duration
             writer = ResultWriter(
                 embedding_set,
                 self.paths,
@@ -547,13 +570,38 @@ class Loader:
                 provenance={},
             )
             try:
-                writer.add(source, embeds, None)
-                read = (source.size, source.mtime_ns, content_fingerprint(source.path))
-                writer.finish(source, StreamEnd(duration=0.0, padded=0, read=read))
+                if known is not None:
+                    writer.replace(source, embeds)
+                else:
+                    writer.add(source, embeds, None)
+                    read = (source.size, source.mtime_ns, content_fingerprint(source.path))
+                    writer.finish(source, StreamEnd(duration, padded=0, read=read))
             finally:
                 writer.close()
         self.embedding_set = embedding_set
         return embedding_set.embedding_path(embedding_set.content.done[name])
+
+    @staticmethod
+    def _check_embeddings(
+        name: str, embeds: np.ndarray, known: FinishedEntry | None, embedding_set: EmbeddingSet
+    ) -> None:
+        """Refuse embeddings that do not fit a recording, or those of the others."""
+        if embeds.ndim != 2 or not len(embeds):
+            raise ResultsError(
+                f"{name}: its embeddings have the shape {embeds.shape}; expected (windows, dim)."
+            )
+        if known is not None and len(embeds) != known.windows:
+            raise ResultsError(
+                f"{name}: {counted(len(embeds), 'embedding')} for "
+                f"{counted(known.windows, 'window')}; expected one for each."
+            )
+        others = (entry for entry in embedding_set.content.done.values() if entry.file != name)
+        other = next(others, None)
+        if other is not None and other.embeddings.dim not in (0, embeds.shape[1]):
+            raise ResultsError(
+                f"{name}: its embeddings have {embeds.shape[1]} values; expected "
+                f"{other.embeddings.dim}, as {other.file} has."
+            )
 
     # ------------------------------------------------------------------ metadata
 

@@ -198,11 +198,11 @@ class RangeFilter:
         if self.options.species_list is None:
             return None
         wanted = read_species_list(self.options.species_list)
-        known: dict[str, str] = {}
+        known: dict[str, set[str]] = {}  # a species may have several classes
         for label, about in self.classes.names.items():
             for text in (label, *about):
                 if text:
-                    known.setdefault(text.casefold(), label)
+                    known.setdefault(text.casefold(), set()).add(label)
         if not known:  # an older run did not write them down
             return frozenset(part for name in wanted for part in _spellings(name))
         chosen: dict[str, str] = {}
@@ -210,7 +210,7 @@ class RangeFilter:
         for name in wanted:
             meant = [known[p.casefold()] for p in _spellings(name) if p.casefold() in known]
             if meant:
-                chosen[meant[0]] = name
+                chosen.update(dict.fromkeys(meant[0], name))
                 continue
             near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.8)
             hint = f" (did you mean {_written(near[0], self.classes)!r}?)" if near else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from bacpipe.store.range_filter import OPTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_DAY = 86400.0
 
 
 class Place(NamedTuple):
@@ -59,6 +61,43 @@ class Place(NamedTuple):
     def offset(self) -> str:
         """Offset of the clock from UTC, such as ``+02:00``; empty where it is not known."""
         return "" if self.start is None else self.start.isoformat("T")[19:].lstrip(".0123456789")
+
+    def after(self, seconds: float) -> datetime | None:
+        """The time so many seconds into the recording, by the clock of its start."""
+        if self.start is None or self.start.tzinfo is None:
+            return None if self.start is None else self.start + timedelta(seconds=seconds)
+        # Python adds on the clock, which may be changed meanwhile.
+        moment = self.start.astimezone(UTC) + timedelta(seconds=seconds)
+        return moment.astimezone(self.start.tzinfo)
+
+    def clock_changes(self, seconds: float) -> list[tuple[float, float]]:
+        """When, in so many seconds of the recording, its place changes to another time.
+
+        Returns
+        -------
+        list of (float, float)
+            Seconds since the start, and seconds by which the clock is put forward.
+        """
+        zone = None if self.start is None else self.start.tzinfo
+        if zone is None or isinstance(zone, timezone):  # always so far from UTC
+            return []
+        changes: list[tuple[float, float]] = []
+        low, before = 0.0, self._offset(0.0)
+        for end in (*np.arange(_DAY, seconds, _DAY).tolist(), seconds):
+            high, now = end, self._offset(end)
+            if now != before:
+                while high - low > 1e-3:
+                    middle = (low + high) / 2
+                    low, high = (middle, high) if self._offset(middle) == before else (low, middle)
+                changes.append((round(high), now - before))
+            low, before = end, now
+        return changes
+
+    def _offset(self, seconds: float) -> float:
+        """Seconds of the clock before UTC, so many seconds into the recording."""
+        moment = self.after(seconds)
+        offset = None if moment is None else moment.utcoffset()
+        return 0.0 if offset is None else offset.total_seconds()
 
 
 class Whereabouts:
@@ -121,6 +160,34 @@ class Whereabouts:
         options = self._range_filter.options
         values = {key: getattr(options, key) for key in OPTIONS if key != "model_base_path"}
         return {key: value for key, value in values.items() if value is not None}
+
+
+def clock_times(places: Sequence[Place], recording: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Times by the clocks of places, which may be changed during a recording.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Of recordings.
+    recording : np.ndarray, int, shape (n,)
+        Which of them.
+    seconds : np.ndarray, float64, shape (n,)
+        Since its start.
+
+    Returns
+    -------
+    np.ndarray, datetime64[us], shape (n,)
+        NaT where nothing tells when the recording starts.
+    """
+    latest = np.zeros(len(places))
+    np.maximum.at(latest, recording, seconds)
+    shown = np.array(seconds, np.float64)
+    for number, place in enumerate(places):
+        for change, forward in place.clock_changes(float(latest[number])):
+            shown[(recording == number) & (seconds >= change)] += forward
+    starts = np.array([place.local for place in places], "datetime64[us]")
+    times: np.ndarray = starts[recording] + np.rint(shown * 1e6).astype("timedelta64[us]")
+    return times
 
 
 def times_after(begins: Iterable[datetime | None], seconds: Iterable[float]) -> pd.Series:

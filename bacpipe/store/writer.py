@@ -289,6 +289,20 @@ class ResultWriter:
         )
         self._submit(_Result(entry, predictions, arriving.embeddings))
 
+    def replace(self, source: Source, embeddings: np.ndarray) -> None:
+        """Give a recording that is done other embeddings; what is known of it stays.
+
+        Its predictions are those of the former ones, and are dropped.
+        """
+        entry = self._set.content.recordings.finished(source.name)
+        assert entry is not None
+        file = self._arriving(source).embeddings
+        del self._open[source.name]
+        file.append(embeddings)
+        stored = StoredEmbeddings(self._embeddings_name(source.name), 0, 0)
+        entry = replace(entry, status=DONE, embeddings=stored, predictions=None)
+        self._submit(_Result(entry, SparsePredictions.join([]), file))
+
     def fail(self, source: Source, reason: str) -> None:
         """Record that a recording could not be embedded."""
         arriving = self._open.pop(source.name, None)

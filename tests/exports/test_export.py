@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import zipfile
@@ -175,6 +176,34 @@ def test_camtrap_dp_is_valid(birds: bacpipe.Loader, tmp_path: Path) -> None:
         bacpipe.export(birds, "camtrap-dp", tmp_path, capture_method="always")
 
 
+def test_a_title_may_be_a_number(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    bacpipe.export(birds, "camtrap-dp", tmp_path, title=2024)  # as YAML has it
+    assert json.loads((tmp_path / "datapackage.json").read_text())["title"] == "2024"
+    (path,) = bacpipe.export(birds, "darwin-core", tmp_path, title=2024, license=4.0)
+    with zipfile.ZipFile(path) as archive:
+        assert "<title>2024</title>" in archive.read("eml.xml").decode()
+
+
+def test_what_is_no_species_is_no_occurrence(tmp_path: Path) -> None:
+    class Sounds(Birds):
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(**kwargs)
+            self.classes = ["Engine", "Human vocal", "Gryllus bimaculatus"]
+            self.scientific_names = list(self.classes)
+
+    write_recording(tmp_path / "card" / "20240501_053000.wav", 4.5)
+    loader = bacpipe.generate_embeddings(
+        model_name="sounds", CustomModel=Sounds, audio_dir=tmp_path / "card", device="cpu",
+        main_results_dir=tmp_path / "results", classifier_threshold=0.1, latitude=52.5,
+        longitude=13.4,
+    )  # fmt: skip
+    assert len(bacpipe.detections_table(loader)["common_name"].unique()) == 3
+    (path,) = bacpipe.export(loader, "darwin-core", tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("occurrence.csv").decode())))
+    assert {row["scientificName"] for row in rows} == {"Gryllus bimaculatus"}
+
+
 def test_darwin_core_archive_describes_its_table(birds: bacpipe.Loader, tmp_path: Path) -> None:
     (path,) = bacpipe.export(birds, "darwin-core", tmp_path, title="A & B", creator="Me")
     with zipfile.ZipFile(path) as archive:
@@ -321,8 +350,14 @@ def test_mistakes_are_told(birds: bacpipe.Loader, capsys: pytest.CaptureFixture[
     for nothing in ("", 3):
         with pytest.raises(SettingsError, match=f"destination={nothing!r} is not possible"):
             bacpipe.export(birds, "csv", nothing)
-    with pytest.raises(SettingsError, match="min_hours='many'"):
-        bacpipe.export(birds, "occupancy", birds.audio_dir.parent / "o", min_hours="many")
+    for format, key, value in (
+        ("occupancy", "min_hours", "many"), ("occupancy", "species", 5), ("survey", "by", []),
+        ("clips", "pad", "2"), ("clips", "n", True), ("clips", "seed", 1.5),
+        ("raven", "combined", "no"), ("darwin-core", "title", ["a"]),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=re.escape(f"{format}: {key}={value!r} is not")):
+            bacpipe.export(birds, format, birds.audio_dir.parent / "none", **{key: value})
+    assert not (birds.audio_dir.parent / "none").exists()
     nowhere = bacpipe.Loader(birds.audio_dir, "none", main_results_dir=str(birds.audio_dir))
     with pytest.raises(ResultsNotFoundError):
         bacpipe.export(nowhere, "csv")

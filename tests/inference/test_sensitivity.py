@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import bacpipe
+from bacpipe.embedder import Embedder
 from bacpipe.errors import SettingsError
+from bacpipe.evaluation.benchmark import class_scores
 from bacpipe.inference.runner import shifted
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
@@ -66,6 +68,20 @@ def run_birdnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def scores(loader: bacpipe.Loader) -> pd.DataFrame:
     return loader.predictions("dataframe").set_index(["audiofilename", "start", "end"])
+
+
+def test_a_benchmark_scores_with_the_sensitivity_that_is_asked_for(run_birdnet: Run) -> None:
+    loader = run_birdnet()
+    found = [
+        class_scores(
+            Embedder("birdnet", loader, CustomModel=run_birdnet.model, sensitivity=value),
+            loader,
+            [0],
+        )
+        for value in (1.0, 1.5, 1.0)
+    ]
+    np.testing.assert_allclose(found[1], shifted(torch.tensor(found[0]), 1.5), atol=1e-5)
+    np.testing.assert_array_equal(found[2], found[0])
 
 
 def test_another_sensitivity_makes_all_scores_anew_and_says_so(

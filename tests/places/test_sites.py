@@ -16,6 +16,7 @@ from bacpipe.errors import SettingsError, SitesError
 from bacpipe.options import Options
 from bacpipe.places.positions import recorder_position, zone_at
 from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
+from bacpipe.user_input import typed_zone
 from tests.conftest import write_recording
 
 
@@ -242,6 +243,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path, data):
         ("site,lat,longitude,latitude\nA,5,1,6\n", "several columns latitude; leave one"),
         ("site latitude longitude\nA 5 1\n", "commas, semicolons or tabs between them"),
         ("site,latitude\nA,5\n", "there is no column longitude"),
+        ("site,latitude,longitude\nA,52,52,13,40\n", "row 2: it has 5 values for 3 columns"),
         ("\n\n", "this table is empty"),
         (
             'site,latitude,longitude\n"A,1,1\n' + "x" * 200_000,
@@ -271,6 +273,12 @@ def test_a_zone_that_does_not_exist_has_one_hint():
     with pytest.raises(SettingsError) as caught:
         Options(time_zone="Europe/Berln")
     assert str(caught.value).lower().count("did you mean") == 1
+
+
+@pytest.mark.parametrize("zone", ["CEST", "AEST", "BST", "IST", "EDT", "UTC+25"])
+def test_no_zone_is_guessed_from_an_abbreviation(zone):
+    with pytest.raises(ValueError, match=r"an offset; such as Europe/Berlin, UTC\+1 or UTC$"):
+        typed_zone(zone)
 
 
 def test_the_last_day_of_all(tmp_path):
@@ -318,6 +326,10 @@ def test_command_drafts_and_checks(tmp_path, capsys):
         command.run([f"audio_dir={folder}", "--to", str(folder / "sites.csv")])
     table(folder, "site,latitude,longitude\npond,99,1\n")
     assert command.run([f"audio_dir={folder}"]) == 1
+    capsys.readouterr()
+    table(folder, "site,latitude,longitude\n.,52,13\n")
+    assert command.run([f"audio_dir={folder}"]) == 0
+    assert "Rows without recordings" not in capsys.readouterr().out
 
 
 def test_zones_of_positions():

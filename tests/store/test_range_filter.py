@@ -153,6 +153,14 @@ def test_tables_of_places(made, folder):
     assert not np.isnan(read(loader).range_filter().probabilities(item)).all()
 
 
+def test_a_species_of_several_classes_keeps_them_all(made, monkeypatch):
+    monkeypatch.setitem(SPECIES, "Clark's Nutcracker", "Turdus merula")
+    loader = made()
+    expected = {"Eurasian Blackbird", "Clark's Nutcracker"}
+    assert classes(read(loader, species_list=["turdus merula"])) == expected
+    assert classes(read(loader, species_list=["Clark's Nutcracker"])) == {"Clark's Nutcracker"}
+
+
 def test_own_lists_of_species(made, tmp_path, caplog):
     loader = made()
     names = ["turdus MERULA", "Dog", "Clarks Nutcracker", "Pica pica"]
