@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import operator
+import os
 import re
 import stat
 import sys
 import zoneinfo
 from datetime import UTC, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 from urllib.parse import urlsplit
 
 import yaml
@@ -63,9 +65,9 @@ def typed_path(path: str | Path) -> Path:
     >>> typed_path("~recordings").as_posix()  # a folder may be called so
     '~recordings'
     """
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+        raise SettingsError(f"{path!r} is not the name of a file or folder.")
     path = Path(path)
-    if "\0" in str(path):
-        raise SettingsError(f"{str(path)!r} is not the name of a file or folder.")
     return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
@@ -230,6 +232,27 @@ def typed_zone(text: str) -> tzinfo:
         raise ValueError(
             f"expected a time zone of the IANA database or an offset; {hint}"
         ) from None
+
+
+def typed_seed(value: object) -> int | None:
+    """Seed of random choices that a person has typed; None for another one each time.
+
+    Raises
+    ------
+    SettingsError
+        If it is none.
+    """
+    if value is None:
+        return None
+    try:
+        number = -1
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            number = operator.index(value)
+    except TypeError:  # arrays claim to be numbers
+        number = -1
+    if number < 0:
+        raise SettingsError(f"seed={value!r} is not possible: expected a whole number from 0.")
+    return number
 
 
 def in_notebook() -> bool:

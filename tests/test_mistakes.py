@@ -242,3 +242,59 @@ def test_failed_recordings_have_an_exit_code_of_their_own_when_asked(
         assert main([*words, f"strict={strict}", "models=birdnet"]) == code
     said = capsys.readouterr()
     assert ("1 recording failed" in said.err) is (strict == "true")
+
+
+LEARNING = ("review_plan", "suggest", "train_recogniser")
+LABELS = ("people_labels", "label_agreement", "metadata_labels", "ground_truth_by_model")
+ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"audio_dir": value})
+      for name in (*LABELS, *LEARNING, "calibrate", "get_audio_files")
+      for value in (None, 5, b"field", [5])),
+    *((name, {"model": ["tiny"]}) for name in ("search", *LABELS[2:])),
+    *((name, {"seed": v}) for name in LEARNING for v in (-1, "x", 1.5, True, np.zeros(2))),
+    *((name, {"classes": value}) for name in LEARNING for value in (5, [5])),
+    *(("search", {key: value}) for key, value in (
+        ("where", 5), ("where", "site=north"), ("min_gap", "x"), ("min_gap", -1), ("k", 0))),
+    *(("train_recogniser", {"name": value}) for value in (None, 5, ["a"], "a/b")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a data set with results and labels of people."""
+    folder = tmp_path_factory.mktemp("taught")
+    where = {"audio_dir": folder / "field", "main_results_dir": folder / "results"}
+    for number in range(2):
+        write_recording(folder / "field" / f"r{number}.wav", 6.0, seed=number)
+    bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, device="cpu", classifier_threshold=0.0, **where
+    )
+    rows = [
+        (f"r{i % 2}.wav", i // 2, i // 2 + 1, "owl", "yes" if i % 3 else "no") for i in range(8)
+    ]
+    columns = ["recording", "start", "end", "label", "value"]
+    bacpipe.label_windows(rows=pd.DataFrame(rows, columns=columns), **where)
+    bacpipe.train_recogniser(model="tiny", name="owls", **where)
+    return where
+
+
+@pytest.mark.parametrize(("name", "wrong"), ARGUMENTS, ids=str)
+def test_arguments_of_another_kind_get_a_sentence(
+    name: str, wrong: dict[str, Any], taught: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {
+        **{key: {"model_or_recogniser": "owls"} for key in ("review_plan", "calibrate")},
+        "suggest": {"recogniser": "owls"}, "search": {"query": ("r0.wav", 1.0), "model": "tiny"},
+        "train_recogniser": {"model": "tiny", "name": "mine"}, "metadata_labels": {"model": "tiny"},
+        "ground_truth_by_model": {"model": "tiny"},
+    }.get(name, {})  # fmt: skip
+    where = {} if name == "get_audio_files" else taught
+    with pytest.raises(BacpipeError) as caught:
+        getattr(bacpipe, name)(**{**where, **given, **wrong})
+    sentence = str(caught.value)
+    (key,) = wrong
+    assert (
+        f"{key}={wrong[key]!r}" in sentence
+        or f"{key} is missing" in sentence
+        or (name == "get_audio_files" and repr(wrong[key]) in sentence)
+    )

@@ -10,6 +10,7 @@ from bacpipe.exports.raven import plain_label
 from bacpipe.store.files import write_json, write_text
 from bacpipe.store.layout import AUDACITY_LABELS, PROVENANCE, audacity_name, path_inside
 from bacpipe.store.loader import Loader
+from bacpipe.user_input import typed_path
 
 
 def export_audacity_labels(
@@ -47,7 +48,7 @@ def export_audacity_labels(
     'labels/SITE-A/20250504_043000_birdnet.labels.txt'
     """
     chosen = choose(loader, kwargs)
-    target = Path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
+    target = typed_path(folder) if folder is not None else loader.paths.preds_path / AUDACITY_LABELS
     write_json(target / PROVENANCE, chosen.provenance)
     written = write_audacity(chosen, target, scores=scores)
     if folder is None:

@@ -22,6 +22,7 @@ from bacpipe.store.detections import Intervals, merge_intervals
 from bacpipe.store.files import write_bytes, write_csv
 from bacpipe.store.layout import CLIPS_TABLE
 from bacpipe.store.tables import CHANNEL
+from bacpipe.user_input import typed_seed
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def write_clips(
 
 def _choose(chosen: Chosen, n: int, order: Order, seed: int) -> dict[str, list[_Clip]]:
     """Up to `n` clips of each class, the first first; little more than these are ever held."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(typed_seed(seed))
     ranks = _ranks(chosen) if order == "stratified" else {}
     shelves: dict[tuple[str, str, int], _Shelf] = defaultdict(lambda: _Shelf(n))
     for label, clip in _best_windows(chosen):

@@ -25,6 +25,7 @@ from bacpipe.store.layout import (
     sound_files_name,
 )
 from bacpipe.store.loader import Loader
+from bacpipe.user_input import typed_path
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def export_raven_tables(
     'selections/SITE-A/20250504_043000_birdnet.selection.table.txt'
     """
     chosen = choose(loader, kwargs)
-    target = Path(folder) if folder is not None else loader.paths.raven_path
+    target = typed_path(folder) if folder is not None else loader.paths.raven_path
     write_json(target / PROVENANCE, chosen.provenance)
     written = write_raven(chosen, target, combined=combined)
     if folder is None and not combined:

@@ -35,6 +35,7 @@ from bacpipe.recognisers.reliability import (
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.judgements import NO, UNSURE, YES
 from bacpipe.store.loader import Loader
+from bacpipe.store.selection import data_set_of
 from bacpipe.store.tables import CHANNEL
 from bacpipe.store.whereabouts import Whereabouts
 
@@ -69,8 +70,9 @@ def results_of(audio_dir: str | Path, which: str | Path | Recogniser, options: O
     try:
         recogniser = find_recogniser(which, paths_of(audio_dir, "none", options))
     except ResultsNotFoundError as error:
+        folder = data_set_of(audio_dir).folder
         raise ResultsNotFoundError(
-            f"{shown(audio_dir)}: there are no results of {str(which)!r}: no model of this name "
+            f"{shown(folder)}: there are no results of {str(which)!r}: no model of this name "
             f"has run there, and {str(error).partition(': ')[2]}"
         ) from None
     return recogniser.results(Loader(audio_dir, recogniser.model, options=options))

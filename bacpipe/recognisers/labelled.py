@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,13 @@ from bacpipe.annotations.table import (
 )
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.audio.remote import shown
-from bacpipe.errors import AnnotationsError, NoRecordingsError, RecogniserError, counted
+from bacpipe.errors import (
+    AnnotationsError,
+    NoRecordingsError,
+    RecogniserError,
+    SettingsError,
+    counted,
+)
 from bacpipe.labels.ground_truth import find_overlaps
 from bacpipe.labels.matching import runs
 from bacpipe.labels.model_windows import ModelWindows, model_windows
@@ -63,7 +69,10 @@ class LabelledWindows(NamedTuple):
 
 def class_names(classes: str | Sequence[str] | None) -> list[str]:
     """Names of classes as somebody has given them: one, several, or none."""
-    return [classes] if isinstance(classes, str) else list(classes or ())
+    names = [classes] if isinstance(classes, str) else [] if classes is None else classes
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"classes={classes!r} is not possible: expected names of classes.")
+    return list(names)
 
 
 def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -43,6 +43,7 @@ from bacpipe.recognisers.reliability import (
 )
 from bacpipe.store.calibrations import logit
 from bacpipe.store.tables import CHANNEL
+from bacpipe.user_input import typed_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +137,7 @@ def review_plan(
     scores, checked = counted_windows(scores, match(scores, table))
     chosen = [_known_class(scores, name) for name in names] or list(scores.classes)
     scale, checks, prior = fitted(scores, checked)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(typed_seed(seed))
     parts: list[pd.DataFrame] = []
     about: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(chosen)):

@@ -33,6 +33,7 @@ from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import CHANNEL
 from bacpipe.store.whereabouts import Whereabouts
+from bacpipe.user_input import typed_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def suggest(
             f"{listed(trained.classes)}."
         )
     scores, windows = trained.predict(loader), model_windows(loader)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(typed_seed(seed))
     known = _labelled(loader, wanted)
     # Windows that are mostly padding say little, and are no fun to listen to.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])

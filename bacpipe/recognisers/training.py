@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bacpipe._version import __version__
-from bacpipe.errors import RecogniserError, SettingsError
+from bacpipe.errors import RecogniserError
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import make_options
 from bacpipe.recognisers.judging import recording_of
@@ -27,7 +27,7 @@ from bacpipe.recognisers.learnt_classes import learn_classes
 from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.loader import Loader
-from bacpipe.user_input import is_folder
+from bacpipe.user_input import is_folder, typed_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,9 +102,7 @@ def train_recogniser(
     """
     loader = loader or Loader(audio_dir, model, options=make_options(**kwargs))
     _check_name(name, loader)
-    seed = 0 if seed is None else seed
-    if not isinstance(seed, int) or seed < 0:
-        raise SettingsError(f"seed={seed!r} is not possible: expected a whole number from 0.")
+    seed = typed_seed(seed) or 0
     table = labels_for(loader, labels)
     labelled = labelled_windows(loader, table, classes)
     embeddings = embeddings_of(loader, labelled.rows)
@@ -155,8 +153,10 @@ def _fingerprints(loader: Loader, labelled: LabelledWindows) -> list[str]:
 
 
 def _check_name(name: str, loader: Loader) -> None:
-    fits, folder = _NAME.fullmatch(name), loader.paths.labels_path.parent.parent / name
-    model = name in CARDS or name == loader.model_name or (fits and is_folder(folder / "labels"))
+    fits = _NAME.fullmatch(name) if isinstance(name, str) else None
+    folder = loader.paths.labels_path.parent.parent / str(name)
+    known = fits and (name in CARDS or name == loader.model_name)
+    model = known or (fits and is_folder(folder / "labels"))
     if not fits or model or name == "overview":
         reason = "a model has this name; expected another one" if model else "expected a name"
         raise RecogniserError(

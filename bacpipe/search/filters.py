@@ -49,6 +49,11 @@ def wanted_windows(
     SettingsError
         If a condition is not understood, or names a column that is not there.
     """
+    if where is not None and not isinstance(where, Mapping):
+        raise SettingsError(
+            f"where={where!r} is not possible; expected conditions by name, such as "
+            f"{{'site': 'north', 'hour': (4, 9)}}."
+        )
     if not where and not left_out:
         return None
     conditions = {key: _typed(value) for key, value in (where or {}).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,7 @@ def search(
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise SettingsError(f"k={k!r} is not possible; expected a whole number from 1.")
-    if min_gap is not None and not min_gap >= 0:
+    if min_gap is not None and not (isinstance(min_gap, Real) and min_gap >= 0):
         raise SettingsError(f"min_gap={min_gap!r} is not possible; expected seconds, or None.")
     if isinstance(loader, SearchIndex):
         index = loader

@@ -173,6 +173,10 @@ class Loader:
         **kwargs: object,
     ) -> None:
         self.part = part
+        if model_name is not None and not isinstance(model_name, str):
+            raise SettingsError(
+                f"model={model_name!r} is not possible; expected the name of one model."
+            )
         self.options = options or make_options(**{**kwargs, "testing": testing})
         self.named = audio_dir
         self.audio_dir, self._wanted = data_set_of(audio_dir)

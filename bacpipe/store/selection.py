@@ -15,7 +15,7 @@ import re
 import reprlib
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -90,7 +90,14 @@ def data_set_of(audio_dir: AudioDir) -> Place:
     NoRecordingsError
         If nothing of what was named exists.
     """
-    words = [audio_dir] if isinstance(audio_dir, str | PurePath) else list(audio_dir)
+    if audio_dir is None:
+        raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
+    words = [audio_dir] if isinstance(audio_dir, str | PurePath) else audio_dir
+    if not isinstance(words, Iterable) or not all(isinstance(w, str | PurePath) for w in words):
+        raise SettingsError(
+            f"audio_dir={audio_dir!r} is not possible; expected a folder, or a list of paths."
+        )
+    words = list(words)
     if remote := [path for word in words if url_of(path := as_path(word)) is not None]:
         return _remote_place(remote, len(words), "audio_dir")
     if len(words) == 1:
