@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _QUOTED_OR_END = re.compile(r'"[^"]*"|\r\n?')
+_END = "\x1e"  # a line of our own behind the last of a text
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -115,13 +116,23 @@ def read_rows(
     AnnotationsError
         If this is no such table; `source` is what the message calls it.
     """
+    # A quotation mark that does not close takes everything behind it for its text, this line, too.
+    ends = f"\n{_END}" if quoted else ""
+    before = 0
     reader = csv.reader(
-        io.StringIO(text, newline=""),
+        io.StringIO(text + ends, newline=""),
         delimiter=separator,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
     try:
         for row in reader:
+            if ends and row == [_END]:
+                return
+            if ends and row and row[-1].endswith(ends):
+                raise AnnotationsError(
+                    f"{source}: in line {before + 1} there is a quotation mark that does not close."
+                )
+            before = reader.line_num
             if any(map(str.strip, row)) and not _EXCEL_SEPARATOR.fullmatch(separator.join(row)):
                 yield reader.line_num, row
     except csv.Error as error:

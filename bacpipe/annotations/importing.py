@@ -122,7 +122,8 @@ def import_annotations(
     read = _reader(kind, encoding, source_column, kwargs)
     column = LABEL_PREFIX + label_kind(label_column)
     table = _read_all(source, kind, recordings, read).rename(columns={"label": column})
-    return check_rows(table, recordings, source.name, length_in_header(audio_dir))
+    length_of, folder = length_in_header(audio_dir), audio_dir.resolve().name
+    return check_rows(table, recordings, source.name, length_of, folder)
 
 
 def _guess_format(source: Path, encoding: str | None) -> str:

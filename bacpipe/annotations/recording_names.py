@@ -61,14 +61,21 @@ def _with_slashes(path: str) -> str:
     return path.replace("\\", "/").removeprefix("./")
 
 
-def _folded(name: str) -> str:
+def folder_above(given: str, recording: str) -> str:
+    """What a path from outside of the audio folder has before a recording; else empty."""
+    path, inside = _comparable(given), _comparable(recording)
+    return path.removesuffix(f"/{inside}") if path.endswith(f"/{inside}") else ""
+
+
+def folded(name: str) -> str:
+    """A name without what does not tell two apart: case, and the form of accents."""
     # macOS writes decomposed accents into file names, spreadsheets composed ones.
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _comparable(path: str) -> str:
     # Tables are read without the blanks around their cells, and hold no tabs and new lines.
-    parts = _folded(_with_slashes(path)).split("/")
+    parts = folded(_with_slashes(path)).split("/")
     return "/".join(" ".join(part.split()) for part in parts)
 
 
@@ -142,8 +149,8 @@ class TableNames:
 
     def _shared_length(self, recording: PurePosixPath) -> int:
         """Length of the recording's name, or of its stem, if the table's name starts with it."""
-        name = _folded(self._table.name)
-        for start in (_folded(recording.name), _folded(recording.stem)):
+        name = folded(self._table.name)
+        for start in (folded(recording.name), folded(recording.stem)):
             if name.startswith(start) and name[len(start) : len(start) + 1] in {"", ".", "_", "~"}:
                 return len(start)
         return 0

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from bacpipe.annotations.cells import decode, listed, read_table, refuse_twice, seconds
 from bacpipe.annotations.programs import guess_program
-from bacpipe.annotations.recording_names import RecordingNames
+from bacpipe.annotations.recording_names import RecordingNames, folded, folder_above
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import merge_segments
 from bacpipe.errors import AnnotationsError, AudioError, counted
@@ -95,7 +95,8 @@ def read_annotations(
             f"{path.name}: this is a table in the format {program!r}; {EXPECTED}. Convert it with "
             f"bacpipe.import_annotations(..., format={program!r})."
         )
-    return check_rows(table, recordings, path.name, length_of)
+    folder = path.resolve().parent.name  # in most cases that of the recordings
+    return check_rows(table, recordings, path.name, length_of, folder)
 
 
 def check_annotations(
@@ -114,9 +115,19 @@ def check_annotations(
 
 
 def check_rows(
-    table: pd.DataFrame, recordings: Sequence[str], source: str, length_of: LengthOf | None
+    table: pd.DataFrame,
+    recordings: Sequence[str],
+    source: str,
+    length_of: LengthOf | None,
+    folder: str = "",
+    *,
+    called: str = "audiofilename",
 ) -> pd.DataFrame:
-    """Check a table whose index is the row in messages; the rest as for `check_annotations`."""
+    """Check a table whose index is the row in messages; the rest as for `check_annotations`.
+
+    Rows may name recordings by paths that lead to the audio folder; what lies in its `folder` goes
+    before the same names in other folders.  `called` is how messages call the column of recordings.
+    """
     table = table.set_axis([str(name).strip() for name in table.columns], axis=1)
     _check_columns([str(name) for name in table.columns], source)
     kinds = label_columns(table)
@@ -133,7 +144,9 @@ def check_rows(
             f"correct or remove {counted(len(backwards), 'such row')}."
         )
     checked[["start", "end"]] = checked[["start", "end"]].clip(lower=0.0)
-    checked["audiofilename"] = _resolve_names(texts["audiofilename"], recordings, source)
+    checked["audiofilename"] = _resolve_names(
+        texts["audiofilename"], recordings, source, folder, called
+    )
     checked[kinds] = checked[kinds].mask(checked[kinds] == "")
     empty = checked["end"] == checked["start"]
     if empty.any():
@@ -144,7 +157,7 @@ def check_rows(
     if not known.any():
         raise AnnotationsError(
             f"{source}: no row is about one of the {counted(len(recordings), 'recording')}; "
-            f"the column audiofilename names {listed(texts['audiofilename'].unique())}, expected "
+            f"the column {called} names {listed(texts['audiofilename'].unique())}, expected "
             f"paths relative to the audio folder, such as {next(iter(recordings), '')}"
             f"{_hint_at_ending(texts['audiofilename'].unique(), recordings)}."
         )
@@ -152,6 +165,43 @@ def check_rows(
     if length_of is not None:
         _tell_what_is_behind_the_end(checked, length_of, source)
     return checked.drop_duplicates().reset_index(drop=True)
+
+
+def check_labels(
+    table: pd.DataFrame, recordings: Sequence[str], length_of: LengthOf | None = None
+) -> pd.DataFrame:
+    """Check labels of windows, which keep all their columns.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With the columns recording, start, end and label; row 1 is the one with the index 0.
+    recordings, length_of
+        As for `read_annotations`.
+
+    Raises
+    ------
+    AnnotationsError
+        If a row is not possible, or none is about one of the recordings.
+    """
+    if table.empty:
+        return table
+    place = f"{LABEL_PREFIX}row"
+    plain = table.rename(columns={"recording": "audiofilename"})[[*REQUIRED_COLUMNS]]
+    plain[place] = [str(row) for row in range(len(table))]
+    plain = plain.set_axis(table.index + 1)
+    checked = check_rows(plain, recordings, "labels", length_of, called="recording")
+    kept = table.iloc[checked[place].astype(int)].assign(
+        recording=checked["audiofilename"].to_numpy(),
+        start=checked["start"].to_numpy(),
+        end=checked["end"].to_numpy(),
+    )
+    kept["label"] = kept["label"].map(_text)
+    if (nameless := kept.index[kept["label"] == ""]).size:
+        raise AnnotationsError(
+            f"labels: row {nameless[0] + 1} has no label; expected a class's name."
+        )
+    return kept
 
 
 def length_in_header(audio_dir: Path) -> LengthOf:
@@ -282,7 +332,9 @@ def _text(value: object) -> str:
     return _whole_text(value).strip()
 
 
-def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) -> pd.Series:
+def _resolve_names(
+    column: pd.Series, recordings: Sequence[str], source: str, folder: str, called: str
+) -> pd.Series:
     """Recordings that the rows are about; missing where there is none of that name."""
     names = RecordingNames(recordings)
     name_of: dict[str, str | None] = {}
@@ -290,7 +342,7 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
     for row, given in first_rows.items():
         if not given.strip():
             raise AnnotationsError(
-                f"{source}: the column 'audiofilename' is empty in row {row}; expected the path "
+                f"{source}: the column {called!r} is empty in row {row}; expected the path "
                 f"of a recording, relative to the audio folder."
             )
         candidates = names.find(given)
@@ -300,6 +352,7 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
                 f"write the path relative to the audio folder."
             )
         name_of[given] = candidates[0] if candidates else None
+    _leave_out_other_folders(name_of, source, folder)
     unknown = [given for given, name in name_of.items() if name is None]
     if unknown:
         logger.warning(
@@ -311,6 +364,28 @@ def _resolve_names(column: pd.Series, recordings: Sequence[str], source: str) ->
             _hint_at_ending(unknown, recordings),
         )
     return column.map(name_of)
+
+
+def _leave_out_other_folders(name_of: dict[str, str | None], source: str, folder: str) -> None:
+    """Take no row of another folder for one of the recording that has the same name here.
+
+    Recorders that follow one schedule give the recordings of all sites the same names.
+    """
+    above = {given: folder_above(given, name) for given, name in name_of.items() if name}
+    folders = {path for path in above.values() if path}
+    own = {path for path in folders if path.rpartition("/")[2] == folded(folder)}
+    if own:
+        name_of.update((given, None) for given, path in above.items() if path and path not in own)
+        return
+    first: dict[str, str] = {}
+    for given, path in above.items():
+        name = str(name_of[given])
+        other = first.setdefault(name, given)
+        if path and above[other] and path != above[other]:
+            raise AnnotationsError(
+                f"{source}: both {other!r} and {given!r} could be {name}; write paths relative to "
+                f"the audio folder."
+            )
 
 
 def _hint_at_ending(unknown: Iterable[str], recordings: Sequence[str]) -> str:

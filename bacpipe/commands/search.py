@@ -64,8 +64,10 @@ def run(arguments: Sequence[str]) -> int:
             f"{listed(parsed.words) or 'none'}."
         )
     own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    if "models" in given:
+        raise SettingsError("search takes one model; expected model=NAME instead of models=...")
     settings: dict[str, object] = {**own, **given}
-    settings.pop("models", None)
+    settings.pop("models", None)  # of the user's configuration
     where = settings.get("where")
     if isinstance(where, str):
         settings["where"] = where = load_yaml(where)

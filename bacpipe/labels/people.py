@@ -34,7 +34,7 @@ from bacpipe.annotations.importing import import_annotations
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     REQUIRED_COLUMNS,
-    check_annotations,
+    check_rows,
     label_columns,
     label_kind,
     length_in_header,
@@ -77,6 +77,7 @@ _EXPECTED = (
     "undo, to take the last one back)"
 )
 _LOCK = "people_labels"
+_PROPOSED = {"chosen_by", "similarity"}  # columns of windows that were found to be listened to
 
 
 # --- Writing ------------------------------------------------------------------------------------
@@ -166,10 +167,11 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
     known = _recordings_of(loader, table["recording"])
     plain = table.rename(columns={"recording": "audiofilename"})[[*REQUIRED_COLUMNS]]
     plain[f"{LABEL_PREFIX}row"] = table.index.astype(str)
-    checked = check_annotations(
-        plain, known, source="labels", length_of=length_in_header(loader.audio_dir)
-    )
-    now, given = datetime.now(UTC).isoformat(timespec="microseconds"), annotator or user_name()
+    plain = plain.set_axis(table.index + 1)  # rows as they were given
+    length_of = length_in_header(loader.audio_dir)
+    checked = check_rows(plain, known, "labels", length_of, called="recording")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    given = " ".join(str("" if annotator is None else annotator).split()) or user_name()
     prints = {
         name: content_fingerprint(loader.audio_dir / name)
         for name in checked["audiofilename"].unique()
@@ -209,7 +211,7 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
 def _answered(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that somebody has given a value; none of what was only proposed is a label."""
     if "value" not in table:
-        if {"chosen_by", "similarity"} & {*table.columns}:
+        if _PROPOSED & {*table.columns}:
             raise AnnotationsError(
                 "labels: these windows were found for you to listen to, and nobody has said yet "
                 "what is in them; add a column value with yes, no or unsure."
@@ -249,7 +251,7 @@ def _table_of(
         if isinstance(rows, pd.DataFrame):
             table = rows
         else:
-            table = pd.DataFrame([{"value": YES, **row} for row in rows])
+            table = pd.DataFrame([_with_value(dict(row)) for row in rows])
     except (TypeError, ValueError):
         raise AnnotationsError(f"labels: these are no rows; {_EXPECTED}.") from None
     table = table.rename(columns={"audiofilename": "recording"})
@@ -261,13 +263,19 @@ def _table_of(
     return table.rename(columns={column: "label"}).dropna(subset=["label"])
 
 
+def _with_value(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with an answer: yes, unless it was only found for somebody to listen to."""
+    return row if {"value", *_PROPOSED} & {*row} else {**row, "value": YES}
+
+
 def _recordings_of(loader: Loader, given: pd.Series) -> list[str]:
     """Recordings among which the given names are looked up; the folder is searched only if needed.
 
     People label one window after the other, and folders have a hundred thousand recordings.
     """
     names = [str(name) for name in given.unique()]
-    if all(_is_there(loader.audio_dir, name) for name in names):
+    endings = tuple(loader.options.audio_suffixes)
+    if all(n.lower().endswith(endings) and _is_there(loader.audio_dir, n) for n in names):
         return names
     return loader.recording_names
 

@@ -286,10 +286,13 @@ class Calibration:
         last = score[short[-1]] if len(short) else score[0]
         last = 1.0 if len(short) and short[-1] == len(score) - 1 else last
         p = curve.probability(score)
-        if curve.slope <= 0 or p[-1] < precision:
+        agree = curve.right in (0, curve.checks)
+        if p[-1] < precision or (curve.slope <= 0 and not agree):
             best = self.probability(label, float(score[-1]))
             why = (
-                "a higher score is not right more often"
+                f"no check of {curve.checks} says yes"
+                if curve.right == 0
+                else "a higher score is not right more often"
                 if curve.slope <= 0
                 else f"at the highest score checked, {score[-1]:.3f}, it is {best}"
             )
@@ -505,7 +508,7 @@ def _calibrate_class(
     prior: Prior | None,
 ) -> ClassCalibration:
     known = what_is_known(name, scores, checked, checks, scale, prior)
-    a, b = fit_line(checks, prior or PLAIN)
+    a, b = _line(checks, prior)
     at = np.linspace(known.x.min(), known.x.max(), _CURVE)
     low, high = np.quantile(expit(known.model.features(at) @ known.draws), [0.025, 0.975], axis=1)
     picked, n, right = known.scored.score[checked.row], len(checked.row), int(checked.right.sum())
@@ -524,8 +527,8 @@ def _calibrate_class(
     return ClassCalibration(
         n,
         right,
-        float(a - b * scale.centre / scale.unit),
-        float(b / scale.unit),
+        a - b * scale.centre / scale.unit,
+        b / scale.unit,
         float(picked.min()),
         float(picked.max()),
         np.clip(scale.score(at), 0, 1).tolist(),
@@ -535,6 +538,17 @@ def _calibrate_class(
         notes,
         _precision(known, checked, at, np.clip(scale.score(at), 0, 1), scores.threshold),
     )
+
+
+def _line(checks: Checks, prior: Prior | None) -> tuple[float, float]:
+    """Intercept and slope of the curve of a class, on the scale of `checks`."""
+    prior = prior or PLAIN
+    a, b = fit_line(checks, prior)
+    # Where all checks agree, nothing shows that a higher score would be right less often.
+    if b < 0 and checks.right.sum() in (0, len(checks.right)):
+        flat = Prior(prior.mean * [1, 0], np.diag([prior.covariance[0, 0], 1e-9]))
+        a, b = fit_line(checks, flat)[0], 0.0
+    return float(a), float(b)
 
 
 def _rates(

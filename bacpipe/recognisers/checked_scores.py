@@ -6,7 +6,7 @@ import difflib
 import logging
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from bacpipe.annotations.table import check_labels
 from bacpipe.audio.remote import shown
 from bacpipe.errors import EvaluationError, ResultsNotFoundError, SettingsError, counted
 from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
+from bacpipe.recognisers.labelled import of_these_recordings
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.reliability import (
     USUAL,
@@ -134,6 +136,15 @@ class Scores:
         """Number of the site of each window, int64."""
         return np.asarray(self.site[scored.recording])
 
+    def without(self, names: Collection[str]) -> Scores:
+        """The same without the windows of some recordings."""
+        out = [number for number, name in enumerate(self.recordings) if name in names]
+        classes = {
+            label: Scored(*(column[~np.isin(scored.recording, out)] for column in scored))
+            for label, scored in self.classes.items()
+        }
+        return replace(self, classes=classes)
+
 
 def read_scores(loader: Loader, wanted: Callable[[str], bool], *, below: bool) -> Scores:
     """Scores of some classes; with `below`, those below the threshold of the run, too."""
@@ -199,7 +210,7 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
     import pandas as pd
 
     if labels is None:
-        return settled_labels(current_labels(loader))
+        return of_these_recordings(loader, settled_labels(current_labels(loader)))
     if not isinstance(labels, pd.DataFrame):
         raise EvaluationError(
             f"labels={labels!r} is not possible: expected a DataFrame as bacpipe.people_labels "
@@ -225,7 +236,7 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
         "model": "",
         "score": math.nan,
     }
-    table = labels.assign(value=value)
+    table = check_labels(labels.assign(value=value).reset_index(drop=True), sorted(loader.entries))
     for name, other in fill.items():
         if name not in table:
             table[name] = other
@@ -233,7 +244,7 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
     who += [CHANNEL] if CHANNEL in table else []
     # Of several judgements of one person the last one holds.
     last = table.sort_values("time", kind="stable").drop_duplicates(who, keep="last")
-    return settled_labels(last)
+    return of_these_recordings(loader, settled_labels(last))
 
 
 def warn(sentence: str) -> None:

@@ -13,8 +13,10 @@ from bacpipe.annotations.cells import listed
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     check_annotations,
+    check_labels,
     label_kind,
     length_in_header,
+    long_enough,
     read_annotations,
     require_label_column,
 )
@@ -132,6 +134,15 @@ def _annotations(loader: Loader, path: Path) -> pd.DataFrame:
 def _as_labels(table: pd.DataFrame, loader: Loader, source: str) -> pd.DataFrame:
     column = require_label_column(table, loader.options.label_column, source=source)
     table = table[["audiofilename", "start", "end", column]].dropna()
+    shortest, given = loader.options.min_annotation_length, len(table)
+    table = long_enough(table, shortest)
+    if len(table) < given:
+        logger.info(
+            "%s: %s shorter than min_annotation_length=%g s left out.",
+            source,
+            counted(given - len(table), "annotation"),
+            shortest,
+        )
     table = table.set_axis(["recording", "start", "end", "label"], axis=1)
     return _completed(table.assign(annotator=source))
 
@@ -163,7 +174,7 @@ def _own(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
             f"bacpipe.people_labels, or of an annotation table (audiofilename, start, end, "
             f"{LABEL_PREFIX}{label_kind(loader.options.label_column)})."
         )
-    table = _completed(table)
+    table = _completed(check_labels(table.reset_index(drop=True), sorted(loader.entries)))
     wrong = table.loc[~table["value"].isin([YES, NO, UNSURE]), "value"]
     if len(wrong):
         raise AnnotationsError(
@@ -224,17 +235,34 @@ def labelled_windows(
     return LabelledWindows(windows, used, values, names)
 
 
-def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
-    """Labels of recordings whose embeddings are of what was labelled."""
-    entries = loader.entries
-    names = [str(name) for name in table["recording"].unique()]
-    absent = [name for name in names if name not in entries]
-    changed = []
+def changed_recordings(loader: Loader, names: Iterable[str]) -> list[str]:
+    """Those of some recordings that have changed since they were embedded."""
+    changed, entries = [], loader.entries
     for name in names:
         known = entries[name].fingerprint if name in entries else None
         now = content_fingerprint(loader.audio_dir / name) if known is not None else None
         if now is not None and now != known:
             changed.append(name)
+    return changed
+
+
+def tell_changed(names: Sequence[str]) -> None:
+    """Say which recordings nobody is asked about, because their results are of other sounds."""
+    if names:
+        logger.warning(
+            "%s left out, because %s changed since the model heard %s: %s; run the model again.",
+            counted(len(names), "recording"),
+            "they have" if len(names) > 1 else "it has",
+            "them" if len(names) > 1 else "it",
+            listed(names),
+        )
+
+
+def of_these_recordings(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    """Labels of recordings whose results are of what was labelled; maybe none."""
+    names = [str(name) for name in table["recording"].unique()]
+    absent = [name for name in names if name not in loader.entries]
+    changed = changed_recordings(loader, names)
     for left_out, why in (
         (absent, f"have no embeddings of {loader.model_name}"),
         (changed, "have changed since they were embedded"),
@@ -246,7 +274,11 @@ def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
                 why,
                 listed(left_out),
             )
-    kept = table[~table["recording"].isin({*absent, *changed})]
+    return table[~table["recording"].isin({*absent, *changed})]
+
+
+def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
+    kept = of_these_recordings(loader, table)
     if kept.empty:
         raise RecogniserError(
             f"{loader.get_embedding_dir()}: none of {counted(len(table), 'label')} is about a "

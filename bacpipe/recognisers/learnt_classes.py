@@ -48,6 +48,7 @@ def learn_classes(
     learnt: dict[str, Learnt] = {}
     without: list[str] = []
     only_heard: list[str] = []
+    unopposed: list[str] = []
     few: list[str] = []
     sound = np.isfinite(embeddings).all(axis=1)
     for column, label in enumerate(labelled.classes):
@@ -65,7 +66,7 @@ def learn_classes(
             without.append(label)
             continue
         if present.all():
-            only_heard.append(label)
+            (only_heard if len(weak) else unopposed).append(label)
             if not len(weak):
                 continue
         if min(present.sum(), (~present).sum()) < _FEW:
@@ -80,9 +81,9 @@ def learn_classes(
         reasons = []
         if without:
             reasons.append(f"{listed(without)} was heard in no window")
-        if only_heard:
+        if unopposed:
             reasons.append(
-                f"{listed(only_heard)} was heard in every labelled window, and without weak "
+                f"{listed(unopposed)} was heard in every labelled window, and without weak "
                 f"negatives nothing says how its absence sounds"
             )
         raise RecogniserError(
@@ -90,14 +91,26 @@ def learn_classes(
             f"with no."
         )
     if said:
-        _say(without, only_heard, few, labelled)
+        _say(without, unopposed, only_heard, few, labelled)
     return learnt
 
 
-def _say(without: list[str], only: list[str], few: list[str], labelled: LabelledWindows) -> None:
+def _say(
+    without: list[str],
+    unopposed: list[str],
+    only: list[str],
+    few: list[str],
+    labelled: LabelledWindows,
+) -> None:
     if without:
         logger.warning(
             "left out, because they were heard in no labelled window: %s.", listed(without)
+        )
+    if unopposed:
+        logger.warning(
+            "left out, because they were heard in every window that was labelled for them, and "
+            "without weak negatives nothing says how their absence sounds: %s.",
+            listed(unopposed),
         )
     if only:
         logger.warning(

@@ -51,6 +51,7 @@ from bacpipe.store.layout import (
     ResultPaths,
     class_list_path,
     detections_path,
+    models_with_embeddings,
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import LOWEST, RecentPredictions, SparsePredictions, with_best_below
@@ -435,6 +436,12 @@ def _shown(checkpoint: object) -> str:
     return ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in checkpoint.items())
 
 
+def is_model_of(loader: Loader, name: str) -> bool:
+    """Whether a model has this name, of the zoo or with results for the data set."""
+    computed = models_with_embeddings(loader.paths.main_embeds_path, loader.paths.dataset)
+    return name in CARDS or name == loader.model_name or name in computed
+
+
 class RecogniserResults(Loader):
     """Predictions of a recogniser, read and exported like those of a model with a classifier.
 
@@ -455,9 +462,20 @@ class RecogniserResults(Loader):
         given = {key: getattr(loader.options, key) for key in loader.options.asked}
         self.options = make_options(**{**given, **(settings or {})})
         folder = loader.paths.labels_path.parent.parent / recogniser.name
+        if is_model_of(loader, recogniser.name):
+            raise RecogniserError(
+                f"A model of this data set is called {recogniser.name!r}, too, whose tables those "
+                f"of the recogniser would replace; load it from its folder, change its name with "
+                f"dataclasses.replace(recogniser, name=...), and save it under that."
+            )
         self.paths: ResultPaths = replace(loader.paths, preds_path=folder / PREDICTIONS)
         self.embeddings_model = str(loader.model_name)
         self.model_name = recogniser.name
+
+    @property
+    def has_predictions(self) -> bool:
+        """True: they are made of the embeddings when they are asked for."""
+        return True
 
     @property
     def stored_settings(self) -> PredictionSettings:

@@ -28,7 +28,7 @@ from bacpipe.recognisers.checked_scores import (
     results_of,
     what_is_known,
 )
-from bacpipe.recognisers.labelled import class_names
+from bacpipe.recognisers.labelled import changed_recordings, class_names, tell_changed
 from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.reliability import (
     PLAIN,
@@ -122,8 +122,6 @@ def review_plan(
     >>> plan[["label", "chosen_by"]].iloc[0].tolist()
     ['Great Horned Owl', 'review_plan']
     """
-    import pandas as pd
-
     wanted = {"width": width} | ({} if precision is None else {"precision": precision})
     for key, value in wanted.items():
         require_share(value, key)
@@ -134,10 +132,32 @@ def review_plan(
         means(loader, [*names, *table["label"]]) if names else lambda name: True,
         below=least_asked(loader) < complete_from(loader) or len(table) > 0,
     )
+    seed, left_out = typed_seed(seed), set[str]()
+    while True:
+        plan = _plan(scores.without(left_out) if left_out else scores, table, names, wanted, seed)
+        # Only what is to be listened to is looked at: a data set may have many recordings.
+        changed = changed_recordings(loader, plan["recording"].unique())
+        if not changed:
+            return plan
+        tell_changed(changed)
+        left_out.update(changed)
+
+
+def _plan(
+    scores: Scores,
+    table: pd.DataFrame,
+    names: Sequence[str],
+    wanted: Mapping[str, float],
+    seed: int | None,
+) -> pd.DataFrame:
+    """The next round, of the classes with these names."""
+    import pandas as pd
+
+    loader = scores.loader
     scores, checked = counted_windows(scores, match(scores, table))
     chosen = [_known_class(scores, name) for name in names] or list(scores.classes)
     scale, checks, prior = fitted(scores, checked)
-    rng = np.random.default_rng(typed_seed(seed))
+    rng = np.random.default_rng(seed)
     parts: list[pd.DataFrame] = []
     about: dict[str, dict[str, float | int | None]] = {}
     for name in sorted(set(chosen)):

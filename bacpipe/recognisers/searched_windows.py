@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bacpipe.errors import TooLittleDataError, counted
+from bacpipe.errors import StorageError, TooLittleDataError, counted
 from bacpipe.recognisers.learner import Whitening
 from bacpipe.store.embedding_set import read_embeddings
 from bacpipe.store.files import write_bytes
@@ -73,7 +73,10 @@ def searched_windows(loader: Loader) -> SearchedWindows:
     whitening = Whitening.of(embeddings)
     kept = np.sort(rng.choice(len(rows), min(_KEPT, len(rows)), replace=False))
     searched = SearchedWindows(whitening, rows[kept], embeddings[kept])
-    _write(path, searched, loader.embeddings_state)
+    try:
+        _write(path, searched, loader.embeddings_state)
+    except StorageError as error:  # it only saves time
+        logger.warning("%s", error)
     return searched
 
 

@@ -15,6 +15,7 @@ same as it, waits until nothing else is left.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -26,7 +27,15 @@ from bacpipe.errors import RecogniserError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.people import current_labels
 from bacpipe.options import make_options
-from bacpipe.recognisers.labelled import UNKNOWN, LabelledWindows, class_names, labelled_windows
+from bacpipe.recognisers.labelled import (
+    UNKNOWN,
+    LabelledWindows,
+    changed_recordings,
+    class_names,
+    labelled_windows,
+    labels_for,
+    tell_changed,
+)
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.data_set_folder import paths_of
@@ -37,6 +46,8 @@ from bacpipe.user_input import typed_seed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 Strategy = Literal["mixed", "margin", "top", "stratified", "random", "novel"]
 
@@ -128,6 +139,8 @@ def suggest(
     # Windows that are mostly padding say little, and are no fun to listen to.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
     shown = _Shown(loader, windows, known, per_site=per_site)
+    recordings = windows.recordings
+    owner = np.repeat(np.arange(len(recordings)), windows.counts)
     rows: list[tuple[int, str, str]] = []
     for place, label in enumerate(wanted):
         # Each class gets its share, the first ones one more.
@@ -137,11 +150,19 @@ def suggest(
         if strategy == "mixed":
             way = "top" if len(mine) < _FIRST else "margin"
         score = scores[:, trained.classes.index(label)]
-        free = ~taken
-        free[mine] = False
-        for row in shown.choose(np.flatnonzero(free), score, way, count, rng):
-            taken[row] = True
-            rows.append((row, label, way))
+        while count > 0:
+            free = ~taken
+            free[mine] = False
+            chosen = shown.choose(np.flatnonzero(free), score, way, count, rng)
+            taken[chosen] = True
+            # Only what is to be listened to is looked at: a data set may have many recordings.
+            changed = changed_recordings(loader, {recordings[owner[row]] for row in chosen})
+            for name in changed:
+                taken[owner == recordings.index(name)] = True
+            tell_changed(changed)
+            sound = [row for row in chosen if recordings[owner[row]] not in changed]
+            rows += [(row, label, way) for row in sound]
+            count = count - len(sound) if changed else 0
     table = windows.frame().iloc[[row for row, _, _ in rows]].reset_index(drop=True)
     table = table.rename(columns={"audiofilename": "recording"})
     table.insert(1, "site", [shown.site(name) for name in table["recording"]])
@@ -158,10 +179,15 @@ def suggest(
 
 
 def _labelled(loader: Loader, classes: Sequence[str]) -> LabelledWindows | None:
-    """What people have labelled already, sure or not, of the windows of this model."""
-    table = current_labels(loader)
-    table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
-    return labelled_windows(loader, table) if len(table) else None
+    """What has been labelled already, sure or not, of the windows of this model."""
+    try:
+        asked = "labels_from" in loader.options.asked
+        table = labels_for(loader) if asked else current_labels(loader)
+        table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
+        return labelled_windows(loader, table) if len(table) else None
+    except RecogniserError as error:  # there are none, or none is about a window
+        logger.warning("%s", error)
+        return None
 
 
 def _rows_of(known: LabelledWindows | None, label: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +23,14 @@ from bacpipe.recognisers.labelled import (
     labels_for,
 )
 from bacpipe.recognisers.learnt_classes import learn_classes
-from bacpipe.recognisers.recogniser import Recogniser
+from bacpipe.recognisers.recogniser import Recogniser, is_model_of
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.loader import Loader
-from bacpipe.user_input import is_folder, typed_seed
+from bacpipe.store.recognisers import RECOGNISER_NAME
+from bacpipe.user_input import typed_seed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 
 
 def train_recogniser(
@@ -153,10 +151,8 @@ def _fingerprints(loader: Loader, labelled: LabelledWindows) -> list[str]:
 
 
 def _check_name(name: str, loader: Loader) -> None:
-    fits = _NAME.fullmatch(name) if isinstance(name, str) else None
-    folder = loader.paths.labels_path.parent.parent / str(name)
-    known = fits and (name in CARDS or name == loader.model_name)
-    model = known or (fits and is_folder(folder / "labels"))
+    fits = isinstance(name, str) and RECOGNISER_NAME.fullmatch(name)
+    model = fits and is_model_of(loader, name)
     if not fits or model or name == "overview":
         reason = "a model has this name; expected another one" if model else "expected a name"
         raise RecogniserError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
+import logging
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TypeAlias
 
@@ -17,7 +19,10 @@ from bacpipe.store.whereabouts import Whereabouts
 
 Masks: TypeAlias = dict[str, NDArray[np.bool_] | bool]
 
+logger = logging.getLogger(__name__)
+
 _OF_WINDOWS = ("date", "hour", "label", "score")
+_NAMES = ("site", "recording")
 
 
 def wanted_windows(
@@ -59,8 +64,11 @@ def wanted_windows(
     conditions = {key: _typed(value) for key, value in (where or {}).items()}
     masks: Masks = {name: True for name in index.names if name not in left_out}
     for key in [key for key in conditions if key not in _OF_WINDOWS]:
-        keep = _one_of(conditions.pop(key))
-        value = _column(index, whereabouts, key)
+        value, condition = _column(index, whereabouts, key), conditions.pop(key)
+        if key in _NAMES:
+            keep = _named(key, condition, [str(value(name)) for name in index.names])
+        else:
+            keep = _one_of(condition)
         masks = {name: True for name in masks if keep(value(name))}
     if "date" in conditions or "hour" in conditions:
         masks = _at_times(index, whereabouts, masks, conditions)
@@ -105,6 +113,28 @@ def _column(index: SearchIndex, whereabouts: Whereabouts, key: str) -> Callable[
     return lambda name: whereabouts.of(name).all_columns.get(key)
 
 
+def _named(key: str, condition: object, known: Sequence[str]) -> Callable[[object], bool]:
+    """Test of a site's or recording's name: it is the one, or one of a list."""
+    given = condition if isinstance(condition, list | set | frozenset | tuple) else [condition]
+    wanted = {_composed(item): item for item in given}
+    there = {_composed(name): name for name in known}
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], there, n=1)
+        logger.warning(
+            "where: there is no %s %r with results here%s",
+            key,
+            wanted[unknown[0]],
+            f"; did you mean {there[close[0]]!r}?" if close else ".",
+        )
+    return lambda value: _composed(value) in wanted
+
+
+def _composed(name: object) -> str:
+    """A name as text; macOS writes accents into names of files in a form of its own."""
+    return unicodedata.normalize("NFC", str(name))
+
+
 def _one_of(condition: object) -> Callable[[object], bool]:
     """Test of a value: it is the one, one of a list, or in a range."""
     if isinstance(condition, tuple):
@@ -117,8 +147,9 @@ def _one_of(condition: object) -> Callable[[object], bool]:
 
 
 def _number(value: object) -> float | None:
+    text = str(value)
     try:
-        return float(str(value))
+        return None if "_" in text else float(text)  # to Python, 1_2 is 12
     except ValueError:
         return None
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_STEM = 120  # bytes of the name of a clip
+
 COLUMNS = ("rank", "similarity", "recording", "site", "start", "end", "datetime")
 
 
@@ -397,7 +399,9 @@ def save_clips(table: pd.DataFrame, audio_dir: str | Path, folder: str | Path) -
         except AudioError as error:
             logger.warning("no clip: %s", error)
             continue
-        stem = "_".join(PurePosixPath(recording).with_suffix("").parts)[-120:]
+        stem = "_".join(PurePosixPath(recording).with_suffix("").parts)
+        # File systems count bytes, of which most letters of the world have two or three.
+        stem = stem.encode()[-_LONGEST_STEM:].decode(errors="ignore")
         path = Path(folder, f"{number:0{digits}}_{stem}_{start:.1f}s.wav")
         with replacing(path) as file:
             sf.write(file, samples, rate, format="WAV", subtype="PCM_16")

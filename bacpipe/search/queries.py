@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -278,6 +279,10 @@ class QueryReader:
         """Recording of the data set that a path or a name means."""
         if (text := Path(name).as_posix()) in self._index.entries:
             return text
+        # macOS writes accents into names of files in a form of its own.
+        for other in (unicodedata.normalize(form, text) for form in ("NFC", "NFD")):
+            if other in self._index.entries:
+                return other
         folder = self._index.loader.audio_dir
         try:
             inside = typed_path(name).resolve().relative_to(folder.resolve()).as_posix()

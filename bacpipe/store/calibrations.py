@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _EXTREME = 1e-6  # scores are kept so far from 0 and 1, whose logits are infinite
-_WEIGHTS = ("checkpoint", "recogniser_digest")  # keys of what the scores were made with
+# What makes scores mean something else, and what it is where nothing is said of it.
+_MADE_WITH: dict[str, object] = {"checkpoint": None, "recogniser_digest": None, "sensitivity": 1.0}
 
 
 def logit(score: np.ndarray | float) -> np.ndarray:
@@ -210,12 +211,15 @@ def stored_probability(
     if path.is_file():
         try:
             stored = read_calibration(path)
-            if all(stored.provenance.get(key) == provenance.get(key) for key in _WEIGHTS):
+            if all(
+                stored.provenance.get(key, usual) == provenance.get(key, usual)
+                for key, usual in _MADE_WITH.items()
+            ):
                 classes = stored.classes
             else:
                 logger.warning(
-                    "%s: left aside, because it is about other weights; run bacpipe.calibrate "
-                    "again.",
+                    "%s: left aside, because it is about other weights or another sensitivity; "
+                    "run bacpipe.calibrate again.",
                     path,
                 )
         except ResultsError as error:

@@ -7,6 +7,7 @@ JSON file is for people and other programs.  Reading runs no code.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
 from bacpipe.store.tensors import read_tensors, write_tensors
 
 FORMAT = 1
+RECOGNISER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
+"""What a recogniser may be called; its name is that of folders and files."""
+
 _ANEW = (
     "; the recogniser works, and bacpipe.Recogniser.load(folder).save(folder) writes these words "
     "anew."
@@ -81,6 +85,8 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
         classes = tuple(str(name) for name in words["classes"])
         if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
             raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
+        if not RECOGNISER_NAME.fullmatch(str(words["name"])):
+            raise ValueError(f"its name is {str(words['name'])!r}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise ValueError("its weights are no numbers")
         about = {key: value for key, value in words.items() if key not in _OWN}
