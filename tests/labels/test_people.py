@@ -319,3 +319,30 @@ def test_agreement_of_annotators(where, label):
     label("yes", "Zoe", label="kite")
     kite = bacpipe.label_agreement(**where).set_index("label").loc["kite"]
     assert kite["agreement"] == 1 and pd.isna(kite["cohen_kappa"])
+
+
+def test_what_a_search_found_is_no_label_until_somebody_says_so(where):
+    found = [{**WINDOW, "similarity": 0.9}, {**WINDOW, "start": 1, "end": 2, "chosen_by": "top"}]
+    with pytest.raises(bacpipe.BacpipeError, match="nobody has said yet"):
+        bacpipe.label_windows(rows=found, **where)
+    assert not journal(where).exists()
+    assert bacpipe.label_windows(rows=[{**found[0], "value": "no"}, WINDOW], **where) == 2
+
+
+@pytest.mark.parametrize("annotator", [5, 2.5, "  Ana   Maria "])
+def test_an_annotator_may_be_a_number(where, annotator):
+    assert bacpipe.label_windows(rows=WINDOW, annotator=annotator, **where) == 1
+    (name,) = bacpipe.people_labels(**where)["annotator"]
+    assert name == " ".join(str(annotator).split())
+
+
+def test_rows_are_counted_as_they_were_given(where):
+    rows = pd.DataFrame([{**WINDOW, "value": ""}] * 5 + [{**WINDOW, "start": 8, "value": "yes"}])
+    with pytest.raises(bacpipe.BacpipeError, match="row 6 ends at 1 before it starts at 8"):
+        bacpipe.label_windows(rows=rows, **where)
+
+
+def test_only_recordings_have_labels(where):
+    (where["audio_dir"] / "notes.txt").write_text("no sound")
+    with pytest.raises(bacpipe.BacpipeError, match=r"the column recording names notes.txt"):
+        bacpipe.label_windows(rows={**WINDOW, "recording": "notes.txt"}, **where)

@@ -265,6 +265,18 @@ def test_checks_that_all_agree_say_how_little_that_tells(survey, value, caplog):
         assert math.isnan(threshold) and "not reached" in str(threshold)
 
 
+@pytest.mark.parametrize("value", ["yes", "no"])
+def test_checks_that_all_agree_never_turn_the_curve(survey, value):
+    truth = scored(survey[2]).sort_values("score")
+    checks = (truth.head(20) if value == "yes" else truth.tail(20)).assign(value=value)
+    found = calibrate(survey, checks)
+    scores = np.linspace(0.1, 0.99, 30)
+    p = found.classes["wren"].probability(scores)
+    assert (np.diff(p) >= -1e-9).all()
+    assert p.min() > 0.8 if value == "yes" else p.max() < 0.2
+    assert math.isnan(found.threshold("wren", 0.9)) == (value == "no")
+
+
 def test_a_precision_beyond_the_checks_is_not_extrapolated(survey):
     truth = scored(survey[2])
     low = truth[truth["score"].between(0.1, 0.5)].sample(120, random_state=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import shutil
 import sys
 
@@ -12,6 +14,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import bacpipe
+from bacpipe.__main__ import main
+from bacpipe.errors import RecogniserError, ResultsError
 from bacpipe.recognisers.learner import Examples, Whitening
 from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
 from tests.recognisers.conftest import CLASSES, OtherSpectra, Spectra, rows_of, write_sounds
@@ -377,3 +381,70 @@ def test_windows_that_are_all_alike_and_one_direction_alone_break_nothing():
     found = Whitening.of(x)
     assert np.isfinite(found.features(x)).all()
     assert Examples(x, np.ones(30, bool), 10).weights.sum() == pytest.approx(11)
+
+
+def test_every_format_exports_a_recogniser_whose_model_has_no_classifier(
+    sounds, loader, recogniser, tmp_path
+):
+    results = recogniser.results(loader)
+    assert results.has_predictions and not loader.has_predictions
+    for format in ("csv", "raven", "audacity", "kaleidoscope", "survey", "clips"):
+        assert bacpipe.export(results, format, tmp_path / format)
+    words = [f"audio_dir={sounds[0]}", f"main_results_dir={sounds[2]}", "recogniser=pond_life"]
+    assert main(["export", "csv", *words, f"destination={tmp_path / 'again'}"]) == 0
+
+
+@pytest.mark.parametrize("name", ["../../../../escaped", "/tmp/escaped", "a/b", ".hidden", ""])
+def test_a_name_in_a_file_is_no_path(recogniser, name, tmp_path):
+    folder = dataclasses.replace(recogniser, name=name).save(tmp_path / "f")
+    with pytest.raises(ResultsError, match="its name is"):
+        bacpipe.Recogniser.load(folder)
+
+
+def test_a_recogniser_never_replaces_tables_of_a_model(loader, recogniser):
+    with pytest.raises(RecogniserError, match="A model of this data set is called 'spectra'"):
+        dataclasses.replace(recogniser, name="spectra").results(loader)
+
+
+def test_short_annotations_are_left_out_and_counted(tmp_path, caplog):
+    truth = write_sounds(tmp_path / "pond", ["a.wav"])
+    kw = {"main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=tmp_path / "pond", device="cpu", **kw
+    )
+    rows = rows_of(truth, range(40)).query("value == 'yes' and label == 'hum'")
+    rows = rows.assign(end=rows["start"] + np.where(np.arange(len(rows)) < 2, 1.0, 0.4))
+    (tmp_path / "pond" / "annotations.csv").write_text(
+        rows.rename(columns={"recording": "audiofilename", "label": "label:species"})[
+            ["audiofilename", "start", "end", "label:species"]
+        ].to_csv(index=False)
+    )
+    with caplog.at_level(logging.INFO, logger="bacpipe"):
+        trained = bacpipe.train_recogniser(
+            tmp_path / "pond", "spectra", name="hums", labels_from="annotations",
+            min_annotation_length=0.9, **kw,
+        )  # fmt: skip
+    assert trained.about["labels"]["hum"]["present"] == 2
+    assert f"{len(rows) - 2} annotations shorter than min_annotation_length=0.9 s left out" in (
+        caplog.text
+    )
+
+
+def test_numbers_may_be_labels(sounds):
+    rows = rows_of(sounds[1]).assign(label=lambda t: np.where(t["label"] == "hum", 17, 23))
+    trained = bacpipe.train_recogniser(
+        sounds[0], "spectra", name="codes", labels=rows, main_results_dir=sounds[2]
+    )
+    assert trained.classes == ("17", "23") and "17" in repr(trained) and trained.digest
+
+
+def test_classes_without_a_counterpart_are_said_to_be_left_out(sounds, caplog):
+    rows = rows_of(sounds[1])
+    rows.loc[rows["label"] == "hiss", "value"] = "yes"
+    trained = bacpipe.train_recogniser(
+        sounds[0], "spectra", name="one_sided", labels=rows, weak_negatives=False,
+        main_results_dir=sounds[2],
+    )  # fmt: skip
+    assert trained.classes == ("hum",)
+    assert "without weak negatives nothing says how their absence sounds: hiss" in caplog.text
+    assert "stand for its absence" not in caplog.text

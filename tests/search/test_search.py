@@ -398,3 +398,38 @@ def test_clips_and_the_player_give_what_was_heard(tmp_path: Path, channel: str) 
         )  # fmt: skip
         clip = read_clip(results, *results.window(row), channel=results.channel_of(row))
         np.testing.assert_allclose(clip.samples, expected, atol=1e-4)
+
+
+def test_sites_are_told_apart_by_their_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    composed, apart = "for\u00eat", "fore\u0302t"  # as macOS writes it
+    for seed, site in enumerate(("1_2", "12", "012", apart)):
+        write_recording(tmp_path / "field" / site / "a.wav", 2.0, seed=seed)
+    loader = bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, audio_dir=tmp_path / "field", device="cpu",
+        main_results_dir=tmp_path / "results",
+    )  # fmt: skip
+    for site in ("1_2", "12", "012"):
+        assert set(
+            bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": site})["site"]
+        ) == {site}
+    near = bacpipe.search((f"{composed}/a.wav", 0), loader=loader, where={"site": composed})
+    assert set(near["site"]) == {apart}
+    assert not len(bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": "122"}))
+    assert "there is no site '122' with results here; did you mean '12'?" in caplog.text
+
+
+def test_clips_of_long_names_in_any_script(tmp_path: Path) -> None:
+    name = "/".join(["\u0436" * 60] * 3) + "/a.wav"
+    write_recording(tmp_path / "field" / name, 2.0)
+    loader = bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, audio_dir=tmp_path / "field", device="cpu",
+        main_results_dir=tmp_path / "results",
+    )  # fmt: skip
+    found = bacpipe.search((name, 0), loader=loader)
+    assert len(save_clips(found, tmp_path / "field", tmp_path / "clips")) == len(found) > 0
+
+
+def test_models_of_the_command_are_not_thrown_away(loader: bacpipe.Loader) -> None:
+    assert main(["search", "clip.wav", f"audio_dir={loader.audio_dir}", "models=tiny"]) == 2
