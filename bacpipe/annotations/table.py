@@ -95,7 +95,7 @@ def read_annotations(
             f"{path.name}: this is a table in the format {program!r}; {EXPECTED}. Convert it with "
             f"bacpipe.import_annotations(..., format={program!r})."
         )
-    folder = path.resolve().parent.name  # in most cases that of the recordings
+    folder = path.parent.resolve().name  # in most cases that of the recordings
     return check_rows(table, recordings, path.name, length_of, folder)
 
 
@@ -367,9 +367,15 @@ def _resolve_names(
 
 
 def _leave_out_other_folders(name_of: dict[str, str | None], source: str, folder: str) -> None:
-    """Take no row of another folder for one of the recording that has the same name here.
+    """Forget recordings that rows of other folders only share a name with.
 
-    Recorders that follow one schedule give the recordings of all sites the same names.
+    Recorders that follow one schedule give the recordings of all sites the same names.  Once a row
+    names the own folder, those of other folders are about other recordings.
+
+    Raises
+    ------
+    AnnotationsError
+        If rows of several folders could be about one recording, and none names the own folder.
     """
     above = {given: folder_above(given, name) for given, name in name_of.items() if name}
     folders = {path for path in above.values() if path}
@@ -379,9 +385,11 @@ def _leave_out_other_folders(name_of: dict[str, str | None], source: str, folder
         return
     first: dict[str, str] = {}
     for given, path in above.items():
+        if not path:
+            continue
         name = str(name_of[given])
         other = first.setdefault(name, given)
-        if path and above[other] and path != above[other]:
+        if path != above[other]:
             raise AnnotationsError(
                 f"{source}: both {other!r} and {given!r} could be {name}; write paths relative to "
                 f"the audio folder."

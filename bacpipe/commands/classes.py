@@ -112,7 +112,7 @@ def class_rows(card: ModelCard, base: Path) -> list[tuple[str, ...]]:
 
 
 def telling_columns(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Of names from `class_rows`, the columns that are filled; no class that is only a code."""
+    """Numbers of the filled columns of `class_rows`, without the first if another repeats it."""
     filled = [n for n in range(3) if any(row[n] for row in rows)]
     repeated = any(all(row[0] == row[n] for row in rows) for n in filled if n > 0)
     return filled[1:] if repeated else filled

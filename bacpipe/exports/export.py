@@ -13,6 +13,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from bacpipe.errors import BacpipeError, SettingsError
 from bacpipe.exports.audacity import export_audacity_labels, write_audacity
 from bacpipe.exports.camtrap_dp import write_camtrap_dp
@@ -236,6 +238,7 @@ def _as(hint: object, value: object, name: str) -> object:
     origins = {get_origin(kind) for kind in kinds}
     if Literal in origins or (value is None and NoneType in kinds):
         return value
+    value = value.item() if isinstance(value, np.generic) else value  # of a column of a table
     number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     if Sequence in origins:
         listed = [value] if isinstance(value, str) else _items(value)

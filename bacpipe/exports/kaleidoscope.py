@@ -48,8 +48,8 @@ def _piece(chosen: Chosen, item: Detections) -> pd.DataFrame:
 
     channels = chosen.loader.window_channels(item.recording)
     path, place = PurePosixPath(item.recording), chosen.where.of(item.recording)
-    start = None if place.start is None else place.start.replace(tzinfo=None)
-    times = [None if start is None else start + timedelta(seconds=s) for s in item.start.tolist()]
+    moments = [place.after(seconds) for seconds in item.start.tolist()]
+    times = [None if moment is None else moment.replace(tzinfo=None) for moment in moments]
     cells: dict[str, object] = {
         "INDIR": shown(chosen.loader.audio_dir.resolve()),
         "FOLDER": "" if path.parent == PurePosixPath() else str(path.parent),

@@ -34,7 +34,7 @@ from bacpipe.annotations.importing import import_annotations
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
     REQUIRED_COLUMNS,
-    check_rows,
+    check_labels,
     label_columns,
     label_kind,
     length_in_header,
@@ -165,16 +165,11 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
         )
     table = _answered(table)
     known = _recordings_of(loader, table["recording"])
-    plain = table.rename(columns={"recording": "audiofilename"})[[*REQUIRED_COLUMNS]]
-    plain[f"{LABEL_PREFIX}row"] = table.index.astype(str)
-    plain = plain.set_axis(table.index + 1)  # rows as they were given
-    length_of = length_in_header(loader.audio_dir)
-    checked = check_rows(plain, known, "labels", length_of, called="recording")
+    checked = check_labels(table, known, length_in_header(loader.audio_dir))
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     given = " ".join(str("" if annotator is None else annotator).split()) or user_name()
     prints = {
-        name: content_fingerprint(loader.audio_dir / name)
-        for name in checked["audiofilename"].unique()
+        name: content_fingerprint(loader.audio_dir / name) for name in checked["recording"].unique()
     }
     unreadable = [name for name, value in prints.items() if value is None]
     if unreadable:
@@ -182,24 +177,23 @@ def _checked(loader: Loader, table: pd.DataFrame, annotator: str | None) -> list
             f"labels: {listed(unreadable)} cannot be read, so a label of it could not be told from "
             f"one of another recording; give yourself read permission."
         )
-    entries, rows = [], dict(table.iterrows())
+    entries: list[Judgement] = []
     channels: dict[str, int] = {}
-    for name, start, end, row in checked.itertuples(index=False):
-        number, cells = int(row) + 1, rows[int(row)]
+    for row, (_, cells) in zip(checked.index.tolist(), checked.iterrows(), strict=True):
+        number, name = row + 1, str(cells["recording"])
 
         def text(column: str, other: str = "", cells: pd.Series = cells) -> str:
             value = cells.get(column)
             return other if value is None or pd.isna(value) else " ".join(str(value).split())
 
         entry = Judgement(
-            name, str(prints[name]), round(start, _DIGITS), round(end, _DIGITS), text("label"),
+            name, str(prints[name]), round(float(cells["start"]), _DIGITS),
+            round(float(cells["end"]), _DIGITS), text("label"),
             _value(text("value") if "value" in table else YES, number),
             text("annotator") or given, now, text("chosen_by"), text("model"),
             _score(cells.get("score"), number),
             _channel(cells.get(CHANNEL), number, loader.audio_dir / name, channels),
         )  # fmt: skip
-        if not entry.label:
-            raise AnnotationsError(f"labels: row {number} has no label; expected a class's name.")
         if entry.end <= entry.start:
             raise AnnotationsError(
                 f"labels: row {number} is shorter than a thousandth of a second."

@@ -446,6 +446,8 @@ def calibrate(
         If no window with a score was checked.
     ResultsNotFoundError
         If the model has no predictions here.
+    AnnotationsError
+        If a row of `labels` is not possible, or none is about one of these recordings.
 
     Examples
     --------

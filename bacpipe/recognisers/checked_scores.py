@@ -137,12 +137,13 @@ class Scores:
         return np.asarray(self.site[scored.recording])
 
     def without(self, names: Collection[str]) -> Scores:
-        """The same without the windows of some recordings."""
-        out = [number for number, name in enumerate(self.recordings) if name in names]
-        classes = {
-            label: Scored(*(column[~np.isin(scored.recording, out)] for column in scored))
-            for label, scored in self.classes.items()
-        }
+        """The same without the windows of some recordings, and without classes in no others."""
+        out = np.array([name in names for name in self.recordings])
+        classes = {}
+        for label, scored in self.classes.items():
+            kept = ~out[scored.recording]
+            if kept.any() or not len(kept):  # none: not read
+                classes[label] = Scored(*(column[kept] for column in scored))
         return replace(self, classes=classes)
 
 

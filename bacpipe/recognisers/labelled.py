@@ -71,10 +71,12 @@ class LabelledWindows(NamedTuple):
 
 def class_names(classes: str | Sequence[str] | None) -> list[str]:
     """Names of classes as somebody has given them: one, several, or none."""
-    names = [classes] if isinstance(classes, str) else [] if classes is None else classes
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    if classes is None or isinstance(classes, str):
+        return [] if classes is None else [classes]
+    names = list(classes) if isinstance(classes, Iterable) else [classes]
+    if not all(isinstance(name, str) for name in names):
         raise SettingsError(f"classes={classes!r} is not possible: expected names of classes.")
-    return list(names)
+    return names
 
 
 def labels_for(loader: Loader, labels: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -260,12 +262,12 @@ def tell_changed(names: Sequence[str]) -> None:
 
 def of_these_recordings(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
     """Labels of recordings whose results are of what was labelled; maybe none."""
-    names = [str(name) for name in table["recording"].unique()]
-    absent = [name for name in names if name not in loader.entries]
+    names, entries = [str(name) for name in table["recording"].unique()], loader.entries
+    absent = [name for name in names if name not in entries]
     changed = changed_recordings(loader, names)
     for left_out, why in (
-        (absent, f"have no embeddings of {loader.model_name}"),
-        (changed, "have changed since they were embedded"),
+        (absent, f"have no results of {loader.model_name}"),
+        (changed, "have changed since the model heard them"),
     ):
         if left_out:
             logger.warning(

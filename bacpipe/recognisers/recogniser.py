@@ -464,9 +464,8 @@ class RecogniserResults(Loader):
         folder = loader.paths.labels_path.parent.parent / recogniser.name
         if is_model_of(loader, recogniser.name):
             raise RecogniserError(
-                f"A model of this data set is called {recogniser.name!r}, too, whose tables those "
-                f"of the recogniser would replace; load it from its folder, change its name with "
-                f"dataclasses.replace(recogniser, name=...), and save it under that."
+                f"A model is called {recogniser.name!r}, too, whose tables those of the recogniser "
+                f"would replace; change its name with dataclasses.replace(recogniser, name=...)."
             )
         self.paths: ResultPaths = replace(loader.paths, preds_path=folder / PREDICTIONS)
         self.embeddings_model = str(loader.model_name)

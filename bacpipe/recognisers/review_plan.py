@@ -112,6 +112,8 @@ def review_plan(
     ------
     EvaluationError
         If a class was not found in these recordings.
+    AnnotationsError
+        If a row of `labels` is not possible, or none is about one of these recordings.
 
     Examples
     --------
@@ -132,15 +134,14 @@ def review_plan(
         means(loader, [*names, *table["label"]]) if names else lambda name: True,
         below=least_asked(loader) < complete_from(loader) or len(table) > 0,
     )
-    seed, left_out = typed_seed(seed), set[str]()
-    while True:
-        plan = _plan(scores.without(left_out) if left_out else scores, table, names, wanted, seed)
-        # Only what is to be listened to is looked at: a data set may have many recordings.
-        changed = changed_recordings(loader, plan["recording"].unique())
-        if not changed:
-            return plan
+    seed = typed_seed(seed)
+    plan = _plan(scores, table, names, wanted, seed)
+    # A data set may have many recordings, which are looked at only if some have changed.
+    if changed_recordings(loader, plan["recording"].unique()):
+        changed = changed_recordings(loader, scores.recordings)
         tell_changed(changed)
-        left_out.update(changed)
+        plan = _plan(scores.without({*changed}), table, names, wanted, seed)
+    return plan
 
 
 def _plan(

@@ -100,7 +100,8 @@ def suggest(
         A row per window, with the columns recording, site, start, end (seconds), channel (from 1;
         only with ``channel='each'``), label (the class that is in question), value (empty: fill it
         with yes, no or unsure for `label_windows`), score, model (the recogniser) and chosen_by.
-        Windows that people have labelled for the class are not in it.
+        Windows that people have labelled for the class are not in it; with ``labels_from``, those
+        that its source has labelled.
 
     Raises
     ------
@@ -134,38 +135,42 @@ def suggest(
             f"{listed(trained.classes)}."
         )
     scores, windows = trained.predict(loader), model_windows(loader)
-    rng = np.random.default_rng(typed_seed(seed))
+    given = typed_seed(seed)
     known = _labelled(loader, wanted)
     # Windows that are mostly padding say little, and are no fun to listen to.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
-    shown = _Shown(loader, windows, known, per_site=per_site)
-    recordings = windows.recordings
+    recordings, where = windows.recordings, Whereabouts(loader)
     owner = np.repeat(np.arange(len(recordings)), windows.counts)
-    rows: list[tuple[int, str, str]] = []
-    for place, label in enumerate(wanted):
-        # Each class gets its share, the first ones one more.
-        count = n // len(wanted) + (place < n % len(wanted))
-        mine = _rows_of(known, label)
-        way = strategy
-        if strategy == "mixed":
-            way = "top" if len(mine) < _FIRST else "margin"
-        score = scores[:, trained.classes.index(label)]
-        while count > 0:
-            free = ~taken
-            free[mine] = False
-            chosen = shown.choose(np.flatnonzero(free), score, way, count, rng)
-            taken[chosen] = True
-            # Only what is to be listened to is looked at: a data set may have many recordings.
-            changed = changed_recordings(loader, {recordings[owner[row]] for row in chosen})
-            for name in changed:
-                taken[owner == recordings.index(name)] = True
-            tell_changed(changed)
-            sound = [row for row in chosen if recordings[owner[row]] not in changed]
-            rows += [(row, label, way) for row in sound]
-            count = count - len(sound) if changed else 0
+
+    def choose() -> list[tuple[int, str, str]]:
+        rng, free = np.random.default_rng(given), ~taken
+        shown = _Shown(loader, windows, known, per_site=per_site)
+        rows: list[tuple[int, str, str]] = []
+        for place, label in enumerate(wanted):
+            # Each class gets its share, the first ones one more.
+            count = n // len(wanted) + (place < n % len(wanted))
+            mine = _rows_of(known, label)
+            way = strategy
+            if strategy == "mixed":
+                way = "top" if len(mine) < _FIRST else "margin"
+            score = scores[:, trained.classes.index(label)]
+            others = free.copy()
+            others[mine] = False
+            chosen = shown.choose(np.flatnonzero(others), score, way, count, rng)
+            free[chosen] = False
+            rows += [(row, label, way) for row in chosen]
+        return rows
+
+    rows = choose()
+    # A data set may have many recordings, which are looked at only if some have changed.
+    if changed_recordings(loader, sorted({recordings[owner[row]] for row, *_ in rows})):
+        changed = changed_recordings(loader, recordings)
+        tell_changed(changed)
+        taken |= np.isin(np.array(recordings, object), changed)[owner]
+        rows = choose()
     table = windows.frame().iloc[[row for row, _, _ in rows]].reset_index(drop=True)
     table = table.rename(columns={"audiofilename": "recording"})
-    table.insert(1, "site", [shown.site(name) for name in table["recording"]])
+    table.insert(1, "site", [where.of(name).site for name in table["recording"]])
     if loader.channels is not None:
         heard = np.concatenate([loader.channels(name) for name in windows.recordings])
         table[CHANNEL] = heard[[row for row, _, _ in rows]]
@@ -216,10 +221,6 @@ class _Shown:
         self._mean = searched_windows(loader).whitening.mean
         self._chosen: list[int] = []
         self._heard = known.rows if known is not None else np.zeros(0, np.int64)
-
-    def site(self, recording: str) -> str:
-        """Site of a recording."""
-        return self._where.of(recording).site
 
     def choose(
         self,

@@ -26,7 +26,7 @@ from bacpipe.recognisers.learnt_classes import learn_classes
 from bacpipe.recognisers.recogniser import Recogniser, is_model_of
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.loader import Loader
-from bacpipe.store.recognisers import RECOGNISER_NAME
+from bacpipe.store.recognisers import check_recogniser_name
 from bacpipe.user_input import typed_seed
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def train_recogniser(
     ------
     RecogniserError
         If no class has both sides to be learnt from, or the name is not possible.
+    AnnotationsError
+        If a row of `labels` is not possible, or none is about one of these recordings.
     ResultsNotFoundError
         If the model has no embeddings of these recordings.
 
@@ -150,12 +152,11 @@ def _fingerprints(loader: Loader, labelled: LabelledWindows) -> list[str]:
     return sorted({text for i in np.unique(recording_of(labelled)) if (text := prints[i])})
 
 
-def _check_name(name: str, loader: Loader) -> None:
-    fits = isinstance(name, str) and RECOGNISER_NAME.fullmatch(name)
-    model = fits and is_model_of(loader, name)
-    if not fits or model or name == "overview":
-        reason = "a model has this name; expected another one" if model else "expected a name"
+def _check_name(name: object, loader: Loader) -> None:
+    check_recogniser_name(name)
+    if name == "overview" or is_model_of(loader, str(name)):
+        taken = "a folder of results" if name == "overview" else "a model"
         raise RecogniserError(
-            f"name={name!r} is not possible for a recogniser: {reason} of letters, digits, and "
-            f"_ . -, such as my_frogs."
+            f"name={name!r} is not possible for a recogniser: {taken} has this name; expected "
+            f"another one."
         )

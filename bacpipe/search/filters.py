@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from datetime import date, datetime, timedelta
 from typing import TypeAlias
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _OF_WINDOWS = ("date", "hour", "label", "score")
 _NAMES = ("site", "recording")
+_MOST_COMPARED = 2000  # names, of which the nearest one is found at once
 
 
 def wanted_windows(
@@ -61,15 +62,15 @@ def wanted_windows(
         )
     if not where and not left_out:
         return None
-    conditions = {key: _typed(value) for key, value in (where or {}).items()}
+    conditions = {
+        key: value if key in _NAMES else _typed(value) for key, value in (where or {}).items()
+    }
     masks: Masks = {name: True for name in index.names if name not in left_out}
     for key in [key for key in conditions if key not in _OF_WINDOWS]:
         value, condition = _column(index, whereabouts, key), conditions.pop(key)
-        if key in _NAMES:
-            keep = _named(key, condition, [str(value(name)) for name in index.names])
-        else:
-            keep = _one_of(condition)
-        masks = {name: True for name in masks if keep(value(name))}
+        values = {name: value(name) for name in masks}
+        keep = _one_of(condition) if key not in _NAMES else _named(key, condition, values.values())
+        masks = {name: True for name, known in values.items() if keep(known)}
     if "date" in conditions or "hour" in conditions:
         masks = _at_times(index, whereabouts, masks, conditions)
     if "label" in conditions or "score" in conditions:
@@ -113,21 +114,40 @@ def _column(index: SearchIndex, whereabouts: Whereabouts, key: str) -> Callable[
     return lambda name: whereabouts.of(name).all_columns.get(key)
 
 
-def _named(key: str, condition: object, known: Sequence[str]) -> Callable[[object], bool]:
-    """Test of a site's or recording's name: it is the one, or one of a list."""
+def _named(key: str, condition: object, known: Iterable[object]) -> Callable[[object], bool]:
+    """Test of a site's or recording's name: it is the one, or one of a list.
+
+    Names that are numbers may be given as such, also two of them for a range.
+    """
+    if isinstance(condition, tuple) and not any(isinstance(item, str) for item in condition):
+        return _one_of(condition)
     given = condition if isinstance(condition, list | set | frozenset | tuple) else [condition]
     wanted = {_composed(item): item for item in given}
-    there = {_composed(name): name for name in known}
-    unknown = [name for name in wanted if name not in there]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], there, n=1)
-        logger.warning(
-            "where: there is no %s %r with results here%s",
-            key,
-            wanted[unknown[0]],
-            f"; did you mean {there[close[0]]!r}?" if close else ".",
-        )
-    return lambda value: _composed(value) in wanted
+    numbers = {float(item) for item in given if isinstance(item, int | float)}
+
+    def keep(name: object) -> bool:
+        return _composed(name) in wanted or (bool(numbers) and _number(name) in numbers)
+
+    there = {_composed(name) for name in known}
+    for name in wanted.keys() - there:
+        if not any(map(keep, there)) or not isinstance(wanted[name], int | float):
+            _tell_unknown(key, name, there)
+            break
+    return keep
+
+
+def _tell_unknown(key: str, name: str, there: Set[str]) -> None:
+    """Say that a name is unknown, and which one may be meant."""
+    last = name.rpartition("/")[2]
+    alike = [other for other in there if other.rpartition("/")[2] == last]
+    alike = alike or (sorted(there) if len(there) <= _MOST_COMPARED else [])
+    close = difflib.get_close_matches(name, alike, n=1)
+    logger.warning(
+        "where: there is no %s %r with results here%s",
+        key,
+        name,
+        f"; did you mean {close[0]!r}?" if close else ".",
+    )
 
 
 def _composed(name: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path, PurePosixPath
@@ -401,7 +402,7 @@ def save_clips(table: pd.DataFrame, audio_dir: str | Path, folder: str | Path) -
             continue
         stem = "_".join(PurePosixPath(recording).with_suffix("").parts)
         # File systems count bytes, of which most letters of the world have two or three.
-        stem = stem.encode()[-_LONGEST_STEM:].decode(errors="ignore")
+        stem = os.fsencode(stem)[-_LONGEST_STEM:].decode(errors="ignore")
         path = Path(folder, f"{number:0{digits}}_{stem}_{start:.1f}s.wav")
         with replacing(path) as file:
             sf.write(file, samples, rate, format="WAV", subtype="PCM_16")

@@ -564,7 +564,6 @@ class Loader:
             if known is not None and known.size is not None and (known.size, known.mtime_ns) != now:
                 known = None  # of what the recording was
             self._check_embeddings(name, embeds, known, embedding_set)
-            duration = read_recording(source.path).duration
             writer = ResultWriter(
                 embedding_set,
                 self.paths,
@@ -579,6 +578,7 @@ class Loader:
                 else:
                     writer.add(source, embeds, None)
                     read = (source.size, source.mtime_ns, content_fingerprint(source.path))
+                    duration = read_recording(source.path).duration
                     writer.finish(source, StreamEnd(duration, padded=0, read=read))
             finally:
                 writer.close()

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bacpipe.errors import ResultsError, ResultsNotFoundError, first_line
+from bacpipe.errors import RecogniserError, ResultsError, ResultsNotFoundError, first_line
 from bacpipe.store.files import write_json
 from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
 from bacpipe.store.tensors import read_tensors, write_tensors
 
 FORMAT = 1
-RECOGNISER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
-"""What a recogniser may be called; its name is that of folders and files."""
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)  # also that of folders and files
 
 _ANEW = (
     "; the recogniser works, and bacpipe.Recogniser.load(folder).save(folder) writes these words "
@@ -60,8 +59,24 @@ def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
     }
 
 
+def check_recogniser_name(name: object) -> None:
+    """Refuse what a recogniser cannot be called.
+
+    Raises
+    ------
+    RecogniserError
+        If it is no text, or would lead elsewhere as the name of a folder.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RecogniserError(
+            f"name={name!r} is not possible for a recogniser: expected a name of letters, "
+            f"digits, and _ . -, such as my_frogs."
+        )
+
+
 def write_recogniser(recogniser: StoredRecogniser, folder: Path) -> None:
     """Write both files, each whole or not at all."""
+    check_recogniser_name(recogniser.name)
     words = words_of(recogniser)
     arrays = {"weight": np.ascontiguousarray(recogniser.weight), "bias": recogniser.bias}
     write_tensors(folder / RECOGNISER_WEIGHTS, arrays, words)
@@ -85,8 +100,6 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
         classes = tuple(str(name) for name in words["classes"])
         if weight.shape != (len(classes), words["dim"]) or bias.shape != (len(classes),):
             raise ValueError(f"{len(classes)} classes, but weights of shape {weight.shape}")
-        if not RECOGNISER_NAME.fullmatch(str(words["name"])):
-            raise ValueError(f"its name is {str(words['name'])!r}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise ValueError("its weights are no numbers")
         about = {key: value for key, value in words.items() if key not in _OWN}
@@ -100,6 +113,10 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
         raise ResultsError(
             f"{file}: this recogniser is damaged ({first_line(error)}); train it again."
         ) from None
+    try:
+        check_recogniser_name(name)
+    except RecogniserError as error:
+        raise ResultsError(f"{file}: {error}") from None
     return kind(
         name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32), about
     )

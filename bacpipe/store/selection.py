@@ -92,12 +92,13 @@ def data_set_of(audio_dir: AudioDir) -> Place:
     """
     if audio_dir is None:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
-    words = [audio_dir] if isinstance(audio_dir, str | PurePath) else audio_dir
-    if not isinstance(words, Iterable) or not all(isinstance(w, str | PurePath) for w in words):
+    words: list[str | PurePath] = [audio_dir] if isinstance(audio_dir, str | PurePath) else []
+    if not words and isinstance(audio_dir, Iterable):
+        words = list(audio_dir)
+    if not words or not all(isinstance(word, str | PurePath) for word in words):
         raise SettingsError(
             f"audio_dir={audio_dir!r} is not possible; expected a folder, or a list of paths."
         )
-    words = list(words)
     if remote := [path for word in words if url_of(path := as_path(word)) is not None]:
         return _remote_place(remote, len(words), "audio_dir")
     if len(words) == 1:

@@ -63,7 +63,10 @@ class Place(NamedTuple):
         return "" if self.start is None else self.start.isoformat("T")[19:].lstrip(".0123456789")
 
     def after(self, seconds: float) -> datetime | None:
-        """The time so many seconds into the recording, by the clock of its start."""
+        """The time so many seconds into the recording, by the clock of its place.
+
+        That may be changed meanwhile.
+        """
         if self.start is None or self.start.tzinfo is None:
             return None if self.start is None else self.start + timedelta(seconds=seconds)
         # Python adds on the clock, which may be changed meanwhile.
@@ -81,6 +84,10 @@ class Place(NamedTuple):
         zone = None if self.start is None else self.start.tzinfo
         if zone is None or isinstance(zone, timezone):  # always so far from UTC
             return []
+        if seconds < _DAY and self.start is not None:  # most recordings, of which there are many
+            moment = self.after(seconds)
+            if moment is not None and moment.utcoffset() == self.start.utcoffset():
+                return []
         changes: list[tuple[float, float]] = []
         low, before = 0.0, self._offset(0.0)
         for end in (*np.arange(_DAY, seconds, _DAY).tolist(), seconds):
@@ -89,9 +96,16 @@ class Place(NamedTuple):
                 while high - low > 1e-3:
                     middle = (low + high) / 2
                     low, high = (middle, high) if self._offset(middle) == before else (low, middle)
-                changes.append((round(high), now - before))
+                changes.append((self._whole_second(high), now - before))
             low, before = end, now
         return changes
+
+    def _whole_second(self, seconds: float) -> float:
+        """The seconds into the recording at the nearest full second of the clock."""
+        start, moment = self.after(0.0), self.after(seconds)
+        assert start is not None and moment is not None
+        full = (moment.astimezone(UTC) + timedelta(seconds=0.5)).replace(microsecond=0)
+        return (full - start.astimezone(UTC)).total_seconds()
 
     def _offset(self, seconds: float) -> float:
         """Seconds of the clock before UTC, so many seconds into the recording."""

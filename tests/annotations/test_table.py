@@ -85,6 +85,9 @@ def test_rows_of_other_folders_are_not_taken_for_recordings_of_this_one(tmp_path
     (tmp_path / "annotations.csv").write_text(HEADER + SITES)
     with pytest.raises(AnnotationsError, match=r"'SITE-A/x.wav' and 'SITE-B/x.wav' could be x.wav"):
         read_annotations(tmp_path / "annotations.csv", ["x.wav"])
+    (tmp_path / "annotations.csv").write_text(HEADER + "x.wav,0,1,wren\n" + SITES)
+    with pytest.raises(AnnotationsError, match=r"'SITE-A/x.wav' and 'SITE-B/x.wav' could be x.wav"):
+        read_annotations(tmp_path / "annotations.csv", ["x.wav"])
     # The same folder from elsewhere is one folder.
     one = "D:/data/SITE-C/x.wav,0,1,wren\nD:\\data\\SITE-C\\y.wav,0,1,wren\n"
     (tmp_path / "annotations.csv").write_text(HEADER + one)

@@ -176,6 +176,12 @@ def test_camtrap_dp_is_valid(birds: bacpipe.Loader, tmp_path: Path) -> None:
         bacpipe.export(birds, "camtrap-dp", tmp_path, capture_method="always")
 
 
+def test_numbers_of_tables_are_numbers(birds: bacpipe.Loader, tmp_path: Path) -> None:
+    options = {"n": np.int64(1), "pad": np.float32(0.5), "seed": np.int32(3)}
+    assert bacpipe.export(birds, "clips", tmp_path, **options)
+    assert bacpipe.export(birds, "audacity", tmp_path, scores=np.bool_(False))
+
+
 def test_a_title_may_be_a_number(birds: bacpipe.Loader, tmp_path: Path) -> None:
     bacpipe.export(birds, "camtrap-dp", tmp_path, title=2024)  # as YAML has it
     assert json.loads((tmp_path / "datapackage.json").read_text())["title"] == "2024"

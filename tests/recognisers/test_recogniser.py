@@ -18,6 +18,9 @@ from bacpipe.__main__ import main
 from bacpipe.errors import RecogniserError, ResultsError
 from bacpipe.recognisers.learner import Examples, Whitening
 from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
+from bacpipe.store.layout import RECOGNISER_WEIGHTS
+from bacpipe.store.recognisers import words_of
+from bacpipe.store.tensors import write_tensors
 from tests.recognisers.conftest import CLASSES, OtherSpectra, Spectra, rows_of, write_sounds
 
 
@@ -396,13 +399,19 @@ def test_every_format_exports_a_recogniser_whose_model_has_no_classifier(
 
 @pytest.mark.parametrize("name", ["../../../../escaped", "/tmp/escaped", "a/b", ".hidden", ""])
 def test_a_name_in_a_file_is_no_path(recogniser, name, tmp_path):
-    folder = dataclasses.replace(recogniser, name=name).save(tmp_path / "f")
-    with pytest.raises(ResultsError, match="its name is"):
-        bacpipe.Recogniser.load(folder)
+    named = dataclasses.replace(recogniser, name=name)
+    with pytest.raises(RecogniserError, match="is not possible for a recogniser"):
+        named.save(tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+    words = words_of(named)
+    arrays = {"weight": named.weight, "bias": named.bias}
+    write_tensors(tmp_path / RECOGNISER_WEIGHTS, arrays, words)
+    with pytest.raises(ResultsError, match=f"{RECOGNISER_WEIGHTS}: name=.* is not possible"):
+        bacpipe.Recogniser.load(tmp_path)
 
 
 def test_a_recogniser_never_replaces_tables_of_a_model(loader, recogniser):
-    with pytest.raises(RecogniserError, match="A model of this data set is called 'spectra'"):
+    with pytest.raises(RecogniserError, match="A model is called 'spectra'"):
         dataclasses.replace(recogniser, name="spectra").results(loader)
 
 
@@ -428,6 +437,14 @@ def test_short_annotations_are_left_out_and_counted(tmp_path, caplog):
     assert f"{len(rows) - 2} annotations shorter than min_annotation_length=0.9 s left out" in (
         caplog.text
     )
+
+
+def test_classes_may_come_one_by_one(sounds):
+    trained = bacpipe.train_recogniser(
+        sounds[0], "spectra", name="one", classes=(name for name in ["hum"]),
+        main_results_dir=sounds[2],
+    )  # fmt: skip
+    assert trained.classes == ("hum",)
 
 
 def test_numbers_may_be_labels(sounds):

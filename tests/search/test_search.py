@@ -414,6 +414,13 @@ def test_sites_are_told_apart_by_their_names(
         assert set(
             bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": site})["site"]
         ) == {site}
+    for sites, expected in (
+        ((1, 12), {"12", "012"}),
+        (12, {"12", "012"}),
+        (["12", "012"], {"12", "012"}),
+    ):
+        found = bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": sites})
+        assert set(found["site"]) == expected
     near = bacpipe.search((f"{composed}/a.wav", 0), loader=loader, where={"site": composed})
     assert set(near["site"]) == {apart}
     assert not len(bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": "122"}))

@@ -34,6 +34,12 @@ def test_clocks_that_are_changed() -> None:
     assert spring.clock_changes(7200) == [(1800, 3600)]
     assert autumn.clock_changes(7200) == [(5400, -3600)]
     assert spring.clock_changes(1700) == autumn.clock_changes(5300) == []
+    # A recording need not start on a full second.
+    odd = place(datetime(2024, 3, 31, 1, 29, 59, 600_000, tzinfo=BERLIN))
+    assert odd.clock_changes(7200) == odd.clock_changes(1800.4) == [(1800.4, 3600)]
+    assert odd.clock_changes(1800.3) == []
+    at = clock_times([odd], np.zeros(2, int), np.array([1800.3, 1800.4]))
+    assert at.astype(str).tolist() == ["2024-03-31T01:59:59.900000", "2024-03-31T03:00:00.000000"]
     year = place(datetime(2024, 1, 1, tzinfo=BERLIN)).clock_changes(366 * 86400.0)
     assert [forward for _, forward in year] == [3600, -3600]
     assert spring.after(1800).isoformat() == "2024-03-31T03:00:00+02:00"
@@ -99,6 +105,10 @@ def test_all_tables_tell_the_same_moment(nights: bacpipe.Loader, tmp_path: Path)
     with zipfile.ZipFile(path) as archive:
         rows = csv.DictReader(io.StringIO(archive.read("occurrence.csv").decode()))
         assert {row["eventID"]: row["eventDate"].split("/")[0] for row in rows} == TIMES
+    (path,) = bacpipe.export(nights, "kaleidoscope", tmp_path)
+    shown = pd.read_csv(path).set_index("IN FILE")
+    clock = shown["DATE"] + "T" + shown["TIME"]
+    assert clock.to_dict() == {name: time[:19] for name, time in TIMES.items()}
     stored = pd.read_parquet(nights.paths.preds_path / "slow_detections.parquet")
     moments = pd.to_datetime(stored["datetime"].astype(str), utc=True)
     assert [*moments] == [pd.Timestamp(TIMES[name]) for name in stored["recording"]]
