@@ -96,8 +96,9 @@ def data_set_of(audio_dir: AudioDir) -> Place:
     if not words and isinstance(audio_dir, Iterable):
         words = list(audio_dir)
     if not words or not all(isinstance(word, str | PurePath) for word in words):
+        given: object = audio_dir  # no path
         raise SettingsError(
-            f"audio_dir={audio_dir!r} is not possible; expected a folder, or a list of paths."
+            f"audio_dir={given!r} is not possible; expected a folder, or a list of paths."
         )
     if remote := [path for word in words if url_of(path := as_path(word)) is not None]:
         return _remote_place(remote, len(words), "audio_dir")
