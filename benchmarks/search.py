@@ -183,7 +183,6 @@ def measure(loader: bacpipe.Loader, given: argparse.Namespace) -> None:
     queries = Queries(rows / np.linalg.norm(rows, axis=1)[:, None])
     one = Queries(queries.directions[:1])
     brute = BruteForce(loader)
-    before = private_memory()
     offsets = dict(
         zip(
             index.names,
@@ -204,6 +203,7 @@ def measure(loader: bacpipe.Loader, given: argparse.Namespace) -> None:
     started = time.process_time()
     truth = brute.find(queries.directions)
     once = time.process_time() - started
+    before = private_memory()
     found = ours(queries)
     whereabouts = Whereabouts(loader)
     site = {"site": "site07"}
