@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,22 @@ class RecordingNames:
 
     def __init__(self, recordings: Sequence[str]) -> None:
         self._exact = frozenset(recordings)
-        self._by_path: dict[str, list[str]] = defaultdict(list)
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for recording in recordings:
-            path = _comparable(recording)
-            self._by_path[path].append(recording)
-            self._by_name[path.rpartition("/")[2]].append(recording)
+        self._recordings = recordings
+
+    # Most tables name recordings exactly, and there may be a million of these.
+    @cached_property
+    def _by_path(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for recording in self._recordings:
+            found[_comparable(recording)].append(recording)
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path, recordings in self._by_path.items():
+            found[path.rpartition("/")[2]] += recordings
+        return found
 
     def find(self, given: str) -> list[str]:
         """Recordings that may be meant: none, one, or several when the name is ambiguous.
@@ -63,6 +74,8 @@ def _with_slashes(path: str) -> str:
 
 def folder_above(given: str, recording: str) -> str:
     """What a path from outside of the audio folder has before a recording; else empty."""
+    if given == recording:  # as most are
+        return ""
     path, inside = _comparable(given), _comparable(recording)
     return path.removesuffix(f"/{inside}") if path.endswith(f"/{inside}") else ""
 

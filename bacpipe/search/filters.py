@@ -68,9 +68,9 @@ def wanted_windows(
     masks: Masks = {name: True for name in index.names if name not in left_out}
     for key in [key for key in conditions if key not in _OF_WINDOWS]:
         value, condition = _column(index, whereabouts, key), conditions.pop(key)
-        values = {name: value(name) for name in masks}
+        values = {name: value(name) for name in index.names}
         keep = _one_of(condition) if key not in _NAMES else _named(key, condition, values.values())
-        masks = {name: True for name, known in values.items() if keep(known)}
+        masks = {name: True for name in masks if keep(values[name])}
     if "date" in conditions or "hour" in conditions:
         masks = _at_times(index, whereabouts, masks, conditions)
     if "label" in conditions or "score" in conditions:
@@ -122,17 +122,18 @@ def _named(key: str, condition: object, known: Iterable[object]) -> Callable[[ob
     if isinstance(condition, tuple) and not any(isinstance(item, str) for item in condition):
         return _one_of(condition)
     given = condition if isinstance(condition, list | set | frozenset | tuple) else [condition]
-    wanted = {_composed(item): item for item in given}
+    names = {_composed(item) for item in given}
     numbers = {float(item) for item in given if isinstance(item, int | float)}
+    there = {_composed(name) for name in known}
+    numbers_there = {_number(name) for name in there} & numbers if numbers else set()
+    for item in given:
+        if _composed(item) not in there and item not in numbers_there:
+            _tell_unknown(key, _composed(item), there)
+            break
 
     def keep(name: object) -> bool:
-        return _composed(name) in wanted or (bool(numbers) and _number(name) in numbers)
+        return _composed(name) in names or (bool(numbers) and _number(name) in numbers)
 
-    there = {_composed(name) for name in known}
-    for name in wanted.keys() - there:
-        if not any(map(keep, there)) or not isinstance(wanted[name], int | float):
-            _tell_unknown(key, name, there)
-            break
     return keep
 
 
@@ -205,14 +206,14 @@ def _at_times(
     sharp = isinstance(hours, tuple) and not all(isinstance(hour, int) for hour in hours)
     result: Masks = {}
     for name in masks:
-        begin = whereabouts.of(name).start
-        if begin is None:
+        place = whereabouts.of(name)
+        if (begin := place.start) is None:
             continue
         midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
         since = (begin - midnight).total_seconds()
         last = since + max(0.0, index.entries[name].duration - 1e-6)
         # Most recordings lie within an hour, and are wanted whole or not at all.
-        changes = whereabouts.of(name).clock_changes(last - since)
+        changes = place.clock_changes(last - since)
         within = last // 3600 == since // 3600 and not sharp and not changes
         into = np.zeros(1) if within else index.times(name)[0]
         seconds = since + into

@@ -425,6 +425,10 @@ def test_sites_are_told_apart_by_their_names(
     assert set(near["site"]) == {apart}
     assert not len(bacpipe.search(("12/a.wav", 0), loader=loader, where={"site": "122"}))
     assert "there is no site '122' with results here; did you mean '12'?" in caplog.text
+    caplog.clear()
+    both = {"recording": "12/a.wav", "site": "012"}  # both are there, but not together
+    assert not len(bacpipe.search(("12/a.wav", 0), loader=loader, where=both))
+    assert "there is no" not in caplog.text
 
 
 def test_clips_of_long_names_in_any_script(tmp_path: Path) -> None:
