@@ -22,11 +22,11 @@ from bacpipe.inference.runner import first_invalid
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model
 from bacpipe.models.loading import load_custom_model, load_model
-from bacpipe.models.zoo import canonical_name
-from bacpipe.options import Options, make_options
+from bacpipe.models.zoo import CARDS, canonical_name
+from bacpipe.options import Options, make_options, with_changes
 from bacpipe.reduction.reduce_data_set import reduce_data_set
 from bacpipe.reduction.reducers import choose_seed, fit
-from bacpipe.store.embedding_set import options_for
+from bacpipe.store.embedding_set import options_for, settings_identity
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd
 
@@ -55,7 +55,7 @@ class Embedder(AudioHandler):
         Name of a reducer, or True for the configured one: the embedder then reduces embeddings
         and loads no model.
     options : Options, optional
-        All options of the call, instead of keywords; by default those of the loader.
+        All options of the call, instead of keywords.
     **kwargs
         Any key of ``bacpipe.config`` and ``bacpipe.settings``.
 
@@ -95,9 +95,13 @@ class Embedder(AudioHandler):
         options: Options | None = None,
         **kwargs: object,
     ) -> None:
-        if options is None and loader is not None and not kwargs:
-            options = loader.options
-        options = options_for(options or make_options(**kwargs), canonical_name(model_name))
+        if options is None:
+            options = make_options(**kwargs)  # which knows the keys
+            if loader is not None:
+                # What the loader was given holds where nothing else is said.
+                more = {"hop": None, **kwargs} if "overlap" in kwargs else kwargs
+                options = with_changes(loader.options, **more) if more else loader.options
+        options = options_for(options, canonical_name(model_name))
         self.model_name = canonical_name(model_name)
         self.loader = loader
         self.dim_reduction_model = _reducer_name(dim_reduction_model, options)
@@ -106,6 +110,8 @@ class Embedder(AudioHandler):
         model = self._load(CustomModel, options) if self.dim_reduction_model is None else None
         audio_dir = None if loader is None else loader.audio_dir
         super().__init__(model, audio_dir, options=options)
+        if loader is not None and model is not None:
+            _require_agreement(options, self.options, loader.options)
         self.classifier = Classifier(() if model is None else model.classes)
         if model is not None:
             wanted = options.run_pretrained_classifier and bool(model.classes)
@@ -119,7 +125,9 @@ class Embedder(AudioHandler):
                 "global_batch_size": options.global_batch_size,
                 "run_pretrained_classifier": options.run_pretrained_classifier,
             }
-            return load_custom_model(custom, device=self.device, model_base_path=base, more=more)
+            model = load_custom_model(custom, device=self.device, model_base_path=base, more=more)
+            _require_window(model, self.model_name, options)
+            return model
         return load_model(self.model_name, device=self.device, model_base_path=base)
 
     @property
@@ -148,8 +156,8 @@ class Embedder(AudioHandler):
         Parameters
         ----------
         sample : str, Path or np.ndarray
-            A recording.  For an embedder with a `dim_reduction_model`: embeddings, float32 of
-            shape (windows, dim).
+            A recording, also relative to the folder of the loader.  For an embedder with a
+            `dim_reduction_model`: embeddings, float32 of shape (windows, dim).
 
         Returns
         -------
@@ -162,7 +170,7 @@ class Embedder(AudioHandler):
         """
         if isinstance(sample, np.ndarray):
             return self.get_reduced_dimensionality_embeddings(sample)
-        path = Path(sample)
+        path = self._located(sample)
         return self._in_memory([Source(path.parent, path.name, 0, 0)], self.decode)
 
     def embeddings_using_multithreading(
@@ -188,12 +196,19 @@ class Embedder(AudioHandler):
         >>> embedder.embeddings_using_multithreading(np.zeros((2, 144_000), np.float32)).shape
         (2, 1024)
         """
-        audios = [array_of_audios] if np.ndim(array_of_audios[0]) == 0 else array_of_audios
+        if len(array_of_audios) == 0:
+            raise AudioError("There is no audio to embed; expected at least one array of samples.")
+        if np.ndim(array_of_audios[0]) == 0:
+            audios: Sequence[NDArray[np.float32]] = [np.asarray(array_of_audios)]
+        elif isinstance(array_of_audios, Sequence):
+            audios = array_of_audios
+        else:
+            audios = [*self.samples_of(array_of_audios)]
         sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
         audio_of = dict(zip((source.name for source in sources), audios, strict=True))
 
         def decode(source: Source) -> Generator[Samples, None, StreamEnd]:
-            audio = np.asarray(audio_of[source.name], dtype=np.float32)
+            audio = self.samples_of(audio_of[source.name])
             if not np.isfinite(audio).all():
                 raise AudioError(f"{source.name}: holds values that are not numbers")
             yield self.window_audio(audio).numpy()
@@ -222,7 +237,7 @@ class Embedder(AudioHandler):
         >>> embedder.generate_embeddings_from_audio_array(np.zeros(300_000, np.float32)).shape
         (3, 1024)
         """
-        return self.embeddings_using_multithreading(np.asarray(audio_array, dtype=np.float32))
+        return self.embeddings_using_multithreading(self.samples_of(audio_array))
 
     def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
         results = _InMemoryResults([source.name for source in sources])
@@ -272,7 +287,7 @@ class Embedder(AudioHandler):
         >>> calls.loc[0, "label"]
         'Pipistrellus pipistrellus'
         """
-        path = Path(sample)
+        path = self._located(sample)
         return calls_in(self, Source(path.parent, path.name, -1, -1))
 
     def init_dataloader(self, audio: Inputs) -> Iterator[Inputs]:
@@ -319,8 +334,8 @@ class Embedder(AudioHandler):
         Raises
         ------
         BacpipeError
-            If the model returns the wrong shape or values that are not numbers, or if not even
-            one window fits into memory.
+            If there is no batch, the model returns the wrong shape or values that are not numbers,
+            or if not even one window fits into memory.
 
         Examples
         --------
@@ -347,6 +362,10 @@ class Embedder(AudioHandler):
             done += len(result.embeddings)
             if callback is not None:
                 callback(done)
+        if not embeddings:
+            raise BacpipeError(
+                "There are no windows to embed; expected at least one batch of them."
+            )
         self._keep_scores(np.concatenate(scores) if scores else None)
         return np.concatenate(embeddings)
 
@@ -513,6 +532,35 @@ class Embedder(AudioHandler):
         self.report = embed_data_set(self, self.loader, threads=threads)
         warn_of_failures(self.report)
         return self.loader
+
+
+def _require_agreement(options: Options, possible: Options, of_loader: Options) -> None:
+    """Make sure that a model makes what the results of a loader say of themselves.
+
+    `possible` are the `options` as far as this computer can follow them.
+    """
+    wanted = settings_identity(of_loader)
+    if wanted in (settings_identity(options), settings_identity(possible)):
+        return
+    key, value = next(
+        item for item in settings_identity(options).items() if item not in wanted.items()
+    )
+    raise SettingsError(
+        f"{key}={value!r} is not possible with a loader whose results have {key}={wanted[key]!r}; "
+        f"give what changes embeddings to the Loader, and nothing of it to the Embedder."
+    )
+
+
+def _require_window(model: Model, name: str, options: Options) -> None:
+    """Make sure that an overlap was counted with the windows that a model of one's own has."""
+    card = CARDS.get(name)
+    if card is None or "overlap" not in options.asked or options.hop is None:
+        return
+    if model.segment_length / model.sr != card.window / card.sample_rate:
+        raise SettingsError(
+            f"overlap is not possible with this CustomModel, whose windows are not as long as "
+            f"those of {name}; expected hop, the seconds from one window to the next."
+        )
 
 
 def _reducer_name(value: bool | str | None, options: Options) -> str | None:

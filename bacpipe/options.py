@@ -369,25 +369,27 @@ def _clusterings(value: object) -> Parameters:
     configs = _parameters(value)
     for name, parameters in configs.items():
         # Loading scikit-learn takes a second, which those of the defaults need not wait for.
-        if name not in _CLUSTERINGS or not parameters.keys() <= _CLUSTERINGS[name].keys():
+        if name not in _CLUSTERINGS or not parameters.items() <= _CLUSTERINGS[name].items():
             check_clustering(name, parameters)
     return configs
 
 
-def check_clustering(name: str, parameters: Iterable[str]) -> tuple[type, Sequence[str]]:
+def check_clustering(name: str, parameters: Mapping[str, Any]) -> tuple[type, Sequence[str]]:
     """Class that a name of clust_configs means, and all parameters that it has.
 
     Raises
     ------
     ValueError
-        If there is no such class or it lacks a parameter, naming the closest.
+        If there is no such class, it lacks a parameter, naming the closest, or a value is
+        impossible.
     """
     import sklearn.cluster
 
     classes: dict[str, type] = {
         cls.lower(): getattr(sklearn.cluster, cls)
         for cls in sklearn.cluster.__all__
-        if hasattr(getattr(sklearn.cluster, cls), "fit_predict")
+        # Of those that put features together, it is there, but not to be used.
+        if hasattr(getattr(sklearn.cluster, cls), "fit_predict") and cls != "FeatureAgglomeration"
     }
     plain = re.sub("[-_ ]", "", name.lower())
     if plain not in classes:
@@ -398,6 +400,14 @@ def check_clustering(name: str, parameters: Iterable[str]) -> tuple[type, Sequen
     for key in parameters:
         if key not in known:
             raise ValueError(f"{name!r} has no parameter {key!r}; {_instead(key, known, 'it has')}")
+    given = {key: value for key, value in parameters.items() if value is not None}
+    # scikit-learn's own check, which is private; without it, fitting finds the same.
+    check = getattr(classes[plain](**given), "_validate_params", None)
+    if check is not None:
+        try:
+            check()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name!r}: {first_line(error)}") from None
     return classes[plain], known
 
 

@@ -147,10 +147,7 @@ def play(
     if problems:
         told = "; ".join(problem.removesuffix(".") for problem in problems)
         raise BacpipeError(f"Not everything could be done ({told})")
-    if options.strict and (failed := {name for report in reports for name, _ in report.failed}):
-        raise RecordingsFailedError(
-            f"{counted(len(failed), 'recording')} failed; all else is done."
-        )
+    _refuse_failures(reports, options)
     return loaders
 
 
@@ -351,8 +348,10 @@ def generate_embeddings(
         )
     look_into(options)
     if options.engine == "dask":
-        return _told(_run_on_dask([(model_name, CustomModel)], options)[canonical_name(model_name)])
-    return _told(_generate(model_name, CustomModel, options, reuse=check_if_combination_exists))
+        run = _run_on_dask([(model_name, CustomModel)], options)[canonical_name(model_name)]
+    else:
+        run = _generate(model_name, CustomModel, options, reuse=check_if_combination_exists)
+    return _told(run, options)
 
 
 def detect_calls(*, model_name: str = "batdetect2_dets_avg", **kwargs: object) -> Path:
@@ -466,7 +465,8 @@ def run_pipeline_for_single_model(
         **kwargs,
     )
     look_into(options)
-    return _told(_run_single(model_name, CustomModel, computable(options)))
+    options = computable(options)
+    return _told(_run_single(model_name, CustomModel, options), options)
 
 
 def run_pipeline_for_models(
@@ -527,14 +527,27 @@ def run_pipeline_for_models(
     runs, errors = _run_models(chosen, computable(options))
     for name, error in errors.items():
         logger.error("%s: %s", name, error)
-    return {name: _told(run) for name, run in runs.items()}
+    for _, report in runs.values():
+        warn_of_failures(report)
+    _refuse_failures([report for _, report in runs.values()], options)
+    return {name: loader for name, (loader, _) in runs.items()}
 
 
-def _told(run: tuple[Loader, RunReport]) -> Loader:
+def _told(run: tuple[Loader, RunReport], options: Options) -> Loader:
     """Loader of a run whose report nobody prints."""
     loader, report = run
     warn_of_failures(report)
+    _refuse_failures([report], options)
     return loader
+
+
+def _refuse_failures(reports: Iterable[RunReport], options: Options) -> None:
+    """Say that recordings have failed, to whoever wants that to be an error."""
+    failed = {name for report in reports for name, _ in report.failed}
+    if options.strict and failed:
+        raise RecordingsFailedError(
+            f"{counted(len(failed), 'recording')} failed; all else is done."
+        )
 
 
 def _generate(

@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import bacpipe
-from bacpipe.errors import AudioError, BacpipeError, SettingsError
+from bacpipe.errors import AnnotationsError, AudioError, BacpipeError, SettingsError
 from tests.conftest import TinyModel, write_recording
 
 
@@ -189,3 +190,92 @@ def test_memory_that_runs_out_halves_the_batch(caplog: pytest.LogCaptureFixture)
 def test_a_data_set_needs_a_loader(tiny_model: type[TinyModel]) -> None:
     with pytest.raises(SettingsError, match="no loader"):
         embedder(tiny_model).run_inference_pipeline_using_multithreading()
+
+
+def test_a_loader_says_how_its_results_are_made(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel]
+) -> None:
+    """Whatever else an Embedder is told, windows are where the loader's results say."""
+    settings = {"main_results_dir": tmp_path / "results", "use_folder_structure": True}
+    loader = bacpipe.Loader(recordings, "tiny", hop=0.5, channel="left", **settings)
+    model = bacpipe.Embedder("tiny", loader, CustomModel=tiny_model, device="cpu")
+    assert (model.hop, model.options.channel) == (4000, "left")
+    model.run_inference_pipeline_sequentially()
+    plain = embedder(tiny_model, hop=0.5, channel="left")
+    for name, rows in loader.embeddings().items():
+        path = next(recordings.glob(name.replace("_tiny.npy", ".*")))
+        expected = plain.get_embeddings_from_model(path)
+        np.testing.assert_allclose(rows, expected, rtol=1e-5)
+    for wrong in ({"hop": 1.0}, {"channel": "mix"}, {"padding": "reflect"}):
+        (key,) = wrong
+        with pytest.raises(SettingsError, match=f"{key}=.* give what changes embeddings"):
+            bacpipe.Embedder("tiny", loader, CustomModel=tiny_model, **wrong)
+
+
+def test_an_overlap_is_that_of_the_windows_that_are_made(tiny_model: type[TinyModel]) -> None:
+    assert bacpipe.AudioHandler("birdnet", overlap=1.0).hop == 96_000
+    with pytest.raises(SettingsError, match="expected hop"):
+        bacpipe.Embedder("birdnet", CustomModel=tiny_model, overlap=0.5)
+    with pytest.raises(SettingsError, match="expected hop"):
+        bacpipe.AudioHandler(tiny_model, overlap=0.5)
+
+
+def test_audio_in_memory_is_neither_integers_nor_frames(tiny_model: type[TinyModel]) -> None:
+    model = embedder(tiny_model)
+    for audio, hint in (
+        (np.zeros(8000, np.int16), "divided by 32768"),
+        (np.zeros((8000, 2), np.float32), r"audio\.T"),
+    ):
+        for take in (
+            model.embeddings_using_multithreading,
+            model.generate_embeddings_from_audio_array,
+            model.window_audio,
+        ):
+            with pytest.raises(AudioError, match=hint):
+                take(audio)
+    for nothing in ([], np.zeros(0, np.float32)):
+        with pytest.raises(AudioError, match="no audio"):
+            model.embeddings_using_multithreading(nothing)
+    with pytest.raises(BacpipeError, match="no windows"):
+        model.batch_inference([])
+
+
+def test_each_channel_is_prepared_as_it_is_embedded(
+    tmp_path: Path, tiny_model: type[TinyModel]
+) -> None:
+    path = write_recording(tmp_path / "a.wav", 2.5, channels=2)
+    model = embedder(tiny_model, channel="each")
+    expected = model.get_embeddings_from_model(path)
+    assert len(expected) == 6
+    np.testing.assert_allclose(model.get_embeddings_for_audio(model.prepare_audio(path)), expected)
+    with pytest.raises(SettingsError, match="prepare_audio"):
+        model.load_and_resample(path)
+
+
+def test_recordings_are_found_beside_their_folder(
+    recordings: Path, tmp_path: Path, tiny_model: type[TinyModel]
+) -> None:
+    loader = bacpipe.Loader(recordings, "tiny", main_results_dir=tmp_path / "results")
+    model = bacpipe.Embedder("tiny", loader, CustomModel=tiny_model, device="cpu")
+    expected = model.get_embeddings_from_model(recordings / "north" / "a.wav")
+    np.testing.assert_array_equal(model.get_embeddings_from_model("north/a.wav"), expected)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "problem"),
+    [
+        ([], "no rows"),
+        ([(1, 2, 3)], "pairs of start and end"),
+        ([(2.0, 1.0)], "ends at 1 before it starts at 2"),
+        ([(0.0, float("nan"))], "expected seconds"),
+        (pd.DataFrame({"Begin Time (s)": [0.0]}), "'start', 'end' are missing"),
+    ],
+)
+def test_segments_that_are_none_are_told(
+    recordings: Path, tiny_model: type[TinyModel], annotations: object, problem: str
+) -> None:
+    handler = bacpipe.AudioHandler(tiny_model, recordings)
+    with pytest.raises(AnnotationsError, match=problem):
+        handler.only_load_annotated_segments("north/a.wav", annotations)
+    windows, starts = handler.only_load_annotated_segments("north/a.wav", [(0.5, 1.0)])
+    assert (windows.shape, starts.tolist()) == ((1, 8000), [0.5])

@@ -30,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*')
+_THOUSANDS = r"\s*\d{1,3}(?:,\d{3})+\s*"
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:[.,]\d+)?)")
 
 
@@ -176,6 +177,11 @@ def read_table(
         row = _without_blank_end(cells, len(header))
         if not header:
             header = [name.strip() for name in row]
+            if sum(map(is_number, header)) > 1:
+                raise AnnotationsError(
+                    f"{source}: row {number} holds {', '.join(header)}, where the names of the "
+                    f"columns belong; {expected}."
+                )
             refuse_twice(header, source)
         elif len(row) > len(header):
             raise AnnotationsError(
@@ -225,6 +231,14 @@ def seconds(column: pd.Series, source: str, *, clock: bool = False) -> pd.Series
     """
     import pandas as pd
 
+    grouped = column.str.fullmatch(_THOUSANDS)
+    plain = ~column.str.contains(",") & (pd.to_numeric(column, errors="coerce") != 0)
+    if grouped.any() and plain.any() and not (column.str.contains(",") & ~grouped).any():
+        raise AnnotationsError(
+            f"{source}: the column {column.name!r} holds {column[grouped].iloc[0]!r} in row "
+            f"{column.index[grouped][0]}, which could be a thousand or a decimal comma; write it "
+            f"without a comma, or all numbers with one."
+        )
     texts = column.map(_plain_seconds) if clock else column
     numbers = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce")
     numbers = numbers.astype(np.float64)

@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 from bacpipe import extras
 from bacpipe.annotations.cells import decode, first_cells, listed, read_table, with_newlines
-from bacpipe.annotations.programs import PROGRAMS, guess_program
+from bacpipe.annotations.programs import PROGRAMS, guess_program, label_column
 from bacpipe.annotations.recording_names import RecordingNames, TableNames, UnknownRecordingError
 from bacpipe.annotations.table import (
     EXPECTED,
     LABEL_PREFIX,
     REQUIRED_COLUMNS,
     check_rows,
+    label_columns,
     label_kind,
     length_in_header,
 )
@@ -148,7 +149,18 @@ def _reader(
     """Function that reads a file of a format."""
 
     def read_own(path: Path, names: TableNames) -> pd.DataFrame:
-        return read_table(decode(path, encoding), path.name, EXPECTED, wanted=REQUIRED_COLUMNS)
+        table = read_table(decode(path, encoding), path.name, EXPECTED, wanted=REQUIRED_COLUMNS)
+        if source_column is not None:
+            column = label_column(table, path.name, source_column, ())
+            there = [name for name in REQUIRED_COLUMNS if name in table]
+            return table[there].assign(label=table[column])
+        others = {str(name) for name in table.columns} - {*REQUIRED_COLUMNS, "label"}
+        if others and "label" not in table and not label_columns(table):
+            raise AnnotationsError(
+                f"{path.name}: no column holds labels; name it label:<kind>, or say which it is "
+                f"with source_column=, found {', '.join(sorted(others))}."
+            )
+        return table
 
     def read_foreign(path: Path, names: TableNames) -> pd.DataFrame:
         return PROGRAMS[kind].read(decode(path, encoding), path.name, names, source_column)
@@ -156,12 +168,21 @@ def _reader(
     def read_other(path: Path, names: TableNames) -> pd.DataFrame:
         return _read_crowsetta(path, names, kind, arguments)
 
+    if source_column is not None and not (kind == "csv" or _has_columns(kind)):
+        raise SettingsError(
+            f"source_column={source_column!r} is not possible: files of the format {kind!r} have "
+            f"no columns with names."
+        )
     if kind in {"csv", *PROGRAMS} and arguments:
         raise SettingsError(
             f"{', '.join(arguments)}: these are arguments of crowsetta's readers, not of "
             f"format={kind!r}."
         )
     return read_own if kind == "csv" else read_foreign if kind in PROGRAMS else read_other
+
+
+def _has_columns(kind: str) -> bool:
+    return kind in PROGRAMS and PROGRAMS[kind].has_columns
 
 
 def _read_all(source: Path, kind: str, recordings: list[str], read: _Read) -> pd.DataFrame:

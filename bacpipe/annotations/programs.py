@@ -48,6 +48,7 @@ class Program(NamedTuple):
     fits: Callable[[str], bool]  # whether a text is a table of this program
     # Gets the text, the file's name, the recordings and the wanted column of labels.
     read: Callable[[str, str, TableNames, str | None], pd.DataFrame]
+    has_columns: bool = True  # with names, of which one may be wanted
 
 
 def _frame(
@@ -58,7 +59,7 @@ def _frame(
     ]
 
 
-def _label_column(table: pd.DataFrame, file: str, wanted: str | None, usual: Sequence[str]) -> str:
+def label_column(table: pd.DataFrame, file: str, wanted: str | None, usual: Sequence[str]) -> str:
     """Column of labels: that which is wanted, else the first usual one with anything in it."""
     candidates = [wanted] if wanted else list(usual)
     by_lower = {str(name).lower(): str(name) for name in table.columns}
@@ -85,7 +86,7 @@ def _read_raven(text: str, file: str, names: TableNames, wanted: str | None) -> 
             f"found {', '.join(table.columns)}."
         )
     # A selection of the waveform and the spectrogram is there twice; duplicates go later.
-    label = _label_column(table, file, wanted, _RAVEN_LABELS)
+    label = label_column(table, file, wanted, _RAVEN_LABELS)
     start, end = (seconds(table[name], file) for name in _RAVEN_TIMES)
     files = names.by_columns(table, _RAVEN_FILES)
     if "File Offset (s)" in table.columns:
@@ -112,7 +113,7 @@ def _read_kaleidoscope(text: str, file: str, names: TableNames, wanted: str | No
                 f"{file}: the column {name!r} is missing; expected a table of Kaleidoscope, found "
                 f"{', '.join(table.columns)}."
             )
-    label = _label_column(table, file, wanted, _KALEIDOSCOPE_LABELS)
+    label = label_column(table, file, wanted, _KALEIDOSCOPE_LABELS)
     start = seconds(table[columns["OFFSET"]], file)
     end = start + seconds(table[columns["DURATION"]], file)
     parts = table.assign(**dict.fromkeys({"INDIR", "FOLDER"} - {*columns}, ""))
@@ -133,7 +134,7 @@ def _read_birdnet(text: str, file: str, names: TableNames, wanted: str | None) -
             f"{file}: the columns 'Start (s)' and 'End (s)' are missing; expected a table of "
             f"BirdNET, found {', '.join(table.columns)}."
         )
-    label = _label_column(table, file, wanted, _BIRDNET_LABELS)
+    label = label_column(table, file, wanted, _BIRDNET_LABELS)
     start, end = (seconds(table[columns[name]], file, clock=True) for name in times)
     return _frame(table, names.by_columns(table, _BIRDNET_FILES), start, end, label)
 
@@ -252,11 +253,11 @@ def _is_sonic_visualiser(text: str) -> bool:
 
 PROGRAMS = {
     "raven": Program((".txt", ".tsv"), _has(_RAVEN_TIMES[0].lower()), _read_raven),
-    "audacity": Program((".txt",), _is_audacity, _read_audacity),
+    "audacity": Program((".txt",), _is_audacity, _read_audacity, has_columns=False),
     "kaleidoscope": Program((".csv",), _has("in file", "offset", "duration"), _read_kaleidoscope),
     "birdnet": Program((".csv", ".txt"), _is_birdnet, _read_birdnet),
     "sonic-visualiser": Program(
-        (".csv", ".txt", ".svl"), _is_sonic_visualiser, _read_sonic_visualiser
+        (".csv", ".txt", ".svl"), _is_sonic_visualiser, _read_sonic_visualiser, has_columns=False
     ),
 }
 """Programs by the name of their format, in the order in which a file is tried."""

@@ -19,7 +19,13 @@ from bacpipe.user_input import is_folder
 
 _BACPIPE = "bacpipe"
 _SYSTEM = (("Python", "python"), ("PyTorch", "torch"), ("on", "device"))
-_PADDING = {"wrap": "filled by repeating the sound", "zeros": "filled with silence"}
+_PADDING = {"wrap": "by repeating the sound", "constant": "with silence"}
+_CHANNELS = {
+    "left": "the first channel was used",
+    "right": "the second channel was used",
+    "loudest": "the channel with most power was used",
+    "each": "each channel was used by itself",
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -105,16 +111,20 @@ def _sentences(embedding_set: EmbeddingSet, model: str, facts: Mapping[str, Any]
     system = [f"{name} {made[key]}" for name, key in _SYSTEM if made.get(key)]
     text += f" ({', '.join(system)})." if system else "."
     if rate and samples:
-        seconds = samples / rate
+        speed = made.get("speed", 1)
+        seconds = samples / rate * speed
         hop = made.get("hop") or seconds
+        played = "" if speed == 1 else f"played at {speed:g} times their speed, "
         text += (
-            f" Recordings were resampled to {rate} Hz and cut into windows of {seconds:.4g} s, "
+            f" Recordings were {played}resampled to {rate} Hz and cut into windows of "
+            f"{seconds:.4g} s{' of the recording' if played else ''}, "
             f"{'one every' if hop != seconds else 'which do not overlap, one every'} {hop:.4g} s"
         )
-        filled = _PADDING.get(str(made.get("padding")))
-        text += f"; the last window of a recording was {filled}." if filled else "."
-    if made.get("speed", 1) != 1:
-        text += f" They were played {made['speed']} times as fast as recorded."
+        padding = str(made.get("padding") or "")
+        filled = _PADDING.get(padding, f"by numpy.pad's mode {padding!r}")
+        text += f"; the last window of a recording was filled {filled}." if padding else "."
+    if used := _CHANNELS.get(str(made.get("channel"))):
+        text += f" Of recordings with several channels, {used}."
     if made.get("only_annotated"):
         text += " Only annotated segments were embedded."
     if made.get("precision", "float32") != "float32":
@@ -126,6 +136,12 @@ def _sentences(embedding_set: EmbeddingSet, model: str, facts: Mapping[str, Any]
     }:
         lowest = " or ".join(f"{value:g}" for value in sorted(thresholds))
         text += f" Predictions of its classifier with a score of at least {lowest} were kept."
+        sensitivities = {
+            entry.predictions.sensitivity for entry in done.values() if entry.predictions
+        } - {None, 1}
+        if sensitivities:
+            told = " or ".join(f"{value:g}" for value in sorted(sensitivities))
+            text += f" They were computed with a sensitivity of {told}."
     checkpoint = made.get("checkpoint")
     if isinstance(checkpoint, dict):
         hashes = ", ".join(f"{Path(name).name} {value}" for name, value in checkpoint.items())

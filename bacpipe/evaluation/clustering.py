@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bacpipe.errors import EvaluationError, TooLittleDataError, counted
+from bacpipe.errors import EvaluationError, TooLittleDataError, counted, first_line
 from bacpipe.evaluation.labelled_clusters import (
     OUT,
     LabelledClusters,
@@ -336,6 +336,7 @@ def run_clustering(
     """
     matrix = check_embeddings(embeds)
     labels = label_array(ground_truth, label_column)
+    _check_lengths(len(matrix), ground_truth=labels)
     seed = user_settings().evaluation_seed
     rows = np.arange(0) if labels is None else np.flatnonzero(labels != NO_LABEL)
     clusters = {}
@@ -401,6 +402,9 @@ def eval_clustering(
     options = make_options(**kwargs)
     labels = label_array(ground_truth, label_column)
     every = {**(default_labels or {}), **(metadata_labels or {})}
+    if embeds is not None:
+        embeds = check_embeddings(embeds)
+        _check_lengths(len(embeds), ground_truth=labels, **clusterings)
     return _with_short_names(_evaluate(clusterings, labels, embeds, every, options))
 
 
@@ -486,10 +490,20 @@ def eval_with_silhouette(
     >>> round(bacpipe.eval_with_silhouette(embeddings, [0, 0, 1, 1])["silhouette"]["score"], 2)
     0.99
     """
-    labels = label_array(ground_truth)
-    codes = np.full(len(embeds), NO_LABEL) if labels is None else labels
-    score = silhouette(embeds, codes, make_options())
+    matrix, labels = check_embeddings(embeds), label_array(ground_truth)
+    _check_lengths(len(matrix), ground_truth=labels)
+    codes = np.full(len(matrix), NO_LABEL) if labels is None else labels
+    score = silhouette(matrix, codes, make_options())
     return {**(metrics or {}), "silhouette": score}
+
+
+def _check_lengths(windows: int, **labels: Sequence[Any] | np.ndarray | None) -> None:
+    for name, values in labels.items():
+        if values is not None and len(values) != windows:
+            raise EvaluationError(
+                f"{name} has labels of {len(values)} windows, but there are {windows} embeddings; "
+                f"they must be of the same windows."
+            )
 
 
 def _cluster_all(
@@ -520,7 +534,13 @@ def _cluster(
     else:
         clusterer = config
     _check_size(name, clusterer, len(embeds))
-    return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
+    try:
+        return np.asarray(clusterer.fit_predict(embeds), dtype=np.int32)
+    # Of values that do not go together, scikit-learn tells only now.
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EvaluationError(
+            f"clust_configs: {name!r} is not possible ({first_line(error)}); correct its values."
+        ) from error
 
 
 def _make(

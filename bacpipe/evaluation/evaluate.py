@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bacpipe.annotations.table import label_kind
-from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError, counted
+from bacpipe.errors import AnnotationsError, BacpipeError, EvaluationError, counted, unexpected
 from bacpipe.evaluation.clustering import evaluate_clusterings
 from bacpipe.evaluation.comparison import compare_models
 from bacpipe.evaluation.labelled_windows import windows_of_results
@@ -195,8 +195,9 @@ def _evaluate_model(
     def attempt(what: str) -> Iterator[None]:
         try:
             yield
-        except BacpipeError as error:
-            text = str(error)
+        except Exception as error:  # what else was asked for is done all the same
+            known = isinstance(error, BacpipeError)
+            text = str(error) if known else unexpected(model, error, f"{what} failed")
             sentence = text if text.startswith(model) else f"{model}: {text}"
             logger.debug("%s failed: %s", what, sentence)
             errors.append(f"{what}: {sentence}")

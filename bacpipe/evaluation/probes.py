@@ -370,6 +370,8 @@ class LinearProbe(Probe):
         self._fit_standardiser(data.embeds, data.train)
         self.to(device)
         (x, y), val = (self._examples(data, rows, device) for rows in (data.train, data.val))
+        # Without validation windows it is the loss of the others that says when to stop.
+        watched = val if len(val.y) else _Examples(x, y)
         loss_of = self._loss(y)
         optimiser = torch.optim.Adam(
             self.layer.parameters(),
@@ -387,7 +389,7 @@ class LinearProbe(Probe):
                 loss_of(self.layer(x[rows]), y[rows]).backward()
                 optimiser.step()
             with torch.no_grad():
-                loss = loss_of(self.layer(val.x), val.y).item()
+                loss = loss_of(self.layer(watched.x), watched.y).item()
             if progress is not None:
                 progress(epoch, chosen["max_epochs"])
             if loss < best:
@@ -407,7 +409,7 @@ class LinearProbe(Probe):
             "solver": "adam",
             "epochs": epoch,
             "best_epoch": best_epoch,
-            "validation_loss": best,
+            "validation_loss": best if len(val.y) else None,
             "converged": converged,
         }
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -569,7 +570,7 @@ def run_probe_inference(
     >>> present.shape, present.dtype
     ((153, 6), dtype('bool'))
     """
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise SettingsError(
             f"threshold={threshold!r} is not possible: expected a number in [0, 1]."
         )

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from bacpipe.errors import BacpipeError, SettingsError
+from bacpipe.errors import BacpipeError, SettingsError, counted
 from bacpipe.exports.audacity import export_audacity_labels, write_audacity
 from bacpipe.exports.camtrap_dp import write_camtrap_dp
 from bacpipe.exports.chosen import Chosen, choose, exported_with
@@ -199,7 +199,9 @@ def export(
             f"destination={str(target)!r} is not possible: {in_the_way} is a file; expected a "
             f"folder."
         )
+    before = _files_of(target, format)
     written = write(chosen, target, **own)
+    _set_aside(target, before - {*_relative(written, target)}, format)
     asked = {key: options[key] for key in options if key not in {"audio_dir", "model"}}
     asked = json.loads(json.dumps(asked, default=_plain))
     about = {"format": format, "options": asked, "files": _relative(written, target)}
@@ -314,14 +316,33 @@ def _renew(loader: Loader, format: str) -> None:
     folder = _folder(loader, format)
     try:
         about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["export"]
-        before = [str(name) for name in about["files"]]
         # With its place, which what was read cannot change: results may come from others.
-        written = export(loader, format, None, **dict(about["options"]))
+        export(loader, format, None, **dict(about["options"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BacpipeError) as error:
         logger.warning("%s: this export could not be renewed: %s", folder, error)
+
+
+def _files_of(folder: Path, format: str) -> set[str]:
+    """Files that an earlier export in a format has written to a folder."""
+    try:
+        about = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["export"]
+        names = {str(name) for name in about["files"]} if about["format"] == format else set()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()  # nothing was exported here, or nobody knows what
+    for name in names:
+        path_inside(folder, name, what=PROVENANCE)
+    return names
+
+
+def _set_aside(folder: Path, names: Set[str], format: str) -> None:
+    """Let nobody take files of an earlier export for those of this one."""
+    paths = [path for name in sorted(names) if (path := folder / name).is_file()]
+    if format == "clips" and paths:  # people may have begun to listen to them
+        logger.warning(
+            "%s: %s of an earlier export stay beside those of this one, which clips.csv lists.",
+            folder, counted(len(paths), "file"),
+        )  # fmt: skip
         return
-    for name in {*before} - {*_relative(written, folder)}:
-        path = path_inside(folder, name, what=PROVENANCE)
-        if path.is_file():
-            with writing(path):
-                path.replace(path.with_name(f"{path.name}.stale"))
+    for path in paths:
+        with writing(path):
+            path.replace(path.with_name(f"{path.name}.stale"))

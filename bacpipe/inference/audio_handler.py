@@ -30,8 +30,9 @@ from bacpipe.models.backends.cpu.layers import processor_has_bfloat16
 from bacpipe.models.backends.pytorch import choose_device
 from bacpipe.models.base import Inputs, Model, ready_model
 from bacpipe.models.loading import find_card, load_custom_model, load_model
+from bacpipe.models.zoo import canonical_name
 from bacpipe.options import Options, make_options
-from bacpipe.store.embedding_set import hop_samples, prediction_settings
+from bacpipe.store.embedding_set import hop_samples, options_for, prediction_settings
 from bacpipe.store.entries import PredictionSettings
 from bacpipe.store.plan import Source, StreamEnd
 from bacpipe.store.predictions import LOWEST
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+_MOST_CHANNELS = 32
 
 
 def with_possible_precision(options: Options) -> Options:
@@ -137,6 +140,10 @@ class AudioHandler:
             }
             chosen = {key: value for key, value in given.items() if value is not None}
             options = make_options(**kwargs, **chosen)
+        if isinstance(model, str):
+            options = options_for(options, canonical_name(model))
+        elif model is not None and options.overlap is not None:
+            options_for(options, getattr(model, "__name__", type(model).__name__))
         self.options = options if model is None else with_possible_precision(options)
         folder = audio_dir or options.audio_dir
         self.audio_dir = None if folder is None else data_set_of(folder)[0]
@@ -259,6 +266,8 @@ class AudioHandler:
         ------
         AudioError
             If it cannot be read, in full unless ``allow_truncated`` is set.
+        SettingsError
+            With ``channel='each'``: these are several.
 
         Examples
         --------
@@ -268,6 +277,11 @@ class AudioHandler:
         >>> audio.dtype, sr
         (torch.float32, 48000)
         """
+        if self.options.channel == "each":
+            raise SettingsError(
+                "channel='each' is not possible for one array of samples; expected mix, left, "
+                "right or loudest, or prepare_audio, which has the windows of all channels."
+            )
         rate = self._rate_and_window[0]
         audio = read_audio(
             self._located(path),
@@ -294,7 +308,7 @@ class AudioHandler:
         Raises
         ------
         AudioError
-            If there are no samples.
+            If there are no samples, they are integers, or frames of channels.
 
         Examples
         --------
@@ -303,7 +317,7 @@ class AudioHandler:
         >>> handler.window_audio(torch.zeros(2, 150_000)).shape
         torch.Size([4, 144000])
         """
-        samples = np.atleast_2d(np.asarray(audio, dtype=np.float32))
+        samples = np.atleast_2d(self.samples_of(audio))
         if samples.ndim != 2 or not samples.size:
             raise AudioError(
                 f"Audio of shape {np.shape(audio)} cannot be cut into windows; expected shape "
@@ -311,6 +325,27 @@ class AudioHandler:
             )
         blocks = [block.windows for row in samples for block in self._cut([row])]
         return torch.from_numpy(np.concatenate(blocks))
+
+    def samples_of(self, audio: torch.Tensor | NDArray[np.generic]) -> NDArray[np.float32]:
+        """Audio in memory as float32, of the shape that it has.
+
+        Raises
+        ------
+        AudioError
+            If it is of integers, or its rows are frames of a few channels.
+        """
+        array = np.asarray(audio)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise AudioError(
+                f"Audio of {array.dtype} is not possible; expected floating-point samples from -1 "
+                f"to 1, such as those of 16 bits divided by 32768."
+            )
+        if array.ndim == 2 and 0 < array.shape[1] <= _MOST_CHANNELS < array.shape[0]:
+            raise AudioError(
+                f"Audio of shape {array.shape} is not possible: its rows look like the channels of "
+                f"single samples; expected shape (samples,) or (n, samples), such as audio.T."
+            )
+        return array.astype(np.float32, copy=False)
 
     def prepare_audio(self, sample: str | Path) -> Inputs:
         """Load a recording, cut it into windows and preprocess them.
@@ -333,8 +368,9 @@ class AudioHandler:
         >>> handler.prepare_audio("SITE-A/20250504_043000.wav").shape
         torch.Size([13, 2, 96, 511])
         """
-        self.get_file_length(sample)
-        windows = self.window_audio(self.load_and_resample(sample)[0]).numpy()
+        file = self._located(sample)
+        windows, end = self._decoded(Source(file.parent, file.name, -1, -1))
+        self.file_length[str(sample)] = end.duration
         inputs = self.runner(scores=False).preprocess(windows)
         self.preprocessed_shape = tuple(getattr(inputs, "shape", ()))
         return inputs
@@ -386,35 +422,35 @@ class AudioHandler:
         inside = self.audio_dir is not None and file.is_relative_to(self.audio_dir)
         folder = self.audio_dir if inside and self.audio_dir is not None else file.parent
         name = file.relative_to(folder).as_posix()
+        source = "annotations_df"
         if annotations_df is None:
             source = self.options.annotations_filename
             names = find_recording_names(folder, self.options.audio_suffixes)
             table = read_annotations(folder / source, names, length_in_header(folder))
-        elif not isinstance(annotations_df, pd.DataFrame):
-            table = pd.DataFrame([*annotations_df], columns=["start", "end"])
-        elif "audiofilename" in annotations_df:
-            source = "annotations_df"
+        elif isinstance(annotations_df, pd.DataFrame) and "audiofilename" in annotations_df:
             names = find_recording_names(folder, self.options.audio_suffixes)
             table = check_annotations(annotations_df, names, source=source)
         else:
-            table = annotations_df
-        if "audiofilename" in table:
-            table = table[table["audiofilename"] == name]
-            if table.empty:
-                raise AnnotationsError(f"{source}: no row is about the recording {name}.")
+            table = check_annotations(_table_of(annotations_df, name), [name], source=source)
+        table = table[table["audiofilename"] == name]
+        if table.empty:
+            raise AnnotationsError(f"{source}: no row is about the recording {name}.")
         pairs = zip(table["start"], table["end"], strict=True)
         segments = tuple(merge_segments(pairs))
+        windows, end = self._decoded(Source(folder, name, -1, -1, segments))
+        second = self.hop / self._rate_and_window[0] * self.speed
+        starts = [first + second * np.arange(count) for first, _, count in end.segments or ()]
+        return torch.from_numpy(windows), np.concatenate(starts)
+
+    def _decoded(self, source: Source) -> tuple[Samples, StreamEnd]:
+        """All windows of a recording together."""
         parts: list[Samples] = []
-        blocks = self.decode(Source(folder, name, -1, -1, segments))
+        blocks = self.decode(source)
         while True:
             try:
                 parts.append(next(blocks))
             except StopIteration as stop:
-                end = stop.value
-                break
-        second = self.hop / self._rate_and_window[0] * self.speed
-        starts = [first + second * np.arange(count) for first, _, count in end.segments or ()]
-        return torch.from_numpy(np.concatenate(parts)), np.concatenate(starts)
+                return np.concatenate(parts), stop.value
 
     def decode(self, source: Source) -> Generator[Samples, None, StreamEnd]:
         """Decode a recording, or its annotated segments, as a stream.
@@ -525,3 +561,20 @@ class AudioHandler:
         fitting = min(4, max(1, cores // 2)) if on_cpu else max(1, cores - 2)
         decoders = fitting if wanted == "auto" else wanted
         return Workload(self.batch_size(runner, workers), workers, decoders if threads else 0)
+
+
+def _table_of(
+    segments: pd.DataFrame | Iterable[tuple[float, float]], recording: str
+) -> pd.DataFrame:
+    """Annotations of one recording as a table that names it."""
+    import pandas as pd
+
+    if not isinstance(segments, pd.DataFrame):
+        try:
+            segments = pd.DataFrame([*segments], columns=["start", "end"])
+        except (TypeError, ValueError):
+            raise AnnotationsError(
+                f"annotations_df={segments!r} is not possible; expected a table, or pairs of start "
+                f"and end in seconds, such as [(0.9, 3.5), (8.5, 13)]."
+            ) from None
+    return segments.assign(audiofilename=recording)

@@ -14,6 +14,7 @@ from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     AudioError,
     NothingEmbeddedError,
+    RecordingsFailedError,
     ResultsError,
     SettingsError,
     counted,
@@ -137,16 +138,26 @@ def write_calls(handler: AudioHandler, loader: Loader) -> Path:
         If the model finds no calls.
     NothingEmbeddedError
         If not one recording can be read.
+    RecordingsFailedError
+        If some cannot, and ``strict`` is set; the table is there then.
     """
     _detector(handler)
     path = calls_path(loader.paths.preds_path, str(loader.model_name))
+    reasons: list[str] = []
     # Names of recordings may hold anything.
-    write_csv(path, _tables(handler, loader, path), quote=True)
+    write_csv(path, _tables(handler, loader, path, reasons), quote=True)
+    if reasons and handler.options.strict:
+        raise RecordingsFailedError(
+            f"{counted(len(reasons), 'recording')} failed; all else is done."
+        )
     return path
 
 
-def _tables(handler: AudioHandler, loader: Loader, path: Path) -> Iterator[pd.DataFrame]:
-    chosen, reasons = set(loader.selection.names), []
+def _tables(
+    handler: AudioHandler, loader: Loader, path: Path, reasons: list[str]
+) -> Iterator[pd.DataFrame]:
+    """The calls of each recording; `reasons` gets why some cannot be read."""
+    chosen = set(loader.selection.names)
     kept = _stored_calls(path, chosen, _columns(handler)) if loader.is_part else {}
     for name in sorted({*chosen, *kept}):
         if name in kept:
@@ -170,11 +181,13 @@ def _stored_calls(path: Path, but_not: Set[str], columns: Sequence[str]) -> dict
 
     if not path.is_file():
         return {}
-    texts = dict.fromkeys(("audiofilename", "label", "scientific_name"), str)
     try:
-        table = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if [*table.columns] != [*columns]:
             raise ValueError(f"expected the columns {', '.join(columns)}")
+        for name in {*columns} - {"audiofilename", "label", "scientific_name"}:
+            # Python's numbers, which are read as they were written.
+            table[name] = table[name].map(int if name == CHANNEL else float)
     except (OSError, ValueError) as error:
         raise ResultsError(
             f"{path}: this table of calls cannot be read ({first_line(error)}); move it away, and "

@@ -653,6 +653,8 @@ def _work(
         claim=claim,
     )
     runner = handler.runner(scores=predict, stored=settings)
+    if plan.keep:
+        runner.expect(embedding_set.content.done[plan.keep[0]].embeddings.dim)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ from bacpipe.audio.stream import Samples
 from bacpipe.errors import BacpipeError, said, unexpected
 from bacpipe.machine import available_cores
 from bacpipe.models.backends.pytorch import computing_on
-from bacpipe.models.base import Inputs, Model
+from bacpipe.models.base import Inputs, Model, is_extended
 from bacpipe.store.predictions import SparsePredictions
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_GPU_BATCH = 256
 _NO_LIMIT = 2**31
+_ROUNDED = 1e-3
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -109,6 +111,8 @@ class ModelRunner:
         self._threshold, self._top, self._dense = threshold, top, dense
         self._sensitivity = sensitivity
         self._precision = precision
+        # Classes of users may change in place what they get, which may be needed again.
+        self._copies = model.card is None or is_extended(model)
         self._most = _NO_LIMIT
         self._dim: int | None = None
         self.preprocess_seconds = 0.0
@@ -151,6 +155,10 @@ class ModelRunner:
     def classify(self, embeddings: NDArray[np.float32]) -> BatchResult:
         """Add predictions or scores to stored embeddings, float32 of shape (n, dim)."""
         return self._in_parts(self._classify, embeddings, _join)
+
+    def expect(self, dim: int) -> None:
+        """Say how long embeddings are that are there already, beside which others will lie."""
+        self._dim = dim
 
     def check(self) -> None:
         """Make sure that the model works at all, after it has failed with some windows.
@@ -228,21 +236,28 @@ class ModelRunner:
 
     def _run(self, windows: Samples) -> BatchResult:
         with self._computing():
-            return self._infer(self._preprocess(self._to_device(windows)), len(windows))
+            return self._infer(self._preprocess(self._handed_over(windows)), len(windows))
 
     def _preprocess_alone(self, windows: Samples) -> Inputs:
         with torch.inference_mode(), computing_on(self.device, self._precision):
-            return self._preprocess(self._to_device(windows))
+            return self._preprocess(self._handed_over(windows))
 
     def _run_preprocessed(self, inputs: Inputs) -> BatchResult:
         with self._computing(inputs_are_there=True):
-            on_device = inputs.to(self.device) if isinstance(inputs, torch.Tensor) else inputs
-            return self._infer(on_device, len(inputs))
+            if isinstance(inputs, torch.Tensor):
+                given = inputs.to(self.device, copy=self._copies)
+            else:
+                given = copy(inputs) if self._copies else inputs
+            return self._infer(given, len(inputs))
 
     def _classify(self, embeddings: NDArray[np.float32]) -> BatchResult:
         with torch.inference_mode(), computing_on(self.device, self._precision):
-            scores = self.model.classifier_predictions(self._to_device(embeddings))
+            scores = self.model.classifier_predictions(self._handed_over(embeddings))
             return self._result(embeddings, scores)
+
+    def _handed_over(self, array: NDArray[np.float32]) -> torch.Tensor:
+        """Windows or embeddings as a model gets them."""
+        return self._to_device(array.copy() if self._copies else array)
 
     def _preprocess(self, audio: torch.Tensor) -> Inputs:
         started = time.perf_counter()
@@ -274,6 +289,8 @@ class ModelRunner:
     def _result(self, embeddings: NDArray[np.float32], scores: Rows | None) -> BatchResult:
         if scores is None:
             return BatchResult(embeddings)
+        if not isinstance(scores, torch.Tensor):
+            scores = np.asarray(scores)
         self._check_scores(scores, embeddings)
         scores = shifted(scores, self._sensitivity)
         if self._dense:
@@ -286,7 +303,8 @@ class ModelRunner:
         if dim != self._dim:
             raise BacpipeError(
                 f"{self._name} returned embeddings of {dim} values, but of {self._dim} before; "
-                f"expected the same number for every window."
+                f"expected the same number for every window of a data set, or another name for "
+                f"another model."
             )
 
     def _check_scores(self, scores: Rows, embeddings: NDArray[np.float32]) -> None:
@@ -301,6 +319,16 @@ class ModelRunner:
         # Of embeddings that are no numbers themselves, there is more to say than this.
         if not finite.all() and np.isfinite(embeddings[~finite]).all(axis=1).any():
             raise BacpipeError(f"{self._name} returned class scores that are not numbers.")
+        # Softmax in single precision may exceed 1 by its last digits.
+        wrong = (scores < -_ROUNDED) | (scores > 1 + _ROUNDED)
+        if wrong.any():
+            row, column = divmod(int(torch.as_tensor(wrong).flatten().int().argmax()), classes)
+            names = self.model.classes
+            raise BacpipeError(
+                f"{self._name} returned a score of {float(scores[row, column]):.4g} for "
+                f"{names[column] if names else 'a class'}; expected numbers from 0 to 1, such as "
+                f"torch.sigmoid makes of logits."
+            )
 
     @property
     def _name(self) -> str:
@@ -452,9 +480,10 @@ def limited_threads(workers: int) -> Iterator[int]:
 
 
 def _to_numpy(values: Rows) -> NDArray[np.float32]:
+    """Copy of what a model has returned, which may be memory that it writes to again."""
     if isinstance(values, torch.Tensor):
-        return values.float().cpu().numpy()
-    return np.asarray(values, dtype=np.float32)
+        values = values.float().cpu().numpy()
+    return np.array(values, dtype=np.float32)
 
 
 # PyTorch's allocators on Linux, Windows and Macs, CUDA's libraries, ONNX Runtime (DirectML, too)

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+
 from bacpipe.errors import SettingsError
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import user_settings
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from bacpipe.models.card import ModelCard
@@ -314,7 +315,12 @@ class ModelBaseClass:
         (torch.Size([2, 1024]), torch.Size([2, 6522]))
         """
         embeddings = self(x)
-        return embeddings, self.classifier_predictions(embeddings) if scores else None
+        if not scores:
+            return embeddings, None
+        # The classifier may change in place what it gets.
+        duplicate = getattr(embeddings, "clone", None) or getattr(embeddings, "copy", None)
+        kept = duplicate() if duplicate else embeddings
+        return kept, self.classifier_predictions(embeddings)
 
 
 def is_extended(model: Model) -> bool:
@@ -339,6 +345,7 @@ _DEFAULTS: dict[str, object] = {
         "card",
     )
 }
+_UNITS = {"sr": "Hz", "segment_length": "samples", "batch_size": "windows"}
 _METHODS = (ModelBaseClass.classifier_predictions, ModelBaseClass.infer)
 
 
@@ -360,7 +367,8 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
     Raises
     ------
     SettingsError
-        If one of the four is missing, or if the object takes no further attributes.
+        If one of the four is missing, if `sr`, `segment_length` or `batch_size` is no whole number
+        from 1, or if the object takes no further attributes.
     """
     name = type(model).__name__
     missing = [member for member in _NEEDED if not hasattr(model, member)]
@@ -369,6 +377,9 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
             f"{name}: this model lacks {' and '.join(missing)}; give it what "
             f"bacpipe.ModelBaseClass explains."
         )
+    numbers = {key: _whole(name, key, getattr(model, key)) for key in ("sr", "segment_length")}
+    if hasattr(model, "batch_size"):
+        numbers["batch_size"] = _whole(name, "batch_size", model.batch_size)
     # partial, unlike a bound method, can be pickled as a part of the object it is bound to.
     methods = {method.__name__: partial(method, model) for method in _METHODS}
     given = getattr(model, "classes", ())
@@ -380,8 +391,10 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
         "model_base_path": base_path(model_base_path),
         **methods,
     }
-    changed = {} if isinstance(given, list | tuple) and (*given,) == classes else {"classes"}
-    for member, value in {**defaults, "classes": classes}.items():
+    changed = {key for key, value in numbers.items() if getattr(model, key) is not value}
+    if not (isinstance(given, list | tuple) and (*given,) == classes):
+        changed.add("classes")
+    for member, value in {**defaults, **numbers, "classes": classes}.items():
         if member in changed or not hasattr(model, member):
             try:
                 object.__setattr__(model, member, value)
@@ -392,6 +405,24 @@ def ready_model(model: Any, model_base_path: str | Path | None = None) -> Model:
                 ) from error
     ready: Model = model
     return ready
+
+
+def _whole(model: str, attribute: str, value: Any) -> int:
+    """Whole number, also if it comes as a float of NumPy's or of a product.
+
+    Raises
+    ------
+    SettingsError
+        If it is none, or below 1.
+    """
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        number = float(value)
+        if number >= 1 and number.is_integer():
+            return value if type(value) is int else int(number)
+    raise SettingsError(
+        f"{model}: {attribute} is {value!r}; expected a whole number of "
+        f"{_UNITS[attribute]}, at least 1."
+    )
 
 
 def _class_names(model: str, given: Any) -> tuple[str, ...]:

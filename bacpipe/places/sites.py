@@ -367,6 +367,7 @@ def check_sites(path: Path) -> tuple[list[Site], list[str]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SitesError(f"{path}: this table of sites cannot be read: {reason}.") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # Macs of old, and Excel for them
     text = _EXCEL_SEPARATOR.sub("\n", text)
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)

@@ -143,6 +143,12 @@ class Manifest:
         unusual |= {name: self.stems[name] for name in names if name in self.stems}
         return Part(number, sorted(names), unusual)
 
+    def places(self) -> Iterator[tuple[int, str]]:
+        """Shard and name of every recording."""
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(_ROWS, columns=["shard", "recording"]):
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
     def shard_table(self) -> pd.DataFrame:
         """A row for each shard: shard, site, recordings, hours, first, last."""
         import pandas as pd

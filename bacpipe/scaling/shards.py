@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,10 @@ from bacpipe.scaling.manifest import Manifest, read_manifest
 from bacpipe.store.claims import Claim, Claims, whole
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.embedding_set import find_set
+from bacpipe.store.entries import FAILED
 from bacpipe.store.files import write_json
 from bacpipe.store.journal import read_journals
-from bacpipe.store.layout import ResultPaths, shard_journal
+from bacpipe.store.layout import ResultPaths
 from bacpipe.store.loader import Loader
 from bacpipe.store.selection import data_set_of
 
@@ -300,6 +302,7 @@ def shard_status(options: Options) -> pd.DataFrame:
     claims, done = Claims(paths.claims_path), done_shards(paths)
     generations = claims.generations()
     sets = [folder for name in manifest.models if (folder := set_folder(paths, name)) is not None]
+    counts = [_counts(folder, manifest) for folder in sets]
     rows = []
     for number in table["shard"].tolist():
         holder = claims.holder(shard_name(number), generations)
@@ -308,10 +311,10 @@ def shard_status(options: Options) -> pd.DataFrame:
             state = "done"
         if holder is not None:
             state, worker = "stopped" if holder.is_dead else "working", holder.who
-        counts = [_counts(folder, number) for folder in sets]
-        complete = len(counts) == len(manifest.models)
-        finished = min((count[0] for count in counts), default=0) if complete else 0
-        rows.append((state, finished, max((count[1] for count in counts), default=0), worker))
+        complete = len(sets) == len(manifest.models)
+        finished = min((done_in[number] for done_in, _ in counts), default=0) if complete else 0
+        failed = max((failed_in[number] for _, failed_in in counts), default=0)
+        rows.append((state, finished, failed, worker))
     table[["state", "done", "failed", "worker"]] = rows
     return table.drop(columns=["first", "last"])
 
@@ -326,7 +329,16 @@ def set_folder(paths: ResultPaths, model: str) -> Path | None:
     return None if embedding_set is None else embedding_set.folder
 
 
-def _counts(folder: Path, number: int) -> tuple[int, int]:
-    """Recordings of a shard that are done and that failed, by its own journal."""
-    content = read_journals(folder, shard_journal(number))
-    return len(content.done), len(content.recordings) - len(content.done)
+def _counts(folder: Path, manifest: Manifest) -> tuple[Counter[int], Counter[int]]:
+    """Recordings of each shard that are done, and that failed, whoever has worked on them."""
+    entries = read_journals(folder).recordings
+    done: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
+    for number, name in manifest.places():
+        if name not in entries:
+            continue
+        if entries.is_done(name):
+            done[number] += 1
+        else:
+            failed[number] += entries[name].status == FAILED
+    return done, failed

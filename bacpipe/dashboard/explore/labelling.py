@@ -60,7 +60,8 @@ class LabellingPanel:
         self._annotator, self._may_edit = "", False
         self._sure: tuple[str, int] | None = None
         self._told = ""
-        self._chosen_by = "map"
+        self._storing = False
+        self._group, self._kind = np.zeros(0, np.int64), ""  # what was taken from the list
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
         self._groups = pn.widgets.Select(label="Select all windows of", options=[_NONE], **wide)
         self._label = pn.widgets.TextInput(label="Label for what is selected", **wide)
@@ -70,6 +71,7 @@ class LabellingPanel:
         self._review = pn.widgets.Button(label="Listen in Review", disabled=True, **wide)
         self._note = html_pane("", "bp-note", margin=(2, 5))
         self._groups.param.watch(lambda event: self._take(event.new), "value")
+        self._shown: np.ndarray | None = None
         self._name = name_field
         self._give.on_click(lambda _: self._write())
         self._review.on_click(lambda _: self._listen())
@@ -84,8 +86,9 @@ class LabellingPanel:
         self._name.visible = may_edit
         self._update()
 
-    def offer_groups(self, labels: WindowLabels | None) -> None:
-        """Offer the groups of the present colours: clusters, classes."""
+    def offer_groups(self, labels: WindowLabels | None, shown: np.ndarray) -> None:
+        """Offer the groups of the present colours, clusters or classes, of the windows shown."""
+        self._shown = shown
         if labels is self._labels:
             return
         self._labels = labels
@@ -101,7 +104,7 @@ class LabellingPanel:
 
     def _update(self, sentence: str = "") -> None:
         none = not len(self._rows)
-        self._give.disabled = none or not (self._may_edit and self._annotator)
+        self._give.disabled = none or self._storing or not (self._may_edit and self._annotator)
         self._review.disabled = none
         if not sentence:
             if not self._may_edit:
@@ -116,10 +119,11 @@ class LabellingPanel:
 
     def _take(self, name: str) -> None:
         labels = self._labels
-        if labels is None or name == _NONE or name not in labels.names:
+        if labels is None or self._shown is None or name not in labels.names:
             return
-        self._on_group(np.flatnonzero(labels.codes == labels.names.index(name)))
-        self._chosen_by = labels.kind
+        group = (labels.codes == labels.names.index(name)) & self._shown
+        self._group, self._kind = np.flatnonzero(group), labels.kind
+        self._on_group(self._group)
 
     def _listen(self) -> None:
         if self._results is not None and len(self._rows):
@@ -131,12 +135,20 @@ class LabellingPanel:
             )
 
     @property
+    def _chosen_by(self) -> str:
+        return self._kind if np.array_equal(self._rows, self._group) else "map"
+
+    @property
     def _text(self) -> str:
         return " ".join((self._label.value_input or self._label.value or "").split())[:200]
 
     def _write(self) -> None:
         results, rows, label = self._results, self._rows, self._text
-        if results is None or not len(rows) or self._give.disabled:
+        # Browsers can press buttons that are not there.
+        if results is None or not len(rows) or self._storing:
+            return
+        if not (self._may_edit and self._annotator):
+            self._update()
             return
         if not label:
             self._update("Type a label first.")
@@ -150,7 +162,7 @@ class LabellingPanel:
         table = table.assign(
             label=label, value=YES, annotator=self._annotator, chosen_by=self._chosen_by
         )
-        self._give.disabled = True
+        self._give.disabled = self._storing = True
         self._background.run(
             f"label-{id(self)}",
             lambda: label_windows(results.loader.audio_dir, table, **results.settings),
@@ -159,6 +171,6 @@ class LabellingPanel:
         )
 
     def _done(self, sentence: str) -> None:
-        self._told = sentence
+        self._told, self._storing = sentence, False
         self._update(sentence)
         self._on_labelled()

@@ -233,7 +233,8 @@ The address of the page holds what you see: send it to others who use this dashb
             self._previous.disabled = self._next.disabled = True
         elif moved and self.details.row is not None:
             self.map.mark(self.details.row)
-        self.labelling.offer_groups(labels if labels is not None and not labels.ordered else None)
+        groups = labels if labels is not None and not labels.ordered else None
+        self.labelling.offer_groups(groups, content.shown)
         kept = np.zeros(0, np.int64) if other else self._selected[content.shown[self._selected]]
         self._select(kept)
         self.map.pick(kept)

@@ -79,6 +79,13 @@ class DetectionsByClass:
         self._sun_clocks: dict[str, np.ndarray] = {}
         self._grids: dict[str, ActivityGrid] = {}
 
+    @property
+    def scorer(self) -> str:
+        """Model or recogniser whose scores these are, as the journal of labels names it."""
+        if self.source == CLASSIFIER:
+            return self.results.name
+        return self.source.removeprefix(_RECOGNISER)
+
     def threshold(self, wanted: float | None) -> float:
         """Threshold to show: the wanted one, or else all of the classifier, 0.5 for the others."""
         if wanted is None:

@@ -449,7 +449,8 @@ class PredictionsView(View):
         results = side.detections.results
         table = results.window_table(rows).rename(columns={"audiofilename": "recording"})
         self.gallery.show(
-            results, table.assign(score=scores, label=side.species), chosen_by="detections",
+            results, table.assign(score=scores, label=side.species, model=side.detections.scorer),
+            chosen_by="detections",
             label=side.species, known=side.detections.names,
             title=f"detections of {side.species}",
         )  # fmt: skip

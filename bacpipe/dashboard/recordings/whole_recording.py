@@ -303,11 +303,13 @@ class WholeRecording:
         self._background.run(
             f"whole-sound-{id(self)}",
             lambda: read_clip(results, recording, start, start + _PLAYED, channel=channel),
-            lambda clip: self._play(clip, recording),
+            lambda clip: self._play(clip, results, recording),
             fail=self._notice.say,
         )
 
-    def _play(self, clip: Clip, recording: str) -> None:
+    def _play(self, clip: Clip, results: ModelResults, recording: str) -> None:
+        if (results, recording) != (self._results, self._recording):
+            return  # another one is shown now
         self._cursor.tags = [clip.start, clip.expansion]
         self._player.load(clip.wav(), seconds_of(clip, recording), play=True)
 

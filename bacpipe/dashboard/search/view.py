@@ -437,8 +437,13 @@ class SearchView(ModelView):
         request, offer = latest.request, self._offer
         label = request.recogniser[1] if request.by == "recogniser" and request.recogniser else ""
         known = [] if offer is None else [*offer.labels, *offer.classes[:_MOST_OFFERED]]
+        table = latest.table
+        if label and request.recogniser is not None:
+            # What is to be marked is what the recogniser says, not the classifier's best class.
+            score = 1 / (1 + np.exp(-table["similarity"]))
+            table = table.assign(label=label, score=score, model=request.recogniser[0])
         self.gallery.show(
-            latest.results, latest.table, chosen_by=f"search by {request.by}", label=label,
+            latest.results, table, chosen_by=f"search by {request.by}", label=label,
             known=known, title=_described(request),
         )  # fmt: skip
         self._enable_downloads()

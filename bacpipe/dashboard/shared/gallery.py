@@ -98,6 +98,10 @@ class Gallery:
             label="Label", restrict=False, min_characters=1, case_sensitive=False,
             search_strategy="includes", placeholder="such as a species", width=190, margin=(2, 5),
         )  # fmt: skip
+        # Browsers say what is typed, and what is taken from the list, in two places.
+        self._label.param.watch(
+            lambda event: setattr(self._label, "value_input", event.new), "value"
+        )
         annotator = self._view.visitor.name_field(width=130, margin=(2, 5))
         marking = [
             button("✓ is", lambda: self._mark(YES), "It is heard in the selected windows",
@@ -261,16 +265,16 @@ class Gallery:
         results, page = self._results, self._page()
         if results is None or place >= len(page):
             return
-        row = page[place]
+        row, asked = page[place], self._tiles.round
 
         def fail(sentence: str) -> None:
-            self._tiles.no_sound()
+            self._tiles.no_sound(asked)
             self._problem.say(sentence)
 
         self._background.run(
             f"{self._key}-sound",
             lambda: _clip_of(results, row).wav(),
-            lambda wav: self._tiles.sound(place, wav),
+            lambda wav: self._tiles.sound(place, wav, asked),
             fail=fail,
         )
 
@@ -319,8 +323,7 @@ class Gallery:
                 "value": value,
                 "annotator": annotator,
                 "chosen_by": row.get("chosen_by") or self._chosen_by,
-                "model": row.get("model") or self._model,
-                "score": row.get("score"),
+                **self._score_of(row, label),
             }
             for row in chosen
         ]
@@ -329,9 +332,13 @@ class Gallery:
     def _typed_label(self) -> str:
         return " ".join((self._label.value_input or self._label.value or "").split())
 
-    @property
-    def _model(self) -> str:
-        return "" if self._results is None else self._results.name
+    def _score_of(self, row: Mapping[str, Any], label: str) -> dict[str, object]:
+        """What was said of a label by the model or recogniser whose score is shown, if it was."""
+        score = row.get("score")
+        if score is None or score != score or row.get("label", label) != label:
+            return {}
+        name = "" if self._results is None else self._results.name
+        return {"model": row.get("model") or name, "score": score}
 
     def _take_back(self) -> None:
         if self._last:
@@ -346,11 +353,12 @@ class Gallery:
             return
         self._storing = True
         folder, settings = self._data_set.audio_dir, settings_for_reading(self._data_set.options)
-        results, page = self._results, self._page()
+        results, page, asked = self._results, self._page(), self._tiles.round
 
-        def store() -> Marks:
-            label_windows(folder, rows, **settings)
-            return [] if results is None else _stored_marks(results, page)
+        def store() -> tuple[list[dict[str, object]], Marks]:
+            new = rows if results is None else _not_said_yet(results, rows)
+            label_windows(folder, new, **settings)
+            return new, [] if results is None else _stored_marks(results, page)
 
         def fail(sentence: str) -> None:
             self._storing = False
@@ -359,20 +367,23 @@ class Gallery:
         self._background.run(
             f"{self._key}-store",
             store,
-            lambda marks: self._stored(rows, marks),
+            lambda answer: self._stored(*answer, undone=rows[0]["value"] == UNDO, of_round=asked),
             fail=fail,
             busy=self._spinner,
         )
 
-    def _stored(self, rows: list[dict[str, object]], marks: Marks) -> None:
+    def _stored(
+        self, new: list[dict[str, object]], marks: Marks, *, undone: bool, of_round: int
+    ) -> None:
         self._storing = False
         self._problem.say()
-        undone = rows[0]["value"] == UNDO
-        self._last = [] if undone else rows
-        self._undo.disabled = undone
-        self._take_marks(marks)
-        if not undone:
-            self.select_none()
+        self._last = [] if undone else new
+        self._undo.disabled = not self._last
+        # The page may have been turned meanwhile; then it has read its marks itself.
+        if of_round == self._tiles.round:
+            self._take_marks(marks)
+            if not undone:
+                self.select_none()
         if self._on_marked is not None:
             self._on_marked()
 
@@ -422,6 +433,27 @@ def _stored_marks(results: ModelResults, page: Sequence[Mapping[str, Any]]) -> M
         )
         for window, channel in places
     ]
+
+
+def _not_said_yet(
+    results: ModelResults, rows: Sequence[dict[str, object]]
+) -> list[dict[str, object]]:
+    """Judgements that do not hold already, so that nothing older is taken back with them."""
+    table = current_labels(results.loader)
+    table = table[table["recording"].isin({str(row["recording"]) for row in rows})]
+    columns = (table[name] for name in ("recording", "start", "end", "label", "value", "annotator"))
+    standing = {
+        (*_rounded((recording, start, end)), int(channel), *said)
+        for recording, start, end, *said, channel in zip(*columns, channels_of(table), strict=True)
+    }
+    return [
+        row
+        for row in rows
+        if (
+            *_rounded(window_of(row)), channel_of(row) or 0,
+            row["label"], row["value"], row["annotator"],
+        ) not in standing
+    ]  # fmt: skip
 
 
 def _about(row: Mapping[str, Any], results: ModelResults) -> dict[str, str]:

@@ -249,14 +249,14 @@ class Tiles(pn.custom.JSComponent):
         """Which are chosen; whatever a browser sends that is none of them is left out."""
         return sorted({i for i in self.selected if type(i) is int and 0 <= i < len(self.items)})
 
-    def sound(self, place: int, wav: bytes) -> None:
-        """Hand the sound of a window over that the browser has asked for."""
+    def sound(self, place: int, wav: bytes, of_round: int) -> None:
+        """Hand the sound of a window over that the browser has asked for in a round."""
         url = f"data:audio/wav;base64,{base64.b64encode(wav).decode()}"
-        self._send_msg({"play": place, "url": url, "round": self.round})
+        self._send_msg({"play": place, "url": url, "round": of_round})
 
-    def no_sound(self) -> None:
-        """Say that a window cannot be played."""
-        self._send_msg({"failed": True, "round": self.round})
+    def no_sound(self, of_round: int) -> None:
+        """Say that a window of a round cannot be played."""
+        self._send_msg({"failed": True, "round": of_round})
 
     def _handle_msg(self, data: Any) -> None:
         if not isinstance(data, dict) or data.get("round") != self.round:

@@ -49,7 +49,7 @@ class ClipsToReview:
     ) -> ClipsToReview:
         """Take what `bacpipe.search`, `suggest` or `review_plan` returns for a model.
 
-        Windows that its results do not have any more are left out.
+        Windows that its results do not have any more are left out, and scores of other classes.
         """
         rows = results.rows_of_table(table)
         is_there = np.array([row is not None for row in rows], bool)
@@ -58,12 +58,16 @@ class ClipsToReview:
         def one(column: str) -> str:
             return str(kept[column].iloc[0]) if column in kept and len(kept) else ""
 
+        scores = None
+        if label and "score" in kept:
+            of_label = kept["label"] == label if "label" in kept else True
+            scores = np.where(of_label, kept["score"].to_numpy(np.float64), np.nan)
         return cls(
             results.name,
             np.array([row for row in rows if row is not None], np.int64),
             title,
-            label or one("label"),
-            kept["score"].to_numpy(np.float64) if "score" in kept else None,
+            label,
+            scores,
             one("chosen_by"),
             one("model"),
         )
