@@ -14,7 +14,7 @@ import torch
 
 import bacpipe
 from bacpipe.__main__ import main
-from bacpipe.errors import BacpipeError, ReductionError, SettingsError
+from bacpipe.errors import BacpipeError, RecordingsFailedError, ReductionError, SettingsError
 from bacpipe.evaluation.clustering import run_clustering
 from bacpipe.options import KEYS, make_options
 from bacpipe.reduction import reducers
@@ -242,6 +242,23 @@ def test_failed_recordings_have_an_exit_code_of_their_own_when_asked(
         assert main([*words, f"strict={strict}", "models=birdnet"]) == code
     said = capsys.readouterr()
     assert ("1 recording failed" in said.err) is (strict == "true")
+
+
+def test_strict_holds_for_every_way_to_run(recordings: Path) -> None:
+    (recordings / "broken.wav").write_text("no audio")
+    settings: dict[str, Any] = {
+        "audio_dir": recordings, "main_results_dir": recordings.parent / "out", "device": "cpu",
+        "CustomModel": TinyModel, "strict": True,
+    }  # fmt: skip
+    for run_it in (
+        lambda: bacpipe.generate_embeddings(model_name="tiny", **settings),
+        lambda: bacpipe.run_pipeline_for_single_model("tiny", **settings),
+        lambda: bacpipe.run_pipeline_for_models(["tiny"], **settings),
+    ):
+        with pytest.raises(RecordingsFailedError, match="1 recording failed; all else is done"):
+            run_it()
+    loader = bacpipe.Loader(recordings, "tiny", main_results_dir=recordings.parent / "out")
+    assert len(loader.entries) == len([*recordings.rglob("*.wav")]) - 1
 
 
 LEARNING = ("review_plan", "suggest", "train_recogniser")

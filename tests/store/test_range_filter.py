@@ -129,6 +129,17 @@ def test_a_hiding_run_stores_everything(made):
     assert classes(read(loader)) == set(SPECIES)
 
 
+def test_each_of_several_sites_at_one_place_has_its_rows(made, folder):
+    shutil.copytree(folder / "pond", folder / "marsh")
+    loader = made(**HERE)
+    table = pd.read_parquet(loader.paths.species_range_path)
+    ranges = {site: rows.drop(columns="site") for site, rows in table.groupby("site")}
+    assert {"pond", "marsh"} <= ranges.keys()
+    pd.testing.assert_frame_equal(
+        ranges["pond"].reset_index(drop=True), ranges["marsh"].reset_index(drop=True)
+    )
+
+
 def test_tables_of_places(made, folder):
     head = "site,latitude,longitude,time_zone,habitat\n"
     (folder / "sites.csv").write_text(f"{head}pond,52.52,13.4,UTC,reed\n", encoding="utf-8")
