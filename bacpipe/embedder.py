@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,7 +149,7 @@ class Embedder(AudioHandler):
     # ------------------------------------------------------------------ in memory
 
     def get_embeddings_from_model(
-        self, sample: str | Path | NDArray[np.float32]
+        self, sample: str | Path | NDArray[np.float32] | Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
         """Embed one recording, or reduce embeddings; nothing is written.
 
@@ -157,7 +157,7 @@ class Embedder(AudioHandler):
         ----------
         sample : str, Path or np.ndarray
             A recording, also relative to the folder of the loader.  For an embedder with a
-            `dim_reduction_model`: embeddings, float32 of shape (windows, dim).
+            `dim_reduction_model`: embeddings, float32 of shape (windows, dim), or a dict of them.
 
         Returns
         -------
@@ -168,7 +168,7 @@ class Embedder(AudioHandler):
         AudioError
             If the recording cannot be read.
         """
-        if isinstance(sample, np.ndarray):
+        if isinstance(sample, np.ndarray | Mapping):
             return self.get_reduced_dimensionality_embeddings(sample)
         path = self._located(sample)
         return self._in_memory([Source(path.parent, path.name, 0, 0)], self.decode)
@@ -397,13 +397,13 @@ class Embedder(AudioHandler):
         return self.batch_inference(self.init_dataloader(sample))
 
     def get_reduced_dimensionality_embeddings(
-        self, embeds: NDArray[np.float32]
+        self, embeds: NDArray[np.float32] | Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
         """Reduce embeddings to a map; nothing is written.
 
         Parameters
         ----------
-        embeds : np.ndarray, float32, shape (windows, dim)
+        embeds : np.ndarray, float32, shape (windows, dim), or dict of such arrays
             Embeddings.
 
         Returns
@@ -426,6 +426,8 @@ class Embedder(AudioHandler):
         >>> reducer.get_reduced_dimensionality_embeddings(embeds).shape
         (153, 2)
         """
+        if isinstance(embeds, Mapping):
+            embeds = np.concatenate([*embeds.values()])
         array = np.asarray(embeds, dtype=np.float32)
         seed = choose_seed(self.options.reduction_seed, len(array))
         dimensions = self.options.visualization_dimensions

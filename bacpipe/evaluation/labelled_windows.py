@@ -267,14 +267,16 @@ def _as_stored(windows: ModelWindows, embeds: np.ndarray | None = None) -> bool 
     return answer
 
 
-def check_embeddings(embeds: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Embeddings as a float32 array of shape (n, dim).
+def check_embeddings(embeds: np.ndarray | torch.Tensor | Mapping[str, np.ndarray]) -> np.ndarray:
+    """Embeddings as a float32 array of shape (n, dim), whatever `Loader.embeddings` made them.
 
     Raises
     ------
     EvaluationError
         If the shape is another, or a value is not finite.
     """
+    if isinstance(embeds, Mapping):
+        embeds = np.concatenate([*embeds.values()]) if embeds else np.zeros((0, 0), np.float32)
     if not isinstance(embeds, np.ndarray) and hasattr(embeds, "detach"):
         embeds = embeds.detach().cpu().numpy()
     matrix = np.asarray(embeds)

@@ -522,7 +522,7 @@ def run_probe_inference(
     model: str,
     linear_probe: Probe,
     threshold: float = 0.5,
-    embeds: np.ndarray | torch.Tensor | None = None,
+    embeds: np.ndarray | torch.Tensor | Mapping[str, np.ndarray] | None = None,
     return_binary_presence: bool = True,
     callbacks: Callable[[int], object] | None = None,
     device: str = "cpu",

@@ -285,6 +285,9 @@ def test_probe_inference_takes_what_is_stored_and_counts(data_set):
         "tiny", probe, 0.6, torch.from_numpy(embeds), return_binary_presence=False
     )
     np.testing.assert_array_equal(presence, scores >= 0.6)
+    parts = loader.embeddings()  # by recording
+    again = bacpipe.run_probe_inference("tiny", probe, np.float64(0.6), parts)
+    np.testing.assert_array_equal(again, presence)
     with pytest.raises(SettingsError, match="threshold"):
         bacpipe.run_probe_inference("tiny", probe, 60, embeds)
     with pytest.raises(EvaluationError, match=r"shape \(windows, 10\)"):

@@ -124,6 +124,8 @@ def test_embedder_reduces_arrays_without_a_model() -> None:
     assert embedder.model is None
     reduced = embedder.get_embeddings_from_model(embeds)
     np.testing.assert_array_equal(reduced, fit("pca", embeds, 3).coordinates)
+    by_recording = {"a.npy": embeds[:9], "b.npy": embeds[9:]}
+    np.testing.assert_array_equal(embedder.get_embeddings_from_model(by_recording), reduced)
     with pytest.raises(SettingsError, match="reduces embeddings with pca"):
         embedder.get_embeddings_from_model("recording.wav")
     with pytest.raises(SettingsError, match="no loader"):
