@@ -27,7 +27,14 @@ from yaml.representer import SafeRepresenter
 
 from bacpipe.errors import SettingsError, counted, first_line
 from bacpipe.old_settings import OBSOLETE, RENAMED, by_name, is_numbered, translate
-from bacpipe.user_input import load_yaml, typed_hosts, typed_path, typed_zone
+from bacpipe.user_input import (
+    RepeatedKeyError,
+    typed_hosts,
+    typed_path,
+    typed_yaml,
+    typed_zone,
+    unset_variable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +144,17 @@ def _text(value: object) -> str:
 
 
 def _path(value: object) -> str:
+    text = _name(value)
+    if (variable := unset_variable(text)) is not None:
+        raise ValueError(
+            f"expected a path, but the environment has no variable {variable}, and there is no "
+            f"folder {Path(text).parts[0]} here; set the one or make the other"
+        )
+    return text
+
+
+def _name(value: object) -> str:
+    """A path, which may lead on from elsewhere than here."""
     if not isinstance(value, Path) and not (isinstance(value, str) and value.strip()):
         raise ValueError("expected a path, in quotes if it looks like a number")
     if re.match(r"[A-Za-z]:.*[\x00-\x1f]", str(value), re.DOTALL):
@@ -145,7 +163,7 @@ def _path(value: object) -> str:
             "out)"
         )
     path = typed_path(str(value))
-    return str(path) if str(value).startswith("~") else str(value)
+    return str(value) if path == Path(str(value)) else str(path)
 
 
 def _local_folder(value: object) -> str:
@@ -167,8 +185,8 @@ def _places(value: object) -> str | tuple[str, ...]:
 
 def _chosen(value: object) -> tuple[str, ...]:
     if isinstance(value, str | Path):
-        return (_path(value),)
-    return _several(_path, value, "null: all of them")
+        return (_name(value),)
+    return _several(_name, value, "null: all of them")
 
 
 def _several(check: Check[str], value: object, otherwise: str) -> tuple[str, ...]:
@@ -186,7 +204,7 @@ def _several(check: Check[str], value: object, otherwise: str) -> tuple[str, ...
 
 def _weights_folder(value: object) -> str:
     if value is not None:
-        return _either(None, _path)(value) or ""
+        return _local_folder(value)
     from platformdirs import user_cache_dir
 
     return str(Path(user_cache_dir("bacpipe")) / "models")
@@ -498,7 +516,7 @@ class Options(_Asked):
         "of other recordings stay, and tables hold them all. null: every recording.",
     )
     moved_from: str | None = _option(
-        None, _either(None, _path),
+        None, _either(None, _name),
         "Where audio_dir was before it was moved or renamed: its results go on, and nothing is "
         "computed again. Needed only where bacpipe does not notice by itself that most of the "
         "recordings are the same. null: it was not.",
@@ -1144,7 +1162,7 @@ def _meant(key: str, value: object) -> str:
         return ""
     for text, how in ((value, "without quotes"), (value.replace(",", "."), "with a point")):
         try:
-            meant = load_yaml(text)
+            meant = typed_yaml(text)
             normal_value(key, meant)
         except (yaml.YAMLError, ValueError):
             continue
@@ -1400,15 +1418,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If the file is missing, not YAML, or not a list of ``key: value`` lines.
+        If the file is missing, not YAML, not a list of ``key: value`` lines, or has a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = load_yaml(text)
+        content = typed_yaml(text)
     except FileNotFoundError:
         raise SettingsError(f"{path}: this file does not exist; expected a YAML file.") from None
     except OSError as error:
         raise SettingsError(f"{path}: this file cannot be read ({error.strerror}).") from None
+    except RepeatedKeyError as error:
+        raise SettingsError(
+            f"{path}: {error}; expected it once, so leave one of them out."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""

@@ -12,6 +12,9 @@ import pytest
 import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.commands.arguments import parse_words
+from bacpipe.errors import CheckpointNotFoundError
+from bacpipe.models.weights import checkpoints
+from bacpipe.user_input import quoted
 from tests.conftest import needs_shared_audio, write_recording
 
 
@@ -50,8 +53,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture) -> None:
         (["audio_dir=", "field"], 2, "has no value"),
         (["mine.yaml"], 2, "--config mine.yaml"),
         (["config=mine.yaml"], 2, "--config mine.yaml"),
-        (["--audio_dir", "my field"], 2, 'as "audio_dir=my field".'),
-        (["dashboard", "--audio-dir=field"], 2, "as audio_dir=field."),
+        (["--audio_dir", "my field"], 2, f"without dashes: {quoted('audio_dir=my field')}\n"),
+        (["dashboard", "--audio-dir=field"], 2, "without dashes: audio_dir=field\n"),
+        (["audio_dir=field", "hop=1", "hop=2"], 2, "hop is given twice, as hop=1 and as hop=2;"),
+        (["audio_dir=field", "hop=010"], 2, "expected a number above 0"),
+        (["audio_dir=field", "latitude=52:30", "longitude=13"], 2, "a number from -90 to 90"),
+        (["audio_dir=field", "probe_configs={knn: {}, knn: {}}"], 2, "knn is given twice;"),
+        (["audio_dir=$NOWHERE/field"], 2, "the environment has no variable NOWHERE"),
+        (["calls", "audio_dir=field", "models=bat"], 2, "expected --model NAME"),
         (["audio_dir=field", "models=birdnet,brdnet"], 1, "no model 'brdnet'"),
         (["audio_dir=field", "models=birdnet beats"], 1, "as a list: [birdnet, beats]"),
     ],
@@ -79,6 +88,18 @@ def test_mistakes_get_a_sentence_and_an_exit_code(
         (["audio_dir='C:\\my", "rec'"], {"audio_dir": "C:\\my rec"}),
         (["audio_dir=null"], {"audio_dir": None}),
         (["audio_dir=a=b"], {"audio_dir": "a=b"}),
+        (["audio_dir='null'"], {"audio_dir": "null"}),
+        (["moved_from=2024"], {"moved_from": "2024"}),
+        (
+            ["audio_dir=[2024] data", "main_results_dir=res", "models=[birdnet]"],
+            {"audio_dir": "[2024] data", "main_results_dir": "res", "models": ["birdnet"]},
+        ),
+        (
+            ["main_results_dir='old", "hop=1", "models='birdnet'"],
+            {"main_results_dir": "'old", "hop": 1, "models": "birdnet"},
+        ),
+        (["range_threshold=1e-3"], {"range_threshold": 0.001}),
+        (["hop=1E+0", "latitude=-5.5e1"], {"hop": 1.0, "latitude": -55.0}),
         (["audio_dir=f\udcfcr"], {"audio_dir": "f\udcfcr"}),  # a name that is not UTF-8
     ],
 )
@@ -183,3 +204,92 @@ def test_real_recordings_in_many_rates_run_together(folder: Path) -> None:
     start, end = loader.window_times("Audiomoth.WAV")
     assert start[1] == pytest.approx(0.3)
     assert end[-1] <= loader.entries["Audiomoth.WAV"].duration
+
+
+def test_a_folder_in_brackets_takes_no_words_behind_it(folder: Path) -> None:
+    (folder / "[2024] data").mkdir()
+    assert parse_words(["audio_dir=[2024] data", "unknown=[x]"]) == {
+        "audio_dir": "[2024] data",
+        "unknown": ["x"],
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "audio_dir=x"],
+        ["label", "audio_dir=x", "--export", "main_results_dir=y"],
+        ["search", "a.wav", "--csv", "audio_dir=x"],
+        ["--config", "audio_dir=x"],
+    ],
+)
+def test_a_setting_is_no_name_of_a_file(
+    folder: Path, capsys: pytest.CaptureFixture, words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "is a setting; expected the name of a file or folder" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
+def test_files_and_folders_of_options_may_begin_with_a_tilde_or_a_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("USERPROFILE", str(folder / "home"))
+    monkeypatch.setenv("DATA_OF_MINE", str(folder / "data"))
+    assert main(["--config", "~/mine.yaml"]) == 2
+    assert str(folder / "home" / "mine.yaml") in capsys.readouterr().err
+    assert main(["demo", "$DATA_OF_MINE/trial"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["models", "--all"], "--all belongs to bacpipe models get and check"),
+        (["models", "--report", "x.md"], "--report belongs to bacpipe models check"),
+        (["models", "check", "birdnet", "--names"], "--names belongs to bacpipe models get"),
+        (["models", "get", "birdnet", "--report", "x.md"], "--report belongs to bacpipe models"),
+        (["models", "get", "birdnet", "--all"], "--all means all models, birdnet some"),
+        (["classes", "--species", "Strix aluco", "--search", "owl"], "--search belongs to one"),
+        (["label", "audio_dir=field", "--annotator", "Ana"], "--annotator Ana says who heard"),
+        (["label", "audio_dir=field", "--format", "raven"], "--format raven is that of a TABLE"),
+        (["label", "audio_dir=field", "t.csv", "--export", "x"], "so t.csv has no use there"),
+        (["export", "csv", "--to", "x", "destination=y"], "--to x and destination=y say the same"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture, words: list[str], expected: str
+) -> None:
+    write_recording(folder / "field" / "a.wav")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_index_is_written_into_no_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["search", "--build-index", "audio_dir=field", "--csv", "x.csv"]) == 2
+    assert "finds nothing to write to x.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["models", "get", "bat"], ["classes", "bat"]])
+def test_weights_are_where_settings_beside_the_user_say(
+    folder: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    where: list[Path] = []
+
+    def missing(card: object, base: Path, *_: object, **__: object) -> object:
+        where.append(Path(base))
+        raise CheckpointNotFoundError("none here.")
+
+    monkeypatch.setattr(checkpoints, "resolve", missing)
+    monkeypatch.setattr(checkpoints, "missing_files", missing)
+    (folder / "settings.yaml").write_text("model_base_path: my weights\n")
+    assert main(command) == 1
+    assert {*where} == {Path("my weights")}

@@ -27,6 +27,7 @@ from bacpipe.options import (
     read_overrides,
     yaml_text,
 )
+from bacpipe.store.files import write_yaml
 from tests.conftest import TinyModel, write_recording
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,62 @@ def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.Monk
     assert loader.paths.dataset_path == tmp_path / "results" / "rec"
     # The names of folders may begin so, too.
     assert make_options(main_results_dir="~results").main_results_dir == "~results"
+
+
+def test_variables_of_the_environment_are_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MY_DISK", str(tmp_path / "disk"))
+    monkeypatch.setenv("PROJECT", "owls")
+    file = tmp_path / "settings.yaml"
+    for written in ("$MY_DISK/$PROJECT/x", "${MY_DISK}/owls/x", "%MY_DISK%/%PROJECT%/x"):
+        file.write_text(f"main_results_dir: '{written}'\n", encoding="utf-8")
+        read = read_overrides(file, "settings")
+        assert read == {"main_results_dir": str(tmp_path / "disk" / "owls" / "x")}
+    for key in ("main_results_dir", "model_base_path", "audio_dir", "sites"):
+        with pytest.raises(
+            SettingsError, match=r"no variable NO_SUCH, .* no folder \$NO_SUCH here"
+        ):
+            make_options(**{key: "$NO_SUCH/x"})
+    # The names of folders may begin so, too, and recordings lie elsewhere.
+    (tmp_path / "$NO_SUCH").mkdir()
+    url = "s3://bucket/$PROJECT/x"
+    assert make_options(audio_dir=url).audio_dir == url
+    (tmp_path / "$PROJECT").mkdir()
+    for name in ("$NO_SUCH/x", "$PROJECT/x", "costs $5", "a$PROJECT", "100%"):
+        assert make_options(main_results_dir=name).main_results_dir == name
+    assert make_options(recordings="$ELSEWHERE/a.wav").recordings == ("$ELSEWHERE/a.wav",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hop: 1e-1", 0.1),
+        ("hop: 2E0", 2.0),
+        ("hop: 1.5e+0", 1.5),
+        ("hop: 010", None),
+        ("hop: 1:30", None),
+        ("hop: 1:30.5", None),
+    ],
+)
+def test_numbers_are_those_that_people_write(
+    tmp_path: Path, text: str, expected: float | None
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text + "\n", encoding="utf-8")
+    if expected is not None:
+        assert read_overrides(path, "settings") == {"hop": expected}
+        return
+    with pytest.raises(SettingsError, match="expected a number above 0 to") as raised:
+        read_overrides(path, "settings")
+    assert "Did you mean" not in str(raised.value)
+
+
+def test_texts_that_look_like_numbers_stay_texts_in_what_is_written(tmp_path: Path) -> None:
+    values = {"audio_dir": "1e5", "models": ("010", "1:30")}
+    write_yaml(tmp_path / "config.yaml", values)
+    assert read_overrides(tmp_path / "config.yaml", "config") == values
 
 
 def test_ratios_that_leave_no_validation_data_are_refused() -> None:
@@ -320,6 +377,7 @@ def test_a_view_does_not_change_when_the_namespace_does(restored_settings: None)
         ("audio_dir: 2024", "in quotes"),
         ("device: cpu", "a key of settings.yaml"),
         ("overwrite: 'false'", "false, without quotes"),
+        ("models: beats\noverwrite: true\nmodels: bat", "models is given twice, in lines 1 and 3;"),
     ],
 )
 def test_broken_yaml_files_are_named(tmp_path: Path, text: str, expected: str) -> None:

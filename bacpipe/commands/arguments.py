@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,17 @@ import yaml
 from bacpipe.commands import COMMANDS
 from bacpipe.errors import SettingsError
 from bacpipe.options import KEYS, make_options, read_overrides, user_settings
-from bacpipe.user_input import is_there, load_yaml, typed_path, typed_setting
+from bacpipe.user_input import (
+    PATH_KEYS,
+    RepeatedKeyError,
+    is_there,
+    quoted,
+    typed_path,
+    typed_setting,
+    typed_yaml,
+)
 
 _KEYS = {*KEYS["config"], *KEYS["settings"]}
-# Their values are taken letter by letter: to YAML, the folder 2024 would be a number, and what
-# follows a # no part of a name.
-_PATHS = ("audio_dir", "recordings", "main_results_dir", "model_base_path", "sites")
 _SEVERAL_PATHS = ("audio_dir", "recordings")
 # In quotes where a name has a comma.
 _ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*[^,\s][^,]*))\s*(?:,|$)""")
@@ -39,11 +45,32 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Let a command take YAML files and ``key=value`` words."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file: what to run")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file: how to run it")
+    parser.add_argument("--config", type=place, metavar="FILE", help="YAML file: what to run")
+    parser.add_argument("--settings", type=place, metavar="FILE", help="YAML file: how to run it")
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help="a key of config.yaml or settings.yaml"
     )
+
+
+def place(text: str) -> Path:
+    """File or folder that an option names, which is no setting that was meant as one.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it begins with a key of the configuration, and there is nothing of that name.
+    """
+    if _sets_a_key(text) and not is_there(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is a setting; expected the name of a file or folder, such as "
+            f"{text.partition('=')[2] or 'mine'}"
+        )
+    return typed_path(text)
+
+
+def _sets_a_key(word: str) -> bool:
+    key, separator, _ = word.partition("=")
+    return bool(separator) and key in _KEYS
 
 
 def refuse_dashes(words: Sequence[str]) -> None:
@@ -61,9 +88,9 @@ def refuse_dashes(words: Sequence[str]) -> None:
             following = words[i + 1] if i + 1 < len(words) else ""
             if not separator and not following.startswith("-") and "=" not in following:
                 value = following
+            setting = quoted(f"{key}={value or 'value'}")
             raise SettingsError(
-                f"{name} is no option; settings are written without dashes, as "
-                f"{typed_setting(key, value or 'value')}."
+                f"{name} is no option; settings are written without dashes: {setting}"
             )
 
 
@@ -86,6 +113,11 @@ def read_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     return overrides | parse_words(parsed.words)
 
 
+def own_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Do what `read_settings` does, for a command that lets nobody name other files."""
+    return read_settings(argparse.Namespace(config=None, settings=None, words=words))
+
+
 def results_folder(words: Sequence[str], *, command: str) -> Path:
     """Folder of results that words name, as a path or as settings.
 
@@ -103,7 +135,7 @@ def results_folder(words: Sequence[str], *, command: str) -> Path:
     if plain:
         return typed_path(plain[0])
     given = parse_words(words)
-    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    own = own_settings([])
     main = own.get("main_results_dir", user_settings().main_results_dir)
     options = make_options(**{"main_results_dir": main, **given})
     if "audio_dir" not in given:
@@ -124,30 +156,45 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
-    """Values by key of words such as ``hop=0.5``."""
+    """Values by key of words such as ``hop=0.5``.
+
+    Raises
+    ------
+    SettingsError
+        If one cannot be understood, or two set the same key.
+    """
     values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for word in _joined(words):
         key, separator, text = word.partition("=")
         if not separator:
             raise SettingsError(_not_a_setting(word))
         if key in {"config", "settings"}:
             raise SettingsError(f"{word} is not understood; files are named with --{key} {text}.")
-        values[key] = _parse_value(key, text)
+        if key in values:
+            raise SettingsError(
+                f"{key} is given twice, as {given[key]} and as {word}; expected it once, so leave "
+                f"one of them out."
+            )
+        values[key], given[key] = _parse_value(key, text), word
     return values
 
 
 def _joined(words: Sequence[str]) -> Iterator[str]:
     """Words, with those joined again that the shell has parted: models=[birdnet, beats].
 
-    Windows' command prompt parts them at spaces inside of single quotes, too.
+    Windows' command prompt parts them at spaces inside of single quotes, too.  What sets a key goes
+    on with the next word that does not; and names of folders may begin with a bracket.
     """
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        value = word.partition("=")[2]
+        key, _, value = word.partition("=")
         end = _CLOSED_BY.get(value[:1])
-        if end and (len(value) == 1 or not value.endswith(end)):
-            closing = next((i for i, part in enumerate(rest) if part.endswith(end)), None)
+        whole = len(value) > 1 and end is not None and value.endswith(end)
+        if end and not whole and not (key in PATH_KEYS and is_there(typed_path(value))):
+            following = itertools.takewhile(lambda part: not _sets_a_key(part), rest)
+            closing = next((i for i, part in enumerate(following) if part.endswith(end)), None)
             if closing is not None:
                 word = " ".join([word, *rest[: closing + 1]])
                 del rest[: closing + 1]
@@ -185,18 +232,22 @@ def _parse_value(key: str, text: str) -> object:
             f"{key}= has no value; expected {key}=value, without spaces around the =, or "
             f"{key}=null for none."
         )
-    if key in _PATHS:
+    if key in PATH_KEYS:
         if key in _SEVERAL_PATHS and text[0] == "[" and text[-1] == "]" and not is_there(text):
-            return ["".join(parts).strip() for parts in _ITEM.findall(text[1:-1])]
+            return [one or two or bare.strip() for one, two, bare in _ITEM.findall(text[1:-1])]
         return None if text == "null" else _without_quotes(text)
     try:
-        value = load_yaml(text)
+        value = typed_yaml(text)
         if key in _LISTS and isinstance(value, str):
             if value.startswith("["):  # in quotes that the shell has left there
-                return load_yaml(value)
+                return typed_yaml(value)
             if "," in value:
                 return [part.strip() for part in value.split(",")]
         return value
+    except RepeatedKeyError as error:
+        raise SettingsError(
+            f"{key}={text!r} is not possible: {error}; expected it once, so leave one of them out."
+        ) from None
     except (yaml.YAMLError, UnicodeEncodeError):
         raise SettingsError(
             f"{key}={text!r} is not understood; lists are written as {key}='[first, second]'."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, parse_words, read_settings
+from bacpipe.errors import SettingsError
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -23,8 +24,11 @@ def run(arguments: Sequence[str]) -> int:
     )
     add_settings(parser)
     parsed = parser.parse_intermixed_args(arguments)
+    settings = read_settings(parsed)
+    if "models" in parse_words(parsed.words):
+        raise SettingsError("calls takes one model; expected --model NAME instead of models=...")
     from bacpipe.workflows import detect_calls
 
-    table = detect_calls(model_name=parsed.model, **read_settings(parsed))
+    table = detect_calls(model_name=parsed.model, **settings)
     print(f"The calls are in {table}.")  # noqa: T201
     return 0

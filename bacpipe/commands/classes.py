@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.commands.arguments import HelpFormatter, parse_words
+from bacpipe.commands.arguments import HelpFormatter, own_settings
 from bacpipe.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -31,9 +31,12 @@ _HEADER = ("class", "scientific name", "code")
 
 def run(arguments: Sequence[str]) -> int:
     """Print classes, or the models that know a species; 1 when nothing was found."""
-    parsed = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_intermixed_args(arguments)
+    if parsed.species is not None and parsed.search is not None:
+        parser.error("--search belongs to one model, not to --species, which looks at all of them")
     names = [word for word in parsed.words if "=" not in word]
-    settings = parse_words([word for word in parsed.words if "=" in word])
+    settings = own_settings([word for word in parsed.words if "=" in word])
     base = Path(make_options(**settings).model_base_path)
     if parsed.species is not None and not names:
         return _who_knows(parsed.species, base)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, place, read_settings
 from bacpipe.errors import SettingsError, counted
 
 _EPILOG = """\
@@ -41,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("format", help="one of those below")
     parser.add_argument(
         "--to",
+        type=place,
         metavar="FOLDER",
         help="where to (or destination=FOLDER); exports/FORMAT/MODEL of the results by default",
     )
@@ -56,7 +57,11 @@ def run(arguments: Sequence[str]) -> int:
     from bacpipe.store.loader import Loader
 
     if (to := settings.pop("destination", None)) is not None:  # as Python calls it
-        parsed.to = parsed.to or str(to)
+        if parsed.to is not None:
+            parser.error(
+                f"--to {parsed.to} and destination={to} say the same; expected one of them"
+            )
+        parsed.to = str(to)
     own = {key: settings.pop(key) for key in own_options(parsed.format) if key in settings}
     options = make_options(**settings)
     if options.audio_dir is None:

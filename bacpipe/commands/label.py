@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from bacpipe.commands.arguments import add_settings, read_settings, split_words
+from bacpipe.commands.arguments import add_settings, place, read_settings, split_words
 from bacpipe.errors import SettingsError, counted
 
 _VALUES = ("yes", "no", "unsure", "undo")
@@ -28,12 +27,13 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--export",
         metavar="FILE",
-        type=Path,
+        type=place,
         help="write the labels instead: what was heard as annotations (--format csv, raven or "
         "audacity), or all (--format labels)",
     )
     options = parser.parse_intermixed_args(arguments)
     others, options.words = split_words(options.words)
+    _refuse_others(parser, options, others)
     settings = read_settings(options)
     audio_dir = settings.pop("audio_dir", None)
     if audio_dir is None:
@@ -63,3 +63,18 @@ def run(arguments: Sequence[str]) -> int:
     number = label_windows(audio_dir, rows, options.annotator, format=options.format, **settings)
     print(f"{counted(number, 'label')} written.")  # noqa: T201
     return 0
+
+
+def _refuse_others(
+    parser: argparse.ArgumentParser, parsed: argparse.Namespace, others: Sequence[str]
+) -> None:
+    """Say which option or word is for something else, instead of doing without it."""
+    if parsed.export is not None and others:
+        parser.error(f"--export writes the labels that there are, so {others[0]} has no use there")
+    if parsed.annotator is not None and not others:
+        parser.error(
+            f"--annotator {parsed.annotator} says who heard what is written down; expected a "
+            f"TABLE, or RECORDING START END LABEL"
+        )
+    if parsed.format is not None and parsed.export is None and len(others) != 1:
+        parser.error(f"--format {parsed.format} is that of a TABLE, or of what --export writes")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bacpipe._version import __version__
-from bacpipe.commands.arguments import parse_words
+from bacpipe.commands.arguments import own_settings, place
 from bacpipe.errors import (
     BacpipeError,
     CheckpointNotFoundError,
@@ -27,24 +27,27 @@ from bacpipe.store.files import write_text
 
 REPORT = "bacpipe_models_check.md"
 _ACTIONS = ("get", "check")
+_BELONGS = {"--all": _ACTIONS, "--names": ("get",), "--report": ("check",)}
 _OK, _NOT_CHECKED, _PROBLEM = "ok", "not checked", "PROBLEM"
 
 
 def run(arguments: Sequence[str]) -> int:
     """List the zoo, fetch weights, or check models; 1 when something is missing or wrong."""
-    parsed = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_intermixed_args(arguments)
     settings = [word for word in parsed.words if "=" in word]
     action, *names = [word for word in parsed.words if "=" not in word] or [""]
-    options = make_options(**parse_words(settings))
+    options = make_options(**own_settings(settings))
     base = Path(options.model_base_path)
-    if not action:
-        print(model_table(base))  # noqa: T201
-        return 0
-    if action not in _ACTIONS:
+    if action and action not in _ACTIONS:
         raise SettingsError(
             f"bacpipe models {action} is not understood; expected bacpipe models, bacpipe models "
             f"get NAME ... or bacpipe models check [NAME ... | --all]."
         )
+    _refuse_others(parser, parsed, action, names)
+    if not action:
+        print(model_table(base))  # noqa: T201
+        return 0
     cards = list(CARDS.values()) if parsed.all else [find_card(name) for name in names]
     if action == "get":
         if not cards:
@@ -61,8 +64,9 @@ def run(arguments: Sequence[str]) -> int:
         print(f"{checks[-1].status:<11}  {card.name}", flush=True)  # noqa: T201
     text = report(checks)
     print(f"\n{text}\n")  # noqa: T201
-    write_text(Path(parsed.report), text + "\n")
-    print(f"Written to {parsed.report}.")  # noqa: T201
+    target = parsed.report or Path(REPORT)
+    write_text(target, text + "\n")
+    print(f"Written to {target}.")  # noqa: T201
     return int(any(item.status != _OK for item in checks))
 
 
@@ -85,9 +89,24 @@ def _parser() -> argparse.ArgumentParser:
         help="get: only the small files with the names and codes of classes",
     )
     parser.add_argument(
-        "--report", metavar="FILE", default=REPORT, help="what check writes (default: %(default)s)"
+        "--report", metavar="FILE", type=place, help=f"what check writes (default: {REPORT})"
     )
     return parser
+
+
+def _refuse_others(
+    parser: argparse.ArgumentParser, parsed: argparse.Namespace, action: str, names: Sequence[str]
+) -> None:
+    """Say which option belongs to another word, instead of doing without it."""
+    given = {"--all": parsed.all, "--names": parsed.names, "--report": parsed.report is not None}
+    for option, actions in _BELONGS.items():
+        if given[option] and action not in actions:
+            parser.error(
+                f"{option} belongs to bacpipe models {' and '.join(actions)}, not to "
+                f"{action or 'the list of all models'}"
+            )
+    if parsed.all and names:
+        parser.error(f"--all means all models, {', '.join(names)} some; expected one of the two")
 
 
 def _get(cards: Iterable[ModelCard], base: Path) -> int:

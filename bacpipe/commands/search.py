@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import yaml
 
 from bacpipe.annotations.cells import listed
-from bacpipe.commands.arguments import HelpFormatter, parse_words, read_settings, split_words
+from bacpipe.commands.arguments import (
+    HelpFormatter,
+    own_settings,
+    parse_words,
+    place,
+    split_words,
+)
 from bacpipe.errors import SettingsError, counted
-from bacpipe.user_input import load_yaml
+from bacpipe.user_input import typed_setting, typed_yaml
 
 KEYS = (
     "model", "start", "end", "k", "where", "min_gap", "exclude_same_recording", "approximate",
@@ -43,9 +51,9 @@ def run(arguments: Sequence[str]) -> int:
         "(default: 50); where='{column: value}'; min_gap (seconds); exclude_same_recording=true; "
         "approximate=true; or a key of config.yaml or settings.yaml",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the result as a table")
+    parser.add_argument("--csv", type=place, metavar="FILE", help="write the result as a table")
     parser.add_argument(
-        "--clips", type=Path, metavar="FOLDER", help="write the sounds as WAV files"
+        "--clips", type=place, metavar="FOLDER", help="write the sounds as WAV files"
     )
     parser.add_argument(
         "--build-index",
@@ -63,14 +71,19 @@ def run(arguments: Sequence[str]) -> int:
             f"search takes one clip, words in quotes, or recogniser=NAME, but got "
             f"{listed(parsed.words) or 'none'}."
         )
-    own = read_settings(argparse.Namespace(config=None, settings=None, words=[]))
+    if parsed.build_index and (unused := parsed.csv or parsed.clips):
+        raise SettingsError(
+            f"search --build-index finds nothing to write to {unused}; leave --csv and --clips out."
+        )
+    own = own_settings([])
     if "models" in given:
         raise SettingsError("search takes one model; expected model=NAME instead of models=...")
     settings: dict[str, object] = {**own, **given}
     settings.pop("models", None)  # of the user's configuration
     where = settings.get("where")
     if isinstance(where, str):
-        settings["where"] = where = load_yaml(where)
+        with suppress(yaml.YAMLError):
+            settings["where"] = where = typed_yaml(where)
     if where is not None and not isinstance(where, dict):
         raise SettingsError(f"where={where!r} is not understood; expected where='{{site: A}}'.")
     from bacpipe.options import make_options
@@ -95,7 +108,10 @@ def run(arguments: Sequence[str]) -> int:
         query = find_recogniser(query, paths_of(str(audio_dir), "none", options))
         model = model or query.model
     table = search(query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
-    print(table.dropna(axis=1, how="all").to_string(index=False, max_colwidth=60))  # noqa: T201
+    if len(table):
+        print(table.dropna(axis=1, how="all").to_string(index=False, max_colwidth=60))  # noqa: T201
+    else:
+        print(_nothing(settings))  # noqa: T201
     if not table.attrs["bacpipe"]["exact"]:
         print(  # noqa: T201
             "An approximate answer: the index finds "
@@ -108,3 +124,12 @@ def run(arguments: Sequence[str]) -> int:
         clips = save_clips(table, str(audio_dir), parsed.clips)
         print(f"{parsed.clips} holds {counted(len(clips), 'clip')}.")  # noqa: T201
     return 0 if len(table) else 1
+
+
+def _nothing(settings: Mapping[str, object]) -> str:
+    """That no window was found, with what has left windows out."""
+    keys = ("where", "exclude_same_recording")
+    narrowed = [typed_setting(key, settings[key]) for key in keys if settings.get(key)]
+    if not narrowed:
+        return "No window was found."
+    return f"No window fits these conditions: {' '.join(narrowed)}"

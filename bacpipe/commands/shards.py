@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
@@ -12,6 +14,7 @@ from bacpipe.errors import counted
 if TYPE_CHECKING:
     from bacpipe.options import Options
 
+_NAMED = 10  # shards in a message
 _ABOUT = """\
 Part a data set into shards, work on them with any number of processes on
 machines that share the folder of results, and put the results together.
@@ -115,6 +118,8 @@ def _work(options: Options, parsed: argparse.Namespace) -> int:
 
     worker = ShardWorker(options)
     failed = number = 0
+    in_vain = False
+    with_failures: list[int] = []
     reports = (
         iter([worker.work(parsed.shard)])
         if parsed.shard is not None
@@ -123,21 +128,52 @@ def _work(options: Options, parsed: argparse.Namespace) -> int:
     for report in reports:
         number += 1
         failed += len(report.failed)
+        in_vain |= any(r.failed and not r.done + r.kept for r in report.reports.values())
+        if report.failed:
+            with_failures.append(report.number)
         print(report, flush=True)  # noqa: T201
         for name, reason in report.failed:
             print(  # noqa: T201
                 f"  failed: {printable(reason if name in reason else f'{name}: {reason}')}"
             )
-    left = len(worker.manifest.shards) - len(done_shards(worker.paths))
+    done = done_shards(worker.paths)
+    left = len(worker.manifest.shards) - len(done)
     print(  # noqa: T201
         f"{counted(number, 'shard')} done here; "
         + (f"{left:,} left, which others work on or nobody yet." if left else "all are done.")
     )
+    if not number and not left:  # nothing was free, and failures are not tried again
+        with_failures = [shard for shard, path in sorted(done.items()) if _failed(path)]
+    _say_how_to_try_again(with_failures, options)
     if options.strict and failed:
         raise RecordingsFailedError(
             f"{counted(failed, 'recording')} failed; all else of these shards is done."
         )
-    return 0
+    return int(in_vain)
+
+
+def _failed(path: Path) -> int:
+    """Recordings that failed, of what a worker wrote about a shard."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["failed"])
+    except (OSError, ValueError, KeyError, TypeError):  # of another version, or gone since
+        return 0
+
+
+def _say_how_to_try_again(shards: Sequence[int], options: Options) -> None:
+    """Name the shards with recordings that failed, which only those who name them work on again."""
+    if not shards:
+        return
+    from bacpipe.store.typed_command import typed_command
+
+    assert options.audio_dir is not None
+    more = f" and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
+    command = typed_command(f"shards work --shard {shards[0]}", options.audio_dir, options)
+    print(  # noqa: T201
+        f"Recordings failed in {'shard' if len(shards) == 1 else 'shards'} "
+        f"{', '.join(map(str, shards[:_NAMED]))}{more}. When they are mended, try them again, "
+        f"shard by shard, with: {command}"
+    )
 
 
 def _status(options: Options, parsed: argparse.Namespace) -> int:
@@ -152,6 +188,8 @@ def _status(options: Options, parsed: argparse.Namespace) -> int:
         f"{counted(int(table['recordings'].sum()), 'recording')} done, "
         f"{int(table['failed'].sum()):,} failed."
     )
+    again = (table["state"] == "done") & (table["failed"] > 0)
+    _say_how_to_try_again(table.loc[again, "shard"].tolist(), options)
     return 0
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bacpipe.commands.arguments import HelpFormatter, add_settings, read_settings
+from bacpipe.commands.arguments import HelpFormatter, add_settings, place, read_settings
 from bacpipe.errors import SettingsError, SitesError, counted
 from bacpipe.options import make_options
+from bacpipe.user_input import is_there, typed_path
 
 if TYPE_CHECKING:
     from bacpipe.options import Options
@@ -25,13 +26,13 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="bacpipe sites",
         description="Say where the recordings of audio_dir were made. Without a table of sites, a "
-        "draft is written into audio_dir (or to --to), with a row for each folder and the "
-        "positions and times that recordings tell. An existing table is checked: recordings "
-        "without a site, positions out of range, deployments that overlap.",
+        "draft is written to --to, or where sites=FILE says, or into audio_dir, with a row for "
+        "each folder and the positions and times that recordings tell. An existing table is "
+        "checked: recordings without a site, positions out of range, deployments that overlap.",
         epilog="example:  bacpipe sites audio_dir=/data/2025",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--to", type=Path, metavar="FILE", help="where the draft goes")
+    parser.add_argument("--to", type=place, metavar="FILE", help="where the draft goes")
     add_settings(parser)
     parsed = parser.parse_intermixed_args(arguments)
     options = make_options(**read_settings(parsed))
@@ -44,11 +45,15 @@ def run(arguments: Sequence[str]) -> int:
 
     loader = Loader(options.audio_dir, options=options)
     audio_dir, recordings = loader.audio_dir, loader.recording_names
-    table = find_sites_table(audio_dir, options)
+    target = parsed.to
+    if target is None and options.sites is not None:
+        named = typed_path(options.sites)
+        target = None if is_there(named) or is_there(audio_dir / named) else named
+    table = find_sites_table(audio_dir, options) if target is None else None
+    if table is not None:
+        return _check(audio_dir, table, recordings, options)
     beside = audio_dir if url_of(audio_dir) is None else Path()  # nothing is written to a URL
-    if table is None or parsed.to is not None:
-        return _draft(audio_dir, parsed.to or beside / SITES, recordings, options)
-    return _check(audio_dir, table, recordings, options)
+    return _draft(audio_dir, target or beside / SITES, recordings, options)
 
 
 def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Options) -> int:
@@ -56,7 +61,6 @@ def _draft(audio_dir: Path, target: Path, recordings: Sequence[str], options: Op
     from bacpipe.places.sites import SITES, Site, common_position, folder_of, sites_text
     from bacpipe.store.files import write_text
     from bacpipe.store.typed_command import typed_command
-    from bacpipe.user_input import is_there
 
     named = {} if target == audio_dir / SITES else {"sites": target}
     check = typed_command("sites", audio_dir, options, **named)

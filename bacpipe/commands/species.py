@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from bacpipe.commands.arguments import HelpFormatter, parse_words
+from bacpipe.commands.arguments import HelpFormatter, own_settings, parse_words
 from bacpipe.errors import SettingsError, counted
 
 KEYS = ("latitude", "longitude", "week", "threshold", "model_base_path")
@@ -26,16 +26,18 @@ def run(arguments: Sequence[str]) -> int:
         "words",
         nargs="*",
         metavar="key=value",
-        help=f"{', '.join(KEYS)} (default of threshold: 0.03)",
+        help=f"{', '.join(KEYS)} (default of threshold: 0.03); latitude, longitude and "
+        f"model_base_path are else those of settings.yaml in the current folder",
     )
-    given = parse_words(parser.parse_intermixed_args(arguments).words)
-    unknown = [key for key in given if key not in KEYS]
+    words = parser.parse_intermixed_args(arguments).words
+    unknown = [key for key in parse_words(words) if key not in KEYS]
     if unknown:
         raise SettingsError(
             f"species has no key {unknown[0]!r}; the keys are {', '.join(KEYS)}. For the species "
             f"that can be at each site of your recordings, see places/species_range.parquet in "
             f"their results."
         )
+    given = {key: value for key, value in own_settings(words).items() if key in KEYS}
     missing = [key for key in ("latitude", "longitude") if given.get(key) is None]
     if missing:
         raise SettingsError(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
-from bacpipe.commands.arguments import add_settings, read_settings, split_words
+from bacpipe.commands.arguments import add_settings, place, read_settings, split_words
 from bacpipe.errors import SettingsError, counted
 
 
@@ -29,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--any-site", action="store_true", help="do not take sites and days by turns"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table instead")
+    parser.add_argument("--csv", type=place, metavar="FILE", help="write a table instead")
     options = parser.parse_intermixed_args(arguments)
     others, options.words = split_words(options.words)
     settings = read_settings(options)

@@ -30,6 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_intermixed_args(arguments)
     results = results_folder(options.results, command="verify")
+    from bacpipe.store.typed_command import typed_words
     from bacpipe.store.verification import find_damage, repair_results
 
     findings = []
@@ -49,8 +50,8 @@ def run(arguments: Sequence[str]) -> int:
         )
     elif marked:
         print(  # noqa: T201
-            f"{number}. bacpipe verify {results} --repair marks {marked} "
-            f"of them, so that the next run computes them again."
+            f"{number}. To mark {marked} of them, so that the next run computes them again: "
+            f"{typed_words('verify', results, '--repair')}"
         )
     else:
         print(f"{number}.")  # noqa: T201

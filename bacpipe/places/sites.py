@@ -40,7 +40,7 @@ from typing import Literal, get_args
 from bacpipe.errors import SitesError, counted
 from bacpipe.options import Options
 from bacpipe.places.positions import Position, recorder_position, zone_at
-from bacpipe.user_input import is_file, typed_path, typed_text, typed_zone
+from bacpipe.user_input import is_file, typed_path, typed_setting, typed_text, typed_zone
 
 logger = logging.getLogger(__name__)
 
@@ -333,8 +333,8 @@ def find_sites_table(audio_dir: Path, options: Options) -> Path | None:
         path = audio_dir / path
     if not is_file(path):
         raise SitesError(
-            f"{path}: there is no such file, which sites names; write a draft with `bacpipe sites "
-            f"audio_dir=...`."
+            f"{path}: there is no such file, which sites names; write a draft with: bacpipe sites "
+            f"{typed_setting('audio_dir', audio_dir)} {typed_setting('sites', path)}"
         )
     return path
 

@@ -33,6 +33,7 @@ from bacpipe.places.sites import Sites, folder_of
 from bacpipe.store.files import replacing
 from bacpipe.store.layout import ResultPaths, Stems, as_others_see
 from bacpipe.store.plan import Part, look_at_name
+from bacpipe.store.typed_command import typed_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,8 +195,15 @@ class Manifest:
         return frame if is_sorted else frame.sort_values("shard", kind="stable", ignore_index=True)
 
 
-def read_manifest(paths: ResultPaths) -> Manifest:
+def read_manifest(paths: ResultPaths, options: Options) -> Manifest:
     """The manifest of a data set.
+
+    Parameters
+    ----------
+    paths : ResultPaths
+        Its results.
+    options : Options
+        Of the call, which a plan would need, too.
 
     Raises
     ------
@@ -216,9 +224,11 @@ def read_manifest(paths: ResultPaths) -> Manifest:
             number = int(about["format"])
             known = file.schema_arrow.names
     except FileNotFoundError:
+        models = {"models": options.models} if "models" in options.asked else {}
+        audio_dir = options.audio_dir or paths.audio_dir
+        command = typed_command("shards plan", audio_dir, options, **models)
         raise ResultsNotFoundError(
-            f"{path}: these recordings have no shards yet; plan them first, with "
-            f"bacpipe shards plan audio_dir={shown(paths.audio_dir)}."
+            f"{path}: these recordings have no shards yet; plan them first, with: {command}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(

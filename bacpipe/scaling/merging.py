@@ -52,8 +52,8 @@ def merge(options: Options, *, incomplete: bool = False) -> dict[str, Loader]:
             raise ResultsError(
                 f"{paths.manifest_path}: {counted(len(missing), 'shard')} of "
                 f"{len(manifest.shards):,} {'is' if len(missing) == 1 else 'are'} not done "
-                f"({few}); do them with {typed_command('shards work --next', audio_dir, options)}, "
-                f"or merge what there is with --incomplete."
+                f"({few}); merge what there is with --incomplete, or do them with: "
+                f"{typed_command('shards work --next', audio_dir, options)}"
             )
         remove_temporaries(paths.manifest_path.parent)
         return {model: _merge(audio_dir, model, options, paths) for model in manifest.models}

@@ -127,7 +127,7 @@ def plan(
         claims.require_none(but={PLAN})
         before = None
         if paths.manifest_path.is_file() and not anew:
-            before = read_manifest(paths)
+            before = read_manifest(paths, options)
             changed = changed_settings(before, settings)
             if anew is None and (changed or before.models != models):
                 before = None

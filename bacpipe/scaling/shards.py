@@ -207,7 +207,7 @@ class ShardWorker:
                 )
         started = time.perf_counter()
         # It may have been planned again since.
-        self.manifest = read_manifest(self.paths)
+        self.manifest = read_manifest(self.paths, self.options)
         part = self.manifest.part(number)
         self._require_recordings(number, part.names)
         report = ShardReport(number)
@@ -284,7 +284,7 @@ def find_manifest(options: Options) -> tuple[Path, ResultPaths, Manifest]:
         raise SettingsError("audio_dir is missing; expected the folder with the recordings.")
     folder = data_set_of(options.audio_dir).folder
     paths = paths_of(folder, "none", options)
-    return folder, paths, read_manifest(paths)
+    return folder, paths, read_manifest(paths, options)
 
 
 def shard_status(options: Options) -> pd.DataFrame:

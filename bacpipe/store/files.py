@@ -30,6 +30,7 @@ import numpy as np
 import yaml
 
 from bacpipe.errors import BacpipeError, ResultsError, StorageError, counted
+from bacpipe.user_input import TypedDumper
 
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
@@ -301,9 +302,7 @@ def write_yaml(path: Path, content: object) -> None:
 
 def yaml_text(content: object) -> str:
     """YAML of some values, keys in the order given."""
-    # libyaml's dumper is ten times faster, but not in every build of PyYAML.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(content, Dumper=TypedDumper, sort_keys=False, allow_unicode=True)
     return text
 
 

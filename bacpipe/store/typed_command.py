@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from bacpipe.audio.remote import shown
 from bacpipe.options import Options, needed_to_read
 from bacpipe.store.selection import AudioDir
-from bacpipe.user_input import typed_setting
+from bacpipe.user_input import quoted, typed_setting
 
 
 def typed_command(command: str, audio_dir: AudioDir, options: Options, **further: object) -> str:
@@ -28,18 +27,19 @@ def typed_command(command: str, audio_dir: AudioDir, options: Options, **further
         Other settings, by their keys.
     """
     settings = {"audio_dir": audio_dir, **needed_to_read(options), **further}
-    words = [typed_setting(key, _typed(value)) for key, value in settings.items()]
+    words = [typed_setting(key, _with_urls(value)) for key, value in settings.items()]
     return " ".join([_program(), *command.split(), *words])
 
 
-def _typed(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(shown(str(item)) for item in value)}]"
-    if value is None:
-        return "null"
-    return shown(str(value))
+def typed_words(*words: str | Path) -> str:
+    """Command of bacpipe's with these words, as people can paste it."""
+    return " ".join([_program(), *(quoted(str(word)) for word in words)])
+
+
+def _with_urls(value: object) -> object:
+    if isinstance(value, str | Path):
+        return shown(str(value))
+    return [_with_urls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _program() -> str:
@@ -50,9 +50,5 @@ def _program() -> str:
     if on_path is not None and (beside is None or Path(on_path).samefile(beside)):
         return "bacpipe"
     if beside is not None:
-        return _quoted(Path(beside))
-    return f"{_quoted(Path(sys.executable))} -m bacpipe"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if sys.platform == "win32" and " " in str(path) else shlex.quote(str(path))
+        return quoted(beside)
+    return f"{quoted(sys.executable)} -m bacpipe"

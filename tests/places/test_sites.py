@@ -13,7 +13,7 @@ import soundfile as sf
 
 from bacpipe.commands import sites as command
 from bacpipe.errors import SettingsError, SitesError
-from bacpipe.options import Options
+from bacpipe.options import Options, make_options
 from bacpipe.places.positions import recorder_position, zone_at
 from bacpipe.places.sites import Site, Sites, check_sites, read_sites, sites_text
 from bacpipe.user_input import typed_zone
@@ -331,6 +331,24 @@ def test_command_drafts_and_checks(tmp_path, capsys):
     table(folder, "site,latitude,longitude\n.,52,13\n")
     assert command.run([f"audio_dir={folder}"]) == 0
     assert "Rows without recordings" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["", "other.csv"])
+def test_command_drafts_the_table_that_the_settings_name(tmp_path, capsys, monkeypatch, to):
+    write_wave(tmp_path / "r" / "pond" / "20250503_040000.wav")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text("sites: my_sites.csv\n")
+    with pytest.raises(SitesError, match="there is no such file, which sites names") as raised:
+        Sites(tmp_path / "r", make_options(sites="my_sites.csv"))
+    asked = shlex.split(str(raised.value).partition("with: bacpipe ")[2])
+    assert asked == ["sites", f"audio_dir={tmp_path / 'r'}", "sites=my_sites.csv"]
+    assert command.run([*asked[1:2], *(["--to", to] if to else [])]) == 0
+    draft = tmp_path / (to or "my_sites.csv")
+    assert [row.name for row in read_sites(draft)] == ["pond"]
+    hint = shlex.split(capsys.readouterr().out.splitlines()[-1].split("bacpipe ", 1)[1])
+    assert command.run(hint[1:]) == 1  # it is found, and not filled in
+    assert "1 recording of sites whose position is not filled in" in capsys.readouterr().out
+    assert not (tmp_path / "r" / "sites.csv").exists()
 
 
 def test_zones_of_positions():

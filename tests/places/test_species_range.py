@@ -165,6 +165,17 @@ def test_command_prints_the_list(capsys):
             species_command.run(words)
 
 
+def test_command_takes_the_place_of_the_settings(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text("latitude: 52.52\nlongitude: 13.40\nhop: 1\n")
+    assert species_command.run(["week=20"]) == 0
+    here = capsys.readouterr().out
+    assert species_command.run(["week=20", "latitude=52.52", "longitude=13.40"]) == 0
+    assert capsys.readouterr().out == here
+    assert species_command.run(["week=20", "latitude=-30"]) == 0
+    assert capsys.readouterr().out != here
+
+
 if __name__ == "__main__":
     reference = answers_of_litert()
     chosen = np.random.default_rng(24).integers(0, reference.shape[1], (500, 24))

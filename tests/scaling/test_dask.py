@@ -84,7 +84,7 @@ def test_results_are_those_of_one_process(place: SimpleNamespace, scheduler: str
         dim_reduction_model="pca",
         **settings(place, "there", engine="dask", scheduler=scheduler),
     )["tiny"]
-    assert read_manifest(there.paths).shards[8:], (
+    assert read_manifest(there.paths, there.options).shards[8:], (
         "no more shards than the scheduler is given at once"
     )
     assert list(there.entries) == list(here.entries)

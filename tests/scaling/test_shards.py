@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -382,6 +383,38 @@ def test_results_among_the_recordings_have_no_shards(
     ShardWorker(options(**inside), custom=custom).work(1)
     write_recording(recordings / "results" / "field" / "embeddings" / "clip.wav", 1.0)
     assert plan(options(**inside), custom=custom).recordings == 5
+
+
+def test_the_command_says_how_failures_are_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "my field"
+    write_recording(folder / "a" / "good.wav", 3.0)
+    (folder / "b").mkdir()
+    (folder / "b" / "bad.wav").write_text("no audio")
+    words = [f"audio_dir={folder}", f"main_results_dir={tmp_path / 'results'}", "device=cpu"]
+    assert main(["shards", "status", *words, "models=birdnet"]) == 1
+    command = capsys.readouterr().err.partition("plan them first, with: ")[2]
+    plan_it = shlex.split(command.partition("bacpipe ")[2])
+    assert plan_it == ["shards", "plan", *words[:2], "models=[birdnet]"]
+    assert main([*plan_it, "hours_per_shard=0.001"]) == 0
+    capsys.readouterr()
+    assert main(["shards", "work", "--next", *words]) == 1  # of one shard, nothing is done
+    told = "Recordings failed in shard 2. When they are mended, try them again"
+    said = capsys.readouterr().out
+    assert told in said
+    assert main(["shards", "status", *words]) == 0
+    assert told in capsys.readouterr().out
+    (folder / "b" / "bad.wav").unlink()
+    write_recording(folder / "b" / "bad.wav", 3.0)
+    assert main(["shards", "work", "--next", *words]) == 0
+    assert "0 shards done here; all are done.\n" + told in capsys.readouterr().out
+    again = shlex.split(said.splitlines()[-1].partition("bacpipe ")[2])
+    assert main([*again, "device=cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "1 recording done, 0 kept" in said and "Recordings failed" not in said
+    assert main(["shards", "work", "--next", *words]) == 0
+    assert "Recordings failed" not in capsys.readouterr().out
 
 
 def test_the_command_line(recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

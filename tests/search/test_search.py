@@ -20,6 +20,7 @@ from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import AudioError, BacpipeError, ResultsError, ResultsNotFoundError
 from bacpipe.search.find import save_clips
 from bacpipe.search.index import SearchIndex
+from bacpipe.user_input import quoted
 from tests.conftest import SHARED, TinyModel, needs_shared_audio, write_recording
 from tests.search.conftest import cosines
 
@@ -444,3 +445,20 @@ def test_clips_of_long_names_in_any_script(tmp_path: Path) -> None:
 
 def test_models_of_the_command_are_not_thrown_away(loader: bacpipe.Loader) -> None:
     assert main(["search", "clip.wav", f"audio_dir={loader.audio_dir}", "models=tiny"]) == 2
+
+
+def test_the_command_says_that_no_window_fits(
+    loader: bacpipe.Loader, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = bacpipe.search((FIRST, 0), loader=loader, where={"site": "nowhere"})
+    assert not len(empty)
+    monkeypatch.setattr(sys.modules["bacpipe.search.find"], "search", lambda *_, **__: empty)
+    words = ["search", "clip.wav", f"audio_dir={loader.audio_dir}"]
+    capsys.readouterr()
+    assert main([*words, "where={site: nowhere}"]) == 1
+    said = capsys.readouterr().out
+    assert said == f"No window fits these conditions: {quoted('where={site: nowhere}')}\n"
+    assert main(words) == 1
+    assert capsys.readouterr().out == "No window was found.\n"
+    assert main([*words, "where='{site: a'"]) == 2
+    assert "where='{site: a' is not understood" in capsys.readouterr().err.replace('"', "'")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bacpipe.commands.arguments import parse_words
 from bacpipe.options import Options
 from bacpipe.store.typed_command import typed_command
 
@@ -69,3 +70,37 @@ def test_without_a_program_python_runs_the_package(
     on_path = install(tmp_path / "user" / "bin")
     command = typed(monkeypatch, python, [on_path.parent])
     assert run(command) == [str(on_path), *WORDS]
+
+
+ODD_NAMES = (
+    "cost $5 $HOME", 'a"b', "it's", "`ls`", "{a,b}", "a\\b", "tab\there", "line\nbreak", "null",
+    "'q'", '"q"', "[2024] data", "[a]", "!x", "~x", "2024", "1e5", "a=b #2: c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("audio_dir", name) for name in ODD_NAMES),
+        ("recordings", ["x,y.wav", "z.wav"]),
+        ("recordings", ["it's.wav", '"a", b.wav', "'q'", " x "]),
+        ("moved_from", "2024"),
+        ("recogniser", "null"),
+        ("recogniser", "1e5"),
+        ("recogniser", "010"),
+        ("species_list", ["Turdus, merula", "a: b", "null", "wren"]),
+        ("classifier_threshold", 1e-5),
+        ("testing", True),
+        ("latitude", None),
+    ],
+)
+def test_what_is_pasted_is_what_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    program = install(tmp_path / "bin")
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), "/usr/bin", "/bin"]))
+    settings = {"audio_dir": "field", key: value}
+    audio_dir = str(settings.pop("audio_dir"))
+    words = run(typed_command("export survey", audio_dir, Options(), **settings))[3:]
+    assert parse_words(words) == {"audio_dir": audio_dir, **settings}

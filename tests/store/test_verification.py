@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -289,9 +290,13 @@ def test_the_command_marks_and_says_what_to_do(
     results: Path, capsys: pytest.CaptureFixture
 ) -> None:
     flip(one(results, "top_tiny.npy"), -1)
+    results = results.rename(results.with_name("my res"))
     assert main(["verify", str(results)]) == 1
-    assert "--repair marks 1" in capsys.readouterr().out
-    assert main(["verify", str(results), "--repair"]) == 1
+    said = capsys.readouterr().out
+    assert "To mark 1 of them" in said
+    command = shlex.split(said.splitlines()[-1].partition("again: ")[2])
+    assert command[-3:] == ["verify", str(results), "--repair"]
+    assert main(command[-3:]) == 1
     assert "Marked 1 of 1 finding; run the pipeline again" in capsys.readouterr().out
 
 
