@@ -127,7 +127,7 @@ class LabellingPanel:
             title = f"{counted(len(self._rows), 'window')} selected on the map"
             chosen = self._chosen_by
             self._on_review(
-                ClipsToReview(self._results.name, self._rows, title, label, chosen_by=chosen)
+                ClipsToReview(self._results, self._rows, title, label, chosen_by=chosen)
             )
 
     @property
