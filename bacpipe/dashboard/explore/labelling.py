@@ -118,7 +118,7 @@ class LabellingPanel:
         labels = self._labels
         if labels is None or name == _NONE or name not in labels.names:
             return
-        self._on_group(np.flatnonzero(labels.codes == labels.names.index(name)))
+        self._on_group(np.flatnonzero(labels.windows_with([name])))
         self._chosen_by = labels.kind
 
     def _listen(self) -> None:
