@@ -367,7 +367,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     for place, kind in enumerate(table.dtypes):
         if kind.kind not in "biufcmM":  # else numbers and times
             texts = [escaped(cell) for cell in table.iloc[:, place]]
-            table.isetitem(place, pd.Series(texts, table.index, object))
+            table.isetitem(place, pd.Series(texts, dtype=object).array)
     return table
 
 
