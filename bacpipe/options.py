@@ -716,8 +716,9 @@ class Options(_Asked):
     save_raven_tables: bool = _option(False, _boolean, "true: also write Raven selection tables.")
     escape_formulas: bool = _option(
         False, _boolean,
-        "true: texts in tables of predictions (CSV) that a spreadsheet would take for formulas, "
-        "such as =1+1, get an apostrophe in front of them.",
+        "true: texts in tables of predictions and labels (CSV) that a spreadsheet would take for "
+        "formulas, such as =1+1, get an apostrophe in front of them, which bacpipe takes off when "
+        "it reads them.",
     )
     excel_bom: bool = _option(
         False, _boolean,

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bacpipe.errors import AnnotationsError
+from bacpipe.store.files import unescaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +46,13 @@ class RecordingNames:
 
         Either slash will do; so will a bare name, or a path that leads to the audio folder
         from elsewhere.  Upper and lower case, the form of accents and blanks around a name matter
-        only to tell two recordings apart.
+        only to tell two recordings apart.  Where none has it, an apostrophe goes that keeps a name
+        from being a formula.
         """
+        plain = unescaped(given)
+        return self._find(given) or (self._find(plain) if plain != given else [])
+
+    def _find(self, given: str) -> list[str]:
         if given in self._exact:
             return [given]
         path = _comparable(given)

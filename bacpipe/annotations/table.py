@@ -33,6 +33,7 @@ from bacpipe.annotations.recording_names import RecordingNames, folded, folder_a
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import merge_segments
 from bacpipe.errors import AnnotationsError, AudioError, counted
+from bacpipe.store.files import unescaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,6 +148,8 @@ def check_rows(
     checked["audiofilename"] = _resolve_names(
         texts["audiofilename"], recordings, source, folder, called
     )
+    # As a table for spreadsheets may have them.
+    checked[kinds] = checked[kinds].map(unescaped).map(str.strip)
     checked[kinds] = checked[kinds].mask(checked[kinds] == "")
     empty = checked["end"] == checked["start"]
     if empty.any():
@@ -196,7 +199,7 @@ def check_labels(
         start=checked["start"].to_numpy(),
         end=checked["end"].to_numpy(),
     )
-    kept["label"] = kept["label"].map(_text)
+    kept["label"] = kept["label"].map(lambda label: unescaped(_text(label)).strip())
     if (nameless := kept.index[kept["label"] == ""]).size:
         raise AnnotationsError(
             f"labels: row {nameless[0] + 1} has no label; expected a class's name."

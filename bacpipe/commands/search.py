@@ -103,8 +103,8 @@ def run(arguments: Sequence[str]) -> int:
         )
         return 0
     query: str | Recogniser = queries[0] if queries else str(settings.pop("recogniser"))
+    options = make_options(**{key: settings[key] for key in settings if key not in KEYS})
     if not queries:
-        options = make_options(**{key: settings[key] for key in settings if key not in KEYS})
         query = find_recogniser(query, paths_of(str(audio_dir), "none", options))
         model = model or query.model
     table = search(query, str(audio_dir), model, **settings)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
             f"{table.attrs['bacpipe']['recall']:.1%} of the nearest windows."
         )
     if parsed.csv is not None:
-        write_csv(parsed.csv, table)
+        write_csv(parsed.csv, table, escape_formulas=options.escape_formulas)
         print(f"The table is in {parsed.csv}.")  # noqa: T201
     if parsed.clips is not None:
         clips = save_clips(table, str(audio_dir), parsed.clips)

@@ -39,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
             "suggest takes the name of a recogniser, and audio_dir=FOLDER with the recordings: "
             "bacpipe suggest my_frogs audio_dir=recordings."
         )
+    from bacpipe.options import make_options
     from bacpipe.recognisers.suggestions import Strategy, suggest
     from bacpipe.store.files import write_csv
 
@@ -54,6 +55,6 @@ def run(arguments: Sequence[str]) -> int:
     if options.csv is None:
         print(table.drop(columns="value").to_string(index=False, float_format="%.3f"))  # noqa: T201
         return 0
-    write_csv(options.csv, table)
+    write_csv(options.csv, table, escape_formulas=make_options(**settings).escape_formulas)
     print(f"{counted(len(table), 'window')} in {options.csv}; fill in the column value.")  # noqa: T201
     return 0

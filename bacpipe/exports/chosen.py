@@ -15,7 +15,7 @@ from bacpipe.options import make_options
 from bacpipe.store.class_list import ClassList
 from bacpipe.store.data_set_folder import computed_models
 from bacpipe.store.detections import Detections, above, merge_detections
-from bacpipe.store.files import without_formulas, write_csv, writing
+from bacpipe.store.files import write_csv, writing
 from bacpipe.store.layout import PROVENANCE, embeddings_name
 from bacpipe.store.loader import Loader
 from bacpipe.store.range_filter import OPTIONS
@@ -64,8 +64,8 @@ class Chosen:
 
     def write_csv(self, path: Path, pieces: Iterable[pd.DataFrame]) -> None:
         """Write the pieces of a table for spreadsheets, as the settings want."""
-        escaped = map(without_formulas, pieces) if self.setting("escape_formulas") else pieces
-        write_csv(path, escaped, bom=bool(self.setting("excel_bom")))
+        escape, bom = (bool(self.setting(key)) for key in ("escape_formulas", "excel_bom"))
+        write_csv(path, pieces, escape_formulas=escape, bom=bom)
 
     def setting(self, key: str) -> object:
         """Value of a key for this call."""

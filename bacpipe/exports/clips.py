@@ -115,7 +115,9 @@ def write_clips(
     table = pd.DataFrame(rows, columns=[*columns, CHANNEL])
     if chosen.loader.channels is None:
         table = table.drop(columns=CHANNEL)
-    write_csv(folder / CLIPS_TABLE, table.round({"score": 4, "start": 6, "end": 6}))
+    table = table.round({"score": 4, "start": 6, "end": 6})
+    escape = bool(chosen.setting("escape_formulas"))
+    write_csv(folder / CLIPS_TABLE, table, escape_formulas=escape)
     return [*written, folder / CLIPS_TABLE]
 
 

@@ -63,12 +63,13 @@ def export_people_labels(
             f"destination={str(destination)!r} is not possible: expected a file, such as "
             f"people.csv."
         )
+    escape = loader.options.escape_formulas
     if format == "labels":
-        write_csv(target, current_labels(loader))
+        write_csv(target, current_labels(loader), escape_formulas=escape)
         return [target]
     table = people_annotations(loader)
     if format == "csv":
-        write_csv(target, table)
+        write_csv(target, table, escape_formulas=escape)
         return [target]
     written = []
     for name, rows in table.groupby("audiofilename"):

@@ -24,7 +24,7 @@ from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.runner import choose_batch_size
 from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import CallDetector, Calls
-from bacpipe.store.files import write_csv
+from bacpipe.store.files import unescaped, write_csv
 from bacpipe.store.layout import calls_path
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd
@@ -145,7 +145,8 @@ def write_calls(handler: AudioHandler, loader: Loader) -> Path:
     path = calls_path(loader.paths.preds_path, str(loader.model_name))
     reasons: list[str] = []
     # Names of recordings may hold anything.
-    write_csv(path, _tables(handler, loader, path, reasons), quote=True)
+    tables, escape = _tables(handler, loader, path, reasons), loader.options.escape_formulas
+    write_csv(path, tables, quote=True, escape_formulas=escape)
     if reasons and handler.options.strict:
         raise RecordingsFailedError(
             f"{counted(len(reasons), 'recording')} failed; all else is done."
@@ -193,6 +194,7 @@ def _stored_calls(path: Path, but_not: Set[str], columns: Sequence[str]) -> dict
             f"{path}: this table of calls cannot be read ({first_line(error)}); move it away, and "
             f"run over all recordings again."
         ) from None
+    table[[*texts]] = table[[*texts]].map(unescaped)
     others = table[~table["audiofilename"].isin(list(but_not))]
     return {str(name): part for name, part in others.groupby("audiofilename", sort=False)}
 

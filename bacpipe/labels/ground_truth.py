@@ -216,11 +216,7 @@ def stored_ground_truth(
 
     `source` is a table of annotations, or the name of its file in the folder of the recordings.
     """
-    table = _annotations(loader, windows, source)
-    name = source if isinstance(source, str) else "label_df"
-    column = require_label_column(table, rule.kind, source=name)
-    needed = ["audiofilename", "start", "end", column]
-    table = table[[*needed, *([CHANNEL] if CHANNEL in table else [])]].dropna(subset=needed)
+    table, column = _labelled(loader, windows, rule.kind, source)
     fingerprint = _fingerprint(windows, table, rule)
     path = loader.paths.labels_path / ground_truth_name(file_part(rule.kind), "parquet")
     if not overwrite and (stored := read_result_table(path, fingerprint)) is not None:
@@ -231,6 +227,50 @@ def stored_ground_truth(
     write_csv(path.with_suffix(".csv"), labelled)
     _write(path, truth, rule, fingerprint)
     return truth
+
+
+def every_label(
+    loader: Loader, windows: ModelWindows, kind: str, source: str
+) -> tuple[Overlaps, list[str]]:
+    """All labels of all windows, however many a window has; nothing is stored.
+
+    Returns pairs of a window and a label, whose number is its place among the names of labels,
+    which are in alphabetical order; of each name there is a window.  `source` is the name of the
+    file of annotations.
+    """
+    table, column = _labelled(loader, windows, kind, source)
+    options = loader.options
+    table = long_enough(table, options.min_annotation_length)
+    overlaps, names, _ = _lay(windows, table, column, options.annotation_overlap)
+    used, label = np.unique(overlaps.label, return_inverse=True)
+    return overlaps._replace(label=label.astype(np.int64)), [str(name) for name in names[used]]
+
+
+def _labelled(
+    loader: Loader, windows: ModelWindows, kind: str, source: str | pd.DataFrame
+) -> tuple[pd.DataFrame, str]:
+    """Annotations with a label of a kind, and the column that holds it."""
+    table = _annotations(loader, windows, source)
+    name = source if isinstance(source, str) else "label_df"
+    column = require_label_column(table, kind, source=name)
+    needed = ["audiofilename", "start", "end", column]
+    return table[[*needed, *([CHANNEL] if CHANNEL in table else [])]].dropna(subset=needed), column
+
+
+def _lay(
+    windows: ModelWindows, table: pd.DataFrame, column: str, fraction: float
+) -> tuple[Overlaps, np.ndarray, int]:
+    """Labels of every window, their names, and how many annotations label no window."""
+    names = np.array(sorted(set(table[column])), dtype=object)
+    label = np.searchsorted(names, table[column].to_numpy(dtype=object))
+    channel = channels_of(table)
+    # Labels of different channels are not joined: each is a class of its own until it is laid.
+    several = 1 + int(np.max(channel, initial=0))
+    intervals = labelled_intervals(table, label * several + channel)
+    overlaps, lost = find_overlaps(windows, intervals, fraction)
+    if several > 1:
+        overlaps = _of_their_channels(windows, overlaps, several)
+    return overlaps, names, lost
 
 
 def make_ground_truth(
@@ -244,16 +284,7 @@ def make_ground_truth(
         if unknown:
             logger.warning("labels that label_idx_dict lacks are left out: %s", ", ".join(unknown))
         table = table[~table[column].isin(unknown)]
-    names = np.array(sorted(set(table[column])), dtype=object)
-    label = np.searchsorted(names, table[column].to_numpy(dtype=object))
-    channel = channels_of(table)
-    # Labels of different channels are not joined: each is a class of its own until it is laid.
-    several = 1 + int(np.max(channel, initial=0))
-    overlaps, lost = find_overlaps(
-        windows, labelled_intervals(table, label * several + channel), rule.annotation_overlap
-    )
-    if several > 1:
-        overlaps = _of_their_channels(windows, overlaps, several)
+    overlaps, names, lost = _lay(windows, table, column, rule.annotation_overlap)
     if lost:
         logger.info(
             "%s without a window: behind the end of the recording, or outside of what was "

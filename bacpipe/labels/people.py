@@ -48,7 +48,7 @@ from bacpipe.errors import (
     counted,
 )
 from bacpipe.options import make_options
-from bacpipe.store.files import write_all, writing
+from bacpipe.store.files import unescaped, write_all, writing
 from bacpipe.store.journal import encode_line
 from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, read_judgements
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside
@@ -234,6 +234,9 @@ def _table_of(
         if is_file(path) and path.suffix.lower() in {".csv", ".tsv"}:
             table = read_table(decode(path), path.name, _EXPECTED, wanted=own)
             if {*own} <= {*table.columns}:
+                # Recordings and labels are brought into their form with those of other tables.
+                others = table.columns.difference(["recording", "label"])
+                table[others] = table[others].map(unescaped)
                 return table.mask(table == "")
         rows = import_annotations(
             path, loader.audio_dir, format=format, audio_suffixes=loader.options.audio_suffixes,

@@ -41,9 +41,9 @@ from bacpipe.recognisers.checked_scores import (
     read_scores,
     require_share,
     results_of,
-    warn,
     what_is_known,
 )
+from bacpipe.recognisers.labelled import warn
 from bacpipe.recognisers.recogniser import Recogniser
 from bacpipe.recognisers.reliability import (
     PLAIN,
@@ -480,7 +480,7 @@ def calibration_of(
     say : callable
         Gets sentences on checks that tell little or nothing.
     """
-    table = checks_of(loader, labels)
+    table = checks_of(loader, labels, say)
     scores = read_scores(loader, means(loader, table["label"]), below=True)
     known = {*scores.classes, *loader.classes.names}
     scores, checked = counted_windows(scores, match(scores, table, say))

@@ -22,7 +22,7 @@ from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
-from bacpipe.recognisers.labelled import of_these_recordings
+from bacpipe.recognisers.labelled import of_these_recordings, warn
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.reliability import (
     USUAL,
@@ -206,12 +206,17 @@ class Checked(NamedTuple):
     right: np.ndarray
 
 
-def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
-    """Settled judgements; those of a table may lack what is not needed here."""
+def checks_of(
+    loader: Loader, labels: pd.DataFrame | None, say: Callable[[str], None] = warn
+) -> pd.DataFrame:
+    """Settled judgements; those of a table may lack what is not needed here.
+
+    `say` gets what is left out, because it is of other sounds than the scores.
+    """
     import pandas as pd
 
     if labels is None:
-        return of_these_recordings(loader, settled_labels(current_labels(loader)))
+        return of_these_recordings(loader, settled_labels(current_labels(loader)), say)
     if not isinstance(labels, pd.DataFrame):
         raise EvaluationError(
             f"labels={labels!r} is not possible: expected a DataFrame as bacpipe.people_labels "
@@ -245,12 +250,7 @@ def checks_of(loader: Loader, labels: pd.DataFrame | None) -> pd.DataFrame:
     who += [CHANNEL] if CHANNEL in table else []
     # Of several judgements of one person the last one holds.
     last = table.sort_values("time", kind="stable").drop_duplicates(who, keep="last")
-    return of_these_recordings(loader, settled_labels(last))
-
-
-def warn(sentence: str) -> None:
-    """Tell people what they should know of a result."""
-    logger.warning("%s", sentence)
+    return of_these_recordings(loader, settled_labels(last), say)
 
 
 def match(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -212,7 +212,8 @@ def labelled_windows(
         )
     table = table[table["label"].isin(names)]
     number = {name: i for i, name in enumerate(names)}
-    rows, column, value = _on_windows(windows, table, number, loader.options.annotation_overlap)
+    fraction = loader.options.annotation_overlap
+    rows, column, value = labels_on_windows(windows, table, number, fraction)
     if not len(rows):
         raise RecogniserError(
             f"none of {counted(len(table), 'label')} is about a window of {loader.model_name}: "
@@ -260,8 +261,18 @@ def tell_changed(names: Sequence[str]) -> None:
         )
 
 
-def of_these_recordings(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
-    """Labels of recordings whose results are of what was labelled; maybe none."""
+def warn(sentence: str) -> None:
+    """Tell people what they should know of a result."""
+    logger.warning("%s", sentence)
+
+
+def of_these_recordings(
+    loader: Loader, table: pd.DataFrame, say: Callable[[str], None] = warn
+) -> pd.DataFrame:
+    """Labels of recordings whose results are of what was labelled; maybe none.
+
+    `say` gets what is left out.
+    """
     names, entries = [str(name) for name in table["recording"].unique()], loader.entries
     absent = [name for name in names if name not in entries]
     changed = changed_recordings(loader, names)
@@ -270,11 +281,9 @@ def of_these_recordings(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
         (changed, "have changed since the model heard them"),
     ):
         if left_out:
-            logger.warning(
-                "labels of %s left out, which %s: %s; run the model again.",
-                counted(len(left_out), "recording"),
-                why,
-                listed(left_out),
+            say(
+                f"labels of {counted(len(left_out), 'recording')} left out, which {why}: "
+                f"{listed(left_out)}; run the model again."
             )
     return table[~table["recording"].isin({*absent, *changed})]
 
@@ -289,10 +298,28 @@ def _of_these_windows(loader: Loader, table: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def _on_windows(
-    windows: ModelWindows, table: pd.DataFrame, number: dict[str, int], fraction: float
+def labels_on_windows(
+    windows: ModelWindows, table: pd.DataFrame, number: Mapping[str, int], fraction: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, class and value of every label of a window; values are places in (no, yes, unsure)."""
+    """Lay labels onto windows, by the rule of `labelled_windows`.
+
+    Parameters
+    ----------
+    windows : ModelWindows
+        Of all recordings that are labelled.
+    table : pandas.DataFrame
+        At least one settled label.
+    number : mapping of str to int
+        Of each class.
+    fraction : float
+        The setting ``annotation_overlap``.
+
+    Returns
+    -------
+    rows, classes, values : np.ndarray, int64, shape (n,)
+        A window, a class, and a place in (no, yes, unsure) for each label of a window; what
+        several labels say of it is there several times.
+    """
     starts, ends = windows.times
     slices = dict(windows.slices())
     table = table.assign(wanted=channels_of(table), code=table["label"].map(number))

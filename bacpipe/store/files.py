@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -49,8 +50,11 @@ _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
 BOM = b"\xef\xbb\xbf"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How formulas begin."""
+FORMULA = r"^'*[=+\-@\t\r]"
+"""How texts begin that a spreadsheet takes for formulas, with the apostrophes that they may have.
+
+One more apostrophe makes it a text, and without it the text is what it was.
+"""
 
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -311,13 +315,15 @@ def write_csv(
     table: pd.DataFrame | Iterable[pd.DataFrame],
     *,
     quote: bool | None = None,
+    escape_formulas: bool = False,
     bom: bool = False,
 ) -> None:
     """Write a pandas table, or the pieces of one, as CSV (UTF-8) at once.
 
     csv does not quote a carriage return that stands alone, but readers end the line there; `quote`
-    says whether texts hold one.  It is found out for a single table.  `bom` puts a byte order mark
-    at the beginning, by which Excel knows UTF-8.
+    says whether texts hold one.  It is found out for a single table.  `escape_formulas` is what
+    `without_formulas` does; `bom` puts a byte order mark at the beginning, by which Excel knows
+    UTF-8.
     """
     import pandas as pd
 
@@ -331,20 +337,48 @@ def write_csv(
     with replacing(path) as file:
         file.write(BOM if bom else b"")
         for number, piece in enumerate(table):
-            piece.to_csv(
+            plain = without_formulas(piece) if escape_formulas else piece
+            plain.to_csv(
                 file, mode="wb", index=False, header=not number, lineterminator="\n",
                 quoting=quoting,
             )  # fmt: skip
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Table whose texts no spreadsheet takes for formulas: these begin with an apostrophe."""
-    table = table.copy(deep=False)
-    for name in table.columns:
-        if table[name].dtype.kind not in "biufcmM":  # else numbers and times
-            texts = table[name].tolist()
-            table[name] = [f"'{t}" if str(t).startswith(FORMULA) else t for t in texts]
+    """Table whose texts no spreadsheet takes for formulas: these begin with an apostrophe.
+
+    So do names of columns, which may be those of sites or classes.  `unescaped` takes it off again.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = without_formulas(pd.DataFrame({"audiofilename": ["-12_site.wav", "a.wav"]}))
+    >>> table["audiofilename"].tolist()
+    ["'-12_site.wav", 'a.wav']
+    """
+    import pandas as pd
+
+    def escaped(cell: object) -> object:
+        is_number = isinstance(cell, int | float | np.number)
+        return cell if is_number or not re.match(FORMULA, str(cell)) else f"'{cell}"
+
+    table = table.rename(columns=escaped)
+    for place, kind in enumerate(table.dtypes):
+        if kind.kind not in "biufcmM":  # else numbers and times
+            texts = [escaped(cell) for cell in table.iloc[:, place]]
+            table.isetitem(place, pd.Series(texts, dtype=object).array)
     return table
+
+
+def unescaped(text: str) -> str:
+    """A text as it was before an apostrophe kept spreadsheets from taking it for a formula.
+
+    Examples
+    --------
+    >>> unescaped("'=wren"), unescaped("'wren"), unescaped("=wren")
+    ('=wren', "'wren", '=wren')
+    """
+    return text[1:] if text[:1] == "'" and re.match(FORMULA, text) else text
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from bacpipe.errors import ResultsError, first_line
 from bacpipe.store.detections import ChannelsOf, Detections
-from bacpipe.store.files import BOM, FORMULA, replacing, without_formulas, write_csv, write_json
+from bacpipe.store.files import BOM, FORMULA, replacing, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
     annotations_path,
@@ -209,7 +209,7 @@ def write_combined_tables(
     path = annotations_path(preds_path, model)
     blocks = chain([None], read_blocks(table))  # the first is the header alone
     pieces = (_annotations(block, channels) for block in blocks)
-    write_csv(path, map(without_formulas, pieces) if escape_formulas else pieces, quote=names_break)
+    write_csv(path, pieces, quote=names_break, escape_formulas=escape_formulas)
     path = wide_table_path(preds_path, model)
     write_wide_table(path, read_blocks(table), sorted(classes), made_with, channels)
 
@@ -344,9 +344,8 @@ def _plain_text(table: pa.Table, *, escape_formulas: bool) -> pa.Table:
         else:
             continue
         if escape_formulas and pa.types.is_string(column.type):
-            for sign in FORMULA:
-                escaped = pc.binary_join_element_wise("'", column, "")
-                column = pc.if_else(pc.starts_with(column, sign), escaped, column)
+            escaped = pc.binary_join_element_wise("'", column, "")
+            column = pc.if_else(pc.match_substring_regex(column, FORMULA), escaped, column)
         table = table.set_column(number, field.name, column)
     return table
 

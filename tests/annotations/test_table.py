@@ -14,6 +14,7 @@ from bacpipe.annotations.table import (
     require_label_column,
 )
 from bacpipe.errors import AnnotationsError
+from bacpipe.store.files import write_csv
 
 RECORDINGS = ["a/x.wav", "a/y.wav", "b/y.wav", "z.WAV", "größe.wav"]
 HEADER = "audiofilename,start,end,label:species\n"
@@ -66,6 +67,22 @@ def test_table_in_its_normal_form(read):
 )
 def test_names_of_recordings(given, meant):
     assert RecordingNames(RECORDINGS).find(given) == ([meant] if meant else [])
+
+
+def test_what_was_escaped_for_spreadsheets_is_what_it_was(tmp_path):
+    names = ["-12_site.wav", "'+13.wav", "=a/@b.wav", "'x.wav"]
+    labels = ["=wren", "'-owl", "'s", "-3 dB"]
+    table = pd.DataFrame(
+        {"audiofilename": names, "start": 0.0, "end": [1.0, 2.0, 3.0, 4.0], "label:species": labels}
+    )
+    for escape in (True, False):
+        write_csv(tmp_path / "annotations.csv", table, escape_formulas=escape)
+        back = read_annotations(tmp_path / "annotations.csv", names)
+        assert back["audiofilename"].tolist() == names
+        if escape:
+            pd.testing.assert_frame_equal(back, table)
+    assert RecordingNames(["-a.wav", "'-a.wav"]).find("'-a.wav") == ["'-a.wav"]
+    assert RecordingNames(["a.wav"]).find("'a.wav") == []
 
 
 SITES = "SITE-A/x.wav,0,1,wren\nSITE-B/x.wav,2,3,owl\nSITE-B/y.wav,4,5,owl\n"

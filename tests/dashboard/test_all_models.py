@@ -96,6 +96,16 @@ def test_a_table_downloads_as_it_is() -> None:
     pd.testing.assert_frame_equal(pd.read_csv(content), table)
 
 
+def test_nothing_that_is_downloaded_is_a_formula() -> None:
+    table = pd.DataFrame(
+        {"=site": ["+1", "'=x", "a"], "mixed": [-1.5, "-x", None], "n": [-1, 2, 3]}
+    )
+    found = pd.read_csv(download_button(table, "x.csv").callback())
+    assert found.columns.tolist() == ["'=site", "mixed", "n"]
+    assert found["'=site"].tolist() == ["'+1", "''=x", "a"]
+    assert found["mixed"].tolist()[:2] == ["-1.5", "'-x"] and found["n"].tolist() == [-1, 2, 3]
+
+
 def test_a_ranking_says_how_little_it_rests_on(results: tuple[Path, Path]) -> None:
     audio, stored = results
     view = AllModelsView(open_data_set(["tiny", "other"], audio_dir=audio, main_results_dir=stored))

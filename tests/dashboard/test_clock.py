@@ -32,7 +32,7 @@ def test_every_view_has_the_clock_of_the_place(results: ModelResults) -> None:
     said = clock_of(results, row)
     assert said == "2024-05-01 06:00:03 (UTC+02:00)"
     assert zone_of(results) == "UTC+02:00"
-    queue = queue_of(results, ClipsToReview("tiny", np.array([row]), "these"))
+    queue = queue_of(results, ClipsToReview(results, np.array([row]), "these"))
     assert clip_card(queue, 0, 0.0, SpectrogramSettings())["clock"] == said
     detections = read_detections(results, CLASSIFIER)
     assert (str(detections.clock[row]), detections.zone) == (

@@ -286,6 +286,21 @@ def test_exports_come_back(where, label, tmp_path, format):
     assert sorted(held(elsewhere)) == sorted(expected)
 
 
+@pytest.mark.parametrize("format", ["csv", "labels"])
+def test_exports_for_spreadsheets_come_back(where, label, tmp_path, format):
+    label("yes", "-Ana", label="=wren", chosen_by="@search")
+    target = tmp_path / "people.csv"
+    bacpipe.export_people_labels(destination=target, format=format, escape_formulas=True, **where)
+    assert "'=wren" in target.read_text() and ("'-Ana" in target.read_text()) == (
+        format == "labels"
+    )
+    elsewhere = {**where, "main_results_dir": tmp_path / "other"}
+    bacpipe.label_windows(rows=target, annotator="-Ana", **elsewhere)
+    row = bacpipe.people_labels(**elsewhere).iloc[0]
+    assert (row["label"], row["annotator"]) == ("=wren", "-Ana")
+    assert row["chosen_by"] == ("@search" if format == "labels" else "")
+
+
 def test_no_labels_are_an_empty_table_and_no_folder_is_an_error(where, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     assert len(bacpipe.people_labels(**where)) == 0

@@ -61,9 +61,7 @@ class Filter(NamedTuple):
         if self.annotated:
             shown &= annotated_windows(results)
         if self.labels and self.colour is not None:
-            known = read_labels(results, self.colour)
-            wanted = [code for code, name in enumerate(known.names) if name in set(self.labels)]
-            shown &= np.isin(known.codes, wanted)
+            shown &= read_labels(results, self.colour).windows_with(self.labels)
         if self.file:
             matches = np.zeros(len(results.recordings), bool)
             matches[matching_recordings(results, self.file)] = True

@@ -121,7 +121,7 @@ class LabellingPanel:
         labels = self._labels
         if labels is None or self._shown is None or name not in labels.names:
             return
-        group = (labels.codes == labels.names.index(name)) & self._shown
+        group = labels.windows_with([name]) & self._shown
         self._group, self._kind = np.flatnonzero(group), labels.kind
         self._on_group(self._group)
 
@@ -131,7 +131,7 @@ class LabellingPanel:
             title = f"{counted(len(self._rows), 'window')} selected on the map"
             chosen = self._chosen_by
             self._on_review(
-                ClipsToReview(self._results.name, self._rows, title, label, chosen_by=chosen)
+                ClipsToReview(self._results, self._rows, title, label, chosen_by=chosen)
             )
 
     @property

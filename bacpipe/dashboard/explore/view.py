@@ -364,7 +364,7 @@ def _composition(labels: WindowLabels | None, rows: np.ndarray, most: int = 6) -
     text = f"{len(rows):,} selected (double click: none)"
     if labels is None or not labels.names:
         return html.escape(text)
-    counts = np.bincount(labels.codes[rows] + 1, minlength=len(labels.names) + 1)
+    counts = np.bincount(labels.every(rows)[1] + 1, minlength=len(labels.names) + 1)
     names = ("none", *labels.names)
     order = [int(i) for i in np.argsort(-counts, kind="stable")[:most] if counts[i]]
     parts = [f"{names[i]} {counts[i]:,}" for i in order]

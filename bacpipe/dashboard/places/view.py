@@ -30,7 +30,6 @@ from bacpipe.dashboard.shared.widgets import (
 )
 from bacpipe.errors import counted
 from bacpipe.labels.activity import BY
-from bacpipe.store.files import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,7 +229,7 @@ class PlacesView(ViewOfParts):
                 page_size=20, text_align=dict.fromkeys(columns, "right"),
             ),
             download_button(
-                without_formulas(table.reset_index(names="species")),
+                table.reset_index(names="species"),
                 f"{_file_name(self.data_set.name, surveyed.results.name, self.measure)}.csv",
             ),
         ]  # fmt: skip

@@ -14,7 +14,7 @@ from bokeh.models import NumberFormatter, StringFormatter
 
 from bacpipe.audio.files import read_recording
 from bacpipe.dashboard.predictions.detections_by_class import DetectionsByClass
-from bacpipe.dashboard.shared.widgets import html_pane, table_widget, text_formatter
+from bacpipe.dashboard.shared.widgets import csv_of, html_pane, table_widget, text_formatter
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import AudioError
 from bacpipe.exports.raven import raven_rows, raven_table
@@ -106,7 +106,7 @@ def detections_csv(detections: DetectionsByClass, name: str, threshold: float) -
         model=detections.results.name,
         source=detections.source,
     )
-    return io.BytesIO(table.to_csv(index=False).encode("utf-8"))
+    return io.BytesIO(csv_of(table))
 
 
 def detections_raven(detections: DetectionsByClass, name: str, threshold: float) -> io.BytesIO:

@@ -141,6 +141,7 @@ class _Drawn(NamedTuple):
     picture: LongSpectrogram
     marks: dict[str, list[Any]]
     lanes: list[str]
+    remark: str
 
 
 class WholeRecording:
@@ -244,7 +245,8 @@ class WholeRecording:
 
         def compute() -> _Drawn:
             picture = long_spectrogram(results, recording, start, end, self._settings, channel)
-            return _Drawn(picture, *_bars_and_lanes(results, recording, channel))
+            found = _bars_and_lanes(results, recording, channel)
+            return _Drawn(picture, *found, results.change_of(recording))
 
         self._background.run(
             f"whole-{id(self)}", compute, self._draw, fail=self._fail, busy=self._spinner
@@ -252,7 +254,7 @@ class WholeRecording:
 
     def _draw(self, drawn: _Drawn) -> None:
         picture = drawn.picture
-        self._notice.say()
+        self._notice.say(drawn.remark)
         low, high = picture.look.edges(picture.top).tolist()
         self._frequencies.update(start=low, end=high, reset_start=low, reset_end=high)
         top = picture.top / 1000

@@ -42,6 +42,7 @@ def clip_card(
         "end": end,
         "from": clip.start,
         "to": stop,
+        "remark": results.change_of(name),
         "slower": clip.expansion,
         "score": score if np.isfinite(score) else None,
         "levels": np.ascontiguousarray(picture.levels).tobytes(),

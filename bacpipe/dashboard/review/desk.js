@@ -171,6 +171,7 @@ export function render({model, el}) {
         if (card.score !== null) said.push(`score ${card.score.toFixed(3)}`);
         if (card.slower > 1) said.push(`played ${card.slower} times slower`);
         make("span", where, "", ` ${said.join(" · ")}`);
+        if (card.remark) make("div", where, "alert", card.remark);
         canvas.setAttribute("aria-label",
           `Spectrogram of ${card.name}, ${said.join(", ")}; 0 to ${(card.top / 1000).toFixed(1)} kHz.`
           + card.marks.map((mark) => ` ${mark.text} (${mark.kind}).`).join(""));

@@ -17,10 +17,12 @@ from bacpipe.dashboard.review.queue import Queue
 from bacpipe.dashboard.shared.widgets import html_pane
 from bacpipe.dashboard.style import FRAME, dress_legend, name_figure, new_figure
 from bacpipe.errors import EvaluationError, counted
+from bacpipe.labels.people import current_labels
 from bacpipe.options import make_options
 from bacpipe.plotting.style import COLOURS
 from bacpipe.recognisers.calibration import Estimate, calibration_of
 from bacpipe.recognisers.checked_scores import results_of
+from bacpipe.recognisers.labelled import of_these_recordings
 
 _PAUSE = 300  # milliseconds after a mark, in which the next clip is seen
 _EMPTY: dict[str, list[float]] = {"threshold": [], "precision": [], "low": [], "high": []}
@@ -164,22 +166,24 @@ class PrecisionPanel:
 
 def _find(queue: Queue, wanted: float) -> _Precision | str:
     results, label = queue.results, queue.label
-    remarks: list[str] = []  # after each mark anew: for the page, not for the log
+    # After each mark anew: for the page, not for the log.
+    remarks: list[str] = []
+    left_out: list[str] = []
+    loader = results_of(results.loader.audio_dir, queue.scored_by, make_options(**results.settings))
+    marked = current_labels(loader)
+    of_these_recordings(loader, marked[marked["label"] == label], left_out.append)
     try:
-        loader = results_of(
-            results.loader.audio_dir, queue.scored_by, make_options(**results.settings)
-        )
         calibration = calibration_of(loader, say=remarks.append)
         about = calibration.classes.get(label)
         table, threshold = calibration.precision(label), calibration.threshold(label, wanted)
     except EvaluationError:  # nothing of this class is marked yet
-        return (
+        return " ".join(left_out) or (
             "Once you have marked clips as right or wrong, this shows how far the scores can be "
             "trusted."
         )
     assert about is not None
-    of_class = [remark for remark in remarks if label in remark]
-    return _Precision(table, threshold, about.checks, about.right, of_class)
+    of_class = [remark for remark in remarks if label in remark and remark not in left_out]
+    return _Precision(table, threshold, about.checks, about.right, [*left_out, *of_class])
 
 
 def _sentence(wanted: float, precision: _Precision) -> str:

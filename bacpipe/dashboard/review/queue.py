@@ -9,7 +9,7 @@ import numpy as np
 
 from bacpipe.dashboard.shared.results import ModelResults, Predictions
 from bacpipe.dashboard.shared.to_review import ClipsToReview
-from bacpipe.errors import ResultsNotFoundError
+from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.labels.people import current_labels
 from bacpipe.recognisers.recogniser import find_recogniser, stored_recognisers
 from bacpipe.recognisers.review_plan import review_plan
@@ -139,7 +139,7 @@ def make_queue(results: ModelResults, asked: Asked) -> Queue:
     else:
         mine = np.flatnonzero(stored.code == stored.names.index(label))
         mine = mine[np.argsort(-stored.score[mine], kind="stable")]
-        sent = ClipsToReview(results.name, stored.row[mine], "", scores=stored.score[mine])
+        sent = ClipsToReview(results, stored.row[mine], "", scores=stored.score[mine])
         chosen_by, title = "top", "best scores first"
     scores = np.asarray(sent.scores, np.float64)
     left = ~_marked(results, sent.rows, label, asked)
@@ -150,13 +150,21 @@ def make_queue(results: ModelResults, asked: Asked) -> Queue:
 
 
 def queue_of(results: ModelResults, clips: ClipsToReview) -> Queue:
-    """The clips that another view has sent."""
-    rows = np.asarray(clips.rows, np.int64)
+    """The clips that another view has sent, as far as the present results have them."""
+    found: list[int | None] = clips.rows.tolist()
+    if clips.results is not results:  # a run in between may have numbered all windows anew
+        found = results.rows_of_table(clips.windows)
+    is_there = np.array([row is not None for row in found], bool)
+    rows = np.array([row for row in found if row is not None], np.int64)
     given = clips.scores
-    scores = np.full(len(rows), np.nan) if given is None else np.asarray(given, np.float64)
+    scores = np.full(len(found), np.nan) if given is None else np.asarray(given, np.float64)
+    title = clips.title
+    if gone := len(found) - len(rows):
+        left_out = counted(gone, "other clip")
+        title += f" ({left_out} left out: no window of {results.name} any more)"
     return Queue(
-        results, clips.label, rows, scores, clips.chosen_by, clips.scored_by or clips.model,
-        clips.title, {}, 0,
+        results, clips.label, rows, scores[is_there], clips.chosen_by,
+        clips.scored_by or clips.model, title, {}, 0,
     )  # fmt: skip
 
 

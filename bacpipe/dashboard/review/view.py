@@ -30,10 +30,9 @@ from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View
-from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane
+from bacpipe.dashboard.shared.widgets import Notice, Spinner, csv_of, html_pane
 from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.labels.people import people_annotations
-from bacpipe.store.files import without_formulas
 
 _AROUND = {"none": 0.0, "1 s": 1.0, "3 s": 3.0}
 _HELP = """
@@ -288,9 +287,7 @@ class ReviewView(View):
     def _annotations(self) -> io.BytesIO:
         if self._queue is None:
             return io.BytesIO()
-        table = without_formulas(people_annotations(self._queue.results.loader))
-        text: str = table.to_csv(index=False, lineterminator="\n")
-        return io.BytesIO(text.encode("utf-8", "surrogateescape"))
+        return io.BytesIO(csv_of(people_annotations(self._queue.results.loader)))
 
 
 def _about(queue: Queue) -> str:

@@ -27,12 +27,11 @@ from bacpipe.dashboard.shared.hours import ALL_DAY, NO_HOURS, HoursOfDay, are_ho
 from bacpipe.dashboard.shared.model_view import ModelView
 from bacpipe.dashboard.shared.recognisers import recognisers_of
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
-from bacpipe.dashboard.shared.widgets import Spinner, TickBox, heading, html_pane, select
+from bacpipe.dashboard.shared.widgets import Spinner, TickBox, csv_of, heading, html_pane, select
 from bacpipe.dashboard.shared.window_details import WindowDetails
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError, SettingsError, counted
 from bacpipe.labels.people import current_labels
-from bacpipe.store.files import without_formulas
 from bacpipe.store.whereabouts import Whereabouts
 
 _BY = {
@@ -474,8 +473,7 @@ class SearchView(ModelView):
 
     def _csv(self) -> io.BytesIO:
         assert self._answer is not None
-        text = without_formulas(self._answer.table).to_csv(index=False, lineterminator="\n")
-        return io.BytesIO(text.encode("utf-8", "surrogateescape"))
+        return io.BytesIO(csv_of(self._answer.table))
 
     async def _zip(self) -> io.BytesIO:
         assert self._answer is not None

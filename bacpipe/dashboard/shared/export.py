@@ -7,7 +7,7 @@ import io
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,10 +21,9 @@ from bacpipe.dashboard.shared.clips import read_clip
 from bacpipe.dashboard.shared.clock import zone_of
 from bacpipe.dashboard.shared.labels import WindowLabels, clock_times
 from bacpipe.dashboard.shared.results import ModelResults
-from bacpipe.dashboard.shared.widgets import html_pane
+from bacpipe.dashboard.shared.widgets import csv_of, html_pane
 from bacpipe.errors import BacpipeError
 from bacpipe.exports.raven import RAVEN_COLUMNS, raven_row, raven_table
-from bacpipe.store.files import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,16 +45,16 @@ def as_csv(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None)
     """Windows as a table that can be read as annotations again.
 
     Columns audiofilename, start, end (seconds), time (of the recorder's clock, where known) and
-    a column with the labels.  Texts that a spreadsheet would take for a formula begin with
-    an apostrophe.
+    a column with the labels; a window with several labels has a row for each.  Texts that a
+    spreadsheet would take for a formula begin with an apostrophe.
     """
-    return Exported(_csv(_table(results, rows, labels)))
+    return Exported(csv_of(_table(results, rows, labels)))
 
 
 def as_raven_table(
     results: ModelResults, rows: np.ndarray, labels: WindowLabels | None
 ) -> Exported:
-    """Windows as a Raven selection table.
+    """Windows as a Raven selection table; one with several labels is several selections.
 
     Begin times count through the recordings of the table in alphabetical order, as Raven plays
     them when they are opened together.
@@ -63,8 +62,8 @@ def as_raven_table(
     names = [name for name in RAVEN_COLUMNS if name != "Confidence"]
     lines, offset, recording, path = list[str](), 0.0, -1, Path()
     high = results.loader.highest_frequency
-    said = _texts(labels, rows)
-    for number, (row, label) in enumerate(zip(rows, said, strict=True), start=1):
+    place, said = _texts(labels, rows)
+    for number, (row, label) in enumerate(zip(rows[place], said, strict=True), start=1):
         if results.recording_code[row] != recording:
             if recording >= 0:
                 offset += _duration(results, recording)
@@ -82,8 +81,9 @@ def as_clips(results: ModelResults, rows: np.ndarray, labels: WindowLabels | Non
     Clips have the recording's own sample rate and level, mono, 16 bit.  At most `MOST_CLIPS`
     windows and `MOST_CLIP_BYTES` bytes are taken.
     """
-    rows = rows[:MOST_CLIPS]
+    rows, wanted = rows[:MOST_CLIPS], min(len(rows), MOST_CLIPS)
     files: list[str] = []
+    changed: dict[str, str] = {}
     problem, size = "", 0
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -100,17 +100,23 @@ def as_clips(results: ModelResults, rows: np.ndarray, labels: WindowLabels | Non
                 continue
             file = io.BytesIO()
             sf.write(file, np.clip(clip.samples, -1, 1), clip.rate, format="WAV", subtype="PCM_16")
+            if name not in changed:
+                changed[name] = results.change_of(name)
             size += file.tell()
             files.append(f"{number:04d}_{_file_name(name)}_{start:.2f}-{end:.2f}s.wav")
             archive.writestr(files[-1], file.getvalue())
-        table = _table(results, rows[: len(files)], labels)
-        table.insert(0, "clip", files)
-        archive.writestr("windows.csv", _csv(table))
-    return Exported(buffer.getvalue(), _remark_on_clips(files, len(rows), problem))
+        rows = rows[: len(files)]
+        table, (place, _) = _table(results, rows, labels), _texts(labels, rows)
+        table.insert(0, "clip", np.array(files, dtype=object)[place])
+        archive.writestr("windows.csv", csv_of(table))
+    remark = _remark_on_clips(files, wanted, problem, changed.values())
+    return Exported(buffer.getvalue(), remark)
 
 
-def _remark_on_clips(files: Sequence[str], wanted: int, problem: str) -> str:
-    parts = []
+def _remark_on_clips(
+    files: Sequence[str], wanted: int, problem: str, changes: Iterable[str]
+) -> str:
+    parts = [*filter(None, changes)][:1]
     if len(files) < wanted:
         parts.append(
             f"Only the first {len(files):,} of {wanted:,} windows fit into "
@@ -122,25 +128,24 @@ def _remark_on_clips(files: Sequence[str], wanted: int, problem: str) -> str:
 
 
 def _table(results: ModelResults, rows: np.ndarray, labels: WindowLabels | None) -> pd.DataFrame:
-    table = results.window_table(rows).round({"start": 6, "end": 6})
-    times = clock_times(results)[rows]
+    place, said = _texts(labels, rows)
+    table = results.window_table(rows[place]).round({"start": 6, "end": 6})
+    times = clock_times(results)[rows[place]]
     if not np.isnat(times).all():
         table["time"] = times
         table["time_zone"] = zone_of(results)
     if labels is not None:
-        table[f"label:{labels.kind.split(':', 1)[-1]}"] = _texts(labels, rows)
+        table[f"label:{labels.kind.split(':', 1)[-1]}"] = said
     return table
 
 
-def _csv(table: pd.DataFrame) -> bytes:
-    text: str = without_formulas(table).to_csv(index=False, lineterminator="\n")
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _texts(labels: WindowLabels | None, rows: np.ndarray) -> list[str]:
+def _texts(labels: WindowLabels | None, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Places in `rows`, as often as the window has labels, and these; '' for none."""
     if labels is None:
-        return [""] * len(rows)
-    return [labels.of(row) or "" for row in rows]
+        return np.arange(len(rows)), [""] * len(rows)
+    place, codes = labels.every(rows)
+    names = (*labels.names, "")  # the last one stands for none
+    return place, [names[code] for code in codes.tolist()]
 
 
 def _file_name(name: str) -> str:

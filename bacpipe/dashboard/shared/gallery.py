@@ -236,7 +236,9 @@ class Gallery:
                 except BacpipeError as error:
                     made.append("")
                     problem = problem or str(error)
-            return made, problem
+            names = dict.fromkeys(str(row["recording"]) for row in todo)
+            changed = (change for name in names if (change := results.change_of(name)))
+            return made, problem or next(changed, "")
 
         def show(answer: tuple[list[str], str]) -> None:
             made, problem = answer

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bacpipe.annotations.table import LABEL_PREFIX, label_columns, label_kind, read_annotations
+from bacpipe.annotations.table import (
+    REQUIRED_COLUMNS,
+    label_columns,
+    label_kind,
+    read_annotations,
+)
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.default_labels import make_labels, metadata_labels
-from bacpipe.labels.ground_truth import ground_truth_by_model
+from bacpipe.labels.ground_truth import every_label
+from bacpipe.labels.matching import runs
 from bacpipe.labels.people import current_labels, settled_labels
+from bacpipe.recognisers.labelled import labels_on_windows
 from bacpipe.store.judgements import YES
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, CLUSTER_LABELS
 from bacpipe.store.parquet import read_parquet
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NONE = -1
+_SAME = 1e-3  # seconds: tables round the times of windows
 
 _TITLES = {
     "time_of_day": "Time of day",
@@ -48,8 +56,23 @@ _CLUSTERS, _ANNOTATIONS = "clusters:", "annotations:"
 PEOPLE = "people"
 
 
+class LabelPairs(NamedTuple):
+    """Every label of every window that has any, of those kinds of which a window may have several.
+
+    Attributes
+    ----------
+    row : np.ndarray, int64, shape (n,)
+        Window, ascending.
+    code : np.ndarray, int32, shape (n,)
+        Its label, as an index into names; each once for a window.
+    """
+
+    row: np.ndarray
+    code: np.ndarray
+
+
 class WindowLabels(NamedTuple):
-    """One label per window.
+    """Labels of windows: one of each to colour it by, and all to filter, select and export by.
 
     Attributes
     ----------
@@ -63,6 +86,8 @@ class WindowLabels(NamedTuple):
         Whether neighbouring labels resemble each other, as times do.
     species : tuple of str
         Scientific name of each of `names`, '' where there is none; empty if none is known.
+    pairs : LabelPairs or None
+        All labels; None where no window has more than the one of `codes`.
     """
 
     kind: str
@@ -70,6 +95,7 @@ class WindowLabels(NamedTuple):
     names: tuple[str, ...]
     ordered: bool
     species: tuple[str, ...] = ()
+    pairs: LabelPairs | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -81,9 +107,37 @@ class WindowLabels(NamedTuple):
         )
 
     def of(self, row: int) -> str | None:
-        """Label of a window."""
-        code = self.codes[row]
-        return None if code == NONE else self.names[code]
+        """Labels of a window, one after the other; None without any."""
+        _, codes = self.every(np.array([row]))
+        return ", ".join(self.names[code] for code in codes if code != NONE) or None
+
+    def every(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All labels of some windows.
+
+        Returns places in `rows`, ascending, and a label for each, int64 and an index into `names`.
+        A window without labels is there once, with -1.
+        """
+        if self.pairs is None:
+            return np.arange(len(rows)), self.codes[rows].astype(np.int64)
+        first = np.searchsorted(self.pairs.row, rows)
+        count = np.searchsorted(self.pairs.row, rows, "right") - first
+        place, at = runs(first, np.maximum(count, 1))
+        codes = np.full(len(place), NONE, np.int64)
+        labelled = count[place] > 0
+        codes[labelled] = self.pairs.code[at[labelled]]
+        return place, codes
+
+    def windows_with(self, names: Iterable[str]) -> np.ndarray:
+        """Windows that have one of some labels, maybe among others; bool of shape (windows,)."""
+        chosen = set(names)
+        # The last one stands for none.
+        wanted = np.array([*(name in chosen for name in self.names), False])
+        if self.pairs is None:
+            found: np.ndarray = wanted[self.codes]
+            return found
+        found = np.zeros(len(self.codes), bool)
+        found[self.pairs.row[wanted[self.pairs.code]]] = True
+        return found
 
 
 def most_frequent(parts: Sequence[WindowLabels], most: int) -> list[WindowLabels]:
@@ -102,7 +156,9 @@ def most_frequent(parts: Sequence[WindowLabels], most: int) -> list[WindowLabels
     place[NONE] = NONE
     others = f"other ({len(names) - len(kept):,} labels)"
     said = (*(names[i] for i in kept), others)
-    return [part._replace(codes=place[part.codes], names=said, species=()) for part in parts]
+    return [
+        part._replace(codes=place[part.codes], names=said, species=(), pairs=None) for part in parts
+    ]
 
 
 def label_kinds(results: ModelResults) -> dict[str, str]:
@@ -190,33 +246,46 @@ def _annotation_columns(results: ModelResults) -> list[str]:
 
 
 def _annotations(results: ModelResults, kind: str) -> WindowLabels:
-    column = LABEL_PREFIX + kind.removeprefix(_ANNOTATIONS)
-    truth = ground_truth_by_model(
-        results.name,
-        results.loader.audio_dir,
-        label_column=column,
-        annotations_filename=results.loader.options.annotations_filename,
-        overwrite=False,
-        **results.settings,
-    )
-    codes, numbers = truth[column], truth[f"label_dict:{kind.removeprefix(_ANNOTATIONS)}"]
-    names = sorted(numbers, key=lambda name: numbers[name])
-    place = np.full(max(numbers.values(), default=-1) + 2, NONE, np.int32)
-    for index, name in enumerate(names):
-        place[numbers[name]] = index
-    return WindowLabels(kind, place[codes], tuple(names), False)
+    loader, name = results.loader, kind.removeprefix(_ANNOTATIONS)
+    source = loader.options.annotations_filename
+    laid, names = every_label(loader, results.windows, name, source)
+    pairs = LabelPairs(laid.window, laid.label.astype(np.int32))
+    # What covers most of a window comes first.
+    labelled, first = np.unique(pairs.row, return_index=True)
+    codes = np.full(len(results), NONE, np.int32)
+    codes[labelled] = pairs.code[first]
+    return WindowLabels(kind, codes, tuple(names), False, pairs=pairs)
 
 
 def _people(results: ModelResults) -> WindowLabels:
-    """What people heard in windows; of several labels the last one that was given."""
+    """What people heard in windows; the last label that was given is the one that colours."""
     table = settled_labels(current_labels(results.loader))
-    table = table[table["value"] == YES].sort_values("time", kind="stable")
+    known = table["recording"].isin(results.recordings)
+    table = table[known & (table["value"] == YES)].sort_values("time", kind="stable")
     names = tuple(sorted(set(table["label"])))
-    number = {name: i for i, name in enumerate(names)}
     codes = np.full(len(results), NONE, np.int32)
-    for label, rows in zip(table["label"], results.rows_of_labels(table), strict=True):
-        codes[rows] = number[label]
-    return WindowLabels(PEOPLE, codes, names, False)
+    if table.empty:
+        return WindowLabels(PEOPLE, codes, names, False)
+    number = {name: i for i, name in enumerate(names)}
+    fraction = results.loader.options.annotation_overlap
+
+    def laid(table: pd.DataFrame, number: dict[str, int]) -> np.ndarray:
+        """Window and label of every pair, each once."""
+        row, code, _ = labels_on_windows(results.windows, table, number, fraction)
+        return np.unique(np.stack([row, code]), axis=1)
+
+    row, code = laid(table, number)
+    # By itself, each label tells which windows it was given to, and so which of them is the last.
+    each = [str(place) for place in range(len(table))]
+    window, place = laid(table.assign(label=each), {name: int(name) for name in each})
+    of_place = table["label"].map(number).to_numpy(np.int64)
+    pair, given = row * len(names) + code, window * len(names) + of_place[place]
+    both = np.isin(given, pair)  # joined, labels of one name may be of other windows
+    last = np.full(len(pair), -1)
+    np.maximum.at(last, np.searchsorted(pair, given[both]), place[both])
+    order = np.lexsort((last, row))
+    codes[row[order]] = code[order]
+    return WindowLabels(PEOPLE, codes, names, False, pairs=LabelPairs(row, code.astype(np.int32)))
 
 
 def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
@@ -230,9 +299,19 @@ def _cluster_table(results: ModelResults) -> pd.DataFrame | None:
     except (OSError, ValueError, pa.ArrowException) as error:
         logger.warning("%s: cannot be read, so clusters are not shown (%s).", path, error)
         return None
-    # Windows that were added since have no cluster yet, so the table fits no longer.
-    fits = len(table) == len(results) and "audiofilename" in table
-    return table if fits else None
+    return table if _is_of(table, results) else None
+
+
+def _is_of(table: pd.DataFrame, results: ModelResults) -> bool:
+    """Whether the rows of a table are the present windows; as many others may have been before."""
+    if len(table) != len(results) or not {*REQUIRED_COLUMNS} <= {*table.columns}:
+        return False
+    names, stored = np.array(results.recordings, dtype=object), table["audiofilename"].to_numpy()
+    return bool(
+        (stored == names[results.recording_code]).all()
+        and np.allclose(table["start"], results.start, rtol=0, atol=_SAME)
+        and np.allclose(table["end"], results.end, rtol=0, atol=_SAME)
+    )
 
 
 def _cluster_columns(results: ModelResults) -> list[str]:
@@ -289,7 +368,9 @@ def with_common_names(parts: Sequence[WindowLabels]) -> list[WindowLabels]:
     numbered = []
     for part in parts:
         place = np.array([number[name_of[key]] for key in part.keys] + [NONE], np.int32)
-        numbered.append(part._replace(codes=place[part.codes], names=tuple(names), species=()))
+        pairs = part.pairs and part.pairs._replace(code=place[part.pairs.code])
+        codes = place[part.codes]
+        numbered.append(part._replace(codes=codes, names=tuple(names), species=(), pairs=pairs))
     return numbered
 
 

@@ -22,6 +22,7 @@ from bacpipe.errors import BacpipeError, ResultsNotFoundError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
+from bacpipe.recognisers.labelled import changed_recordings
 from bacpipe.reduction.reducers import REDUCERS
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.embedding_set import settings_of
@@ -175,13 +176,17 @@ class ModelResults:
         return [self.row_of(name, start, channel) for name, start, channel in _places_in(table)]
 
     def rows_of_labels(self, table: pd.DataFrame) -> list[list[int]]:
-        """Rows that each label of a table is about; without a channel, those of all channels."""
+        """Rows of just the seconds of each label of a table; without a channel, of all channels.
+
+        Labels of other seconds, such as those of another model's windows, are of none.
+        """
         rows = []
-        for name, start, channel in _places_in(table):
+        for (name, start, channel), end in zip(_places_in(table), table["end"], strict=True):
             count = self.channel_count(name) if name in self._slices else 1
             wanted = [channel] if channel is not None or count == 1 else range(1, count + 1)
             possible = (self.row_of(name, start, one) for one in wanted)
-            rows.append([row for row in possible if row is not None])
+            found = (row for row in possible if row is not None)
+            rows.append([row for row in found if abs(self.end[row] - float(end)) <= _SAME])
         return rows
 
     def _of_channel(self, rows: slice, channel: int | None) -> slice:
@@ -242,6 +247,16 @@ class ModelResults:
                 f"nor played; its embeddings and predictions are still here. {self._how_to_find()}"
             )
         return path
+
+    def change_of(self, recording: str) -> str:
+        """Sentence for those who look at a recording that is not what the model heard; else ''."""
+        if not changed_recordings(self.loader, [recording]):
+            return ""
+        return (
+            f"{recording} has changed since {self.name} heard it: scores, places on maps and "
+            f"neighbours are of the former sound, and marks do not count for them; run the model "
+            f"again."
+        )
 
     def _how_to_find(self) -> str:
         """How to say where the recordings are now."""

@@ -19,10 +19,10 @@ class ClipsToReview:
 
     Attributes
     ----------
-    model : str
-        Whose windows they are.
+    results : ModelResults
+        Whose windows they are; those of the model may be others once they are heard.
     rows : np.ndarray, int64, shape (n,)
-        Windows, as `ModelResults` numbers them.
+        Windows, as these results number them.
     title : str
         What they are, for people: 'windows like the chosen one'.
     label : str
@@ -35,13 +35,24 @@ class ClipsToReview:
         Model or recogniser whose scores they are; `model` unless given.
     """
 
-    model: str
+    results: ModelResults
     rows: np.ndarray
     title: str
     label: str = ""
     scores: np.ndarray | None = None
     chosen_by: str = ""
     scored_by: str = ""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.results.name
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        """The windows by what names them in all results: recording, start, channel, and end."""
+        table = self.results.window_table(self.rows)
+        return table.rename(columns={"audiofilename": "recording"})
 
     @classmethod
     def of_table(
@@ -63,7 +74,7 @@ class ClipsToReview:
             of_label = kept["label"] == label if "label" in kept else True
             scores = np.where(of_label, kept["score"].to_numpy(np.float64), np.nan)
         return cls(
-            results.name,
+            results,
             np.array([row for row in rows if row is not None], np.int64),
             title,
             label,

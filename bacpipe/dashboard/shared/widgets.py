@@ -14,6 +14,7 @@ from bokeh.models import HTMLTemplateFormatter, NumberFormatter
 
 from bacpipe.dashboard.shared.labels import NONE, WindowLabels
 from bacpipe.dashboard.style import CSS, NO_LABEL, SHAPES, TABLE_CSS, is_dark
+from bacpipe.store.files import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,15 +232,20 @@ def text_formatter() -> Any:
     return HTMLTemplateFormatter(template=_TEXT)
 
 
+def csv_of(table: pd.DataFrame) -> bytes:
+    """A table as CSV (UTF-8, comma), whose texts and names of columns are no formulas.
+
+    Whoever downloads a table opens it in a spreadsheet, and the names in it may be anybody's.
+    """
+    text: str = without_formulas(table).to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8", "surrogateescape")
+
+
 def download_button(table: pd.DataFrame, filename: str) -> Any:
-    """Button that hands out a whole table as CSV (UTF-8, comma)."""
-
-    def content() -> io.BytesIO:
-        return io.BytesIO(table.to_csv(index=False, lineterminator="\n").encode())
-
+    """Button that hands out a whole table as `csv_of` makes it."""
     return pn.widgets.FileDownload(
-        callback=content, filename=filename, label="Download as CSV", color="primary",
-        variant="outline", width=180,
+        callback=lambda: io.BytesIO(csv_of(table)), filename=filename, label="Download as CSV",
+        color="primary", variant="outline", width=180,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class _DrawnClip(NamedTuple):
     picture: Spectrogram
     wav: bytes
     marks: list[DrawnMark]
+    remark: str
 
 
 class WindowDetails:
@@ -151,7 +152,7 @@ class WindowDetails:
 
     @property
     def problem(self) -> str:
-        """Sentence on why the window cannot be shown; empty if it can."""
+        """Sentence on why the window cannot be shown, or is another than the model's; or empty."""
         return self._problem.sentence
 
     def clear(self) -> None:
@@ -177,7 +178,8 @@ class WindowDetails:
             )
             stop = clip.start + clip.duration
             marks = marks_between(results, name, clip.start, stop, channel=channel)
-            return _DrawnClip(name, clip, spectrogram(clip, wanted.look(clip)), clip.wav(), marks)
+            picture = spectrogram(clip, wanted.look(clip))
+            return _DrawnClip(name, clip, picture, clip.wav(), marks, results.change_of(name))
 
         self._background.run(
             self._key,
@@ -188,7 +190,7 @@ class WindowDetails:
         )
 
     def _show_clip(self, drawn: _DrawnClip, window: tuple[float, float]) -> None:
-        self._problem.say()
+        self._problem.say(drawn.remark)
         results = self._results
         heard = None if results is None else results.highest_heard
         self._figure.show(
