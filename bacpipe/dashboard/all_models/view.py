@@ -113,7 +113,7 @@ It needs no training.
         "part": "part",
         "reducer": "all_map",
         "colour": "all_colour",
-        "score": "score",
+        "score": "all_score",
     }
 
     part = param.Selector(objects=list(_PARTS.values()), default="maps")

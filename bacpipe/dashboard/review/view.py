@@ -82,7 +82,7 @@ class ReviewView(View):
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
         "model": "model", "scores": "scores", "label": "label", "order": "order",
-        "left_out": "left_out", "around": "around", "keys": "keys",
+        "left_out": "left_out", "around": "review_around", "keys": "keys",
     }  # fmt: skip
 
     _wide: ClassVar[dict[str, Any]] = {"sizing_mode": "stretch_width", "margin": (2, 5)}

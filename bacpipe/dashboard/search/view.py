@@ -85,9 +85,12 @@ class SearchView(ModelView):
     title: ClassVar[str] = "Search"
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
-        name: name
-        for name in ("model", "by", "like", "unlike", "words", "recogniser", "sites", "first_day",
-                     "last_day", "hours", "label", "score", "elsewhere", "gap", "count")
+        "by": "search_by",
+        **{
+            name: name
+            for name in ("model", "like", "unlike", "words", "recogniser", "sites", "first_day",
+                         "last_day", "hours", "label", "score", "elsewhere", "gap", "count")
+        },
     }  # fmt: skip
 
     by: Any = param.Selector(default="windows", objects=list(_BY.values()))

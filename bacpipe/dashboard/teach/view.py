@@ -71,8 +71,8 @@ class TeachView(ModelView):
     title: ClassVar[str] = "Teach"
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
-        name: name
-        for name in ("model", "recogniser", "labels_from", "strategy", "of_class", "count")
+        **{name: name for name in ("model", "recogniser", "labels_from", "strategy", "of_class")},
+        "count": "next_count",
     }
 
     labels_from: Any = param.Selector(default=AUTOMATIC, objects=list(_SOURCES.values()))
