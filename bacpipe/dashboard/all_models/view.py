@@ -169,6 +169,7 @@ It needs no training.
                 "config.yaml and run bacpipe again; embeddings that are there are not computed "
                 "anew."
             )
+            self.background.cancel("content")
             self._content.objects = [hint(text)]
             return
         models = [results for results in self._models if reducer in results.maps]

@@ -16,7 +16,7 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.background import beside_the_loop
+from bacpipe.dashboard.background import SEARCHES, beside_the_loop
 from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
@@ -298,6 +298,7 @@ class SearchView(ModelView):
 
     def _change_model(self, model: str) -> None:
         self._offer = None  # nothing is searched for until it is known what there is
+        self.background.cancel("search")
         self.param.update(model=model, label="", score=0.0, recogniser="")
         self._read_offer()
 
@@ -404,13 +405,14 @@ class SearchView(ModelView):
             part.visible = by == self.by
         if self._own or self._offer is None:
             return
+        self.background.cancel("search")  # of what was asked for before
         try:
             request = self._request
         except SettingsError as error:
             self._fail(str(error))
             return
         if lacks := request.lacks:
-            self.background.run("search", lambda: lacks, self._show_lacking, fail=self.say)
+            self._show_lacking(lacks)
             return
         self.background.run(
             "search",
@@ -418,6 +420,7 @@ class SearchView(ModelView):
             self._show,
             fail=self._fail,
             busy=self._spinner,
+            on=SEARCHES,
         )
 
     def _show_lacking(self, sentence: str) -> None:
