@@ -39,6 +39,7 @@ COLUMNS = (
     "audiofilename", "start", "end", "low_frequency", "high_frequency", "label",
     "scientific_name", "score", "detection_score",
 )  # fmt: skip
+_TEXTS = ("audiofilename", "label", "scientific_name")
 
 
 def calls_in(handler: AudioHandler, source: Source) -> pd.DataFrame:
@@ -186,15 +187,15 @@ def _stored_calls(path: Path, but_not: Set[str], columns: Sequence[str]) -> dict
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if [*table.columns] != [*columns]:
             raise ValueError(f"expected the columns {', '.join(columns)}")
-        for name in {*columns} - {"audiofilename", "label", "scientific_name"}:
+        for name in columns:
             # Python's numbers, which are read as they were written.
-            table[name] = table[name].map(int if name == CHANNEL else float)
+            kind = int if name == CHANNEL else float
+            table[name] = table[name].map(unescaped if name in _TEXTS else kind)
     except (OSError, ValueError) as error:
         raise ResultsError(
             f"{path}: this table of calls cannot be read ({first_line(error)}); move it away, and "
             f"run over all recordings again."
         ) from None
-    table[[*texts]] = table[[*texts]].map(unescaped)
     others = table[~table["audiofilename"].isin(list(but_not))]
     return {str(name): part for name, part in others.groupby("audiofilename", sort=False)}
 

@@ -103,6 +103,7 @@ def train_recogniser(
     loader = loader or Loader(audio_dir, model, options=make_options(**kwargs))
     _check_name(name, loader)
     seed = typed_seed(seed) or 0
+    begun = datetime.now(UTC)  # labels of later times are not learnt
     table = labels_for(loader, labels)
     labelled = labelled_windows(loader, table, classes)
     embeddings = embeddings_of(loader, labelled.rows)
@@ -130,7 +131,7 @@ def train_recogniser(
         "weak_negatives": weak_negatives,
         "seed": seed,
         "licence_of_the_model": card.licence if card is not None else "",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": begun.isoformat(timespec="microseconds"),
         "version": __version__,
     }
     recogniser = Recogniser(

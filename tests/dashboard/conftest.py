@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bacpipe
+from bacpipe.dashboard.background import Background, _Job
 from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.results import DataSetResults
 from tests.conftest import TinyModel, write_recording
@@ -56,6 +58,30 @@ def gesture(
     eventually(page, made)
 
 
+class LateBackground(Background):
+    """Of a page to which results come when a test says so, see the fixture `late`."""
+
+    def __init__(self, on_page: Any = None) -> None:
+        super().__init__(on_page)
+        self._waiting: list[_Job] = []
+
+    def _begin(self, job: _Job, on: Executor) -> None:
+        self._waiting.append(job)
+
+    def answer(self, begin: str = "") -> None:
+        """Let results come whose keys begin so, and what is asked for because of them."""
+        while due := [job for job in self._waiting if job.key.startswith(begin)]:
+            self._waiting.remove(due[0])
+            if self._is_wanted(due[0]):
+                self._present(due[0], due[0].compute)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that are made have a `LateBackground`."""
+    monkeypatch.setattr("bacpipe.dashboard.shared.view.Background", LateBackground)
+
+
 class OtherModel(TinyModel):
     """A second model, with two windows a second."""
 
@@ -92,10 +118,26 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return audio, base / "results"
 
 
+class MuteModel(TinyModel):
+    """A model without a classifier."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.classes = []
+
+
+_MODELS = {"tiny": TinyModel, "other": OtherModel, "mute": MuteModel}
+
+
 def make_small_field(
-    base: Path, port: int, *, reducer: str = "None", **settings: object
+    base: Path,
+    port: int,
+    models: Sequence[str] = ("tiny",),
+    *,
+    reducer: str = "None",
+    **settings: object,
 ) -> DataSetResults:
-    """Results of one tiny model for two sites, for tests that write into them."""
+    """Results of tiny models for two sites, for tests that write into them."""
     audio = base / "field"
     for site in ("north", "south"):
         for hour in (4, 18):
@@ -105,12 +147,12 @@ def make_small_field(
         "site,latitude,longitude,time_zone\nnorth,52.5,13.4,UTC+2\nsouth,,,UTC+2\n"
     )
     bacpipe.play(
-        audio_dir=audio, main_results_dir=base / "results", models=["tiny"],
-        CustomModels=[TinyModel], device="cpu", classifier_threshold=0.3,
+        audio_dir=audio, main_results_dir=base / "results", models=[*models],
+        CustomModels=[_MODELS[name] for name in models], device="cpu", classifier_threshold=0.3,
         dim_reduction_model=reducer,
     )  # fmt: skip
     return open_data_set(
-        None, audio_dir=audio, main_results_dir=base / "results", dashboard_port=port, **settings
+        models, audio_dir=audio, main_results_dir=base / "results", dashboard_port=port, **settings
     )
 
 

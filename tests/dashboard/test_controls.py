@@ -28,6 +28,7 @@ from bacpipe.dashboard.review.view import ReviewView
 from bacpipe.dashboard.search.view import SearchView
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View, Visitor
 from bacpipe.dashboard.teach.view import TeachView
 from tests.conftest import TinyModel, write_recording
@@ -461,6 +462,80 @@ def test_what_a_recogniser_is_taught_and_what_comes_next(field: DataSetResults) 
     assert shown[0] != shown[1]
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> DataSetResults:
+    """Three models, of which two have recognisers and one has no classifier."""
+    made = make_small_field(tmp_path_factory.mktemp("taught"), 5391, ["tiny", "other", "mute"])
+    rows = [
+        {"recording": name, "start": second, "end": second + 1, "label": label, "value": value}
+        for name in (NORTH, SOUTH)
+        for label in ("strong", "дрозд", "сова", "Étourneau")
+        for second, value in ((10, "yes"), (9, "yes"), (0, "no"), (1, "no"))
+    ]
+    settings: dict[str, Any] = {"main_results_dir": made.options.main_results_dir}
+    bacpipe.label_windows(made.audio_dir, rows, "Ben", **settings)
+    lines = [f"{name},{part}" for name in (NORTH, SOUTH) for part in ("6,11,strong", "0,4,weak")]
+    table = "\n".join(["audiofilename,start,end,label:species", *lines])
+    (made.audio_dir / "annotations.csv").write_text(table)
+    for model, name in (("tiny", "high"), ("mute", "low")):
+        bacpipe.train_recogniser(made.audio_dir, model, name=name, classes=["strong"], **settings)
+    return made
+
+
+def test_how_good_a_recogniser_is_by_other_labels(taught: DataSetResults) -> None:
+    room = Room(TeachView, taught, model="tiny", labels_from="people")
+
+    def judged_by() -> list[int]:
+        """Labels of each class; none where only a sentence says why there is no judgement."""
+        table = getattr(room.view._quality.objects[0], "value", None)
+        return [] if table is None else table["labels"].tolist()
+
+    assert judged_by() == [8]
+    room.choose("Labels of", "annotations")
+    assert judged_by() != [8]
+    room.choose("Labels of", "people")
+    assert judged_by() == [8]
+
+
+def test_labels_that_a_recogniser_has_not_learnt(taught: DataSetResults) -> None:
+    room = Room(TeachView, taught, model="tiny", recogniser="high")
+    train = room.control("Train")
+    room.view.gallery._tiles.selected = [0]
+    room.type("Label", "murmur")
+    room.press("✓ is")
+    assert "murmur" in room.control("Classes (none chosen: all)").options
+    assert train.label == "Train again (1 new label)"
+    again = Room(TeachView, taught, model="tiny", recogniser="high")
+    assert again.view._train.label == "Train again (1 new label)"
+    again.choose("Labels of", "annotations")
+    assert again.view._train.label == "Train"
+    room.choose("Model", "other")
+    assert train.label == "Train"
+    room.choose("Model", "tiny")
+    assert train.label == "Train again (1 new label)"
+    room.type("Classes (none chosen: all)", ["strong"])
+    room.type("Name of the recogniser", "high")
+    room.press("Train again (1 new label)")
+    assert room.view.recogniser == "high" and train.label == "Train"
+
+
+def test_names_of_recognisers_of_any_class(taught: DataSetResults) -> None:
+    room = Room(TeachView, taught, model="other")
+    names = []
+    for label in ("дрозд", "сова", "Étourneau", "дрозд"):
+        room.type("Classes (none chosen: all)", [label])
+        room.view._train.clicks += 1
+        assert room.view._lesson.recognisers[room.view.recogniser].classes == (label,)
+        names.append(room.view.recogniser)
+    assert names[0] == names[3] != names[1] and names[2] == "etourneau"
+
+
+def test_a_recogniser_without_labels(data_set: DataSetResults) -> None:
+    room = Room(TeachView, data_set, model="tiny", labels_from="people")
+    room.press("Train")
+    assert "There are no labels yet" in room.view.notice.sentence
+
+
 # ---------------------------------------------------------------------- Review
 
 
@@ -483,7 +558,7 @@ def test_labels_on_keys_and_seconds_around(review: Room) -> None:
     assert told[-1]["labels"] == ["wren", "red kite"] == review.view.keys
     ticket = told[-1]["ticket"]
     review.choose("Seconds around", "3 s")
-    assert told[-1]["ticket"] > ticket  # begins anew
+    assert told[-1] == {"type": "around", "ticket": ticket}  # where the visitor is in the queue
     review.view.desk.panel._handle_msg({"type": "want", "ticket": told[-1]["ticket"],
                                         "indices": [2]})  # fmt: skip
     card = told[-1]["card"]
@@ -506,6 +581,58 @@ def test_order_and_left_out_clips_of_a_queue(review: Room, field: DataSetResults
     assert len(queue_of(review).rows) == count - 1
     review.choose("Clips that", "I have not marked")
     assert len(queue_of(review).rows) == count  # Ben has, Ana has not
+
+
+def test_undo_takes_back_what_was_marked_under_another_name(field: DataSetResults) -> None:
+    visitor = Visitor(annotator="Ana")
+    room = Room(ReviewView, field, visitor, model="tiny", label="quiet")
+    panel, told = room.view.desk.panel, list[dict[str, Any]]()
+    panel.tell = told.append
+    panel._handle_msg({"type": "ready"})
+    about = {"ticket": told[-1]["ticket"], "index": 3, "label": "hoot"}
+    panel._handle_msg({"type": "mark", "number": 1, "value": "yes", **about})
+    assert said_of(field, "hoot") == ["yes"]
+    visitor.annotator = "Ben"
+    assert told[-1]["annotator"] == "Ben"
+    panel._handle_msg({"type": "undo", "number": 2, "undone": 1, **about})
+    assert told[-1]["outcomes"] == [{"number": 2, "problem": ""}]
+    assert said_of(field, "hoot") == []
+    panel._handle_msg({"type": "undo", "number": 3, "undone": 7, **about})  # of no mark
+    assert said_of(field, "hoot") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "why", "label", "title"),
+    [
+        ({"order": "sent"}, "No clips were sent here", "Order", "best scores first"),
+        ({"scores": "nobody"}, "no recogniser 'nobody'", "Scores of", "tiny's classifier"),
+        ({"scores": "nobody"}, "no recogniser 'nobody'", "Model", "other"),
+        ({"model": "mute"}, "there are no predictions of mute", "Scores of", "recogniser low"),
+    ],
+)
+def test_review_without_a_queue_still_offers_others(
+    taught: DataSetResults, values: dict[str, Any], why: str, label: str, title: str
+) -> None:
+    room = Room(ReviewView, taught, **{"model": "tiny", **values})
+    room.view.desk.panel._handle_msg({"type": "ready"})
+    assert why in room.view.notice.sentence
+    for name, parameter in (("Model", "model"), ("Scores of", "scores"), ("Order", "order")):
+        widget = room.control(name)
+        assert widget.value == getattr(room.view, parameter)
+        options = widget.options
+        assert widget.value in (options.values() if isinstance(options, dict) else options)
+    room.choose(label, title)
+    assert len(queue_of(room).rows) and not room.view.notice.sentence
+
+
+def test_clips_of_another_model_are_sent(taught: DataSetResults) -> None:
+    room = Room(ReviewView, taught, model="tiny", scores="high", label="strong")
+    room.view.desk.panel._handle_msg({"type": "ready"})
+    assert queue_of(room).scored_by == "high"
+    room.view.take(ClipsToReview("other", np.array([3, 1]), "found"))
+    assert queue_of(room).rows.tolist() == [3, 1]
+    room.choose("Order", "best scores first")
+    assert queue_of(room).scored_by == "other"
 
 
 # ---------------------------------------------------------------------- Compare
@@ -623,6 +750,37 @@ def test_what_is_counted_at_places(field: DataSetResults) -> None:
     assert sum(numbers["windows"]) > sum(numbers["detections"])
     room.slide("Lowest score", 0.8)
     assert 0 < sum(cells()) < sum(numbers["windows"])
+
+
+def test_a_species_stays_chosen_where_the_score_leaves_nothing_of_it(field: DataSetResults) -> None:
+    room = Room(PlacesView, field, model="tiny")
+    written: list[tuple[str, str]] = []  # as the page's address gets it
+    room.view.param.watch(
+        lambda *_: written.append((room.view.source, room.view.species)), ["source", "species"]
+    )
+    room.choose("Species", "quiet")
+    room.slide("Lowest score", 1.0)
+    assert room.view.species == room.control("Species").value == "quiet"
+    assert "detections of quiet | north 0 " in f"{room.figures()[0]} "
+    for part in ("Species by site", "Activity"):
+        room.choose("Show", part)
+        assert "Nothing of quiet was found" in room.view._content[0].object
+    room.slide("Lowest score", 0.5)
+    room.choose("Show", "Map")
+    assert room.control("Species").value == "quiet"
+    assert "north 0 " not in f"{room.figures()[0]} "
+    assert set(written) == {("classifier", "quiet")}
+    other = Room(PlacesView, field, model="tiny", species="nothing that it knows")
+    assert other.view.species == "" == other.control("Species").value
+
+
+def test_the_address_learns_whose_detections_are_shown(field: DataSetResults) -> None:
+    view = PlacesView(field)
+    written: list[str] = []
+    view.param.watch(lambda event: written.append(event.new), "source")
+    view.controls(), view.body()
+    view.opened()
+    assert written == ["classifier"]
 
 
 # ---------------------------------------------------------------------- All models and Data

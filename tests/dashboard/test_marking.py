@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from bacpipe.dashboard.search.view import SearchView
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.options import with_changes
-from tests.dashboard.conftest import make_small_field
+from tests.dashboard.conftest import LateBackground, make_small_field
 
 RECORDING = "north/rec_20240501_040000.wav"
 
@@ -34,23 +33,6 @@ def data_set(made: DataSetResults) -> DataSetResults:
     for path in Path(made.options.main_results_dir).glob("*/labels"):
         shutil.rmtree(path)
     return made
-
-
-class Later:
-    """Background whose results come when the test lets them, the newest of each key."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, Callable[[], None]] = {}
-
-    def run(
-        self, key: str, compute: Callable[[], Any], show: Callable[[Any], None], **_: Any
-    ) -> None:
-        self.waiting[key] = lambda: show(compute())
-
-    def deliver(self, part: str) -> None:
-        """Show what is computed under the keys with a part in their name."""
-        for key in [key for key in self.waiting if part in key]:
-            self.waiting.pop(key)()
 
 
 def labels_of(data_set: DataSetResults) -> pd.DataFrame:
@@ -198,7 +180,7 @@ def test_sounds_and_marks_stay_with_their_page(data_set: DataSetResults) -> None
     view, _ = searching(data_set)
     gallery = view.gallery
     gallery._size.value = 12
-    gallery._background = later = Later()  # type: ignore[assignment]
+    gallery._background = later = LateBackground()
     told: list[dict[str, Any]] = []
     gallery._tiles._send_msg = told.append
     asked = gallery._tiles.round
@@ -208,15 +190,14 @@ def test_sounds_and_marks_stay_with_their_page(data_set: DataSetResults) -> None
     gallery._mark("yes")
     gallery._turn(1)
     gallery._tiles.selected = [3]
-    later.deliver("sound")
-    later.deliver("store")
-    later.deliver("labels")
+    for what in ("sound", "store", "labels"):
+        later.answer(f"{gallery._key}-{what}")
     # A browser takes what is of the round that it shows.
     assert [message["round"] for message in told] == [asked] != [gallery._tiles.round]
     assert set(gallery._tiles.marks) == {""}
     assert gallery._tiles.selected == [3]
     gallery._turn(-1)
-    later.deliver("labels")
+    later.answer(f"{gallery._key}-labels")
     assert gallery._tiles.marks[:3] == ["✓ fox", "✓ fox", ""]
 
 

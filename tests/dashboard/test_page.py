@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from bacpipe.dashboard.page import VIEWS
 from bacpipe.dashboard.server import Server
+from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramSettings
 from tests.dashboard.conftest import eventually
 
 
@@ -27,6 +29,33 @@ def test_every_view_opens_and_explains_itself(visit: Any, view: type) -> None:
     page.get_by_text(first_words[:40]).locator("visible=true").first.wait_for()
     # The hostile label is shown as text wherever labels are shown, and has not run.
     assert page.evaluate("window.hacked") is None
+
+
+# Of several tabs, because what they say of one tab is meant for the others, too.
+_SHARED = {"model", "recording", "start", "channel", "source", "species", "hours", "label",
+           "recogniser", "by"}  # fmt: skip
+
+
+def test_no_two_choices_have_one_key_in_the_address() -> None:
+    holders: dict[str, list[Any]] = {}
+    kinds: tuple[Any, ...] = (*VIEWS, SpectrogramSettings)
+    for kind in kinds:
+        for name, key in kind.in_address.items():
+            holders.setdefault(key, []).append(kind.param[name])
+    assert {key for key, choices in holders.items() if len(choices) > 1} == _SHARED
+    for key in _SHARED:
+        first, *others = holders[key]
+        for choice in others:
+            assert type(choice) is type(first), key
+            fixed = [set(getattr(part, "objects", ())) - {""} for part in (first, choice)]
+            assert not all(fixed) or fixed[0] == fixed[1], key
+
+
+def test_what_is_chosen_in_review_is_in_its_address(visit: Any) -> None:
+    page = visit("?view=review&model=tiny")
+    page.get_by_role("img", name=re.compile("^Spectrogram of")).wait_for()
+    page.get_by_label("Seconds around").locator("visible=true").select_option("3 s")
+    page.wait_for_url("**review_around=3**")
 
 
 def test_back_returns_to_the_tab_before_as_it_was(visit: Any) -> None:

@@ -15,6 +15,7 @@ import soundfile as sf
 import bacpipe
 from bacpipe.dashboard.recordings.recordings_table import read_recordings
 from bacpipe.dashboard.recordings.view import RecordingsView
+from bacpipe.dashboard.recordings.whole_recording import long_spectrogram
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.dashboard.shared.clips import from_axis
 from bacpipe.dashboard.shared.results import DataSetResults
@@ -140,6 +141,25 @@ def test_recordings_whose_names_tell_no_time_leave_out_the_time_line(tmp_path: P
     assert np.isfinite(view._recordings.table["duration"]).all()
     view.part = "failures"
     assert "Nothing failed" in view._content.objects[0].object
+
+
+def test_a_whole_recording_is_computed_once(
+    view: RecordingsView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+
+    def read(*given: Any) -> Any:
+        computed.append(given[1])
+        return long_spectrogram(*given)
+
+    monkeypatch.setattr("bacpipe.dashboard.recordings.whole_recording.long_spectrogram", read)
+    told = []
+    view.param.watch(lambda event: told.append(event.new), "whole")  # as the address does
+    view.part = "whole"
+    first, second = view._offered.options[:2]
+    assert computed == told == [first]
+    view._offered.value = second
+    assert computed == told == [first, second]
 
 
 def test_a_whole_recording_shows_what_is_where_and_plays_from_a_click(tmp_path: Path) -> None:

@@ -173,6 +173,35 @@ def test_a_queue_is_marked_by_keys_alone(
     page.locator(".progress", has_text=re.compile("^1 of 24$")).wait_for()
 
 
+def test_another_name_and_other_seconds_leave_the_queue_where_it_is(
+    served: Callable[..., str], open_review: Callable[..., Any], places: tuple[Path, Path]
+) -> None:
+    page = open_review(served())
+    name = page.get_by_label("Your name")
+    name.fill("Ana")
+    name.press("Tab")
+    page.get_by_role("group", name="Clip to review").focus()
+    for place in ("2", "3", "4"):
+        press(page, "y", place)
+    status(page, "3 marks stored")
+    page.get_by_label("Seconds around").select_option("3 s")
+    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    page.locator(".progress", has_text=re.compile("^4 of 24$")).wait_for()
+    name.fill("Ben")
+    name.press("Tab")
+    page.get_by_role("group", name="Clip to review").focus()
+    press(page, "ArrowLeft", "3")
+    eventually(page, page.locator(".given").inner_text, "")  # Ben has not said anything yet
+    press(page, "y", "4")
+    status(page, "4 marks stored")
+    assert people(places)["annotator"].tolist() == ["Ana", "Ana", "Ana", "Ben"]
+    press(page, "u", "3")
+    press(page, "u", "3")
+    status(page, "2 marks stored")
+    table = people(places)
+    assert table["annotator"].tolist() == ["Ana", "Ana"]
+
+
 def test_keys_work_after_clicks_and_not_while_typing(
     served: Callable[..., str], open_review: Callable[..., Any], places: tuple[Path, Path]
 ) -> None:

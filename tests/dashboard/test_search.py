@@ -127,7 +127,7 @@ def test_a_clip_of_the_visitor_finds_where_it_is_from(
     samples, rate = sf.read(data_set.audio_dir / RECORDING)
     clip = tmp_path / "mine.wav"
     sf.write(clip, samples[5 * rate : 6 * rate], rate)
-    page = visit("?view=search&by=clip")
+    page = visit("?view=search&search_by=clip")
     page.locator("input[type=file]").set_input_files(clip)
     page.wait_for_selector(TILES)
     eventually(page, lambda: shown(page)[:1], [(RECORDING, 5.0)])

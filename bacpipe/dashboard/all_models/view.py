@@ -113,7 +113,7 @@ It needs no training.
         "part": "part",
         "reducer": "all_map",
         "colour": "all_colour",
-        "score": "score",
+        "score": "all_score",
     }
 
     part = param.Selector(objects=list(_PARTS.values()), default="maps")
@@ -169,6 +169,7 @@ It needs no training.
                 "config.yaml and run bacpipe again; embeddings that are there are not computed "
                 "anew."
             )
+            self.background.cancel("content")
             self._content.objects = [hint(text)]
             return
         models = [results for results in self._models if reducer in results.maps]

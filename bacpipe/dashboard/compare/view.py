@@ -10,6 +10,7 @@ import numpy as np
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import LONG, POOL
 from bacpipe.dashboard.compare.agreement import (
     KIND,
     TITLE,
@@ -202,6 +203,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         """Put the windows of both models on their maps."""
         results, reducer = list(self._results), self.reducer
         self._placed = False
+        for key in ("colours", "agreement", "linked"):  # of what was on the maps before
+            self.background.cancel(key)
 
         def read() -> list[tuple[ModelResults, str | None, np.ndarray]]:
             maps = []
@@ -241,6 +244,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
     def _paint(self) -> None:
         if not self._placed:
             return
+        self.background.cancel("agreement")
         results, kind, k = list(self._results), self.colour, self.neighbours
 
         def read() -> _Colouring:
@@ -251,8 +255,12 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             known = with_common_names([part for part in parts if part is not None])
             return _Colouring([None if part is None else known.pop(0) for part in parts], None)
 
-        busy = self._agreement.panel if kind == KIND else self._legend
-        self.background.run("colours", read, self._show_colours, fail=self.say, busy=busy)
+        compared = kind == KIND
+        self.background.run(
+            "colours", read, self._show_colours, fail=self.say,
+            busy=self._agreement.panel if compared else self._legend,
+            on=LONG if compared else POOL,
+        )  # fmt: skip
 
     def _show_colours(self, colouring: _Colouring) -> None:
         self.say(self._greeting)
@@ -287,6 +295,8 @@ do not count as neighbours. It is not a score: two models may agree and both be 
         if self.colour == KIND:
             self._paint()
             return
+        # What is under way may be of other models, or of another number of neighbours.
+        self.background.cancel("agreement")
         windows = min(len(part) for part in self._results)
         asked = (self.left, self.right, self.neighbours) in self._asked
         self._ask.visible = windows > _WINDOWS_AT_ONCE and not asked
@@ -312,6 +322,7 @@ do not count as neighbours. It is not a score: two models may agree and both be 
             lambda computed: self._show_agreement(*computed),
             fail=self._agreement.say,
             busy=self._agreement.panel,
+            on=LONG,
         )
 
     def _show_agreement(

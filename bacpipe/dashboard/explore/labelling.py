@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import panel as pn
 
-from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.background import STORING, Background
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.dashboard.shared.to_review import ClipsToReview
@@ -168,6 +168,7 @@ class LabellingPanel:
             lambda: label_windows(results.loader.audio_dir, table, **results.settings),
             lambda count: self._done(f"{counted(count, 'window')} labelled {label!r}."),
             fail=self._done,
+            on=STORING,
         )
 
     def _done(self, sentence: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import panel as pn
 
-from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.background import LONG, POOL, Background
 from bacpipe.dashboard.shared.clips import channel_words
 from bacpipe.dashboard.shared.labels import WindowLabels
 from bacpipe.dashboard.shared.results import ModelResults
@@ -68,18 +68,26 @@ class NeighbourList:
             f'<a href="?{html.escape(urlencode(query))}">Search with this window</a>: many side '
             f"by side, to hear, filter and mark"
         )
-        if len(results) <= _MOST_UNASKED:
-            self._search()
-        else:
-            self._ask.visible = True
+        self._ask.visible = len(results) > _MOST_UNASKED
+        if self._ask.visible:
+            self._stop()
             self._list.param.update(options={}, value=[])
+            self._say("")
+        else:
+            self._search()
 
     def clear(self) -> None:
         """Show nothing."""
         self._results = self._row = None
         self._side_by_side.object = ""
-        self._search_number = next(self._newest)  # ends a search that is under way
+        self._stop()
         self._list.param.update(options={}, value=[])
+        self._say("")
+
+    def _stop(self) -> None:
+        """End a search that is under way: it is for another window."""
+        self._search_number = next(self._newest)
+        self._background.cancel(f"neighbours-{id(self)}")
 
     def _search(self) -> None:
         results, row = self._results, self._row
@@ -98,8 +106,9 @@ class NeighbourList:
             )
 
         self._background.run(
-            f"neighbours-{id(self)}", compute, self._show, fail=self._fail, busy=self._spinner
-        )
+            f"neighbours-{id(self)}", compute, self._show, fail=self._fail, busy=self._spinner,
+            on=POOL if len(results) <= _MOST_UNASKED else LONG,
+        )  # fmt: skip
 
     def _show(self, nearest: Neighbours) -> None:
         pairs = zip(nearest.rows.tolist(), nearest.similarity.tolist(), strict=True)

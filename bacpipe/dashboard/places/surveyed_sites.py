@@ -121,6 +121,16 @@ def read_surveyed_sites(results: ModelResults, source: str, min_score: float) ->
     return SurveyedSites(results, sites, survey, problem)
 
 
+def has_found(results: ModelResults, source: str, species: str) -> bool:
+    """Whether a source has found a species, or can find it, whatever the score."""
+    if source.startswith(_RECOGNISER):
+        return species in recogniser_of(results, source.removeprefix(_RECOGNISER)).classes
+    try:
+        return species in results.predictions.names
+    except ResultsNotFoundError:
+        return False
+
+
 def read_activity(
     results: ModelResults,
     source: str,

@@ -14,6 +14,7 @@ from bacpipe.dashboard.places.figures import Drawing, activity_drawing, site_map
 from bacpipe.dashboard.places.surveyed_sites import (
     CLASSIFIER,
     SurveyedSites,
+    has_found,
     read_activity,
     read_surveyed_sites,
     sources,
@@ -142,48 +143,65 @@ class PlacesView(ViewOfParts):
         self.param.update(**{name: value, **other})
 
     def _read(self) -> None:
-        model, source, score = self.model, self.source, self.min_score
+        if self._own:
+            return
+        model, source, score, species = self.model, self.source, self.min_score, self.species
 
-        def read() -> tuple[SurveyedSites, dict[str, str], str]:
+        def read() -> tuple[SurveyedSites, dict[str, str], str, str]:
             results = self.data_set.model(model)
             known = sources(results)
             chosen = source if source in known else next(iter(known), CLASSIFIER)
-            return read_surveyed_sites(results, chosen, score), known, chosen
+            surveyed = read_surveyed_sites(results, chosen, score)
+            # What was chosen stays chosen where the score is so high that nothing is left of it.
+            there = species in surveyed.species or has_found(results, chosen, species)
+            return surveyed, known, chosen, "" if there else species
 
         self.background.run(
             "places", read, lambda answer: self._take(*answer), fail=self._fail,
             busy=self._spinner,
         )  # fmt: skip
 
-    def _take(self, surveyed: SurveyedSites, known: dict[str, str], source: str) -> None:
+    def _take(
+        self, surveyed: SurveyedSites, known: dict[str, str], source: str, unknown: str
+    ) -> None:
         self._surveyed = surveyed
         with self._own:
             self._model.value = self.model
             titles = {title: key for key, title in known.items()}
             self._source.param.update(options=titles, value=source if known else None)
-            names = surveyed.species[:_MOST_OFFERED]
-            self._species.param.update(
-                options={_EVERYTHING: "", **{name: name for name in names}},
-                value=self.species if self.species in names else "",
-            )
-        # Without reading it all again.
-        with param.parameterized.discard_events(self):
-            self.source = source if known else ""
-            self.species = self._species.value
+            found = surveyed.species
+            options = {_EVERYTHING: "", **{name: name for name in found[:_MOST_OFFERED]}}
+            species = "" if self.species == unknown else self.species
+            if species not in options.values():
+                options[species if species in found else f"{species} (none)"] = species
+            self._species.param.update(options=options, value=species)
+            self.param.update(source=source if known else "", species=species)
         self.say(" ".join(text for text in (self._greeting, surveyed.problem) if text))
         self._show()
 
     def _fail(self, sentence: str) -> None:
+        self.background.cancel("activity")
         self._surveyed = None
         self.say(sentence)
         self._content.objects = []
 
     def _show(self) -> None:
+        if self._own:
+            return
         self._offer_choices()
         if self._surveyed is None:
             return
-        make = {"map": self._map, "table": self._table, "activity": self._activity}[self.part]
-        make(self._surveyed)
+        self.background.cancel("activity")  # of what was chosen before
+        if self.part == "map":
+            self._map(self._surveyed)
+        elif not self._surveyed.species or self.species not in ("", *self._surveyed.species):
+            what = f" of {self.species}" if self.species else ""
+            sentence = f"Nothing{what} was found at or above this score."
+            self._content.objects = [hint(html.escape(sentence))]
+        elif self.part == "table":
+            self._table(self._surveyed)
+        else:
+            self._activity(self._surveyed)
 
     # ------------------------------------------------------------------ parts
 
@@ -208,9 +226,6 @@ class PlacesView(ViewOfParts):
         self._content.objects = parts
 
     def _table(self, surveyed: SurveyedSites) -> None:
-        if not surveyed.species:
-            self._content.objects = [hint("Nothing was found at or above this score.")]
-            return
         table = self._measured(surveyed)
         if self.species:
             table = table[table.index == self.species]
@@ -242,9 +257,6 @@ class PlacesView(ViewOfParts):
         return table / [hours[str(site)] for site in table.columns]
 
     def _activity(self, surveyed: SurveyedSites) -> None:
-        if not surveyed.species:
-            self._content.objects = [hint("Nothing was found at or above this score.")]
-            return
         results, source, by = surveyed.results, self.source, self.by
         classes, score = ([self.species] if self.species else []), self.min_score
         most = max(1, self.data_set.options.activity_classes)
@@ -258,8 +270,6 @@ class PlacesView(ViewOfParts):
         )
 
     def _show_activity(self, drawing: Drawing) -> None:
-        if self.part != "activity":
-            return
         stem = _file_name(self.data_set.name, self.model, self.species, self.by)
         svg = drawing.svg.decode()
         self._content.objects = [
@@ -278,8 +288,7 @@ class PlacesView(ViewOfParts):
         ]  # fmt: skip
 
     def _say_no_activity(self, sentence: str) -> None:
-        if self.part == "activity":
-            self._content.objects = [hint(html.escape(sentence))]
+        self._content.objects = [hint(html.escape(sentence))]
 
 
 def _file_name(*parts: str) -> str:

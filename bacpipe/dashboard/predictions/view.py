@@ -251,6 +251,7 @@ class PredictionsView(View):
             model,
             source,
         ):
+            self.background.cancel("detections")  # of what was chosen in between
             return
         self.background.run(
             "detections",
@@ -313,6 +314,7 @@ class PredictionsView(View):
             self._show_species()
 
     def _fail(self, sentence: str) -> None:
+        self.background.cancel("other")
         self._detections = None
         self.say(sentence)
         self._shown.visible = False
@@ -368,6 +370,7 @@ class PredictionsView(View):
         self.sides[0].show(self._detections, species, self.threshold)
         self._other.value = self.other if shown else ""
         if not shown:
+            self.background.cancel("other")
             self._which.value = 0
             return
         side = self._pair[1]

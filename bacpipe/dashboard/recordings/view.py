@@ -14,6 +14,7 @@ import param
 from bacpipe.dashboard.recordings.recordings_table import Recordings, Totals, read_recordings
 from bacpipe.dashboard.recordings.time_line import duration_histogram, time_line
 from bacpipe.dashboard.recordings.whole_recording import WholeRecording
+from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.view import ViewOfParts
 from bacpipe.dashboard.shared.widgets import (
@@ -84,6 +85,7 @@ or time zone, else the recorder's own.
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._models: tuple[ModelResults, ...] = ()
+        self._own = OwnChanges()
         self._recordings: Recordings | None = None
         self._link = html_pane()
         search = pn.widgets.TextInput.from_param(
@@ -93,7 +95,7 @@ or time zone, else the recorder's own.
         self._offered = pn.widgets.Select(
             label="Recording", options=[], sizing_mode="stretch_width"
         )
-        self._offered.param.watch(lambda event: self.param.update(whole=event.new or ""), "value")
+        self._offered.param.watch(self._choose_whole, "value")
         self._whole_recording = WholeRecording(
             self.background, data_set.options.spectrogram_colour_scale, self.spectrograms
         )
@@ -105,7 +107,7 @@ or time zone, else the recorder's own.
 
     def opened(self) -> None:
         self._greeting = self.notice.sentence
-        self.param.watch(lambda _: self._show(), list(self.in_address))
+        self.param.watch(lambda *_: self._show(), list(self.in_address))
         self._offer_choices()
 
         def read() -> tuple[tuple[ModelResults, ...], Recordings]:
@@ -120,7 +122,13 @@ or time zone, else the recorder's own.
         self.say(" ".join([self._greeting, *problems.values()]).strip())
         self._show()
 
+    def _choose_whole(self, event: Any) -> None:
+        if not self._own:
+            self.whole = event.new or ""
+
     def _show(self) -> None:
+        if self._own:
+            return
         self._offer_choices()
         if self._recordings is None:
             return
@@ -179,7 +187,9 @@ or time zone, else the recorder's own.
             return [hint("No recording was done yet.")]
         chosen = self.whole if self.whole in heard else heard[0]
         near = max(0, heard.index(chosen) - _MOST_OFFERED // 2)
-        self._offered.param.update(options=heard[near : near + _MOST_OFFERED], value=chosen)
+        with self._own:  # or it would be drawn once more for what is set here
+            self._offered.param.update(options=heard[near : near + _MOST_OFFERED], value=chosen)
+            self.whole = chosen
         with_it = [model for model in self._models if chosen in model.windows.entries]
         classifiers = [model for model in with_it if model.loader.has_predictions]
         self._whole_recording.show((classifiers or with_it)[0], chosen)

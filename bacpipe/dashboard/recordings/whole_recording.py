@@ -225,10 +225,13 @@ class WholeRecording:
             options=channels, value=1 if channels else None, visible=count > 1
         )
         self._results = results
+        self._background.cancel(f"whole-{id(self)}")  # of another recording
+        self._moves += 1  # nor is its section of any use here
         self._silence()
         self._look(0.0, end)
 
     def _silence(self) -> None:
+        self._background.cancel(f"whole-sound-{id(self)}")
         self._player.load(None)
         self._cursor.visible = False
 

@@ -79,9 +79,9 @@ export function render({model, el}) {
   let auto = true;
   let cards = new Map(); // index -> {card, image, sound}
   let asked = new Set();
-  let marks = new Map(); // index -> Map(label -> value)
-  let past = []; // what can be undone: {index, label, before, number}
-  let waiting = new Map(); // number -> {at, index, label, before, value}
+  let marks = new Map(); // annotator -> index -> Map(label -> value)
+  let past = []; // what can be undone: {index, mine, label, before, number}
+  let waiting = new Map(); // number -> the same, or an undo
   let number = 0;
   let stored = 0;
   let pressed = null; // time of the key press that is not yet answered by picture and sound
@@ -109,6 +109,16 @@ export function render({model, el}) {
         asked.delete(i);
       }
     }
+  }
+
+  function drop_cards() {
+    cards = new Map();
+    asked = new Set();
+  }
+
+  function look_again() {
+    drop_cards();
+    show();
   }
 
   function receive(card) {
@@ -321,7 +331,7 @@ export function render({model, el}) {
   // ------------------------------------------------------------------ marks
 
   function update_buttons() {
-    const mine = marks.get(at) ?? new Map();
+    const mine = marks_here();
     const live = queue.editable && at < queue.count && Boolean(cards.get(at)?.image);
     for (const value of ["yes", "no", "unsure"]) {
       buttons[value].disabled = !live || !queue.label;
@@ -346,15 +356,22 @@ export function render({model, el}) {
       : queue.why;
   }
 
+  // What the present annotator has said of the clip.
+  function marks_here() {
+    if (!marks.has(queue.annotator)) marks.set(queue.annotator, new Map());
+    const own = marks.get(queue.annotator);
+    if (!own.has(at)) own.set(at, new Map());
+    return own.get(at);
+  }
+
   function mark(label, value) {
-    const mine = marks.get(at) ?? new Map();
-    marks.set(at, mine);
+    const mine = marks_here();
     const before = mine.get(label);
     if (before === value) return; // said already
     mine.set(label, value);
     number += 1;
-    past.push({index: at, label, before, number});
-    waiting.set(number, {since: performance.now(), ticket: queue.ticket, index: at, label, before});
+    past.push({index: at, mine, label, before, number});
+    waiting.set(number, {since: performance.now(), mine, label, before});
     send({type: "mark", number, index: at, label, value});
   }
 
@@ -363,16 +380,15 @@ export function render({model, el}) {
     if (!last) return;
     put_back(last);
     number += 1;
-    waiting.set(number, {since: performance.now(), index: last.index, label: last.label, undo: true});
-    send({type: "undo", number, index: last.index, label: last.label});
+    waiting.set(number, {since: performance.now(), undo: true});
+    send({type: "undo", number, undone: last.number, index: last.index, label: last.label});
     at = last.index;
     show();
   }
 
-  function put_back({index, label, before}) {
-    const mine = marks.get(index);
-    if (before === undefined) mine?.delete(label);
-    else mine?.set(label, before);
+  function put_back({mine, label, before}) {
+    if (before === undefined) mine.delete(label);
+    else mine.set(label, before);
   }
 
   function written(outcomes) {
@@ -385,7 +401,7 @@ export function render({model, el}) {
       } else {
         say_problem(`Not stored: ${problem}`);
         past = past.filter((item) => item.number !== which);
-        if (!mark.undo && mark.ticket === queue.ticket) put_back(mark);
+        if (!mark.undo) put_back(mark);
       }
     }
     update_buttons();
@@ -494,8 +510,7 @@ export function render({model, el}) {
       return;
     }
     at = 0;
-    cards = new Map();
-    asked = new Set();
+    drop_cards();
     marks = new Map();
     past = [];
     show();
@@ -523,6 +538,7 @@ export function render({model, el}) {
     if (message.type === "queue") begin(message);
     else if (message.ticket !== undefined && message.ticket !== queue.ticket) return;
     else if (message.type === "clip") receive(message.card);
+    else if (message.type === "around") look_again();
     else if (message.type === "written") written(message.outcomes);
   });
   const on_mouse = () => { by_mouse = true; };

@@ -121,7 +121,8 @@ class Desk:
         self._journal = Journal(background, self._tell_written)
         self._queue: Queue | None = None
         self._empty = ""
-        self._ticket = 0
+        self._ticket = self._look = 0  # numbers of the queue, and of the seconds around its clips
+        self._annotators: dict[int, str] = {}  # of the marks of this queue, by their number
         self._labels: tuple[str, ...] = ()
         self._around = 0.0
         self.panel = ReviewSheet(self._receive, sizing_mode="stretch_width", min_height=480)
@@ -137,9 +138,10 @@ class Desk:
         self.update()
 
     def set_around(self, seconds: float) -> None:
-        """Show and play some seconds around each clip; begins the queue anew."""
+        """Show and play some seconds around each clip."""
         self._around = seconds
-        self._begin()
+        self._look += 1  # of cards that are on their way, the browser wants none any more
+        self.panel.tell({"type": "around", "ticket": self._ticket})
 
     def update(self) -> None:
         """Tell the browser about labels and whether this visitor may mark."""
@@ -147,6 +149,7 @@ class Desk:
 
     def _begin(self) -> None:
         self._ticket += 1
+        self._annotators = {}
         self.update()
 
     def _about(self) -> dict[str, Any]:
@@ -159,6 +162,7 @@ class Desk:
             "title": "" if queue is None else queue.title,
             "empty": self._empty,
             "labels": list(self._labels),
+            "annotator": self._annotator(),
             "editable": not why,
             "why": why,
             "ahead": AHEAD,
@@ -190,9 +194,11 @@ class Desk:
         )
 
     def _send_clip(self, queue: Queue, index: int) -> None:
-        ticket, around = self._ticket, self._around
+        ticket, look, around = self._ticket, self._look, self._around
 
         def send(card: dict[str, Any]) -> None:
+            if look != self._look:
+                return
             self.panel.tell({"type": "clip", "ticket": ticket, "card": card})
 
         name = queue.results.recording_of(int(queue.rows[index]))
@@ -218,7 +224,17 @@ class Desk:
         if why := self._why_not():
             self._tell_written([Written(number, why)])
             return
-        row = queue.judgement(index, label[:_LONGEST], str(value), self._annotator())
+        annotator = self._annotator()
+        if value == UNDO:
+            # Who has given their name meanwhile takes back what was marked under the other one.
+            undone = message.get("undone")
+            annotator = self._annotators.get(undone, "") if isinstance(undone, int) else ""
+            if not annotator:
+                logger.info("ignored what a page sent as an undo: %.200r", message)
+                return
+        else:
+            self._annotators[number] = annotator
+        row = queue.judgement(index, label[:_LONGEST], str(value), annotator)
         self._journal.store(number, queue.results, [row])
 
     def _tell_written(self, outcomes: list[Written]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bacpipe.dashboard.background import Background
+from bacpipe.dashboard.background import STORING, Background
 from bacpipe.dashboard.shared.results import ModelResults
 from bacpipe.errors import BacpipeError
 from bacpipe.labels.people import label_windows
@@ -49,6 +49,7 @@ class Journal:
             self._write,
             self._on_written,
             fail=lambda sentence: self._on_written([Written(number, sentence)]),
+            on=STORING,
         )
 
     def _write(self) -> list[Written]:

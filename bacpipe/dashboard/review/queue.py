@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bacpipe.dashboard.shared.recognisers import recognisers_of
 from bacpipe.dashboard.shared.results import ModelResults, Predictions
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.errors import ResultsNotFoundError, counted
 from bacpipe.labels.people import current_labels
-from bacpipe.recognisers.recogniser import find_recogniser, stored_recognisers
 from bacpipe.recognisers.review_plan import review_plan
 from bacpipe.recognisers.suggestions import suggest
 from bacpipe.store.tables import CHANNEL
@@ -100,11 +100,11 @@ class Queue(NamedTuple):
         return row
 
 
-def recognisers_of(results: ModelResults) -> list[str]:
-    """Recognisers of this data set that work on the embeddings of a model."""
-    folders = stored_recognisers(results.loader.paths.main_results_dir)
-    mine = [path for path in folders if path.parent == results.loader.paths.recognisers_path]
-    return [path.name for path in mine if find_recogniser(path).model == results.name]
+def classes_of(stored: Predictions) -> dict[str, int]:
+    """Classes that could be in question, the most frequent first, and their detections."""
+    counts = np.bincount(stored.code, minlength=len(stored.names))
+    order = np.argsort(-counts, kind="stable")
+    return {stored.names[i]: int(counts[i]) for i in order.tolist()}
 
 
 def make_queue(results: ModelResults, asked: Asked) -> Queue:
@@ -119,9 +119,7 @@ def make_queue(results: ModelResults, asked: Asked) -> Queue:
     """
     scored_by = asked.scores or results.name
     stored = scores_of(results, asked.scores)
-    counts = np.bincount(stored.code, minlength=len(stored.names))
-    order = np.argsort(-counts, kind="stable")
-    labels = {stored.names[i]: int(counts[i]) for i in order.tolist()}
+    labels = classes_of(stored)
     label = asked.label if asked.label in labels else next(iter(labels))
     if asked.order == SPREAD:
         # Its own `precision` is that of detections, not the one of numbers.
@@ -178,11 +176,11 @@ def scores_of(results: ModelResults, recogniser: str) -> Predictions:
     """
     if not recogniser:
         return results.predictions
-    if recogniser not in recognisers_of(results):
+    trained = recognisers_of(results).get(recogniser)
+    if trained is None:
         raise ResultsNotFoundError(
             f"{results.name} has no recogniser {recogniser!r} here; train one with bacpipe train."
         )
-    trained = find_recogniser(recogniser, results.loader.paths)
     return ModelResults(trained.results(results.loader)).predictions
 
 

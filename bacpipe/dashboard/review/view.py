@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import sentence_of
 from bacpipe.dashboard.review.desk import Desk
 from bacpipe.dashboard.review.precision import PrecisionPanel
 from bacpipe.dashboard.review.queue import (
@@ -21,17 +23,19 @@ from bacpipe.dashboard.review.queue import (
     SUGGESTED,
     Asked,
     Queue,
+    classes_of,
     make_queue,
     queue_of,
-    recognisers_of,
+    scores_of,
     usual_labels,
 )
 from bacpipe.dashboard.shared.own_changes import OwnChanges
-from bacpipe.dashboard.shared.results import DataSetResults
+from bacpipe.dashboard.shared.recognisers import recognisers_of
+from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.to_review import ClipsToReview
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, csv_of, html_pane
-from bacpipe.errors import ResultsNotFoundError, counted
+from bacpipe.errors import BacpipeError, ResultsNotFoundError, counted
 from bacpipe.labels.people import people_annotations
 
 _AROUND = {"none": 0.0, "1 s": 1.0, "3 s": 3.0}
@@ -68,9 +72,14 @@ other, the majority counts. Everybody has their own name here, and all marks are
 
 
 class _Ready(NamedTuple):
-    queue: Queue
+    """What there is to choose from, and the queue or why there is none."""
+
+    results: ModelResults
     recognisers: list[str]
+    classes: Mapping[str, int]
     labels: list[str]
+    queue: Queue | None
+    problem: str
 
 
 class ReviewView(View):
@@ -81,7 +90,7 @@ class ReviewView(View):
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
         "model": "model", "scores": "scores", "label": "label", "order": "order",
-        "left_out": "left_out", "around": "around", "keys": "keys",
+        "left_out": "left_out", "around": "review_around", "keys": "keys",
     }  # fmt: skip
 
     _wide: ClassVar[dict[str, Any]] = {"sizing_mode": "stretch_width", "margin": (2, 5)}
@@ -97,6 +106,7 @@ class ReviewView(View):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._sent: ClipsToReview | None = None
+        self._results: ModelResults | None = None
         self._queue: Queue | None = None
         self._own = OwnChanges()
         self._opened = False
@@ -179,7 +189,8 @@ class ReviewView(View):
         """Review the windows that another view sends."""
         self._sent = clips
         with self._own:
-            self.param.update(order=SENT, model=clips.model)
+            # What was chosen for another model would not do for this one's other orders.
+            self.param.update(order=SENT, model=clips.model, scores="", label="")
         self._load()
 
     def _load(self) -> None:
@@ -196,58 +207,74 @@ class ReviewView(View):
 
         def make() -> _Ready:
             results = self.data_set.model(asked.model)
-            if sent is not None:
-                queue = queue_of(results, sent)
-            elif asked.order == SENT:
-                raise ResultsNotFoundError(
-                    "No clips were sent here: select some in Explore, or choose another order."
-                )
-            else:
-                queue = make_queue(results, asked)
-            return _Ready(queue, recognisers_of(results), usual_labels(results))
+            queue, problem = None, ""
+            try:
+                queue = _queue(results, asked, sent)
+            except Exception as error:  # there must be something else to choose all the same
+                problem = sentence_of(error)
+            classes = _classes(results, asked.scores) if queue is None else queue.labels
+            recognisers = [*recognisers_of(results)]
+            return _Ready(results, recognisers, classes, usual_labels(results), queue, problem)
 
         self.background.run("queue", make, self._show, fail=self._fail, busy=self._spinner)
 
     def _show(self, ready: _Ready) -> None:
-        self.say()
-        queue = self._queue = ready.queue
+        self._results, queue = ready.results, ready.queue
         with self._own:
-            self._model.value = queue.results.name
-            self._scores.options = {
-                f"{queue.results.name}'s classifier": "",
-                **{f"recogniser {name}": name for name in ready.recognisers},
-            }
-            self._scores.value = self.scores if self.scores in ready.recognisers else ""
-            orders = {
-                title: value
-                for title, value in ORDERS.items()
-                if (value != SUGGESTED or self.scores) and (value != SENT or self._sent is not None)
-            }
-            self._order.param.update(options=orders, value=self.order)
-            if queue.labels:
-                titles = {f"{name} ({count:,})": name for name, count in queue.labels.items()}
-                self._label.param.update(options=titles, value=queue.label, disabled=False)
-                self.label = queue.label
-            else:
-                title = queue.label or "none: give labels with number keys"
-                self._label.param.update(
-                    options={title: queue.label}, value=queue.label, disabled=True
-                )
-            self._left_out.param.update(value=self.left_out, disabled=self.order == SENT)
+            self._offer(ready)
             if not self.keys:
                 self.keys = ready.labels
             self._keys.value = "\n".join(self.keys)
-        self._left.object = html.escape(_about(queue))
         self.desk.set_labels(self.keys[:9])
+        if queue is None:
+            self._show_nothing(ready.problem)
+            return
+        self.say()
+        self._queue = queue
+        self._left.object = html.escape(_about(queue))
         self.desk.show(queue, empty="There is no clip left to mark here.")
         self.precision.show(queue)
 
-    def _fail(self, sentence: str) -> None:
+    def _offer(self, ready: _Ready) -> None:
+        """List what can be chosen, whether there is a queue or not."""
+        name, queue = ready.results.name, ready.queue
+        self._model.value = name
+        scores = {
+            f"{name}'s classifier": "",
+            **{f"recogniser {recogniser}": recogniser for recogniser in ready.recognisers},
+        }
+        if self.scores not in scores.values():
+            scores[f"recogniser {self.scores} (not here)"] = self.scores
+        self._scores.param.update(options=scores, value=self.scores)
+        orders = {
+            title: value
+            for title, value in ORDERS.items()
+            if value == self.order
+            or ((value != SUGGESTED or self.scores) and (value != SENT or self._sent is not None))
+        }
+        self._order.param.update(options=orders, value=self.order)
+        if queue is not None and not queue.labels:
+            title = queue.label or "none: give labels with number keys"
+            self._label.param.update(options={title: queue.label}, value=queue.label, disabled=True)
+        else:
+            titles = {f"{label} ({count:,})": label for label, count in ready.classes.items()}
+            label = self.label if self.label in ready.classes else next(iter(ready.classes), "")
+            self._label.param.update(options=titles, value=label or None, disabled=not titles)
+            self.label = label
+        self._left_out.param.update(value=self.left_out, disabled=self.order == SENT)
+
+    def _show_nothing(self, sentence: str) -> None:
         self._queue = None
         self.say(sentence)
         self._left.object = ""
         self.desk.show(None, empty="There is nothing to review here.")
         self.precision.show(None)
+
+    def _fail(self, sentence: str) -> None:
+        self._results = None
+        with self._own:
+            self._model.value = self.model
+        self._show_nothing(sentence)
 
     # ------------------------------------------------------------------ what visitors do
 
@@ -285,9 +312,27 @@ class ReviewView(View):
         return "" if self.may_label else "To mark clips, type your name at the left."
 
     def _annotations(self) -> io.BytesIO:
-        if self._queue is None:
+        if self._results is None:
             return io.BytesIO()
-        return io.BytesIO(csv_of(people_annotations(self._queue.results.loader)))
+        return io.BytesIO(csv_of(people_annotations(self._results.loader)))
+
+
+def _queue(results: ModelResults, asked: Asked, sent: ClipsToReview | None) -> Queue:
+    if sent is not None:
+        return queue_of(results, sent)
+    if asked.order == SENT:
+        raise ResultsNotFoundError(
+            "No clips were sent here: select some in Explore, or choose another order."
+        )
+    return make_queue(results, asked)
+
+
+def _classes(results: ModelResults, scores: str) -> Mapping[str, int]:
+    """Classes that could be in question where there is no queue; none without scores."""
+    try:
+        return classes_of(scores_of(results, scores))
+    except BacpipeError:
+        return {}
 
 
 def _about(queue: Queue) -> str:

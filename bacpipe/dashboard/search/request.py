@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Place = tuple[str, float] | tuple[str, float, int]
 """Recording, seconds at which a window starts, and its channel if each was heard by itself."""
 
-# Indices and models are not made for several threads; searches take a moment.
+# Indices and models are not made for several threads.  Those of pages wait for one another before
+# they get a thread; this is for notebooks and scripts beside them.
 _ONE_BY_ONE = threading.Lock()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import panel as pn
 import param
 
-from bacpipe.dashboard.background import beside_the_loop
+from bacpipe.dashboard.background import SEARCHES, beside_the_loop
 from bacpipe.dashboard.explore.filters import matching_recordings
 from bacpipe.dashboard.search.clip_upload import Clip, ClipUpload, shown
 from bacpipe.dashboard.search.request import Answer, Place, Request, answer, understands_words
@@ -84,9 +84,12 @@ class SearchView(ModelView):
     title: ClassVar[str] = "Search"
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
-        name: name
-        for name in ("model", "by", "like", "unlike", "words", "recogniser", "sites", "first_day",
-                     "last_day", "hours", "label", "score", "elsewhere", "gap", "count")
+        "by": "search_by",
+        **{
+            name: name
+            for name in ("model", "like", "unlike", "words", "recogniser", "sites", "first_day",
+                         "last_day", "hours", "label", "score", "elsewhere", "gap", "count")
+        },
     }  # fmt: skip
 
     by: Any = param.Selector(default="windows", objects=list(_BY.values()))
@@ -294,6 +297,7 @@ class SearchView(ModelView):
 
     def _change_model(self, model: str) -> None:
         self._offer = None  # nothing is searched for until it is known what there is
+        self.background.cancel("search")
         self.param.update(model=model, label="", score=0.0, recogniser="")
         self._read_offer()
 
@@ -400,13 +404,14 @@ class SearchView(ModelView):
             part.visible = by == self.by
         if self._own or self._offer is None:
             return
+        self.background.cancel("search")  # of what was asked for before
         try:
             request = self._request
         except SettingsError as error:
             self._fail(str(error))
             return
         if lacks := request.lacks:
-            self.background.run("search", lambda: lacks, self._show_lacking, fail=self.say)
+            self._show_lacking(lacks)
             return
         self.background.run(
             "search",
@@ -414,6 +419,7 @@ class SearchView(ModelView):
             self._show,
             fail=self._fail,
             busy=self._spinner,
+            on=SEARCHES,
         )
 
     def _show_lacking(self, sentence: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import panel as pn
 
+from bacpipe.dashboard.background import STORING
 from bacpipe.dashboard.shared.clips import Clip, channel_words, read_clip
 from bacpipe.dashboard.shared.results import ModelResults, place_of, settings_for_reading
 from bacpipe.dashboard.shared.tiles import Tiles, tile_picture
@@ -173,6 +174,8 @@ class Gallery:
 
     def clear(self) -> None:
         """Show nothing."""
+        for key in (self._key, f"{self._key}-labels", f"{self._key}-sound"):
+            self._background.cancel(key)
         self._results = self._table = None
         self._all.visible = False
         self._tiles.show([])
@@ -205,6 +208,7 @@ class Gallery:
     def _turn_to(self, first: int) -> None:
         if self._table is None or self._results is None:
             return
+        self._background.cancel(f"{self._key}-sound")  # of a window of another page
         self._first = max(0, first)
         page, results = self._page(), self._results
         self._back.disabled = self._first == 0
@@ -372,6 +376,7 @@ class Gallery:
             lambda answer: self._stored(*answer, undone=rows[0]["value"] == UNDO, of_round=asked),
             fail=fail,
             busy=self._spinner,
+            on=STORING,
         )
 
     def _stored(

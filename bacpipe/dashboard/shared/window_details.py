@@ -157,6 +157,8 @@ class WindowDetails:
 
     def clear(self) -> None:
         """Show no window."""
+        for key in (self._key, f"{self._key}-clock", f"{self._key}-predictions"):
+            self._background.cancel(key)
         self._results = self.row = None
         self._cover.object = _HINT
         self._silence()

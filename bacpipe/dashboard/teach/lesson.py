@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 AUTOMATIC = "automatic"
 
-# Two visitors who train the same recogniser, or apply it, do so one after the other.  Each learns
+# Who trains the same recogniser, or applies it, does so one after the other; pages wait for one
+# another before they get a thread, and this is for notebooks and scripts beside them.  Each learns
 # with one thread: its matrices are small, and threads that wait for busy cores take ten times as
 # long.
 _ONE_BY_ONE = threading.Lock()
@@ -42,8 +43,10 @@ class Lesson(NamedTuple):
         Whose embeddings.
     labels : pandas.DataFrame
         A row for each label: label, yes, no, unsure (windows or stretches), recordings.
-    people : int
-        How many judgements of people there are.
+    labels_from : str
+        Whose labels they are.
+    judged : list of str
+        Times of all judgements of people, as their journal has them.
     remark : str
         Why there is nothing to learn from; '' if there is something.
     recognisers : dict of str to Recogniser
@@ -51,9 +54,17 @@ class Lesson(NamedTuple):
 
     results: ModelResults
     labels: pd.DataFrame
-    people: int
+    labels_from: str
+    judged: list[str]
     remark: str
     recognisers: dict[str, Recogniser]
+
+    def unlearnt(self, recogniser: str) -> int:
+        """How many judgements of people were made since a recogniser was taught."""
+        if self.labels_from == "annotations" or recogniser not in self.recognisers:
+            return 0
+        taught = str(self.recognisers[recogniser].about.get("created", ""))
+        return sum(time > taught for time in self.judged)
 
 
 def read_lesson(results: ModelResults, labels_from: str) -> Lesson:
@@ -76,8 +87,8 @@ def read_lesson(results: ModelResults, labels_from: str) -> Lesson:
     recordings = table.groupby("label")["recording"].nunique()
     labels = pd.DataFrame({**counts, "recordings": recordings})
     labels = labels.sort_values([YES, NO], ascending=False).reset_index()
-    people = len(current_labels(results.loader))
-    return Lesson(results, labels, people, remark, recognisers_of(results))
+    judged = [str(time) for time in current_labels(results.loader)["time"]]
+    return Lesson(results, labels, labels_from, judged, remark, recognisers_of(results))
 
 
 def train(results: ModelResults, name: str, classes: Sequence[str], labels_from: str) -> Recogniser:

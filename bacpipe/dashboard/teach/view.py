@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import unicodedata
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from urllib.parse import urlencode
 
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import LESSONS, LONG
 from bacpipe.dashboard.shared.gallery import Gallery
 from bacpipe.dashboard.shared.model_view import ModelView
 from bacpipe.dashboard.shared.results import DataSetResults
@@ -71,8 +74,8 @@ class TeachView(ModelView):
     title: ClassVar[str] = "Teach"
     help_text: ClassVar[str] = _HELP
     in_address: ClassVar[dict[str, str]] = {
-        name: name
-        for name in ("model", "recogniser", "labels_from", "strategy", "of_class", "count")
+        **{name: name for name in ("model", "recogniser", "labels_from", "strategy", "of_class")},
+        "count": "next_count",
     }
 
     labels_from: Any = param.Selector(default=AUTOMATIC, objects=list(_SOURCES.values()))
@@ -83,7 +86,6 @@ class TeachView(ModelView):
     def __init__(self, data_set: DataSetResults, **values: Any) -> None:
         super().__init__(data_set, **values)
         self._lesson: Lesson | None = None
-        self._trained_with = 0  # judgements of people that the recogniser knows
         self.details = WindowDetails(
             data_set, self.background, height=200, settings=self.spectrograms
         )
@@ -195,6 +197,7 @@ class TeachView(ModelView):
 
     def _read(self, *, then: str = "") -> None:
         model, labels_from = self.model, self.labels_from
+        self.background.cancel("recount")  # of another model, or of other labels
         self.say(self._greeting.strip())  # not when labels come, or an answer to a click would go
         self.background.run(
             "lesson",
@@ -205,7 +208,21 @@ class TeachView(ModelView):
         )
 
     def _take(self, new_lesson: Lesson, then: str) -> None:
-        other = self._lesson is None or self._lesson.results.name != new_lesson.results.name
+        before = self._lesson
+        other = before is None or _subject(before) != _subject(new_lesson)
+        self._show_lesson(new_lesson)
+        with self._own:
+            wanted = self._offer_recognisers([*new_lesson.recognisers], then or self.recogniser)
+        changed = wanted != self.recogniser
+        self.recogniser = wanted
+        if not changed and (other or then):
+            self._show_recogniser()
+        if not wanted:
+            self._show_nothing()
+        self._name_training()
+
+    def _show_lesson(self, new_lesson: Lesson) -> None:
+        """List the labels, and offer them as classes."""
         self._lesson = new_lesson
         self._labels.object = (
             f'<div class="bp-note">{html.escape(new_lesson.remark)}</div>'
@@ -216,15 +233,19 @@ class TeachView(ModelView):
             names = new_lesson.labels["label"].tolist()
             kept = [name for name in self._classes.value if name in names]
             self._classes.param.update(options=names, value=kept)
-            wanted = self._offer_recognisers([*new_lesson.recognisers], then or self.recogniser)
-        changed = wanted != self.recogniser
-        self.recogniser = wanted
-        if not changed and (other or then):
-            self._show_recogniser()
-        if not wanted:
-            self._show_nothing()
+
+    def _name_training(self) -> None:
+        """Say on the button how much the recogniser does not know yet."""
+        new = 0 if self._lesson is None else self._lesson.unlearnt(self.recogniser)
+        self._train.label = f"Train again ({counted(new, 'new label')})" if new else "Train"
+
+    def _forget(self) -> None:
+        """Drop what is computed about the recogniser that was shown."""
+        for key in ("curve", "next"):
+            self.background.cancel(key)
 
     def _show_nothing(self) -> None:
+        self._forget()
         self._state.object = (
             "No recogniser of this model yet: choose classes and a name at the left, and train."
         )
@@ -235,12 +256,13 @@ class TeachView(ModelView):
     def _show_recogniser(self) -> None:
         current_lesson, name = self._lesson, self.recogniser
         if current_lesson is None or name not in current_lesson.recognisers:
+            self._forget()
             return
         recogniser = current_lesson.recognisers[name]
         self._apply.disabled = not self.data_set.may_edit
         self._applied.object = ""
         self._state.object = _described(name, recogniser)
-        self._trained_with = current_lesson.people
+        self._name_training()
         options = {"all": "", **{label: label for label in recogniser.classes}}
         with self._own:
             of_class = self.of_class if self.of_class in recogniser.classes else ""
@@ -254,6 +276,7 @@ class TeachView(ModelView):
             self._show_curve,
             fail=lambda sentence: self._quality.param.update(objects=[_note(sentence)]),
             busy=self._curve_spinner,
+            on=LONG,
         )
         self._propose()
 
@@ -318,6 +341,7 @@ class TeachView(ModelView):
         self.say(sentence)
         self._labels.object = self._state.object = ""
         self._show_nothing()
+        self._name_training()
 
     # ------------------------------------------------------------------ what visitors do
 
@@ -343,11 +367,10 @@ class TeachView(ModelView):
         )
 
     def _take_recount(self, new_lesson: Lesson) -> None:
-        self._lesson = new_lesson
-        self._labels.object = _labels_html(new_lesson.labels)
-        new = new_lesson.people - self._trained_with
-        if new > 0:
-            self._train.label = f"Train again ({counted(new, 'new label')})"
+        if self._lesson is None or _subject(self._lesson) != _subject(new_lesson):
+            return
+        self._show_lesson(new_lesson)
+        self._name_training()
 
     def _is_known(self) -> bool:
         """Whether this visitor may change results, and has said who they are."""
@@ -364,7 +387,10 @@ class TeachView(ModelView):
             return
         named = [*self._classes.value, *current_lesson.labels["label"]]
         name = (self._name.value_input or self._name.value).strip()
-        name = name or (_possible_name(named[0]) if named else "")
+        if not named:
+            self.say(current_lesson.remark)
+            return
+        name = name or _possible_name(named[0])
         results, labels_from = current_lesson.results, self.labels_from
         classes = list(self._classes.value)
         self._train.disabled = True
@@ -374,7 +400,7 @@ class TeachView(ModelView):
             self.say(sentence)
 
         def show(_: Recogniser) -> None:
-            self._train.param.update(disabled=False, label="Train")
+            self._train.disabled = False
             self._read(then=name)
 
         self.background.run(
@@ -383,6 +409,7 @@ class TeachView(ModelView):
             show,
             fail=fail,
             busy=self._spinner,
+            on=LESSONS,
         )
 
     def _start_applying(self) -> None:
@@ -393,22 +420,28 @@ class TeachView(ModelView):
         self._apply.disabled = True
 
         def finish(sentence: str, link: str = "") -> None:
-            self._apply.disabled = False
+            self._apply.disabled = not self.recogniser
             self._applied.object = f'<div class="bp-open">{html.escape(sentence)} {link}</div>'
 
         def show(counts: dict[str, int]) -> None:
             said = ", ".join(f"{label} in {counted(n, 'window')}" for label, n in counts.items())
             query = {"view": "predictions", "model": results.name, "source": f"recogniser_{name}"}
             link = f'<a href="?{html.escape(urlencode(query))}">Show them in Predictions</a>'
-            finish(f"Found with a score from 0.5: {said}.", link)
+            finish(f"{name} has found with a score from 0.5: {said}.", link)
 
         self.background.run(
-            "apply",
+            f"apply-{results.name}-{name}",  # no other one that is to be applied is left out
             lambda: lesson.apply(results, name),
             show,
             fail=finish,
             busy=self._spinner,
+            on=LESSONS,
         )
+
+
+def _subject(shown: Lesson) -> tuple[str, str]:
+    """What a lesson is about: whose embeddings, and whose labels."""
+    return shown.results.name, shown.labels_from
 
 
 def _note(sentence: str) -> Any:
@@ -446,5 +479,12 @@ def _described(name: str, recogniser: Recogniser) -> str:
 
 def _possible_name(label: str) -> str:
     """Name for a recogniser of a label, of the signs that names may have."""
-    kept = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in label)
-    return "_".join(part for part in kept.split("_") if part)[:60].lower()
+    plain = unicodedata.normalize("NFKD", label)
+    letters = [sign for sign in plain if not unicodedata.combining(sign)]
+    kept = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in letters)
+    name = "_".join(part for part in kept.split("_") if part)[:60].lower()
+    if name and all(sign.isascii() for sign in letters if sign.isalnum()):
+        return name
+    # Labels in other scripts keep apart, and one that is learnt again has the name that it had.
+    mark = hashlib.blake2b(label.encode(errors="surrogatepass"), digest_size=3).hexdigest()
+    return f"{name or 'class'}_{mark}"
