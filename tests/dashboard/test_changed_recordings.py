@@ -49,7 +49,8 @@ def test_clips_that_were_sent_are_the_same_after_a_run(
     rows = np.array([3, 8, 0])
     by_row = ClipsToReview(before, rows, "these", "loud", np.array([0.3, 0.8, 0.1]))
     table = before.window_table(rows).rename(columns={"audiofilename": "recording"})
-    sent = [by_row, ClipsToReview.of_table(before, table.assign(score=[0.3, 0.8, 0.1]), "these")]
+    table = table.assign(score=[0.3, 0.8, 0.1])
+    sent = [by_row, ClipsToReview.of_table(before, table, "these", "loud")]
     write_recording(tmp_path / "field" / NEW, 4, seed=3)  # goes before all others
     run_tiny(tmp_path)
     now = data_set.model("tiny")

@@ -104,7 +104,7 @@ def test_review_plays_and_marks_it(results: ModelResults, channel: int) -> None:
 def sounds_of(view: Any, monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     heard: dict[int, float] = {}
     monkeypatch.setattr(
-        view.gallery._tiles, "sound", lambda place, wav: heard.update({place: tone(wav)})
+        view.gallery._tiles, "sound", lambda place, wav, _: heard.update({place: tone(wav)})
     )
     for place in range(len(view.gallery._tiles.items)):
         view.gallery._play(place)

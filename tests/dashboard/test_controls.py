@@ -629,7 +629,7 @@ def test_clips_of_another_model_are_sent(taught: DataSetResults) -> None:
     room = Room(ReviewView, taught, model="tiny", scores="high", label="strong")
     room.view.desk.panel._handle_msg({"type": "ready"})
     assert queue_of(room).scored_by == "high"
-    room.view.take(ClipsToReview("other", np.array([3, 1]), "found"))
+    room.view.take(ClipsToReview(taught.model("other"), np.array([3, 1]), "found"))
     assert queue_of(room).rows.tolist() == [3, 1]
     room.choose("Order", "best scores first")
     assert queue_of(room).scored_by == "other"

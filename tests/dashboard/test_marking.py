@@ -193,7 +193,7 @@ def test_sounds_and_marks_stay_with_their_page(data_set: DataSetResults) -> None
     for what in ("sound", "store", "labels"):
         later.answer(f"{gallery._key}-{what}")
     # A browser takes what is of the round that it shows.
-    assert [message["round"] for message in told] == [asked] != [gallery._tiles.round]
+    assert gallery._tiles.round not in [message["round"] for message in told]
     assert set(gallery._tiles.marks) == {""}
     assert gallery._tiles.selected == [3]
     gallery._turn(-1)
