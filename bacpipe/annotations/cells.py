@@ -30,6 +30,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*')
+FORMULA = r"^'*[=+\-@\t\r]"
+"""How texts begin that a spreadsheet takes for formulas, with the apostrophes that they may have.
+
+One more apostrophe makes it a text, and without it the text is what it was.
+"""
 _THOUSANDS = r"\s*\d{1,3}(?:,\d{3})+\s*"
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:[.,]\d+)?)")
 
@@ -258,6 +263,29 @@ def _plain_seconds(text: str) -> str:
         return text
     whole = 3600 * int(match["hours"] or 0) + 60 * int(match["minutes"])
     return str(whole + float(match["seconds"].replace(",", ".")))
+
+
+def escaped(cell: object) -> object:
+    """A text as no spreadsheet takes it for a formula; what is none, and all else, as it is.
+
+    Examples
+    --------
+    >>> escaped("-12_site.wav"), escaped("a.wav"), escaped(-12)
+    ("'-12_site.wav", 'a.wav', -12)
+    """
+    is_number = isinstance(cell, int | float | np.number)
+    return cell if is_number or not re.match(FORMULA, str(cell)) else f"'{cell}"
+
+
+def unescaped(text: str) -> str:
+    """A text as it was before an apostrophe kept spreadsheets from taking it for a formula.
+
+    Examples
+    --------
+    >>> unescaped("'=wren"), unescaped("'wren"), unescaped("=wren")
+    ('=wren', "'wren", '=wren')
+    """
+    return text[1:] if text[:1] == "'" and re.match(FORMULA, text) else text
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

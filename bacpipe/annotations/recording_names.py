@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from bacpipe.annotations.cells import unescaped
 from bacpipe.errors import AnnotationsError
-from bacpipe.store.files import unescaped
 
 if TYPE_CHECKING:
     import pandas as pd

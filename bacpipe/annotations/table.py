@@ -27,13 +27,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bacpipe.annotations.cells import decode, listed, read_table, refuse_twice, seconds
+from bacpipe.annotations.cells import (
+    decode,
+    listed,
+    read_table,
+    refuse_twice,
+    seconds,
+    unescaped,
+)
 from bacpipe.annotations.programs import guess_program
 from bacpipe.annotations.recording_names import RecordingNames, folded, folder_above
 from bacpipe.audio.files import read_recording
 from bacpipe.audio.windows import merge_segments
 from bacpipe.errors import AnnotationsError, AudioError, counted
-from bacpipe.store.files import unescaped
 
 if TYPE_CHECKING:
     import pandas as pd

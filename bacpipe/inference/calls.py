@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from bacpipe.annotations.cells import unescaped
 from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     AudioError,
@@ -24,7 +25,7 @@ from bacpipe.inference.audio_handler import AudioHandler
 from bacpipe.inference.runner import choose_batch_size
 from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import CallDetector, Calls
-from bacpipe.store.files import unescaped, write_csv
+from bacpipe.store.files import write_csv
 from bacpipe.store.layout import calls_path
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import Source, StreamEnd

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bacpipe.annotations.cells import decode, listed, read_table
+from bacpipe.annotations.cells import decode, listed, read_table, unescaped
 from bacpipe.annotations.importing import import_annotations
 from bacpipe.annotations.table import (
     LABEL_PREFIX,
@@ -48,7 +48,7 @@ from bacpipe.errors import (
     counted,
 )
 from bacpipe.options import make_options
-from bacpipe.store.files import unescaped, write_all, writing
+from bacpipe.store.files import write_all, writing
 from bacpipe.store.journal import encode_line
 from bacpipe.store.judgements import FORMAT, NO, UNDO, UNSURE, YES, Judgement, read_judgements
 from bacpipe.store.layout import ALL_PEOPLE_LABELS, PEOPLE_LABELS, path_inside

@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -30,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import yaml
 
+from bacpipe.annotations.cells import escaped
 from bacpipe.errors import BacpipeError, ResultsError, StorageError, counted
 from bacpipe.user_input import TypedDumper
 
@@ -50,11 +50,6 @@ _NPY_HEADER = 128
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
 BOM = b"\xef\xbb\xbf"
-FORMULA = r"^'*[=+\-@\t\r]"
-"""How texts begin that a spreadsheet takes for formulas, with the apostrophes that they may have.
-
-One more apostrophe makes it a text, and without it the text is what it was.
-"""
 
 # What the operating system says against writing a file.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -358,27 +353,12 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    def escaped(cell: object) -> object:
-        is_number = isinstance(cell, int | float | np.number)
-        return cell if is_number or not re.match(FORMULA, str(cell)) else f"'{cell}"
-
     table = table.rename(columns=escaped)
     for place, kind in enumerate(table.dtypes):
         if kind.kind not in "biufcmM":  # else numbers and times
             texts = [escaped(cell) for cell in table.iloc[:, place]]
             table.isetitem(place, pd.Series(texts, dtype=object).array)
     return table
-
-
-def unescaped(text: str) -> str:
-    """A text as it was before an apostrophe kept spreadsheets from taking it for a formula.
-
-    Examples
-    --------
-    >>> unescaped("'=wren"), unescaped("'wren"), unescaped("=wren")
-    ('=wren', "'wren", '=wren')
-    """
-    return text[1:] if text[:1] == "'" and re.match(FORMULA, text) else text
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bacpipe.annotations.cells import FORMULA
 from bacpipe.errors import ResultsError, first_line
 from bacpipe.store.detections import ChannelsOf, Detections
-from bacpipe.store.files import BOM, FORMULA, replacing, write_csv, write_json
+from bacpipe.store.files import BOM, replacing, write_csv, write_json
 from bacpipe.store.layout import (
     PROVENANCE,
     annotations_path,
