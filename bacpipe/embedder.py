@@ -203,12 +203,12 @@ class Embedder(AudioHandler):
         elif isinstance(array_of_audios, Sequence):
             audios = array_of_audios
         else:
-            audios = [*self.samples_of(array_of_audios)]
+            audios = [*self._samples_of(array_of_audios)]
         sources = [Source(Path(), f"audio {i}", 0, 0) for i in range(len(audios))]
         audio_of = dict(zip((source.name for source in sources), audios, strict=True))
 
         def decode(source: Source) -> Generator[Samples, None, StreamEnd]:
-            audio = self.samples_of(audio_of[source.name])
+            audio = self._samples_of(audio_of[source.name])
             if not np.isfinite(audio).all():
                 raise AudioError(f"{source.name}: holds values that are not numbers")
             yield self.window_audio(audio).numpy()
@@ -237,7 +237,7 @@ class Embedder(AudioHandler):
         >>> embedder.generate_embeddings_from_audio_array(np.zeros(300_000, np.float32)).shape
         (3, 1024)
         """
-        return self.embeddings_using_multithreading(self.samples_of(audio_array))
+        return self.embeddings_using_multithreading(self._samples_of(audio_array))
 
     def _in_memory(self, sources: Sequence[Source], decode: Decode) -> NDArray[np.float32]:
         results = _InMemoryResults([source.name for source in sources])

@@ -14,7 +14,7 @@ import numpy as np
 from bacpipe.annotations.table import LABEL_PREFIX, label_kind
 from bacpipe.errors import EvaluationError
 from bacpipe.evaluation.units import NamedSites, named_sites
-from bacpipe.labels.ground_truth import GroundTruth
+from bacpipe.labels.ground_truth import ClassesOfColumns, GroundTruth
 from bacpipe.labels.model_windows import ModelWindows, model_windows, open_results
 from bacpipe.models.zoo import canonical_name
 from bacpipe.options import make_options, user_config
@@ -339,7 +339,8 @@ def _labels(ground_truth: Labels, kind: str) -> tuple[np.ndarray, tuple[str, ...
     ):  # fmt: skip
         presence, of_column = np.asarray(ground_truth[0], dtype=bool), ground_truth[1]
         presence = presence[:, list(of_column)]
-        one = presence.sum(axis=1).max(initial=0) <= 1
+        # Of an array that did not come from here, several labels are possible.
+        one = isinstance(of_column, ClassesOfColumns) and of_column.single_label
         return _single(presence) if one else presence, tuple(map(str, of_column.values()))
     values = np.asarray(ground_truth)
     if values.ndim > 2:

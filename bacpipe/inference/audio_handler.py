@@ -317,7 +317,7 @@ class AudioHandler:
         >>> handler.window_audio(torch.zeros(2, 150_000)).shape
         torch.Size([4, 144000])
         """
-        samples = np.atleast_2d(self.samples_of(audio))
+        samples = np.atleast_2d(self._samples_of(audio))
         if samples.ndim != 2 or not samples.size:
             raise AudioError(
                 f"Audio of shape {np.shape(audio)} cannot be cut into windows; expected shape "
@@ -326,7 +326,7 @@ class AudioHandler:
         blocks = [block.windows for row in samples for block in self._cut([row])]
         return torch.from_numpy(np.concatenate(blocks))
 
-    def samples_of(self, audio: torch.Tensor | NDArray[np.generic]) -> NDArray[np.float32]:
+    def _samples_of(self, audio: torch.Tensor | NDArray[np.generic]) -> NDArray[np.float32]:
         """Audio in memory as float32, of the shape that it has.
 
         Raises

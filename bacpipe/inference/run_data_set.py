@@ -653,8 +653,9 @@ def _work(
         claim=claim,
     )
     runner = handler.runner(scores=predict, stored=settings)
-    if plan.keep:
-        runner.expect(embedding_set.content.done[plan.keep[0]].embeddings.dim)
+    done = embedding_set.content.done
+    if (name := next((name for name in plan.keep if name in done), None)) is not None:
+        runner.expect(done[name].embeddings.dim)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),

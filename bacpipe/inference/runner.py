@@ -257,7 +257,8 @@ class ModelRunner:
 
     def _handed_over(self, array: NDArray[np.float32]) -> torch.Tensor:
         """Windows or embeddings as a model gets them."""
-        return self._to_device(array.copy() if self._copies else array)
+        # On a GPU they are a copy anyway.
+        return self._to_device(array.copy() if self._copies and self.device == "cpu" else array)
 
     def _preprocess(self, audio: torch.Tensor) -> Inputs:
         started = time.perf_counter()

@@ -180,7 +180,7 @@ def ground_truth_by_model(
     if return_type == "dict":
         return {column: truth.labels, f"label_dict:{rule.kind}": truth.classes}
     if return_type == "array":
-        return _presence(truth)
+        return _presence(truth, single_label)
     return _table(windows, truth, single_label)
 
 
@@ -444,19 +444,27 @@ def _fingerprint(windows: ModelWindows, table: pd.DataFrame, rule: LabelRule) ->
 # --- What comes out ---------------------------------------------------------------------------
 
 
-def _presence(truth: GroundTruth) -> tuple[np.ndarray, dict[int, str]]:
+class ClassesOfColumns(dict[int, str]):
+    """Class of each column of presence; `single_label` says whether a window has one at most."""
+
+    single_label = False
+
+
+def _presence(truth: GroundTruth, single_label: bool) -> tuple[np.ndarray, ClassesOfColumns]:
     labels = truth.labels.reshape(len(truth.labels), -1)
     names = {number: name for name, number in truth.classes.items()}
     presence = np.zeros((len(labels), max(names, default=-1) + 1), dtype=bool)
     window, place = np.nonzero(labels >= 0)
     presence[window, labels[window, place]] = True
-    return presence, dict(sorted(names.items()))
+    classes = ClassesOfColumns(sorted(names.items()))
+    classes.single_label = single_label
+    return presence, classes
 
 
 def _table(windows: ModelWindows, truth: GroundTruth, single_label: bool) -> pd.DataFrame:
     import pandas as pd
 
-    presence, names = _presence(truth)
+    presence, names = _presence(truth, single_label)
     presence = presence[:, list(names)]
     frame = windows.frame()[["start", "end", "audiofilename"]]
     frame["simultaneous_labels"] = presence.sum(axis=1)

@@ -98,8 +98,7 @@ def test_all_forms_of_ground_truth_give_the_same_result(data_set, loaders):
                 "tiny", single_label=single, return_type=form, **data_set.places
             )
             data = labelled_windows("tiny", truth, embeds, **data_set.places)
-            # An array of presence says that several labels are possible.
-            assert data.multi_label is (form == "array" or not single)
+            assert data.multi_label is not single
             assert data.classes == ("loud", "quiet", "rising", "tick")
             several[form] = data.with_several().labels
         np.testing.assert_array_equal(several["dict"], several["array"])

@@ -129,10 +129,12 @@ def test_overlap_is_the_window_less_the_hop(run_birdnet: Run, tmp_path: Path) ->
     assert bacpipe.Loader(card, "birdnet", overlap=0.1).options.hop == 2.9
     slow = bacpipe.Loader(card, "birdnet", overlap=10, bool_change_speed=True, new_speed=10)
     assert slow.options.hop == 20
-    found = run_birdnet(overlap=2.5)
+    with pytest.raises(SettingsError, match="not as long as those of birdnet"):
+        run_birdnet(overlap=2.5)
+    found = run_birdnet(hop=0.5)
     assert found.embedding_set is not None and found.embedding_set.identity is not None
     assert found.embedding_set.identity["hop"] == 0.5
-    again = bacpipe.Loader(card, "birdnet", hop=0.5, main_results_dir=tmp_path / "results")
+    again = bacpipe.Loader(card, "birdnet", overlap=2.5, main_results_dir=tmp_path / "results")
     assert again.embed_dir == found.embed_dir
     for settings, sentence in (
         ({"overlap": 3}, "birdnet, whose windows are 3 s long; expected less"),

@@ -54,6 +54,7 @@ def test_what_takes_too_much_memory_is_refused_before_it_is_read(
     reduce_data_set(loader, "pca", loader.options)
     write_result_table(tmp_path / "t.parquet", pa.table({"x": [1.0]}), "f")
     monkeypatch.setattr(parquet, "free_memory", lambda: 100)
+    monkeypatch.setattr(parquet, "_SMALL", 0)
     assert read_result_table(tmp_path / "t.parquet", "f") is None
     with pytest.raises(ResultsError, match="more than half of the free memory"):
         loader.predictions("dataframe")
