@@ -653,9 +653,9 @@ def _work(
         claim=claim,
     )
     runner = handler.runner(scores=predict, stored=settings)
-    done = embedding_set.content.done
-    if (name := next((name for name in plan.keep if name in done), None)) is not None:
-        runner.expect(done[name].embeddings.dim)
+    known = embedding_set.content.done
+    if (name := next((name for name in plan.keep if name in known), None)) is not None:
+        runner.expect(known[name].embeddings.dim)
     progress = RunProgress(
         str(loader.model_name),
         len(plan.embed) + len(plan.classify),
