@@ -253,7 +253,7 @@ def main() -> None:
             args=_ARGUMENTS,
         )
         # A copy, so that every time begins without labels.
-        results = Path(shutil.copytree(folder / "results", Path(temporary) / "results"))
+        results = Path(shutil.copytree(folder / "results", Path(temporary) / "visited"))
         with dashboard(recordings, results) as url:
             visitor = Visitor(browser, url, story_of(recordings, options.species), folder)
             visitor.teach()
