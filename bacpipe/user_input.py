@@ -93,16 +93,15 @@ _TypedLoader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in known if tag not in _NUMBERS]
     for first, known in _Loader.yaml_implicit_resolvers.items()
 }
-for _tag, _form in _NUMBERS.items():
-    _TypedLoader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
 class TypedDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Writes what `load_yaml` and `typed_yaml` both read; ten times faster with libyaml."""
 
 
-for _tag, _form in _NUMBERS.items():
-    TypedDumper.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+for _kind in (_TypedLoader, TypedDumper):
+    for _tag, _form in _NUMBERS.items():
+        _kind.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
 def _load(text: str, loader: Any) -> Any:  # noqa: ANN401 - a class of PyYAML, which has no types

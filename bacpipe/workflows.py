@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 from bacpipe.errors import (
     BacpipeError,
-    RecordingsFailedError,
     SettingsError,
     StorageError,
-    counted,
 )
 from bacpipe.exports.findings import say_findings
-from bacpipe.inference.report import RunReport, warn_of_failures
+from bacpipe.inference.report import RunReport, refuse_failures, warn_of_failures
 from bacpipe.models.loading import find_card
 from bacpipe.models.zoo import CARDS, canonical_name
 from bacpipe.options import KEYS, Options, make_options, needed_to_read, with_changes
@@ -542,12 +540,8 @@ def _told(run: tuple[Loader, RunReport], options: Options) -> Loader:
 
 
 def _refuse_failures(reports: Iterable[RunReport], options: Options) -> None:
-    """Say that recordings have failed, to whoever wants that to be an error."""
     failed = {name for report in reports for name, _ in report.failed}
-    if options.strict and failed:
-        raise RecordingsFailedError(
-            f"{counted(len(failed), 'recording')} failed; all else is done."
-        )
+    refuse_failures(failed, strict=options.strict)
 
 
 def _generate(

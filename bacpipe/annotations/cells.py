@@ -236,14 +236,9 @@ def seconds(column: pd.Series, source: str, *, clock: bool = False) -> pd.Series
     """
     import pandas as pd
 
-    grouped = column.str.fullmatch(_THOUSANDS)
-    plain = ~column.str.contains(",") & (pd.to_numeric(column, errors="coerce") != 0)
-    if grouped.any() and plain.any() and not (column.str.contains(",") & ~grouped).any():
-        raise AnnotationsError(
-            f"{source}: the column {column.name!r} holds {column[grouped].iloc[0]!r} in row "
-            f"{column.index[grouped][0]}, which could be a thousand or a decimal comma; write it "
-            f"without a comma, or all numbers with one."
-        )
+    has_comma = column.str.contains(",", regex=False)
+    if has_comma.any():  # few tables have any
+        _refuse_thousands(column, has_comma, source)
     texts = column.map(_plain_seconds) if clock else column
     numbers = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce")
     numbers = numbers.astype(np.float64)
@@ -255,6 +250,20 @@ def seconds(column: pd.Series, source: str, *, clock: bool = False) -> pd.Series
             + (f" (there are {len(wrong)} such rows)." if len(wrong) > 1 else ".")
         )
     return numbers
+
+
+def _refuse_thousands(column: pd.Series, has_comma: pd.Series, source: str) -> None:
+    """Raise AnnotationsError if all commas could be of thousands, and other numbers have none."""
+    import pandas as pd
+
+    grouped = column.str.fullmatch(_THOUSANDS)
+    plain = ~has_comma & (pd.to_numeric(column, errors="coerce") != 0)
+    if plain.any() and not (has_comma & ~grouped).any():
+        raise AnnotationsError(
+            f"{source}: the column {column.name!r} holds {column[grouped].iloc[0]!r} in row "
+            f"{column.index[grouped][0]}, which could be a thousand or a decimal comma; write it "
+            f"without a comma, or all numbers with one."
+        )
 
 
 def _plain_seconds(text: str) -> str:

@@ -172,8 +172,13 @@ def mark_stale(folder: Path, written: Iterable[Path], pattern: str) -> None:
     current = {os.fspath(path) for path in written}
     for path in folder.rglob(pattern):
         if os.fspath(path) not in current:
-            with writing(path):
-                path.replace(path.with_name(f"{path.name}.stale"))
+            set_aside(path)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file of an earlier export, so that nobody takes it for one of now."""
+    with writing(path):
+        path.replace(path.with_name(f"{path.name}.stale"))
 
 
 def stems(loader: Loader) -> Callable[[str], str]:

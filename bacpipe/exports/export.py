@@ -18,7 +18,7 @@ import numpy as np
 from bacpipe.errors import BacpipeError, SettingsError, counted
 from bacpipe.exports.audacity import export_audacity_labels, write_audacity
 from bacpipe.exports.camtrap_dp import write_camtrap_dp
-from bacpipe.exports.chosen import Chosen, choose, exported_with
+from bacpipe.exports.chosen import Chosen, choose, exported_with, set_aside
 from bacpipe.exports.clips import write_clips
 from bacpipe.exports.darwin_core import write_darwin_core
 from bacpipe.exports.detections import described_detections
@@ -26,7 +26,7 @@ from bacpipe.exports.kaleidoscope import write_kaleidoscope
 from bacpipe.exports.raven import export_raven_tables, plain_label, write_raven
 from bacpipe.exports.survey import classes_of, histories_of, survey_of
 from bacpipe.options import Options
-from bacpipe.store.files import write_json, writing
+from bacpipe.store.files import write_json
 from bacpipe.store.layout import (
     AUDACITY_LABELS,
     PROVENANCE,
@@ -344,5 +344,4 @@ def _set_aside(folder: Path, names: Set[str], format: str) -> None:
         )  # fmt: skip
         return
     for path in paths:
-        with writing(path):
-            path.replace(path.with_name(f"{path.name}.stale"))
+        set_aside(path)

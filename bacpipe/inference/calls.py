@@ -15,13 +15,13 @@ from bacpipe.audio.remote import shown
 from bacpipe.errors import (
     AudioError,
     NothingEmbeddedError,
-    RecordingsFailedError,
     ResultsError,
     SettingsError,
     counted,
     first_line,
 )
 from bacpipe.inference.audio_handler import AudioHandler
+from bacpipe.inference.report import refuse_failures
 from bacpipe.inference.runner import choose_batch_size
 from bacpipe.models.backends.pytorch import computing_on
 from bacpipe.models.base import CallDetector, Calls
@@ -149,10 +149,7 @@ def write_calls(handler: AudioHandler, loader: Loader) -> Path:
     # Names of recordings may hold anything.
     tables, escape = _tables(handler, loader, path, reasons), loader.options.escape_formulas
     write_csv(path, tables, quote=True, escape_formulas=escape)
-    if reasons and handler.options.strict:
-        raise RecordingsFailedError(
-            f"{counted(len(reasons), 'recording')} failed; all else is done."
-        )
+    refuse_failures(reasons, strict=handler.options.strict)
     return path
 
 

@@ -10,13 +10,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from bacpipe.errors import RecordingsFailedError, counted
 from bacpipe.user_input import in_notebook
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,20 @@ def warn_of_failures(report: RunReport) -> None:
     """Log what failed, for whoever does not print the report."""
     for _, reason in report.failed:
         logger.warning("failed: %s", printable(reason))
+
+
+def refuse_failures(failed: Sized, *, strict: bool) -> None:
+    """Say that recordings have failed, to whoever wants that to be an error.
+
+    Raises
+    ------
+    RecordingsFailedError
+        If any has, and the setting ``strict`` asks for it.
+    """
+    if strict and len(failed):
+        raise RecordingsFailedError(
+            f"{counted(len(failed), 'recording')} failed; all else is done."
+        )
 
 
 def printable(text: str) -> str:

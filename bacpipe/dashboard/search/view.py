@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import panel as pn
 import param
+from scipy.special import expit
 
 from bacpipe.dashboard.background import SEARCHES, beside_the_loop
 from bacpipe.dashboard.explore.filters import matching_recordings
@@ -445,7 +446,7 @@ class SearchView(ModelView):
         table = latest.table
         if label and request.recogniser is not None:
             # What is to be marked is what the recogniser says, not the classifier's best class.
-            score = 1 / (1 + np.exp(-table["similarity"]))
+            score = expit(table["similarity"].to_numpy())  # of its logit
             table = table.assign(label=label, score=score, model=request.recogniser[0])
         self.gallery.show(
             latest.results, table, chosen_by=f"search by {request.by}", label=label,
