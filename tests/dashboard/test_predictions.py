@@ -25,8 +25,8 @@ from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
 COUNT = ".bp-count >> visible=true"
 
 
-def open_view(visit: Any, query: str = "") -> Any:
-    page = visit(f"?view=predictions{query}")
+def open_view(visit: Any, query: str = "", **size: int) -> Any:
+    page = visit(f"?view=predictions{query}", **size)
     page.wait_for_selector(COUNT)
     page.wait_for_selector(".tabulator-row >> nth=1")
     return page
@@ -109,8 +109,7 @@ def test_a_click_on_a_detection_shows_and_plays_it(visit: Any) -> None:
 
 
 def test_of_a_long_name_the_end_is_seen_and_the_rest_when_pointed_at(visit: Any) -> None:
-    page = open_view(visit, "&model=tiny&species=quiet")
-    page.set_viewport_size({"width": 920, "height": 800})
+    page = open_view(visit, "&model=tiny&species=quiet", width=920)
     cell = rows_of(page).first.locator("[tabulator-field=recording]")
     name = cell.locator("bdi")
     measured = """(cell) => {

@@ -35,6 +35,8 @@ class DetectionList:
             page_size=page_size,
             selectable=1,
             layout="fit_columns",
+            # On narrow screens the table is scrolled before a column shows nothing.
+            configuration={"columnDefaults": {"minWidth": 72}},
             formatters={
                 "score": NumberFormatter(format="0.000"),
                 "time": StringFormatter(),
