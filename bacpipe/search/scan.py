@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 from bacpipe.models.backends.cpu.integers import integer_products
 from bacpipe.store.codes import Pack
 
-_BLOCK = 2**24  # bytes of codes compared at a time
+_BLOCK = 2**25  # bytes of codes compared at a time
 _SPARSE = 8  # if fewer than one row of so many is wanted, these are copied out first
 _ROWS = 2**12  # candidates that are computed anew at a time
+_ROUNDING = 2.0**-21  # of the size of what is added up: eight roundings to float32
+_FAR = 1e37  # as good as infinite, and a number of float32
 _TOLERANCE = 1e-5  # beyond which a code contradicts its embedding
 
 Floats = NDArray[np.float64]
@@ -90,17 +92,15 @@ class _Candidates:
     k: int
     kept: list[tuple[Rows, Rows, Floats]]  # number of the pack, row, highest similarity possible
     lowest: Floats  # the k largest similarities that are guaranteed
-
-    @property
-    def bar(self) -> float:
-        """What k rows have at least."""
-        return float(self.lowest.min()) if len(self.lowest) == self.k else -np.inf
+    bar: float = -np.inf  # what k rows have at least
 
     def add(self, pack: int, rows: Rows, similarity: Floats, error: Floats) -> None:
         lowest = np.concatenate([self.lowest, similarity - error])
         if len(lowest) > self.k:
             lowest = np.partition(lowest, len(lowest) - self.k)[-self.k :]
         self.lowest = lowest
+        if len(lowest) == self.k:
+            self.bar = float(lowest.min())
         possible = similarity + error
         keep = possible >= self.bar
         self.kept.append((np.full(keep.sum(), pack), rows[keep], possible[keep]))
@@ -112,6 +112,54 @@ class _Candidates:
         pack, row, possible = (np.concatenate(column) for column in zip(*self.kept, strict=True))
         keep = possible >= self.bar
         return pack[keep], row[keep], possible[keep]
+
+
+class _RoundedQueries:
+    """Queries as whole numbers: q' is ``steps * whole + middles``."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._by_length = queries.by_length
+        low, high = queries.directions.min(axis=1), queries.directions.max(axis=1)
+        self._steps, self._middles = np.maximum(high - low, 1e-30) / 254, (low + high) / 2
+        around = queries.directions - self._middles[:, None]
+        whole = np.rint(around / self._steps[:, None])
+        scaled = whole * self._steps[:, None]
+        self._whole, self._sums = torch.from_numpy(whole.astype(np.int8)), scaled.sum(axis=1)
+        self._lost = float(np.linalg.norm(around - scaled, axis=1).max())
+        self._longest = float(np.linalg.norm(scaled, axis=1).max())
+
+    def reaching(
+        self, codes: torch.Tensor, numbers: torch.Tensor, bars: Floats
+    ) -> tuple[Rows, Rows, Floats, Floats]:
+        """Query, row, similarity to q' and its bound of what may be as near as a query's bar.
+
+        Queries ascend.
+        """
+        scale, shift, total, error, norm = numbers
+        bound = error + (1 + error) * self._lost
+        length = norm if self._by_length else torch.ones_like(norm)
+        # What the sums below may lose in float32.
+        size = (shift.abs() + 128 * scale) * (codes.shape[1] ** 0.5 * self._longest)
+        rounding = _ROUNDING * (size + total.abs() * float(np.abs(self._middles).max()))
+        # u'·q' is scale * steps * products + shift * sums + total * middles.  By how much it and
+        # its bound are above the bar is computed for all, in units of steps.
+        terms = torch.stack([shift * length, total * length, (bound + rounding) * length,
+                             torch.ones_like(norm)])  # fmt: skip
+        weights = np.stack([self._sums, self._middles, np.ones_like(bars), -bars]) / self._steps
+        weights = np.minimum(weights, _FAR).astype(np.float32)
+        products = integer_products(self._whole, codes).float()
+        above = (torch.from_numpy(weights).T @ terms).addcmul_(products, scale * length)
+        places = np.flatnonzero(above.numpy() >= 0)
+        query, row = np.divmod(places, len(codes))
+        scale, shift, total, bound, length = (
+            column.numpy()[row].astype(np.float64)
+            for column in (scale, shift, total, bound, length)
+        )
+        similarity = (
+            products.numpy().ravel()[places] * scale * self._steps[query]
+            + shift * self._sums[query] + total * self._middles[query]
+        ) * length  # fmt: skip
+        return query, row, similarity, bound * length
 
 
 def nearest(
@@ -147,35 +195,18 @@ def nearest(
         If a pack is damaged.
     """
     candidates = [_Candidates(k, [], np.zeros(0)) for _ in queries.directions]
-    low, high = queries.directions.min(axis=1), queries.directions.max(axis=1)
-    steps, middles = np.maximum(high - low, 1e-30) / 254, (low + high) / 2
-    whole = np.rint((queries.directions - middles[:, None]) / steps[:, None])
-    scaled = whole * steps[:, None]
-    lost = float(np.linalg.norm(queries.directions - scaled - middles[:, None], axis=1).max())
-    columns = torch.from_numpy(whole.astype(np.int8)).T.contiguous()
-    factors = torch.from_numpy(steps.astype(np.float32))
-    # q' = steps * whole + middles and u' = scale * c + shift, multiplied out.
-    constants = torch.from_numpy(np.stack([scaled.sum(axis=1), middles]).astype(np.float32))
+    rounded = _RoundedQueries(queries)
     for number, (pack, mask) in enumerate(zip(packs, wanted, strict=True)):
         for rows, codes, numbers in _blocks(pack, mask):
-            scale, _, _, error, norm = numbers
-            bound = error + (1 + error) * lost
-            approximate = integer_products(codes, columns).float() * factors
-            approximate = torch.addcmul(numbers[1:3].T @ constants, approximate, scale[:, None])
-            if queries.by_length:
-                approximate *= norm[:, None]
-                bound = bound * norm
-            bar = torch.tensor([item.bar for item in candidates], dtype=torch.float64)
-            reach = approximate.add(bound[:, None]) >= bar.float() - 1e-6 * bar.abs().float()
-            row, query = torch.nonzero(reach).numpy().T
+            bars = np.array([item.bar for item in candidates])
+            query, row, similarity, bound = rounded.reaching(codes, numbers, bars)
             if not len(row):
                 continue
-            similarity, error = approximate[reach].double().numpy(), bound.double().numpy()[row]
-            order = np.argsort(query, kind="stable")
-            ends = np.cumsum(np.bincount(query, minlength=len(candidates)))[:-1]
-            for one, at in zip(candidates, np.split(order, ends), strict=True):
-                if len(at):
-                    one.add(number, rows[row[at]], similarity[at], error[at])
+            firsts = np.searchsorted(query, np.arange(len(candidates) + 1))
+            for one, first, last in zip(candidates, firsts, firsts[1:], strict=False):
+                if first < last:
+                    at = slice(first, last)
+                    one.add(number, rows[row[at]], similarity[at], bound[at])
     return [
         _rescore(packs, item, direction, read_rows, queries.by_length)
         for item, direction in zip(candidates, queries.directions, strict=True)

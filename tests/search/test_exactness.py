@@ -153,7 +153,7 @@ def test_without_integer_products_the_result_is_the_same(given: Given, monkeypat
     for broken in (wrong, None):
         integers._int_mm_works.cache_clear()
         monkeypatch.setattr(torch, "_int_mm", broken)
-        assert not integers._int_mm_works(1100, 1)
+        assert not integers._int_mm_works(1, 1100)
         assert bacpipe.search(query, loader=loader).equals(expected)
     integers._int_mm_works.cache_clear()
 
@@ -197,3 +197,14 @@ def test_codes_that_contradict_an_embedding_are_made_again(given: Given) -> None
     path.write_bytes(content)
     assert bacpipe.search(rows[5], loader=opened_again(loader), k=20).equals(expected)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (3, 1500)])
+def test_products_of_integers_are_exact_however_the_numbers_lie(shape: tuple[int, int]) -> None:
+    few, dim = shape
+    rng = np.random.default_rng(0)
+    queries = torch.from_numpy(rng.integers(-127, 128, (dim, few)).astype(np.int8)).T
+    codes = torch.from_numpy(rng.integers(-128, 128, (70, dim)).astype(np.int8))
+    for many in (codes, codes[:1], codes[5:]):
+        products = integers.integer_products(queries, many)
+        assert torch.equal(products, queries.int() @ many.int().T)

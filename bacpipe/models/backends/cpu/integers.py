@@ -13,22 +13,25 @@ logger = logging.getLogger(__name__)
 _EXACT = 1024  # products of two int8 whose sum float32 holds exactly, in any order
 
 
-def integer_products(rows: Tensor, columns: Tensor) -> Tensor:
-    """Exact product of two matrices of small whole numbers.
+def integer_products(few: Tensor, many: Tensor) -> Tensor:
+    """Exact products of a few rows of small whole numbers with many others.
 
     Parameters
     ----------
-    rows : Tensor, int8, shape (n, dim)
-    columns : Tensor, int8, shape (dim, m)
+    few : Tensor, int8, shape (m, dim)
         Not below -127.
+    many : Tensor, int8, shape (n, dim)
 
     Returns
     -------
-    Tensor, int32, shape (n, m)
+    Tensor, int32, shape (m, n)
     """
-    if _int_mm_works(rows.shape[1], columns.shape[1]):
-        return torch._int_mm(rows, columns)
-    return _in_pieces(rows, columns)
+    # A copy, because PyTorch (2.14) computes wrong products of a single row that says it is a
+    # column.
+    rows = torch.empty(few.shape, dtype=torch.int8).copy_(few)
+    if _int_mm_works(*rows.shape):
+        return torch._int_mm(rows, many.T)
+    return _in_pieces(rows, many.T)
 
 
 def _in_pieces(rows: Tensor, columns: Tensor) -> Tensor:
@@ -41,7 +44,7 @@ def _in_pieces(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @functools.cache
-def _int_mm_works(dim: int, columns: int) -> bool:
+def _int_mm_works(few: int, dim: int) -> bool:
     """Whether PyTorch's product of integers, which is private, is there and right.
 
     Instructions of some processors saturate: large numbers of one sign are tried, too.
@@ -49,19 +52,20 @@ def _int_mm_works(dim: int, columns: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     trials = [
         (
-            torch.randint(-128, 128, (67, dim), generator=generator, dtype=torch.int8),
-            torch.randint(-127, 128, (dim, columns), generator=generator, dtype=torch.int8),
-        ),
-        *(
-            (
-                torch.full((67, dim), row, dtype=torch.int8),
-                torch.full((dim, columns), column, dtype=torch.int8),
-            )
-            for row, column in ((-128, 127), (127, 127), (-128, -127))
-        ),
+            torch.randint(-127, 128, (few, dim), generator=generator, dtype=torch.int8),
+            torch.randint(-128, 128, (many, dim), generator=generator, dtype=torch.int8),
+        )
+        for many in (1, 67)
+    ]
+    trials += [
+        (
+            torch.full((few, dim), row, dtype=torch.int8),
+            torch.full((67, dim), column, dtype=torch.int8),
+        )
+        for row, column in ((127, -128), (127, 127), (-127, -128))
     ]
     try:
-        works = all(torch.equal(torch._int_mm(a, b), _in_pieces(a, b)) for a, b in trials)
+        works = all(torch.equal(torch._int_mm(a, b.T), _in_pieces(a, b.T)) for a, b in trials)
     except (AttributeError, RuntimeError, TypeError) as error:
         logger.info("products of integers are computed with floats here (%s).", error)
         return False
