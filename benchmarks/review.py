@@ -28,7 +28,6 @@ from playwright.sync_api import sync_playwright
 import bacpipe
 
 RATE, SECONDS = 48_000, 60
-CHROMIUM_ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 SERVE = """
 import sys
 from bacpipe.dashboard.server import Server, open_data_set
@@ -77,7 +76,7 @@ def measure(url: str, clips: int, listen: float) -> list[float]:
     """Milliseconds of each key press."""
     with sync_playwright() as started:
         browser = started.chromium.launch(
-            executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"{url}/?view=review")

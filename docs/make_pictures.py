@@ -32,7 +32,6 @@ from bacpipe.dashboard.shared.view import View
 _HEIGHTS = {1280: 800, 1920: 1080, 700: 1400}
 _PATIENCE = 180_000  # milliseconds
 _TILES = "ul.bp-tiles li"
-_ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 class Story(NamedTuple):
@@ -250,7 +249,7 @@ def main() -> None:
             compute(recordings, folder / "results")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
-            args=_ARGUMENTS,
+            args=["--no-sandbox"],
         )
         # A copy, so that every time begins without labels.
         results = Path(shutil.copytree(folder / "results", Path(temporary) / "visited"))

@@ -30,8 +30,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without the last five, Chromium talks to its maker when it starts.
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

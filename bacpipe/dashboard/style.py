@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import panel as pn
-from bokeh.models import BasicTicker, ColorBar, CustomAction, CustomJS
+from bokeh.models import BasicTicker, ColorBar, CustomAction, CustomJS, FixedTicker
 from bokeh.plotting import figure
 
 from bacpipe.plotting.style import COLOURS, shorten
@@ -277,6 +277,17 @@ def new_figure(
     plot.outline_line_color = None
     name_figure(plot, name, details)
     return plot
+
+
+def put_ticks(axis: Any, words: Mapping[float, str] | Mapping[int, str]) -> None:
+    """Put words at places of an axis.
+
+    Its ticker is kept: for every new model, Bokeh collects those of the whole page again.
+    """
+    if not isinstance(axis.ticker, FixedTicker):
+        axis.ticker = FixedTicker()
+    axis.ticker.ticks = list(words)
+    axis.major_label_overrides = dict(words)
 
 
 def name_figure(plot: Any, name: str, details: str = "") -> None:

@@ -12,7 +12,6 @@ from bokeh.models import (
     BasicTicker,
     ColumnDataSource,
     CustomJSHover,
-    FixedTicker,
     HoverTool,
     LinearColorMapper,
     NumeralTickFormatter,
@@ -21,7 +20,7 @@ from bokeh.models import (
 )
 from matplotlib.colors import to_hex
 
-from bacpipe.dashboard.style import FRAME, name_figure, new_colour_bar, new_figure
+from bacpipe.dashboard.style import FRAME, name_figure, new_colour_bar, new_figure, put_ticks
 from bacpipe.errors import counted
 from bacpipe.labels.activity import BY, ActivityGrid
 from bacpipe.plotting.activity import HEARD, NOTHING_HEARD, date_ticks, row_title
@@ -121,11 +120,9 @@ class ActivityFigure:
         low, high = (rows - 0.5, -0.5) if weekdays else (-0.5, rows - 0.5)
         self._y.update(start=low, end=high, reset_start=low, reset_end=high)
         ticks = date_ticks(grid, 7)
-        self.figure.xaxis.ticker = FixedTicker(ticks=list(ticks))
-        self.figure.xaxis.major_label_overrides = dict(ticks)
+        put_ticks(self.figure.xaxis[0], ticks)
         hours = list(range(rows)) if weekdays else [0, 6, 12, 18]
-        self.figure.yaxis.ticker = FixedTicker(ticks=hours)
-        self.figure.yaxis.major_label_overrides = {i: grid.rows[i] for i in hours}
+        put_ticks(self.figure.yaxis[0], {i: grid.rows[i] for i in hours})
         self.figure.yaxis.axis_label = row_title(grid) or None
         weeks = "" if grid.by.endswith("_day") else "week of "
         self._columns.args = {

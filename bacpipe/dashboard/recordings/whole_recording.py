@@ -11,7 +11,6 @@ from bokeh.events import RangesUpdate, Tap
 from bokeh.models import (
     ColumnDataSource,
     FactorRange,
-    FixedTicker,
     HoverTool,
     LinearColorMapper,
     Range1d,
@@ -35,6 +34,7 @@ from bacpipe.dashboard.style import (
     axis_categories,
     name_figure,
     new_figure,
+    put_ticks,
     scale_colours,
 )
 from bacpipe.errors import ResultsNotFoundError
@@ -262,8 +262,7 @@ class WholeRecording:
         self._frequencies.update(start=low, end=high, reset_start=low, reset_end=high)
         top = picture.top / 1000
         ticks = frequency_ticks(picture.look.axis, 0, top, top)
-        self._axis.ticker = FixedTicker(ticks=[*ticks])
-        self._axis.major_label_overrides = {**ticks}
+        put_ticks(self._axis, ticks)
         self._image.data = {
             "image": [picture.levels], "x": [picture.start], "y": [low],
             "width": [picture.end - picture.start], "height": [high - low],

@@ -14,8 +14,6 @@ import numpy as np
 import panel as pn
 from bokeh.events import (
     DoubleTap,
-    LODEnd,
-    LODStart,
     Pan,
     PanStart,
     RangesUpdate,
@@ -54,7 +52,6 @@ from bacpipe.dashboard.style import (
 MOST_POINTS = 10_000
 _SIZES = {300: 9, 3000: 6}  # pixels of points, where they are so many at most
 _LEAST_SIZE = 4
-_MOVING = 1500  # points that are drawn meanwhile where all would stutter
 _REST = 250  # milliseconds without movement
 _STEPS = {"←": (-1, 0), "→": (1, 0), "↑": (0, 1), "↓": (0, -1)}
 _KEYS = "With the keyboard, the four buttons before it go from window to window."
@@ -87,29 +84,6 @@ if (cb_obj.event_name === "panstart") {
 const [turn, tilt] = begin.tags;
 azimuth.value = ((turn + cb_obj.delta_x / 3) % 360 + 540) % 360 - 180;
 elevation.value = Math.min(90, Math.max(-90, tilt + cb_obj.delta_y / 3));
-"""
-# Where the map stutters while it is moved, some of its points are drawn until it rests: two frames
-# in a row that take longer than 60 ms.
-_THIN = """
-const thin = (few) => { points.visible = !few; some.visible = few; };
-if (cb_obj.event_name === "lodend") {
-    moving.tags = [];
-    thin(false);
-    return;
-}
-if (moving.tags.length || all.get_length() <= 2 * some.data_source.get_length()) return;
-moving.tags = ["moves"];
-if (points.tags.includes("slow")) return thin(true);
-let late = 0, last = performance.now();
-const look = (now) => {
-    if (!moving.tags.length) return;
-    late = now - last > 60 ? late + 1 : 0;
-    last = now;
-    if (late < 2) return requestAnimationFrame(look);
-    points.tags = ["slow"];
-    thin(true);
-};
-requestAnimationFrame(look);
 """
 _TURN = """
 const [a, e] = [azimuth.value * Math.PI / 180, elevation.value * Math.PI / 180];
@@ -187,7 +161,7 @@ class EmbeddingMap:
             sizing_mode="stretch_both", tags=["map"],
             tools="wheel_zoom,lasso_select,box_select,reset",
             active_scroll="wheel_zoom", x_range=self.x_range, y_range=self.y_range,
-            lod_threshold=None, output_backend="webgl",
+            lod_threshold=None,
         )  # fmt: skip
         self.figure.axis.visible = False
         self.figure.grid.visible = False
@@ -208,7 +182,7 @@ class EmbeddingMap:
         empty: dict[str, Any] = {
             "x": [], "y": [], "code": [], "label": [], "shape": [], "recording": [], "start": [],
         }  # fmt: skip
-        self._points_source, self._some_source = ColumnDataSource(empty), ColumnDataSource(empty)
+        self._points_source = ColumnDataSource(empty)
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
         self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
@@ -217,22 +191,9 @@ class EmbeddingMap:
             "fill_color": {"field": "code", "transform": self._mapper},
         }  # fmt: skip
         points = self.figure.scatter("x", "y", source=self._points_source, size=6, **look)
-        some = self.figure.scatter("x", "y", source=self._some_source, size=5, **look)
-        some.visible = False
         self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
-        for drawn in (points, some):
-            drawn.nonselection_glyph = drawn.selection_glyph = None
-        moving = ColumnDataSource({})  # its tags say whether the map is being moved
-        thin = CustomJS(
-            args={
-                "points": points, "some": some, "all": self._points_source,
-                "moving": moving,
-            },
-            code=_THIN,
-        )  # fmt: skip
-        self.figure.js_on_event(LODStart, thin)
-        self.figure.js_on_event(LODEnd, thin)
+        points.nonselection_glyph = points.selection_glyph = None
         self.figure.scatter(
             "x",
             "y",
@@ -240,10 +201,11 @@ class EmbeddingMap:
             size=9,
             fill_color=None,
             line_color="#f8f9fa" if self._dark else "#111111",
+            level="overlay",
         )
         self.figure.scatter(
             "x", "y", source=self._current_source, size=18, fill_color=None, line_color="#D55E00",
-            line_width=3,
+            line_width=3, level="overlay",
         )  # fmt: skip
         self._hover_label = CustomJSHover(args={"names": []}, code="return names[value] ?? 'none'")
         self._hover_recording = CustomJSHover(args={"names": []}, code="return names[value] ?? ''")
@@ -270,7 +232,6 @@ class EmbeddingMap:
             args={
                 "sources": [
                     self._points_source,
-                    self._some_source,
                     self._picked_source,
                     self._current_source,
                 ],
@@ -486,11 +447,6 @@ class EmbeddingMap:
         fitting = (size for most, size in _SIZES.items() if len(rows) <= most)
         self._glyph.size = next(fitting, _LEAST_SIZE)
         self._points_source.data = columns
-        some = np.argsort(self._order[rows], kind="stable")[:_MOVING]
-        self._some_source.data = {
-            name: [column[i] for i in some] if isinstance(column, list) else column[some]
-            for name, column in columns.items()
-        }
         self._drawn = rows
         self._picked_source.data = self._places(self._picked)
         if self._current is not None:

@@ -12,7 +12,6 @@ from bokeh.models import (
     BoxAnnotation,
     BoxZoomTool,
     ColumnDataSource,
-    FixedTicker,
     LinearColorMapper,
     Range1d,
     Span,
@@ -33,6 +32,7 @@ from bacpipe.dashboard.style import (
     name_figure,
     new_colour_bar,
     new_figure,
+    put_ticks,
     scale_colours,
 )
 
@@ -137,7 +137,8 @@ class SpectrogramFigure:
             tags=[-100],
         )  # fmt: skip
         self._outside = [
-            BoxAnnotation(fill_color="#808080", fill_alpha=0.4, line_color=None) for _ in range(2)
+            BoxAnnotation(left=0, right=0, fill_color="#808080", fill_alpha=0.4, line_color=None)
+            for _ in range(2)
         ]
         self._cursor = Span(
             dimension="height", line_color="#56B4E9", line_width=2, visible=False, tags=[0.0, 1]
@@ -166,6 +167,7 @@ class SpectrogramFigure:
             color_mapper=self._mapper,
         )  # fmt: skip
         drawn.yaxis.axis_label = "frequency (kHz)"
+        put_ticks(drawn.yaxis[0], {})
         drawn.xaxis.visible = False
         self._bar = new_colour_bar(self._mapper, "dB")
         drawn.add_layout(self._bar, "right")
@@ -318,8 +320,10 @@ class SpectrogramFigure:
         level = max(float(np.abs(clip.samples).max(initial=0)), 1e-6)
         self._wave.data = {"time": times, "low": lowest / level, "high": highest / level}
         self._times.update(start=clip.start, end=end, reset_start=clip.start, reset_end=end)
-        self._outside[0].update(left=None, right=window[0], visible=window[0] > clip.start)
-        self._outside[1].update(left=window[1], right=None, visible=window[1] < end)
+        for part, (left, right) in zip(
+            self._outside, [(clip.start, window[0]), (window[1], end)], strict=True
+        ):
+            part.update(left=left, right=right, visible=left < right)
         self._cursor.update(tags=[clip.start, clip.expansion], visible=False)
         self._fit_frequencies(look.axis, picture, min(heard or picture.top, picture.top) / 1000)
         self._show_axes(True)
@@ -346,8 +350,7 @@ class SpectrogramFigure:
         self._frequencies.tags = [axis]
         self._frequencies.update(start=start, end=end, reset_start=start, reset_end=end)
         ticks = frequency_ticks(axis, first, last, picture.top / 1000)
-        self._spectrogram.yaxis.ticker = FixedTicker(ticks=[*ticks])
-        self._spectrogram.yaxis.major_label_overrides = {**ticks}
+        put_ticks(self._spectrogram.yaxis[0], ticks)
 
     def _keep_frequencies(self, event: Any) -> None:
         self.settings.frequencies = tuple(round(float(value), 3) for value in event.new)
