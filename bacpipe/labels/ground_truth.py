@@ -532,17 +532,18 @@ def find_overlaps(
     for name, rows in windows.slices():
         if name in annotated:
             intervals, _ = merge_intervals(annotated[name])
-            overlaps, unused = _overlaps_of_one(starts[rows], ends[rows], intervals, fraction)
-            parts.append(overlaps._replace(window=overlaps.window + rows.start))
+            found, unused = _overlaps_of_one(starts[rows], ends[rows], intervals, fraction)
+            parts.append(found._replace(window=found.window + rows.start))
             lost += unused
     if not parts:
         return Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), lost
-    return Overlaps(*(np.concatenate(column) for column in zip(*parts, strict=True))), lost
+    return _sum_up(*(np.concatenate(column) for column in zip(*parts, strict=True))), lost
 
 
 def _overlaps_of_one(
     start: np.ndarray, end: np.ndarray, intervals: Intervals, fraction: float
 ) -> tuple[Overlaps, int]:
+    """Overlaps in one recording, not summed up yet, and the number of intervals without one."""
     # Windows of annotated segments may lie in any order; sorted by start, candidates are a run.
     order = np.argsort(start, kind="stable")
     longest = (end - start).max(initial=0.0)
@@ -556,8 +557,8 @@ def _overlaps_of_one(
     )
     shorter = np.minimum(end[window] - start[window], intervals.end[which] - intervals.start[which])
     kept = (shared > _TOLERANCE) & (shared >= fraction * shorter - _TOLERANCE)
-    lost = len(counts) - len(np.unique(which[kept]))
-    return _sum_up(window[kept], intervals.label[which[kept]], shared[kept]), lost
+    lost = len(counts) - np.count_nonzero(np.bincount(which[kept], minlength=len(counts)))
+    return Overlaps(window[kept], intervals.label[which[kept]], shared[kept]), lost
 
 
 def _of_their_channels(windows: ModelWindows, overlaps: Overlaps, several: int) -> Overlaps:
@@ -570,8 +571,10 @@ def _of_their_channels(windows: ModelWindows, overlaps: Overlaps, several: int) 
 
 def _sum_up(window: np.ndarray, label: np.ndarray, seconds: np.ndarray) -> Overlaps:
     """Add up the overlaps of each window and label, and sort them."""
-    pairs, group = np.unique(np.stack([window, label]), axis=1, return_inverse=True)
-    total = np.bincount(group.ravel(), seconds, minlength=pairs.shape[1])
+    several = int(label.max(initial=0)) + 1
+    pairs, group = np.unique(window * several + label, return_inverse=True)
+    window, label = np.divmod(pairs, several)
+    total = np.bincount(group, seconds, minlength=len(pairs))
     # Rounding hides differences that are none; the number of the label then decides.
-    order = np.lexsort((pairs[1], -total.round(6), pairs[0]))
-    return Overlaps(pairs[0][order], pairs[1][order], total[order])
+    order = np.lexsort((label, -total.round(6), window))
+    return Overlaps(window[order], label[order], total[order])
