@@ -146,7 +146,8 @@ class Background:
             return
 
         def compute() -> Any:
-            if not self._is_wanted(job):
+            # Marks and lessons are for others, too.
+            if not self._is_wanted(job) or (on is SEARCHES and self._is_left()):
                 raise _OvertakenError
             return job.compute()
 
@@ -201,6 +202,11 @@ class Background:
 
     def _is_wanted(self, job: _Job) -> bool:
         return self._jobs.get(job.key) is job
+
+    def _is_left(self) -> bool:
+        """Whether the visitor has gone."""
+        session = None if self._document is None else self._document.session_context
+        return session is None or session.destroyed
 
     def _present(self, job: _Job, result: Callable[[], Any]) -> None:
         """Show a result, on the page's own thread."""

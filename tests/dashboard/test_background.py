@@ -105,6 +105,21 @@ def test_work_that_takes_long_is_not_given_up(page: DeafPage) -> None:
     end.set()
 
 
+def test_what_a_visitor_who_has_left_searched_for_is_not_computed(page: DeafPage) -> None:
+    background, done = Background(), []
+    end = threading.Event()
+    queues = (background_module.SEARCHES, background_module.STORING)
+    for queue in queues:
+        queue.submit(end.wait, 10)
+        name = queue._thread_name_prefix
+        background.run(name, lambda name=name: done.append(name), print, fail=print, on=queue)
+    page.session_context.destroyed = True
+    end.set()
+    for queue in queues:
+        queue.submit(int).result(10)
+    assert done == ["dashboard-storing"]  # marks are kept
+
+
 def test_what_was_overtaken_is_not_missed(page: DeafPage) -> None:
     background, said = Background(), []
     background.run("map", lambda: 1, said.append, fail=said.append)
