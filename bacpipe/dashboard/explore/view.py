@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import math
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 import panel as pn
 import param
 
+from bacpipe.dashboard.background import LONG
 from bacpipe.dashboard.explore.filters import Filter, FilterControls
 from bacpipe.dashboard.explore.labelling import LabellingPanel
 from bacpipe.dashboard.explore.map_content import MapChoice, MapContent, make_map_content
@@ -24,10 +26,12 @@ from bacpipe.dashboard.shared.own_changes import OwnChanges
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.dashboard.shared.view import View
 from bacpipe.dashboard.shared.widgets import Spinner, html_pane, legend_html
-from bacpipe.dashboard.shared.window_details import WindowDetails
+from bacpipe.dashboard.shared.window_details import WindowDetails, read_ahead
 from bacpipe.dashboard.style import CSS
 from bacpipe.errors import BacpipeError
 from bacpipe.store.maps import FAR
+
+logger = logging.getLogger(__name__)
 
 _CHOICES = ("model", "reducer", "colour", "annotated", "labels", "file", "hours")
 
@@ -227,6 +231,10 @@ The address of the page holds what you see: send it to others who use this dashb
             self.map.show_only(content.shown)
         self._offer_choices(content)
         if other:
+            self.background.run(
+                "read ahead", lambda: read_ahead(content.results), lambda _: None,
+                fail=lambda sentence: logger.info("not read ahead: %s", sentence), on=LONG,
+            )  # fmt: skip
             self.map.mark(None)
             self.details.clear()
             self.neighbours.clear()

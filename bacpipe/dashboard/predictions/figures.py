@@ -51,6 +51,8 @@ class ActivityFigure:
         )  # fmt: skip
         self.figure.grid.visible = False
         self.figure.outline_line_color = FRAME
+        for axis in self.figure.axis:
+            put_ticks(axis, {})
         colours = [to_hex(colour) for colour in HEARD]
         self._mapper = LinearColorMapper(
             palette=colours, low=1e-6, high=1, low_color=NOTHING_HEARD, nan_color="rgba(0,0,0,0)"

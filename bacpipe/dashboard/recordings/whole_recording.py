@@ -177,6 +177,7 @@ class WholeRecording:
         )
         upper.add_layout(self._cursor)
         self._axis = upper.yaxis[0]
+        put_ticks(self._axis, {})
         upper.yaxis.axis_label = "frequency (kHz)"
         lower = new_figure(
             200, "Time lines without a recording", tools="xpan,xwheel_zoom", toolbar_location=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.shared.clips import Clip, Spectrogram, channel_words, read_clip, spectrogram
 from bacpipe.dashboard.shared.clock import clock_of
 from bacpipe.dashboard.shared.drawn_marks import DrawnMark, marks_between
+from bacpipe.dashboard.shared.labels import clock_times
 from bacpipe.dashboard.shared.player import Player
 from bacpipe.dashboard.shared.results import DataSetResults, ModelResults
 from bacpipe.dashboard.shared.spectrogram_figure import (
@@ -24,6 +26,7 @@ from bacpipe.dashboard.shared.spectrogram_figure import (
 )
 from bacpipe.dashboard.shared.widgets import Notice, Spinner, html_pane, overlay
 from bacpipe.dashboard.style import CSS
+from bacpipe.errors import ResultsNotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +250,15 @@ class WindowDetails:
 
     def _say_no_predictions(self, sentence: str) -> None:
         self._predictions.object = f'<div class="bp-note">{html.escape(sentence)}</div>'
+
+
+def read_ahead(results: ModelResults) -> None:
+    """Read what is read once for the windows of a model, so that the first need not wait for it."""
+    clock_times(results)
+    for recording in results.recordings[:1]:
+        marks_between(results, recording, 0, 0)
+    with suppress(ResultsNotFoundError):
+        _ = results.predictions
 
 
 def best_predictions(results: ModelResults, row: int, most: int) -> list[tuple[str, float]]:
