@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 from bokeh.embed import file_html
 from bokeh.layouts import Column
+from bokeh.models.css import StyleSheet
 from bokeh.resources import INLINE
 
 from bacpipe.dashboard.background import Background
@@ -466,3 +467,32 @@ def test_envelope_holds_the_peaks() -> None:
     time, low, high = envelope(Clip(samples, 48_000, 2.0))
     assert (high.max(), low.min()) == (np.float32(0.9), np.float32(-0.7))
     assert time[high.argmax()] == pytest.approx(2 + 100 / 48_000, abs=1 / 600)
+
+
+def test_what_windows_need_is_read_before_the_first_click(data_set: DataSetResults) -> None:
+    fresh = DataSetResults(data_set.audio_dir, data_set.models, data_set.options)
+    view = ExploreView(fresh)
+    view.model = "tiny"
+    view.controls()
+    view.body()
+    view.opened()
+    assert len(vars(fresh.model("tiny"))["predictions"].row)
+
+
+def test_a_click_makes_no_model_of_bokeh(data_set: DataSetResults) -> None:
+    """For each, Bokeh would collect those of the whole page again."""
+    view = ExploreView(data_set)
+    view.model = "tiny"
+    view.controls()
+    page = view.body().get_root()
+    view.opened()
+
+    def models() -> set[str]:
+        # Outside of a session, Panel makes style sheets again.
+        return {item.id for item in page.references() if not isinstance(item, StyleSheet)}
+
+    view._show_row(0)
+    before = models()
+    view._show_row(40)
+    assert view.details.row == 40
+    assert models() == before

@@ -33,6 +33,7 @@ from bacpipe.store.maps import FAR
 
 logger = logging.getLogger(__name__)
 
+_READ_AHEAD = 1000  # milliseconds after a map is shown
 _CHOICES = ("model", "reducer", "colour", "annotated", "labels", "file", "hours")
 
 
@@ -231,10 +232,7 @@ The address of the page holds what you see: send it to others who use this dashb
             self.map.show_only(content.shown)
         self._offer_choices(content)
         if other:
-            self.background.run(
-                "read ahead", lambda: read_ahead(content.results), lambda _: None,
-                fail=lambda sentence: logger.info("not read ahead: %s", sentence), on=LONG,
-            )  # fmt: skip
+            self.background.later("read ahead", self._read_ahead, _READ_AHEAD)
             self.map.mark(None)
             self.details.clear()
             self.neighbours.clear()
@@ -251,6 +249,14 @@ The address of the page holds what you see: send it to others who use this dashb
             remarks += self._open_recording(content)
         self._from_address = ""
         self.say(" ".join(remark for remark in remarks if remark))
+
+    def _read_ahead(self) -> None:
+        content = self._content
+        if content is not None:
+            self.background.run(
+                "read ahead", lambda: read_ahead(content.results), lambda _: None,
+                fail=lambda sentence: logger.info("not read ahead: %s", sentence), on=LONG,
+            )  # fmt: skip
 
     def _offer_choices(self, content: MapContent) -> None:
         """Show in the widgets and in the address what was taken."""
