@@ -557,7 +557,8 @@ def _overlaps_of_one(
     )
     shorter = np.minimum(end[window] - start[window], intervals.end[which] - intervals.start[which])
     kept = (shared > _TOLERANCE) & (shared >= fraction * shorter - _TOLERANCE)
-    lost = len(counts) - np.count_nonzero(np.bincount(which[kept], minlength=len(counts)))
+    found = np.bincount(which[kept], minlength=len(counts)) > 0
+    lost = len(counts) - int(found.sum())
     return Overlaps(window[kept], intervals.label[which[kept]], shared[kept]), lost
 
 
