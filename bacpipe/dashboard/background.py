@@ -145,9 +145,14 @@ class Background:
             self._present(job, job.compute)  # a notebook or a test: nobody else waits
             return
 
+        def session() -> Any:
+            """The visitor's; None if they have gone meanwhile."""
+            of_page = document.session_context
+            return None if of_page is None or of_page.destroyed else of_page
+
         def compute() -> Any:
             # Marks and lessons are for others, too.
-            if not self._is_wanted(job) or (on is SEARCHES and self._is_left()):
+            if not self._is_wanted(job) or (on is SEARCHES and session() is None):
                 raise _OvertakenError
             return job.compute()
 
@@ -165,9 +170,8 @@ class Background:
         async def deliver() -> None:
             with suppress(Exception):  # `present` asks again, and shows it
                 await asyncio.wrap_future(future)
-            # Visitors may have gone meanwhile.
-            if (session := document.session_context) is not None and not session.destroyed:
-                await session.with_locked_document(hand_over)
+            if (here := session()) is not None:
+                await here.with_locked_document(hand_over)
 
         # Without the lock, a callback that is added while another handler's changes are
         # collected can be lost.
@@ -202,11 +206,6 @@ class Background:
 
     def _is_wanted(self, job: _Job) -> bool:
         return self._jobs.get(job.key) is job
-
-    def _is_left(self) -> bool:
-        """Whether the visitor has gone."""
-        session = None if self._document is None else self._document.session_context
-        return session is None or session.destroyed
 
     def _present(self, job: _Job, result: Callable[[], Any]) -> None:
         """Show a result, on the page's own thread."""

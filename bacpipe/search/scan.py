@@ -127,6 +127,7 @@ class _RoundedQueries:
         self._whole, self._sums = torch.from_numpy(whole.astype(np.int8)), scaled.sum(axis=1)
         self._lost = float(np.linalg.norm(around - scaled, axis=1).max())
         self._longest = float(np.linalg.norm(scaled, axis=1).max())
+        self._highest = float(np.abs(self._middles).max())
 
     def reaching(
         self, codes: torch.Tensor, numbers: torch.Tensor, bars: Floats
@@ -140,7 +141,7 @@ class _RoundedQueries:
         length = norm if self._by_length else torch.ones_like(norm)
         # What the sums below may lose in float32.
         size = (shift.abs() + 128 * scale) * (codes.shape[1] ** 0.5 * self._longest)
-        rounding = _ROUNDING * (size + total.abs() * float(np.abs(self._middles).max()))
+        rounding = _ROUNDING * (size + total.abs() * self._highest)
         # u'·q' is scale * steps * products + shift * sums + total * middles.  By how much it and
         # its bound are above the bar is computed for all, in units of steps.
         terms = torch.stack([shift * length, total * length, (bound + rounding) * length,

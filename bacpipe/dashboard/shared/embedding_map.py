@@ -186,11 +186,10 @@ class EmbeddingMap:
         self._picked_source = ColumnDataSource({"x": [], "y": []})
         self._current_source = ColumnDataSource({"x": [], "y": []})
         self._mapper = LinearColorMapper(palette=[NO_LABEL], low=-0.5, high=0.5, low_color=NO_LABEL)
-        look: dict[str, Any] = {
-            "alpha": 0.8, "line_color": None, "marker": "shape",
-            "fill_color": {"field": "code", "transform": self._mapper},
-        }  # fmt: skip
-        points = self.figure.scatter("x", "y", source=self._points_source, size=6, **look)
+        points = self.figure.scatter(
+            "x", "y", source=self._points_source, size=6, alpha=0.8, line_color=None,
+            marker="shape", fill_color={"field": "code", "transform": self._mapper},
+        )  # fmt: skip
         self._glyph = points.glyph
         # Selections are made here, not in the browser, which does not have all points.
         points.nonselection_glyph = points.selection_glyph = None
