@@ -1,7 +1,7 @@
 """Learning from few labels: ours beside the recipe of perch-hoplite, on sets of known truth.
 
 An annotator that knows the truth starts from one window of a class, and says yes or no to the
-windows that a strategy chooses, round by round.  After each round the learner's average precision
+windows that a strategy chooses, five at a time.  After each round the learner's average precision
 on held-out windows is taken, and averaged over classes.  The peers' recipe is a linear classifier
 on centred embeddings of unit mean length with 500 weak negatives at weight 0.05, which chooses at
 the margin (logit 0).
@@ -9,6 +9,7 @@ the margin (logit 0).
     python benchmarks/labelled_sounds.py AUDIO_FOLDER sounds.npz
     python benchmarks/few_labels.py --speed
     python benchmarks/few_labels.py sounds.npz [--seeds 3] [--classes 6] [--sets mix shift]
+                                               [--batch 5] [--recipes peers ours margin]
 
 It prints the average precision after 10, 25, 50 and 100 labels, the paired difference to the peers'
 recipe with its standard error over seeds and classes, and the labels that either needs for 90 % of
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +30,23 @@ from sklearn.metrics import average_precision_score
 
 from bacpipe.recognisers import learner
 from bacpipe.recognisers.learner import Examples, Whitening, fit
+from bacpipe.recognisers.suggestions import least_sure
 
 ROUNDS = (5, 10, 15, 20, 25, 35, 50, 75, 100, 150, 200)
 SHOWN = (10, 25, 50, 100)
-Choice = Callable[[np.ndarray, int], np.ndarray]
-Score = Callable[[np.ndarray, np.ndarray, Examples, "Pool"], tuple[np.ndarray, np.ndarray]]
+CANDIDATES = 30  # times as many as are wanted, as `suggest` looks at
+
+
+class Scored(NamedTuple):
+    """What a recipe has learnt: logits, and how unsure some of them are."""
+
+    pool: np.ndarray
+    test: np.ndarray
+    spread: Callable[[np.ndarray], np.ndarray]  # of rows of the pool, shape (n, n)
+
+
+Recipe = Callable[[np.ndarray, np.ndarray, Examples, "Pool"], Scored]
+Choice = Callable[[Scored, np.ndarray, int], list[int]]
 
 
 class Plain(NamedTuple):
@@ -64,44 +78,51 @@ class Pool(NamedTuple):
         return cls(Plain.of(embeddings), Whitening.of(embeddings))
 
 
-def peers(
-    pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool
-) -> tuple[np.ndarray, np.ndarray]:
+def peers(pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool) -> Scored:
     """The recipe of perch-hoplite."""
     features = known.plain.features
     weights = np.where(np.arange(len(examples.present)) < examples.labelled, 1, 0.05)
     weight, bias = fit(features(examples.embeddings), examples.present, weights)
-    return features(pool) @ weight + bias, features(test) @ weight + bias
+    nothing = np.zeros((0, 0))
+    return Scored(features(pool) @ weight + bias, features(test) @ weight + bias, lambda _: nothing)
 
 
-def ours(
-    pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool
-) -> tuple[np.ndarray, np.ndarray]:
+def ours(pool: np.ndarray, test: np.ndarray, examples: Examples, known: Pool) -> Scored:
     """That of `bacpipe.train_recogniser`."""
     learnt = learner.learn(examples, known.whitening)
-    return pool @ learnt.weight + learnt.bias, test @ learnt.weight + learnt.bias
+
+    def spread(rows: np.ndarray) -> np.ndarray:
+        return learner.logit_covariance(examples, learnt, known.whitening, pool[rows])
+
+    return Scored(learnt.logits(pool), learnt.logits(test), spread)
 
 
-def margin(logits: np.ndarray, labels: int) -> np.ndarray:
+def margin(scored: Scored, free: np.ndarray, count: int) -> list[int]:
     """Nearest to logit 0."""
-    return np.abs(logits)
+    order = free[np.argsort(np.abs(scored.pool[free]), kind="stable")]
+    return [int(row) for row in order[:count]]
 
 
-def mixed(logits: np.ndarray, labels: int) -> np.ndarray:
-    """The best scores for the first ten labels, the margin afterwards."""
-    return -logits if labels < 10 else np.abs(logits)
+def mixed(scored: Scored, free: np.ndarray, count: int) -> list[int]:
+    """As ``suggest(strategy='mixed')``: where the class is least sure."""
+    rows = np.array(margin(scored, free, CANDIDATES * count))
+    nobody = np.zeros((len(rows), 2), np.int64)
+    unsure = least_sure(scored.pool[rows], scored.spread(rows), nobody)
+    return [int(rows[i]) for i in islice(unsure, count)]
 
 
-RECIPES: dict[str, tuple[Score, Choice]] = {
+RECIPES: dict[str, tuple[Recipe, Choice]] = {
     "peers": (peers, margin),
     "ours": (ours, mixed),
-    "oursm": (ours, margin),
+    "margin": (ours, margin),
 }
 
 
-def simulate(data: LabelledSet, column: int, recipe: str, seed: int, windows: Pool) -> np.ndarray:
+def simulate(
+    data: LabelledSet, column: int, recipe: str, seed: int, windows: Pool, batch: int
+) -> np.ndarray:
     """Average precision after each round."""
-    score, choice = RECIPES[recipe]
+    learn, choice = RECIPES[recipe]
     rng = np.random.default_rng([seed, column])
     known = data.truth[:, column] >= 0
     pool, truth = data.pool[known], data.truth[known, column] == 1
@@ -116,14 +137,12 @@ def simulate(data: LabelledSet, column: int, recipe: str, seed: int, windows: Po
             rows = np.concatenate([labelled, rest]).astype(int)
             present = np.concatenate([truth[labelled], np.zeros(len(rest), bool)])
             examples = Examples(pool[rows], present, len(labelled))
-            logits, result = score(pool, test, examples, windows)
+            scored = learn(pool, test, examples, windows)
             if len(labelled) >= budget:
                 break
-            order = choice(logits, len(labelled)).copy()
-            order[labelled] = np.inf
-            more = min(5, budget - len(labelled))
-            labelled += [int(i) for i in np.argsort(order, kind="stable")[:more]]
-        found.append(average_precision_score(expected, result))
+            free = np.setdiff1d(np.arange(len(pool)), labelled)
+            labelled += choice(scored, free, min(batch, budget - len(labelled)))
+        found.append(average_precision_score(expected, scored.test))
     return np.array(found)
 
 
@@ -185,6 +204,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="only how long learning takes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--classes", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=5, help="labels between two lessons")
     parser.add_argument("--sets", nargs="*")
     parser.add_argument("--recipes", nargs="*", default=["peers", "ours"])
     arguments = parser.parse_args()
@@ -215,7 +235,7 @@ def main() -> None:
         curves = {
             recipe: np.array(
                 [
-                    simulate(data, j, recipe, seed, windows)
+                    simulate(data, j, recipe, seed, windows, arguments.batch)
                     for seed in range(arguments.seeds)
                     for j in columns
                 ]

@@ -124,7 +124,7 @@ def cross_validated(
             continue
         for column, label in enumerate(labelled.classes):
             if label in learnt:
-                logits = embeddings[out] @ learnt[label].weight + learnt[label].bias
+                logits = learnt[label].logits(embeddings[out])
                 scores[out, column] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
     return scores, how
 

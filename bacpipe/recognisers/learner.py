@@ -3,13 +3,15 @@
 One regression per class, so that a window may hold several classes, or none.  Windows that nobody
 has labelled are weak negatives, because nearly all windows lack a given class (as in perch-hoplite:
 Dumoulin et al. 2025, "The Search for Squawk", https://arxiv.org/abs/2505.03071): 500 of them, which
-together weigh half as much as the labels, and each at most a twentieth of one.
+together weigh a quarter of the labels, and each at most a twentieth of one.
 
 Features are the embeddings, centred and softly whitened by the covariance C of the windows to be
 searched: with C = U Λ Uᵀ, they are multiplied by U (Λ + λ·mean(Λ))^(-1/2).  What varies in all
 recordings, such as wind or distance, then counts less.  Of fewer windows than dimensions, the
-covariance holds the classes themselves, and λ grows until nothing is whitened.  The result is a
-weight vector and a bias on plain embeddings.
+covariance holds the classes themselves, and λ grows until nothing is whitened.  Embeddings that
+are never negative, as behind a ReLU, are mostly near 0 and sometimes large; their square roots are
+taken in their place, so that a few large values do not decide.  The result is a weight vector and
+a bias on embeddings, or on their square roots.
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bacpipe.store.recognisers import square_roots
+
 WEAK_NEGATIVES = 500
 WEAK_WEIGHT = 0.05  # at most
 SOFTNESS = 20.0
 """λ: of the mean eigenvalue, what is added to each, where the windows are many."""
 
 _FEW = 10  # labels; with fewer, weak negatives weigh as with so many
+_WEAK_SHARE = 0.25  # what weak negatives weigh together, of the labels
 _C = 10.0  # inverse strength of the penalty, at features of mean square length 1
 
 
 class Whitening(NamedTuple):
-    """Mean and covariance of the windows to be searched.
+    """Mean and covariance of the windows to be searched: of embeddings, or of their square roots.
 
     Attributes
     ----------
@@ -39,18 +44,23 @@ class Whitening(NamedTuple):
         Its eigenvectors, one per column.
     windows : np.ndarray, int64, shape (1,)
         Of how many it is.
+    square_roots : np.ndarray, bool, shape (1,)
+        Whether it is of square roots: no embedding has a negative value.
     """
 
     mean: np.ndarray
     variances: np.ndarray
     directions: np.ndarray
     windows: np.ndarray
+    square_roots: np.ndarray
 
     @classmethod
     def of(cls, embeddings: np.ndarray) -> Whitening:
         """Of windows, float32 of shape (n, dim)."""
-        mean = embeddings.mean(axis=0, dtype=np.float64)
-        centred = embeddings - mean.astype(np.float32)
+        roots = bool((embeddings >= 0).all())
+        taken = square_roots(embeddings) if roots else embeddings
+        mean = taken.mean(axis=0, dtype=np.float64)
+        centred = taken - mean.astype(np.float32)
         covariance = centred.T @ centred / max(1, len(centred))
         variances, directions = np.linalg.eigh(covariance.astype(np.float64))
         return cls(
@@ -58,6 +68,7 @@ class Whitening(NamedTuple):
             np.maximum(variances, 0).astype(np.float32),
             directions.astype(np.float32),
             np.array([len(embeddings)]),
+            np.array([roots]),
         )
 
     @property
@@ -76,13 +87,19 @@ class Whitening(NamedTuple):
         matrix: np.ndarray = self.directions * scale
         return matrix
 
+    def centred(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings, or their square roots, less the mean; float32 of their shape."""
+        taken = square_roots(embeddings) if self.square_roots[0] else embeddings
+        centred: np.ndarray = taken - self.mean
+        return centred
+
     def features(self, embeddings: np.ndarray) -> np.ndarray:
         """Features of embeddings, float32 of their shape."""
-        features: np.ndarray = (embeddings - self.mean) @ self.matrix
+        features: np.ndarray = self.centred(embeddings) @ self.matrix
         return features
 
-    def on_embeddings(self, weight: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
-        """Weights and bias that give for embeddings what these give for features."""
+    def before_centring(self, weight: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
+        """Weights and bias that give for embeddings (or roots) what these give for features."""
         plain = self.matrix @ weight
         return plain, bias - float(plain @ self.mean)
 
@@ -106,12 +123,12 @@ class Examples(NamedTuple):
 
     @property
     def weights(self) -> np.ndarray:
-        """1 for labels; for all others together half of that, and at most `WEAK_WEIGHT` each.
+        """1 for labels; for all others together a quarter, and at most `WEAK_WEIGHT` each.
 
         Where there are few labels, more would drown them.
         """
         weak = len(self.present) - self.labelled
-        share = max(self.labelled, _FEW) / 2 / max(weak, 1)
+        share = max(self.labelled, _FEW) * _WEAK_SHARE / max(weak, 1)
         weights = np.full(len(self.present), min(WEAK_WEIGHT, share))
         weights[: self.labelled] = 1.0
         return weights
@@ -123,19 +140,68 @@ class Learnt(NamedTuple):
     Attributes
     ----------
     weight : np.ndarray, float32, shape (dim,)
-        On embeddings.
+        On embeddings, or on their square roots.
     bias : float
+    square_roots : bool
+        Whether it is on square roots.
     """
 
     weight: np.ndarray
     bias: float
+    square_roots: bool
+
+    def logits(self, embeddings: np.ndarray) -> np.ndarray:
+        """Of windows, float32 of shape (n,)."""
+        taken = square_roots(embeddings) if self.square_roots else embeddings
+        logits: np.ndarray = taken @ self.weight + np.float32(self.bias)
+        return logits
 
 
 def learn(examples: Examples, whitening: Whitening) -> Learnt:
     """Learn a class."""
     x = whitening.features(examples.embeddings)
-    weight, bias = whitening.on_embeddings(*fit(x, examples.present, examples.weights))
-    return Learnt(weight.astype(np.float32), bias)
+    weight, bias = whitening.before_centring(*fit(x, examples.present, examples.weights))
+    return Learnt(weight.astype(np.float32), bias, bool(whitening.square_roots[0]))
+
+
+def logit_covariance(
+    examples: Examples, learnt: Learnt, whitening: Whitening, embeddings: np.ndarray
+) -> np.ndarray:
+    """How unsure the logits of some windows are, given what a class was learnt from.
+
+    Laplace's approximation: the penalty is the logarithm of a normal prior, and what is left of it
+    after the examples is taken as normal, too.
+
+    Parameters
+    ----------
+    examples : Examples
+        What was learnt from; labels may be none.
+    learnt : Learnt
+        What was learnt.
+    whitening : Whitening
+        Of the windows to be searched.
+    embeddings : np.ndarray, float32, shape (n, dim)
+        Of the windows.
+
+    Returns
+    -------
+    np.ndarray, float64, shape (n, n)
+        Covariance of their logits.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    x, z = (_with_constant(whitening.features(e)) for e in (examples.embeddings, embeddings))
+    p = 1 / (1 + np.exp(-np.clip(learnt.logits(examples.embeddings), -60, 60)))
+    told = examples.weights * p * (1 - p)
+    precision = ((x.T * told.astype(np.float32)) @ x).astype(np.float64)
+    precision[np.diag_indices_from(precision)] += 1 / _C
+    covariance: np.ndarray = z @ cho_solve(cho_factor(precision), z.T)
+    return covariance
+
+
+def _with_constant(features: np.ndarray) -> np.ndarray:
+    """Features and a 1 for the bias, float32 of shape (n, dim + 1)."""
+    return np.concatenate([features, np.ones((len(features), 1), np.float32)], axis=1)
 
 
 def fit(x: np.ndarray, present: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:

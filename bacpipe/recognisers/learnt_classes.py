@@ -50,32 +50,21 @@ def learn_classes(
     only_heard: list[str] = []
     unopposed: list[str] = []
     few: list[str] = []
-    sound = np.isfinite(embeddings).all(axis=1)
     for column, label in enumerate(labelled.classes):
-        value = np.where(sound, labelled.values[:, column], DOUBTFUL)
-        judged = np.flatnonzero((value == PRESENT) | (value == ABSENT))
-        present = value[judged] == PRESENT
-        weak = np.zeros((0, embeddings.shape[1]), np.float32)
-        if weak_negatives:
-            others = embeddings[value == UNKNOWN]
-            free = ~np.isin(searched.rows, labelled.rows[value != UNKNOWN])
-            rng = np.random.default_rng([seed, column])
-            drawn = rng.permutation(np.flatnonzero(free))[:WEAK_NEGATIVES]
-            weak = np.concatenate([others, searched.embeddings[drawn]])
+        examples = class_examples(
+            labelled, column, embeddings, searched, weak_negatives=weak_negatives, seed=seed
+        )
+        present = examples.present[: examples.labelled]
         if not present.any():
             without.append(label)
             continue
         if present.all():
-            (only_heard if len(weak) else unopposed).append(label)
-            if not len(weak):
+            weak = len(examples.present) > examples.labelled
+            (only_heard if weak else unopposed).append(label)
+            if not weak:
                 continue
         if min(present.sum(), (~present).sum()) < _FEW:
             few.append(label)
-        examples = Examples(
-            np.concatenate([embeddings[judged], weak]),
-            np.concatenate([present, np.zeros(len(weak), bool)]),
-            len(judged),
-        )
         learnt[label] = learn(examples, searched.whitening)
     if not learnt:
         reasons = []
@@ -93,6 +82,33 @@ def learn_classes(
     if said:
         _say(without, unopposed, only_heard, few, labelled)
     return learnt
+
+
+def class_examples(
+    labelled: LabelledWindows,
+    column: int,
+    embeddings: np.ndarray,
+    searched: SearchedWindows,
+    *,
+    weak_negatives: bool,
+    seed: int,
+) -> Examples:
+    """What one class is learnt from; for parameters see `learn_classes`."""
+    sound = np.isfinite(embeddings).all(axis=1)
+    value = np.where(sound, labelled.values[:, column], DOUBTFUL)
+    judged = np.flatnonzero((value == PRESENT) | (value == ABSENT))
+    weak = np.zeros((0, searched.embeddings.shape[1]), np.float32)
+    if weak_negatives:
+        others = embeddings[value == UNKNOWN]
+        free = ~np.isin(searched.rows, labelled.rows[value != UNKNOWN])
+        rng = np.random.default_rng([seed, column])
+        drawn = rng.permutation(np.flatnonzero(free))[:WEAK_NEGATIVES]
+        weak = np.concatenate([others, searched.embeddings[drawn]])
+    return Examples(
+        np.concatenate([embeddings[judged], weak]),
+        np.concatenate([value[judged] == PRESENT, np.zeros(len(weak), bool)]),
+        len(judged),
+    )
 
 
 def _say(

@@ -49,6 +49,7 @@ class RecogniserModel(ModelBaseClass):
         self._backbone = backbone
         self._weight = torch.from_numpy(np.array(recogniser.weight, np.float32))
         self._bias = torch.from_numpy(np.array(recogniser.bias, np.float32))
+        self._square_roots = recogniser.square_roots
 
     def preprocess(self, audio: torch.Tensor) -> Inputs:
         """Input of the backbone."""
@@ -61,6 +62,8 @@ class RecogniserModel(ModelBaseClass):
     def classifier_predictions(self, embeddings: Inputs) -> torch.Tensor:
         """Scores of the recogniser, float32 of shape (n, classes)."""
         given = torch.as_tensor(embeddings).float()
+        if self._square_roots:
+            given = given.clamp(min=0).sqrt()
         if self._weight.device != given.device:
             self._weight, self._bias = self._weight.to(given.device), self._bias.to(given.device)
         logits = given @ self._weight.T + self._bias
@@ -84,9 +87,17 @@ def write_onnx(recogniser: StoredRecogniser, path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     classes, dim = recogniser.weight.shape
+    taken, roots = "embeddings", []
+    if recogniser.square_roots:
+        taken = "square_roots"
+        roots = [
+            helper.make_node("Relu", ["embeddings"], ["not_negative"]),
+            helper.make_node("Sqrt", ["not_negative"], [taken]),
+        ]
     graph = helper.make_graph(
         [
-            helper.make_node("Gemm", ["embeddings", "weight", "bias"], ["logits"], transB=1),
+            *roots,
+            helper.make_node("Gemm", [taken, "weight", "bias"], ["logits"], transB=1),
             helper.make_node("Sigmoid", ["logits"], ["scores"]),
         ],
         "recogniser",

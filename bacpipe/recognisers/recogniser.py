@@ -1,10 +1,11 @@
 """Recognisers: classes of your own, learnt from labelled windows on top of a model's embeddings.
 
-A recogniser is a matrix of weights and a bias per class on plain embeddings, whatever the features
-were that it was learnt with.  On disk it is ``recognisers/<name>/recogniser.safetensors`` (the
-numbers) and ``recogniser.json`` (the words: model, checkpoint, classes, labels, licence); reading
-it runs no code.  Applied to a data set it gives what an integrated classifier gives: tables in
-``evaluations/<name>/predictions``, read by a loader that tables and exports take like any other.
+A recogniser is a matrix of weights and a bias per class on embeddings, or on their square roots,
+whatever the features were that it was learnt with.  On disk it is
+``recognisers/<name>/recogniser.safetensors`` (the numbers) and ``recogniser.json`` (the words:
+model, checkpoint, classes, labels, licence); reading it runs no code.  Applied to a data set it
+gives what an integrated classifier gives: tables in ``evaluations/<name>/predictions``, read by a
+loader that tables and exports take like any other.
 """
 
 from __future__ import annotations
@@ -55,7 +56,12 @@ from bacpipe.store.layout import (
 )
 from bacpipe.store.loader import Loader
 from bacpipe.store.predictions import LOWEST, RecentPredictions, SparsePredictions, with_best_below
-from bacpipe.store.recognisers import StoredRecogniser, read_recogniser, write_recogniser
+from bacpipe.store.recognisers import (
+    StoredRecogniser,
+    read_recogniser,
+    square_roots,
+    write_recogniser,
+)
 from bacpipe.store.tables import read_blocks, stored_state
 from bacpipe.user_input import is_file, typed_path
 
@@ -82,11 +88,13 @@ class Recogniser(StoredRecogniser):
     classes : tuple of str
         Name of every column of scores.
     weight : np.ndarray, float32, shape (classes, dim)
-        On embeddings.
+        On embeddings, or on their square roots.
     bias : np.ndarray, float32, shape (classes,)
         Added to it.
     about : dict
         What else is known of it: labels by class, data set, seed, licence, versions.
+    square_roots : bool
+        Whether `weight` is for square roots of embeddings, as where these are never negative.
 
     Examples
     --------
@@ -149,7 +157,8 @@ class Recogniser(StoredRecogniser):
         scores = np.empty((len(embeddings), len(self.classes)), np.float32)
         for first in range(0, len(embeddings), _CHUNK):
             part = np.asarray(embeddings[first : first + _CHUNK], np.float32)
-            logits = part @ self.weight.T + self.bias
+            taken = square_roots(part) if self.square_roots else part
+            logits = taken @ self.weight.T + self.bias
             scores[first : first + _CHUNK] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
         return scores
 
@@ -426,6 +435,8 @@ class Recogniser(StoredRecogniser):
     def digest(self) -> str:
         """16 digits of a hash of what it does."""
         content = [self.weight.tobytes(), self.bias.tobytes(), "\0".join(self.classes).encode()]
+        if self.square_roots:
+            content.append(b"square roots")
         return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
 
 

@@ -112,6 +112,8 @@ def _read(path: Path, state: str) -> SearchedWindows | None:
             if (file.metadata() or {}).get("embeddings_state") != state:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if "square_roots" not in arrays:  # of a version that learnt otherwise
+            return None
         whitening = Whitening(*(arrays[name] for name in Whitening._fields))
         dim = len(whitening.mean)
         rows, embeddings = arrays["rows"], arrays["embeddings"]

@@ -1,9 +1,11 @@
 """What to listen to next, so that a recogniser learns most from each label.
 
 ==============  ===================================================================================
+``mixed``       where the recogniser is least sure whether the class is heard: scores near 0.5, the
+                nearer the more alike they are to labelled windows; each as if all before it in the
+                list were labelled
 ``top``         the best scores: finds the class, and with it its false friends
-``margin``      the scores nearest to 0.5: where the recogniser is least sure
-``mixed``       ``top`` until a class has ten labels, ``margin`` from then on
+``margin``      the scores nearest to 0.5, whatever is known of such windows
 ``stratified``  as many from each tenth of the range of logits: for measuring, not for learning
 ``random``      any
 ``novel``       the least like all that was labelled or is in this list already
@@ -16,7 +18,9 @@ same as it, waits until nothing else is left.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -36,6 +40,8 @@ from bacpipe.recognisers.labelled import (
     labels_for,
     tell_changed,
 )
+from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, logit_covariance
+from bacpipe.recognisers.learnt_classes import class_examples
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
 from bacpipe.store.data_set_folder import paths_of
@@ -51,11 +57,15 @@ logger = logging.getLogger(__name__)
 
 Strategy = Literal["mixed", "margin", "top", "stratified", "random", "novel"]
 
-_FIRST = 10  # labels of a class, up to which `mixed` takes the best scores
 _CANDIDATES = 30  # times as many as are wanted
+_TOGETHER = 1000  # candidates whose logits' covariance is looked at
 _STRATA = 10
 _APART = 10.0  # seconds between two windows of a list
 _ALIKE = 0.95  # cosine of centred embeddings
+_LEAST = 0.02  # what a label is taken to tell at least, as the variance of its outcome
+
+Spread = Callable[[np.ndarray], np.ndarray]
+"""Covariance of the logits of windows, (n, n), by their embeddings, (n, dim)."""
 
 
 def suggest(
@@ -115,7 +125,7 @@ def suggest(
     ...     labels_from="annotations", classes=["synthetic hoot"])
     >>> table = bacpipe.suggest("recordings", "hoots", n=5)
     >>> table["chosen_by"].tolist()
-    ['top', 'top', 'top', 'top', 'top']
+    ['mixed', 'mixed', 'mixed', 'mixed', 'mixed']
     """
     if strategy not in get_args(Strategy):
         raise SettingsError(
@@ -149,16 +159,13 @@ def suggest(
         for place, label in enumerate(wanted):
             # Each class gets its share, the first ones one more.
             count = n // len(wanted) + (place < n % len(wanted))
-            mine = _rows_of(known, label)
-            way = strategy
-            if strategy == "mixed":
-                way = "top" if len(mine) < _FIRST else "margin"
             score = scores[:, trained.classes.index(label)]
             others = free.copy()
-            others[mine] = False
-            chosen = shown.choose(np.flatnonzero(others), score, way, count, rng)
+            others[_rows_of(known, label)] = False
+            spread = partial(shown.spread, trained, label) if strategy == "mixed" else None
+            chosen = shown.choose(np.flatnonzero(others), score, strategy, count, rng, spread)
             free[chosen] = False
-            rows += [(row, label, way) for row in chosen]
+            rows += [(row, label, strategy) for row in chosen]
         return rows
 
     rows = choose()
@@ -213,14 +220,30 @@ class _Shown:
         *,
         per_site: bool,
     ) -> None:
-        self._loader, self._per_site = loader, per_site
+        self._loader, self._known, self._per_site = loader, known, per_site
         self._where = Whereabouts(loader)
         self._names = windows.recordings
         self._recording = np.repeat(np.arange(len(windows.entries)), windows.counts)
         self._start = windows.times[0]
-        self._mean = searched_windows(loader).whitening.mean
+        self._searched = searched_windows(loader)
         self._chosen: list[int] = []
         self._heard = known.rows if known is not None else np.zeros(0, np.int64)
+
+    def spread(self, trained: Recogniser, label: str, embeddings: np.ndarray) -> np.ndarray:
+        """Covariance of the logits of windows for one class, by what is labelled now."""
+        column = trained.classes.index(label)
+        learnt = Learnt(trained.weight[column], trained.bias[column], trained.square_roots)
+        weak = bool(trained.about.get("weak_negatives", True))
+        if self._known is not None and label in self._known.classes:
+            examples = class_examples(
+                self._known, self._known.classes.index(label),
+                embeddings_of(self._loader, self._heard), self._searched,
+                weak_negatives=weak, seed=int(trained.about.get("seed", 0)),
+            )  # fmt: skip
+        else:
+            others = self._searched.embeddings[: WEAK_NEGATIVES if weak else 0]
+            examples = Examples(others, np.zeros(len(others), bool), 0)
+        return logit_covariance(examples, learnt, self._searched.whitening, embeddings)
 
     def choose(
         self,
@@ -229,8 +252,9 @@ class _Shown:
         way: str,
         count: int,
         rng: np.random.Generator,
+        spread: Spread | None = None,
     ) -> list[int]:
-        """Choose some of the free windows, and remember them."""
+        """Choose some of the free windows, and remember them; `mixed` needs their `spread`."""
         if not len(free) or count < 1:
             return []
         order = _ordered(free, score[free], way, rng)
@@ -238,14 +262,22 @@ class _Shown:
             order = self._by_turns(order)
         candidates = order[: _CANDIDATES * count]
         place = np.argsort(candidates)
-        vectors = np.empty((len(candidates), len(self._mean)), np.float32)
-        vectors[place] = self._unit(candidates[place])
-        before = self._unit(np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64)))
-        picked = _novel if way == "novel" else _in_order
+        embeddings = embeddings_of(self._loader, candidates[place])[np.argsort(place)]
+        vectors = self._unit(embeddings)
+        heard = np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64))
+        picked: Iterator[int] = iter(range(len(candidates)))
+        if way == "novel":
+            before = self._unit(embeddings_of(self._loader, heard))
+            picked = _novel(vectors, (vectors @ before.T).max(axis=1, initial=-1.0))
+        elif spread is not None:
+            some = candidates[:_TOGETHER]
+            unsure = least_sure(
+                _logit(score[some]), spread(embeddings[: len(some)]), self._turns(some)
+            )
+            picked = chain(unsure, range(len(some), len(candidates)))
         mine: list[int] = []
         late: list[int] = []
-        similar = (vectors @ before.T).max(axis=1, initial=-1.0)
-        for i in picked(vectors, similar):
+        for i in picked:
             if len(mine) == count:
                 break
             near = any(self._is_near(candidates[i], other) for other in [*self._chosen, *mine])
@@ -258,11 +290,12 @@ class _Shown:
     def _places(self, candidates: np.ndarray, rows: Sequence[int]) -> list[int]:
         return [int(np.flatnonzero(candidates == row)[0]) for row in rows]
 
-    def _unit(self, rows: np.ndarray) -> np.ndarray:
-        """Centred embeddings of length 1; `rows` ascend."""
-        if not len(rows):
-            return np.zeros((0, len(self._mean)), np.float32)
-        centred = embeddings_of(self._loader, rows) - self._mean
+    def _unit(self, embeddings: np.ndarray) -> np.ndarray:
+        """Centred embeddings of length 1."""
+        whitening = self._searched.whitening
+        if not len(embeddings):
+            return np.zeros((0, len(whitening.mean)), np.float32)
+        centred = whitening.centred(embeddings)
         length = np.linalg.norm(centred, axis=1, keepdims=True)
         unit: np.ndarray = centred / np.maximum(length, 1e-12)
         return unit
@@ -271,8 +304,10 @@ class _Shown:
         same = self._recording[row] == self._recording[other]
         return bool(same and abs(self._start[row] - self._start[other]) < _APART)
 
-    def _by_turns(self, order: np.ndarray) -> np.ndarray:
-        """The first of every site, then the second of each; within a site, its days by turns."""
+    def _turns(self, rows: np.ndarray) -> np.ndarray:
+        """Number of the site of each window, and of its day there; shape (n, 2)."""
+        if not self._per_site:
+            return np.zeros((len(rows), 2), np.int64)
         place = {name: self._where.of(name) for name in self._names}
         sites = {
             name: number for number, name in enumerate(sorted({p.site for p in place.values()}))
@@ -282,7 +317,12 @@ class _Shown:
         _, session = np.unique(
             np.array([f"{s} {d}" for s, d in zip(site, day, strict=True)]), return_inverse=True
         )
-        site, session = site[self._recording[order]], session[self._recording[order]]
+        turns: np.ndarray = np.stack([site, session], axis=1)[self._recording[rows]]
+        return turns
+
+    def _by_turns(self, order: np.ndarray) -> np.ndarray:
+        """The first of every site, then the second of each; within a site, its days by turns."""
+        site, session = self._turns(order).T
         turn = _rank_within(session)
         by_day = np.lexsort((np.arange(len(order)), turn))
         rank = np.empty(len(order), np.int64)
@@ -306,10 +346,10 @@ def _ordered(free: np.ndarray, score: np.ndarray, way: str, rng: np.random.Gener
     score = score[shuffled]
     if way == "top":
         order = np.argsort(-score, kind="stable")
-    elif way == "margin":
+    elif way in {"margin", "mixed"}:
         order = np.argsort(np.abs(score - 0.5), kind="stable")
     elif way == "stratified":
-        logit = np.log(np.clip(score, 1e-7, 1 - 1e-7) / np.clip(1 - score, 1e-7, 1))
+        logit = _logit(score)
         edges = np.linspace(logit.min(), logit.max(), _STRATA + 1)[1:-1]
         order = np.argsort(_rank_within(np.digitize(logit, edges)), kind="stable")
     else:
@@ -317,8 +357,46 @@ def _ordered(free: np.ndarray, score: np.ndarray, way: str, rng: np.random.Gener
     return free[shuffled[order]]
 
 
-def _in_order(vectors: np.ndarray, similar: np.ndarray) -> Iterator[int]:
-    yield from range(len(vectors))
+def _logit(score: np.ndarray) -> np.ndarray:
+    logit: np.ndarray = np.log(np.clip(score, 1e-7, 1 - 1e-7) / np.clip(1 - score, 1e-7, 1))
+    return logit
+
+
+def least_sure(logits: np.ndarray, covariance: np.ndarray, turns: np.ndarray) -> Iterator[int]:
+    """Windows whose class is least sure, each as if those before it were labelled already.
+
+    A window's class is as unsure as the probability that the logit, taken as normal, gives it is
+    near 0.5 (MacKay 1992, "The evidence framework applied to classification networks").  What a
+    label would tell of the others is what Laplace's approximation says, whatever the label.
+
+    Parameters
+    ----------
+    logits : np.ndarray, shape (n,)
+    covariance : np.ndarray, float64, shape (n, n)
+        Of the logits.
+    turns : np.ndarray, int64, shape (n, 2)
+        Groups of windows, and groups within these, that take turns.
+
+    Yields
+    ------
+    int
+        Each window once.
+    """
+    covariance, p = covariance.copy(), 1 / (1 + np.exp(-logits.astype(np.float64)))
+    told = np.maximum(p * (1 - p), _LEAST)
+    free = np.ones(len(logits), bool)
+    taken = [np.zeros(turns[:, level].max(initial=0) + 1, np.int64) for level in (0, 1)]
+    while free.any():
+        sure = np.abs(logits) / np.sqrt(1 + np.pi / 8 * np.maximum(np.diag(covariance), 0))
+        turn = [counts[turns[:, level]] for level, counts in enumerate(taken)]
+        left = np.flatnonzero(free)
+        i = int(left[np.lexsort((sure[left], turn[1][left], turn[0][left]))[0]])
+        yield i
+        free[i] = False
+        for level, counts in enumerate(taken):
+            counts[turns[i, level]] += 1
+        column = covariance[:, i].copy()
+        covariance -= np.outer(column, column / (column[i] + 1 / told[i]))
 
 
 def _novel(vectors: np.ndarray, similar: np.ndarray) -> Iterator[int]:

@@ -142,6 +142,7 @@ def train_recogniser(
         np.stack([item.weight for item in learnt.values()]),
         np.array([item.bias for item in learnt.values()], np.float32),
         about,
+        any(item.square_roots for item in learnt.values()),
     )
     recogniser.save(loader.paths.recognisers_path / name)
     return recogniser

@@ -344,6 +344,13 @@ class SearchIndex:
 def _rows_at(file: IO[bytes], kind: np.dtype[Any], windows: Rows, dim: int) -> Floats:
     """Some rows of a file that stands at the first."""
     first, rows = file.tell(), np.empty((len(windows), dim))
+    if len(windows) and (np.diff(windows) == 1).all():
+        file.seek(first + int(windows[0]) * dim * kind.itemsize)
+        size = rows.size * kind.itemsize
+        values = np.frombuffer(file.read(size), kind)
+        if len(values) != rows.size:
+            raise ValueError("it is cut off")
+        return values.reshape(rows.shape).astype(np.float64)
     for i, window in enumerate(windows.tolist()):
         file.seek(first + window * dim * kind.itemsize)
         values = np.frombuffer(file.read(dim * kind.itemsize), kind)

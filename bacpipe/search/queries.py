@@ -43,7 +43,7 @@ _KINDS = (
 
 @runtime_checkable
 class LinearRecogniser(Protocol):
-    """Classes that are learned as linear functions of embeddings.
+    """Classes that are learned as linear functions of embeddings, or of their square roots.
 
     Attributes
     ----------
@@ -51,7 +51,8 @@ class LinearRecogniser(Protocol):
         Names of the classes.
     weight : np.ndarray, shape (classes, dim)
     bias : np.ndarray, shape (classes,)
-        The logit of a class for an embedding x is ``weight @ x + bias``.
+        The logit of a class for an embedding x is ``weight @ x + bias``; if there is an attribute
+        ``square_roots`` that is true, x is the square roots of an embedding.
     """
 
     @property
@@ -433,7 +434,9 @@ class QueryReader:
             ]
         )
         names: list[int | str] = list(recogniser.classes) if len(weights) > 1 else []
-        return Sought(Queries(directions, by_length=True), names, set(), lengths, bias)
+        roots = bool(getattr(recogniser, "square_roots", False))
+        queries = Queries(directions, by_length=True, square_roots=roots)
+        return Sought(queries, names, set(), lengths, bias)
 
 
 def embedder_for(index: SearchIndex, custom: object = None) -> Embedder:

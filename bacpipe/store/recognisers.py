@@ -20,14 +20,15 @@ from bacpipe.store.files import write_json
 from bacpipe.store.layout import RECOGNISER_WEIGHTS, RECOGNISER_WORDS
 from bacpipe.store.tensors import read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
+_LINEAR = 1  # the format of recognisers on embeddings as they are, which older versions read
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)  # also that of folders and files
 
 _ANEW = (
     "; the recogniser works, and bacpipe.Recogniser.load(folder).save(folder) writes these words "
     "anew."
 )
-_OWN = ("format", "name", "model", "checkpoint", "classes", "dim")
+_OWN = ("format", "name", "model", "checkpoint", "classes", "dim", "square_roots")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +42,29 @@ class StoredRecogniser:
     weight: np.ndarray
     bias: np.ndarray
     about: Mapping[str, Any]
+    square_roots: bool = False
 
 
 _R = TypeVar("_R", bound=StoredRecogniser)
 
 
+def square_roots(embeddings: np.ndarray) -> np.ndarray:
+    """Square roots of embeddings that are never negative, of their shape and type."""
+    roots: np.ndarray = np.sqrt(np.maximum(embeddings, 0))
+    return roots
+
+
 def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
     """All but the numbers."""
+    roots = {"square_roots": True} if recogniser.square_roots else {}
     return {
-        "format": FORMAT,
+        "format": FORMAT if recogniser.square_roots else _LINEAR,
         "name": recogniser.name,
         "model": recogniser.model,
         "checkpoint": recogniser.checkpoint,
         "classes": list(recogniser.classes),
         "dim": recogniser.weight.shape[1],
+        **roots,
         **recogniser.about,
     }
 
@@ -104,6 +114,7 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
             raise ValueError("its weights are no numbers")
         about = {key: value for key, value in words.items() if key not in _OWN}
         name, model, checkpoint = str(words["name"]), str(words["model"]), words["checkpoint"]
+        roots = bool(words.get("square_roots", False))
     except (FileNotFoundError, NotADirectoryError):
         raise ResultsNotFoundError(
             f"{file}: there is no such recogniser; train one with bacpipe.train_recogniser or "
@@ -118,8 +129,9 @@ def read_recogniser(path: Path, kind: type[_R]) -> _R:
     except RecogniserError as error:
         raise ResultsError(f"{file}: {error}") from None
     return kind(
-        name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32), about
-    )
+        name, model, checkpoint, classes, weight.astype(np.float32), bias.astype(np.float32),
+        about, roots,
+    )  # fmt: skip
 
 
 def why_recogniser_damaged(path: Path) -> str | None:

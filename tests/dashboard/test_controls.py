@@ -451,7 +451,7 @@ def test_what_a_recogniser_is_taught_and_what_comes_next(field: DataSetResults) 
     assert set(gallery._table["label"]) == {"weak"}
     room.choose("Windows", "12")
     shown = []
-    for title, strategy in (("best scores", "top"), ("where it is least sure", "margin")):
+    for title, strategy in (("best scores", "top"), ("where it is least sure", "mixed")):
         room.choose("Label next", title)
         wanted = bacpipe.suggest(
             field.audio_dir, "both", n=12, strategy=strategy, classes="weak",

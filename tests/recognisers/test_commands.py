@@ -56,7 +56,7 @@ def test_from_labels_to_a_recogniser_and_back(typed, tmp_path):
     table.to_csv("next.csv", index=False)
     assert run("label", "next.csv") == (0, "6 labels written.\n")
     held = bacpipe.people_labels(typed_folder(own), main_results_dir=own)
-    assert len(held) == 47 and set(held["chosen_by"]) == {"", "margin"}
+    assert len(held) == 47 and set(held["chosen_by"]) == {"", "mixed"}
     code, text = run("label", "--export", "out", "--format", "raven")
     assert code == 0 and len(text.splitlines()) == 4
 

