@@ -147,15 +147,17 @@ def suggest(
     scores, windows = trained.predict(loader), model_windows(loader)
     given = typed_seed(seed)
     known = _labelled(loader, wanted)
-    # Windows that are mostly padding say little, and are no fun to listen to.
+    # Windows that are mostly padding say little, and are no fun to listen to; from those whose
+    # embeddings are no numbers, nothing is learnt.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
+    taken |= ~np.isfinite(scores).all(axis=1)
     recordings, where = windows.recordings, Whereabouts(loader)
     owner = np.repeat(np.arange(len(recordings)), windows.counts)
 
-    def choose() -> list[tuple[int, str, str]]:
+    def choose() -> list[tuple[int, str]]:
         rng, free = np.random.default_rng(given), ~taken
         shown = _Shown(loader, windows, known, per_site=per_site)
-        rows: list[tuple[int, str, str]] = []
+        rows: list[tuple[int, str]] = []
         for place, label in enumerate(wanted):
             # Each class gets its share, the first ones one more.
             count = n // len(wanted) + (place < n % len(wanted))
@@ -165,28 +167,28 @@ def suggest(
             spread = partial(shown.spread, trained, label) if strategy == "mixed" else None
             chosen = shown.choose(np.flatnonzero(others), score, strategy, count, rng, spread)
             free[chosen] = False
-            rows += [(row, label, strategy) for row in chosen]
+            rows += [(row, label) for row in chosen]
         return rows
 
     rows = choose()
     # A data set may have many recordings, which are looked at only if some have changed.
-    if changed_recordings(loader, sorted({recordings[owner[row]] for row, *_ in rows})):
+    if changed_recordings(loader, sorted({recordings[owner[row]] for row, _ in rows})):
         changed = changed_recordings(loader, recordings)
         tell_changed(changed)
         taken |= np.isin(np.array(recordings, object), changed)[owner]
         rows = choose()
-    table = windows.frame().iloc[[row for row, _, _ in rows]].reset_index(drop=True)
+    table = windows.frame().iloc[[row for row, _ in rows]].reset_index(drop=True)
     table = table.rename(columns={"audiofilename": "recording"})
     table.insert(1, "site", [where.of(name).site for name in table["recording"]])
     if loader.channels is not None:
         heard = np.concatenate([loader.channels(name) for name in windows.recordings])
-        table[CHANNEL] = heard[[row for row, _, _ in rows]]
-    table["label"] = [label for _, label, _ in rows]
+        table[CHANNEL] = heard[[row for row, _ in rows]]
+    table["label"] = [label for _, label in rows]
     table["value"] = ""
-    columns = [trained.classes.index(label) for _, label, _ in rows]
-    table["score"] = scores[[row for row, _, _ in rows], columns]
+    columns = [trained.classes.index(label) for _, label in rows]
+    table["score"] = scores[[row for row, _ in rows], columns]
     table["model"] = trained.name
-    table["chosen_by"] = [way for _, _, way in rows]
+    table["chosen_by"] = strategy
     return table.astype({"start": "float64", "end": "float64"})
 
 
@@ -241,7 +243,8 @@ class _Shown:
                 weak_negatives=weak, seed=int(trained.about.get("seed", 0)),
             )  # fmt: skip
         else:
-            others = self._searched.embeddings[: WEAK_NEGATIVES if weak else 0]
+            every = self._searched.embeddings
+            others = every[:: max(1, len(every) // WEAK_NEGATIVES)] if weak else every[:0]
             examples = Examples(others, np.zeros(len(others), bool), 0)
         return logit_covariance(examples, learnt, self._searched.whitening, embeddings)
 
@@ -264,10 +267,10 @@ class _Shown:
         place = np.argsort(candidates)
         embeddings = embeddings_of(self._loader, candidates[place])[np.argsort(place)]
         vectors = self._unit(embeddings)
-        heard = np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64))
         picked: Iterator[int] = iter(range(len(candidates)))
         if way == "novel":
-            before = self._unit(embeddings_of(self._loader, heard))
+            before = np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64))
+            before = self._unit(embeddings_of(self._loader, before))
             picked = _novel(vectors, (vectors @ before.T).max(axis=1, initial=-1.0))
         elif spread is not None:
             some = candidates[:_TOGETHER]
