@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE = 4096  # windows that the mean of all is taken of
 _MORE = 4  # times as many windows are looked for again, if too many were left out
+_SCATTERED = 16  # windows of a recording, up to which each is read for itself
 
 Wanted = Mapping[str, NDArray[np.bool_] | bool]
 """Which windows of a recording, by its name, may be found; those that are not there may not."""
@@ -321,6 +323,9 @@ class SearchIndex:
         path = self._paths[name]
         try:
             with path.open("rb", buffering=0) as file:
+                if len(windows) <= _SCATTERED and hasattr(os, "posix_fadvise"):
+                    # The system would read on behind the header, and behind every row.
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 header = npy_header(entry.windows, self.dim)
                 if file.read(len(header)) == header:  # as all that we write; quicker than numpy
                     return _rows_at(file, np.dtype("<f4"), windows, self.dim)
@@ -344,7 +349,7 @@ class SearchIndex:
 def _rows_at(file: IO[bytes], kind: np.dtype[Any], windows: Rows, dim: int) -> Floats:
     """Some rows of a file that stands at the first."""
     first, rows = file.tell(), np.empty((len(windows), dim))
-    if len(windows) and (np.diff(windows) == 1).all():
+    if len(windows) > _SCATTERED and (np.diff(windows) == 1).all():
         file.seek(first + int(windows[0]) * dim * kind.itemsize)
         size = rows.size * kind.itemsize
         values = np.frombuffer(file.read(size), kind)
