@@ -85,7 +85,8 @@ def search(
           example of length one.  Without negatives, the mean window of the data set takes their
           place, because whatever all windows have in common tells nothing;
         - recogniser: similarity is then its logit, and with several classes the column `query`
-          holds their names;
+          holds their names; where embeddings are never negative, all of them are read for it,
+          which takes seconds per million windows;
         - words, for models that understand them, such as ``"the song of a robin"``.
     audio_dir : str or Path, optional
         Folder of the recordings, if there is no `loader`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,20 +12,29 @@ from numpy.typing import NDArray
 
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import REPAIR, ResultsError, ResultsNotFoundError
-from bacpipe.search.scan import ContradictionError, Floats, Nearest, Queries, Rows, nearest
+from bacpipe.search.scan import (
+    ContradictionError,
+    Floats,
+    Nearest,
+    Queries,
+    Rows,
+    merged,
+    nearest,
+)
 from bacpipe.store.arrays import read_header, read_npy
 from bacpipe.store.codes import coded_as, current_packs, discard
-from bacpipe.store.embedding_set import EmbeddingSet, window_times
+from bacpipe.store.embedding_set import EmbeddingSet, read_embeddings, window_times
 from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import npy_header
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import look_at_name
+from bacpipe.store.recognisers import square_roots
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 4096  # windows that the mean of all is taken of
 _MORE = 4  # times as many windows are looked for again, if too many were left out
-_SCATTERED = 16  # windows of a recording, up to which each is read for itself
+_ROWS = 1024  # of which square roots are taken at a time
 
 Wanted = Mapping[str, NDArray[np.bool_] | bool]
 """Which windows of a recording, by its name, may be found; those that are not there may not."""
@@ -233,8 +241,36 @@ class SearchIndex:
 
     def nearest(self, wanted: Wanted | None, queries: Queries, k: int) -> list[Nearest]:
         """Compare all rows that are wanted."""
+        if queries.square_roots:
+            return self._nearest_by_roots(wanted, queries.directions, k)
         masks = [self.mask(number, wanted) for number in range(len(self.packs))]
         return nearest(self.packs, masks, queries, k, self.read_rows)
+
+    def _nearest_by_roots(self, wanted: Wanted | None, directions: Floats, k: int) -> list[Nearest]:
+        """The same by square roots: all embeddings that are wanted are read."""
+        assert self._set is not None
+        nothing = np.zeros(0, np.int64)
+        found = [Nearest(nothing, nothing, np.zeros(0), 0)] * len(directions)
+        columns = directions.T.astype(np.float32)
+        for number, pack in enumerate(self.packs):
+            heard, mask = np.isfinite(pack.numbers[3]), self.mask(number, wanted)
+            heard = heard if mask is None else heard & mask
+            firsts = self.firsts[number]
+            for rank, first, last in zip(self.ranks[number], firsts, firsts[1:], strict=False):
+                rows = first + np.flatnonzero(heard[first:last])
+                if not len(rows):
+                    continue
+                embeddings = read_embeddings(
+                    self._set, self.entries[self.names[rank]], verify=False
+                )
+                for some in np.split(rows, range(_ROWS, len(rows), _ROWS)):
+                    products = square_roots(embeddings[some - first]) @ columns
+                    here = np.full(len(some), number)
+                    found = [
+                        merged(item, Nearest(here, some, column.astype(np.float64), len(some)), k)
+                        for item, column in zip(found, products.T, strict=True)
+                    ]
+        return found
 
     def _nearest(
         self, wanted: Wanted | None, queries: Queries, k: int, by: Way | None
@@ -323,9 +359,6 @@ class SearchIndex:
         path = self._paths[name]
         try:
             with path.open("rb", buffering=0) as file:
-                if len(windows) <= _SCATTERED and hasattr(os, "posix_fadvise"):
-                    # The system would read on behind the header, and behind every row.
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 header = npy_header(entry.windows, self.dim)
                 if file.read(len(header)) == header:  # as all that we write; quicker than numpy
                     return _rows_at(file, np.dtype("<f4"), windows, self.dim)
@@ -349,13 +382,6 @@ class SearchIndex:
 def _rows_at(file: IO[bytes], kind: np.dtype[Any], windows: Rows, dim: int) -> Floats:
     """Some rows of a file that stands at the first."""
     first, rows = file.tell(), np.empty((len(windows), dim))
-    if len(windows) > _SCATTERED and (np.diff(windows) == 1).all():
-        file.seek(first + int(windows[0]) * dim * kind.itemsize)
-        size = rows.size * kind.itemsize
-        values = np.frombuffer(file.read(size), kind)
-        if len(values) != rows.size:
-            raise ValueError("it is cut off")
-        return values.reshape(rows.shape).astype(np.float64)
     for i, window in enumerate(windows.tolist()):
         file.seek(first + window * dim * kind.itemsize)
         values = np.frombuffer(file.read(dim * kind.itemsize), kind)

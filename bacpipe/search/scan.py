@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from bacpipe.models.backends.cpu.integers import integer_products
 from bacpipe.store.codes import Pack
-from bacpipe.store.recognisers import square_roots
 
 _BLOCK = 2**25  # bytes of codes compared at a time
 _SPARSE = 8  # if fewer than one row of so many is wanted, these are copied out first
@@ -51,7 +50,7 @@ class Queries(NamedTuple):
         Whether rows count by their product with a direction, as for linear classifiers, and not
         by its cosine.
     square_roots : bool
-        Whether it is the product with the square roots of a row.
+        Whether it is the product with the square roots of a row, of which codes say too little.
     """
 
     directions: Floats
@@ -199,8 +198,6 @@ def nearest(
     ContradictionError
         If a pack is damaged.
     """
-    if queries.square_roots:
-        return _nearest_by_roots(packs, wanted, queries.directions, k, read_rows)
     candidates = [_Candidates(k, [], np.zeros(0)) for _ in queries.directions]
     rounded = _RoundedQueries(queries)
     for number, (pack, mask) in enumerate(zip(packs, wanted, strict=True)):
@@ -218,31 +215,6 @@ def nearest(
         _rescore(packs, item, direction, read_rows, queries.by_length)
         for item, direction in zip(candidates, queries.directions, strict=True)
     ]
-
-
-def _nearest_by_roots(
-    packs: Sequence[Pack],
-    wanted: Sequence[NDArray[np.bool_] | None],
-    directions: Floats,
-    k: int,
-    read_rows: ReadRows,
-) -> list[Nearest]:
-    """The same of square roots, of which codes say too little: all embeddings are read."""
-    found = [Nearest(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0)] * len(
-        directions
-    )
-    for number, (pack, mask) in enumerate(zip(packs, wanted, strict=True)):
-        heard = np.isfinite(pack.numbers[3])
-        every = np.flatnonzero(heard if mask is None else heard & mask)
-        for first in range(0, len(every), _ROWS):
-            rows = every[first : first + _ROWS]
-            products = square_roots(read_rows(number, rows)) @ directions.T
-            numbers = np.full(len(rows), number)
-            found = [
-                merged(item, Nearest(numbers, rows, similarity, len(rows)), k)
-                for item, similarity in zip(found, products.T, strict=True)
-            ]
-    return found
 
 
 def nearest_of(

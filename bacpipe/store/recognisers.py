@@ -50,8 +50,8 @@ _R = TypeVar("_R", bound=StoredRecogniser)
 
 def square_roots(embeddings: np.ndarray) -> np.ndarray:
     """Square roots of embeddings that are never negative, of their shape and type."""
-    roots: np.ndarray = np.sqrt(np.maximum(embeddings, 0))
-    return roots
+    roots: np.ndarray = np.maximum(embeddings, 0)
+    return np.sqrt(roots, out=roots)
 
 
 def words_of(recogniser: StoredRecogniser) -> dict[str, Any]:
