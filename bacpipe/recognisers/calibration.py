@@ -418,7 +418,8 @@ def calibrate(
     For each class with checks: P(correct | score) = sigmoid(a + b logit(score)), the logistic
     regression of Wood & Kahl 2024 (J. Ornithol. 165).  From four classes on, those with few checks
     lean on the others.  Intervals allow for departures from this curve and for differences of
-    sites, as large as the checks show them.
+    sites, as large as the checks show them.  Windows that a recogniser was taught with are no
+    checks of it: it knows them by heart.
 
     Parameters
     ----------
@@ -484,15 +485,16 @@ def calibration_of(
     scores = read_scores(loader, means(loader, table["label"]), below=True)
     known = {*scores.classes, *loader.classes.names}
     scores, checked = counted_windows(scores, match(scores, table, say))
-    if not checked:
-        raise TooLittleDataError(
-            f"{shown(loader.audio_dir)}: no window with a score of {scores.model} was checked, so "
-            f"its scores are no probabilities; {_PLAN}."
-        )
     scale, checks, prior = fitted(scores, checked)
+    if not checks:
+        but = " but those that it was taught with" if checked else ""
+        raise TooLittleDataError(
+            f"{shown(loader.audio_dir)}: no window with a score of {scores.model} was checked{but},"
+            f" so its scores are no probabilities; {_PLAN}."
+        )
     classes = {
         name: _calibrate_class(name, scores, checked[name], checks[name], scale, prior)
-        for name in checked
+        for name in checks
     }
     for curve in classes.values():
         for note in curve.notes:
@@ -513,7 +515,8 @@ def _calibrate_class(
     a, b = _line(checks, prior)
     at = np.linspace(known.x.min(), known.x.max(), _CURVE)
     low, high = np.quantile(expit(known.model.features(at) @ known.draws), [0.025, 0.975], axis=1)
-    picked, n, right = known.scored.score[checked.row], len(checked.row), int(checked.right.sum())
+    told = checked.telling
+    picked, n, right = known.scored.score[told.row], len(told.row), int(told.right.sum())
     notes = []
     if right in (0, n):
         notes.append(

@@ -22,8 +22,8 @@ from bacpipe.labels.model_windows import model_windows
 from bacpipe.labels.people import current_labels, settled_labels
 from bacpipe.models.zoo import CARDS
 from bacpipe.options import Options
-from bacpipe.recognisers.labelled import of_these_recordings, warn
-from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
+from bacpipe.recognisers.labelled import of_these_recordings, recording_key, warn
+from bacpipe.recognisers.recogniser import Recogniser, RecogniserResults, find_recogniser
 from bacpipe.recognisers.reliability import (
     USUAL,
     Checks,
@@ -200,10 +200,27 @@ def means(loader: Loader, names: Iterable[object]) -> Callable[[str], bool]:
 
 
 class Checked(NamedTuple):
-    """Checked windows of one class: which of the scored ones, and what was heard."""
+    """Checked windows of one class.
+
+    Attributes
+    ----------
+    row : np.ndarray, int64, shape (n,)
+        Which of the scored windows.
+    right : np.ndarray, float64, shape (n,)
+        1 where the class was heard, else 0.
+    taught : np.ndarray, bool, shape (n,)
+        Whether the recogniser, if the scores are of one, has learnt from the window: what is
+        heard there is known, but its score says nothing of those of other windows.
+    """
 
     row: np.ndarray
     right: np.ndarray
+    taught: np.ndarray
+
+    @property
+    def telling(self) -> Checked:
+        """Those that tell what scores mean."""
+        return Checked(*(column[~self.taught] for column in self))
 
 
 def checks_of(
@@ -271,6 +288,7 @@ def match(
             f"left out."
         )
     table = labels.assign(label=named)[named.notna() & labels["value"].isin([YES, NO])]
+    taught = _taught(scores)
     checked: dict[str, Checked] = {}
     lost: list[str] = []
     number = {name: i for i, name in enumerate(scores.recordings)}
@@ -302,8 +320,12 @@ def match(
         joined = joined[joined["of_channel"].isna() | ~other].drop_duplicates("row")
         lost += [str(name)] * (len(rows) - len(joined))
         if len(joined):
+            places = zip(joined["recording"], joined["start"], strict=True)
+            mine = taught.get(str(name), set())
             checked[str(name)] = Checked(
-                joined["row"].to_numpy(), joined["right"].to_numpy(dtype=np.float64)
+                joined["row"].to_numpy(),
+                joined["right"].to_numpy(dtype=np.float64),
+                np.array([place in mine for place in places], dtype=bool),
             )
     if lost:
         say(
@@ -312,7 +334,27 @@ def match(
             f"({', '.join(sorted({*lost})[:5])}); all lower scores are stored with a lower "
             f"classifier_threshold."
         )
+    by_heart = sum(int(mine.taught.sum()) for mine in checked.values())
+    if by_heart:
+        say(
+            f"{counted(by_heart, 'check is', 'checks are')} of windows that {scores.model} was "
+            f"taught with: its scores there say nothing of those of other windows, so what scores "
+            f"mean is learnt from the other checks."
+        )
     return checked
+
+
+def _taught(scores: Scores) -> dict[str, set[tuple[int, int]]]:
+    """Windows that a recogniser was taught with, by class: recording's number and start in ms."""
+    if not isinstance(scores.loader, RecogniserResults):
+        return {}
+    keys = [recording_key(scores.loader, name) for name in scores.recordings]
+    return {
+        label: {
+            (number, start) for number, key in enumerate(keys) for start in windows.get(key, ())
+        }
+        for label, windows in scores.loader.recogniser.about.get("taught", {}).items()
+    }
 
 
 def counted_windows(
@@ -326,12 +368,13 @@ def counted_windows(
     classes, renumbered = {}, {}
     for name, scored in scores.classes.items():
         lowest, mine = np.float32(least_asked(scores.loader)), checked.get(name)
-        if mine is not None:
-            lowest = min(lowest, scored.score[mine.row].min())
+        if mine is not None and len(told := mine.telling.row):
+            lowest = min(lowest, scored.score[told].min())
         kept = scored.score >= lowest
         if kept.any() or not len(kept):  # none: not read
             classes[name] = Scored(*(column[kept] for column in scored))
         if mine is not None:
+            mine = Checked(*(column[kept[mine.row]] for column in mine))
             renumbered[name] = mine._replace(row=(np.cumsum(kept) - 1)[mine.row])
     return replace(scores, classes=classes), renumbered
 
@@ -356,7 +399,11 @@ def _ms(seconds: npt.ArrayLike) -> np.ndarray:
 def fitted(
     scores: Scores, checked: Mapping[str, Checked]
 ) -> tuple[Scale, dict[str, Checks], Prior | None]:
-    """Scale of the scores, the checks on it by class, and what the classes have in common."""
+    """Scale of the scores, the checks on it by class, and what the classes have in common.
+
+    Classes of which no check tells what scores mean are not among them.
+    """
+    checked = {name: told for name, mine in checked.items() if len((told := mine.telling).row)}
     picked = {name: scores.classes[name].score[mine.row] for name, mine in checked.items()}
     scale = Scale.of(np.concatenate([scores.classes[name].score for name in picked] or [_NONE]))
     checks = {

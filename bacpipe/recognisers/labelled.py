@@ -69,6 +69,11 @@ class LabelledWindows(NamedTuple):
     classes: tuple[str, ...]
 
 
+def recording_key(loader: Loader, name: str) -> str:
+    """What tells a recording from all others, under any name: the fingerprint of its content."""
+    return loader.entries[name].fingerprint or name
+
+
 def class_names(classes: str | Sequence[str] | None) -> list[str]:
     """Names of classes as somebody has given them: one, several, or none."""
     if classes is None or isinstance(classes, str):

@@ -217,21 +217,24 @@ def _next_round(
     scored = scores.classes[name]
     if checked_windows is None or checks is None:
         x = scale.x(scored.score)
-        rows, cell = np.arange(len(x)), np.searchsorted(score_strata(x), x, side="right")
-        order = np.repeat(np.unique(cell), -(-_PILOT // len(np.unique(cell))))
+        rows = np.arange(len(x))
+        if checked_windows is not None:  # of which none tells anything
+            rows = np.setdiff1d(rows, checked_windows.row)
+        cell = np.searchsorted(score_strata(x), x[rows], side="right")
+        strata = np.unique(cell)
+        order = np.repeat(strata, -(-_PILOT // max(1, len(strata))))
         site = np.zeros(len(x), dtype=np.int64)
         about: dict[str, float | int | None] = {"checks": 0, "width": None, "more": None}
         about["threshold"] = None
     else:
         known = what_is_known(name, scores, checked_windows, checks, scale, prior)
+        told = checked_windows.telling.row
         rows, cell, site = known.rows, known.unchecked.cell, known.site
         least = _least(checks, prior, wanted.get("precision"), known.x)
         cells = np.flatnonzero(known.unchecked.x >= least)
         x, sites, windows = (part[cells] for part in known.unchecked[:3])
         unchecked = Windows(x, sites, windows, cell)
-        all_, checked = (
-            int((part >= least).sum()) for part in (known.x, known.x[checked_windows.row])
-        )
+        all_, checked = (int((part >= least).sum()) for part in (known.x, known.x[told]))
         right = known.right
         if least > -math.inf:
             right = right_windows(known.p[cells], unchecked, len(scores.sites), rng)
@@ -240,15 +243,15 @@ def _next_round(
         needed = allocate(
             known.p[cells, ::4], unchecked, checked=checked, now=now, wanted=wanted["width"]
         )
-        order = cells[needed.order[: max(_PILOT // 2, len(checked_windows.row) // 2)]]
-        about = {"checks": len(checked_windows.row), "width": now, "more": len(needed.order)}
+        order = cells[needed.order[: max(_PILOT // 2, len(told) // 2)]]
+        about = {"checks": len(told), "width": now, "more": len(needed.order)}
         about["threshold"] = None if least == -math.inf else float(scale.score(np.array(least)))
     plan: dict[str, list[Any]] = {"row": [], "stratum": [], "inclusion_probability": []}
     for number, count in zip(*np.unique(order, return_counts=True), strict=True):
         there = rows[cell == number]
         drawn = rng.choice(there, min(count, len(there)), replace=False)
         ends = scored.score[there].min(), scored.score[there].max()
-        place = f", {scores.sites[site[there[0]]]}" if checked_windows is not None else ""
+        place = f", {scores.sites[site[there[0]]]}" if checks is not None else ""
         plan["row"] += drawn.tolist()
         plan["stratum"] += [f"score {ends[0]:.3f} to {ends[1]:.3f}{place}"] * len(drawn)
         plan["inclusion_probability"] += [len(drawn) / len(there)] * len(drawn)

@@ -21,6 +21,7 @@ from bacpipe.recognisers.labelled import (
     LabelledWindows,
     labelled_windows,
     labels_for,
+    recording_key,
 )
 from bacpipe.recognisers.learnt_classes import learn_classes
 from bacpipe.recognisers.recogniser import Recogniser, is_model_of
@@ -131,6 +132,7 @@ def train_recogniser(
         "weak_negatives": weak_negatives,
         "seed": seed,
         "licence_of_the_model": card.licence if card is not None else "",
+        "taught": _taught(loader, labelled, tuple(learnt)),
         "created": begun.isoformat(timespec="microseconds"),
         "version": __version__,
     }
@@ -152,6 +154,21 @@ def _fingerprints(loader: Loader, labelled: LabelledWindows) -> list[str]:
     """Of the content of all recordings with labels."""
     prints = [entry.fingerprint for entry in loader.entries.values()]
     return sorted({text for i in np.unique(recording_of(labelled)) if (text := prints[i])})
+
+
+def _taught(
+    loader: Loader, labelled: LabelledWindows, classes: Sequence[str]
+) -> dict[str, dict[str, list[int]]]:
+    """Windows that were labelled, by class and recording: their starts in milliseconds."""
+    names, number = list(loader.entries), recording_of(labelled)
+    start = np.rint(labelled.windows.times[0][labelled.rows] * 1000).astype(np.int64)
+    taught: dict[str, dict[str, list[int]]] = {label: {} for label in classes}
+    for label in classes:
+        value = labelled.values[:, labelled.classes.index(label)]
+        for row in np.flatnonzero((value == PRESENT) | (value == ABSENT)).tolist():
+            key = recording_key(loader, names[number[row]])
+            taught[label].setdefault(key, []).append(int(start[row]))
+    return taught
 
 
 def _check_name(name: object, loader: Loader) -> None:

@@ -7,6 +7,7 @@ import pytest
 import soundfile as sf
 
 import bacpipe
+from bacpipe.errors import TooLittleDataError
 from bacpipe.recognisers.suggestions import least_sure
 from tests.recognisers.conftest import RATE, Spectra, rows_of, write_sounds
 
@@ -144,6 +145,8 @@ def test_nobody_is_asked_about_a_recording_that_has_changed(own, caplog):
 
 def test_checks_of_a_recording_that_has_changed_tell_nothing_of_its_scores(own, caplog):
     folder, kw = own
+    truth = write_sounds(folder, ["a.wav", "b.wav"])  # the same again
+    bacpipe.label_windows(folder, rows_of(truth, range(12, 30)), **kw)
     before = bacpipe.calibrate(folder, "ears", **kw).classes
     truth = write_sounds(folder, ["b.wav"], seed=9)
     bacpipe.label_windows(folder, rows_of(truth, range(40)), **kw)
@@ -151,6 +154,32 @@ def test_checks_of_a_recording_that_has_changed_tell_nothing_of_its_scores(own, 
     assert "labels of 1 recording left out, which have changed" in caplog.text
     for name in before:
         assert found[name].checks < before[name].checks
+
+
+def test_what_a_recogniser_was_taught_with_does_not_check_it(own, caplog):
+    folder, kw = own
+    kw["classifier_threshold"] = 0.0
+    with pytest.raises(TooLittleDataError, match="was checked but those that it was taught"):
+        bacpipe.calibrate(folder, "ears", **kw)
+    plan = bacpipe.review_plan(folder, "ears", seed=1, **kw)
+    assert (plan["start"] >= 12).all() and set(plan["label"]) == {"hum", "hiss"}
+    # Checks of other windows are all that counts for what scores mean ...
+    truth = write_sounds(folder, ["a.wav", "b.wav"])  # the same again
+    bacpipe.label_windows(folder, rows_of(truth, range(20, 30)), annotator="Ben", **kw)
+    caplog.clear()
+    found = bacpipe.calibrate(folder, "ears", **kw)
+    assert "48 checks are of windows that ears was taught with" in caplog.text
+    heard = np.concatenate([truth[name][20:30] for name in ("a.wav", "b.wav")])
+    for label, column in zip(("hum", "hiss"), heard.T, strict=True):
+        assert (found.classes[label].checks, found.classes[label].right) == (20, column.sum())
+        # ... and what is known by heart still counts in how often a sound was heard.
+        assert found.call_rate(label)["checks"].iloc[-1] == 20 + 24
+    # Teaching with all of it leaves nothing to check it by; the next plan asks for others.
+    bacpipe.train_recogniser(folder, "spectra", name="ears", **kw)
+    with pytest.raises(TooLittleDataError):
+        bacpipe.calibrate(folder, "ears", **kw)
+    again = bacpipe.review_plan(folder, "ears", seed=1, **kw)
+    assert len(again) and not again["start"].between(20, 29).any() and (again["start"] >= 12).all()
 
 
 def test_annotations_count_as_labelled_if_labels_come_from_them(own):
