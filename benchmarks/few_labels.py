@@ -30,7 +30,7 @@ from sklearn.metrics import average_precision_score
 
 from bacpipe.recognisers import learner
 from bacpipe.recognisers.learner import Examples, Whitening, fit
-from bacpipe.recognisers.suggestions import least_sure
+from bacpipe.recognisers.suggestions import LeastSure
 
 ROUNDS = (5, 10, 15, 20, 25, 35, 50, 75, 100, 150, 200)
 SHOWN = (10, 25, 50, 100)
@@ -104,11 +104,15 @@ def margin(scored: Scored, free: np.ndarray, count: int) -> list[int]:
 
 
 def mixed(scored: Scored, free: np.ndarray, count: int) -> list[int]:
-    """As ``suggest(strategy='mixed')``: where the class is least sure."""
+    """As ``suggest(strategy='mixed')``, without sites and times: where the class is least sure."""
     rows = np.array(margin(scored, free, CANDIDATES * count))
     nobody = np.zeros((len(rows), 2), np.int64)
-    unsure = least_sure(scored.pool[rows], scored.spread(rows), nobody)
-    return [int(rows[i]) for i in islice(unsure, count)]
+    unsure = LeastSure(scored.pool[rows], scored.spread(rows), nobody)
+    chosen = []
+    for i in islice(unsure, count):
+        chosen.append(int(rows[i]))
+        unsure.take(i)
+    return chosen
 
 
 RECIPES: dict[str, tuple[Recipe, Choice]] = {

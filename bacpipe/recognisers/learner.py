@@ -45,7 +45,7 @@ class Whitening(NamedTuple):
     windows : np.ndarray, int64, shape (1,)
         Of how many it is.
     square_roots : np.ndarray, bool, shape (1,)
-        Whether it is of square roots: no embedding has a negative value.
+        Whether it is of square roots: none of these embeddings has a negative value.
     """
 
     mean: np.ndarray

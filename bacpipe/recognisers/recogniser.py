@@ -132,7 +132,8 @@ class Recogniser(StoredRecogniser):
         Returns
         -------
         np.ndarray, float32, shape (windows, classes)
-            In [0, 1], each class for itself: a window may have several, or none.  Windows are in
+            In [0, 1], each class for itself: a window may have several, or none; NaN where an
+            embedding holds NaN or infinite values.  Windows are in
             the order of ``Loader.embeddings('array')``.  Scores are no probabilities; 0.5 is the
             border that was learnt.
 
@@ -159,6 +160,7 @@ class Recogniser(StoredRecogniser):
             part = np.asarray(embeddings[first : first + _CHUNK], np.float32)
             taken = square_roots(part) if self.square_roots else part
             logits = taken @ self.weight.T + self.bias
+            logits[~np.isfinite(part).all(axis=1)] = np.nan
             scores[first : first + _CHUNK] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
         return scores
 

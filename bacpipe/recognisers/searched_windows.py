@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST = 32_768  # windows for the covariance
 _KEPT = 2_000  # of these
 _SEED = 0
+_LEARNT_BY = "square roots where none is negative"  # other versions took the embeddings themselves
 
 
 class SearchedWindows(NamedTuple):
@@ -56,7 +57,8 @@ def searched_windows(loader: Loader) -> SearchedWindows:
         If there are fewer than two windows with embeddings that are numbers.
     """
     path = loader.paths.recognisers_path / searched_windows_name(loader.get_embedding_dir().name)
-    stored = _read(path, loader.embeddings_state)
+    state = f"{loader.embeddings_state}, {_LEARNT_BY}"
+    stored = _read(path, state)
     if stored is not None:
         return stored
     total = sum(entry.windows for entry in loader.entries.values())
@@ -74,7 +76,7 @@ def searched_windows(loader: Loader) -> SearchedWindows:
     kept = np.sort(rng.choice(len(rows), min(_KEPT, len(rows)), replace=False))
     searched = SearchedWindows(whitening, rows[kept], embeddings[kept])
     try:
-        _write(path, searched, loader.embeddings_state)
+        _write(path, searched, state)
     except StorageError as error:  # it only saves time
         logger.warning("%s", error)
     return searched
@@ -112,8 +114,6 @@ def _read(path: Path, state: str) -> SearchedWindows | None:
             if (file.metadata() or {}).get("embeddings_state") != state:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if "square_roots" not in arrays:  # of a version that learnt otherwise
-            return None
         whitening = Whitening(*(arrays[name] for name in Whitening._fields))
         dim = len(whitening.mean)
         rows, embeddings = arrays["rows"], arrays["embeddings"]

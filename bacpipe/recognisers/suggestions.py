@@ -2,8 +2,8 @@
 
 ==============  ===================================================================================
 ``mixed``       where the recogniser is least sure whether the class is heard: scores near 0.5, the
-                nearer the more alike they are to labelled windows; each as if all before it in the
-                list were labelled
+                nearer the more alike they are to labelled windows; each as if those before it in
+                the list were labelled
 ``top``         the best scores: finds the class, and with it its false friends
 ``margin``      the scores nearest to 0.5, whatever is known of such windows
 ``stratified``  as many from each tenth of the range of logits: for measuring, not for learning
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -40,7 +40,7 @@ from bacpipe.recognisers.labelled import (
     labels_for,
     tell_changed,
 )
-from bacpipe.recognisers.learner import WEAK_NEGATIVES, Examples, Learnt, logit_covariance
+from bacpipe.recognisers.learner import Learnt, logit_covariance
 from bacpipe.recognisers.learnt_classes import class_examples
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
@@ -146,7 +146,7 @@ def suggest(
         )
     scores, windows = trained.predict(loader), model_windows(loader)
     given = typed_seed(seed)
-    known = _labelled(loader, wanted)
+    known = _labelled(loader, wanted, asked="labels_from" in loader.options.asked)
     # Windows that are mostly padding say little, and are no fun to listen to; from those whose
     # embeddings are no numbers, nothing is learnt.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
@@ -156,7 +156,7 @@ def suggest(
 
     def choose() -> list[tuple[int, str]]:
         rng, free = np.random.default_rng(given), ~taken
-        shown = _Shown(loader, windows, known, per_site=per_site)
+        shown = _Shown(loader, windows, wanted, known, per_site=per_site)
         rows: list[tuple[int, str]] = []
         for place, label in enumerate(wanted):
             # Each class gets its share, the first ones one more.
@@ -192,10 +192,12 @@ def suggest(
     return table.astype({"start": "float64", "end": "float64"})
 
 
-def _labelled(loader: Loader, classes: Sequence[str]) -> LabelledWindows | None:
-    """What has been labelled already, sure or not, of the windows of this model."""
+def _labelled(loader: Loader, classes: Sequence[str], *, asked: bool) -> LabelledWindows | None:
+    """What has been labelled already, sure or not, of the windows of this model.
+
+    By people, or `asked`, by those that recognisers learn from.
+    """
     try:
-        asked = "labels_from" in loader.options.asked
         table = labels_for(loader) if asked else current_labels(loader)
         table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
         return labelled_windows(loader, table) if len(table) else None
@@ -218,11 +220,13 @@ class _Shown:
         self,
         loader: Loader,
         windows: ModelWindows,
+        classes: Sequence[str],
         known: LabelledWindows | None,
         *,
         per_site: bool,
     ) -> None:
-        self._loader, self._known, self._per_site = loader, known, per_site
+        self._loader, self._windows, self._classes = loader, windows, classes
+        self._known, self._per_site = known, per_site
         self._where = Whereabouts(loader)
         self._names = windows.recordings
         self._recording = np.repeat(np.arange(len(windows.entries)), windows.counts)
@@ -231,21 +235,33 @@ class _Shown:
         self._chosen: list[int] = []
         self._heard = known.rows if known is not None else np.zeros(0, np.int64)
 
+    @cached_property
+    def _learnt_from(self) -> tuple[LabelledWindows, np.ndarray]:
+        """Labelled windows to learn from, and their embeddings."""
+        known = self._known or _labelled(self._loader, self._classes, asked=True)
+        if known is None:
+            nothing = np.zeros((0, len(self._classes)), np.int8)
+            known = LabelledWindows(self._windows, nothing[:, 0].astype(np.int64), nothing,
+                                    tuple(self._classes))  # fmt: skip
+        if not len(known.rows):
+            return known, self._searched.embeddings[:0]
+        return known, embeddings_of(self._loader, known.rows)
+
     def spread(self, trained: Recogniser, label: str, embeddings: np.ndarray) -> np.ndarray:
         """Covariance of the logits of windows for one class, by what is labelled now."""
         column = trained.classes.index(label)
         learnt = Learnt(trained.weight[column], trained.bias[column], trained.square_roots)
-        weak = bool(trained.about.get("weak_negatives", True))
-        if self._known is not None and label in self._known.classes:
-            examples = class_examples(
-                self._known, self._known.classes.index(label),
-                embeddings_of(self._loader, self._heard), self._searched,
-                weak_negatives=weak, seed=int(trained.about.get("seed", 0)),
-            )  # fmt: skip
-        else:
-            every = self._searched.embeddings
-            others = every[:: max(1, len(every) // WEAK_NEGATIVES)] if weak else every[:0]
-            examples = Examples(others, np.zeros(len(others), bool), 0)
+        known, heard = self._learnt_from
+        if label not in known.classes:
+            known = known._replace(
+                classes=(*known.classes, label),
+                values=np.pad(known.values, ((0, 0), (0, 1)), constant_values=UNKNOWN),
+            )
+        examples = class_examples(
+            known, known.classes.index(label), heard, self._searched,
+            weak_negatives=bool(trained.about.get("weak_negatives", True)),
+            seed=int(trained.about.get("seed", 0)),
+        )  # fmt: skip
         return logit_covariance(examples, learnt, self._searched.whitening, embeddings)
 
     def choose(
@@ -272,11 +288,11 @@ class _Shown:
             before = np.sort(np.concatenate([self._heard, self._chosen]).astype(np.int64))
             before = self._unit(embeddings_of(self._loader, before))
             picked = _novel(vectors, (vectors @ before.T).max(axis=1, initial=-1.0))
-        elif spread is not None:
+        unsure = None
+        if spread is not None:
             some = candidates[:_TOGETHER]
-            unsure = least_sure(
-                _logit(score[some]), spread(embeddings[: len(some)]), self._turns(some)
-            )
+            covariance = spread(embeddings[: len(some)])
+            unsure = LeastSure(_logit(score[some]), covariance, self._turns(some))
             picked = chain(unsure, range(len(some), len(candidates)))
         mine: list[int] = []
         late: list[int] = []
@@ -286,6 +302,8 @@ class _Shown:
             near = any(self._is_near(candidates[i], other) for other in [*self._chosen, *mine])
             alike = any(vectors[i] @ vectors[j] > _ALIKE for j in self._places(candidates, mine))
             (late if near or alike else mine).append(int(candidates[i]))
+            if unsure is not None and i < _TOGETHER and not (near or alike):
+                unsure.take(i)
         mine += late[: count - len(mine)]
         self._chosen += mine
         return mine
@@ -309,8 +327,14 @@ class _Shown:
 
     def _turns(self, rows: np.ndarray) -> np.ndarray:
         """Number of the site of each window, and of its day there; shape (n, 2)."""
+        groups: np.ndarray = self._groups[self._recording[rows]]
+        return groups
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """The same of each recording."""
         if not self._per_site:
-            return np.zeros((len(rows), 2), np.int64)
+            return np.zeros((len(self._names), 2), np.int64)
         place = {name: self._where.of(name) for name in self._names}
         sites = {
             name: number for number, name in enumerate(sorted({p.site for p in place.values()}))
@@ -320,8 +344,7 @@ class _Shown:
         _, session = np.unique(
             np.array([f"{s} {d}" for s, d in zip(site, day, strict=True)]), return_inverse=True
         )
-        turns: np.ndarray = np.stack([site, session], axis=1)[self._recording[rows]]
-        return turns
+        return np.stack([site, session], axis=1)
 
     def _by_turns(self, order: np.ndarray) -> np.ndarray:
         """The first of every site, then the second of each; within a site, its days by turns."""
@@ -365,8 +388,8 @@ def _logit(score: np.ndarray) -> np.ndarray:
     return logit
 
 
-def least_sure(logits: np.ndarray, covariance: np.ndarray, turns: np.ndarray) -> Iterator[int]:
-    """Windows whose class is least sure, each as if those before it were labelled already.
+class LeastSure:
+    """Windows whose class is least sure, each as if those taken before it were labelled already.
 
     A window's class is as unsure as the probability that the logit, taken as normal, gives it is
     near 0.5 (MacKay 1992, "The evidence framework applied to classification networks").  What a
@@ -379,27 +402,32 @@ def least_sure(logits: np.ndarray, covariance: np.ndarray, turns: np.ndarray) ->
         Of the logits.
     turns : np.ndarray, int64, shape (n, 2)
         Groups of windows, and groups within these, that take turns.
-
-    Yields
-    ------
-    int
-        Each window once.
     """
-    covariance, p = covariance.copy(), 1 / (1 + np.exp(-logits.astype(np.float64)))
-    told = np.maximum(p * (1 - p), _LEAST)
-    free = np.ones(len(logits), bool)
-    taken = [np.zeros(turns[:, level].max(initial=0) + 1, np.int64) for level in (0, 1)]
-    while free.any():
-        sure = np.abs(logits) / np.sqrt(1 + np.pi / 8 * np.maximum(np.diag(covariance), 0))
-        turn = [counts[turns[:, level]] for level, counts in enumerate(taken)]
-        left = np.flatnonzero(free)
-        i = int(left[np.lexsort((sure[left], turn[1][left], turn[0][left]))[0]])
-        yield i
-        free[i] = False
-        for level, counts in enumerate(taken):
-            counts[turns[i, level]] += 1
-        column = covariance[:, i].copy()
-        covariance -= np.outer(column, column / (column[i] + 1 / told[i]))
+
+    def __init__(self, logits: np.ndarray, covariance: np.ndarray, turns: np.ndarray) -> None:
+        p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        self._logits, self._covariance, self._turns = logits, covariance.copy(), turns
+        self._told = np.maximum(p * (1 - p), _LEAST)
+        self._counts = [np.zeros(turns[:, i].max(initial=0) + 1, np.int64) for i in (0, 1)]
+
+    def __iter__(self) -> Iterator[int]:
+        """Each window once."""
+        free = np.ones(len(self._logits), bool)
+        while free.any():
+            left = np.flatnonzero(free)
+            unsure = 1 + np.pi / 8 * np.maximum(np.diag(self._covariance)[left], 0)
+            sure = np.abs(self._logits[left]) / np.sqrt(unsure)
+            site, day = (self._counts[i][self._turns[left, i]] for i in (0, 1))
+            i = int(left[np.lexsort((sure, day, site))[0]])
+            free[i] = False
+            yield i
+
+    def take(self, i: int) -> None:
+        """Count a window as labelled."""
+        for level, counts in enumerate(self._counts):
+            counts[self._turns[i, level]] += 1
+        column = self._covariance[:, i].copy()
+        self._covariance -= np.outer(column, column / (column[i] + 1 / self._told[i]))
 
 
 def _novel(vectors: np.ndarray, similar: np.ndarray) -> Iterator[int]:

@@ -144,7 +144,7 @@ def train_recogniser(
         np.stack([item.weight for item in learnt.values()]),
         np.array([item.bias for item in learnt.values()], np.float32),
         about,
-        any(item.square_roots for item in learnt.values()),
+        bool(searched.whitening.square_roots[0]),
     )
     recogniser.save(loader.paths.recognisers_path / name)
     return recogniser

@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from bacpipe.audio.fingerprint import content_fingerprint
 from bacpipe.errors import REPAIR, ResultsError, ResultsNotFoundError
-from bacpipe.search.scan import (
-    ContradictionError,
-    Floats,
-    Nearest,
-    Queries,
-    Rows,
-    merged,
-    nearest,
-)
+from bacpipe.search.by_roots import nearest_by_roots
+from bacpipe.search.scan import ContradictionError, Floats, Nearest, Queries, Rows, nearest
 from bacpipe.store.arrays import read_header, read_npy
 from bacpipe.store.codes import coded_as, current_packs, discard
 from bacpipe.store.embedding_set import EmbeddingSet, read_embeddings, window_times
@@ -28,13 +21,11 @@ from bacpipe.store.entries import FinishedEntry
 from bacpipe.store.files import npy_header
 from bacpipe.store.loader import Loader
 from bacpipe.store.plan import look_at_name
-from bacpipe.store.recognisers import square_roots
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 4096  # windows that the mean of all is taken of
 _MORE = 4  # times as many windows are looked for again, if too many were left out
-_ROWS = 1024  # of which square roots are taken at a time
 
 Wanted = Mapping[str, NDArray[np.bool_] | bool]
 """Which windows of a recording, by its name, may be found; those that are not there may not."""
@@ -241,36 +232,10 @@ class SearchIndex:
 
     def nearest(self, wanted: Wanted | None, queries: Queries, k: int) -> list[Nearest]:
         """Compare all rows that are wanted."""
-        if queries.square_roots:
-            return self._nearest_by_roots(wanted, queries.directions, k)
         masks = [self.mask(number, wanted) for number in range(len(self.packs))]
+        if queries.square_roots:
+            return nearest_by_roots(self.packs, masks, queries.directions, k, self._read_recordings)
         return nearest(self.packs, masks, queries, k, self.read_rows)
-
-    def _nearest_by_roots(self, wanted: Wanted | None, directions: Floats, k: int) -> list[Nearest]:
-        """The same by square roots: all embeddings that are wanted are read."""
-        assert self._set is not None
-        nothing = np.zeros(0, np.int64)
-        found = [Nearest(nothing, nothing, np.zeros(0), 0)] * len(directions)
-        columns = directions.T.astype(np.float32)
-        for number, pack in enumerate(self.packs):
-            heard, mask = np.isfinite(pack.numbers[3]), self.mask(number, wanted)
-            heard = heard if mask is None else heard & mask
-            firsts = self.firsts[number]
-            for rank, first, last in zip(self.ranks[number], firsts, firsts[1:], strict=False):
-                rows = first + np.flatnonzero(heard[first:last])
-                if not len(rows):
-                    continue
-                embeddings = read_embeddings(
-                    self._set, self.entries[self.names[rank]], verify=False
-                )
-                for some in np.split(rows, range(_ROWS, len(rows), _ROWS)):
-                    products = square_roots(embeddings[some - first]) @ columns
-                    here = np.full(len(some), number)
-                    found = [
-                        merged(item, Nearest(here, some, column.astype(np.float64), len(some)), k)
-                        for item, column in zip(found, products.T, strict=True)
-                    ]
-        return found
 
     def _nearest(
         self, wanted: Wanted | None, queries: Queries, k: int, by: Way | None
@@ -349,6 +314,25 @@ class SearchIndex:
             entry = self.entries[self.names[self.ranks[number][one]]]
             result[here] = self._read(entry, rows[here] - self.firsts[number][one])
         return result
+
+    def _read_recordings(
+        self, number: int, wanted: NDArray[np.bool_]
+    ) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        """Rows of a pack that are wanted and their embeddings, recording by recording."""
+        assert self._set is not None
+        firsts = self.firsts[number]
+        for rank, first, last in zip(self.ranks[number], firsts, firsts[1:], strict=False):
+            rows = first + np.flatnonzero(wanted[first:last])
+            if not len(rows):
+                continue
+            entry = self.entries[self.names[rank]]
+            embeddings = read_embeddings(self._set, entry, verify=True)
+            if embeddings.shape[1] != self.dim:
+                raise ResultsError(
+                    f"{self._set.embedding_path(entry)}: holds embeddings of "
+                    f"{embeddings.shape[1]} numbers, expected {self.dim}; {REPAIR}"
+                )
+            yield rows, embeddings if len(rows) == len(embeddings) else embeddings[rows - first]
 
     def _read(self, entry: FinishedEntry, windows: Rows) -> Floats:
         """Some embeddings of a recording; the others are not read."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile as sf
 
 import bacpipe
 from bacpipe.errors import TooLittleDataError
-from bacpipe.recognisers.suggestions import least_sure
+from bacpipe.recognisers.suggestions import LeastSure
 from tests.recognisers.conftest import RATE, Spectra, rows_of, write_sounds
 
 
@@ -51,7 +53,11 @@ def test_strategies_choose_what_they_say(sounds, loader, recogniser):
 def test_what_is_least_sure_comes_first_and_what_another_tells_waits():
     def order(logits, covariance, turns=None):
         turns = np.zeros((len(logits), 2), int) if turns is None else turns
-        return list(least_sure(np.array(logits), np.array(covariance), turns))
+        found, unsure = [], LeastSure(np.array(logits), np.array(covariance), turns)
+        for i in unsure:
+            found.append(i)
+            unsure.take(i)
+        return found
 
     # Nothing is known of any: the nearest to 0.
     assert order([3.0, -1.0, 2.0], np.eye(3)) == [1, 2, 0]
@@ -87,6 +93,35 @@ def test_mixed_asks_for_a_sound_of_which_nothing_is_known(tmp_path):
         return int(np.flatnonzero(where)[0])
 
     assert place("mixed") < place("margin")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nobody_is_asked_of_windows_whose_embeddings_are_no_numbers(recogniser, value):
+    rows = np.abs(np.random.default_rng(4).normal(size=(5, 16))).astype(np.float32)
+    rows[3, 7] = value
+    scores = recogniser.predict(rows)
+    assert np.isnan(scores[3]).all() and np.isfinite(np.delete(scores, 3, axis=0)).all()
+
+
+def test_mixed_knows_the_annotations_that_were_learnt(own, monkeypatch):
+    folder, kw = own
+    rows = [f"a.wav,{i},{i + 1},hum" for i in range(0, 40, 2)]
+    (folder / "annotations.csv").write_text(
+        "\n".join(["audiofilename,start,end,label:species", *rows])
+    )
+    bacpipe.train_recogniser(folder, "spectra", name="lent", labels_from="annotations", **kw)
+    for path in (Path(kw["main_results_dir"]) / "pond").rglob("people_labels*"):
+        path.unlink()
+    seen = []
+    learner = "bacpipe.recognisers.suggestions.logit_covariance"
+    monkeypatch.setattr(learner, lambda examples, *rest: seen.append(examples) or variance(rest[2]))
+    assert len(bacpipe.suggest(folder, "lent", n=4, **kw)) == 4
+    (examples,) = seen
+    assert examples.labelled == examples.present.sum() == 20
+
+
+def variance(embeddings):
+    return np.eye(len(embeddings))
 
 
 def test_no_list_holds_one_call_ten_times(sounds, loader, recogniser):

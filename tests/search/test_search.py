@@ -193,6 +193,26 @@ def test_recognisers_on_square_roots_give_their_logits_too(loader: bacpipe.Loade
     assert spread["similarity"].iloc[0] == pytest.approx(own.max(), abs=1e-6)
 
 
+def test_a_search_by_square_roots_tells_of_embeddings_that_are_not_those_of_the_run(
+    audio: Path, tmp_path: Path
+) -> None:
+    made = bacpipe.generate_embeddings(
+        model_name="tiny", CustomModel=TinyModel, audio_dir=audio, main_results_dir=tmp_path,
+        device="cpu",
+    )  # fmt: skip
+    recogniser = Recogniser()
+    recogniser.square_roots = True
+    assert len(found(made, recogniser))
+    path = made.get_embedding_dir() / made.entries[FIRST].embeddings.path
+    kept = np.load(path)
+    for wrong in (np.zeros_like(kept), np.full_like(kept, np.nan), kept[:, :7], kept[:3]):
+        np.save(path, wrong)
+        with pytest.raises(BacpipeError, match=path.name):
+            found(made, recogniser)
+    np.save(path, kept)
+    assert len(found(made, recogniser))
+
+
 def test_words(loader: bacpipe.Loader) -> None:
     embedder = bacpipe.Embedder("tiny", CustomModel=Words, device="cpu")
     table = found(loader, "a rising sound", embedder=embedder, k=28)
