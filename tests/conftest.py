@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from hypothesis import settings
 
 import bacpipe
 from bacpipe.audio.files import read_recording
@@ -23,6 +24,10 @@ from bacpipe.store.entries import DONE, FinishedEntry, StoredEmbeddings, StoredP
 # A shell makes what it runs in the background ignore Ctrl-C, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -246,9 +246,7 @@ def damaged_tables(draw):
     return bytes(content)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(damaged_tables(), st.binary(max_size=60)))
 def test_any_bytes_are_a_table_or_a_sentence(read, content):
     try:

@@ -43,7 +43,7 @@ def ramp(n_samples):
 
 
 class TestCutWindows:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         n_samples=st.integers(0, 300),
         window=st.integers(1, 60),

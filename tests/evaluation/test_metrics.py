@@ -91,7 +91,7 @@ def test_all_metrics_are_those_of_scikit_learn(seed):
         assert mine["roc_auc"] == pytest.approx(reference.roc_auc_score(labels == i, scores[:, i]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), n=st.integers(3, 60), levels=st.integers(1, 8))
 def test_weights_act_like_repeated_recordings(seed, n, levels):
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def units_of(data, split, strategy):
     return [set(names[split.rows(name)]) for name in SETS]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(1, 300),

@@ -32,7 +32,6 @@ from tests.faults.targets import NASTY, TARGETS, as_json, as_yaml
 # Fixtures hold folders that every example writes anew.
 REPEATABLE = settings(
     derandomize=True,
-    deadline=None,
     database=None,
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

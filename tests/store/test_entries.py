@@ -141,7 +141,7 @@ changes = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(names, changes), max_size=3))
 def test_any_entry_comes_back(changed: list[tuple[str, dict[str, Any]]]) -> None:
     entries, expected = Entries(), {}

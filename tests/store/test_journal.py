@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bacpipe.errors import ResultsError
@@ -57,7 +57,6 @@ def test_journals_of_several_machines_merge(tmp_path: Path) -> None:
     assert set(read_journals(tmp_path).done) == {"a.wav", "b.wav"}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_content_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     folder = tmp_path_factory.mktemp("journal")
