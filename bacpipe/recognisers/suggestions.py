@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from bacpipe.annotations.cells import listed
-from bacpipe.errors import RecogniserError, SettingsError
+from bacpipe.errors import AnnotationsError, RecogniserError, SettingsError
 from bacpipe.labels.model_windows import ModelWindows, model_windows
 from bacpipe.labels.people import current_labels
 from bacpipe.options import make_options
@@ -238,7 +238,11 @@ class _Shown:
     @cached_property
     def _learnt_from(self) -> tuple[LabelledWindows, np.ndarray]:
         """Labelled windows to learn from, and their embeddings."""
-        known = self._known or _labelled(self._loader, self._classes, asked=True)
+        known = self._known
+        try:
+            known = known or _labelled(self._loader, self._classes, asked=True)
+        except AnnotationsError as error:  # the recogniser may have been taught elsewhere
+            logger.warning("suggestions know nothing of annotations: %s", error)
         if known is None:
             nothing = np.zeros((0, len(self._classes)), np.int8)
             known = LabelledWindows(self._windows, nothing[:, 0].astype(np.int64), nothing,

