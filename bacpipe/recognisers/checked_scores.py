@@ -334,12 +334,12 @@ def match(
             f"({', '.join(sorted({*lost})[:5])}); all lower scores are stored with a lower "
             f"classifier_threshold."
         )
-    by_heart = sum(int(mine.taught.sum()) for mine in checked.values())
+    by_heart = {name: int(mine.taught.sum()) for name, mine in checked.items() if mine.taught.any()}
     if by_heart:
         say(
-            f"{counted(by_heart, 'check is', 'checks are')} of windows that {scores.model} was "
-            f"taught with: its scores there say nothing of those of other windows, so what scores "
-            f"mean is learnt from the other checks."
+            f"{counted(sum(by_heart.values()), 'check is', 'checks are')} of windows that "
+            f"{scores.model} was taught with ({', '.join([*by_heart][:5])}): its scores there say "
+            f"nothing of those of other windows, so what scores mean is learnt from other checks."
         )
     return checked
 

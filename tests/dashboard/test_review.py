@@ -16,7 +16,7 @@ import pytest
 import bacpipe
 from bacpipe.dashboard.background import Background
 from bacpipe.dashboard.review.precision import PrecisionPanel
-from bacpipe.dashboard.review.queue import BEST, NOBODY, SPREAD, Asked, make_queue, queue_of
+from bacpipe.dashboard.review.queue import BEST, NOBODY, NOT_ME, SPREAD, Asked, make_queue, queue_of
 from bacpipe.dashboard.server import Server, open_data_set
 from bacpipe.dashboard.shared.drawn_marks import marks_between
 from bacpipe.dashboard.shared.labels import read_labels
@@ -310,6 +310,25 @@ def test_what_marks_do_not_tell_is_in_the_page_and_not_in_the_log(
     assert not [record for record in caplog.records if record.name.startswith("bacpipe")]
     bacpipe.calibrate(places[0], "tiny", main_results_dir=places[1], save=False)
     assert "all 3 checks say yes" in caplog.text and "own label" in caplog.text
+
+
+def test_marks_that_a_recogniser_was_taught_with_do_not_check_it(
+    places: tuple[Path, Path],
+) -> None:
+    results = open_data_set(None, audio_dir=places[0], main_results_dir=places[1]).model("tiny")
+    queue = make_queue(results, Asked("tiny", "", "loud", BEST, NOBODY, "Ana"))
+    values = ["yes", "yes", "no", "no"]
+    judged = [queue.judgement(i, "loud", value, "Ana") for i, value in enumerate(values)]
+    bacpipe.label_windows(places[0], pd.DataFrame(judged), main_results_dir=places[1])
+    bacpipe.train_recogniser(
+        places[0], "tiny", name="ears", classes=["loud"], main_results_dir=places[1]
+    )
+    panel = PrecisionPanel(Background())
+    # To somebody else, who has not marked them.
+    panel.show(make_queue(results, Asked("tiny", "ears", "loud", BEST, NOT_ME, "Ben")))
+    panel.refresh()
+    assert "that ears was taught with (loud)" in panel._words.object
+    assert not panel._drawn.visible
 
 
 def test_who_may_not_edit_can_listen_only(

@@ -216,7 +216,7 @@ def test_what_a_recogniser_was_taught_with_does_not_check_it(own, caplog):
     bacpipe.label_windows(folder, rows_of(truth, range(20, 30)), annotator="Ben", **kw)
     caplog.clear()
     found = bacpipe.calibrate(folder, "ears", **kw)
-    assert "48 checks are of windows that ears was taught with" in caplog.text
+    assert "48 checks are of windows that ears was taught with (hiss, hum)" in caplog.text
     heard = np.concatenate([truth[name][20:30] for name in ("a.wav", "b.wav")])
     for label, column in zip(("hum", "hiss"), heard.T, strict=True):
         assert (found.classes[label].checks, found.classes[label].right) == (20, column.sum())

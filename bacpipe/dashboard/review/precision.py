@@ -176,13 +176,14 @@ def _find(queue: Queue, wanted: float) -> _Precision | str:
         calibration = calibration_of(loader, say=remarks.append)
         about = calibration.classes.get(label)
         table, threshold = calibration.precision(label), calibration.threshold(label, wanted)
-    except EvaluationError:  # nothing of this class is marked yet
-        return " ".join(left_out) or (
+    except EvaluationError:  # nothing of this class is marked yet, or nothing that tells anything
+        about = None
+    of_class = [remark for remark in remarks if label in remark and remark not in left_out]
+    if about is None:
+        return " ".join([*left_out, *of_class]) or (
             "Once you have marked clips as right or wrong, this shows how far the scores can be "
             "trusted."
         )
-    assert about is not None
-    of_class = [remark for remark in remarks if label in remark and remark not in left_out]
     return _Precision(table, threshold, about.checks, about.right, [*left_out, *of_class])
 
 
