@@ -58,7 +58,7 @@ class Whitening(NamedTuple):
     def of(cls, embeddings: np.ndarray) -> Whitening:
         """Of windows, float32 of shape (n, dim)."""
         roots = bool((embeddings >= 0).all())
-        taken = square_roots(embeddings) if roots else embeddings
+        taken = square_roots(embeddings, roots)
         mean = taken.mean(axis=0, dtype=np.float64)
         centred = taken - mean.astype(np.float32)
         covariance = centred.T @ centred / max(1, len(centred))
@@ -89,8 +89,7 @@ class Whitening(NamedTuple):
 
     def centred(self, embeddings: np.ndarray) -> np.ndarray:
         """Embeddings, or their square roots, less the mean; float32 of their shape."""
-        taken = square_roots(embeddings) if self.square_roots[0] else embeddings
-        centred: np.ndarray = taken - self.mean
+        centred: np.ndarray = square_roots(embeddings, bool(self.square_roots[0])) - self.mean
         return centred
 
     def features(self, embeddings: np.ndarray) -> np.ndarray:
@@ -152,7 +151,7 @@ class Learnt(NamedTuple):
 
     def logits(self, embeddings: np.ndarray) -> np.ndarray:
         """Of windows, float32 of shape (n,)."""
-        taken = square_roots(embeddings) if self.square_roots else embeddings
+        taken = square_roots(embeddings, self.square_roots)
         logits: np.ndarray = taken @ self.weight + np.float32(self.bias)
         return logits
 
@@ -189,9 +188,10 @@ def logit_covariance(
         Covariance of their logits.
     """
     from scipy.linalg import cho_factor, cho_solve
+    from scipy.special import expit
 
     x, z = (_with_constant(whitening.features(e)) for e in (examples.embeddings, embeddings))
-    p = 1 / (1 + np.exp(-np.clip(learnt.logits(examples.embeddings), -60, 60)))
+    p = expit(learnt.logits(examples.embeddings))
     told = examples.weights * p * (1 - p)
     precision = ((x.T * told.astype(np.float32)) @ x).astype(np.float64)
     precision[np.diag_indices_from(precision)] += 1 / _C

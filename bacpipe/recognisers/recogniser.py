@@ -158,8 +158,7 @@ class Recogniser(StoredRecogniser):
         scores = np.empty((len(embeddings), len(self.classes)), np.float32)
         for first in range(0, len(embeddings), _CHUNK):
             part = np.asarray(embeddings[first : first + _CHUNK], np.float32)
-            taken = square_roots(part) if self.square_roots else part
-            logits = taken @ self.weight.T + self.bias
+            logits = square_roots(part, self.square_roots) @ self.weight.T + self.bias
             logits[~np.isfinite(part).all(axis=1)] = np.nan
             scores[first : first + _CHUNK] = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
         return scores

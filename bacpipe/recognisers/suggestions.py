@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from scipy.special import expit
 
 from bacpipe.annotations.cells import listed
 from bacpipe.errors import AnnotationsError, RecogniserError, SettingsError
@@ -44,6 +45,7 @@ from bacpipe.recognisers.learner import Learnt, logit_covariance
 from bacpipe.recognisers.learnt_classes import class_examples
 from bacpipe.recognisers.recogniser import Recogniser, find_recogniser
 from bacpipe.recognisers.searched_windows import embeddings_of, searched_windows
+from bacpipe.store.calibrations import logit
 from bacpipe.store.data_set_folder import paths_of
 from bacpipe.store.loader import Loader
 from bacpipe.store.tables import CHANNEL
@@ -146,7 +148,7 @@ def suggest(
         )
     scores, windows = trained.predict(loader), model_windows(loader)
     given = typed_seed(seed)
-    known = _labelled(loader, wanted, asked="labels_from" in loader.options.asked)
+    known = _labelled(loader, wanted)
     # Windows that are mostly padding say little, and are no fun to listen to; from those whose
     # embeddings are no numbers, nothing is learnt.
     taken = ~np.concatenate([loader.heard_windows(name) for name in windows.recordings])
@@ -192,18 +194,20 @@ def suggest(
     return table.astype({"start": "float64", "end": "float64"})
 
 
-def _labelled(loader: Loader, classes: Sequence[str], *, asked: bool) -> LabelledWindows | None:
-    """What has been labelled already, sure or not, of the windows of this model.
-
-    By people, or `asked`, by those that recognisers learn from.
-    """
+def _labelled(loader: Loader, classes: Sequence[str]) -> LabelledWindows | None:
+    """What has been labelled already, sure or not, of the windows of this model."""
     try:
-        table = labels_for(loader) if asked else current_labels(loader)
-        table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
-        return labelled_windows(loader, table) if len(table) else None
+        asked = "labels_from" in loader.options.asked
+        return _laid(loader, labels_for(loader) if asked else current_labels(loader), classes)
     except RecogniserError as error:  # there are none, or none is about a window
         logger.warning("%s", error)
         return None
+
+
+def _laid(loader: Loader, table: pd.DataFrame, classes: Sequence[str]) -> LabelledWindows | None:
+    """Labels of some classes on the windows of this model."""
+    table = table[table["label"].isin(classes) & table["recording"].isin(set(loader.entries))]
+    return labelled_windows(loader, table) if len(table) else None
 
 
 def _rows_of(known: LabelledWindows | None, label: str) -> np.ndarray:
@@ -240,9 +244,11 @@ class _Shown:
         """Labelled windows to learn from, and their embeddings."""
         known = self._known
         try:
-            known = known or _labelled(self._loader, self._classes, asked=True)
-        except AnnotationsError as error:  # the recogniser may have been taught elsewhere
+            known = known or _laid(self._loader, labels_for(self._loader), self._classes)
+        except AnnotationsError as error:
             logger.warning("suggestions know nothing of annotations: %s", error)
+        except RecogniserError as error:  # it may have been taught elsewhere
+            logger.debug("%s", error)
         if known is None:
             nothing = np.zeros((0, len(self._classes)), np.int8)
             known = LabelledWindows(self._windows, nothing[:, 0].astype(np.int64), nothing,
@@ -296,7 +302,7 @@ class _Shown:
         if spread is not None:
             some = candidates[:_TOGETHER]
             covariance = spread(embeddings[: len(some)])
-            unsure = LeastSure(_logit(score[some]), covariance, self._turns(some))
+            unsure = LeastSure(logit(score[some]), covariance, self._turns(some))
             picked = chain(unsure, range(len(some), len(candidates)))
         mine: list[int] = []
         late: list[int] = []
@@ -379,17 +385,12 @@ def _ordered(free: np.ndarray, score: np.ndarray, way: str, rng: np.random.Gener
     elif way in {"margin", "mixed"}:
         order = np.argsort(np.abs(score - 0.5), kind="stable")
     elif way == "stratified":
-        logit = _logit(score)
-        edges = np.linspace(logit.min(), logit.max(), _STRATA + 1)[1:-1]
-        order = np.argsort(_rank_within(np.digitize(logit, edges)), kind="stable")
+        logits = logit(score)
+        edges = np.linspace(logits.min(), logits.max(), _STRATA + 1)[1:-1]
+        order = np.argsort(_rank_within(np.digitize(logits, edges)), kind="stable")
     else:
         order = np.arange(len(score))
     return free[shuffled[order]]
-
-
-def _logit(score: np.ndarray) -> np.ndarray:
-    logit: np.ndarray = np.log(np.clip(score, 1e-7, 1 - 1e-7) / np.clip(1 - score, 1e-7, 1))
-    return logit
 
 
 class LeastSure:
@@ -409,7 +410,7 @@ class LeastSure:
     """
 
     def __init__(self, logits: np.ndarray, covariance: np.ndarray, turns: np.ndarray) -> None:
-        p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        p = expit(logits)
         self._logits, self._covariance, self._turns = logits, covariance.copy(), turns
         self._told = np.maximum(p * (1 - p), _LEAST)
         self._counts = [np.zeros(turns[:, i].max(initial=0) + 1, np.int64) for i in (0, 1)]

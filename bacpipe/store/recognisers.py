@@ -48,8 +48,10 @@ class StoredRecogniser:
 _R = TypeVar("_R", bound=StoredRecogniser)
 
 
-def square_roots(embeddings: np.ndarray) -> np.ndarray:
-    """Square roots of embeddings that are never negative, of their shape and type."""
+def square_roots(embeddings: np.ndarray, wanted: bool = True) -> np.ndarray:
+    """Square roots of embeddings that are never negative; these themselves if none are wanted."""
+    if not wanted:
+        return embeddings
     roots: np.ndarray = np.maximum(embeddings, 0)
     return np.sqrt(roots, out=roots)
 
