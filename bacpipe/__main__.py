@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -91,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    finally:
+        if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # Everything is in order.  Python, which ends now, would not be when it is interrupted.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _play(words: Sequence[str]) -> int:

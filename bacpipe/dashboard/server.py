@@ -9,6 +9,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -188,6 +189,7 @@ class Server:
         self._stopped = asyncio.Event()
         self._problem: Exception | None = None
         self._ready = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=SERVING, daemon=True)
 
     @property
@@ -217,8 +219,9 @@ class Server:
     def wait(self) -> None:
         """Serve until Ctrl-C."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
+            # No join: Python before 3.13 takes a thread whose join is interrupted for ended.
+            while not self._ended.wait(0.5):
+                pass
         except KeyboardInterrupt:
             logger.info("The dashboard was closed.")
         finally:
@@ -226,14 +229,17 @@ class Server:
 
     def stop(self) -> None:
         """Stop serving; the port is free afterwards."""
-        if self._thread.is_alive():
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
+        if self._loop is not None and not self._ended.is_set():
+            with suppress(RuntimeError):  # the loop ends just now by itself
+                self._loop.call_soon_threadsafe(self._stopped.set)
+            self._ended.wait()
 
     def _serve(self) -> None:
         # Its end cancels what still runs for visitors, and waits for the threads that it began.
-        asyncio.run(self._until_stopped())
+        try:
+            asyncio.run(self._until_stopped())
+        finally:
+            self._ended.set()
 
     async def _until_stopped(self) -> None:
         self._loop = asyncio.get_running_loop()

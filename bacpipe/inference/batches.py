@@ -68,6 +68,13 @@ class Batch:
         return self.closed and not self.copying
 
 
+MOMENT = 0.5
+"""Seconds after which whoever waits looks again.
+
+On Windows, Ctrl-C interrupts no waiting without an end; and it may interrupt who is to wake others.
+"""
+
+
 class BufferClosedError(Exception):
     """The consumer is gone; producers stop."""
 
@@ -188,17 +195,8 @@ class BatchBuffer:
         Raises whatever `break_off` was given.
         """
         with self._ready:
-            if wait:
-                self._ready.wait_for(
-                    lambda: (
-                        self._broken is not None
-                        or (
-                            self._queue[0].complete
-                            if self._queue
-                            else self._ended == self._recordings
-                        )
-                    )
-                )
+            while wait and not self._ready.wait_for(self._has_news, MOMENT):
+                pass
             if self._broken is not None:
                 raise self._broken
             if not (self._queue and self._queue[0].complete):
@@ -215,14 +213,14 @@ class BatchBuffer:
 
     def close(self) -> None:
         """Stop: waiting producers are released with an error."""
+        self._closed = True  # even if Ctrl-C interrupts this; they look from time to time
         with self._room:
-            self._closed = True
             self._room.notify_all()
 
     def break_off(self, error: BaseException) -> None:
         """Let whoever takes batches get an error instead of the next one."""
+        self._broken = error  # as in `close`
         with self._ready:
-            self._broken = error
             self._ready.notify_all()
 
     def _reserve(self, recording: int, windows: int, samples: int) -> tuple[Batch, int, int]:
@@ -230,7 +228,8 @@ class BatchBuffer:
         with self._room:
             if not self._has_room(recording):
                 started = time.perf_counter()
-                self._room.wait_for(lambda: self._has_room(recording))
+                while not self._room.wait_for(lambda: self._has_room(recording), MOMENT):
+                    pass
                 self.seconds_blocked += time.perf_counter() - started
             if self._closed:
                 raise BufferClosedError
@@ -247,6 +246,11 @@ class BatchBuffer:
                     self._room.notify_all()
             batch.parts.append(Rows(recording, count))
             return batch, first, count
+
+    def _has_news(self) -> bool:
+        if self._broken is not None:
+            return True
+        return self._queue[0].complete if self._queue else self._ended == self._recordings
 
     def _has_room(self, recording: int) -> bool:
         filling = bool(self._queue) and not self._queue[-1].closed

@@ -8,11 +8,10 @@ whatever the length or number of recordings.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from bacpipe.audio.stream import Samples
 from bacpipe.errors import AudioError, BacpipeError, unexpected
 from bacpipe.inference.batches import (
+    MOMENT,
     Batch,
     BatchBuffer,
     BufferClosedError,
@@ -205,14 +205,14 @@ def _run_in_threads(
                 for batch in buffer:
                     waiting.append((batch, pool.submit(compute_in_turn, batch)))
                     while len(waiting) > in_flight or (waiting and waiting[0][1].done()):
-                        first, future = waiting.popleft()
+                        first, future = waiting[0]
                         delivery(first, future.result())
+                        waiting.popleft()
                         buffer.release(first)
-                while waiting:
-                    first, future = waiting.popleft()
+                for first, future in waiting:
                     delivery(first, future.result())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            end(pool, [future for _, future in waiting])
 
 
 class _OwnCrew:
@@ -246,28 +246,43 @@ class _OwnCrew:
 @contextmanager
 def decoding_threads(number: int, work: Callable[[], None]) -> Iterator[int]:
     """Threads that decode, as many of them as this computer has left; waits for their end."""
-    threads = [
-        threading.Thread(target=work, name=f"bacpipe-decoder-{i}", daemon=True)
-        for i in range(number)
-    ]
+    if not number:
+        yield number
+        return
+    pool = ThreadPoolExecutor(number, thread_name_prefix="bacpipe-decoder")
+    running: list[Future[None]] = []
     try:
-        _start(threads)
+        while len(running) < number:
+            try:
+                running.append(pool.submit(work))
+            except RuntimeError:
+                if not running:
+                    raise
+                logger.warning(
+                    "This computer has no thread left; %d decode recordings.", len(running)
+                )
+                break
         yield number
     finally:
-        for thread in threads:
-            if thread.ident is not None:  # None: this computer had no thread left
-                thread.join()
+        end(pool, running)
 
 
-def _start(threads: Sequence[threading.Thread]) -> None:
-    for number, thread in enumerate(threads):
-        try:
-            thread.start()
-        except RuntimeError:
-            if not number:
-                raise
-            logger.warning("This computer has no thread left; %d decode recordings.", number)
-            return
+def end(pool: ThreadPoolExecutor, running: Sequence[Future[Any]]) -> None:
+    """Begin nothing more, and wait for what runs.
+
+    Threads are joined only when they do nothing any more.  Python before 3.13 takes one whose join
+    is interrupted by Ctrl-C for ended, and does not wait for it at its own end: if it computes
+    then, the process is aborted.
+    """
+    pool.shutdown(wait=False, cancel_futures=True)
+    wait_for([future for future in running if not future.cancelled()])
+    pool.shutdown(wait=True)
+
+
+def wait_for(running: Sequence[Future[Any]]) -> None:
+    """Wait for the end of what runs, whatever it is; Ctrl-C interrupts this."""
+    while wait(running, MOMENT).not_done:
+        pass
 
 
 class Target(NamedTuple):

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +23,9 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from bacpipe.errors import BacpipeError
-from bacpipe.inference.batches import BatchBuffer
+from bacpipe.inference.batches import MOMENT, BatchBuffer
 from bacpipe.inference.decoding import Decoder, decode_together, storable
-from bacpipe.inference.pipeline import Crew, Target, decoding_threads, feed_all
+from bacpipe.inference.pipeline import Crew, Target, decoding_threads, end, feed_all, wait_for
 from bacpipe.inference.report import RunReport
 from bacpipe.machine import available_cores, free_memory
 from bacpipe.models.backends.pytorch import choose_device
@@ -38,12 +38,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-
 _TO_COMPUTE = 2 * 10**9
 """Bytes for batches and for what computing them takes, which models take by turns."""
-
-
-_MOMENT = 0.5  # seconds; on Windows, Ctrl-C interrupts no waiting without an end
 
 
 class Job(NamedTuple, Generic[Result]):
@@ -118,11 +114,6 @@ def _has_room(job: Job[Result], options: Options) -> bool:
     return True
 
 
-def _wait(runs: Sequence[Future[Result]]) -> None:
-    while wait(runs, _MOMENT).not_done:
-        pass
-
-
 @dataclass(eq=False)
 class _Lane:
     """The recordings that one model waits for; `position` is that of the next."""
@@ -157,19 +148,20 @@ class Together:
         """Do the first of some jobs, as many as there is memory for; they are done then."""
         threads = torch.get_num_threads()
         futures: list[Future[Result]] = []
-        with ThreadPoolExecutor(len(jobs), thread_name_prefix="bacpipe-run") as pool:
-            try:
-                with self._ending(futures):
-                    for job in jobs:
-                        if futures and not _has_room(job, options):
-                            break
-                        before = len(self._lanes)
-                        futures.append(pool.submit(self._do, job.work))
-                        self._wait_until_waiting(futures[-1], before)
-                with decoding_threads(self._share(), self._decode), self._ending(futures):
-                    _wait(futures)
-            finally:
-                torch.set_num_threads(threads)  # which runs change for the whole process
+        pool = ThreadPoolExecutor(len(jobs), thread_name_prefix="bacpipe-run")
+        try:
+            with self._ending(futures):
+                for job in jobs:
+                    if futures and not _has_room(job, options):
+                        break
+                    before = len(self._lanes)
+                    futures.append(pool.submit(self._do, job.work))
+                    self._wait_until_waiting(futures[-1], before)
+            with decoding_threads(self._share(), self._decode), self._ending(futures):
+                wait_for(futures)
+        finally:
+            end(pool, futures)
+            torch.set_num_threads(threads)  # which runs change for the whole process
         return futures
 
     def crew(self, decoder: Decoder) -> Crew:
@@ -190,7 +182,7 @@ class Together:
         run.add_done_callback(tell)
         with self._changed:
             while not (run.done() or len(self._lanes) > before):
-                self._changed.wait(_MOMENT)
+                self._changed.wait(MOMENT)
 
     def _share(self) -> int:
         """Let all reports tell of what is shared; returns the number of threads that decode."""
@@ -206,11 +198,11 @@ class Together:
         try:
             yield
         except BaseException as error:
+            self._broken = error  # even if Ctrl-C interrupts this
             with self._changed:
-                self._broken = error
                 for lane in self._lanes:
                     lane.buffer.break_off(error)
-            _wait(runs)
+            wait_for(runs)
             raise
 
     # ------------------------------------------------------------------ decoding

@@ -310,6 +310,26 @@ def test_the_command_serves_until_ctrl_c(results: tuple[Path, Path]) -> None:
     assert "Traceback" not in rest
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one's own process")
+def test_ctrl_c_in_a_script_or_notebook_stops_serving(results: tuple[Path, Path]) -> None:
+    def serves() -> bool:
+        with suppress(urllib.error.URLError):
+            return fetch("http://localhost:5480")[0] == 200
+        return False
+
+    def interrupt() -> None:
+        try:
+            eventually(None, serves)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        interrupted = pool.submit(interrupt)
+        bacpipe.visualize_using_dashboard(["tiny"], 5480, show=False, **settings_of(results))
+        interrupted.result()
+    assert not serves()
+
+
 def test_it_can_be_served_by_panel_and_shown_in_notebooks(results: tuple[Path, Path]) -> None:
     page = bacpipe.dashboard.app(**settings_of(results))
     assert page.servable() is page

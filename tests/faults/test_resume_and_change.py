@@ -610,19 +610,22 @@ from tests.conftest import TinyModel
 
 class Slow(TinyModel):
     def __call__(self, x):
-        time.sleep(0.05)
-        return super().__call__(x)
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:  # and not asleep: PyTorch is who cannot be left alone
+            embeddings = super().__call__(x)
+        return embeddings
 
 bacpipe.workflows.play = functools.partial(bacpipe.workflows.play, CustomModel=Slow)
-sys.exit(main([f"audio_dir={sys.argv[1]}", f"main_results_dir={sys.argv[2]}", "models=[tiny]",
-               "device=cpu", "global_batch_size=1", "dashboard=false", "evaluation_task=[]",
-               "dim_reduction_model=None"]))
+sys.argv[1:] = [f"audio_dir={sys.argv[1]}", f"main_results_dir={sys.argv[2]}", "models=[tiny]",
+                "device=cpu", "global_batch_size=1", "dashboard=false", "evaluation_task=[]",
+                "dim_reduction_model=None"]
+sys.exit(main())
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for children")
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_once_and_twice_says_how_to_go_on_and_ends_with_130(
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_ctrl_c_once_and_more_often_says_how_to_go_on_and_ends_with_130(
     tmp_path: Path, tiny_model: type[TinyModel], times: int
 ) -> None:
     folder, results = tmp_path / "field", tmp_path / "results"
@@ -641,9 +644,9 @@ def test_ctrl_c_once_and_twice_says_how_to_go_on_and_ends_with_130(
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
     _, errors = process.communicate(timeout=120)
-    # A second Ctrl-C may find Python ending already, whose own handler is gone by then: the system
-    # ends the process, which a shell shows as 130, too.
-    assert process.returncode == 130 or (times, process.returncode) == (2, -signal.SIGINT), errors
+    # Another Ctrl-C may find the process at its end: the system ends it, which a shell shows as
+    # 130, too.
+    assert process.returncode == 130 or (times > 1 and process.returncode == -signal.SIGINT), errors
     assert "To go on, run the same command again" in errors
     if times == 1:
         assert "Traceback" not in errors
