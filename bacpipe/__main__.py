@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from bacpipe._version import __version__
 from bacpipe.commands import COMMANDS
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             # Everything is in order.  Python, which ends now, would not be when it is interrupted.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            with suppress(ValueError):  # in another thread than the main one, which goes on
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _play(words: Sequence[str]) -> int:

@@ -209,12 +209,16 @@ class Server:
         """
         _load_extensions()
         self._thread.start()
-        self._ready.wait()
-        if self._problem is not None:
-            raise self._problem
-        logger.info("The dashboard is at %s (Ctrl-C ends it).", self.url)
-        if show:
-            webbrowser.open(self.url)
+        try:
+            self._ready.wait()
+            if self._problem is not None:
+                raise self._problem
+            logger.info("The dashboard is at %s (Ctrl-C ends it).", self.url)
+            if show:
+                webbrowser.open(self.url)
+        except BaseException:
+            self.stop()
+            raise
 
     def wait(self) -> None:
         """Serve until Ctrl-C."""
@@ -229,10 +233,14 @@ class Server:
 
     def stop(self) -> None:
         """Stop serving; the port is free afterwards."""
-        if self._loop is not None and not self._ended.is_set():
-            with suppress(RuntimeError):  # the loop ends just now by itself
-                self._loop.call_soon_threadsafe(self._stopped.set)
-            self._ended.wait()
+        if self._thread.ident is None:
+            return
+        self._ready.wait()
+        assert self._loop is not None
+        with suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._stopped.set)
+        while not self._ended.wait(0.5):
+            pass
 
     def _serve(self) -> None:
         # Its end cancels what still runs for visitors, and waits for the threads that it began.

@@ -264,5 +264,6 @@ class BatchBuffer:
     def _memory(self, samples: int) -> Samples:
         if self._free:
             return self._free.pop()
-        self._made += 1
-        return self._allocate(self._batch_size, samples)
+        memory = self._allocate(self._batch_size, samples)
+        self._made += 1  # and not if there is no memory: others would wait for it for ever
+        return memory

@@ -229,8 +229,10 @@ class _OwnCrew:
             while (number := buffer.claim()) is not None:
                 feed_all(sources[number], _alone(self._decode), [Target(buffer, number, report)])
 
-        with decoding_threads(report.threads["decoders"], produce) as producers:
+        producers = report.threads["decoders"]
+        with decoding_threads(producers, produce) as start:
             try:
+                start()
                 yield
             finally:
                 buffer.close()
@@ -244,17 +246,19 @@ class _OwnCrew:
 
 
 @contextmanager
-def decoding_threads(number: int, work: Callable[[], None]) -> Iterator[int]:
-    """Threads that decode, as many of them as this computer has left; waits for their end."""
-    if not number:
-        yield number
-        return
-    pool = ThreadPoolExecutor(number, thread_name_prefix="bacpipe-decoder")
+def decoding_threads(number: int, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """What starts threads that decode, as many of them as this computer has left.
+
+    The end of the block waits for their end, which whoever starts them has to bring about before.
+    """
+    pool = ThreadPoolExecutor(max(1, number), thread_name_prefix="bacpipe-decoder")
     running: list[Future[None]] = []
-    try:
+
+    def start() -> None:
         while len(running) < number:
             try:
                 running.append(pool.submit(work))
+                running[-1].add_done_callback(_say_what_ended_it)
             except RuntimeError:
                 if not running:
                     raise
@@ -262,9 +266,16 @@ def decoding_threads(number: int, work: Callable[[], None]) -> Iterator[int]:
                     "This computer has no thread left; %d decode recordings.", len(running)
                 )
                 break
-        yield number
+
+    try:
+        yield start
     finally:
         end(pool, running)
+
+
+def _say_what_ended_it(decoder: Future[None]) -> None:
+    if not decoder.cancelled() and (error := decoder.exception()) is not None:
+        logger.error("unexpected error in a thread that decodes", exc_info=error)
 
 
 def end(pool: ThreadPoolExecutor, running: Sequence[Future[Any]]) -> None:

@@ -9,7 +9,7 @@ import logging
 import platform
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +60,16 @@ from bacpipe.store.embedding_set import (
     wider_settings,
 )
 from bacpipe.store.entries import FinishedEntry, PredictionSettings
-from bacpipe.store.files import is_disk_full, remove_unfinished, storage_error
+from bacpipe.store.files import (
+    is_disk_full,
+    remove_empty_folders,
+    remove_unfinished,
+    storage_error,
+)
 from bacpipe.store.journal import Journal, RunJournal
 from bacpipe.store.layout import (
     METADATA,
+    SOURCE,
     annotations_path,
     class_list_path,
     detections_csv_path,
@@ -621,6 +627,10 @@ def _drop_empty_set(loader: Loader) -> None:
     if not known.content.recordings:
         shutil.rmtree(known.folder)
         loader.embedding_set = None
+        predictions = loader.paths.preds_path
+        if predictions_source(predictions) == known.folder.name:  # has been made room for
+            (predictions / SOURCE).unlink(missing_ok=True)
+            remove_empty_folders(predictions)
 
 
 def _work(
@@ -666,7 +676,8 @@ def _work(
         embed.extend(_take_renamed(embedding_set, plan, writer, loader, report))
         writer.mark(plan.removed, "removed")
         writer.mark(plan.restored, "done")
-        embed.extend(_classify(embedding_set, plan, runner, writer, report, progress))
+        check = (lambda: None) if together is None else together.check
+        embed.extend(_classify(embedding_set, plan, runner, writer, report, progress, check))
         if embed:
             workload = handler.workload(runner, threads=threads)
             decode = storable(handler.decode)
@@ -674,6 +685,8 @@ def _work(
             run(embed, decode, runner, writer, workload, report, progress, crew=crew)
         writer.close()
     except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):  # pressed again, while everything was written
+            writer.close()
         writer.close()
         folder = embedding_set.folder
         if options.rm_embedding_on_keyboard_interrupt:
@@ -777,12 +790,14 @@ def _classify(
     writer: ResultWriter,
     report: RunReport,
     progress: RunProgress,
+    check: Callable[[], None],
 ) -> Iterable[Source]:
     """Classify stored embeddings; returns the recordings that must be embedded again."""
     if runner.model.one_pass:
         return plan.classify
     again: list[Source] = []
     for source in plan.classify:
+        check()
         entry = embedding_set.content.done[source.name]
         try:
             embeddings = read_embeddings(embedding_set, entry, verify=True)

@@ -157,16 +157,27 @@ class Together:
                     before = len(self._lanes)
                     futures.append(pool.submit(self._do, job.work))
                     self._wait_until_waiting(futures[-1], before)
-            with decoding_threads(self._share(), self._decode), self._ending(futures):
-                wait_for(futures)
+                with (
+                    decoding_threads(self._share(), self._decode) as start,
+                    self._ending(futures),  # once more: before the end of those who decode
+                ):
+                    start()
+                    wait_for(futures)
         finally:
-            end(pool, futures)
-            torch.set_num_threads(threads)  # which runs change for the whole process
+            try:
+                end(pool, futures)
+            finally:
+                torch.set_num_threads(threads)  # which runs change for the whole process
         return futures
 
     def crew(self, decoder: Decoder) -> Crew:
         """What one of the runs, whose recordings are to be decoded like this, works with."""
         return _SharedCrew(self, decoder)
+
+    def check(self) -> None:
+        """Raise what has interrupted the thread that waits for all runs, if anything has."""
+        if self._broken is not None:
+            raise self._broken
 
     def _do(self, work: Callable[[Together], Result]) -> Result:
         with self._turn:
@@ -220,6 +231,10 @@ class Together:
         """
         with self._changed:
             while True:
+                if self._broken is not None:  # Ctrl-C again may interrupt who is to tell it
+                    for lane in self._lanes:
+                        lane.buffer.break_off(self._broken)
+                    return None
                 heads = [(lane, source) for lane in self._lanes if (source := lane.next)]
                 if not heads:
                     return None
@@ -248,8 +263,7 @@ class Together:
     ) -> Iterator[None]:
         """Let a run embed while others do, too; it has the turn before and after."""
         with self._changed:
-            if self._broken is not None:
-                raise self._broken
+            self.check()
             self._lanes.append(_Lane(sources, decoder, buffer, report))
             self._changed.notify_all()
         self._turn.release()

@@ -281,9 +281,11 @@ def _client(options: Options) -> Iterator[Client]:
             logger.info("No worker is there yet; waiting for the first.")
         yield client
     finally:
-        client.close()
-        if cluster is not None:
-            _close(cluster)
+        try:
+            client.close()
+        finally:
+            if cluster is not None:
+                _close(cluster)
 
 
 def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of several packages

@@ -184,7 +184,12 @@ class ShardWorker:
                 claim = self.claims.take(shard_name(number), generations)
                 if claim is None:
                     continue
-                if number not in done_shards(self.paths):
+                try:
+                    finished = number in done_shards(self.paths)
+                except BaseException:
+                    claim.release()
+                    raise
+                if not finished:
                     return number, claim
                 claim.release()  # another has finished it since
             states = [self.claims.is_alive(shard_name(number), since) for number in left]

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _SAMPLE = 4096  # windows that the mean of all is taken of
 _MORE = 4  # times as many windows are looked for again, if too many were left out
+_MORE_OF_ALL = 64  # instead, where all embeddings are read for each look
 
 Wanted = Mapping[str, NDArray[np.bool_] | bool]
 """Which windows of a recording, by its name, may be found; those that are not there may not."""
@@ -219,7 +220,8 @@ class SearchIndex:
         ResultsError
             If embeddings are missing or damaged.
         """
-        most = k if min_gap is None else _MORE * k
+        more = _MORE_OF_ALL if queries.square_roots else _MORE
+        most = k if min_gap is None else more * k
         while True:
             hits = [self._named(item, most) for item in self._nearest(wanted, queries, most, by)]
             spread = [self._spread(item, k, min_gap) for item in hits]
@@ -228,7 +230,7 @@ class SearchIndex:
                 for item, every in zip(spread, hits, strict=True)
             ):
                 return spread
-            most *= _MORE
+            most *= more
 
     def nearest(self, wanted: Wanted | None, queries: Queries, k: int) -> list[Nearest]:
         """Compare all rows that are wanted."""

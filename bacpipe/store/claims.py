@@ -317,9 +317,11 @@ class Claim:
     def release(self) -> None:
         """Give it up."""
         self._ended.set()
-        self._thread.join()
-        with suppress(OSError), self._lock:  # else it ends by itself
-            self._write(_content(_FREE, self.who, self._beat))
+        try:
+            self._thread.join()
+        finally:
+            with suppress(OSError), self._lock:  # else it ends by itself
+                self._write(_content(_FREE, self.who, self._beat))
 
     def _write(self, content: bytes) -> None:
         # No flush: a sign of life that a power cut takes with it has served its purpose.

@@ -85,9 +85,11 @@ def exclusive(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
         write_text(owner_file, json.dumps(_owner()))
         yield
     finally:
-        if not lock.lost:
-            owner_file.unlink(missing_ok=True)
-        lock.release()
+        try:
+            if not lock.lost:
+                owner_file.unlink(missing_ok=True)
+        finally:
+            lock.release()
     if lock.lost:
         raise ResultsLockedError(
             f"{folder}: another run has taken over {what}, because this one gave no sign of life "
@@ -218,9 +220,11 @@ class _Lease:
     def release(self) -> None:
         """Give it up."""
         self._released.set()
-        self._thread.join()
-        if not self.lost and _content(self._path).get("token") == self._token:
-            self._path.unlink(missing_ok=True)
+        try:
+            self._thread.join()
+        finally:
+            if not self.lost and _content(self._path).get("token") == self._token:
+                self._path.unlink(missing_ok=True)
 
     def _touch(self) -> None:
         while not self._released.wait(_SIGN_OF_LIFE):

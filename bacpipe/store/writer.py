@@ -426,7 +426,8 @@ class ResultWriter:
         while self._turn is not None:
             with _kept(errors):
                 self._turn.result()
-            self._turn = self._writer.submit(self._work) if self._jobs else None
+            if self._turn.done():  # and not Ctrl-C, while it still writes
+                self._turn = self._writer.submit(self._work) if self._jobs else None
         if errors:
             raise errors[0]
 

@@ -602,6 +602,54 @@ def test_ctrl_c_in_the_first_run_leaves_nothing_if_it_is_told_to(
     assert seen(tiny_model, run, **once)[1] == 15
 
 
+def test_ctrl_c_before_the_first_recording_leaves_nothing(
+    run: Run, tiny_model: type[TinyModel], tmp_path: Path
+) -> None:
+    interrupt(run, tiny_model, 0, **ALL)
+    assert not [*(tmp_path / "results").rglob("source.json")]
+    assert not [*(tmp_path / "results").rglob("2*___tiny-field")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one's own process")
+@pytest.mark.parametrize("remove", [False, True])
+def test_ctrl_c_again_while_the_last_results_are_written_waits_for_them(
+    run: Run,
+    tiny_model: type[TinyModel],
+    tmp_path: Path,
+    remove: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish, work, at_work = ResultWriter._finish_writing, ResultWriter._work, threading.Event()
+
+    def slowly(writer: ResultWriter) -> None:
+        at_work.set()
+        time.sleep(0.3)
+        work(writer)
+        at_work.clear()
+
+    def pressed_again(writer: ResultWriter) -> None:
+        def press() -> None:
+            if at_work.wait(1):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        presser = threading.Thread(target=press)
+        presser.start()
+        try:
+            finish(writer)
+        finally:
+            presser.join()
+            assert not at_work.is_set()
+
+    monkeypatch.setattr(ResultWriter, "_work", slowly)
+    monkeypatch.setattr(ResultWriter, "_finish_writing", pressed_again)
+    interrupt(run, tiny_model, 9, rm_embedding_on_keyboard_interrupt=remove, **ALL)
+    monkeypatch.undo()
+    results = tmp_path / "results"
+    assert bool([*results.rglob("*.npy")]) != remove
+    assert len(run(**ALL).entries) == 5
+    assert verify_results(results) == []
+
+
 COMMAND = """
 import functools, sys, time
 import bacpipe.workflows

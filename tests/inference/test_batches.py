@@ -97,6 +97,25 @@ def test_every_window_comes_once_whatever_the_threads(
 
 
 @pytest.mark.timeout(60)
+def test_memory_that_was_refused_is_asked_for_again() -> None:
+    refusals = iter([True, True, False])
+
+    def allocate(rows: int, samples: int) -> np.ndarray:
+        if next(refusals):
+            raise MemoryError
+        return np.empty((rows, samples), np.float32)
+
+    buffer = BatchBuffer(1, batch_size=2, most=1, allocate=allocate)
+    assert buffer.claim() == 0
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            buffer.put(0, windows_of(0, 0, 2))
+    buffer.put(0, windows_of(0, 0, 2))
+    batch = buffer.take()
+    assert batch is not None and batch.count == 2
+
+
+@pytest.mark.timeout(60)
 def test_what_waits_is_bounded_and_the_earliest_recording_goes_first() -> None:
     buffer = BatchBuffer(2, batch_size=2, most=3, ahead=1)
     assert (buffer.claim(), buffer.claim()) == (0, 1)

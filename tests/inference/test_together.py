@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import re
 import shutil
+import signal
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +316,7 @@ def test_an_interrupt_ends_all_runs_properly(
     models = {"first": Interrupting, "second": Waiting}
     with pytest.raises(KeyboardInterrupt):
         at_once(field, tmp_path / "results", models, rm_embedding_on_keyboard_interrupt=not keep)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("bacpipe")]
+    assert not bacpipe_threads()
     done = {name: [*(tmp_path / "results").rglob(f"*_{name}.npy")] for name in models}
     assert all(0 < len(files) < 8 if keep else not files for files in done.values())
     before = {name: kind.windows_seen for name, kind in models.items()}
@@ -321,6 +326,74 @@ def test_an_interrupt_ends_all_runs_properly(
         total = sum(entry.windows for entry in loader.entries.values())
         seen = models[name].windows_seen - before[name]
         assert 0 < seen < total if keep else seen == total
+
+
+def bacpipe_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("bacpipe")]
+
+
+@pytest.mark.parametrize("models", [["tiny"], ["tiny", "wide"]])
+@pytest.mark.timeout(60)
+def test_ctrl_c_while_threads_that_decode_are_started_ends_the_run(
+    field: Path, tmp_path: Path, models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(pool: ThreadPoolExecutor, *call: Any) -> Any:
+        if not pool._thread_name_prefix.startswith("bacpipe-decoder"):
+            return submit(pool, *call)
+        submit(pool, *call)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        at_once(field, tmp_path / "results", {name: MODELS[name] for name in models})
+    end = time.monotonic() + 20
+    while bacpipe_threads() and time.monotonic() < end:
+        time.sleep(0.01)  # who decodes is at a recording, and told to end
+    assert not bacpipe_threads()
+    assert not [*(tmp_path / "results").rglob("*_wide.npy")]
+
+
+@pytest.mark.parametrize("models", [["tiny"], ["tiny", "wide"]])
+@pytest.mark.timeout(60)
+def test_a_computer_without_any_thread_left_ends_the_run(
+    field: Path, tmp_path: Path, models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("bacpipe-decoder"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        at_once(field, tmp_path / "results", {name: MODELS[name] for name in models})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one's own process")
+@pytest.mark.timeout(60)
+def test_ctrl_c_is_heeded_while_stored_embeddings_are_classified(
+    field: Path, tmp_path: Path
+) -> None:
+    classified: list[int] = []
+
+    class Slow(TinyModel):
+        def classifier_predictions(self, embeddings: torch.Tensor) -> torch.Tensor:
+            classified.append(len(embeddings))
+            if len(classified) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+            return super().classifier_predictions(embeddings)
+
+    models = {"tiny": Slow, "wide": Wide}
+    at_once(field, tmp_path / "results", models, run_pretrained_classifier=False)
+    assert not classified
+    with pytest.raises(KeyboardInterrupt):
+        at_once(field, tmp_path / "results", models)
+    assert 1 <= len(classified) < 8
 
 
 def test_reports_share_what_was_decoded_for_all(

@@ -539,8 +539,9 @@ def test_jobs_that_the_queue_refuses_are_not_waited_for(
         "sbatch",
         f"mkdir {queue.folder}/one 2>/dev/null && echo 17 || {{ echo limit >&2; exit 1; }}",
     )
-    with cluster_of(place, "slurm", n_workers=3, **SIZES):
-        assert "the queue refused 2 of 3 jobs" in caplog.text
+    with cluster_of(place, "slurm", n_workers=3, **SIZES) as cluster:
+        jobs = {name: job.job_id for name, job in cluster.workers.items()}
+        assert "the queue refused 2 of 3 jobs" in caplog.text, (jobs, queue.submitted)
 
 
 def test_each_local_worker_has_a_gpu_of_its_own(

@@ -33,6 +33,19 @@ def flock_says(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
         yield
 
 
+def test_ctrl_c_while_a_lock_is_given_up_gives_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), exclusive(tmp_path, "tiny"):
+        monkeypatch.setattr(Path, "unlink", interrupted)
+    with exclusive(tmp_path, "tiny"):
+        pass
+
+
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
