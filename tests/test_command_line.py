@@ -185,7 +185,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     while process.poll() is None and not list(tmp_path.rglob("*.npy")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "run the same command again" in errors
     assert "Traceback" not in errors

@@ -300,7 +300,7 @@ def test_ctrl_c_keeps_what_is_finished_unless_told_otherwise(tmp_path: Path, rem
     while not seen.exists() or seen.stat().st_size < 30:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert "KeyboardInterrupt" in errors
     finished = {path.name for path in results.rglob("*.npy")}
     assert not list(results.rglob("*.bacpipe-tmp"))

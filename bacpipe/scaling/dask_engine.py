@@ -307,6 +307,7 @@ def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of sev
         settings = _job_settings(name, settings)
         _require_queue(name, kind)
     workers = settings.pop("n_workers") if name in _JOB_QUEUES else None
+    levels = [(handler, handler.level) for handler in logging.getLogger().handlers]
     try:
         cluster = kind(**settings)
     except (TypeError, ValueError, OSError, RuntimeError) as error:
@@ -314,6 +315,10 @@ def _cluster(options: Options) -> Any:  # noqa: ANN401 - a cluster of one of sev
             f"cluster_settings={dict(options.cluster_settings)} is not possible with "
             f"scheduler={name}: {said(error) or type(error).__name__}"
         ) from None
+    finally:
+        # Dask silences Bokeh, whose handlers may be everybody's, until the cluster is closed.
+        for handler, level in levels:
+            handler.setLevel(level)
     if workers is not None:
         _submit_jobs(name, cluster, workers)
     return cluster

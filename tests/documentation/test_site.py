@@ -349,11 +349,17 @@ def test_comments_for_the_site_become_index_entries_and_tabs(site, generator):
         assert "{index}" not in page.read_text("utf-8") and ":::" not in page.read_text("utf-8")
 
 
+def open_page(browser, **how):
+    page = browser.new_page(**how)
+    page.set_default_timeout(180_000)  # a busy machine has needed more than 60 s
+    return page
+
+
 @needs_sphinx
 @pytest.mark.parametrize("words", JOBS)
 def test_the_search_leads_to_the_job(words, site, browser):
     """Among the first five that the search page of the site shows."""
-    page = browser.new_page()
+    page = open_page(browser)
     page.goto(f"{(site / 'search.html').as_uri()}?q={quote(words)}")
     page.locator(".search-summary").filter(has_text="found").wait_for()
     found = page.locator("#search-results li > a").all()[:5]
@@ -364,7 +370,7 @@ def test_the_search_leads_to_the_job(words, site, browser):
 
 @needs_sphinx
 def test_classes_are_searched_on_the_page_of_their_model(site, browser):
-    page = browser.new_page()
+    page = open_page(browser)
     page.goto((site / "models" / "birdnet.html").as_uri())
     rows = page.locator(".class-list tbody tr:visible")
     told = page.locator(".class-list output")
@@ -379,7 +385,7 @@ def test_classes_are_searched_on_the_page_of_their_model(site, browser):
 
 @needs_sphinx
 def test_the_same_in_several_languages_is_shown_in_tabs(site, browser):
-    page = browser.new_page()
+    page = open_page(browser)
     page.goto((site / "models" / "birdnet.html").as_uri())
     command = page.get_by_text("bacpipe audio_dir=recordings models=birdnet")
     python = page.get_by_text("bacpipe.generate_embeddings(").first
@@ -426,7 +432,7 @@ def test_nothing_serious_keeps_people_out_of_the_site(scheme, site, browser):
     options: dict[str, Any] = {"resultTypes": ["violations"]}
     if scheme == "dark":  # where all else is the same
         options["runOnly"] = ["color-contrast"]
-    page = browser.new_page(color_scheme=scheme)
+    page = open_page(browser, color_scheme=scheme)
     found = []
     for kind in KINDS:
         page.set_viewport_size({"width": 1280, "height": 800})

@@ -23,7 +23,7 @@ from tests.conftest import write_recording
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
 ]
 
 # All cases run in one process: loading PyTorch takes longer than they do.
@@ -185,7 +185,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         env={**os.environ, "HOME": str(folder), "MPLCONFIGDIR": str(folder)},
     )
     for path in sorted([folder, *folder.rglob("*")]):  # so that pytest can clean up

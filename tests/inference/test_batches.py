@@ -223,8 +223,9 @@ def test_recordings_end_one_after_the_other_where_the_model_is_slow() -> None:
             return super().__call__(x)
 
     def decode(source: Source) -> Generator[Samples, None, StreamEnd]:
+        windows = audio(source.name, 80)
         for first in range(0, 80, 2):
-            yield audio(source.name, 80)[first : first + 2]
+            yield windows[first : first + 2]
         return END
 
     results = embed(decode, 4, Workload(4, 1, 4), Slow())

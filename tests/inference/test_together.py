@@ -64,6 +64,12 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bacpipe.store.embedding_set, "datetime", StillClock)
 
 
+@pytest.fixture(autouse=True)
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a machine that does nothing else."""
+    monkeypatch.setattr(bacpipe.inference.together, "free_memory", lambda: 10**12)
+
+
 @pytest.fixture
 def field(tmp_path: Path) -> Path:
     """Recordings of several rates, channels, formats and lengths, of which one is broken."""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bacpipe
+import bacpipe.store.embedding_set
 from bacpipe.__main__ import main
 from bacpipe.dashboard.server import open_data_set
 from bacpipe.errors import (
@@ -34,6 +35,7 @@ from bacpipe.store.claims import Claims
 from bacpipe.store.layout import Stems
 from bacpipe.store.verification import verify_results
 from tests.conftest import TinyModel, write_recording
+from tests.faults.kill_runs import StillClock
 
 SETTINGS = {"device": "cpu", "classifier_threshold": 0.5, "hours_per_shard": 6 / 3600}
 MakeOptions = Callable[..., Options]
@@ -164,8 +166,13 @@ def test_stems_and_parts_are_those_of_all_recordings(tmp_path: Path) -> None:
 
 
 def test_shards_make_the_tree_of_one_run(
-    options: MakeOptions, custom: dict[str, object], run: Callable[..., bacpipe.Loader]
+    options: MakeOptions,
+    custom: dict[str, object],
+    run: Callable[..., bacpipe.Loader],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Tables name their set by the minute.
+    monkeypatch.setattr(bacpipe.store.embedding_set, "datetime", StillClock)
     undisturbed = run()
     (undisturbed.audio_dir / "south" / "broken.wav").write_bytes(b"RIFF and no more")
     undisturbed = run()
