@@ -236,9 +236,9 @@ class Server:
         if self._thread.ident is None:
             return
         self._ready.wait()
-        assert self._loop is not None
-        with suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(self._stopped.set)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._stopped.set)
         while not self._ended.wait(0.5):
             pass
 
@@ -248,6 +248,7 @@ class Server:
             asyncio.run(self._until_stopped())
         finally:
             self._ended.set()
+            self._ready.set()
 
     async def _until_stopped(self) -> None:
         self._loop = asyncio.get_running_loop()
