@@ -192,6 +192,7 @@ def test_another_name_and_other_seconds_leave_the_queue_where_it_is(
     page.get_by_role("group", name="Clip to review").focus()
     press(page, "ArrowLeft", "3")
     eventually(page, page.locator(".given").inner_text, "")  # Ben has not said anything yet
+    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
     press(page, "y", "4")
     status(page, "4 marks stored")
     assert people(places)["annotator"].tolist() == ["Ana", "Ana", "Ana", "Ben"]
