@@ -9,7 +9,7 @@ import logging
 import platform
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -676,8 +676,7 @@ def _work(
         embed.extend(_take_renamed(embedding_set, plan, writer, loader, report))
         writer.mark(plan.removed, "removed")
         writer.mark(plan.restored, "done")
-        check = (lambda: None) if together is None else together.check
-        embed.extend(_classify(embedding_set, plan, runner, writer, report, progress, check))
+        embed.extend(_classify(embedding_set, plan, runner, writer, report, progress, together))
         if embed:
             workload = handler.workload(runner, threads=threads)
             decode = storable(handler.decode)
@@ -790,14 +789,15 @@ def _classify(
     writer: ResultWriter,
     report: RunReport,
     progress: RunProgress,
-    check: Callable[[], None],
+    together: Together | None,
 ) -> Iterable[Source]:
     """Classify stored embeddings; returns the recordings that must be embedded again."""
     if runner.model.one_pass:
         return plan.classify
     again: list[Source] = []
     for source in plan.classify:
-        check()
+        if together is not None:
+            together.check()
         entry = embedding_set.content.done[source.name]
         try:
             embeddings = read_embeddings(embedding_set, entry, verify=True)

@@ -211,10 +211,13 @@ class Together:
         except BaseException as error:
             self._broken = error  # even if Ctrl-C interrupts this
             with self._changed:
-                for lane in self._lanes:
-                    lane.buffer.break_off(error)
+                self._tell_all(error)
             wait_for(runs)
             raise
+
+    def _tell_all(self, error: BaseException) -> None:
+        for lane in self._lanes:
+            lane.buffer.break_off(error)
 
     # ------------------------------------------------------------------ decoding
 
@@ -232,8 +235,7 @@ class Together:
         with self._changed:
             while True:
                 if self._broken is not None:  # Ctrl-C again may interrupt who is to tell it
-                    for lane in self._lanes:
-                        lane.buffer.break_off(self._broken)
+                    self._tell_all(self._broken)
                     return None
                 heads = [(lane, source) for lane in self._lanes if (source := lane.next)]
                 if not heads:

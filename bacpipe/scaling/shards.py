@@ -185,12 +185,11 @@ class ShardWorker:
                 if claim is None:
                     continue
                 try:
-                    finished = number in done_shards(self.paths)
+                    if number not in done_shards(self.paths):
+                        return number, claim
                 except BaseException:
                     claim.release()
                     raise
-                if not finished:
-                    return number, claim
                 claim.release()  # another has finished it since
             states = [self.claims.is_alive(shard_name(number), since) for number in left]
             if all(states):

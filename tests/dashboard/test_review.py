@@ -100,11 +100,15 @@ def people(places: tuple[Path, Path]) -> pd.DataFrame:
     return bacpipe.people_labels(places[0], main_results_dir=places[1])
 
 
+def wait_until_ready(page: Any) -> None:
+    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+
+
 def press(page: Any, key: str, place: str) -> None:
     """Press a key, and wait for the place in the queue that it leads to."""
     page.keyboard.press(key)
     page.locator(".progress", has_text=re.compile(f"^{place} of")).wait_for()
-    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    wait_until_ready(page)
 
 
 def status(page: Any, text: str) -> None:
@@ -185,14 +189,14 @@ def test_another_name_and_other_seconds_leave_the_queue_where_it_is(
         press(page, "y", place)
     status(page, "3 marks stored")
     page.get_by_label("Seconds around").select_option("3 s")
-    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    wait_until_ready(page)
     page.locator(".progress", has_text=re.compile("^4 of 24$")).wait_for()
     name.fill("Ben")
     name.press("Tab")
     page.get_by_role("group", name="Clip to review").focus()
     press(page, "ArrowLeft", "3")
     eventually(page, page.locator(".given").inner_text, "")  # Ben has not said anything yet
-    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    wait_until_ready(page)
     press(page, "y", "4")
     status(page, "4 marks stored")
     assert people(places)["annotator"].tolist() == ["Ana", "Ana", "Ana", "Ben"]
@@ -220,7 +224,7 @@ def test_keys_work_after_clicks_and_not_while_typing(
     page.get_by_label("Class in question").click()
     page.get_by_label("Class in question").select_option(index=1)
     page.locator(".progress", has_text=re.compile("^1 of")).wait_for()
-    page.get_by_role("button", name="Right").and_(page.locator(":enabled")).wait_for()
+    wait_until_ready(page)
     press(page, "n", "2")  # the mouse has chosen
     status(page, "2 marks stored")
     said = people(places)
